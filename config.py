@@ -1,0 +1,138 @@
+"""Every setting, typed, read once at the edges; secrets cannot be printed.
+
+Temporal's own settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_*) are read by the SDK:
+see `temporalio.envconfig`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+SectionT = TypeVar("SectionT", bound="_Section")
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ConfigError(Exception):
+    """A setting is missing, unknown or contradictory; the message is one sentence that says what to set."""
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"names a file that does not exist: {path}")
+    return path
+
+
+def _https(url: str) -> str:
+    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        raise ValueError("must be an https:// address (http:// only on this machine)")
+    return url.rstrip("/")
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ApnsSettings(_Section):
+    """Apple: token authentication with a .p8 key."""
+
+    key_file: ReadableFile
+    key_id: str = Field(min_length=1)
+    team_id: str = Field(min_length=1)
+    topic: str = Field(min_length=1)
+    url: HttpsUrl = "https://api.push.apple.com"
+    sandbox_url: HttpsUrl = "https://api.sandbox.push.apple.com"
+    ca_file: ReadableFile | None = None
+
+
+class FcmSettings(_Section):
+    """Google: a service account; the project is named in its file."""
+
+    service_account_file: ReadableFile
+    url: HttpsUrl = "https://fcm.googleapis.com"
+    ca_file: ReadableFile | None = None
+
+
+class AuthSettings(_Section):
+    """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
+
+    jwt_secret: SecretStr | None = None
+    jwks_url: HttpsUrl | None = None
+    audience: str | None = None
+    issuer: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_way(self) -> Self:
+        if (self.jwt_secret is None) == (self.jwks_url is None):
+            raise ValueError("set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked")
+        if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
+            raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        return self
+
+
+class ServiceSettings(_Section):
+    """What API and worker share."""
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=2, le=200)
+    arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8000
+    metrics_port: Port = 9464
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+_SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
+
+
+def service_settings(environ: Mapping[str, str] = os.environ) -> ServiceSettings:
+    """Read what API and worker share."""
+    values = {name: environ[name.upper()] for name in ServiceSettings.model_fields if environ.get(name.upper())}
+    return _read(ServiceSettings, values, "")
+
+
+def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:
+    """Read how bearer tokens are checked."""
+    return _read(AuthSettings, _values("AUTH_", environ), "AUTH_")
+
+
+def apns_settings(environ: Mapping[str, str] = os.environ) -> ApnsSettings | None:
+    """Read Apple's settings; None where none is set."""
+    values = _values("APNS_", environ)
+    return _read(ApnsSettings, values, "APNS_") if values else None
+
+
+def fcm_settings(environ: Mapping[str, str] = os.environ) -> FcmSettings | None:
+    """Read Google's settings; None where none is set."""
+    values = _values("FCM_", environ)
+    return _read(FcmSettings, values, "FCM_") if values else None
+
+
+def _values(prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+    known = {prefix + name.upper(): name for name in _SECTIONS[prefix].model_fields}
+    for variable in environ:
+        if variable.startswith(prefix) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            raise ConfigError(f"{variable} is not a setting of Fastbell; {hint}")
+    return {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
+
+
+def _read(section: type[SectionT], values: dict[str, str], prefix: str) -> SectionT:
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        variable = prefix + "_".join(str(part) for part in first["loc"]).upper()
+        if first["type"] == "missing":
+            raise ConfigError(f"{variable} is not set; see .env.example for what it means.") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{variable}: {problem}." if first["loc"] else f"{problem}.") from None

@@ -1,0 +1,54 @@
+"""Value types of a push: whom it addresses, what it says, how it ended."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class Provider(StrEnum):
+    """A push provider."""
+
+    APNS = "apns"
+    FCM = "fcm"
+
+
+class Environment(StrEnum):
+    """The token space of a device token; FCM knows only production."""
+
+    PRODUCTION = "production"
+    SANDBOX = "sandbox"
+
+
+class Kind(StrEnum):
+    """What a push is about; travels to the phone as `data.kind`."""
+
+    REMINDER = "reminder"
+
+
+class TaskState(StrEnum):
+    """Where a push task stands; every state but PENDING is final."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNREGISTERED = "unregistered"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One notification for one device token, in our words; `push/apns.py` and `push/fcm.py` shape it for the wire."""
+
+    task_id: UUID
+    attempt_id: UUID  # new for each provider call; APNs echoes it as apns-id
+    kind: Kind
+    token: str = field(repr=False)
+    title: str = field(repr=False)
+    body: str = field(repr=False)
+    url: str  # deep link that a tap opens
+    collapse_key: str  # at most 64 bytes; replaces the line with the same key on the screen
+    thread_id: str  # groups lines of one conversation on the lock screen
+    expires_at: datetime  # aware UTC; the push is of no use afterwards

@@ -1,0 +1,1 @@
+"""The one place where payloads are shaped and providers are called."""

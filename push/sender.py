@@ -1,0 +1,89 @@
+"""What a provider call can come to, and the Sender protocol that both providers implement.
+
+An answer that no retry would change is a value. Trouble that time may cure is an exception.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from domain.push import Environment, Push
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the push. Says nothing about the phone."""
+
+    provider_id: str  # apns-id, or the FCM message name
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """The token is dead."""
+
+    reason: str
+    since: datetime | None  # when the provider saw it die, where it says so (APNs 410)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider will never take this push; the token may be fine."""
+
+    reason: str
+
+
+Answer = Accepted | Unregistered | Rejected
+
+
+class Fate(StrEnum):
+    """What may have become of a push whose call failed."""
+
+    NEVER_PROCESSED = "never_processed"
+    UNKNOWN = "unknown"
+
+
+class ProviderTrouble(Exception):
+    """A call failed in a way that time may cure. `reason` is a short stable code, free of tokens and content."""
+
+    def __init__(self, reason: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after  # the provider's own floor for the next attempt
+
+
+class Throttled(ProviderTrouble):
+    """The provider asks for fewer calls."""
+
+
+class Misconfigured(ProviderTrouble):
+    """Our keys, topic or project are wrong; a person has to act. Never a token's fault."""
+
+
+class Unavailable(ProviderTrouble):
+    """The provider could not be reached, or failed."""
+
+    def __init__(self, reason: str, fate: Fate, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason, retry_after=retry_after)
+        self.fate = fate
+
+
+class Slot(Protocol):
+    """Leave to make one provider call at once: a connection is up and has room."""
+
+    async def send(self, push: Push) -> Answer:
+        """Make exactly one provider call; raises ProviderTrouble."""
+        ...
+
+
+class Sender(Protocol):
+    """One provider. A slot is taken *before* the last-moment check, so that nothing waits between check and call."""
+
+    def slot(self, environment: Environment) -> AbstractAsyncContextManager[Slot]:
+        """Wait for room on a live connection; raises ProviderTrouble when none can be had in time."""
+        ...
+
+    async def close(self) -> None:
+        """Let calls in flight finish, then close all connections."""
+        ...
