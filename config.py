@@ -71,7 +71,9 @@ class AuthSettings(_Section):
     @model_validator(mode="after")
     def _exactly_one_way(self) -> Self:
         if (self.jwt_secret is None) == (self.jwks_url is None):
-            raise ValueError("set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked")
+            raise ValueError(
+                "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked"
+            )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
         return self
