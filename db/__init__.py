@@ -1,0 +1,1 @@
+"""PostgreSQL: models, and one function per question."""

@@ -1,0 +1,132 @@
+"""Device tokens: who owns which, and what happened to each.
+
+Every change of ownership takes advisory locks on the token and on the installation, in a fixed order, so that
+concurrent registrations queue instead of failing on the unique indexes, which hold the invariant. Rows are locked in
+the order of their ids, here and by the last-moment check, so that the two never deadlock.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import DeviceToken, DeviceTokenEvent
+from domain.push import Environment, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an app tells about itself when it registers."""
+
+    provider: Provider
+    token: str
+    environment: Environment
+    app_id: str | None = None
+    locale: str | None = None
+    time_zone: str | None = None
+    app_version: str | None = None
+
+
+async def register(db: AsyncSession, user_id: str, installation_id: UUID, told: Registration) -> DeviceToken:
+    """Make the token active for this user and installation, and for nobody else."""
+    await _lock(db, f"token/{told.provider}/{told.token}", f"installation/{installation_id}")
+    elsewhere = and_(
+        DeviceToken.provider == told.provider,
+        func.md5(DeviceToken.token) == func.md5(told.token),  # what the indexes hold
+        DeviceToken.token == told.token,
+    )
+    same_row = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id, elsewhere)
+    others_here = and_(DeviceToken.installation_id == installation_id, DeviceToken.user_id != user_id)
+    touched = or_(and_(DeviceToken.active, or_(elsewhere, DeviceToken.installation_id == installation_id)), same_row)
+    await db.execute(select(DeviceToken.id).where(touched).order_by(DeviceToken.id).with_for_update())
+    await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred")
+    await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
+
+    now = func.clock_timestamp()
+    row = await db.scalar(select(DeviceToken).where(same_row))
+    event = None
+    if row is None:
+        row = DeviceToken(user_id=user_id, installation_id=installation_id, provider=told.provider, token=told.token)
+        event = "registered"
+        db.add(row)
+    elif not row.active:
+        event = "reactivated"
+    row.active, row.inactive_reason = True, None
+    row.registered_at = row.last_seen_at = now
+    row.environment, row.app_id, row.app_version = told.environment, told.app_id, told.app_version
+    row.locale, row.time_zone = told.locale, told.time_zone
+    await db.flush()
+    await db.refresh(row)
+    if event:
+        await _note(db, [row.id], event, None)
+    return row
+
+
+async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> None:
+    """Deactivate the caller's own row; whoever owns the token by now keeps it."""
+    await _lock(db, f"installation/{installation_id}")
+    mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
+    await _deactivate(db, mine, "signed_out")
+
+
+async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
+    """Deactivate a token that its provider calls dead; False when it was registered anew since then."""
+    dead = and_(DeviceToken.id == device_id, DeviceToken.token == token, DeviceToken.registered_at <= seen_dead_at)
+    return bool(await _deactivate(db, dead, "invalidated", detail=reason))
+
+
+async def owned_by(
+    db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int
+) -> Sequence[DeviceToken]:
+    """List a user's rows, the last seen first."""
+    query = (
+        select(DeviceToken)
+        .where(DeviceToken.user_id == user_id)
+        .order_by(DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
+        .limit(limit)
+    )
+    if after:
+        query = query.where(tuple_(DeviceToken.last_seen_at, DeviceToken.id) < after)
+    return (await db.scalars(query)).all()
+
+
+async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToken]:
+    """List the tokens that may be pushed to."""
+    query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
+    return (await db.scalars(query)).all()
+
+
+async def active_shared(db: AsyncSession, installation_ids: Iterable[UUID]) -> dict[UUID, DeviceToken]:
+    """Read the active tokens of these installations, held unchanged until the transaction ends."""
+    query = (
+        select(DeviceToken)
+        .where(DeviceToken.active, DeviceToken.installation_id.in_(list(installation_ids)))
+        .order_by(DeviceToken.id)
+        .with_for_update(read=True)
+    )
+    return {row.installation_id: row for row in await db.scalars(query)}
+
+
+async def _deactivate(
+    db: AsyncSession, which: ColumnElement[bool], reason: str, *, detail: str | None = None
+) -> Sequence[UUID]:
+    locked = select(DeviceToken.id).where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update()
+    ids = (await db.scalars(locked)).all()
+    if ids:
+        change = update(DeviceToken).where(DeviceToken.id.in_(ids)).values(active=False, inactive_reason=reason)
+        await db.execute(change, execution_options={"synchronize_session": False})
+        await _note(db, ids, reason, detail)
+    return ids
+
+
+async def _note(db: AsyncSession, device_ids: Sequence[UUID], event: str, reason: str | None) -> None:
+    rows = [{"device_id": device_id, "event": event, "reason": reason} for device_id in device_ids]
+    await db.execute(insert(DeviceTokenEvent), rows)
+
+
+async def _lock(db: AsyncSession, *names: str) -> None:
+    for name in sorted(names):
+        await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))

@@ -1,0 +1,37 @@
+"""The database's address, engine and sessions."""
+
+from datetime import datetime
+
+from sqlalchemy import URL, func, make_url, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def async_url(database_url: str) -> URL:
+    """Read a `postgresql://` address, whichever driver it names, as one for asyncpg."""
+    return make_url(database_url).set(drivername="postgresql+asyncpg")
+
+
+def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error."""
+    return create_async_engine(
+        async_url(database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,  # a restarted PostgreSQL costs nobody a failed request
+        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"application_name": "fastbell"}},
+        hide_parameters=True,  # tokens and user ids never reach an error's text
+    )
+
+
+def make_sessions(engine: AsyncEngine) -> Sessions:
+    """Make database sessions whose objects stay readable after the commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def present_instant(db: AsyncSession) -> datetime:
+    """Read the database's clock: the one clock that all processes share."""
+    now: datetime = (await db.execute(select(func.clock_timestamp()))).scalar_one()
+    return now

@@ -1,0 +1,105 @@
+"""Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import outbox
+from db.models import FastingSessionRow
+from domain.sessions import FastingSession, SessionStatus
+
+OUTBOX_KIND = "fasting_session"
+
+
+async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> int | None:
+    """Insert a new session; returns its outbox id, None when the session's id is taken."""
+    values = _values(session) | {"id": session.session_id, "started_with": started_with}
+    query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
+    if await db.scalar(query) is None:
+        return None
+    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+
+
+async def change(db: AsyncSession, session: FastingSession) -> int:
+    """Store a session that `locked` read before; returns its outbox id."""
+    row = await db.get_one(FastingSessionRow, session.session_id)
+    for name, value in _values(session).items():
+        setattr(row, name, value)
+    await db.flush()
+    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+
+
+async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
+    """Read a session as it is now."""
+    row = await db.get(FastingSessionRow, session_id, populate_existing=True)
+    return None if row is None else _session(row)
+
+
+async def locked(db: AsyncSession, session_id: UUID) -> FastingSession | None:
+    """Read a session and hold it against any other change until the transaction ends."""
+    row = await db.get(FastingSessionRow, session_id, with_for_update=True, populate_existing=True)
+    return None if row is None else _session(row)
+
+
+async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
+    """Read the request that started a session."""
+    return (await db.get_one(FastingSessionRow, session_id)).started_with
+
+
+async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
+    """Read sessions, held unchanged until the transaction ends."""
+    query = (
+        select(FastingSessionRow)
+        .where(FastingSessionRow.id.in_(list(session_ids)))
+        .order_by(FastingSessionRow.id)
+        .with_for_update(read=True)
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: _session(row) for row in await db.scalars(query)}
+
+
+async def owned_by(
+    db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int
+) -> Sequence[FastingSession]:
+    """List a user's sessions, the latest started first."""
+    query = (
+        select(FastingSessionRow)
+        .where(FastingSessionRow.user_id == user_id)
+        .order_by(FastingSessionRow.started_at.desc(), FastingSessionRow.id.desc())
+        .limit(limit)
+    )
+    if after:
+        query = query.where(tuple_(FastingSessionRow.started_at, FastingSessionRow.id) < after)
+    return [_session(row) for row in await db.scalars(query)]
+
+
+def _values(session: FastingSession) -> dict[str, Any]:
+    return {
+        "user_id": session.user_id,
+        "started_at": session.started_at,
+        "ends_at": session.ends_at,
+        "status": session.status,
+        "ended_at": session.ended_at,
+        "reminder_minutes": session.reminder_minutes,
+        "scheduled_at": session.scheduled_at,
+        "rev": session.rev,
+    }
+
+
+def _session(row: FastingSessionRow) -> FastingSession:
+    return FastingSession(
+        session_id=row.id,
+        user_id=row.user_id,
+        started_at=row.started_at,
+        ends_at=row.ends_at,
+        status=SessionStatus(row.status),
+        ended_at=row.ended_at,
+        reminder_minutes=row.reminder_minutes,
+        scheduled_at=row.scheduled_at,
+        rev=row.rev,
+    )

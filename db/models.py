@@ -1,0 +1,234 @@
+"""The tables. Invariants are constraints first, code second."""
+
+from datetime import datetime, time
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    """A table; every time is an aware instant, every enum a word."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own way of declaring it
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        tuple[int, ...]: ARRAY(Integer, as_tuple=True),
+        dict[str, Any]: JSONB(),
+    }
+
+
+class DeviceToken(Table):
+    """A provider's address for one app installation of one user; `active` rows are the only ones ever pushed to.
+
+    Indexes hold a token's digest, since a B-tree takes no value as long as a token may be.
+    """
+
+    __tablename__ = "device_tokens"
+    __table_args__ = (
+        Index(
+            "uq_device_tokens_active_token",
+            "provider",
+            text("md5(token)"),
+            unique=True,
+            postgresql_where=text("active"),
+        ),
+        Index("uq_device_tokens_active_installation", "installation_id", unique=True, postgresql_where=text("active")),
+        Index("uq_device_tokens_row", "user_id", "installation_id", "provider", text("md5(token)"), unique=True),
+        Index("ix_device_tokens_user_id_last_seen_at", "user_id", "last_seen_at"),
+        CheckConstraint("active = (inactive_reason IS NULL)", name="inactive_has_reason"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    user_id: Mapped[str] = mapped_column(String(200))
+    installation_id: Mapped[UUID]
+    provider: Mapped[str]
+    app_id: Mapped[str | None]
+    environment: Mapped[str]
+    token: Mapped[str]
+    active: Mapped[bool]
+    inactive_reason: Mapped[str | None]
+    registered_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    locale: Mapped[str | None]
+    time_zone: Mapped[str | None]
+    app_version: Mapped[str | None]
+
+
+class DeviceTokenEvent(Table):
+    """What happened to a device token; never updated, never deleted by failures."""
+
+    __tablename__ = "device_token_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
+    event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated
+    reason: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class FastingSessionRow(Table):
+    """One fast of one user."""
+
+    __tablename__ = "fasting_sessions"
+    __table_args__ = (
+        Index("ix_fasting_sessions_user_id_started_at", "user_id", "started_at", "id"),
+        CheckConstraint("ends_at > started_at", name="ends_after_start"),
+        CheckConstraint("(status = 'active') = (ended_at IS NULL)", name="finished_has_end"),
+        CheckConstraint("cardinality(reminder_minutes) <= 5", name="few_reminders"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200))
+    started_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    status: Mapped[str]
+    ended_at: Mapped[datetime | None]
+    reminder_minutes: Mapped[tuple[int, ...]]
+    scheduled_at: Mapped[datetime]
+    started_with: Mapped[dict[str, Any]]  # the accepted start request, so that its repeat is known as one
+    rev: Mapped[int]
+
+
+class PreferencesRow(Table):
+    """A person's notification preferences."""
+
+    __tablename__ = "preferences"
+    __table_args__ = (
+        CheckConstraint("num_nulls(quiet_starts, quiet_ends, quiet_time_zone) IN (0, 3)", name="quiet_hours_whole"),
+    )
+
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    reminders: Mapped[bool]
+    reminder_minutes: Mapped[tuple[int, ...]]
+    messages: Mapped[bool]
+    reminder_preview: Mapped[str]
+    message_preview: Mapped[str]
+    quiet_starts: Mapped[time | None]
+    quiet_ends: Mapped[time | None]
+    quiet_time_zone: Mapped[str | None]
+
+
+class Message(Table):
+    """A durable item; a reminder that came due is one too. Its id is computed for reminders, so it exists once."""
+
+    __tablename__ = "messages"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    conversation_id: Mapped[UUID]  # of a reminder: its fasting session's thread, which has the session's id
+    reminder_minutes: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class LogHead(Table):
+    """The last sequence number given out in a user's log; its row lock orders the writers of that log."""
+
+    __tablename__ = "log_heads"
+
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+
+
+class LogItem(Table):
+    """A message's place in a user's log."""
+
+    __tablename__ = "log_items"
+    __table_args__ = (UniqueConstraint("message_id", "user_id"),)
+
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id"))
+
+
+class PushTask(Table):
+    """One message on its way to one device token of one installation."""
+
+    __tablename__ = "push_tasks"
+    __table_args__ = (
+        UniqueConstraint("message_id", "installation_id"),
+        Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index("ix_push_tasks_pending", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+        CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
+    )
+
+    task_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    user_id: Mapped[str] = mapped_column(String(200), index=True)
+    installation_id: Mapped[UUID]
+    device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"))  # the notification token, by reference
+    provider: Mapped[str]
+    environment: Mapped[str]
+    conversation_id: Mapped[UUID]
+    message_id: Mapped[UUID]
+    reminder_minutes: Mapped[int | None]
+    collapse_key: Mapped[str]
+    due_at: Mapped[datetime]
+    attempt_count: Mapped[int]
+    next_attempt_at: Mapped[datetime | None]
+    state: Mapped[str]
+    last_reason: Mapped[str | None]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    accepted_at: Mapped[datetime | None]
+    opened_at: Mapped[datetime | None]
+    synced_at: Mapped[datetime | None]
+
+
+class PushAttempt(Table):
+    """One provider call for a push task; `outcome` is null while it is under way."""
+
+    __tablename__ = "push_attempts"
+    __table_args__ = (
+        UniqueConstraint("task_id", "number"),
+        Index("ix_push_attempts_under_way", "task_id", unique=True, postgresql_where=text("outcome IS NULL")),
+    )
+
+    attempt_id: Mapped[UUID] = mapped_column(primary_key=True)  # APNs knows it as apns-id
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("push_tasks.task_id"))
+    number: Mapped[int]
+    started_at: Mapped[datetime]
+    outcome: Mapped[str | None]  # accepted, rejected, unregistered, throttled, unavailable, misconfigured, unknown
+    reason: Mapped[str | None]
+    latency_ms: Mapped[int | None]
+    provider_id: Mapped[str | None]
+
+
+class OutboxRow(Table):
+    """What the database still owes Temporal."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_next_attempt_at", "next_attempt_at"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    next_attempt_at: Mapped[datetime]
+    last_error: Mapped[str | None]

@@ -1,0 +1,67 @@
+"""The outbox: what the database still owes Temporal. A row goes when Temporal agrees with its subject."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import OutboxRow
+
+GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; then they are anybody's
+LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
+_LONGEST_BACK_OFF = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One dispatch that is due."""
+
+    id: int
+    subject_kind: str
+    subject_id: UUID
+    attempts: int
+
+
+async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> int:
+    """Owe Temporal a dispatch of this subject."""
+    values = {
+        "subject_kind": subject_kind,
+        "subject_id": subject_id,
+        "next_attempt_at": func.clock_timestamp() + GRACE,
+    }
+    return (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
+
+
+async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
+    """Take the rows that are due, the oldest first, and keep other sweepers off them for a while."""
+    now = func.clock_timestamp()
+    due = (
+        select(OutboxRow.id)
+        .where(OutboxRow.next_attempt_at <= now)
+        .order_by(OutboxRow.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    lease = (
+        update(OutboxRow)
+        .where(OutboxRow.id.in_(due.scalar_subquery()))
+        .values(next_attempt_at=now + LEASE, attempts=OutboxRow.attempts + 1)
+        .returning(OutboxRow.id, OutboxRow.subject_kind, OutboxRow.subject_id, OutboxRow.attempts)
+    )
+    return [Owed(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
+
+
+async def settle(db: AsyncSession, outbox_id: int) -> None:
+    """Forget a row: Temporal agrees."""
+    await db.execute(delete(OutboxRow).where(OutboxRow.id == outbox_id))
+
+
+async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) -> None:
+    """Try again later: exponential back-off with full jitter."""
+    wait = timedelta(seconds=random.uniform(0.5, min(_LONGEST_BACK_OFF, 2.0 ** min(attempts, 10))))  # noqa: S311
+    values = {"next_attempt_at": func.clock_timestamp() + wait, "last_error": error}
+    await db.execute(update(OutboxRow).where(OutboxRow.id == outbox_id).values(values))

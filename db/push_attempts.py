@@ -1,0 +1,75 @@
+"""Push attempts: every provider call, from just before it starts."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import PushAttempt
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that is about to call its provider."""
+
+    attempt_id: UUID
+    task_id: UUID
+    number: int
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What an attempt came to."""
+
+    attempt_id: UUID
+    outcome: str
+    reason: str | None
+    latency_ms: int | None
+    provider_id: str | None
+
+
+async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Begun]:
+    """Find the attempts of these tasks whose outcome nobody has stored."""
+    query = select(PushAttempt.attempt_id, PushAttempt.task_id, PushAttempt.number, PushAttempt.started_at).where(
+        PushAttempt.task_id.in_(list(task_ids)), PushAttempt.outcome.is_(None)
+    )
+    return {row.task_id: Begun(*row) for row in await db.execute(query)}
+
+
+async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
+    """Record that calls are about to start."""
+    if attempts:
+        rows = [
+            {"attempt_id": a.attempt_id, "task_id": a.task_id, "number": a.number, "started_at": a.started_at}
+            for a in attempts
+        ]
+        await db.execute(insert(PushAttempt).values(rows))
+
+
+async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
+    """Record what calls came to; an outcome once stored stays."""
+    if attempts:
+        ordered = sorted(attempts, key=lambda a: a.attempt_id)
+        columns: dict[str, list[object]] = {
+            "attempt_ids": [a.attempt_id for a in ordered],
+            "outcomes": [a.outcome for a in ordered],
+            "reasons": [a.reason for a in ordered],
+            "latencies": [a.latency_ms for a in ordered],
+            "provider_ids": [a.provider_id for a in ordered],
+        }
+        await db.execute(_END, columns)
+
+
+_END = text("""
+    UPDATE push_attempts AS a
+       SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id
+      FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[]),
+                  CAST(:latencies AS int[]), CAST(:provider_ids AS text[]))
+           AS new (attempt_id, outcome, reason, latency_ms, provider_id)
+     WHERE a.attempt_id = new.attempt_id
+       AND (a.outcome IS NULL OR a.outcome = 'unknown')
+""")

@@ -1,0 +1,198 @@
+"""Push tasks: planned once, claimed before each call, closed for good."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import Row, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import DeviceToken, PushTask
+from domain.push import Environment, Kind, Provider, TaskState
+from domain.wire import PlannedSend
+
+
+@dataclass(frozen=True, slots=True)
+class DueMessage:
+    """A message whose pushes are planned."""
+
+    message_id: UUID
+    kind: Kind
+    conversation_id: UUID
+    reminder_minutes: int | None
+    collapse_key: str
+    due_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A push task as the last-moment check needs it."""
+
+    task_id: UUID
+    kind: Kind
+    user_id: str
+    installation_id: UUID
+    provider: Provider
+    environment: Environment
+    conversation_id: UUID
+    message_id: UUID
+    reminder_minutes: int | None
+    collapse_key: str
+    due_at: datetime
+    expires_at: datetime
+    attempt_count: int
+    state: TaskState
+    last_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """How a push task stands after a check or a call."""
+
+    task_id: UUID
+    state: TaskState
+    reason: str | None
+    next_attempt_at: datetime | None = None
+    new_attempts: int = 0
+    device_id: UUID | None = None  # None: as it was
+
+
+async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceToken]) -> None:
+    """Make one push task per device; those made before stay as they are."""
+    rows = [
+        {
+            "task_id": uuid5(message.message_id, str(device.installation_id)),
+            "kind": message.kind,
+            "user_id": device.user_id,
+            "installation_id": device.installation_id,
+            "device_id": device.id,
+            "provider": device.provider,
+            "environment": device.environment,
+            "conversation_id": message.conversation_id,
+            "message_id": message.message_id,
+            "reminder_minutes": message.reminder_minutes,
+            "collapse_key": message.collapse_key,
+            "due_at": message.due_at,
+            "expires_at": message.expires_at,
+            "attempt_count": 0,
+            "next_attempt_at": message.due_at,
+            "state": TaskState.PENDING,
+        }
+        for device in devices
+    ]
+    if rows:
+        await db.execute(insert(PushTask).values(rows).on_conflict_do_nothing())
+
+
+async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
+    """List a message's unfinished tasks."""
+    query = (
+        select(PushTask.task_id, PushTask.provider, PushTask.environment)
+        .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
+        .order_by(PushTask.provider, PushTask.task_id)
+    )
+    rows = await db.execute(query)
+    return [PlannedSend(row.task_id, Provider(row.provider), Environment(row.environment)) for row in rows]
+
+
+async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
+    """Read tasks and hold them until the transaction ends."""
+    query = select(PushTask.__table__).where(PushTask.task_id.in_(list(task_ids)))
+    return [_task(row) for row in await db.execute(query.order_by(PushTask.task_id).with_for_update())]
+
+
+async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
+    """Store how tasks stand. Acceptance always wins; anything else changes only a pending task."""
+    if updates:
+        await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))
+
+
+async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, reason: str) -> None:
+    """Close tasks that are still pending; a dead one keeps the reason of its last attempt."""
+    query = update(PushTask).where(PushTask.task_id.in_(list(task_ids)), PushTask.state == TaskState.PENDING)
+    kept = func.coalesce(PushTask.last_reason, reason) if state is TaskState.DEAD else reason
+    await db.execute(
+        query.values(state=state, last_reason=kept, next_attempt_at=None),
+        execution_options={"synchronize_session": False},
+    )
+
+
+async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
+    """Read where tasks stand."""
+    query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(PushTask.task_id.in_(list(task_ids)))
+    return {task_id: (TaskState(state), reason) for task_id, state, reason in await db.execute(query)}
+
+
+async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]) -> dict[UUID, dict[TaskState, int]]:
+    """Count the tasks of these conversations by message and state."""
+    query = (
+        select(PushTask.message_id, PushTask.state, func.count())
+        .where(PushTask.conversation_id.in_(list(conversation_ids)))
+        .group_by(PushTask.message_id, PushTask.state)
+    )
+    found: dict[UUID, dict[TaskState, int]] = {}
+    for message_id, state, count in await db.execute(query):
+        found.setdefault(message_id, {})[TaskState(state)] = count
+    return found
+
+
+async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
+    """Note when the person first tapped it; False when it is not theirs."""
+    query = (
+        update(PushTask)
+        .where(PushTask.task_id == task_id, PushTask.user_id == user_id)
+        .values(opened_at=func.coalesce(PushTask.opened_at, func.clock_timestamp()))
+        .returning(PushTask.task_id)
+    )
+    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
+
+
+_APPLY = text("""
+    UPDATE push_tasks AS t
+       SET state = new.state,
+           last_reason = new.reason,
+           next_attempt_at = new.next_attempt_at,
+           attempt_count = t.attempt_count + new.new_attempts,
+           device_id = coalesce(new.device_id, t.device_id),
+           accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END
+      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+                  CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]), CAST(:device_ids AS uuid[]))
+           AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
+     WHERE t.task_id = new.task_id
+       AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
+""")
+
+
+def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
+    return {
+        "task_ids": [u.task_id for u in updates],
+        "states": [u.state.value for u in updates],
+        "reasons": [u.reason for u in updates],
+        "next_attempt_ats": [u.next_attempt_at for u in updates],
+        "new_attempts": [u.new_attempts for u in updates],
+        "device_ids": [u.device_id for u in updates],
+    }
+
+
+def _task(row: Row[Any]) -> Task:
+    return Task(
+        task_id=row.task_id,
+        kind=Kind(row.kind),
+        user_id=row.user_id,
+        installation_id=row.installation_id,
+        provider=Provider(row.provider),
+        environment=Environment(row.environment),
+        conversation_id=row.conversation_id,
+        message_id=row.message_id,
+        reminder_minutes=row.reminder_minutes,
+        collapse_key=row.collapse_key,
+        due_at=row.due_at,
+        expires_at=row.expires_at,
+        attempt_count=row.attempt_count,
+        state=TaskState(row.state),
+        last_reason=row.last_reason,
+    )

@@ -1,0 +1,29 @@
+"""What can be wrong with a request, as exceptions that the API turns into problem+json."""
+
+
+class Problem(Exception):
+    """A request cannot be served as it is."""
+
+
+class InvalidField(Problem):
+    """A field has a value that the rules forbid."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.detail = detail
+
+
+class NotFound(Problem):
+    """Nothing of that kind is the caller's."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"There is no such {kind}.")
+
+
+class Conflict(Problem):
+    """The request contradicts what was accepted before."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code  # stable, kebab-case: becomes the problem's type

@@ -1,0 +1,88 @@
+"""Reminders: when each is due, until when it is of use, and what became of it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID, uuid5
+
+from domain.push import TaskState
+from domain.sessions import FastingSession, SessionStatus
+
+AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
+ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
+
+
+class ReminderState(StrEnum):
+    """What an API caller is told about one reminder of a session."""
+
+    SCHEDULED = "scheduled"
+    SKIPPED = "skipped"  # its moment was past when the goal was set
+    DUE = "due"  # its moment has come, nothing is accepted yet
+    SENT = "sent"  # a provider accepted it for at least one device
+    WITHDRAWN = "withdrawn"  # the session was over, or it was not wanted
+    DEAD = "dead"  # no device could be reached before it expired
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """Something due `minutes` before a session's end."""
+
+    minutes: int
+    due_at: datetime
+    expires_at: datetime  # the next reminder takes its place, or the fast is over
+
+
+def reminders(session: FastingSession) -> tuple[Reminder, ...]:
+    """List the session's reminders in order of time, skipped ones included."""
+    found: list[Reminder] = []
+    expires_at = session.ends_at + AFTER_THE_END
+    for minutes in sorted(session.reminder_minutes):
+        due_at = session.ends_at - timedelta(minutes=minutes)
+        found.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
+        expires_at = due_at
+    return tuple(reversed(found))
+
+
+def upcoming(session: FastingSession) -> tuple[Reminder, ...]:
+    """List the reminders whose moment lay ahead when the goal was set."""
+    return tuple(reminder for reminder in reminders(session) if not is_skipped(session, reminder))
+
+
+def is_skipped(session: FastingSession, reminder: Reminder) -> bool:
+    """Tell whether the reminder's moment was already past when the goal was set."""
+    return reminder.due_at <= session.scheduled_at
+
+
+def message_id(session_id: UUID, minutes: int, due_at: datetime) -> UUID:
+    """Name the message of one reminder at one due instant: the same wherever and however often it is planned."""
+    return uuid5(session_id, f"reminder/{minutes}/{due_at.timestamp():.6f}")
+
+
+def arm_seconds(session_id: UUID, arm_window: float) -> float:
+    """Say how long before the due instant a session's reminders are armed: spread over the window, in seconds.
+
+    Zero when the window is zero: everything starts at the due instant.
+    """
+    if arm_window <= 0:
+        return 0.0
+    spread = int.from_bytes(hashlib.blake2b(session_id.bytes, digest_size=4).digest()) / 2**32
+    return round(ARM_LEAD + spread * arm_window, 3)
+
+
+def state_of(
+    session: FastingSession, reminder: Reminder, tasks: Mapping[TaskState, int], now: datetime
+) -> ReminderState:
+    """Derive a reminder's state from the session and from the number of its push tasks in each state."""
+    if tasks.get(TaskState.ACCEPTED):
+        return ReminderState.SENT
+    if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
+        return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED
+    if tasks and not tasks.get(TaskState.WITHDRAWN) and not tasks.get(TaskState.PENDING):
+        return ReminderState.DEAD
+    if is_skipped(session, reminder):
+        return ReminderState.SKIPPED
+    if tasks or session.status is not SessionStatus.ACTIVE:
+        return ReminderState.WITHDRAWN
+    return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

@@ -1,0 +1,68 @@
+"""Fasting sessions: their states and the rules for their times."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from domain.problems import Conflict, InvalidField
+
+LONGEST_FAST = timedelta(days=21)
+EARLIEST_START = timedelta(days=1)  # how far ahead a fast may be planned
+MOST_REMINDERS = 5
+MOST_REMINDER_MINUTES = 1440
+DEFAULT_REMINDER_MINUTES = (30,)
+
+
+class SessionStatus(StrEnum):
+    """Where a fasting session stands; every status but ACTIVE is final."""
+
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    BROKEN = "broken"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class FastingSession:
+    """One fast of one user, as the database has it."""
+
+    session_id: UUID
+    user_id: str
+    started_at: datetime
+    ends_at: datetime
+    status: SessionStatus
+    ended_at: datetime | None
+    reminder_minutes: tuple[int, ...]
+    scheduled_at: datetime  # when ends_at or reminder_minutes were last set
+    rev: int
+
+
+def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:
+    """Raise InvalidField unless a fast with these times may be accepted at `now`."""
+    if ends_at <= started_at:
+        raise InvalidField("ends_at", "A fast must end after it starts.")
+    if ends_at <= now:
+        raise InvalidField("ends_at", "A fast must end in the future.")
+    if ends_at - started_at > LONGEST_FAST:
+        raise InvalidField("ends_at", "A fast lasts at most 21 days.")
+    if started_at > now + EARLIEST_START:
+        raise InvalidField("started_at", "A fast may be planned at most 24 hours ahead.")
+
+
+def finished_status(session: FastingSession, wanted: SessionStatus, now: datetime) -> SessionStatus | None:
+    """Say which final status `session` gets when its user ends (COMPLETED) or cancels (CANCELLED) it at `now`.
+
+    None: it is already finished in that way. Raises Conflict when it is finished in the other way.
+    """
+    if session.status is SessionStatus.ACTIVE:
+        early = wanted is SessionStatus.COMPLETED and now < session.ends_at
+        return SessionStatus.BROKEN if early else wanted
+    if (session.status is SessionStatus.CANCELLED) == (wanted is SessionStatus.CANCELLED):
+        return None
+    raise already_finished(session)
+
+
+def already_finished(session: FastingSession) -> Conflict:
+    """Tell that a finished session takes no more changes."""
+    return Conflict("session-finished", f"This fasting session is {session.status}; it cannot be changed any more.")

@@ -1,0 +1,82 @@
+"""Value types that cross the wire to Temporal: ids and instants, never tokens or text."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from domain.push import Environment, Provider, TaskState
+from domain.reminders import Reminder
+from domain.sessions import SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A fasting session's whole state: the input of `FastingReminder` and of each of its signals."""
+
+    session_id: UUID
+    rev: int  # the highest one seen counts
+    status: SessionStatus
+    reminders: tuple[Reminder, ...]  # computed at the edge; skipped ones left out
+    arm_seconds: float  # how long before the due instant the sends are armed
+
+
+class Moment(StrEnum):
+    """When a reminder is opened."""
+
+    ARMING = "arming"  # shortly before it is due: nothing may be told to anyone
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReminder:
+    """Ask whether a reminder still holds, and plan its pushes."""
+
+    session_id: UUID
+    minutes: int
+    due_at: datetime
+    moment: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSend:
+    """One push task that waits for its send."""
+
+    task_id: UUID
+    provider: Provider
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedReminder:
+    """What opening came to: sends to make, or the reason why there are none."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    withheld: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendPush:
+    """Ask for one push task to be sent at its due instant."""
+
+    task_id: UUID
+    environment: Environment
+    hold_seconds: float  # from the scheduling of the activity to the due instant, on the server's clock
+
+
+@dataclass(frozen=True, slots=True)
+class SentPush:
+    """How a push task stands after its send."""
+
+    task_id: UUID
+    state: TaskState
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTasks:
+    """Ask for push tasks that are still pending to be closed for good."""
+
+    task_ids: tuple[UUID, ...]
+    state: TaskState  # WITHDRAWN or DEAD
+    reason: str
