@@ -87,6 +87,7 @@ class ServiceSettings(_Section):
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -80,3 +80,14 @@ class CloseTasks:
     task_ids: tuple[UUID, ...]
     state: TaskState  # WITHDRAWN or DEAD
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReminderStatus:
+    """What a workflow tells about itself when it is asked."""
+
+    session_id: UUID
+    rev: int
+    status: SessionStatus
+    waiting_for: str
+    reminders: tuple[str, ...]  # one line per reminder that was opened

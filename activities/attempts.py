@@ -1,0 +1,211 @@
+"""An attempt's two transactions: the last-moment check before a provider call, and the outcome after it.
+
+Both take many attempts at once, since thousands of reminders come due at one instant. The check holds the sessions and
+tokens it judges until it commits, so an end, a cancel or a transfer is either seen or comes after the attempt began.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
+from uuid import UUID, uuid4
+
+from db import device_tokens, fasting_sessions, messages, preferences, push_attempts, push_tasks
+from db.engine import Sessions, present_instant
+from db.models import DeviceToken
+from domain.last_check import Address, misaddressed, withheld
+from domain.preferences import Preferences
+from domain.push import Environment, Provider, Push, TaskState
+from domain.sessions import FastingSession
+from domain.wording import reminder_wording
+
+IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why the provider cannot be called now, and when to ask again."""
+
+    reason: str
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Ask for one push task: to begin an attempt if all is well, or only to note that it is due but hindered."""
+
+    task_id: UUID
+    hindrance: Hindrance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Call the provider now."""
+
+    push: Push
+    device_id: UUID
+    number: int  # of the attempt, from 1
+    began_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """All is well, but for the hindrance."""
+
+    hindrance: Hindrance
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another worker's call is under way, or was lost, for so much longer."""
+
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The task is finished."""
+
+    state: TaskState
+    reason: str | None
+
+
+Verdict = Go | Waiting | Busy | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call came to, and how its task stands now."""
+
+    ended: push_attempts.Ended
+    update: push_tasks.Update
+    dead_token: tuple[UUID, str, datetime] | None = None  # device id, token, dead since
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    now: datetime
+    sessions: dict[UUID, FastingSession]
+    devices: dict[UUID, DeviceToken]
+    preferences: dict[str, Preferences]
+    under_way: dict[UUID, push_attempts.Begun]
+
+
+async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
+    """Check each task a last time and begin an attempt where it may be sent; one transaction."""
+    async with sessions.begin() as db:
+        tasks = await push_tasks.locked(db, {claim.task_id for claim in claims})
+        facts = _Facts(
+            sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
+            devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
+            preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
+            under_way=dict(await push_attempts.under_way(db, {t.task_id for t in tasks if t.attempt_count})),
+            now=await present_instant(db),
+        )
+        asked = {claim.task_id: claim for claim in claims}
+        verdicts = {task.task_id: _judge(task, asked[task.task_id].hindrance, facts) for task in tasks}
+
+        going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
+        lost = [facts.under_way[go.push.task_id] for go in going if go.push.task_id in facts.under_way]
+        await push_attempts.end(
+            db, [push_attempts.Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in lost]
+        )
+        await push_attempts.begin(
+            db,
+            [push_attempts.Begun(go.push.attempt_id, go.push.task_id, go.number, go.began_at) for go in going],
+        )
+        await push_tasks.apply(
+            db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
+        )
+        await messages.enter_reminders(db, [_message(task) for task in tasks if _is_due(task, facts)])
+
+    taken: set[UUID] = set()
+    answers: list[Verdict] = []
+    for claim in claims:
+        verdict = verdicts.get(claim.task_id, Settled(TaskState.WITHDRAWN, "task_missing"))
+        if isinstance(verdict, Go) and claim.task_id in taken:  # asked twice in one batch
+            verdict = Busy(IN_FLIGHT)
+        taken.add(claim.task_id)
+        answers.append(verdict)
+    return answers
+
+
+async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
+    """Record what calls came to; one transaction. Dead tokens are deactivated by comparing."""
+    async with sessions.begin() as db:
+        await push_tasks.apply(db, [outcome.update for outcome in outcomes])
+        await push_attempts.end(db, [outcome.ended for outcome in outcomes])
+        dead = sorted((o.dead_token, o.update.reason) for o in outcomes if o.dead_token)
+        for (device_id, token, since), reason in dead:
+            await device_tokens.invalidate(db, device_id, token, since, reason or "unregistered")
+    return [None] * len(outcomes)
+
+
+def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: _Facts) -> Verdict:
+    if task.state is not TaskState.PENDING:
+        return Settled(task.state, task.last_reason)
+    under_way = facts.under_way.get(task.task_id)
+    if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
+        return Busy(under_way.started_at + IN_FLIGHT - facts.now)
+    if task.expires_at <= facts.now:
+        return Settled(TaskState.EXPIRED, task.last_reason or "too_late")
+    device = facts.devices.get(task.installation_id)
+    planned = Address(task.user_id, task.provider, task.environment)
+    current = None
+    if device is not None:
+        current = Address(device.user_id, Provider(device.provider), Environment(device.environment))
+    reason = _withheld(task, facts) or misaddressed(planned, current)
+    if reason or device is None:
+        return Settled(TaskState.WITHDRAWN, reason)
+    if hindrance is not None:
+        return Waiting(hindrance)
+    return Go(_push(task, device, facts), device.id, task.attempt_count + 1, facts.now, task.expires_at)
+
+
+def _withheld(task: push_tasks.Task, facts: _Facts) -> str | None:
+    wishes = facts.preferences.get(task.user_id, Preferences())
+    return withheld(facts.sessions.get(task.conversation_id), task.reminder_minutes, task.due_at, wishes)
+
+
+def _is_due(task: push_tasks.Task, facts: _Facts) -> bool:
+    return task.state is TaskState.PENDING and _withheld(task, facts) is None
+
+
+def _push(task: push_tasks.Task, device: DeviceToken, facts: _Facts) -> Push:
+    session = facts.sessions[task.conversation_id]
+    wishes = facts.preferences.get(task.user_id, Preferences())
+    left = ceil((session.ends_at - facts.now) / timedelta(minutes=1))
+    title, body = reminder_wording(device.locale, wishes.reminder_preview, min(left, task.reminder_minutes or 0))
+    return Push(
+        task_id=task.task_id,
+        attempt_id=uuid4(),
+        kind=task.kind,
+        token=device.token,
+        title=title,
+        body=body,
+        url=f"fastbell://fasting-sessions/{task.conversation_id}",
+        collapse_key=task.collapse_key,
+        thread_id=task.collapse_key,
+        expires_at=task.expires_at,
+    )
+
+
+def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_tasks.Update | None:
+    if task.state is not TaskState.PENDING:
+        return None
+    match verdict:
+        case Go():
+            return push_tasks.Update(
+                task.task_id, TaskState.PENDING, task.last_reason, new_attempts=1, device_id=verdict.device_id
+            )
+        case Waiting(Hindrance(reason, delay)):
+            return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
+        case Settled(state, settled_reason):
+            return push_tasks.Update(task.task_id, state, settled_reason)
+        case Busy():
+            return None
+
+
+def _message(task: push_tasks.Task) -> messages.ReminderMessage:
+    return messages.ReminderMessage(task.message_id, task.conversation_id, task.user_id, task.reminder_minutes)

@@ -1,0 +1,70 @@
+"""Open a reminder: ask the database, not the workflow's memory, and plan its pushes."""
+
+from datetime import datetime
+from uuid import UUID
+
+from temporalio import activity
+
+from db import device_tokens, fasting_sessions, messages, preferences, push_tasks
+from db.engine import Sessions, present_instant
+from domain.last_check import withheld
+from domain.push import Kind, TaskState
+from domain.reminders import Reminder, message_id, reminders
+from domain.sessions import FastingSession
+from domain.wire import CloseTasks, Moment, OpenedReminder, OpenReminder, SentPush
+
+
+class ReminderOpening:
+    """The local activities of `FastingReminder`; each is one transaction and may be repeated."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    @activity.defn
+    async def open_reminder(self, ask: OpenReminder) -> OpenedReminder:
+        """Plan the pushes of a reminder that still holds; at its due instant, put it into its user's log."""
+        async with self._sessions.begin() as db:
+            session = await fasting_sessions.read(db, ask.session_id)
+            if session is None:
+                return OpenedReminder(withheld="session_missing")
+            wishes = await preferences.of_user(db, session.user_id)
+            reminder = _find(session, ask.minutes, ask.due_at)
+            reason = withheld(session, ask.minutes, ask.due_at, wishes)
+            if reason or reminder is None:
+                return OpenedReminder(withheld=reason or "goal_moved")
+            message = message_id(session.session_id, reminder.minutes, reminder.due_at)
+            if ask.moment is Moment.DUE:
+                due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
+                await messages.enter_reminders(db, [due])
+            devices = await device_tokens.active_for_user(db, session.user_id)
+            await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
+            sends = await push_tasks.pending_of(db, message)
+            if ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db):
+                await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")
+                return OpenedReminder(withheld="opened_too_late")
+            return OpenedReminder(tuple(sends))
+
+    @activity.defn
+    async def close_tasks(self, ask: CloseTasks) -> tuple[SentPush, ...]:
+        """Withdraw or bury push tasks whose sends will not be tried again; returns how each stands in truth."""
+        async with self._sessions.begin() as db:
+            await push_tasks.close(db, ask.task_ids, ask.state, ask.reason)
+            states = await push_tasks.state_of(db, ask.task_ids)
+        return tuple(SentPush(task_id, *states[task_id]) for task_id in ask.task_ids)
+
+
+def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder | None:
+    found = (reminder for reminder in reminders(session) if (reminder.minutes, reminder.due_at) == (minutes, due_at))
+    return next(found, None)
+
+
+def _due_message(message: UUID, session_id: UUID, reminder: Reminder) -> push_tasks.DueMessage:
+    return push_tasks.DueMessage(
+        message_id=message,
+        kind=Kind.REMINDER,
+        conversation_id=session_id,
+        reminder_minutes=reminder.minutes,
+        collapse_key=f"fasting-session/{session_id}",
+        due_at=reminder.due_at,
+        expires_at=reminder.expires_at,
+    )

@@ -1,0 +1,158 @@
+"""Outbox to Temporal: reads a subject as it is now and makes Temporal agree with it.
+
+Level-triggered, so it may run twice, late or out of order. The API process dispatches what it has just committed; the
+sweeper in each worker dispatches whatever is left.
+"""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from temporalio.client import Client
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from db import fasting_sessions, outbox
+from db.engine import Sessions
+from domain.naming import (
+    REMINDER_STATE_ATTRIBUTE,
+    SESSION_ID_ATTRIBUTE,
+    WORKFLOW_QUEUE,
+    reminder_workflow_id,
+)
+from domain.reminders import arm_seconds, upcoming
+from domain.sessions import FastingSession, SessionStatus
+from domain.wire import SessionState
+from workflows.fasting_reminder import FastingReminder
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+_AT_ONCE = 20  # dispatches under way in one process
+_MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
+_SWEEP_EVERY = 1.0  # seconds
+_SWEEP_MOST = 200
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Dispatches outbox rows over one client."""
+
+    def __init__(self, sessions: Sessions, client: Client, arm_window: float) -> None:
+        self._sessions = sessions
+        self._client = client
+        self._arm_window = arm_window
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._soon: set[asyncio.Task[None]] = set()
+
+    def dispatch_soon(self, outbox_id: int, subject_id: UUID) -> None:
+        """Dispatch a row that was just committed, after the answer; if that fails, a sweeper will."""
+        if len(self._soon) < _MOST_WAITING:
+            owed = outbox.Owed(outbox_id, fasting_sessions.OUTBOX_KIND, subject_id, attempts=1)
+            task = asyncio.create_task(self.dispatch(owed))
+            self._soon.add(task)
+            task.add_done_callback(self._soon.discard)
+
+    async def sweep_forever(self) -> None:
+        """Dispatch what is due, for ever; trouble with the database is logged and outlived."""
+        while True:
+            swept = 0
+            try:
+                swept = await self.sweep()
+            except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
+                log.warning("sweep failed", error=type(error).__name__)
+            if swept < _SWEEP_MOST:
+                await asyncio.sleep(_SWEEP_EVERY)
+
+    async def sweep(self) -> int:
+        """Dispatch the rows that are due; returns how many there were."""
+        async with self._sessions.begin() as db:
+            due = await outbox.lease_due(db, _SWEEP_MOST)
+        await asyncio.gather(*(self.dispatch(owed) for owed in due))
+        return len(due)
+
+    async def dispatch(self, owed: outbox.Owed) -> None:
+        """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
+        async with self._at_once:
+            try:
+                await self._make_agree(owed.subject_id)
+                async with self._sessions.begin() as db:
+                    await outbox.settle(db, owed.id)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
+                log.warning("dispatch postponed", subject_id=str(owed.subject_id), error=_name(error))
+                await self._postpone(owed, _name(error))
+
+    async def close(self) -> None:
+        """Let dispatches under way finish."""
+        await asyncio.gather(*self._soon, return_exceptions=True)
+
+    async def _make_agree(self, session_id: UUID) -> None:
+        """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
+        told_rev = None
+        while (session := await self._read(session_id)) is not None and session.rev != told_rev:
+            await self._tell(session)
+            told_rev = session.rev
+
+    async def _read(self, session_id: UUID) -> FastingSession | None:
+        async with self._sessions() as db:
+            return await fasting_sessions.read(db, session_id)
+
+    async def _tell(self, session: FastingSession) -> None:
+        state = SessionState(
+            session_id=session.session_id,
+            rev=session.rev,
+            status=session.status,
+            reminders=upcoming(session),
+            arm_seconds=arm_seconds(session.session_id, self._arm_window),
+        )
+        if session.status is SessionStatus.ACTIVE and state.reminders:
+            await self._start_or_reschedule(state)
+            return
+        handle = self._client.get_workflow_handle_for(FastingReminder.run, reminder_workflow_id(state.session_id))
+        signal = {
+            SessionStatus.ACTIVE: FastingReminder.reschedule,
+            SessionStatus.CANCELLED: FastingReminder.cancel,
+        }.get(session.status, FastingReminder.end)
+        try:
+            await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to call off
+                raise
+
+    async def _start_or_reschedule(self, state: SessionState) -> None:
+        await self._client.start_workflow(
+            FastingReminder.run,
+            state,
+            id=reminder_workflow_id(state.session_id),
+            task_queue=WORKFLOW_QUEUE,
+            start_signal="reschedule",
+            start_signal_args=[state],
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=f"Reminders of fasting session {state.session_id}",
+            search_attributes=TypedSearchAttributes(
+                [
+                    SearchAttributePair(SearchAttributeKey.for_keyword(SESSION_ID_ATTRIBUTE), str(state.session_id)),
+                    SearchAttributePair(SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE), "scheduled"),
+                ]
+            ),
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+    async def _postpone(self, owed: outbox.Owed, error: str) -> None:
+        try:
+            async with self._sessions.begin() as db:
+                await outbox.postpone(db, owed.id, owed.attempts, error)
+        except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself
+            log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
+
+
+def _name(error: Exception) -> str:
+    """Name an error without its text, which may hold what the database must not keep."""
+    return f"Temporal: {error.status.name}" if isinstance(error, RPCError) else type(error).__name__

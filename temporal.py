@@ -1,0 +1,36 @@
+"""How processes reach Temporal: by the SDK's own environment settings, with the converter that all of them share."""
+
+import asyncio
+
+import structlog
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+log = structlog.get_logger()
+
+
+async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
+    """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
+    config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", "127.0.0.1:7233")
+    return await Client.connect(**config, lazy=lazy, runtime=runtime, data_converter=pydantic_data_converter)
+
+
+async def connect_when_up(runtime: Runtime) -> Client:
+    """Connect, however long the server takes to appear."""
+    wait = 0.5
+    while True:
+        try:
+            return await connect(runtime=runtime)
+        except RuntimeError as error:  # what the SDK raises when nobody answers
+            log.warning("temporal is not reachable yet", error=type(error).__name__)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 10.0)
+
+
+def runtime_with_metrics(host: str, port: int) -> Runtime:
+    """Serve the SDK's own metrics for Prometheus."""
+    metrics = PrometheusConfig(bind_address=f"{host}:{port}", durations_as_seconds=True, counters_total_suffix=True)
+    return Runtime(telemetry=TelemetryConfig(metrics=metrics))

@@ -1,0 +1,76 @@
+"""The fan-out that all workflows share: one send activity per device, and the truth about each in the end."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType, ActivityHandle
+
+with workflow.unsafe.imports_passed_through():
+    from activities.push_sending import PushSending
+    from activities.reminders import ReminderOpening
+    from domain.naming import push_queue
+    from domain.push import TaskState
+    from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
+
+SEND_BUDGET = timedelta(seconds=20)  # a slot, the check, one call and its record; a lost worker costs this much
+LOCAL_TIMEOUT = timedelta(seconds=10)
+LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+
+_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+
+
+async def send_all(
+    sends: Sequence[PlannedSend], due_at: datetime, expires_at: datetime, over: Callable[[], str | None]
+) -> tuple[SentPush, ...]:
+    """Start all sends at once and wait until each is finished; `over` tells when to withdraw them, and why.
+
+    A send that backs off is cancelled at once. One that holds or calls is left to report what really happened.
+    """
+    handles = [_start(send, due_at, expires_at) for send in sends]
+    await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
+    for handle in handles:
+        if not handle.done():
+            handle.cancel()
+    await workflow.wait_condition(lambda: _all_done(handles))
+    reported = [_report(handle) for handle in handles]
+    unfinished = tuple(send.task_id for send, sent in zip(sends, reported, strict=True) if sent is None)
+    closed: tuple[SentPush, ...] = ()
+    if unfinished:
+        reason = over()
+        state = TaskState.DEAD if reason is None else TaskState.WITHDRAWN
+        closed = await workflow.execute_local_activity_method(
+            ReminderOpening.close_tasks,
+            CloseTasks(unfinished, state, reason or "time_ran_out"),
+            start_to_close_timeout=LOCAL_TIMEOUT,
+            retry_policy=LOCAL_RETRY,
+        )
+    return tuple(sent for sent in reported if sent is not None) + closed
+
+
+def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> ActivityHandle[SentPush]:
+    now = workflow.now()
+    hold = max(due_at - now, timedelta(0))
+    return workflow.start_activity_method(
+        PushSending.send_push,
+        SendPush(send.task_id, send.environment, hold.total_seconds()),
+        task_queue=push_queue(send.provider),
+        activity_id=f"send-{send.task_id}",
+        summary=f"{send.provider} push task {send.task_id}",
+        start_to_close_timeout=hold + SEND_BUDGET,
+        schedule_to_close_timeout=max(expires_at - now, SEND_BUDGET),
+        retry_policy=_RETRY,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def _all_done(handles: Sequence[ActivityHandle[SentPush]]) -> bool:
+    return all(handle.done() for handle in handles)
+
+
+def _report(handle: ActivityHandle[SentPush]) -> SentPush | None:
+    """Read what a send came to; None when it was cancelled or its time ran out."""
+    if handle.cancelled() or handle.exception() is not None:
+        return None
+    return handle.result()

@@ -1,0 +1,191 @@
+"""One durable workflow per fasting session: sleeps until each reminder is nearly due, asks the database, fans out."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, send_all
+
+with workflow.unsafe.imports_passed_through():
+    from activities.reminders import ReminderOpening
+    from domain.naming import REMINDER_STATE_ATTRIBUTE
+    from domain.push import TaskState
+    from domain.reminders import Reminder
+    from domain.sessions import SessionStatus
+    from domain.wire import Moment, OpenedReminder, OpenReminder, ReminderStatus, SentPush, SessionState
+
+_REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
+
+
+@workflow.defn
+class FastingReminder:
+    """Sends the reminders of one fasting session, unless the fast is over before.
+
+    Its input and each signal carry the session's whole state; the highest `rev` counts. It finishes when no reminder
+    lies ahead; should the goal move afterwards, the relay starts it again.
+    """
+
+    @workflow.init
+    def __init__(self, state: SessionState) -> None:
+        """Know the state from the first moment: a signal may come before `run` does."""
+        self._state = state
+        self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
+        self._came_to: dict[tuple[int, datetime], tuple[SentPush, ...] | str] = {}
+        self._waiting_for = "its first task"
+
+    @workflow.run
+    async def run(self, _: SessionState) -> str:
+        """Live until the session is over or its last reminder is settled; returns what it came to."""
+        while True:
+            wake_at = self._open_what_is_near()
+            if wake_at is None and all(task.done() for task in self._opened.values()):
+                break
+            await self._sleep(wake_at)
+        for task in self._opened.values():
+            task.result()
+        outcome = self._outcome()
+        workflow.upsert_search_attributes([_REMINDER_STATE.value_set(outcome)])
+        self._describe(f"nothing any more: {outcome}")
+        return outcome
+
+    @workflow.signal
+    def reschedule(self, state: SessionState) -> None:
+        """Learn that the goal was set or moved."""
+        self._learn(state)
+
+    @workflow.signal
+    def end(self, state: SessionState) -> None:
+        """Learn that the fast was ended by its user."""
+        self._learn(state)
+
+    @workflow.signal
+    def cancel(self, state: SessionState) -> None:
+        """Learn that the fast was cancelled."""
+        self._learn(state)
+
+    @workflow.query
+    def status(self) -> ReminderStatus:
+        """Tell what this workflow knows and waits for."""
+        return ReminderStatus(
+            session_id=self._state.session_id,
+            rev=self._state.rev,
+            status=self._state.status,
+            waiting_for=self._waiting_for,
+            reminders=self._lines(),
+        )
+
+    def _learn(self, state: SessionState) -> None:
+        if state.rev > self._state.rev:
+            self._state = state
+
+    def _over(self) -> str | None:
+        match self._state.status:
+            case SessionStatus.ACTIVE:
+                return None
+            case SessionStatus.CANCELLED:
+                return "session_cancelled"
+            case _:
+                return "session_ended"
+
+    def _open_what_is_near(self) -> datetime | None:
+        """Open each reminder whose time to be armed has come; returns when the next one's comes."""
+        if self._over():
+            return None
+        ahead: list[datetime] = []
+        for reminder in self._state.reminders:
+            key = (reminder.minutes, reminder.due_at)
+            wake_at = reminder.due_at - timedelta(seconds=self._state.arm_seconds)
+            if key in self._opened:
+                continue
+            if wake_at <= workflow.now():
+                self._opened[key] = asyncio.create_task(self._remind(reminder))
+            else:
+                ahead.append(wake_at)
+        return min(ahead, default=None)
+
+    async def _sleep(self, wake_at: datetime | None) -> None:
+        """Sleep until it is time to wake, something is learnt, or an opened reminder is settled."""
+        rev, open_ones = self._state.rev, self._open_ones()
+
+        def stirred() -> bool:
+            return self._state.rev != rev or self._open_ones() != open_ones
+
+        if wake_at is None:
+            self._describe("the sends under way")
+            await workflow.wait_condition(stirred)
+            return
+        self._describe(f"the next reminder, to be armed at {_clock(wake_at)}")
+        try:
+            await workflow.wait_condition(
+                stirred, timeout=wake_at - workflow.now(), timeout_summary=f"until {_clock(wake_at)}"
+            )
+        except TimeoutError:
+            return
+
+    def _open_ones(self) -> int:
+        return sum(not task.done() for task in self._opened.values())
+
+    async def _remind(self, reminder: Reminder) -> None:
+        opened = await self._open(reminder, Moment.ARMING if workflow.now() < reminder.due_at else Moment.DUE)
+        if not opened.sends and not opened.withheld and workflow.now() < reminder.due_at:
+            opened = await self._open_when_due(reminder)
+        if opened.withheld or not opened.sends:
+            self._note(reminder, opened.withheld or "no_active_token")
+            return
+        self._note(reminder, f"{len(opened.sends)} on their way")
+        self._note(reminder, await send_all(opened.sends, reminder.due_at, reminder.expires_at, self._over))
+
+    async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
+        """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
+        try:
+            await workflow.wait_condition(
+                lambda: self._over() is not None,
+                timeout=reminder.due_at - workflow.now(),
+                timeout_summary=f"due at {_clock(reminder.due_at)}",
+            )
+        except TimeoutError:
+            return await self._open(reminder, Moment.DUE)
+        return OpenedReminder(withheld=self._over())
+
+    async def _open(self, reminder: Reminder, moment: Moment) -> OpenedReminder:
+        return await workflow.execute_local_activity_method(
+            ReminderOpening.open_reminder,
+            OpenReminder(self._state.session_id, reminder.minutes, reminder.due_at, moment),
+            start_to_close_timeout=LOCAL_TIMEOUT,
+            retry_policy=LOCAL_RETRY,
+            summary=f"{reminder.minutes} minutes before the end, due at {_clock(reminder.due_at)}",
+        )
+
+    def _note(self, reminder: Reminder, what: tuple[SentPush, ...] | str) -> None:
+        self._came_to[reminder.minutes, reminder.due_at] = what
+        self._describe(self._waiting_for)
+
+    def _describe(self, waiting_for: str) -> None:
+        self._waiting_for = waiting_for
+        head = f"Session is **{self._state.status}** (rev {self._state.rev}); waits for {waiting_for}."
+        workflow.set_current_details("\n".join([head, *(f"- {line}" for line in self._lines())]))
+
+    def _lines(self) -> tuple[str, ...]:
+        return tuple(
+            f"{minutes} min before the end ({_clock(due_at)}): "
+            + (what if isinstance(what, str) else ", ".join(_in_words(sent) for sent in what))
+            for (minutes, due_at), what in self._came_to.items()
+        )
+
+    def _outcome(self) -> str:
+        """Sum up for the search attribute: the best that any send came to, else why there was none."""
+        states = {sent.state for what in self._came_to.values() if not isinstance(what, str) for sent in what}
+        for state in (TaskState.ACCEPTED, TaskState.DEAD):
+            if state in states:
+                return state
+        return self._over() or ("withheld" if self._came_to else "nothing_due")
+
+
+def _clock(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _in_words(sent: SentPush) -> str:
+    return f"push task {sent.task_id} {sent.state}" + (f" ({sent.reason})" if sent.reason else "")
