@@ -33,6 +33,7 @@ from domain.wire import SessionState
 from workflows.fasting_reminder import FastingReminder
 
 _RPC_TIMEOUT = timedelta(seconds=5)
+_DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
 _AT_ONCE = 20  # dispatches under way in one process
 _MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
@@ -81,7 +82,8 @@ class Relay:
         """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
         async with self._at_once:
             try:
-                await self._make_agree(owed.subject_id)
+                async with asyncio.timeout(_DISPATCH_TIMEOUT):
+                    await self._make_agree(owed.subject_id)
                 async with self._sessions.begin() as db:
                     await outbox.settle(db, owed.id)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed

@@ -2,8 +2,22 @@
 
 from datetime import datetime
 
-from sqlalchemy import URL, func, make_url, select
+import asyncpg
+from sqlalchemy import URL, func, make_url, select, text
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
+    OperationalError,
+    InterfaceError,
+    NoFreeConnection,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+)
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -35,3 +49,15 @@ async def present_instant(db: AsyncSession) -> datetime:
     """Read the database's clock: the one clock that all processes share."""
     now: datetime = (await db.execute(select(func.clock_timestamp()))).scalar_one()
     return now
+
+
+async def is_ready(sessions: Sessions) -> bool:
+    """Tell whether the database can be reached and is migrated."""
+    try:
+        async with sessions() as db:
+            await db.execute(text("SELECT FROM outbox LIMIT 1"))
+    except UNREACHABLE:
+        return False
+    except ProgrammingError:  # no such table
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""Composition root of the API process: `python -m api`."""
+
+import sys
+
+import uvicorn
+
+import logs
+from api.app import create_app
+from config import ConfigError, auth_settings, service_settings
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT, then let requests under way finish."""
+    try:
+        settings, auth = service_settings(), auth_settings()
+    except ConfigError as error:
+        sys.exit(str(error))
+    logs.configure(settings.log_format, settings.log_level)
+    uvicorn.run(
+        create_app(settings, auth),
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

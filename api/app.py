@@ -1,0 +1,42 @@
+"""The application: routers, problems, and what is held while it runs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import device_tokens, fasting_sessions, operations, preferences, problems, push_tasks
+from api.auth import TokenCheck
+from api.dependencies import Services
+from api.limits import BodyLimit
+from config import AuthSettings, ServiceSettings
+from db.engine import make_engine, make_sessions
+from relay import Relay
+from temporal import connect
+
+
+def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
+    """Make the application; it connects to its database and to Temporal when it is first asked."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        sessions = make_sessions(engine)
+        relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
+        app.state.services = Services(sessions=sessions, tokens=TokenCheck(auth), relay=relay)
+        yield
+        await relay.close()
+        await engine.dispose()
+
+    app = FastAPI(
+        title="Fastbell",
+        summary="Push notifications that stay boring.",
+        description=__doc__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    app.add_middleware(BodyLimit)
+    for resource in (device_tokens, fasting_sessions, preferences, push_tasks, operations):
+        app.include_router(resource.router)
+    return app

@@ -1,0 +1,85 @@
+"""What routes ask for: the caller, the database, the relay, a page."""
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.auth import Caller, TokenCheck
+from api.problems import Unauthorized
+from db.engine import Sessions
+from domain.problems import InvalidField
+from relay import Relay
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the process holds for all requests; set by the composition root."""
+
+    sessions: Sessions
+    tokens: TokenCheck
+    relay: Relay
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _sessions(services: Annotated[Services, Depends(_services)]) -> Sessions:
+    return services.sessions
+
+
+def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
+    return services.relay
+
+
+async def _caller(
+    services: Annotated[Services, Depends(_services)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    if credentials is None:
+        raise Unauthorized("Send a bearer token in the Authorization header.")
+    return await services.tokens.caller(credentials.credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is asked for: what comes after an item, and how many."""
+
+    after: tuple[datetime, UUID] | None
+    limit: int
+
+
+def next_cursor(at: datetime, item_id: UUID) -> str:
+    """Write where the next page starts; opaque to callers."""
+    return base64.urlsafe_b64encode(json.dumps([at.isoformat(), str(item_id)]).encode()).decode()
+
+
+def _page(
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Page:
+    if cursor is None:
+        return Page(None, limit)
+    try:
+        at, item_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        after = datetime.fromisoformat(at), UUID(item_id)
+    except (ValueError, TypeError, AttributeError):
+        after = None
+    if after is None or after[0].tzinfo is None:
+        raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.")
+    return Page(after, limit)
+
+
+AnyCaller = Annotated[Caller, Depends(_caller)]
+Database = Annotated[Sessions, Depends(_sessions)]
+Dispatch = Annotated[Relay, Depends(_relay)]
+Paged = Annotated[Page, Depends(_page)]

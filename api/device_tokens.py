@@ -1,0 +1,134 @@
+"""Device tokens: register, list, sign out."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from api.dependencies import AnyCaller, Database, Paged, next_cursor
+from api.fields import Body, TimeZone
+from api.problems import responses
+from db import device_tokens
+from db.models import DeviceToken
+from domain.problems import InvalidField
+from domain.push import Environment, Provider
+
+router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+
+_LONGEST_APNS_TOKEN = 200
+_SHOWN = 6  # last characters of a token that are ever shown
+
+
+class RegistrationIn(Body):
+    """What an app tells about itself after each sign-in and whenever its token changes."""
+
+    provider: Provider
+    token: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
+    environment: Environment = Environment.PRODUCTION
+    app_id: Annotated[str | None, Field(max_length=155, pattern=r"^[A-Za-z0-9._-]+$")] = None
+    locale: Annotated[str | None, Field(max_length=35, pattern=r"^[A-Za-z0-9_-]+$", examples=["de-AT"])] = None
+    time_zone: TimeZone | None = None
+    app_version: Annotated[str | None, Field(max_length=50, pattern=r"^[ -~]+$")] = None
+
+    def checked(self) -> device_tokens.Registration:
+        """Check what depends on the provider; raises InvalidField."""
+        token = self.token
+        if self.provider is Provider.APNS:
+            token = _apns_token(token)
+        elif self.environment is not Environment.PRODUCTION:
+            raise InvalidField("environment", "FCM knows only production.")
+        return device_tokens.Registration(
+            provider=self.provider,
+            token=token,
+            environment=self.environment,
+            app_id=self.app_id,
+            locale=self.locale,
+            time_zone=self.time_zone,
+            app_version=self.app_version,
+        )
+
+
+class DeviceTokenOut(BaseModel):
+    """One device token of the caller."""
+
+    id: UUID
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str = Field(description="Its last 6 characters.")
+    active: bool
+    inactive_reason: str | None
+    refresh_required: bool = Field(description="The app should fetch its token from the system and register again.")
+    registered_at: datetime
+    last_seen_at: datetime
+    locale: str | None
+    time_zone: str | None
+    app_version: str | None
+
+
+class DeviceTokenList(BaseModel):
+    """A page of device tokens, the last seen first."""
+
+    items: list[DeviceTokenOut]
+    next_cursor: str | None
+
+
+@router.put("/{installation_id}", responses=responses())
+async def register(
+    installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database
+) -> DeviceTokenOut:
+    """Make the token active for the caller's installation, and for nobody else."""
+    told = body.checked()
+    async with sessions.begin() as db:
+        row = await device_tokens.register(db, caller.user_id, installation_id, told)
+    return _out(row)
+
+
+@router.get("", responses=responses())
+async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+    """List the caller's device tokens."""
+    async with sessions() as db:
+        rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
+    shown = rows[: page.limit]
+    more = len(rows) > len(shown)
+    return DeviceTokenList(
+        items=[_out(row) for row in shown],
+        next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
+    )
+
+
+@router.delete("/{installation_id}", status_code=204, responses=responses())
+async def sign_out(installation_id: UUID, caller: AnyCaller, sessions: Database) -> Response:
+    """Deactivate the caller's own row; whoever owns the token by now keeps it."""
+    async with sessions.begin() as db:
+        await device_tokens.sign_out(db, caller.user_id, installation_id)
+    return Response(status_code=204)
+
+
+def _apns_token(token: str) -> str:
+    """Check an APNs token's form; its case carries no meaning, so one token has one spelling."""
+    if len(token) > _LONGEST_APNS_TOKEN or len(token) % 2 or set(token) - set("0123456789abcdefABCDEF"):
+        raise InvalidField("token", "An APNs token is hexadecimal, of even length, and has at most 200 digits.")
+    return token.lower()
+
+
+def _out(row: DeviceToken) -> DeviceTokenOut:
+    return DeviceTokenOut(
+        id=row.id,
+        installation_id=row.installation_id,
+        provider=Provider(row.provider),
+        app_id=row.app_id,
+        environment=Environment(row.environment),
+        token=row.token[-_SHOWN:] if len(row.token) > 2 * _SHOWN else "",
+        active=row.active,
+        inactive_reason=row.inactive_reason,
+        refresh_required=row.inactive_reason == "invalidated",
+        registered_at=row.registered_at,
+        last_seen_at=row.last_seen_at,
+        locale=row.locale,
+        time_zone=row.time_zone,
+        app_version=row.app_version,
+    )

@@ -1,0 +1,225 @@
+"""Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; Temporal is told afterwards."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import AnyCaller, Database, Dispatch, Paged, next_cursor
+from api.fields import Body, Instant, ReminderMinutes
+from api.problems import responses
+from db import fasting_sessions, preferences, push_tasks
+from db.engine import Sessions, present_instant
+from domain.problems import Conflict, NotFound
+from domain.reminders import ReminderState, message_id, reminders, state_of
+from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
+from relay import Relay
+
+router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
+
+
+class StartIn(Body):
+    """A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences."""
+
+    ends_at: Instant
+    started_at: Instant | None = None
+    reminder_minutes: ReminderMinutes | None = None
+
+
+class ChangeIn(Body):
+    """What to change: the goal, the reminders, or both."""
+
+    ends_at: Instant | None = None
+    reminder_minutes: ReminderMinutes | None = None
+
+
+class ReminderOut(BaseModel):
+    """One reminder of a session."""
+
+    minutes: int
+    due_at: datetime
+    state: ReminderState
+
+
+class SessionOut(BaseModel):
+    """A fasting session."""
+
+    id: UUID
+    started_at: datetime
+    ends_at: datetime
+    status: SessionStatus
+    ended_at: datetime | None
+    reminders: list[ReminderOut]
+    rev: int = Field(description="Grows with each change.")
+
+
+class SessionList(BaseModel):
+    """A page of sessions, the latest started first."""
+
+    items: list[SessionOut]
+    next_cursor: str | None
+
+
+@router.put("/{session_id}", status_code=201, responses=responses(404, 409) | {200: {"model": SessionOut}})
+async def start(
+    session_id: UUID, body: StartIn, caller: AnyCaller, sessions: Database, relay: Dispatch, response: Response
+) -> SessionOut:
+    """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409."""
+    started_with = body.model_dump(mode="json")
+    async with sessions.begin() as db:
+        outbox_id = None
+        session = await fasting_sessions.locked(db, session_id)
+        if session is None:
+            session = await _new_session(db, session_id, caller.user_id, body)
+            outbox_id = await fasting_sessions.start(db, session, started_with)
+        if outbox_id is None:
+            session = await _mine(db, session_id, caller.user_id)
+            if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
+                raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
+            response.status_code = 200
+        [answer] = await _out(db, [session])
+    if outbox_id is not None:
+        relay.dispatch_soon(outbox_id, session_id)
+    return answer
+
+
+@router.get("", responses=responses())
+async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
+    """List the caller's fasting sessions."""
+    async with sessions() as db:
+        found = await fasting_sessions.owned_by(db, caller.user_id, page.after, page.limit + 1)
+        shown = found[: page.limit]
+        items = await _out(db, shown)
+    more = len(found) > len(shown)
+    return SessionList(
+        items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
+    )
+
+
+@router.get("/{session_id}", responses=responses(404))
+async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
+    """Read a fasting session."""
+    async with sessions() as db:
+        session = await fasting_sessions.read(db, session_id)
+        if session is None or session.user_id != caller.user_id:
+            raise NotFound("fasting session")
+        return (await _out(db, [session]))[0]
+
+
+@router.patch("/{session_id}", responses=responses(404, 409))
+async def change(
+    session_id: UUID, body: ChangeIn, caller: AnyCaller, sessions: Database, relay: Dispatch
+) -> SessionOut:
+    """Move the goal, choose other reminders, or both."""
+    async with sessions.begin() as db:
+        session = await _mine(db, session_id, caller.user_id)
+        if session.status is not SessionStatus.ACTIVE:
+            raise already_finished(session)
+        now = await present_instant(db)
+        minutes = session.reminder_minutes if body.reminder_minutes is None else body.reminder_minutes
+        changed = replace(session, ends_at=body.ends_at or session.ends_at, reminder_minutes=minutes)
+        outbox_id = None
+        if changed != session:
+            check_times(changed.started_at, changed.ends_at, now)
+            changed = replace(changed, scheduled_at=now, rev=session.rev + 1)
+            outbox_id = await fasting_sessions.change(db, changed)
+        [answer] = await _out(db, [changed])
+    if outbox_id is not None:
+        relay.dispatch_soon(outbox_id, session_id)
+    return answer
+
+
+@router.post("/{session_id}/end", responses=responses(404, 409))
+async def end(session_id: UUID, caller: AnyCaller, sessions: Database, relay: Dispatch) -> SessionOut:
+    """End a fast: completed, or broken when its end still lies ahead. Repeats are harmless."""
+    return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, sessions, relay)
+
+
+@router.post("/{session_id}/cancel", responses=responses(404, 409))
+async def cancel(session_id: UUID, caller: AnyCaller, sessions: Database, relay: Dispatch) -> SessionOut:
+    """Cancel a fast. Repeats are harmless."""
+    return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, sessions, relay)
+
+
+async def _finish(
+    session_id: UUID, user_id: str, wanted: SessionStatus, sessions: Sessions, relay: Relay
+) -> SessionOut:
+    async with sessions.begin() as db:
+        session = await _mine(db, session_id, user_id)
+        now = await present_instant(db)
+        status = finished_status(session, wanted, now)
+        outbox_id = None
+        if status is not None:
+            session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
+            outbox_id = await fasting_sessions.change(db, session)
+        [answer] = await _out(db, [session])
+    if outbox_id is not None:
+        relay.dispatch_soon(outbox_id, session_id)
+    return answer
+
+
+async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: StartIn) -> FastingSession:
+    now = await present_instant(db)
+    started_at = body.started_at or now
+    check_times(started_at, body.ends_at, now)
+    minutes = body.reminder_minutes
+    if minutes is None:
+        minutes = (await preferences.of_user(db, user_id)).reminder_minutes
+    return FastingSession(
+        session_id=session_id,
+        user_id=user_id,
+        started_at=started_at,
+        ends_at=body.ends_at,
+        status=SessionStatus.ACTIVE,
+        ended_at=None,
+        reminder_minutes=minutes,
+        scheduled_at=now,
+        rev=1,
+    )
+
+
+async def _mine(db: AsyncSession, session_id: UUID, user_id: str) -> FastingSession:
+    session = await fasting_sessions.locked(db, session_id)
+    if session is None or session.user_id != user_id:
+        raise NotFound("fasting session")
+    return session
+
+
+def _asks_for(body: StartIn, session: FastingSession) -> bool:
+    """Tell whether a start request asks for just what the session is."""
+    return (
+        body.ends_at == session.ends_at
+        and body.started_at in {None, session.started_at}
+        and body.reminder_minutes in {None, session.reminder_minutes}
+    )
+
+
+async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
+    counts = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
+    now = await present_instant(db)
+
+    def reminders_of(session: FastingSession) -> list[dict[str, Any]]:
+        found = []
+        for reminder in reminders(session):
+            message = message_id(session.session_id, reminder.minutes, reminder.due_at)
+            state = state_of(session, reminder, counts.get(message, {}), now)
+            found.append({"minutes": reminder.minutes, "due_at": reminder.due_at, "state": state})
+        return found
+
+    return [
+        SessionOut(
+            id=session.session_id,
+            started_at=session.started_at,
+            ends_at=session.ends_at,
+            status=session.status,
+            ended_at=session.ended_at,
+            reminders=[ReminderOut(**each) for each in reminders_of(session)],
+            rev=session.rev,
+        )
+        for session in sessions
+    ]

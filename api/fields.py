@@ -1,0 +1,56 @@
+"""Field types that several resources share; each error says what to send instead."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
+
+_TIME_ZONES = frozenset(available_timezones())
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401 -- anything may come
+    if not isinstance(value, str):
+        raise ValueError("must be a string: an RFC 3339 instant such as 2026-01-31T18:00:00Z")  # noqa: TRY004 -- pydantic's way
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+def _time_zone(value: str) -> str:
+    if value not in _TIME_ZONES:
+        raise ValueError("must be an IANA time zone such as Europe/Berlin")
+    return value
+
+
+def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("must not name the same number of minutes twice")
+    return tuple(sorted(value, reverse=True))
+
+
+Instant = Annotated[
+    AwareDatetime,
+    BeforeValidator(_text),
+    AfterValidator(_utc),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
+ReminderMinutes = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0, le=MOST_REMINDER_MINUTES)], ...],
+    Field(max_length=MOST_REMINDERS, description="Minutes before the end, each at most once."),
+    AfterValidator(_distinct),
+]

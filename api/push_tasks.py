@@ -1,0 +1,21 @@
+"""Push tasks, as the phone sees them: the person tapped it."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import AnyCaller, Database
+from api.problems import responses
+from db import push_tasks
+from domain.problems import NotFound
+
+router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
+
+
+@router.post("/{task_id}/opened", status_code=204, responses=responses(404))
+async def opened(task_id: UUID, caller: AnyCaller, sessions: Database) -> Response:
+    """Note that the person tapped the notification; the first time counts."""
+    async with sessions.begin() as db:
+        if not await push_tasks.mark_opened(db, caller.user_id, task_id):
+            raise NotFound("push task")
+    return Response(status_code=204)

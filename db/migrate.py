@@ -1,0 +1,28 @@
+"""Bring a database to the newest migration."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from db.engine import async_url
+
+ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
+
+
+async def migrate(database_url: str) -> None:
+    """Apply the migrations that are missing; concurrent callers queue."""
+    engine = create_async_engine(async_url(database_url))
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config(ALEMBIC)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,213 @@
+"""A whole Fastbell for tests: API on a socket and worker in this process, on the shared servers.
+
+Each house has a database and a Temporal namespace of its own, so houses do not disturb each other.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import jwt
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import text
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from api.app import create_app
+from config import apns_settings, auth_settings, fcm_settings, service_settings
+from db.engine import Sessions, make_engine, make_sessions
+from relay import Relay
+from simulator import Simulator
+from worker import make_senders, make_workers
+
+ROOT = Path(__file__).parent.parent
+SECRET = "a secret that only the tests know, 32 bytes long"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a house stands: its database, its namespace, the world around it."""
+
+    database_url: str
+    temporal_address: str
+    namespace: str
+    simulator: Simulator
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Give the settings for the processes of this house."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "TEMPORAL_ADDRESS": self.temporal_address,
+            "TEMPORAL_NAMESPACE": self.namespace,
+            "AUTH_JWT_SECRET": SECRET,
+            "ARM_WINDOW": "60",
+            **self.simulator.environment,
+            **more,
+        }
+
+
+@dataclass(frozen=True)
+class House:
+    """What tests talk to."""
+
+    place: Place
+    http: httpx.AsyncClient
+    sessions: Sessions
+    temporal: Client
+
+    def user(self, user_id: str | None = None, *scopes: str) -> "User":
+        """Sign somebody in."""
+        user_id = user_id or f"user-{uuid4()}"
+        return User(self, user_id, {"Authorization": f"Bearer {bearer(user_id, *scopes)}"})
+
+    async def rows(self, query: str, **values: Any) -> list[Any]:
+        """Ask the database."""
+        async with self.sessions() as db:
+            return list((await db.execute(text(query), values)).all())
+
+    async def tasks(self, session_id: UUID) -> list[Any]:
+        """Read the push tasks of a session."""
+        return await self.rows("SELECT * FROM push_tasks WHERE conversation_id = :id ORDER BY provider", id=session_id)
+
+    def workflow(self, session_id: UUID) -> Any:
+        """Find the workflow of a session."""
+        return self.temporal.get_workflow_handle(f"fasting-reminder/{session_id}")
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A device token as its app knows it."""
+
+    provider: str
+    token: str
+    installation_id: UUID = field(default_factory=uuid4)
+
+
+def iphone() -> Phone:
+    """A new iPhone."""
+    return Phone("apns", secrets.token_hex(32))
+
+
+def android() -> Phone:
+    """A new Android phone."""
+    return Phone("fcm", f"fcm-{secrets.token_urlsafe(90)}")
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with the app."""
+
+    house: House
+    user_id: str
+    headers: dict[str, str]
+
+    async def call(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """Make an API call."""
+        return await self.house.http.request(method, path, json=body, headers=self.headers)
+
+    async def register(self, *phones: Phone, **more: str) -> None:
+        """Sign in on these phones."""
+        for phone in phones:
+            body = {"provider": phone.provider, "token": phone.token, **more}
+            answer = await self.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
+            assert answer.status_code == 200, answer.text
+
+    async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,)) -> UUID:
+        """Start a fast whose last reminder is due in so many seconds."""
+        session_id = uuid4()
+        ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=min(minutes))
+        body = {"ends_at": ends_at.isoformat(), "reminder_minutes": minutes}
+        answer = await self.call("PUT", f"/v1/fasting-sessions/{session_id}", body)
+        assert answer.status_code == 201, answer.text
+        return session_id
+
+    async def move_goal(self, session_id: UUID, *, due_in: float, minutes: int = 1) -> None:
+        """Move the goal so that the reminder is due in so many seconds."""
+        ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=minutes)
+        answer = await self.call("PATCH", f"/v1/fasting-sessions/{session_id}", {"ends_at": ends_at.isoformat()})
+        assert answer.status_code == 200, answer.text
+
+    async def end(self, session_id: UUID) -> None:
+        """End a fast."""
+        answer = await self.call("POST", f"/v1/fasting-sessions/{session_id}/end")
+        assert answer.status_code == 200, answer.text
+
+    async def cancel(self, session_id: UUID) -> None:
+        """Cancel a fast."""
+        answer = await self.call("POST", f"/v1/fasting-sessions/{session_id}/cancel")
+        assert answer.status_code == 200, answer.text
+
+
+def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1)) -> str:
+    """Sign a bearer token."""
+    claims = {"sub": user_id, "exp": datetime.now(UTC) + expires_in, "scope": " ".join(scopes)}
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
+@asynccontextmanager
+async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
+    """Serve the API and run the worker in this process."""
+    environment = place.environment(**settings)
+    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
+        senders = make_senders(apns_settings(environment), fcm_settings(environment))
+        relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
+        sweeper = asyncio.create_task(relay.sweep_forever())
+        workers = make_workers(house.temporal, house.sessions, senders)
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        try:
+            yield house
+        finally:
+            sweeper.cancel()
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+            await asyncio.gather(*running)
+            await asyncio.gather(*(sender.close() for sender in senders.values()))
+
+
+@asynccontextmanager
+async def make_house(place: Place, app: FastAPI) -> AsyncIterator[House]:
+    """Serve the API on a socket in this process, with no worker."""
+    with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            assert not serving.done(), "the API did not start"
+            await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    engine = make_engine(place.database_url)
+    client = await Client.connect(
+        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter
+    )
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+        yield House(place, http, make_sessions(engine), client)
+    server.should_exit = True
+    await serving
+    await engine.dispose()
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 5.0) -> Any:
+    """Wait until a check gives something true, and give it."""
+    async with asyncio.timeout(within):
+        while not (found := await check()):
+            await asyncio.sleep(0.02)
+        return found
+
+
+@contextmanager
+def _environ(**values: str) -> Iterator[None]:
+    """Set environment variables for a while: the SDK reads its own."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,1 @@
+"""Fasting reminders, from the API to the phone."""

@@ -1,0 +1,22 @@
+"""The straight way: a fast starts, its reminder shows on both phones, once."""
+
+from simulator import Simulator
+from tests.house import House, android, eventually, iphone
+
+
+async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
+    house: House, simulator: Simulator
+) -> None:
+    alice, bob = house.user(), house.user()
+    mine, hers, his = iphone(), android(), iphone()
+    await alice.register(mine, hers)
+    await bob.register(his)
+
+    session_id = await alice.start_fast(due_in=1.5)
+
+    for phone in (mine, hers):
+        await simulator.received(phone.token, timeout=10)
+        [line] = simulator.phone(phone.token).screen
+        print(line)
+    assert await eventually(lambda: house.tasks(session_id))
+    assert simulator.phones.get(his.token) is None
