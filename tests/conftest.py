@@ -10,11 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from temporalio.client import Client
 
+from api.app import create_app
+from config import auth_settings, service_settings
 from db.engine import async_url
 from db.migrate import migrate
 from embedded import start_postgres, temporal_command, temporal_environment
 from simulator import Simulator
-from tests.house import House, Place, open_house
+from tests.house import House, Place, make_house, open_house
 
 NAMESPACES = ("main", "killed", "detached")
 
@@ -88,6 +90,14 @@ async def house(
     place = Place(await new_database("main"), temporal, "main", simulator)
     async with open_house(place) as house:
         yield house
+
+
+@pytest.fixture(scope="session")
+async def unarmed(house: House) -> AsyncIterator[House]:
+    """The same house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
+    environment = house.place.environment(ARM_WINDOW="0")
+    async with make_house(house.place, create_app(service_settings(environment), auth_settings(environment))) as door:
+        yield door
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ import jwt
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 
 from api.app import create_app
 from config import apns_settings, auth_settings, fcm_settings, service_settings
@@ -78,9 +79,26 @@ class House:
         """Read the push tasks of a session."""
         return await self.rows("SELECT * FROM push_tasks WHERE conversation_id = :id ORDER BY provider", id=session_id)
 
-    def workflow(self, session_id: UUID) -> Any:
+    def workflow(self, session_id: UUID) -> WorkflowHandle[Any, Any]:
         """Find the workflow of a session."""
         return self.temporal.get_workflow_handle(f"fasting-reminder/{session_id}")
+
+    async def finished(self, session_id: UUID, *, within: float = 30.0) -> str:
+        """Wait until a session's workflow has nothing left to do; gives what it came to."""
+
+        async def result() -> str | None:
+            try:
+                async with asyncio.timeout(within):
+                    return str(await self.workflow(session_id).result())
+            except RPCError:  # not started yet
+                return None
+
+        return str(await eventually(result, within=within))
+
+    async def someone_waits_for_a_lock(self) -> bool:
+        """Tell whether a query hangs on a lock that the test holds."""
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool(await self.rows(waiting))
 
 
 @dataclass(frozen=True)

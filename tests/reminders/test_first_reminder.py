@@ -17,6 +17,6 @@ async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
     for phone in (mine, hers):
         await simulator.received(phone.token, timeout=10)
         [line] = simulator.phone(phone.token).screen
-        print(line)
+        assert (line.title, line.body, line.times_received) == ("Your fast is almost over", "1 minute to go.", 1)
     assert await eventually(lambda: house.tasks(session_id))
     assert simulator.phones.get(his.token) is None

@@ -1,0 +1,183 @@
+"""Promise 1: no reminder starts towards a provider after its session ended, was cancelled or its goal moved.
+
+Each change of mind meets the reminder in each moment of its life, forced by locks and faults rather than by luck.
+"""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from enum import Enum
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone
+
+LATER = 2.0  # seconds from a move to the new due instant
+
+
+class Change(Enum):
+    """How the user changes their mind."""
+
+    END = "session_ended"
+    CANCEL = "session_cancelled"
+    MOVE = "goal_moved"
+
+
+async def _apply(change: Change, user: User, session_id: UUID) -> None:
+    match change:
+        case Change.END:
+            await user.end(session_id)
+        case Change.CANCEL:
+            await user.cancel(session_id)
+        case Change.MOVE:
+            await user.move_goal(session_id, due_in=LATER)
+
+
+@pytest.fixture(params=Change, ids=lambda change: change.name.lower())
+def change(request: pytest.FixtureRequest) -> Change:
+    """Each way of changing one's mind."""
+    found: Change = request.param
+    return found
+
+
+async def test_nothing_is_sent_when_the_fast_is_over_while_its_workflow_sleeps(
+    house: House, unarmed: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(unarmed)
+    session_id = await user.start_fast(due_in=1.5)
+    await eventually(lambda: _is_asleep(house, session_id))
+
+    changed_at = await _now_after(_apply(change, user, session_id))
+
+    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
+    assert not [task for task in await house.tasks(session_id) if task.attempt_count and change is not Change.MOVE]
+
+
+async def test_nothing_is_sent_when_the_fast_is_over_in_the_instant_of_waking(
+    house: House, unarmed: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(unarmed)
+    async with _locked(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
+        session_id = await user.start_fast(due_in=0.3)
+        await eventually(house.someone_waits_for_a_lock)
+        changed_at = await _now_after(_apply(change, user, session_id))
+
+    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
+
+
+async def test_nothing_is_sent_when_the_fast_is_over_while_its_sends_are_armed(
+    house: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(house)
+    session_id = await user.start_fast(due_in=1.5)
+    await eventually(lambda: _sends_held(house, session_id, 2))
+
+    changed_at = await _now_after(_apply(change, user, session_id))
+
+    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
+    states = {(task.state, task.last_reason) for task in await house.tasks(session_id)}
+    assert ("withdrawn", change.value) in states
+
+
+async def test_nothing_is_sent_when_the_change_is_not_yet_committed_as_the_last_check_looks(
+    house: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(house)
+    session_id = await user.start_fast(due_in=1.0)
+    await eventually(lambda: _sends_held(house, session_id, 2))
+
+    async with _locked(house, _CHANGES[change], id=session_id):
+        await eventually(house.someone_waits_for_a_lock)  # the check waits for the change instead of passing it
+
+    await house.finished(session_id)
+    for phone in phones:
+        assert not simulator.requests.for_token(phone.token)
+    assert {(task.state, task.last_reason) for task in await house.tasks(session_id)} == {("withdrawn", change.value)}
+
+
+async def test_nothing_more_is_sent_when_the_fast_is_over_during_back_off(
+    house: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(house)
+    for phone in phones:
+        status = {"apns": {"reason": "ServiceUnavailable"}, "fcm": {"error_code": "UNAVAILABLE"}}[phone.provider]
+        simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=1, **status)
+    session_id = await user.start_fast(due_in=0.5)
+    await eventually(lambda: _attempts_failed(house, session_id, 2))
+
+    changed_at = await _now_after(_apply(change, user, session_id))
+
+    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at, refused=1)
+
+
+_CHANGES = {
+    Change.END: "UPDATE fasting_sessions SET status = 'broken', ended_at = now(), rev = rev + 1 WHERE id = :id",
+    Change.CANCEL: "UPDATE fasting_sessions SET status = 'cancelled', ended_at = now(), rev = rev + 1 WHERE id = :id",
+    Change.MOVE: "UPDATE fasting_sessions SET ends_at = ends_at + interval '1 hour', rev = rev + 1 WHERE id = :id",
+}
+
+
+async def _user_with_two_phones(house: House) -> tuple[User, list[Phone]]:
+    user, phones = house.user(), [iphone(), android()]
+    await user.register(*phones)
+    return user, phones
+
+
+async def _assert_nothing_old_came(
+    house: House,
+    simulator: Simulator,
+    session_id: UUID,
+    phones: list[Phone],
+    change: Change,
+    changed_at: datetime,
+    *,
+    refused: int = 0,
+) -> None:
+    """Check that a fast that is over sends nothing more, and that a moved one sends once, at the new instant."""
+    await house.finished(session_id)
+    for phone in phones:
+        calls = simulator.requests.for_token(phone.token)
+        if change is not Change.MOVE:
+            assert len(calls) == refused
+            continue
+        due = "SELECT ends_at - interval '1 minute' AS due_at FROM fasting_sessions WHERE id = :id"
+        [reminder] = await house.rows(due, id=session_id)
+        assert len(calls) == refused + 1
+        assert calls[-1].received_at >= reminder.due_at > changed_at
+        assert len(simulator.phone(phone.token).screen) == 1
+
+
+async def _is_asleep(house: House, session_id: UUID) -> bool:
+    try:
+        return "next reminder" in (await house.workflow(session_id).query("status"))["waiting_for"]
+    except Exception:  # noqa: BLE001 -- not started yet
+        return False
+
+
+async def _sends_held(house: House, session_id: UUID, count: int) -> bool:
+    if not await house.tasks(session_id):
+        return False
+    description = await house.workflow(session_id).describe()
+    held = [each for each in description.raw_description.pending_activities if each.HasField("last_started_time")]
+    return len(held) == count
+
+
+async def _attempts_failed(house: House, session_id: UUID, count: int) -> bool:
+    failed = "SELECT 1 FROM push_tasks WHERE conversation_id = :id AND last_reason IS NOT NULL AND state = 'pending'"
+    return len(await house.rows(failed, id=session_id)) == count
+
+
+@asynccontextmanager
+async def _locked(house: House, statement: str, **values: object) -> AsyncIterator[None]:
+    """Run a statement in a transaction that commits when the block is left."""
+    async with house.sessions.begin() as db:
+        await db.execute(text(statement), values)
+        yield
+
+
+async def _now_after(call: Awaitable[None]) -> datetime:
+    await call
+    return datetime.now(UTC)
