@@ -90,6 +90,16 @@ class Relay:
                 log.warning("dispatch postponed", subject_id=str(owed.subject_id), error=_name(error))
                 await self._postpone(owed, _name(error))
 
+    def state_of(self, session: FastingSession) -> SessionState:
+        """Put into words for Temporal what the session is, its reminders computed."""
+        return SessionState(
+            session_id=session.session_id,
+            rev=session.rev,
+            status=session.status,
+            reminders=upcoming(session),
+            arm_seconds=arm_seconds(session.session_id, self._arm_window),
+        )
+
     async def close(self) -> None:
         """Let dispatches under way finish."""
         await asyncio.gather(*self._soon, return_exceptions=True)
@@ -106,13 +116,7 @@ class Relay:
             return await fasting_sessions.read(db, session_id)
 
     async def _tell(self, session: FastingSession) -> None:
-        state = SessionState(
-            session_id=session.session_id,
-            rev=session.rev,
-            status=session.status,
-            reminders=upcoming(session),
-            arm_seconds=arm_seconds(session.session_id, self._arm_window),
-        )
+        state = self.state_of(session)
         if session.status is SessionStatus.ACTIVE and state.reminders:
             await self._start_or_reschedule(state)
             return

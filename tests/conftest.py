@@ -1,32 +1,33 @@
 """The servers that all tests share, each started once."""
 
-import asyncio
-import socket
-import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from temporalio.client import Client
 
 from api.app import create_app
 from config import auth_settings, service_settings
 from db.engine import async_url
 from db.migrate import migrate
-from embedded import start_postgres, temporal_command, temporal_environment
+from embedded import start_postgres
 from simulator import Simulator
 from tests.house import House, Place, make_house, open_house
+from tests.servers import TemporalServer, free_port
 
-NAMESPACES = ("main", "killed", "detached")
+NAMESPACES = ("main", "killed", "postgres", "detached")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of an embedded PostgreSQL."""
-    server = start_postgres(tmp_path_factory.mktemp("postgres") / "data")
-    yield server.get_uri()
-    server.cleanup()
+    # Not below pytest's own directory, which only its owner may enter: as root, PostgreSQL runs as somebody else.
+    with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
+        server = start_postgres(Path(directory) / "data")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
@@ -45,34 +46,11 @@ async def new_database(postgres: str) -> Callable[[str], Awaitable[str]]:
     return make
 
 
-def free_port() -> int:
-    """Find a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
-async def temporal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+async def temporal() -> AsyncIterator[str]:
     """The address of a Temporal development server."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("temporal") / "log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(  # noqa: ASYNC220 -- started once, before anything else runs
-            temporal_command(port, None, None, NAMESPACES), stdout=out, stderr=out, env=temporal_environment()
-        )
-    async with asyncio.timeout(30):
-        while True:
-            assert server.poll() is None, log.read_text()
-            try:
-                await Client.connect(f"127.0.0.1:{port}", namespace=NAMESPACES[-1])
-                break
-            except RuntimeError:
-                await asyncio.sleep(0.1)
-    yield f"127.0.0.1:{port}"
-    server.terminate()
-    server.wait(timeout=20)
+    async with TemporalServer.start(free_port(), namespaces=NAMESPACES) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="session")

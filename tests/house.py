@@ -95,6 +95,20 @@ class House:
 
         return str(await eventually(result, within=within))
 
+    async def holds_sends(self, session_id: UUID, count: int) -> bool:
+        """Tell whether so many send activities of a session are in a worker's hands."""
+        if not await self.tasks(session_id):
+            return False
+        pending = (await self.workflow(session_id).describe()).raw_description.pending_activities
+        return sum(each.HasField("last_started_time") for each in pending) == count
+
+    async def failed_attempts(self, session_id: UUID, count: int) -> bool:
+        """Tell whether so many push tasks of a session wait for another attempt."""
+        failed = (
+            "SELECT 1 FROM push_tasks WHERE conversation_id = :id AND last_reason IS NOT NULL AND state = 'pending'"
+        )
+        return len(await self.rows(failed, id=session_id)) == count
+
     async def someone_waits_for_a_lock(self) -> bool:
         """Tell whether a query hangs on a lock that the test holds."""
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -165,6 +179,12 @@ class User:
         assert answer.status_code == 200, answer.text
 
 
+def refuse_once(simulator: Simulator, phone: Phone) -> None:
+    """Let the provider's next answer for this phone be that it is unavailable."""
+    words = {"apns": {"reason": "ServiceUnavailable"}, "fcm": {"error_code": "UNAVAILABLE"}}[phone.provider]
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=1, **words)
+
+
 def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1)) -> str:
     """Sign a bearer token."""
     claims = {"sub": user_id, "exp": datetime.now(UTC) + expires_in, "scope": " ".join(scopes)}
@@ -175,24 +195,31 @@ def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1
 async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
     """Serve the API and run the worker in this process."""
     environment = place.environment(**settings)
-    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
-        senders = make_senders(apns_settings(environment), fcm_settings(environment))
-        relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
-        sweeper = asyncio.create_task(relay.sweep_forever())
-        workers = make_workers(house.temporal, house.sessions, senders)
-        running = [asyncio.create_task(worker.run()) for worker in workers]
-        try:
-            yield house
-        finally:
-            sweeper.cancel()
-            await asyncio.gather(*(worker.shutdown() for worker in workers))
-            await asyncio.gather(*running)
-            await asyncio.gather(*(sender.close() for sender in senders.values()))
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(place, app) as house, working(house, environment):
+        yield house
 
 
 @asynccontextmanager
-async def make_house(place: Place, app: FastAPI) -> AsyncIterator[House]:
-    """Serve the API on a socket in this process, with no worker."""
+async def working(house: House, environment: dict[str, str]) -> AsyncIterator[None]:
+    """Run a worker in this process, its sweeper included."""
+    senders = make_senders(apns_settings(environment), fcm_settings(environment))
+    relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
+    sweeper = asyncio.create_task(relay.sweep_forever())
+    workers = make_workers(house.temporal, house.sessions, senders)
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*running)
+        await asyncio.gather(*(sender.close() for sender in senders.values()))
+
+
+@asynccontextmanager
+async def make_house(place: Place, app: FastAPI, *, lazy: bool = False) -> AsyncIterator[House]:
+    """Serve the API on a socket in this process, with no worker; lazy: Temporal may be away."""
     with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
         serving = asyncio.create_task(server.serve())
@@ -202,13 +229,21 @@ async def make_house(place: Place, app: FastAPI) -> AsyncIterator[House]:
     port = server.servers[0].sockets[0].getsockname()[1]
     engine = make_engine(place.database_url)
     client = await Client.connect(
-        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter
+        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter, lazy=lazy
     )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
         yield House(place, http, make_sessions(engine), client)
     server.should_exit = True
     await serving
     await engine.dispose()
+
+
+@asynccontextmanager
+async def uncommitted(house: House, statement: str, **values: object) -> AsyncIterator[None]:
+    """Run a statement in a transaction that commits when the block is left."""
+    async with house.sessions.begin() as db:
+        await db.execute(text(statement), values)
+        yield
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 5.0) -> Any:

@@ -3,17 +3,15 @@
 Each change of mind meets the reminder in each moment of its life, forced by locks and faults rather than by luck.
 """
 
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from enum import Enum
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
 
 LATER = 2.0  # seconds from a move to the new due instant
 
@@ -60,7 +58,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_in_the_instant_of_waking(
     house: House, unarmed: House, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
-    async with _locked(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
+    async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
         session_id = await user.start_fast(due_in=0.3)
         await eventually(house.someone_waits_for_a_lock)
         changed_at = await _now_after(_apply(change, user, session_id))
@@ -73,7 +71,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_while_its_sends_are_armed(
 ) -> None:
     user, phones = await _user_with_two_phones(house)
     session_id = await user.start_fast(due_in=1.5)
-    await eventually(lambda: _sends_held(house, session_id, 2))
+    await eventually(lambda: house.holds_sends(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
@@ -87,9 +85,9 @@ async def test_nothing_is_sent_when_the_change_is_not_yet_committed_as_the_last_
 ) -> None:
     user, phones = await _user_with_two_phones(house)
     session_id = await user.start_fast(due_in=1.0)
-    await eventually(lambda: _sends_held(house, session_id, 2))
+    await eventually(lambda: house.holds_sends(session_id, 2))
 
-    async with _locked(house, _CHANGES[change], id=session_id):
+    async with uncommitted(house, _CHANGES[change], id=session_id):
         await eventually(house.someone_waits_for_a_lock)  # the check waits for the change instead of passing it
 
     await house.finished(session_id)
@@ -103,10 +101,9 @@ async def test_nothing_more_is_sent_when_the_fast_is_over_during_back_off(
 ) -> None:
     user, phones = await _user_with_two_phones(house)
     for phone in phones:
-        status = {"apns": {"reason": "ServiceUnavailable"}, "fcm": {"error_code": "UNAVAILABLE"}}[phone.provider]
-        simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=1, **status)
+        refuse_once(simulator, phone)
     session_id = await user.start_fast(due_in=0.5)
-    await eventually(lambda: _attempts_failed(house, session_id, 2))
+    await eventually(lambda: house.failed_attempts(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
@@ -155,27 +152,6 @@ async def _is_asleep(house: House, session_id: UUID) -> bool:
         return "next reminder" in (await house.workflow(session_id).query("status"))["waiting_for"]
     except Exception:  # noqa: BLE001 -- not started yet
         return False
-
-
-async def _sends_held(house: House, session_id: UUID, count: int) -> bool:
-    if not await house.tasks(session_id):
-        return False
-    description = await house.workflow(session_id).describe()
-    held = [each for each in description.raw_description.pending_activities if each.HasField("last_started_time")]
-    return len(held) == count
-
-
-async def _attempts_failed(house: House, session_id: UUID, count: int) -> bool:
-    failed = "SELECT 1 FROM push_tasks WHERE conversation_id = :id AND last_reason IS NOT NULL AND state = 'pending'"
-    return len(await house.rows(failed, id=session_id)) == count
-
-
-@asynccontextmanager
-async def _locked(house: House, statement: str, **values: object) -> AsyncIterator[None]:
-    """Run a statement in a transaction that commits when the block is left."""
-    async with house.sessions.begin() as db:
-        await db.execute(text(statement), values)
-        yield
 
 
 async def _now_after(call: Awaitable[None]) -> datetime:

@@ -1,0 +1,159 @@
+"""aioapns' request, result, key and pool types over our own HTTP/2 connections: one attempt, one provider token.
+
+aioapns' own transport loses flow-control credit, ignores what RST_STREAM and GOAWAY mean, and sends again in silence.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Never
+from urllib.parse import urlsplit
+
+import jwt
+from aioapns.common import NotificationRequest, NotificationResult, PushType
+from aioapns.connection import APNsKeyConnectionPool, JWTAuthorizationHeaderProvider
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+
+from push.http2_call import Response
+from push.http2_pool import Place, Pool, Timeouts
+
+GRID = 40 * 60  # seconds; Apple takes a token for an hour
+HALF_GRID = 20 * 60  # seconds; Apple counts refreshes, and refuses more than one in this time
+
+
+class ProviderToken(JWTAuthorizationHeaderProvider):
+    """The token of one (team, key). `iat` lies on a fixed grid, so that all processes renew it as one."""
+
+    def __init__(self, *, key: str, key_id: str, team_id: str) -> None:
+        super().__init__(key=key, key_id=key_id, team_id=team_id)
+        self._issued_at = 0
+        self._header = ""
+
+    def get_header(self) -> str:
+        """Give the token that is current on the grid."""
+        return self._issued(int(time.time()) // GRID * GRID)
+
+    def refused(self, header: str) -> bool:
+        """Take note that Apple called this token expired. False: ours is young, so some clock is wrong."""
+        return self._issued(int(time.time()) // HALF_GRID * HALF_GRID) != header
+
+    def _issued(self, issued_at: int) -> str:
+        if issued_at > self._issued_at:
+            claims = {"iss": self.team_id, "iat": issued_at}
+            token = jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
+            self._issued_at, self._header = issued_at, f"bearer {token}"
+        return self._header
+
+
+class ApnsRequest(NotificationRequest):
+    """A request whose expiry is an instant (aioapns counts from the moment of sending) and whose body is encoded."""
+
+    __slots__ = ("body", "expiration")
+
+    def __init__(
+        self, *, token: str, apns_id: str, topic: str, collapse_key: str, expiration: int, body: bytes
+    ) -> None:
+        super().__init__(
+            token,
+            {},
+            notification_id=apns_id,
+            priority=10,
+            collapse_key=collapse_key,
+            push_type=PushType.ALERT,
+            apns_topic=topic,
+        )
+        self.expiration = expiration  # UNIX seconds
+        self.body = body
+
+
+class ApnsPlace:
+    """Leave to make one call to Apple."""
+
+    def __init__(self, place: Place, authority: bytes, provider_token: ProviderToken) -> None:
+        self._place = place
+        self._authority = authority
+        self._provider_token = provider_token
+        self._authorization = provider_token.get_header()
+
+    async def send_notification(self, request: ApnsRequest) -> NotificationResult:
+        """Make the one call; raises Unavailable."""
+        response = await self._place.call(self._headers(request), request.body)
+        return _result(request, response)
+
+    def renew_provider_token(self) -> bool:
+        """Renew the token that this call was refused with; False where it is too young to be the trouble."""
+        return self._provider_token.refused(self._authorization)
+
+    def retire_connection(self, why: str) -> None:
+        """Let the next calls go over another connection."""
+        self._place.retire_connection(why)
+
+    def _headers(self, request: ApnsRequest) -> list[HeaderTuple]:
+        push_type = request.push_type or PushType.ALERT
+        return [
+            HeaderTuple(b":method", b"POST"),
+            HeaderTuple(b":scheme", b"https"),
+            NeverIndexedHeaderTuple(b":path", b"/3/device/" + request.device_token.encode()),
+            HeaderTuple(b":authority", self._authority),
+            HeaderTuple(b"authorization", self._authorization.encode()),
+            HeaderTuple(b"apns-topic", (request.apns_topic or "").encode()),
+            HeaderTuple(b"apns-push-type", push_type.value.encode()),
+            HeaderTuple(b"apns-priority", str(request.priority).encode()),
+            NeverIndexedHeaderTuple(b"apns-id", request.notification_id.encode()),
+            NeverIndexedHeaderTuple(b"apns-expiration", str(request.expiration).encode()),
+            NeverIndexedHeaderTuple(b"apns-collapse-id", (request.collapse_key or "").encode()),
+        ]
+
+
+class ApnsPool(APNsKeyConnectionPool):
+    """aioapns' key pool, with every connection made by `push.http2_pool`. Made inside a running event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        provider_token: ProviderToken,
+        topic: str,
+        ca_file: Path | None,
+        connections: int,
+        timeouts: Timeouts,
+    ) -> None:
+        self._http2 = Pool(url, ca_file=ca_file, connections=connections, timeouts=timeouts)
+        self._authority = urlsplit(url).netloc.encode()
+        self._provider_token = provider_token
+        super().__init__(
+            key=provider_token.key,
+            key_id=provider_token.key_id,
+            team_id=provider_token.team_id,
+            topic=topic,
+            max_connections=connections,
+            max_connection_attempts=1,
+            ssl_context=self._http2.tls,
+        )
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[ApnsPlace]:
+        """Wait for room on a live connection; raises Unavailable."""
+        async with self._http2.place() as place:
+            yield ApnsPlace(place, self._authority, self._provider_token)
+
+    async def aclose(self) -> None:
+        """Let calls in flight finish, then close."""
+        await self._http2.close()
+
+    async def create_connection(self) -> Never:
+        """Keep aioapns' own transport from being used."""
+        raise NotImplementedError("take a place instead")
+
+
+def _result(request: ApnsRequest, response: Response) -> NotificationResult:
+    apns_id = response.headers.get(b"apns-id", b"").decode("ascii", "replace") or request.notification_id
+    try:
+        error = json.loads(response.body)
+    except ValueError:  # empty, or a proxy's HTML
+        error = None
+    if not isinstance(error, dict):
+        error = {}
+    return NotificationResult(apns_id, str(response.status), error.get("reason"), error.get("timestamp"))

@@ -1,0 +1,182 @@
+"""Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, reads the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import assert_never
+from urllib.parse import urlsplit
+
+import structlog
+from firebase_admin import credentials, messaging  # type: ignore[import-untyped]  # ships no types
+from hpack import HeaderTuple
+
+from domain.push import Environment, Push
+from push.fcm_access import AccessToken
+from push.fcm_answer import FcmRefusal, message_name, refusal
+from push.fitting import fitted
+from push.http2_pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
+from push.sender import Accepted, Answer, Fate, Misconfigured, Rejected, Slot, Throttled, Unavailable, Unregistered
+from push.verdict import Verdict, code
+
+log = structlog.get_logger()
+
+PAYLOAD_AT_MOST = 4096  # bytes
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
+ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
+
+# https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
+# The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
+VERDICTS: dict[tuple[int, str], Verdict] = {
+    (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
+    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DEAD_TOKEN,  # a violation of the field `message.token`
+    (400, ""): Verdict.OUR_BUG,
+    (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.MISCONFIGURED,
+    (401, ""): Verdict.STALE_CREDENTIAL,
+    (403, "SENDER_ID_MISMATCH"): Verdict.REJECTED,  # a token of another project
+    (403, ""): Verdict.MISCONFIGURED,
+    (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
+    (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address
+    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,
+    (429, ""): Verdict.THROTTLED,
+    (500, "INTERNAL"): Verdict.TRANSIENT,
+    (500, ""): Verdict.TRANSIENT,
+    (502, ""): Verdict.TRANSIENT,
+    (503, "UNAVAILABLE"): Verdict.TRANSIENT,
+    (503, ""): Verdict.TRANSIENT,
+    (504, ""): Verdict.TRANSIENT,
+}
+BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; anything else is our bug
+    401: Verdict.MISCONFIGURED,
+    403: Verdict.MISCONFIGURED,
+    404: Verdict.MISCONFIGURED,
+    429: Verdict.THROTTLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FcmAccount:
+    """Whose service account sends (its file names the project), and where Google is."""
+
+    service_account_file: Path
+    url: str = "https://fcm.googleapis.com"
+    ca_file: Path | None = None
+
+
+class FcmSender:
+    """The Sender for Google. Made inside a running event loop, one per process: its token is shared."""
+
+    def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+        certificate = credentials.Certificate(str(account.service_account_file))
+        self._authority = urlsplit(account.url).netloc.encode()
+        self._path = f"/v1/projects/{certificate.project_id}/messages:send".encode()
+        self._access = AccessToken(
+            certificate.get_credential().with_scopes([SCOPE]),
+            ca_file=account.ca_file,
+            timeout=timeouts.answer.total_seconds(),
+            patience=timeouts.slot.total_seconds(),
+        )
+        self._pool = Pool(account.url, ca_file=account.ca_file, connections=connections, timeouts=timeouts)
+
+    @asynccontextmanager
+    async def slot(self, environment: Environment) -> AsyncIterator[Slot]:  # noqa: ARG002 (FCM has one token space)
+        """Wait for a good access token and room on a live connection."""
+        token = await self._access.current()
+        async with self._pool.place() as place:
+            yield FcmSlot(place, self._access, token, self._headers(token))
+
+    async def close(self) -> None:
+        """Let calls in flight finish, then close all connections."""
+        await asyncio.gather(self._pool.close(), self._access.close())
+
+    def _headers(self, token: str) -> list[HeaderTuple]:
+        return [
+            HeaderTuple(b":method", b"POST"),
+            HeaderTuple(b":scheme", b"https"),
+            HeaderTuple(b":path", self._path),
+            HeaderTuple(b":authority", self._authority),
+            HeaderTuple(b"authorization", f"Bearer {token}".encode()),
+            HeaderTuple(b"content-type", b"application/json"),
+        ]
+
+
+class FcmSlot:
+    """Leave to make one call to Google."""
+
+    def __init__(self, place: Place, access: AccessToken, token: str, headers: list[HeaderTuple]) -> None:
+        self._place = place
+        self._access = access
+        self._token = token
+        self._headers = headers
+
+    async def send(self, push: Push) -> Answer:
+        """Make exactly one call; raises ProviderTrouble."""
+        response = await self._place.call(self._headers, request(push))
+        if response.status == 200:
+            self._access.accepted()
+            return Accepted(message_name(response))
+        return self._refused(refusal(response))
+
+    def _refused(self, refused: FcmRefusal) -> Answer:
+        status, reason = refused.status, refused.reason
+        match verdict(status, refused.word):
+            case Verdict.DEAD_TOKEN:
+                return Unregistered(reason, None)
+            case Verdict.REJECTED:
+                return Rejected(reason)
+            case Verdict.OUR_BUG:
+                log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
+                return Rejected(reason)
+            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token):
+                raise Unavailable(reason, Fate.NEVER_PROCESSED)
+            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
+                log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
+                raise Misconfigured(reason)
+            case Verdict.OVERDONE:
+                log.error("provider asks for less", provider="fcm", status=status, reason=reason)
+                raise Throttled(reason, retry_after=refused.retry_after or QUOTA_REST)
+            case Verdict.THROTTLED:
+                raise Throttled(reason, retry_after=refused.retry_after or QUOTA_REST)
+            case Verdict.RECONNECT:
+                self._place.retire_connection(reason)
+                raise Unavailable(reason, Fate.UNKNOWN)
+            case Verdict.TRANSIENT:
+                raise Unavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
+            case never:
+                assert_never(never)
+
+
+def verdict(status: int, word: str) -> Verdict:
+    """Look a refusal up; one that the table does not know is judged by its status, and told."""
+    known = VERDICTS.get((status, word))
+    if known:
+        return known
+    log.error("unknown provider reason", provider="fcm", status=status, reason=code(word, status))
+    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
+
+
+def request(push: Push) -> bytes:
+    """Put a message into the envelope of `messages:send`."""
+    return fitted(push.body, lambda text: _encoded(payload(replace(push, body=text))), PAYLOAD_AT_MOST)
+
+
+def payload(push: Push) -> messaging.Message:
+    """Shape a push for an Android phone. The tag, not collapse_key, is what replaces a shown notification."""
+    message = messaging.Message(
+        notification=messaging.Notification(title=push.title, body=push.body),
+        android=messaging.AndroidConfig(
+            priority="high",
+            ttl=max(push.expires_at - datetime.now(UTC), timedelta(0)),
+            notification=messaging.AndroidNotification(tag=push.collapse_key, sound="default"),
+        ),
+        data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url},
+    )
+    message.token = push.token  # the constructor warns: it would rather have a Firebase installation id
+    return message
+
+
+def _encoded(message: messaging.Message) -> bytes:
+    return b'{"message": %b}' % str(message).encode()

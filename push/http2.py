@@ -1,0 +1,221 @@
+"""One HTTP/2 client connection: places, timeouts and signs of life. Each failure tells whether a call was processed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+from hpack import HeaderTuple
+
+from push.http2_call import Call, Response
+from push.http2_pulse import Pulse
+from push.http2_streams import BrokenProtocol, Streams
+from push.sender import Fate, Unavailable
+
+log = structlog.get_logger()
+
+IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
+TYPICAL_BODY = 512  # bytes of window set aside for a place whose body is not known yet
+START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
+
+
+class Connection(asyncio.Protocol):
+    """Places are taken first and used (or given back) later, so that nothing waits between decision and call."""
+
+    def __init__(self, *, answer_timeout: float, on_change: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = answer_timeout
+        self._on_change = on_change
+        self._streams = Streams()
+        self._transport: asyncio.Transport | None = None
+        self._taken = 0
+        self._retired: str | None = None
+        self._starters: list[asyncio.Future[None]] = []
+        self._flushing = False
+        self._watch: asyncio.TimerHandle | None = None
+        self.ready = asyncio.Event()  # greeted by the peer, or lost
+        self.closed = self._loop.create_future()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer speaks HTTP/2."""
+        return self._streams.greeted
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls may start, now or once there is room."""
+        return self._streams.greeted and self._retired is None
+
+    @property
+    def room(self) -> int:
+        """Places that can be taken now."""
+        if not self.usable or self._pulse.asked or self._streams.window < TYPICAL_BODY * (self._taken + 1):
+            return 0
+        return self._limit - self._taken - len(self._streams.calls)
+
+    @property
+    def full(self) -> bool:
+        """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
+        return self._limit > 1 and self._taken + len(self._streams.calls) >= self._limit
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the peer may be gone."""
+        return self._pulse.quiet
+
+    @property
+    def proven(self) -> bool:
+        """Whether it ever answered."""
+        return self._streams.answers > 0
+
+    def ask_for_a_sign_of_life(self) -> None:
+        """Give no place until the peer was heard; a peer that stays silent is dropped."""
+        self._pulse.ask()
+
+    def take(self) -> None:
+        """Take a place; `call` uses it, `give_back` returns it."""
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """Return a place that was not used."""
+        self._taken -= 1
+        self._changed()
+
+    async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
+        """Use a taken place for exactly one call; raises Unavailable."""
+        try:
+            await self._leave_to_start(len(body))
+        except BaseException:
+            self.give_back()
+            raise
+        self._taken -= 1
+        return await self._start(headers, body)
+
+    def retire(self, why: str) -> None:
+        """Start no more calls; close after the last answer."""
+        if self._retired is None:
+            self._retired = why
+            log.info("connection retired", reason=why, in_flight=len(self._streams.calls))
+        self._changed()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._pulse = Pulse(within=self._timeout / 5, send_ping=self._ping, on_death=self._die)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the peer's frames in."""
+        if not self._open:
+            return
+        self._flush()
+        self._pulse.heard()
+        try:
+            self._streams.receive(data)
+        except BrokenProtocol as error:
+            log.warning("connection broke the protocol", error=str(error))
+            self._drop("protocol_error")
+            return
+        if self._streams.greeted:
+            self.ready.set()
+        self._flush()
+        self._changed()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """Nothing more will be heard."""
+        self._drop("connection_lost")
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    @property
+    def _limit(self) -> int:
+        return min(self._streams.limit, IN_FLIGHT_AT_MOST)
+
+    @property
+    def _open(self) -> asyncio.Transport | None:
+        return None if self._transport is None or self._transport.is_closing() else self._transport
+
+    async def _leave_to_start(self, size: int) -> None:
+        deadline = self._loop.time() + START_WITHIN
+        while self._retired is None:
+            if len(self._streams.calls) < self._limit and self._streams.window >= size:
+                return
+            starter = self._loop.create_future()
+            self._starters.append(starter)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await starter
+            except TimeoutError:
+                raise Unavailable("no_room_on_connection", Fate.NEVER_PROCESSED) from None
+        raise Unavailable(self._retired, Fate.NEVER_PROCESSED)
+
+    def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:
+        call = Call(self._loop.create_future(), self._loop.time(), self._streams.answers, body)
+        self._streams.start(headers, call)
+        if not self._flushing:  # one write for all calls that start in this turn of the loop
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
+        if self._streams.going_away:
+            self.retire("stream_ids_used_up")
+        return call.answer
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._open and (outgoing := self._streams.outgoing()):
+            self._open.write(outgoing)
+
+    def _check_calls(self) -> None:
+        self._watch = None
+        while self._streams.calls:
+            stream_id, oldest = next(iter(self._streams.calls.items()))
+            age = self._loop.time() - oldest.sent_at
+            if age < self._timeout:
+                if age > self._timeout / 2 and self._pulse.heard_at < oldest.sent_at:
+                    self._pulse.ask()
+                self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
+                return
+            self._expire(stream_id)
+
+    def _expire(self, stream_id: int) -> None:
+        call = self._streams.cancel(stream_id)
+        call.fail("answer_timeout", Fate.UNKNOWN)
+        self._flush()
+        if self._streams.answers == call.answers_before:
+            self.retire("answers_nothing")  # though it may still answer pings: seen in the field
+        self._changed()
+
+    def _ping(self) -> None:
+        if self._open:
+            self._streams.ping()
+            self._flush()
+
+    def _die(self) -> None:
+        self._drop("peer_is_dead")
+
+    def _drop(self, why: str) -> None:
+        """Cut the connection at once; whatever was in flight has an unknown fate."""
+        self._retired = self._retired or why
+        self._pulse.stop()
+        if self._open:
+            self._open.abort()
+        self.ready.set()
+        self._streams.fail_all(why)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Let waiting calls look again, close when all is said, and tell the pool."""
+        if self._streams.going_away and self._retired is None:
+            self.retire("goaway")
+            return
+        starters, self._starters = self._starters, []
+        for starter in starters:
+            if not starter.done():
+                starter.set_result(None)
+        if self._retired and not self._streams.calls and (transport := self._open):
+            self._streams.say_goodbye()
+            self._flush()
+            transport.close()
+            self._loop.call_later(1.0, transport.abort)  # a peer that does not read cannot hold us
+        self._on_change()

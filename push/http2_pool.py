@@ -1,0 +1,201 @@
+"""HTTP/2 connections to one address: opened when the open ones are full, handed out place by place."""
+
+import asyncio
+import random
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+from hpack import HeaderTuple
+
+from push.http2 import Connection
+from push.http2_call import Response
+from push.sender import Fate, Unavailable
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait for a connection, for a place on one, and for an answer."""
+
+    connect: timedelta = timedelta(seconds=5)
+    slot: timedelta = timedelta(seconds=5)
+    answer: timedelta = timedelta(seconds=10)
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+class Place:
+    """Leave to make one call on a live connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._used = False
+
+    async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
+        """Make the one call; raises Unavailable."""
+        if self._used:
+            raise RuntimeError("a place is for one call")
+        self._used = True
+        return await self._connection.call(headers, body)
+
+    def retire_connection(self, why: str) -> None:
+        """Let no more calls start on this connection."""
+        self._connection.retire(why)
+
+    def give_back(self) -> None:
+        """Return the place if it was not used."""
+        if not self._used:
+            self._used = True
+            self._connection.give_back()
+
+
+class Pool:
+    """Hands out places, oldest waiter first. One connection is opened at a time, each with a fresh DNS answer."""
+
+    def __init__(self, url: str, *, ca_file: Path | None, connections: int, timeouts: Timeouts) -> None:
+        address = urlsplit(url)
+        self.tls: ssl.SSLContext | None = None
+        if address.scheme == "https":
+            self.tls = ssl.create_default_context(cafile=ca_file)
+            self.tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            self.tls.set_alpn_protocols(["h2"])
+        self._host = address.hostname or ""
+        self._port = address.port or (443 if self.tls else 80)
+        self._at_most = connections
+        self._timeouts = timeouts
+        self._connections: list[Connection] = []
+        self._waiters: deque[asyncio.Future[Connection]] = deque()
+        self._opening: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._rest_until = 0.0  # no new connection before; shared, so that many waiters do not each try
+        self._closed = False
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Place]:
+        """Wait for room on a live connection; the place is given back if it is not used."""
+        connection = self._with_room()
+        if connection:
+            connection.take()
+        else:
+            connection = await self._wait()
+        place = Place(connection)
+        try:
+            yield place
+        finally:
+            place.give_back()
+
+    async def close(self) -> None:
+        """Let calls in flight finish, bounded by the answer timeout; then close."""
+        self._closed = True
+        self._refuse("closing")
+        if self._opening:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        connections = list(self._connections)
+        for connection in connections:
+            connection.retire("closing")
+        if connections:
+            await asyncio.wait([connection.closed for connection in connections])
+
+    def _with_room(self) -> Connection | None:
+        for connection in self._connections:
+            if connection.room > 0:
+                if not connection.quiet:
+                    return connection
+                connection.ask_for_a_sign_of_life()  # may have died in silence; room is back with the sign of life
+        return None
+
+    async def _wait(self) -> Connection:
+        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._grow()
+        try:
+            async with asyncio.timeout(self._timeouts.slot.total_seconds()):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().give_back()  # handed over at the very moment we gave up
+            if isinstance(error, TimeoutError):
+                raise Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) from None
+            raise
+
+    def _serve(self) -> None:
+        while self._waiters:
+            if self._waiters[0].done():
+                self._waiters.popleft()  # gave up
+            elif connection := self._with_room():
+                connection.take()
+                self._waiters.popleft().set_result(connection)
+            else:
+                self._grow()
+                return
+
+    def _grow(self) -> None:
+        """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
+        usable = [connection for connection in self._connections if connection.usable]
+        if self._opening or len(usable) >= self._at_most or not all(connection.full for connection in usable):
+            return
+        if self._closed:
+            self._refuse("closing")
+        elif asyncio.get_running_loop().time() >= self._rest_until:
+            self._opening = asyncio.create_task(self._open())
+        elif not usable:
+            self._refuse("resting_after_failed_connection")
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        connection = Connection(answer_timeout=self._timeouts.answer.total_seconds(), on_change=self._serve)
+        try:
+            async with asyncio.timeout(self._timeouts.connect.total_seconds()):
+                await loop.create_connection(
+                    lambda: connection,
+                    self._host,
+                    self._port,
+                    ssl=self.tls,
+                    ssl_shutdown_timeout=1.0 if self.tls else None,
+                )
+                self._connections.append(connection)
+                connection.closed.add_done_callback(partial(self._lost, connection))
+                await connection.ready.wait()
+            if not connection.usable:
+                raise ConnectionResetError("closed before its SETTINGS came")
+        except OSError as error:  # TimeoutError and ssl.SSLError among them
+            self._opening = None
+            connection.retire("never_ready")
+            self._failed(type(error).__name__)
+            if not any(connection.usable for connection in self._connections):
+                self._refuse("connect_failed")
+        else:
+            self._opening = None
+            log.debug("connection opened", host=self._host, connections=len(self._connections))
+            self._serve()
+
+    def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
+        self._connections.remove(connection)
+        if connection.proven:
+            self._failures = 0
+        elif connection.greeted and not self._closed:
+            self._failed("lost_without_an_answer")
+        self._serve()
+
+    def _failed(self, error: str) -> None:
+        self._failures += 1
+        rest = min(0.1 * 2**self._failures, 3.0) * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, keeps no secret)
+        self._rest_until = asyncio.get_running_loop().time() + rest
+        log.warning("connection failed", host=self._host, error=error, rest=round(rest, 2))
+
+    def _refuse(self, reason: str) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Unavailable(reason, Fate.NEVER_PROCESSED))

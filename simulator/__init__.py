@@ -1,0 +1,6 @@
+"""A faithful fake of APNs, FCM and OAuth, with phones, for tests and for people without credentials."""
+
+from simulator.running import Simulator
+from simulator.settings import Behaviour, Ports
+
+__all__ = ["Behaviour", "Ports", "Simulator"]

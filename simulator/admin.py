@@ -1,0 +1,166 @@
+"""The admin API: phones, faults, the wire log, and the page."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Body, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from simulator import page, views
+from simulator.exchange import Environment, Provider
+from simulator.phones import Phone, PhoneState
+
+if TYPE_CHECKING:
+    from simulator.running import Simulator
+
+_STATES = {
+    "online": PhoneState.INSTALLED,
+    "offline": PhoneState.OFFLINE,
+    "uninstall": PhoneState.UNINSTALLED,
+}
+
+
+class PhoneForm(BaseModel):
+    """A phone declared before its first push."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Provider
+    environment: Environment = Environment.PRODUCTION
+    name: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    state: PhoneState = PhoneState.INSTALLED
+    uninstalled_at: AwareDatetime | None = None  # by default now
+    locale: Annotated[str, Field(max_length=35)] | None = None
+
+
+class _NotFound(Exception):
+    """Nothing has this token or id."""
+
+
+def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
+    """Build the application over one simulator."""
+    app = FastAPI(title="Fastbell provider simulator", docs_url="/docs", redoc_url=None)
+    app.add_exception_handler(_NotFound, _answer_not_found)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(ValidationError, _answer_invalid)
+    _add_phones(app, simulator)
+    _add_faults(app, simulator)
+
+    @app.get("/requests")
+    async def requests(
+        after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    ) -> dict[str, Any]:
+        """Every request on the wire after a number, refused ones included, oldest first."""
+        found = simulator.requests.after(after, limit)
+        return {
+            "items": [views.wire_request(request) for request in found],
+            "next_cursor": found[-1].number if len(found) == limit else None,
+        }
+
+    @app.get("/healthz")
+    async def health(response: Response) -> dict[str, str]:
+        """200 when every listener is up; a connection fault counts as down."""
+        response.status_code = 200 if simulator.is_open else 503
+        return {"status": "ok" if simulator.is_open else "shut"}
+
+    @app.get("/", include_in_schema=False)
+    async def lock_screens() -> HTMLResponse:
+        return HTMLResponse(page.html(simulator.phones), headers={"content-security-policy": page.POLICY})
+
+    @app.get("/events", include_in_schema=False)
+    async def events() -> StreamingResponse:
+        return StreamingResponse(
+            page.events(simulator.phones, closing),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+        )
+
+    return app
+
+
+def _add_phones(app: FastAPI, simulator: "Simulator") -> None:
+    @app.get("/phones")
+    async def phones() -> dict[str, Any]:
+        """Every phone, first seen first."""
+        return {"items": [views.phone_row(phone) for phone in simulator.phones], "next_cursor": None}
+
+    @app.delete("/phones", status_code=204)
+    async def clear_phones() -> None:
+        """Forget every phone."""
+        simulator.phones.clear()
+
+    @app.get("/phones/{token}")
+    async def phone(token: str) -> dict[str, Any]:
+        """Show a phone's screen (newest line first) and log (oldest entry first)."""
+        return views.phone_detail(_phone(simulator, token))
+
+    @app.put("/phones/{token}")
+    async def declare_phone(token: str, form: PhoneForm) -> dict[str, Any]:
+        """Declare a phone, or change a known one; its screen and log stay."""
+        declared = simulator.phones.declare(token, form.provider, form.environment)
+        declared.name = form.name or declared.name
+        declared.locale = form.locale
+        simulator.phones.change(declared, form.state)
+        if form.state is PhoneState.UNINSTALLED and form.uninstalled_at is not None:
+            declared.uninstalled_timestamp = form.uninstalled_at.timestamp()
+        return views.phone_row(declared)
+
+    @app.post("/phones/{token}/{change}")
+    async def change_phone(token: str, change: Literal["online", "offline", "uninstall"]) -> dict[str, Any]:
+        """Go offline, come back, or remove the app."""
+        changed = _phone(simulator, token)
+        simulator.phones.change(changed, _STATES[change])
+        return views.phone_row(changed)
+
+
+def _add_faults(app: FastAPI, simulator: "Simulator") -> None:
+    @app.get("/faults")
+    async def faults() -> dict[str, Any]:
+        """Every fault, and how often it struck."""
+        return {"items": [views.fault_row(active) for active in simulator.faults], "next_cursor": None}
+
+    @app.post("/faults", status_code=201)
+    async def add_fault(fields: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        """Put a fault in force."""
+        return views.fault_row(simulator.faults.add(**fields))
+
+    @app.delete("/faults", status_code=204)
+    async def clear_faults() -> None:
+        """End every fault."""
+        simulator.faults.clear()
+
+    @app.delete("/faults/{fault_id}", status_code=204)
+    async def remove_fault(fault_id: str) -> None:
+        """End one fault."""
+        if not simulator.faults.remove(fault_id):
+            raise _NotFound("No fault has this id.")
+
+
+def _phone(simulator: "Simulator", token: str) -> Phone:
+    phone = simulator.phones.get(token) or simulator.phones.get(token.lower())
+    if phone is None:
+        raise _NotFound("No phone has this token.")
+    return phone
+
+
+def _answer_not_found(_: Request, error: Exception) -> JSONResponse:
+    return _problem(404, "not-found", "Not found", {"detail": str(error)})
+
+
+def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError | ValidationError):
+        raise error
+    errors = [{"field": _field(problem), "message": problem["msg"]} for problem in error.errors()]
+    return _problem(422, "invalid", "A field is wrong", {"errors": errors})
+
+
+def _field(problem: Mapping[str, Any]) -> str:
+    """Name the field: pydantic puts where it looked first, "body" or "query" for a form, the kind for a fault."""
+    return ".".join(str(part) for part in problem["loc"][1:]) or problem.get("ctx", {}).get("field", "fault")
+
+
+def _problem(status: int, kind: str, title: str, more: dict[str, Any]) -> JSONResponse:
+    content = {"type": f"urn:fastbell:simulator:{kind}", "title": title, "status": status} | more
+    return JSONResponse(content, status, media_type="application/problem+json")

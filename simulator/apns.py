@@ -1,0 +1,121 @@
+"""APNs: one endpoint per environment."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+from simulator import mishap
+from simulator.apns_rules import check_request, checked_payload, device_token
+from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator.fault_kinds import Error
+from simulator.faults import Faults
+from simulator.phones import Phones, PhoneState, Receipt
+from simulator.provider_tokens import ProviderTokens
+from simulator.rejection import Rejection
+from simulator.screen import Notification
+from simulator.wire import WireLog, WireRequest
+
+
+class ApnsEndpoint:
+    """Takes pushes for the phones of one environment."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        topic: str,
+        tokens: ProviderTokens,
+        phones: Phones,
+        wire: WireLog,
+        faults: Faults,
+    ) -> None:
+        self.environment = environment
+        self.topic = topic.encode()
+        self.tokens = tokens
+        self.phones = phones
+        self._wire = wire
+        self._faults = faults
+
+    def receive(self, exchange: Exchange) -> None:
+        """Judge a push, unless a fault comes first."""
+        push = self._push(exchange)
+        fault = self._faults.striking(Provider.APNS, self.environment, push.request.token)
+        if fault is None:
+            mishap.answer(push, push.processed())
+        else:
+            mishap.inflict(fault, push)
+
+    def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
+        """Note a push that the connection itself turned away."""
+        self._push(exchange).request.reason = why.value
+
+    def _push(self, exchange: Exchange) -> "_ApnsPush":
+        request = self._wire.append(
+            time.time(), Provider.APNS, self.environment, device_token(exchange.path), exchange.headers, exchange.body
+        )
+        message_id = exchange.headers.get(b"apns-id")
+        request.message_id = str(uuid.uuid4()) if message_id is None else message_id.decode("latin-1")
+        return _ApnsPush(self, exchange, request)
+
+
+class _ApnsPush:
+    __slots__ = ("_endpoint", "exchange", "request")
+
+    def __init__(self, endpoint: ApnsEndpoint, exchange: Exchange, request: WireRequest) -> None:
+        self._endpoint = endpoint
+        self.exchange = exchange
+        self.request = request
+
+    def processed(self) -> Answer:
+        now = self.request.received_timestamp
+        try:
+            check_request(self.exchange, self.request.token, self._endpoint.topic)
+            headers = self.exchange.headers
+            self._endpoint.tokens.check(headers.get(b"authorization"), self.exchange.session, now)
+            payload = checked_payload(self.exchange)
+            self._deliver(payload, now)
+        except Rejection as rejection:
+            return self._answer(rejection.status, rejection.reason, rejection.timestamp_ms)
+        return self._answer(200, None, None)
+
+    def error(self, error: Error) -> Answer:
+        return self._answer(error.status or 500, error.reason, error.timestamp)
+
+    def _deliver(self, payload: dict[str, Any], now: float) -> None:
+        phones = self._endpoint.phones
+        phone = phones.seen(self.request.token, Provider.APNS, self._endpoint.environment)
+        if phone.environment is not self._endpoint.environment or phone.provider is not Provider.APNS:
+            raise Rejection(400, "BadDeviceToken")
+        if phone.state is PhoneState.UNINSTALLED:
+            raise Rejection(410, "Unregistered", timestamp_ms=int((phone.uninstalled_timestamp or now) * 1000))
+        expiration = self.exchange.headers.get(b"apns-expiration")
+        expires = None if expiration is None else float(expiration)
+        phones.deliver(phone, Receipt(self.request, _notification(self.exchange, payload), expires), now)
+
+    def _answer(self, status: int, reason: str | None, timestamp_ms: int | None) -> Answer:
+        headers = ((b"apns-id", (self.request.message_id or "").encode()),)
+        if status == 200:
+            return Answer(200, None, headers)
+        body: dict[str, str | int | None] = {"reason": reason}
+        if timestamp_ms is not None:
+            body["timestamp"] = timestamp_ms
+        return Answer(status, reason, headers, (json.dumps(body, separators=(",", ":")).encode(),))
+
+
+def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
+    alert = payload["aps"].get("alert")
+    if isinstance(alert, dict):
+        title, body = alert.get("title"), alert.get("body")
+    else:
+        title, body = None, alert
+    data = {key: value for key, value in payload.items() if key != "aps"}
+    collapse_id = exchange.headers.get(b"apns-collapse-id")
+    task_id = data.get("task_id")
+    return Notification(
+        title=title,
+        body=body,
+        data=data,
+        collapse_key=None if collapse_id is None else collapse_id.decode(errors="replace"),
+        identity=task_id if isinstance(task_id, str) else exchange.body,
+        is_visible=alert is not None and exchange.headers.get(b"apns-push-type") != b"background",
+    )

@@ -1,0 +1,97 @@
+"""Apple's rules for one push: path, headers and payload.
+
+https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns
+"""
+
+import json
+import re
+from typing import Any
+
+from simulator.exchange import Exchange
+from simulator.rejection import Rejection
+
+_PATH = b"/3/device/"
+_TOKEN = re.compile(r"(?:[0-9a-f]{2}){32,100}")  # Apple: assume no size; 64 digits today
+_UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_TOPIC = re.compile(rb"[A-Za-z0-9.-]{1,255}")
+_PRIORITIES = frozenset({b"10", b"5", b"1"})
+_PUSH_TYPES = frozenset(
+    b"alert background controls location voip complication fileprovider mdm liveactivity pushtotalk widgets".split()
+)
+_TOPIC_SUFFIXES = {
+    b"liveactivity": b".push-type.liveactivity",
+    b"controls": b".push-type.controls",
+    b"widgets": b".push-type.widgets",
+    b"location": b".location-query",
+    b"voip": b".voip",
+    b"complication": b".complication",
+    b"fileprovider": b".pushkit.fileprovider",
+    b"pushtotalk": b".voip-ptt",
+}
+_LARGEST_PAYLOAD = 4096
+_LARGEST_VOIP_PAYLOAD = 5120
+_LONGEST_COLLAPSE_ID = 64
+
+
+def device_token(path: bytes) -> str:
+    """Take the device token from the path, unchecked; empty when the path is not a device's."""
+    return path[len(_PATH) :].decode("latin-1").lower() if path.startswith(_PATH) else ""
+
+
+def check_request(exchange: Exchange, token: str, topic: bytes) -> None:
+    """Raise Rejection unless method, path and headers are right."""
+    if not exchange.path.startswith(_PATH):
+        raise Rejection(404, "BadPath")
+    if exchange.method != b"POST":
+        raise Rejection(405, "MethodNotAllowed")
+    if exchange.repeats_headers:
+        raise Rejection(400, "DuplicateHeaders")
+    _check_headers(exchange.headers)
+    _check_topic(exchange.headers, topic)
+    if not token:
+        raise Rejection(400, "MissingDeviceToken")
+    if not _TOKEN.fullmatch(token):
+        raise Rejection(400, "BadDeviceToken")
+
+
+def checked_payload(exchange: Exchange) -> dict[str, Any]:
+    """Read the payload; raise Rejection when it is too large, empty, or no JSON object with `aps`."""
+    is_voip = exchange.headers.get(b"apns-push-type") == b"voip"
+    if len(exchange.body) > (_LARGEST_VOIP_PAYLOAD if is_voip else _LARGEST_PAYLOAD):
+        raise Rejection(413, "PayloadTooLarge")
+    try:
+        payload = json.loads(exchange.body) if exchange.body else None
+    except ValueError:
+        payload = None
+    # Apple documents no reason of its own for a payload that is not JSON.
+    if not isinstance(payload, dict) or not isinstance(payload.get("aps"), dict):
+        raise Rejection(400, "PayloadEmpty")
+    return payload
+
+
+def _check_headers(headers: dict[bytes, bytes]) -> None:
+    message_id = headers.get(b"apns-id")
+    if message_id is not None and not _UUID.fullmatch(message_id):
+        raise Rejection(400, "BadMessageId")
+    expiration = headers.get(b"apns-expiration")
+    if expiration is not None and not expiration.isdigit():
+        raise Rejection(400, "BadExpirationDate")
+    push_type = headers.get(b"apns-push-type", b"alert")
+    if push_type not in _PUSH_TYPES:
+        raise Rejection(400, "InvalidPushType")
+    priority = headers.get(b"apns-priority", b"10")
+    if priority not in _PRIORITIES or (push_type == b"background" and priority != b"5"):
+        raise Rejection(400, "BadPriority")
+    if len(headers.get(b"apns-collapse-id", b"")) > _LONGEST_COLLAPSE_ID:
+        raise Rejection(400, "BadCollapseId")
+
+
+def _check_topic(headers: dict[bytes, bytes], topic: bytes) -> None:
+    received = headers.get(b"apns-topic")
+    if received == topic + _TOPIC_SUFFIXES.get(headers.get(b"apns-push-type", b"alert"), b""):
+        return
+    if received is None:
+        raise Rejection(400, "MissingTopic")
+    if not _TOPIC.fullmatch(received):
+        raise Rejection(400, "BadTopic")
+    raise Rejection(400, "DeviceTokenNotForTopic")

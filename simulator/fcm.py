@@ -1,0 +1,118 @@
+"""FCM and its token endpoint: one endpoint for both, as they share a port."""
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from typing import Any
+
+from simulator import fcm_errors, mishap
+from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator.fault_kinds import Error
+from simulator.faults import Faults
+from simulator.fcm_rules import Message, checked_message, is_dry_run, target
+from simulator.oauth import AccessTokens, AccessTokenState
+from simulator.phones import Phones, PhoneState, Receipt
+from simulator.wire import WireLog, WireRequest
+
+_SEND = re.compile(rb"/v1/projects/([^/]+)/messages:send")
+_TOKEN_PATH = b"/token"
+_OAUTH_DOWN = b"Service Unavailable"
+
+
+class FcmEndpoint:
+    """Takes messages for the phones of one project."""
+
+    def __init__(self, project: str, tokens: AccessTokens, phones: Phones, wire: WireLog, faults: Faults) -> None:
+        self.project = project
+        self.tokens = tokens
+        self.phones = phones
+        self._wire = wire
+        self._faults = faults
+        self.access_tokens_requested = 0
+
+    def receive(self, exchange: Exchange) -> None:
+        """Judge a message, unless a fault comes first; or give out an access token."""
+        if exchange.path == _TOKEN_PATH:
+            self._grant(exchange)
+            return
+        push = self._push(exchange)
+        fault = self._faults.striking(Provider.FCM, Environment.PRODUCTION, push.request.token)
+        if fault is None:
+            mishap.answer(push, push.processed())
+        else:
+            mishap.inflict(fault, push)
+
+    def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
+        """Note a message that the connection itself turned away."""
+        self._push(exchange).request.reason = why.value
+
+    def _push(self, exchange: Exchange) -> "_FcmPush":
+        try:
+            content = json.loads(exchange.body)
+        except ValueError:
+            content = None
+        request = self._wire.append(
+            time.time(), Provider.FCM, Environment.PRODUCTION, target(content), exchange.headers, exchange.body
+        )
+        return _FcmPush(self, exchange, request, content)
+
+    def _grant(self, exchange: Exchange) -> None:
+        self.access_tokens_requested += 1
+        trouble = self._faults.oauth()
+        if trouble is None:
+            is_post = exchange.method == b"POST"
+            exchange.answer(self.tokens.grant(exchange) if is_post else Answer(405, "MethodNotAllowed"))
+        elif trouble.status is not None:
+            answer = Answer(trouble.status, "oauth_down", ((b"content-type", b"text/plain"),), (_OAUTH_DOWN,))
+            asyncio.get_running_loop().call_later(trouble.delay, exchange.answer, answer)
+
+
+class _FcmPush:
+    __slots__ = ("_content", "_endpoint", "exchange", "request")
+
+    def __init__(self, endpoint: FcmEndpoint, exchange: Exchange, request: WireRequest, content: object) -> None:
+        self._endpoint = endpoint
+        self.exchange = exchange
+        self.request = request
+        self._content = content
+
+    def processed(self) -> Answer:
+        path = _SEND.fullmatch(self.exchange.path)
+        if path is None or self.exchange.method != b"POST":
+            return fcm_errors.not_found()
+        now = self.request.received_timestamp
+        state = self._endpoint.tokens.state(self.exchange.headers.get(b"authorization"), now)
+        if state is not AccessTokenState.VALID:
+            return fcm_errors.unauthenticated(state.value)
+        project = path.group(1).decode("latin-1")
+        if project != self._endpoint.project:
+            return fcm_errors.permission_denied(project)
+        try:
+            message = checked_message(self._content, self.exchange.body)
+        except fcm_errors.InvalidMessage as invalid:
+            return fcm_errors.invalid_argument(invalid)
+        return self._deliver(message, now)
+
+    def error(self, error: Error) -> Answer:
+        return fcm_errors.scripted(error)
+
+    def _deliver(self, message: Message, now: float) -> Answer:
+        content: Any = self._content
+        name = f"projects/{self._endpoint.project}/messages/"
+        if is_dry_run(content):
+            return fcm_errors.json_answer(200, {"name": f"{name}fake_message_id"})
+        phones = self._endpoint.phones
+        phone = phones.seen(self.request.token, Provider.FCM, Environment.PRODUCTION)
+        if phone.provider is not Provider.FCM:
+            invalid = fcm_errors.InvalidMessage(
+                "message.token", "The registration token is not a valid FCM registration token"
+            )
+            return fcm_errors.invalid_argument(invalid)
+        if phone.state is PhoneState.UNINSTALLED:
+            return fcm_errors.unregistered()
+        self.request.message_id = f"{name}{uuid.uuid4().hex}"
+        expires = None if message.ttl is None else (now + message.ttl if message.ttl else 0.0)
+        phones.deliver(phone, Receipt(self.request, message.notification, expires), now)
+        return fcm_errors.json_answer(200, {"name": self.request.message_id})

@@ -1,0 +1,148 @@
+"""Google's rules for one message.
+
+https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.fcm_errors import InvalidMessage
+from simulator.screen import Notification
+
+_TOKEN = re.compile(r"[A-Za-z0-9_:%.~-]{1,4096}")
+_DURATION = re.compile(r"(\d{1,9})(\.\d{1,9})?s")
+_LONGEST_TTL = 28 * 24 * 60 * 60
+_LARGEST_MESSAGE = 4096
+_TARGETS = ("token", "fid", "topic", "condition")
+_MESSAGE_FIELDS = frozenset(
+    {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", *_TARGETS}
+)
+_PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
+_FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that FCM takes."""
+
+    ttl: float | None  # seconds
+    notification: Notification
+
+
+def target(body: object) -> str:
+    """Take the registration token or installation id, unchecked; empty where there is none."""
+    message = body.get("message") if isinstance(body, dict) else None
+    if not isinstance(message, dict):
+        return ""
+    token = message.get("token") or message.get("fid")
+    return token if isinstance(token, str) else ""
+
+
+def checked_message(body: object, raw: bytes) -> Message:
+    """Read the message; raise InvalidMessage naming the first wrong field."""
+    if not isinstance(body, dict):
+        raise InvalidMessage("", "Invalid JSON payload received.")
+    _no_unknown(body, frozenset({"message", "validate_only", "validateOnly"}), "")
+    message = body.get("message")
+    if not isinstance(message, dict):
+        raise InvalidMessage("message", "Recipient of the message is not set.")
+    _no_unknown(message, _MESSAGE_FIELDS, "message")
+    _check_target(message)
+    data = _checked_data(message.get("data", {}), "message.data")
+    android = _object(message, "android", "message.android")
+    notification = _object(message, "notification", "message.notification")
+    on_android = _object(android, "notification", "message.android.notification")
+    if "data" in android:
+        data = _checked_data(android["data"], "message.android.data")
+    if android.get("priority", "normal") not in _PRIORITIES:
+        raise InvalidMessage("message.android.priority", "Invalid value at 'message.android.priority'")
+    tag = _text(on_android, "tag", "message.android.notification")
+    title = _text(on_android, "title", "message.android.notification") or _text(
+        notification, "title", "message.notification"
+    )
+    text = _text(on_android, "body", "message.android.notification") or _text(
+        notification, "body", "message.notification"
+    )
+    if len(raw) > _LARGEST_MESSAGE:
+        _check_size(data, notification, on_android)
+    task_id = data.get("task_id")
+    shown = Notification(
+        title=title,
+        body=text,
+        data=data,
+        collapse_key=tag,
+        identity=raw if task_id is None else task_id,
+        is_visible=bool(notification or on_android),
+    )
+    return Message(ttl=_ttl(android.get("ttl")), notification=shown)
+
+
+def is_dry_run(body: dict[str, Any]) -> bool:
+    """Whether `validate_only` is set."""
+    return body.get("validate_only", body.get("validateOnly")) is True
+
+
+def _check_target(message: dict[str, Any]) -> None:
+    targets = [name for name in _TARGETS if name in message]
+    if len(targets) != 1:
+        raise InvalidMessage("message", "Exactly one of token, fid, topic or condition must be set.")
+    if targets[0] in {"topic", "condition"}:
+        raise InvalidMessage(f"message.{targets[0]}", "The simulator sends to single phones only.")
+    value = message[targets[0]]
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise InvalidMessage(f"message.{targets[0]}", "The registration token is not a valid FCM registration token")
+
+
+def _checked_data(data: object, path: str) -> dict[str, str]:
+    if not isinstance(data, dict):
+        raise InvalidMessage(path, f"Invalid value at '{path}'")
+    for key, value in data.items():
+        if not isinstance(value, str):
+            raise InvalidMessage(f"{path}[{key}].value", f"Invalid value at '{path}[{key}].value' (TYPE_STRING)")
+        if _FORBIDDEN_KEYS.match(key):
+            raise InvalidMessage(f"{path}.{key}", f"Invalid data payload key: {key}")
+    return data
+
+
+def _ttl(value: object) -> float | None:
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not isinstance(value, str) or float(value[:-1]) > _LONGEST_TTL:
+        raise InvalidMessage("message.android.ttl", "Invalid value at 'message.android.ttl' (0s to 2419200s)")
+    return float(value[:-1])
+
+
+def _check_size(*parts: dict[str, Any]) -> None:
+    size = sum(
+        len(key.encode()) + len((value if isinstance(value, str) else json.dumps(value)).encode())
+        for part in parts
+        for key, value in part.items()
+    )
+    if size > _LARGEST_MESSAGE:
+        raise InvalidMessage("message", "Message is too big: at most 4096 bytes are allowed.")
+
+
+def _object(parent: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+    value = parent.get(name, {})
+    if not isinstance(value, dict):
+        raise InvalidMessage(path, f"Invalid value at '{path}'")
+    return value
+
+
+def _text(parent: dict[str, Any], name: str, path: str) -> str | None:
+    value = parent.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidMessage(f"{path}.{name}", f"Invalid value at '{path}.{name}' (TYPE_STRING)")
+    return value
+
+
+def _no_unknown(found: dict[str, Any], known: frozenset[str], path: str) -> None:
+    for name in found:
+        if name not in known:
+            where = f" at '{path}'" if path else ""
+            raise InvalidMessage(
+                path, f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
+            )

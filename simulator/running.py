@@ -1,0 +1,207 @@
+"""A running simulator: listeners, phones, wire log and faults in one place."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from simulator.admin_server import AdminServer
+from simulator.apns import ApnsEndpoint
+from simulator.credentials import (
+    APNS_KEY_ID,
+    APNS_TEAM_ID,
+    APNS_TOPIC,
+    FCM_CLIENT_EMAIL,
+    FCM_PROJECT,
+    credentials_in,
+    provider_environment,
+)
+from simulator.exchange import Endpoint, Environment, Provider
+from simulator.fault_kinds import RefuseConnections, RevokeAccessTokens, StallConnections
+from simulator.faults import ActiveFault, Faults
+from simulator.fcm import FcmEndpoint
+from simulator.http1 import Http1Connection
+from simulator.http2 import Http2Connection
+from simulator.http2_stream import StreamLimits
+from simulator.listener import Connection, Door, Listener, bound_sockets, tls_context
+from simulator.oauth import AccessTokens
+from simulator.phones import Phone, Phones, Receipt
+from simulator.provider_tokens import ProviderTokens
+from simulator.settings import FAITHFUL, Behaviour, Ports
+from simulator.wire import WireLog
+
+_FCM_STREAM_LIMIT = 100
+
+
+class Simulator:
+    """APNs in both environments, FCM, OAuth, phones, and the admin page."""
+
+    def __init__(self, run_dir: Path, ports: Ports, behaviour: Behaviour = FAITHFUL) -> None:
+        """Bind the ports and make the credentials; `open` starts to answer."""
+        sockets = bound_sockets([ports.admin, ports.apns, ports.apns_sandbox, ports.fcm])
+        self.ports = Ports(*(bound.getsockname()[1] for bound in sockets))  # the actual ones
+        self.environment = provider_environment(run_dir, self.ports)  # the service's settings
+        self.credentials = credentials_in(run_dir, self.ports)
+        self.phones = Phones()
+        self.requests = WireLog()
+        self.faults = Faults()
+        self.faults.on_change = self._apply
+        self._behaviour = behaviour
+        self._access_tokens = AccessTokens(
+            self.credentials.fcm_public_key,
+            FCM_CLIENT_EMAIL,
+            self.credentials.token_uri,
+            behaviour.access_token_lifetime,
+        )
+        apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
+        self._listeners = {
+            (Provider.APNS, Environment.PRODUCTION): self._listener(
+                sockets[1], self._apns(Environment.PRODUCTION), apns_limits
+            ),
+            (Provider.APNS, Environment.SANDBOX): self._listener(
+                sockets[2], self._apns(Environment.SANDBOX), apns_limits
+            ),
+            (Provider.FCM, Environment.PRODUCTION): self._listener(
+                sockets[3], self._fcm(), StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
+            ),
+        }
+        self._admin = AdminServer(self, sockets[0])
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, *, run_dir: Path, port: int = 0, ports: Ports | None = None, behaviour: Behaviour = FAITHFUL
+    ) -> AsyncIterator["Simulator"]:
+        """Run inside this event loop; `port=0` lets the system choose all ports."""
+        simulator = cls(run_dir, ports or Ports.following(port), behaviour)
+        try:
+            await simulator.open()
+            yield simulator
+        finally:
+            await simulator.close()
+
+    @property
+    def url(self) -> str:
+        """The page and the admin API."""
+        return f"http://127.0.0.1:{self.ports.admin}"
+
+    @property
+    def apns_url(self) -> str:
+        """APNs production."""
+        return self.environment["APNS_URL"]
+
+    @property
+    def apns_sandbox_url(self) -> str:
+        """APNs sandbox."""
+        return self.environment["APNS_SANDBOX_URL"]
+
+    @property
+    def fcm_url(self) -> str:
+        """FCM; the token endpoint is `/token` under it."""
+        return self.environment["FCM_URL"]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every provider takes connections."""
+        return all(listener.is_open for listener in self._listeners.values())
+
+    @property
+    def open_connections(self) -> dict[tuple[Provider, Environment], int]:
+        """How many connections each provider holds."""
+        return {key: listener.open_connections for key, listener in self._listeners.items()}
+
+    def phone(self, token: str) -> Phone:
+        """Find the phone with this token; KeyError when it was never seen or declared."""
+        phone = self.phones.get(token)
+        if phone is None:
+            raise KeyError("no phone has this token")
+        return phone
+
+    async def received(self, token: str, count: int = 1, timeout: float = 5.0) -> list[Receipt]:  # noqa: ASYNC109 (a test's deadline)
+        """Wait until `count` pushes to `token` were accepted, and give the phone's log; TimeoutError otherwise."""
+        return await self.phones.received(token, count, timeout)
+
+    def clear(self) -> None:
+        """Forget faults, phones and requests; credentials, access tokens and connections stay."""
+        self.faults.clear()
+        self.phones.clear()
+        self.requests.clear()
+
+    async def open(self) -> None:
+        """Start to answer."""
+        self._loop = asyncio.get_running_loop()
+        for listener in self._listeners.values():
+            listener.open()
+        await self._admin.open()
+
+    async def close(self) -> None:
+        """Close every port and connection."""
+        self.faults.on_change = _unheard
+        await self._admin.close()
+        for listener in self._listeners.values():
+            await listener.close()
+
+    def _apns(self, environment: Environment) -> ApnsEndpoint:
+        tokens = ProviderTokens(self.credentials.apns_public_key, APNS_KEY_ID, APNS_TEAM_ID)
+        return ApnsEndpoint(environment, APNS_TOPIC, tokens, self.phones, self.requests, self.faults)
+
+    def _fcm(self) -> FcmEndpoint:
+        return FcmEndpoint(FCM_PROJECT, self._access_tokens, self.phones, self.requests, self.faults)
+
+    def _listener(self, bound: socket.socket, endpoint: Endpoint, limits: StreamLimits) -> Listener:
+        speaks_http1 = isinstance(endpoint, FcmEndpoint)
+
+        def connect(alpn: str | None, on_lost: Callable[[Connection], None]) -> Connection:
+            if speaks_http1 and alpn != "h2":
+                return Http1Connection(endpoint, on_lost)
+            return Http2Connection(endpoint, limits, self._behaviour.receive_window, on_lost)
+
+        files = self.credentials.certificates
+        protocols = ["h2", "http/1.1"] if speaks_http1 else ["h2"]
+        return Listener(bound, tls_context(files.certificate, files.key, protocols), connect)
+
+    def _apply(self, added: ActiveFault | None) -> None:
+        """Bring doors and access tokens in line with the faults."""
+        for (provider, environment), listener in self._listeners.items():
+            door = self._door(provider, environment)
+            if door is Door.OPEN:
+                listener.open()
+            else:
+                listener.shut(door)
+        if added is None:
+            return
+        fault = added.fault
+        match fault:
+            case RevokeAccessTokens(reason="expired"):
+                self._access_tokens.expire_all()
+            case RevokeAccessTokens():
+                self._access_tokens.revoke_all()
+            case RefuseConnections() | StallConnections():
+                for (provider, environment), listener in self._listeners.items():
+                    if fault.drop_open and added.concerns(provider, environment):
+                        listener.cut()
+                if fault.for_seconds is not None:
+                    self._loop.call_later(fault.for_seconds + 0.001, self._reopen)
+            case _:
+                pass
+
+    def _reopen(self) -> None:
+        self.faults.on_change(None)
+
+    def _door(self, provider: Provider, environment: Environment) -> Door:
+        for active in self.faults:
+            if active.is_over or not active.concerns(provider, environment):
+                continue
+            match active.fault:
+                case RefuseConnections():
+                    return Door.REFUSING
+                case StallConnections():
+                    return Door.STALLING
+                case _:
+                    pass
+        return Door.OPEN
+
+
+def _unheard(added: ActiveFault | None) -> None:
+    """Do nothing: a closed simulator opens no doors."""

@@ -1,0 +1,65 @@
+"""Where the simulator listens, where it keeps its files, and which of the providers' habits it shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+DEFAULT_PORT = 8900
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """One port per listener, all on 127.0.0.1; 0 lets the system choose."""
+
+    admin: int
+    apns: int
+    apns_sandbox: int
+    fcm: int  # FCM and OAuth share it
+
+    @classmethod
+    def following(cls, port: int) -> "Ports":
+        """Put the page on `port` and the providers on the three after it; the system chooses all for 0."""
+        if port == 0:
+            return cls(admin=0, apns=0, apns_sandbox=0, fcm=0)
+        return cls(admin=port, apns=port + 1, apns_sandbox=port + 2, fcm=port + 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Habits of the real providers that a test may want to change. The defaults are faithful."""
+
+    apns_stream_limit: int = 1000  # after the first accepted push; before it the limit is 1
+    stream_limit_after_rejection: int | None = 1  # after a 4xx, until the next accepted push; None: no drop
+    receive_window: int = 16 * 1024 * 1024  # bytes a client may have on the way per connection; at least 65 535
+    access_token_lifetime: timedelta = timedelta(hours=1)
+
+
+FAITHFUL = Behaviour()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What `python -m simulator` reads from the environment."""
+
+    run_dir: Path
+    ports: Ports
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "ProcessSettings":
+        """RUN_DIR, SIMULATOR_PORT, and SIMULATOR_{APNS,APNS_SANDBOX,FCM}_PORT to place one listener elsewhere."""
+        following = Ports.following(_port(environ, "SIMULATOR_PORT", DEFAULT_PORT))
+        ports = Ports(
+            admin=following.admin,
+            apns=_port(environ, "SIMULATOR_APNS_PORT", following.apns),
+            apns_sandbox=_port(environ, "SIMULATOR_APNS_SANDBOX_PORT", following.apns_sandbox),
+            fcm=_port(environ, "SIMULATOR_FCM_PORT", following.fcm),
+        )
+        return cls(run_dir=Path(environ.get("RUN_DIR") or ".run"), ports=ports)
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) > 65535:
+        raise SystemExit(f"{name} must be a port number from 0 to 65535.")
+    return int(text)

@@ -1,0 +1,85 @@
+"""The admin API's JSON."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from simulator.faults import ActiveFault
+from simulator.phones import Phone, Receipt
+from simulator.screen import Line
+from simulator.wire import WireRequest
+
+
+def phone_row(phone: Phone) -> dict[str, Any]:
+    """Show a phone in the list."""
+    latest = phone.log[-1].request.received_timestamp if phone.log else None
+    return {
+        "token": phone.token,
+        "name": phone.name,
+        "provider": phone.provider.value,
+        "environment": phone.environment.value,
+        "state": phone.state.value,
+        "uninstalled_at": _instant(phone.uninstalled_timestamp),
+        "locale": phone.locale,
+        "lines": len(phone.screen),
+        "accepted": phone.accepted_count,
+        "last_received_at": _instant(latest),
+    }
+
+
+def phone_detail(phone: Phone) -> dict[str, Any]:
+    """Show a phone with its screen, newest line first, and its log, oldest entry first."""
+    return phone_row(phone) | {
+        "screen": [line_view(line) for line in phone.screen],
+        "log": [_receipt(receipt) for receipt in phone.log],
+    }
+
+
+def line_view(line: Line) -> dict[str, Any]:
+    """Show a line on a lock screen."""
+    return {
+        "title": line.title,
+        "body": line.body,
+        "data": line.data,
+        "collapse_key": line.collapse_key,
+        "shown_at": _instant(line.shown_timestamp),
+        "times_received": line.times_received,
+    }
+
+
+def wire_request(request: WireRequest) -> dict[str, Any]:
+    """Show a request on the wire, refused ones included."""
+    return {
+        "number": request.number,
+        "received_at": _instant(request.received_timestamp),
+        "provider": request.provider.value,
+        "environment": request.environment.value,
+        "token": request.token,
+        "message_id": request.message_id,
+        "status": request.status,
+        "reason": request.reason,
+        "headers": request.headers,
+        "payload": request.payload,
+    }
+
+
+def fault_row(active: ActiveFault) -> dict[str, Any]:
+    """Show a fault and how often it struck."""
+    fields = active.fault.model_dump(mode="json", exclude_defaults=True)
+    return fields | {"id": active.id, "struck": active.struck, "active": not active.is_over}
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    request = receipt.request
+    return {
+        "received_at": _instant(request.received_timestamp),
+        "message_id": request.message_id,
+        "headers": request.headers,
+        "payload": request.payload,
+        "fate": receipt.fate.value,
+        "reason": receipt.reason,
+    }
+
+
+def _instant(timestamp: float | None) -> str | None:
+    """Write an aware UTC instant with microseconds."""
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,43 @@
+"""The API process dies between its commit and its dispatch."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+
+from simulator import Simulator
+from tests.house import House, eventually, iphone
+from tests.servers import free_port, part
+
+
+async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_reminded_all_the_same(
+    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+) -> None:
+    user, phone, session_id, port = workerless.user(), iphone(), uuid4(), free_port()
+    await user.register(phone)
+    silent = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)  # takes connections, never answers
+    silent_address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
+    body = {"ends_at": (datetime.now(UTC) + timedelta(seconds=70)).isoformat(), "reminder_minutes": [1]}
+    async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=user.headers) as http:
+        await eventually(lambda: _answers(http, f"http://127.0.0.1:{port}/readyz"), within=20)
+
+        answer = await http.put(f"http://127.0.0.1:{port}/v1/fasting-sessions/{session_id}", json=body)
+        await api.end(signal.SIGKILL)
+    silent.close()
+
+    assert answer.status_code == 201
+    assert await workerless.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=session_id)
+    async with part(worker_settings(), "worker.py"):
+        assert await workerless.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def _answers(http: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await http.get(url)).status_code == 200
+    except httpx.TransportError:
+        return False

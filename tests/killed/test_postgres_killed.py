@@ -1,0 +1,64 @@
+"""PostgreSQL is killed under load: what was accepted is there afterwards, and is reminded."""
+
+import asyncio
+import os
+import signal
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from db.migrate import migrate
+from embedded import start_postgres
+from simulator import Simulator
+from tests.house import House, Phone, Place, iphone, open_house
+
+
+@pytest.mark.timeout(90)
+async def test_every_write_that_was_answered_survives_a_killed_database(temporal: str, simulator: Simulator) -> None:
+    with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
+        postgres = start_postgres(Path(directory) / "data")
+        await migrate(postgres.get_uri())
+        async with open_house(Place(postgres.get_uri(), temporal, "postgres", simulator)) as house:
+            accepted: dict[UUID, Phone] = {}
+            statuses: set[int] = set()
+            writers = [asyncio.create_task(_write(house, accepted, statuses)) for _ in range(4)]
+            while len(accepted) < 20:
+                await asyncio.sleep(0.01)
+
+            pid = postgres.get_pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            while 503 not in statuses:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(postgres.ensure_postgres_running)
+            before = len(accepted)
+            while len(accepted) < before + 10:
+                await asyncio.sleep(0.01)
+            for writer in writers:
+                writer.cancel()
+            await asyncio.gather(*writers, return_exceptions=True)
+
+            outcomes = await asyncio.gather(*(house.finished(session_id, within=60) for session_id in accepted))
+            assert set(outcomes) == {"accepted"}
+            for phone in accepted.values():
+                assert len(simulator.phone(phone.token).screen) == 1
+            assert statuses == {201, 503}
+        postgres.cleanup()
+
+
+async def _write(house: House, accepted: dict[UUID, Phone], statuses: set[int]) -> None:
+    while True:
+        user, phone, session_id = house.user(), iphone(), uuid4()
+        body = {"provider": "apns", "token": phone.token}
+        registered = await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
+        if registered.status_code == 200:
+            ends_at = datetime.now(UTC) + timedelta(seconds=66)
+            fast = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
+            answer = await user.call("PUT", f"/v1/fasting-sessions/{session_id}", fast)
+            statuses.add(answer.status_code)
+            if answer.status_code == 201:
+                accepted[session_id] = phone
+        await asyncio.sleep(0.02)

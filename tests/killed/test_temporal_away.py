@@ -1,0 +1,65 @@
+"""Temporal is away: first for the whole life of a fast, then killed while one sleeps."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from simulator import Simulator
+from tests.house import House, Phone, Place, User, eventually, iphone, make_house, working
+from tests.servers import TemporalServer, free_port
+
+
+@pytest.mark.timeout(90)
+async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_back(
+    new_database: Callable[[str], Awaitable[str]], simulator: Simulator, tmp_path: Path
+) -> None:
+    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
+    place = Place(await new_database("away"), server.address, "default", simulator)
+    environment = place.environment(ARM_WINDOW="0")
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(place, app, lazy=True) as house:
+        started_at = time.monotonic()
+        stays, ended, cancelled = [await _fast(house, due_in=3.0) for _ in range(3)]
+        await ended.user.end(ended.session_id)
+        await cancelled.user.cancel(cancelled.session_id)
+        assert time.monotonic() - started_at < 3  # eight writes, none of which waited for Temporal
+
+        await server.run()
+        async with working(house, environment):
+            assert await house.finished(stays.session_id) == "accepted"
+            await eventually(lambda: _nothing_owed(house), within=20)
+
+            sleeps = await _fast(house, due_in=4.0)
+            await eventually(lambda: _nothing_owed(house))
+            server.kill()
+            await server.run()
+            assert await house.finished(sleeps.session_id) == "accepted"
+
+        server.kill()
+    for fast in (stays, sleeps):
+        assert len(simulator.requests.for_token(fast.phone.token)) == 1
+    for fast in (ended, cancelled):
+        assert not simulator.requests.for_token(fast.phone.token)
+
+
+@dataclass(frozen=True)
+class _Fast:
+    user: User
+    phone: Phone
+    session_id: UUID
+
+
+async def _fast(house: House, *, due_in: float) -> _Fast:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    return _Fast(user, phone, await user.start_fast(due_in=due_in))
+
+
+async def _nothing_owed(house: House) -> bool:
+    return not await house.rows("SELECT 1 FROM outbox")

@@ -1,0 +1,1 @@
+"""Payloads, verdicts and the HTTP/2 client, over real sockets."""

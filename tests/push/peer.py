@@ -1,0 +1,142 @@
+"""A scripted HTTP/2 server on a plain socket: what it does with each request is up to the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, RequestReceived, StreamEnded
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One whole request, and the means to answer it."""
+
+    line: "Line"
+    stream_id: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+    def answer(self, status: int = 200, *pieces: bytes, headers: dict[str, str] | None = None) -> None:
+        """Answer in so many DATA frames; none at all without pieces."""
+        fields = [(":status", str(status)), *(headers or {}).items()]
+        self.line.h2.send_headers(self.stream_id, fields, end_stream=not pieces)
+        for number, piece in enumerate(pieces, 1):
+            self.line.h2.send_data(self.stream_id, piece, end_stream=number == len(pieces))
+        self.line.flush()
+
+    def begin_answer(self, status: int) -> None:
+        """Send the status line and nothing more."""
+        self.line.h2.send_headers(self.stream_id, [(":status", str(status))])
+        self.line.flush()
+
+    def reset(self, code: ErrorCodes) -> None:
+        """Send RST_STREAM."""
+        self.line.h2.reset_stream(self.stream_id, code)
+        self.line.flush()
+
+
+class Line(asyncio.Protocol):
+    """One connection, as the server sees it."""
+
+    def __init__(self, peer: "Peer") -> None:
+        self.peer = peer
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        first = {SettingCodes.MAX_CONCURRENT_STREAMS: peer.limit, SettingCodes.INITIAL_WINDOW_SIZE: peer.window}
+        self.h2.local_settings = Settings(client=False, initial_values=first)
+        self.open: dict[int, Request] = {}
+        self.is_deaf = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.peer.lines.append(self)
+        if not self.peer.is_mute:
+            self.h2.initiate_connection()
+            self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_deaf or self.peer.is_mute:
+            return
+        for event in self.h2.receive_data(data):
+            match event:
+                case RequestReceived():
+                    headers = {str(name): str(value) for name, value in event.headers}
+                    self.open[event.stream_id] = Request(self, event.stream_id, headers)
+                    if self.peer.is_hasty:
+                        self.open[event.stream_id].answer(413)
+                case DataReceived():
+                    self.open[event.stream_id].body += event.data
+                    if self.peer.gives_credit:
+                        self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                case StreamEnded():
+                    request = self.open.pop(event.stream_id)
+                    self.peer.requests.append(request)
+                    self.peer.arrived.set()
+                    self.peer.script(request)
+                case _:
+                    pass
+        self.flush()
+
+    def limit(self, streams: int) -> None:
+        """Change the stream limit."""
+        self.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
+        self.flush()
+
+    def credit(self, size: int, stream_id: int | None = None) -> None:
+        """Widen a window."""
+        self.h2.increment_flow_control_window(size, stream_id)
+        self.flush()
+
+    def go_away(self, last_stream_id: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Send GOAWAY and stay."""
+        frame = GoAwayFrame(0, last_stream_id=last_stream_id, error_code=code, additional_data=b'{"reason":"Shutdown"}')
+        self.transport.write(frame.serialize())
+
+    def reset(self) -> None:
+        """Cut the connection."""
+        self.transport.abort()
+
+    def flush(self) -> None:
+        self.transport.write(self.h2.data_to_send())
+
+
+class Peer:
+    """The server."""
+
+    def __init__(self, *, limit: int = 1000, window: int = 65535) -> None:
+        self.limit = limit
+        self.window = window
+        self.script: Callable[[Request], None] = Request.answer
+        self.requests: list[Request] = []
+        self.lines: list[Line] = []
+        self.arrived = asyncio.Event()
+        self.is_mute = False
+        self.is_hasty = False  # answers 413 before the body has come
+        self.gives_credit = True
+        self.url = ""
+
+    async def received(self, count: int) -> list[Request]:
+        """Wait until so many requests came."""
+        async with asyncio.timeout(5):
+            while len(self.requests) < count:
+                self.arrived.clear()
+                await self.arrived.wait()
+        return self.requests
+
+
+@asynccontextmanager
+async def listening(peer: Peer) -> AsyncIterator[Peer]:
+    """Open the port."""
+    server = await asyncio.get_running_loop().create_server(lambda: Line(peer), "127.0.0.1", 0)
+    peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield peer
+    server.close()
+    for line in peer.lines:
+        line.transport.abort()
+    await server.wait_closed()

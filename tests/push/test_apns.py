@@ -1,0 +1,240 @@
+"""What Apple is sent, and what each of its answers comes to."""
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+
+from domain.push import Environment
+from push.apns import VERDICTS, ApnsSender
+from push.apns_transport import GRID, HALF_GRID, ProviderToken
+from push.sender import Accepted, Fate, Misconfigured, Rejected, Throttled, Unavailable, Unregistered
+from push.verdict import Verdict
+from simulator import Simulator
+from tests.push.conftest import (
+    APNS_TOKEN,
+    ATTEMPT_ID,
+    PATIENT,
+    TASK_ID,
+    Outcome,
+    apns_account,
+    made_of,
+    make_push,
+    outcome,
+)
+
+DIED_AT = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
+
+
+async def test_a_push_reaches_apple_whole(sim: Simulator, apns: ApnsSender) -> None:
+    push = make_push(APNS_TOKEN)
+
+    answer = await outcome(apns, push)
+
+    (request,) = sim.requests.for_token(APNS_TOKEN)
+    assert answer == Accepted(str(ATTEMPT_ID))
+    assert request.payload == {
+        "aps": {
+            "alert": {"title": "Almost there", "body": "Fifteen minutes to go."},
+            "sound": "default",
+            "thread-id": "thread-5",
+        },
+        "task_id": str(TASK_ID),
+        "kind": "reminder",
+        "url": "fastbell://fasting-sessions/5",
+    }
+    headers = {name: value for name, value in request.headers.items() if not name.startswith(":")}
+    assert headers == {
+        "authorization": "-",
+        "apns-topic": sim.environment["APNS_TOPIC"],
+        "apns-push-type": "alert",
+        "apns-priority": "10",
+        "apns-id": str(ATTEMPT_ID),
+        "apns-expiration": str(int(push.expires_at.timestamp())),
+        "apns-collapse-id": "reminder-5",
+    }
+
+
+async def test_a_sandbox_push_goes_to_the_sandbox(sim: Simulator, apns: ApnsSender) -> None:
+    await outcome(apns, make_push(APNS_TOKEN), Environment.SANDBOX)
+
+    assert [str(request.environment) for request in sim.requests] == ["sandbox"]
+
+
+@pytest.mark.parametrize("text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000])
+async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator, apns: ApnsSender, text: str) -> None:
+    assert isinstance(await outcome(apns, make_push(APNS_TOKEN, body=text)), Accepted)
+
+    (request,) = sim.requests.for_token(APNS_TOKEN)
+    sent = json.loads(request.body)["aps"]["alert"]["body"]
+    assert 4080 < len(request.body) <= 4096
+    assert sent.endswith("…")
+    assert text.startswith(sent[:-1])
+
+
+async def test_a_malformed_token_is_rejected_without_a_call(sim: Simulator, apns: ApnsSender) -> None:
+    assert await outcome(apns, make_push("../../secrets")) == Rejected("MalformedDeviceToken")
+    assert len(sim.requests) == 0
+
+
+def _expected(status: int, reason: str, verdict: Verdict) -> object:
+    match verdict:
+        case Verdict.DEAD_TOKEN:
+            return Unregistered(reason, DIED_AT if status == 410 else None)
+        case Verdict.OUR_BUG | Verdict.REJECTED:
+            return Rejected(reason)
+        case Verdict.MISCONFIGURED:
+            return Misconfigured, reason, None
+        case Verdict.THROTTLED | Verdict.OVERDONE:
+            return Throttled, reason, None
+        case Verdict.RECONNECT | Verdict.TRANSIENT:
+            return Unavailable, reason, Fate.UNKNOWN if status >= 500 else Fate.NEVER_PROCESSED, None
+        case Verdict.STALE_CREDENTIAL:
+            raise AssertionError("depends on the clock: has tests of its own")
+
+
+UNKNOWN = {
+    (400, "NewAndStrange"): Verdict.OUR_BUG,
+    (403, "NewAndStrange"): Verdict.MISCONFIGURED,
+    (410, "NewAndStrange"): Verdict.DEAD_TOKEN,
+    (429, "NewAndStrange"): Verdict.THROTTLED,
+    (500, "NewAndStrange"): Verdict.TRANSIENT,
+    (504, "NewAndStrange"): Verdict.TRANSIENT,
+}
+TABLE = [(*key, verdict) for key, verdict in (VERDICTS | UNKNOWN).items() if verdict is not Verdict.STALE_CREDENTIAL]
+
+
+@pytest.mark.parametrize(("status", "reason", "verdict"), TABLE)
+async def test_verdict(sim: Simulator, apns: ApnsSender, status: int, reason: str, verdict: Verdict) -> None:
+    timestamp = int(DIED_AT.timestamp() * 1000) if status == 410 else None
+    sim.faults.add(fault="answer", provider="apns", status=status, reason=reason, timestamp=timestamp)
+
+    answer = await outcome(apns, make_push(APNS_TOKEN))
+
+    assert (made_of(answer) if isinstance(answer, Exception) else answer) == _expected(status, reason, verdict)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, None)),
+        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, None)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None)),
+        (
+            {"fault": "split_body", "status": 503, "reason": "ServiceUnavailable"},
+            (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None),
+        ),
+        ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
+        ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "refuse_connections"}, (Unavailable, "connect_failed", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "stall_connections"}, (Unavailable, "connect_failed", Fate.NEVER_PROCESSED, None)),
+    ],
+    ids=lambda value: value["fault"] if isinstance(value, dict) else "",
+)
+async def test_trouble_on_the_way(
+    sim: Simulator, apns: ApnsSender, fault: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    sim.faults.add(provider="apns", **fault)
+
+    assert made_of(await outcome(apns, make_push(APNS_TOKEN))) == expected
+    first_sights = [request for request in sim.requests if request.reason != "AFTER_GOAWAY"]
+    assert len(first_sights) <= 1, "one attempt"
+
+
+async def test_a_burst_with_bad_tokens_is_sent_once_each(sim: Simulator, apns: ApnsSender) -> None:
+    bad = {f"{number:064x}" for number in range(0, 400, 20)}
+    for token in bad:
+        sim.faults.add(fault="answer", provider="apns", token=token, status=400, reason="BadDeviceToken")
+    tokens = [f"{number:064x}" for number in range(400)]
+
+    outcomes = dict(zip(tokens, await _sent_again_while_never_processed(apns, tokens), strict=True))
+
+    assert {token for token, answer in outcomes.items() if isinstance(answer, Unregistered)} == bad
+    assert sum(isinstance(answer, Accepted) for answer in outcomes.values()) == 380
+    assert all(len(phone.log) == 1 for phone in sim.phones)
+
+
+async def _sent_again_while_never_processed(apns: ApnsSender, tokens: list[str]) -> list[Outcome]:
+    async def sent(token: str) -> Outcome:
+        while True:
+            answer = await outcome(apns, make_push(token))
+            if not (isinstance(answer, Unavailable) and answer.fate is Fate.NEVER_PROCESSED):
+                return answer
+
+    return await asyncio.gather(*(sent(token) for token in tokens))
+
+
+async def test_one_provider_token_serves_every_connection(sim: Simulator, apns: ApnsSender) -> None:
+    for environment in (Environment.PRODUCTION, Environment.SANDBOX):
+        await outcome(apns, make_push(APNS_TOKEN), environment)
+        await outcome(apns, make_push("cd" * 32), environment)
+
+    assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 1
+
+
+async def test_the_provider_token_lies_on_the_grid(sim: Simulator) -> None:
+    header = _provider_token(sim).get_header()
+
+    claims = jwt.decode(header.removeprefix("bearer "), options={"verify_signature": False})
+    assert claims["iss"] == sim.environment["APNS_TEAM_ID"]
+    assert claims["iat"] == int(time.time()) // GRID * GRID
+
+
+async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(sim: Simulator) -> None:
+    token = _provider_token(sim)
+    header = token.get_header()
+    is_old = int(time.time()) % GRID >= HALF_GRID
+
+    assert token.refused(header) is is_old
+    assert (token.get_header() != header) is is_old
+    assert token.refused(token.get_header()) is False
+
+
+async def test_a_young_provider_token_that_apple_calls_expired_means_a_wrong_clock(
+    sim: Simulator, apns: ApnsSender
+) -> None:
+    sim.faults.add(fault="answer", provider="apns", status=403, reason="ExpiredProviderToken")
+
+    outcomes = [await outcome(apns, make_push(APNS_TOKEN)) for _ in range(2)]
+
+    assert made_of(outcomes[-1]) == (Misconfigured, "ExpiredProviderToken", None)
+
+
+async def test_a_wrong_key_is_misconfigured(sim: Simulator) -> None:
+    sender = ApnsSender(replace(apns_account(sim), key_id="WRONGKEY01"), timeouts=PATIENT)
+
+    answer = await outcome(sender, make_push(APNS_TOKEN))
+
+    assert made_of(answer) == (Misconfigured, "InvalidProviderToken", None)
+    await sender.close()
+
+
+async def test_no_secret_shows(sim: Simulator, apns: ApnsSender, capsys: pytest.CaptureFixture[str]) -> None:
+    sim.faults.add(fault="goaway", provider="apns", token=APNS_TOKEN)
+    sim.faults.add(fault="answer", provider="apns", token="cd" * 32, status=400, reason="DeviceTokenNotForTopic")
+    troubles = [await outcome(apns, make_push(token)) for token in (APNS_TOKEN, "cd" * 32)]
+
+    shown = repr(troubles) + capsys.readouterr().out
+    assert APNS_TOKEN not in shown
+    assert "cd" * 32 not in shown
+    assert "bearer" not in shown.lower()
+    assert "Almost there" not in shown
+
+
+def _provider_token(sim: Simulator) -> ProviderToken:
+    account = apns_account(sim)
+    return ProviderToken(key=account.key_file.read_text(), key_id=account.key_id, team_id=account.team_id)
+
+
+async def test_an_expiry_is_an_instant_however_late_it_is_sent(sim: Simulator, apns: ApnsSender) -> None:
+    push = make_push(APNS_TOKEN, ttl=timedelta(seconds=-30))
+
+    await outcome(apns, push)
+
+    assert sim.requests[0].headers["apns-expiration"] == str(int(push.expires_at.timestamp()))

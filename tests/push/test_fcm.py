@@ -1,0 +1,219 @@
+"""What Google is sent, and what each of its answers comes to."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from domain.push import Environment
+from push.fcm import FcmSender
+from push.sender import Accepted, Fate, Misconfigured, Rejected, Throttled, Unavailable, Unregistered
+from simulator import Simulator
+from tests.push.conftest import FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
+
+TEN_SECONDS = timedelta(seconds=10)
+MINUTE = timedelta(seconds=60)
+
+
+async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> None:
+    answer = await outcome(fcm, make_push(FCM_TOKEN))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    assert answer == Accepted(str(request.message_id))
+    payload = json.loads(request.body)
+    ttl = payload["message"]["android"].pop("ttl")
+    assert 3590 < float(ttl.removesuffix("s")) <= 3600
+    assert payload == {
+        "message": {
+            "token": FCM_TOKEN,
+            "notification": {"title": "Almost there", "body": "Fifteen minutes to go."},
+            "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "data": {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"},
+        }
+    }
+
+
+async def test_a_push_past_its_expiry_asks_for_no_storage(sim: Simulator, fcm: FcmSender) -> None:
+    await outcome(fcm, make_push(FCM_TOKEN, ttl=timedelta(seconds=-30)))
+
+    assert json.loads(sim.requests[0].body)["message"]["android"]["ttl"] == "0s"
+
+
+@pytest.mark.parametrize("text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000])
+async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator, fcm: FcmSender, text: str) -> None:
+    assert isinstance(await outcome(fcm, make_push(FCM_TOKEN, body=text)), Accepted)
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    sent = json.loads(request.body)["message"]["notification"]["body"]
+    assert 4080 < len(request.body) <= 4096
+    assert sent.endswith("…")
+    assert text.startswith(sent[:-1])
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"errorCode": "UNREGISTERED"}, Unregistered("UNREGISTERED", None)),
+        ({"errorCode": "INVALID_ARGUMENT"}, Rejected("INVALID_ARGUMENT")),
+        (
+            {"errorCode": "INVALID_ARGUMENT", "field": "message.token"},
+            Unregistered("INVALID_ARGUMENT_TOKEN", None),
+        ),
+        ({"errorCode": "INVALID_ARGUMENT", "field": "message.data"}, Rejected("INVALID_ARGUMENT")),
+        ({"status": 400}, Rejected("INVALID_ARGUMENT")),
+        ({"status": 400, "field": "message.token"}, Rejected("INVALID_ARGUMENT")),
+        ({"errorCode": "SENDER_ID_MISMATCH"}, Rejected("SENDER_ID_MISMATCH")),
+        ({"errorCode": "THIRD_PARTY_AUTH_ERROR"}, (Misconfigured, "THIRD_PARTY_AUTH_ERROR", None)),
+        ({"status": 403}, (Misconfigured, "PERMISSION_DENIED", None)),
+        ({"status": 404}, (Misconfigured, "NOT_FOUND", None)),
+        ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, "QUOTA_EXCEEDED", MINUTE)),
+        ({"errorCode": "QUOTA_EXCEEDED", "quota": "device"}, (Throttled, "QUOTA_EXCEEDED_DEVICE", MINUTE)),
+        ({"errorCode": "QUOTA_EXCEEDED", "quota": "project"}, (Throttled, "QUOTA_EXCEEDED_PROJECT", MINUTE)),
+        ({"errorCode": "QUOTA_EXCEEDED", "retry_after": 7}, (Throttled, "QUOTA_EXCEEDED", timedelta(seconds=7))),
+        ({"status": 429}, (Throttled, "RESOURCE_EXHAUSTED", MINUTE)),
+        ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        (
+            {"errorCode": "UNAVAILABLE", "retry_after": 30},
+            (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, timedelta(seconds=30)),
+        ),
+        ({"status": 504}, (Unavailable, "DEADLINE_EXCEEDED", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"status": 400, "errorCode": "NEW_AND_STRANGE"}, Rejected("NEW_AND_STRANGE")),
+        ({"status": 404, "errorCode": "NEW_AND_STRANGE"}, (Misconfigured, "NEW_AND_STRANGE", None)),
+        ({"status": 500, "errorCode": "NEW"}, (Unavailable, "NEW", Fate.UNKNOWN, TEN_SECONDS)),
+    ],
+    ids=str,
+)
+async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object], expected: object) -> None:
+    sim.faults.add(fault="answer", provider="fcm", **fault)
+
+    answer = await outcome(fcm, make_push(FCM_TOKEN))
+
+    assert (made_of(answer) if isinstance(answer, Exception) else answer) == expected
+
+
+async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> None:
+    sim.faults.add(
+        fault="answer", provider="fcm", errorCode="UNAVAILABLE", retry_after=90, retry_after_form="http_date"
+    )
+
+    answer = await outcome(fcm, make_push(FCM_TOKEN))
+
+    assert isinstance(answer, Unavailable)
+    assert answer.retry_after is not None
+    assert timedelta(seconds=85) < answer.retry_after <= timedelta(seconds=90)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
+        ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Fate.NEVER_PROCESSED, None)),
+    ],
+    ids=lambda value: value["fault"] if isinstance(value, dict) else "",
+)
+async def test_trouble_on_the_way(
+    sim: Simulator, fcm: FcmSender, fault: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    sim.faults.add(provider="fcm", **fault)
+
+    assert made_of(await outcome(fcm, make_push(FCM_TOKEN))) == expected
+    first_sights = [request for request in sim.requests if request.reason != "AFTER_GOAWAY"]
+    assert len(first_sights) == 1, "one attempt"
+
+
+@pytest.mark.parametrize("fault", ["refuse_connections", "stall_connections"])
+async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
+    async with fcm.slot(Environment.PRODUCTION):
+        pass  # an access token is in hand
+    sim.faults.add(provider="fcm", fault=fault)
+    await asyncio.sleep(0.05)  # the open connection is seen to go
+
+    answer = await outcome(fcm, make_push(FCM_TOKEN))
+
+    assert isinstance(answer, Unavailable)
+    assert answer.fate is Fate.NEVER_PROCESSED
+    assert len(sim.requests) == 0
+
+
+@pytest.mark.parametrize("reason", ["revoked", "expired"])
+async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, fcm: FcmSender, reason: str) -> None:
+    await outcome(fcm, make_push(FCM_TOKEN))
+    sim.faults.add(fault="revoke_access_tokens", provider="fcm", reason=reason)
+
+    refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
+    accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
+
+    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
+    assert all(isinstance(answer, Accepted) for answer in accepted)
+    assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
+
+
+async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator, fcm: FcmSender) -> None:
+    sim.faults.add(fault="answer", provider="fcm", status=401)
+
+    outcomes = [made_of(await outcome(fcm, make_push(FCM_TOKEN))) for _ in range(2)]
+
+    assert outcomes == [
+        (Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None),
+        (Misconfigured, "UNAUTHENTICATED", None),
+    ]
+
+
+async def test_an_oauth_endpoint_that_never_answers_costs_only_the_wait(sim: Simulator, fcm: FcmSender) -> None:
+    sim.faults.add(fault="oauth_down", provider="fcm", status=None)
+
+    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
+
+    assert {(type(answer), getattr(answer, "fate", None)) for answer in outcomes} == {
+        (Unavailable, Fate.NEVER_PROCESSED)
+    }
+    assert len(sim.requests) == 0
+
+
+async def test_an_oauth_endpoint_that_refuses_us_is_misconfigured(sim: Simulator, fcm: FcmSender) -> None:
+    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
+
+    assert made_of(await outcome(fcm, make_push(FCM_TOKEN))) == (Misconfigured, "oauth_refused", None)
+
+
+async def test_calls_go_on_while_the_access_token_cannot_be_renewed(sim: Simulator, fcm: FcmSender) -> None:
+    await outcome(fcm, make_push(FCM_TOKEN))
+    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
+    fcm._access._renew_at = 0.0  # renewal is due, the token is good for another while
+
+    outcomes = [await outcome(fcm, make_push(FCM_TOKEN)) for _ in range(5)]
+
+    assert all(isinstance(answer, Accepted) for answer in outcomes)
+
+
+async def test_a_foreign_project_is_misconfigured(sim: Simulator, tmp_path: Path) -> None:
+    account = fcm_account(sim)
+    content = json.loads(account.service_account_file.read_text()) | {"project_id": "somebody-elses"}
+    file = tmp_path / "account.json"
+    file.write_text(json.dumps(content))
+    sender = FcmSender(replace(account, service_account_file=file), timeouts=PATIENT)
+
+    answer = await outcome(sender, make_push(FCM_TOKEN))
+
+    assert isinstance(answer, Misconfigured)
+    await sender.close()
+
+
+async def test_no_secret_shows(sim: Simulator, fcm: FcmSender, capsys: pytest.CaptureFixture[str]) -> None:
+    sim.faults.add(fault="answer", provider="fcm", errorCode="INVALID_ARGUMENT", message=f"bad {FCM_TOKEN}")
+
+    shown = repr(await outcome(fcm, make_push(FCM_TOKEN))) + capsys.readouterr().out
+
+    assert FCM_TOKEN not in shown
+    assert "ya29" not in shown
+    assert "Almost there" not in shown

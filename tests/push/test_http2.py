@@ -1,0 +1,378 @@
+"""The HTTP/2 client against a server that misbehaves on purpose."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+from h2.errors import ErrorCodes
+from hpack import HeaderTuple
+
+from push.http2_call import Response
+from push.http2_pool import Pool
+from push.sender import Fate, Unavailable
+from tests.push.conftest import PATIENT, SHORT
+from tests.push.peer import Line, Peer, Request, listening
+
+BODY = b'{"aps":{}}'
+
+
+def headers(path: str = "/") -> list[HeaderTuple]:
+    fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "peer"))
+    return [HeaderTuple(name.encode(), value.encode()) for name, value in fields]
+
+
+async def send(pool: Pool, path: str = "/", body: bytes = BODY) -> Response:
+    async with pool.place() as place:
+        return await place.call(headers(path), body)
+
+
+async def send_all(pool: Pool, count: int) -> list[Response | BaseException]:
+    return await asyncio.gather(*(send(pool, f"/{number}") for number in range(count)), return_exceptions=True)
+
+
+def fates(outcomes: list[Response | BaseException]) -> list[Fate | int]:
+    return [outcome.fate if isinstance(outcome, Unavailable) else _status(outcome) for outcome in outcomes]
+
+
+def _status(outcome: Response | BaseException) -> int:
+    assert isinstance(outcome, Response), repr(outcome)
+    return outcome.status
+
+
+def silent(_: Request) -> None:
+    return None
+
+
+def answer_late(request: Request) -> None:
+    asyncio.get_running_loop().call_later(0.1, request.answer)
+
+
+async def test_answers_find_their_calls_by_stream_in_any_order(peer: Peer, pool: Pool) -> None:
+    waiting: list[Request] = []
+
+    def answer_backwards(request: Request) -> None:
+        waiting.append(request)
+        if len(waiting) == 10:
+            for held in reversed(waiting):
+                held.answer(200, held.headers[":path"].encode())
+
+    await send(pool)
+    peer.script = answer_backwards
+
+    outcomes = await send_all(pool, 10)
+
+    assert [outcome.body for outcome in outcomes if isinstance(outcome, Response)] == [b"/%d" % n for n in range(10)]
+
+
+async def test_three_thousand_error_answers_on_one_connection_are_all_heard(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: request.answer(400, b'{"reason":"BadDeviceToken"}' + b" " * 40)
+
+    outcomes = [outcome for _ in range(30) for outcome in await send_all(pool, 100)]
+
+    assert fates(outcomes) == [400] * 3000
+    assert len(peer.lines) == 1
+
+
+async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Peer, pool: Pool) -> None:
+    await send(pool)  # stream 1
+    peer.script = silent
+    sends = asyncio.create_task(send_all(pool, 6))  # streams 3 to 13
+    requests = (await peer.received(7))[1:]
+
+    peer.lines[0].go_away(last_stream_id=7)
+    await asyncio.sleep(0.05)
+    for request in requests[:3]:
+        request.answer()
+    outcomes = await sends
+
+    assert fates(outcomes) == [200] * 3 + [Fate.NEVER_PROCESSED] * 3
+    peer.script = Request.answer
+    assert (await send(pool)).status == 200
+    assert len(peer.lines) == 2
+    assert len(peer.requests) == 8, "nothing was sent twice"
+
+
+async def test_goaway_and_an_answer_in_one_packet_are_both_read(peer: Peer, pool: Pool) -> None:
+    def leave(request: Request) -> None:
+        request.line.go_away(last_stream_id=request.stream_id)
+        request.answer(200, b"done")
+
+    peer.script = leave
+
+    assert (await send(pool)).body == b"done"
+
+
+async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unknown(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: request.reset(ErrorCodes.REFUSED_STREAM)
+    refused = await send_all(pool, 1)
+    peer.script = lambda request: request.reset(ErrorCodes.INTERNAL_ERROR)
+    broken = await send_all(pool, 1)
+
+    assert fates(refused + broken) == [Fate.NEVER_PROCESSED, Fate.UNKNOWN]
+
+
+async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
+    in_flight: dict[Line, int] = {}
+    seen: list[tuple[int, int]] = []
+    allowed = [1]
+
+    def answer(request: Request) -> None:
+        allowed[0] = 1 if len(seen) % 50 == 49 else 1000
+        request.line.limit(allowed[0])
+        request.answer()
+        in_flight[request.line] -= 1
+
+    def hold(request: Request) -> None:
+        in_flight[request.line] = in_flight.get(request.line, 0) + 1
+        seen.append((in_flight[request.line], allowed[0]))
+        asyncio.get_running_loop().call_later(0.002, answer, request)
+
+    async with listening(Peer(limit=1)) as peer:
+        peer.script = hold
+        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=SHORT)
+        outcomes = await send_all(pool, 300)
+        await pool.close()
+
+    assert fates(outcomes) == [200] * 300
+    assert seen[0] == (1, 1)
+    assert seen[1][1] == 1000, "the second call waited until the first had raised the limit"
+    assert max(count for count, _ in seen) <= 100
+    assert len(peer.lines) <= 4
+
+
+async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream() -> None:
+    async with listening(Peer(limit=1)) as peer:
+        peer.script = silent
+        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=SHORT)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(pool.place())
+            outcomes = await send_all(pool, 20)
+        await pool.close()
+
+    assert fates(outcomes) == [Fate.NEVER_PROCESSED] * 20
+    assert len(peer.lines) == 1
+
+
+async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(250):
+            await stack.enter_async_context(pool.place())
+
+    assert len(peer.lines) == 3
+
+
+async def test_an_unused_place_is_given_back() -> None:
+    async with listening(Peer(limit=1)) as peer:
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
+        for _ in range(5):
+            async with pool.place():
+                pass
+        assert (await send(pool)).status == 200
+        await pool.close()
+
+
+async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: None if request.headers[":path"] == "/7" else request.answer()
+    started = time.monotonic()
+    first = asyncio.create_task(send(pool, "/7"))
+    others = []
+    while not first.done():
+        others += await send_all(pool, 5)
+        await asyncio.sleep(0.02)
+
+    with pytest.raises(Unavailable) as trouble:
+        await first
+
+    assert (trouble.value.reason, trouble.value.fate) == ("answer_timeout", Fate.UNKNOWN)
+    assert 0.49 < time.monotonic() - started < 1.5
+    assert 400 not in fates(others)
+    assert len(peer.lines) == 1, "a connection that answers others is kept"
+
+
+async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pings(peer: Peer, pool: Pool) -> None:
+    await send(pool)
+    peer.script = silent
+    assert fates(await send_all(pool, 3)) == [Fate.UNKNOWN] * 3
+
+    peer.script = Request.answer
+    assert (await send(pool)).status == 200
+    assert len(peer.lines) == 2
+
+
+async def test_a_dead_peer_is_found_out_by_a_ping_before_the_answer_is_due(peer: Peer) -> None:
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    await send(pool)
+    peer.lines[0].is_deaf = True
+
+    outcomes = await send_all(pool, 2)
+
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == ["peer_is_dead"] * 2
+    assert fates(outcomes) == [Fate.UNKNOWN] * 2
+    assert (await send(pool)).status == 200
+    await pool.close()
+
+
+@pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Fate.UNKNOWN)])
+async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
+    peer: Peer, pool: Pool, status: int, fate: Fate | int
+) -> None:
+    def cut(request: Request) -> None:
+        request.begin_answer(status)
+        asyncio.get_running_loop().call_later(0.02, request.line.reset)
+
+    peer.script = cut
+
+    assert fates(await send_all(pool, 1)) == [fate]
+
+
+async def test_a_lost_connection_leaves_its_calls_unknown(peer: Peer, pool: Pool) -> None:
+    await send(pool)
+    peer.script = lambda request: request.line.reset() if request.headers[":path"] == "/4" else None
+
+    outcomes = await send_all(pool, 5)
+
+    assert fates(outcomes) == [Fate.UNKNOWN] * 5
+
+
+@pytest.mark.parametrize(
+    "pieces", [(), (b"",), (b'{"rea', b"", b'son":"x"}'), (b"<html>" * 4000,)], ids=["none", "empty", "split", "html"]
+)
+async def test_bodies_of_any_shape_are_read_whole(peer: Peer, pool: Pool, pieces: tuple[bytes, ...]) -> None:
+    peer.script = lambda request: request.answer(503, *_in_frames(pieces))
+
+    outcome = await send(pool)
+
+    assert (outcome.status, outcome.body) == (503, b"".join(pieces))
+
+
+def _in_frames(pieces: tuple[bytes, ...]) -> list[bytes]:
+    return [piece[at : at + 16384] for piece in pieces for at in range(0, max(len(piece), 1), 16384)]
+
+
+async def test_a_cancelled_caller_breaks_nobody_else(peer: Peer, pool: Pool) -> None:
+    await send(pool)
+    peer.script = silent
+    sends = [asyncio.create_task(send(pool, f"/{number}")) for number in range(10)]
+    requests = (await peer.received(11))[1:]
+
+    for task in sends[::2]:
+        task.cancel()
+    await asyncio.sleep(0)
+    for request in requests:
+        request.answer()
+    outcomes = await asyncio.gather(*sends, return_exceptions=True)
+
+    assert [isinstance(outcome, asyncio.CancelledError) for outcome in outcomes] == [True, False] * 5
+    assert fates(outcomes[1::2]) == [200] * 5
+
+
+async def test_a_cancelled_waiter_takes_no_place_with_it() -> None:
+    async with listening(Peer(limit=1)) as peer:
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
+        async with pool.place():
+            waiters = [asyncio.create_task(send(pool)) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            waiters[0].cancel()
+        waiters[1].cancel()  # in the very turn in which the place was handed to it
+        assert (await waiters[2]).status == 200
+        await asyncio.gather(*waiters, return_exceptions=True)
+        await pool.close()
+
+
+async def test_a_body_trickles_through_a_small_stream_window() -> None:
+    async with listening(Peer(window=10)) as peer:
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
+
+        assert (await send(pool, body=b"x" * 95)).status == 200
+
+        assert peer.requests[0].body == b"x" * 95
+        await pool.close()
+
+
+async def test_an_answer_before_the_body_was_sent_frees_its_stream() -> None:
+    async with listening(Peer(window=10, limit=2)) as peer:
+        peer.gives_credit = False
+        peer.is_hasty = True
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
+
+        assert [(await send(pool, body=b"x" * 50)).status for _ in range(5)] == [413] * 5
+
+        assert len(peer.lines) == 1
+        await pool.close()
+
+
+async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool) -> None:
+    peer.gives_credit = False
+    large = b"x" * 40_000
+    await send(pool, body=large)
+
+    with pytest.raises(Unavailable) as trouble:
+        await send(pool, body=large)
+    waiting = asyncio.create_task(send(pool, body=large))
+    await asyncio.sleep(0.05)
+    peer.lines[0].credit(40_000)
+
+    assert trouble.value.fate is Fate.NEVER_PROCESSED
+    assert (await waiting).status == 200
+    assert len(peer.requests) == 2, "nothing of the call that found no window reached the peer"
+
+
+async def test_a_request_that_never_left_whole_was_never_processed() -> None:
+    async with listening(Peer(window=10)) as peer:
+        peer.gives_credit = False
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
+
+        assert fates(await send_all(pool, 1)) == [200]
+        with pytest.raises(Unavailable) as trouble:
+            await send(pool, body=b"x" * 50)
+
+        assert trouble.value.fate is Fate.NEVER_PROCESSED
+        await pool.close()
+
+
+async def test_a_refused_connection_is_told_at_once_and_not_tried_by_each_waiter() -> None:
+    async with listening(Peer()) as gone:
+        url = gone.url
+    pool = Pool(url, ca_file=None, connections=8, timeouts=SHORT)
+    started = time.monotonic()
+
+    outcomes = await send_all(pool, 500)
+
+    assert fates(outcomes) == [Fate.NEVER_PROCESSED] * 500
+    assert time.monotonic() - started < 0.3
+    assert {outcome.reason for outcome in await send_all(pool, 5) if isinstance(outcome, Unavailable)} == {
+        "resting_after_failed_connection"
+    }
+    await pool.close()
+
+
+async def test_a_peer_that_never_greets_is_unavailable_in_time(peer: Peer, pool: Pool) -> None:
+    peer.is_mute = True
+
+    with pytest.raises(Unavailable) as trouble:
+        await send(pool)
+
+    assert (trouble.value.reason, trouble.value.fate) == ("connect_failed", Fate.NEVER_PROCESSED)
+
+
+async def test_close_lets_the_answer_come(peer: Peer) -> None:
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=SHORT)
+    peer.script = answer_late
+    sending = asyncio.create_task(send(pool))
+    await peer.received(1)
+
+    await pool.close()
+
+    assert (await sending).status == 200
+    with pytest.raises(Unavailable):
+        await send(pool)
+
+
+async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: request.line.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert fates(await send_all(pool, 1)) == [Fate.UNKNOWN]
+
+    peer.script = Request.answer
+    await asyncio.sleep(0.25)  # a connection that never answered is followed by a short rest
+    assert (await send(pool)).status == 200

@@ -1,0 +1,92 @@
+"""Dispatch is level-triggered: twice, late or out of order, Temporal ends up agreeing with the database."""
+
+import asyncio
+import random
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from db import fasting_sessions
+from db.outbox import Owed
+from domain.sessions import FastingSession, SessionStatus
+from relay import Relay
+from simulator import Simulator
+from tests.house import House, eventually, iphone
+from workflows.fasting_reminder import FastingReminder
+
+
+async def test_a_reminder_shows_once_however_often_its_session_is_dispatched(
+    house: House, simulator: Simulator
+) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=0.8)
+    relay = Relay(house.sessions, house.temporal, arm_window=60)
+
+    await asyncio.gather(*(relay.dispatch(_owed(session_id)) for _ in range(20)))
+    await house.finished(session_id)
+    await relay.dispatch(_owed(session_id))  # starts a run that finds all done
+    await house.finished(session_id)
+
+    assert len(simulator.requests.for_token(phone.token)) == 1
+    assert [task.attempt_count for task in await house.tasks(session_id)] == [1]
+
+
+async def test_an_old_state_that_arrives_late_is_ignored(house: House, simulator: Simulator) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=3600)
+    await user.move_goal(session_id, due_in=0.8)
+    await user.move_goal(session_id, due_in=1.0)
+    relay = Relay(house.sessions, house.temporal, arm_window=60)
+    await relay.dispatch(_owed(session_id))
+    current = await _session(house, session_id)
+    late = current.ends_at + timedelta(minutes=1)
+    told = [relay.state_of(replace(current, rev=rev, ends_at=late)) for rev in (1, 2)]
+    told += [relay.state_of(replace(current, rev=1, status=SessionStatus.CANCELLED))]
+    random.Random(1).shuffle(told)
+
+    for state in told:
+        await house.workflow(session_id).signal(FastingReminder.reschedule, state)
+
+    assert await house.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_cancelled_fast_leaves_no_workflow_asleep(house: House) -> None:
+    user = house.user()
+    await user.register(iphone())
+    session_id = await user.start_fast(due_in=3600)
+    await eventually(lambda: _no_outbox(house, session_id))
+
+    await user.cancel(session_id)
+
+    assert await house.finished(session_id) == "session_cancelled"
+    await eventually(lambda: _no_outbox(house, session_id))
+
+
+async def test_a_finished_session_that_temporal_never_heard_of_is_settled_quietly(house: House) -> None:
+    user = house.user()
+    session_id = await user.start_fast(due_in=3600)
+    await user.cancel(session_id)
+    await eventually(lambda: _no_outbox(house, session_id))
+    relay = Relay(house.sessions, house.temporal, arm_window=60)
+
+    await relay.dispatch(_owed(session_id))
+
+    assert await _no_outbox(house, session_id)
+
+
+async def _session(house: House, session_id: UUID) -> FastingSession:
+    async with house.sessions() as db:
+        session = await fasting_sessions.read(db, session_id)
+    assert session is not None
+    return session
+
+
+async def _no_outbox(house: House, session_id: UUID) -> bool:
+    return not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=session_id)
+
+
+def _owed(session_id: UUID) -> Owed:
+    return Owed(-1, fasting_sessions.OUTBOX_KIND, session_id, attempts=1)

@@ -1,0 +1,44 @@
+"""Promise 8: tokens and message text never appear in logs or workflow histories."""
+
+import json
+
+import pytest
+from google.protobuf.json_format import MessageToJson
+
+from simulator import Simulator
+from tests.house import SECRET, House, android, iphone, refuse_once
+
+
+async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(
+    house: House, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, phones = house.user(), [iphone(), android()]
+    await user.register(*phones)
+    refuse_once(simulator, phones[0])
+    simulator.faults.add(provider="apns", token=phones[0].token, fault="close", count=1)
+
+    session_id = await user.start_fast(due_in=0.3)
+    await user.call("PUT", f"/v1/device-tokens/{phones[0].installation_id}", {"provider": "apns", "token": "no"})
+    await house.finished(session_id)
+
+    handle = house.workflow(session_id)
+    history = json.dumps((await handle.fetch_history()).to_json_dict())
+    history += MessageToJson((await handle.describe()).raw_description)
+    logs = "".join(capsys.readouterr())
+    jwts = {user.headers["Authorization"].removeprefix("Bearer ")}
+    for phone in phones:
+        for request in simulator.requests.for_token(phone.token):
+            jwts.add(request.raw_headers[b"authorization"].decode().split()[-1])
+    secrets = {
+        "token": phones[0].token,
+        "fcm token": phones[1].token,
+        "title": "Your fast is",
+        "body": "to go.",
+        "secret": SECRET,
+    }
+    secrets |= {f"jwt {number}": jwt for number, jwt in enumerate(jwts)}
+    assert len(jwts) == 3  # the user's, Apple's, Google's
+    assert str(session_id) in history
+    assert logs
+    assert not [name for name, value in secrets.items() if value in logs]
+    assert not [name for name, value in secrets.items() if value in history]

@@ -1,0 +1,125 @@
+"""Promise 2: no push to a token that is not, at that moment, an active token of the addressed user."""
+
+from uuid import UUID
+
+import pytest
+
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+
+
+@pytest.fixture(params=[iphone, android], ids=["apns", "fcm"])
+def phone(request: pytest.FixtureRequest) -> Phone:
+    """A phone of each provider."""
+    found: Phone = request.param()
+    return found
+
+
+async def test_a_phone_that_changed_hands_while_the_fast_slept_shows_nothing(
+    house: House, unarmed: House, simulator: Simulator, phone: Phone
+) -> None:
+    alice, bob = unarmed.user(), house.user()
+    await alice.register(phone)
+    session_id = await alice.start_fast(due_in=0.7)
+
+    await bob.register(phone)
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert not await house.tasks(session_id)
+
+
+async def test_a_phone_that_changed_hands_between_planning_and_sending_shows_nothing(
+    house: House, simulator: Simulator, phone: Phone
+) -> None:
+    alice, bob, session_id = await _armed(house, phone)
+
+    await bob.register(phone)
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert await _ends(house, session_id) == [("withdrawn", "token_transferred")]
+    assert alice.user_id != bob.user_id
+
+
+async def test_a_token_that_moved_to_another_installation_is_not_pushed_for_the_former_one(
+    house: House, simulator: Simulator, phone: Phone
+) -> None:
+    _, bob, session_id = await _armed(house, phone)
+
+    await bob.register(Phone(phone.provider, phone.token))
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+
+
+async def test_a_sign_out_between_planning_and_sending_is_respected(
+    house: House, simulator: Simulator, phone: Phone
+) -> None:
+    alice, _, session_id = await _armed(house, phone)
+
+    await alice.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+
+
+async def test_a_transfer_not_yet_committed_as_the_last_check_looks_is_waited_for(
+    house: House, simulator: Simulator, phone: Phone
+) -> None:
+    _, _, session_id = await _armed(house, phone)
+    taken = "UPDATE device_tokens SET active = false, inactive_reason = 'transferred' WHERE token = :token"
+
+    async with uncommitted(house, taken, token=phone.token):
+        await eventually(house.someone_waits_for_a_lock)
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+
+
+async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_former_owner(
+    house: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    alice, bob = house.user(), house.user()
+    await alice.register(phone)
+    refuse_once(simulator, phone)
+    session_id = await alice.start_fast(due_in=0.5)
+    await eventually(lambda: house.failed_attempts(session_id, 1))
+
+    await bob.register(phone)
+    bobs = await bob.start_fast(due_in=0.5)
+
+    await house.finished(session_id)
+    await house.finished(bobs)
+    assert await _ends(house, session_id) == [("withdrawn", "token_transferred")]
+    [line] = simulator.phone(phone.token).screen
+    assert line.data["url"] == f"fastbell://fasting-sessions/{bobs}"
+
+
+async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
+    house: House, simulator: Simulator, phone: Phone
+) -> None:
+    alice, _, session_id = await _armed(house, phone)
+    rotated = Phone(phone.provider, (iphone() if phone.provider == "apns" else android()).token, phone.installation_id)
+
+    await alice.register(rotated)
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    assert len(simulator.phone(rotated.token).screen) == 1
+
+
+async def _armed(house: House, phone: Phone) -> tuple[User, User, UUID]:
+    alice, bob = house.user(), house.user()
+    await alice.register(phone)
+    session_id = await alice.start_fast(due_in=0.8)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+    return alice, bob, session_id
+
+
+async def _ends(house: House, session_id: UUID) -> list[tuple[str, str]]:
+    return [(task.state, task.last_reason) for task in await house.tasks(session_id)]

@@ -1,0 +1,128 @@
+"""Processes that tests start, kill and start again."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from temporalio.client import Client
+
+from embedded import temporal_command, temporal_environment
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    """Find a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class TemporalServer:
+    """A Temporal development server; with a database file it can be killed and go on."""
+
+    def __init__(self, port: int, namespaces: tuple[str, ...] = (), database: Path | None = None) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self._command = temporal_command(port, None, database, namespaces)
+        self._probe = namespaces[-1] if namespaces else "default"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, port: int, namespaces: tuple[str, ...] = (), database: Path | None = None
+    ) -> AsyncIterator[Self]:
+        """Run until the block is left."""
+        server = cls(port, namespaces, database)
+        await server.run()
+        try:
+            yield server
+        finally:
+            server.kill(signal.SIGTERM)
+
+    async def run(self) -> None:
+        """Start the process and wait until it answers."""
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=temporal_environment())  # noqa: ASYNC220 -- returns at once
+            async with asyncio.timeout(30):
+                while True:
+                    if self._process.poll() is not None:
+                        log.seek(0)
+                        raise RuntimeError(log.read().decode())
+                    try:
+                        await Client.connect(self.address, namespace=self._probe)
+                    except RuntimeError:
+                        await asyncio.sleep(0.1)
+                    else:
+                        return
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(20)
+
+
+@dataclass
+class Part:
+    """One of our own processes."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str]
+    _reading: asyncio.Task[None]
+    _news: asyncio.Event
+
+    async def says(self, words: str, *, within: float = 20) -> None:
+        """Wait until it logs something with these words."""
+        async with asyncio.timeout(within):
+            while not any(words in line for line in self.lines):
+                assert self.process.returncode is None, "".join(self.lines)
+                self._news.clear()
+                await self._news.wait()
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send it a signal and wait until it is gone; gives its exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            status = await self.process.wait()
+            await self._reading
+        return status
+
+
+@asynccontextmanager
+async def part(environment: dict[str, str], *command: str) -> AsyncIterator[Part]:
+    """Run `python` with these arguments in the project; killed when the block is left."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cwd=ROOT,
+        env={**os.environ, **environment, "LOG_FORMAT": "json"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    lines: list[str] = []
+    news = asyncio.Event()
+    running = Part(process, lines, asyncio.create_task(_read(process, lines, news)), news)
+    try:
+        yield running
+    finally:
+        await running.end(signal.SIGKILL)
+
+
+async def _read(process: asyncio.subprocess.Process, lines: list[str], news: asyncio.Event) -> None:
+    stream: Any = process.stdout
+    async for line in stream:
+        lines.append(line.decode())
+        news.set()
+    news.set()

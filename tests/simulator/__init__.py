@@ -1,0 +1,1 @@
+"""The simulator is checked against clients that know nothing of it."""
