@@ -83,6 +83,21 @@ class House:
         """Find the workflow of a session."""
         return self.temporal.get_workflow_handle(f"fasting-reminder/{session_id}")
 
+    async def started(self, session_id: UUID) -> None:
+        """Wait until a session's workflow runs."""
+        await self.knows(session_id, rev=1)
+
+    async def knows(self, session_id: UUID, *, rev: int) -> None:
+        """Wait until a session's workflow has learnt of this revision."""
+
+        async def learnt() -> bool:
+            try:
+                return bool((await self.workflow(session_id).query("status"))["rev"] >= rev)
+            except RPCError:  # not started yet
+                return False
+
+        await eventually(learnt)
+
     async def finished(self, session_id: UUID, *, within: float = 30.0) -> str:
         """Wait until a session's workflow has nothing left to do; gives what it came to."""
 
@@ -228,14 +243,19 @@ async def make_house(place: Place, app: FastAPI, *, lazy: bool = False) -> Async
             await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     engine = make_engine(place.database_url)
-    client = await Client.connect(
-        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter, lazy=lazy
-    )
+    client = await temporal_client(place, lazy=lazy)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
         yield House(place, http, make_sessions(engine), client)
     server.should_exit = True
     await serving
     await engine.dispose()
+
+
+async def temporal_client(place: Place, *, lazy: bool = False) -> Client:
+    """Connect to the place's Temporal."""
+    return await Client.connect(
+        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter, lazy=lazy
+    )
 
 
 @asynccontextmanager

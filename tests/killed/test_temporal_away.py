@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import pytest
 from api.app import create_app
 from config import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Phone, Place, User, eventually, iphone, make_house, working
+from tests.house import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
 from tests.servers import TemporalServer, free_port
 
 
@@ -31,6 +31,7 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
         assert time.monotonic() - started_at < 3  # eight writes, none of which waited for Temporal
 
         await server.run()
+        house = replace(house, temporal=await temporal_client(place))
         async with working(house, environment):
             assert await house.finished(stays.session_id) == "accepted"
             await eventually(lambda: _nothing_owed(house), within=20)

@@ -1,0 +1,101 @@
+"""Records the histories that `tests/test_histories.py` replays: `python -m tests.record_histories`.
+
+Run it when the workflow changes in a way that old histories are not meant to survive, which a release must not do.
+"""
+
+import asyncio
+import json
+import socket
+import tempfile
+from pathlib import Path
+from uuid import UUID
+
+from db.migrate import migrate
+from embedded import start_postgres
+from simulator import Simulator
+from tests.house import House, Place, android, eventually, iphone, open_house, refuse_once
+from tests.servers import TemporalServer, free_port
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+async def _record() -> None:
+    with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
+        postgres = start_postgres(Path(directory) / "data")
+        await migrate(postgres.get_uri())
+        async with (
+            TemporalServer.start(free_port(), ("default",)) as server,
+            Simulator.start(run_dir=Path(directory)) as simulator,
+        ):
+            place = Place(postgres.get_uri(), server.address, "default", simulator)
+            async with open_house(place) as house:
+                await _asleep(house)
+                await _armed_then_accepted(house)
+                await _ended_while_armed(house)
+                await _cancelled_in_back_off(house, simulator)
+                await _moved(house)
+                await _without_device(house)
+        postgres.cleanup()
+
+
+async def _asleep(house: House) -> None:
+    session_id = await house.user().start_fast(due_in=36000, minutes=(60, 30))
+    await house.started(session_id)
+    await _save(house, session_id, "asleep")
+
+
+async def _armed_then_accepted(house: House) -> None:
+    user = house.user()
+    await user.register(iphone(), android())
+    session_id = await user.start_fast(due_in=1)
+    await eventually(lambda: house.holds_sends(session_id, 2))
+    await _save(house, session_id, "armed")
+    await house.finished(session_id)
+    await _save(house, session_id, "accepted")
+
+
+async def _ended_while_armed(house: House) -> None:
+    user = house.user()
+    await user.register(iphone())
+    session_id = await user.start_fast(due_in=1)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+    await user.end(session_id)
+    await house.finished(session_id)
+    await _save(house, session_id, "ended-while-armed")
+
+
+async def _cancelled_in_back_off(house: House, simulator: Simulator) -> None:
+    user, phone = house.user(), android()
+    await user.register(phone)
+    refuse_once(simulator, phone)
+    session_id = await user.start_fast(due_in=0.5)
+    await eventually(lambda: house.failed_attempts(session_id, 1))
+    await user.cancel(session_id)
+    await house.finished(session_id)
+    await _save(house, session_id, "cancelled-in-back-off")
+
+
+async def _moved(house: House) -> None:
+    user = house.user()
+    await user.register(iphone())
+    session_id = await user.start_fast(due_in=3600)
+    await house.started(session_id)
+    await user.move_goal(session_id, due_in=1)
+    await house.finished(session_id)
+    await _save(house, session_id, "moved")
+
+
+async def _without_device(house: House) -> None:
+    session_id = await house.user().start_fast(due_in=1)
+    await house.finished(session_id)
+    await _save(house, session_id, "without-device")
+
+
+async def _save(house: House, session_id: UUID, name: str) -> None:
+    history = (await house.workflow(session_id).fetch_history()).to_json_dict()
+    text = json.dumps(history, indent=1, sort_keys=True).replace(socket.gethostname(), "recorder")
+    (HISTORIES / f"{name}.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(_record())

@@ -1,0 +1,56 @@
+"""A whole long fast, in virtual time on the real server. Activities and the database see the wall clock."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from temporalio.testing import TimeSkipper, TimeSkippingConfig
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from relay import Relay
+from simulator import Simulator
+from tests.house import House, iphone, make_house
+
+
+@pytest.fixture
+async def skipping(house: House) -> AsyncIterator[tuple[House, TimeSkipper]]:
+    """A door to the house whose workflows start with a clock of their own."""
+    skipper = TimeSkipper(house.temporal, config=TimeSkippingConfig(enabled=False))
+    environment = house.place.environment(ARM_WINDOW="0")
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(house.place, app) as door:
+        relay = Relay(house.sessions, skipper.client, arm_window=0)
+        app.state.services = replace(app.state.services, relay=relay)
+        yield door, skipper
+
+
+async def test_sixteen_hours_with_three_reminders_and_a_moved_goal(
+    house: House, skipping: tuple[House, TimeSkipper], simulator: Simulator
+) -> None:
+    (door, skipper), phone, session_id, begun_at = skipping, iphone(), uuid4(), datetime.now(UTC)
+    user, path = door.user(), f"/v1/fasting-sessions/{session_id}"
+    await user.register(phone)
+    fast = {"ends_at": (begun_at + timedelta(hours=16)).isoformat(), "reminder_minutes": [120, 30, 5]}
+    assert (await user.call("PUT", path, fast)).status_code == 201
+    await house.started(session_id)
+    workflow = house.workflow(session_id)
+
+    await skipper.fast_forward(workflow, timedelta(hours=13))
+    assert not simulator.requests.for_token(phone.token)
+
+    moved = {"ends_at": (begun_at + timedelta(hours=17)).isoformat()}
+    assert (await user.call("PATCH", path, moved)).status_code == 200
+    await house.knows(session_id, rev=2)
+    await skipper.fast_forward(workflow, timedelta(hours=1, minutes=55))
+    assert not simulator.requests.for_token(phone.token)  # the old goal's first reminder would have come by now
+    await skipper.fast_forward(workflow, timedelta(minutes=10))
+    await simulator.received(phone.token, 1)
+    await skipper.fast_forward(workflow)
+
+    bodies = [receipt.notification.body for receipt in await simulator.received(phone.token, 3)]
+    assert bodies == ["2 hours to go.", "30 minutes to go.", "5 minutes to go."]
+    assert [line.body for line in simulator.phone(phone.token).screen] == ["5 minutes to go."]
+    assert (await house.finished(session_id), len(simulator.requests.for_token(phone.token))) == ("accepted", 3)

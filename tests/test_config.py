@@ -1,0 +1,159 @@
+"""Settings: read once, refused with one sentence, never printed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from config import ConfigError, apns_settings, auth_settings, fcm_settings, service_settings
+
+SECRET = "a secret that is long enough to be one"
+DATABASE = {"DATABASE_URL": "postgresql://app:hush-hush@db.example/fastbell"}
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> str:
+    """A file that exists."""
+    path = tmp_path / "key.p8"
+    path.write_text("-----BEGIN PRIVATE KEY-----")
+    return str(path)
+
+
+def apns(key_file: str, **more: str) -> dict[str, str]:
+    return {"APNS_KEY_FILE": key_file, "APNS_KEY_ID": "KEY", "APNS_TEAM_ID": "TEAM", "APNS_TOPIC": "app"} | more
+
+
+def refused(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> str:
+    with pytest.raises(ConfigError) as raised:
+        read(environ)
+    return str(raised.value)
+
+
+def test_what_is_not_set_has_its_default() -> None:
+    settings = service_settings(DATABASE)
+
+    assert settings.model_dump(exclude={"database_url"}) == {
+        "database_pool_size": 10,
+        "arm_window": 60.0,
+        "api_host": "127.0.0.1",
+        "api_port": 8000,
+        "metrics_host": "127.0.0.1",
+        "metrics_port": 9464,
+        "log_format": "auto",
+        "log_level": "INFO",
+    }
+    assert settings.database_url.get_secret_value() == DATABASE["DATABASE_URL"]
+
+
+def test_a_setting_that_is_empty_is_not_set() -> None:
+    assert service_settings(DATABASE | {"API_PORT": ""}).api_port == 8000
+    assert apns_settings({"APNS_KEY_FILE": "", "APNS_TOPIC": ""}) is None
+
+
+def test_a_provider_of_which_nothing_is_set_is_left_out() -> None:
+    assert apns_settings(DATABASE) is None
+    assert fcm_settings(DATABASE) is None
+
+
+def test_providers_have_their_own_addresses_unless_told_otherwise(key_file: str) -> None:
+    apple, google = apns_settings(apns(key_file)), fcm_settings({"FCM_SERVICE_ACCOUNT_FILE": key_file})
+    local = apns_settings(apns(key_file, APNS_URL="https://127.0.0.1:8443/"))
+
+    assert apple
+    assert (apple.url, apple.sandbox_url) == ("https://api.push.apple.com", "https://api.sandbox.push.apple.com")
+    assert google
+    assert google.url == "https://fcm.googleapis.com"
+    assert local
+    assert local.url == "https://127.0.0.1:8443"
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: str) -> None:
+    assert refused(apns_settings, apns(key_file, APNS_TOPICS="app")) == (
+        "APNS_TOPICS is not a setting of Fastbell; did you mean APNS_TOPIC?"
+    )
+    assert refused(auth_settings, {"AUTH_JWT_SECRETS": SECRET}) == (
+        "AUTH_JWT_SECRETS is not a setting of Fastbell; did you mean AUTH_JWT_SECRET?"
+    )
+    assert refused(fcm_settings, {"FCM_XYZZY": "1"}) == (
+        "FCM_XYZZY is not a setting of Fastbell; known are FCM_SERVICE_ACCOUNT_FILE, FCM_URL, FCM_CA_FILE."
+    )
+
+
+def test_a_setting_that_is_missing_is_named(key_file: str) -> None:
+    without_topic = {name: value for name, value in apns(key_file).items() if name != "APNS_TOPIC"}
+
+    assert refused(service_settings, {}) == "DATABASE_URL is not set; see .env.example for what it means."
+    assert refused(apns_settings, without_topic) == "APNS_TOPIC is not set; see .env.example for what it means."
+    assert refused(fcm_settings, {"FCM_URL": "https://127.0.0.1"}) == (
+        "FCM_SERVICE_ACCOUNT_FILE is not set; see .env.example for what it means."
+    )
+
+
+EXACTLY_ONE = "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked."
+HTTPS = "must be an https:// address (http:// only on this machine)."
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, EXACTLY_ONE),
+        ({"AUTH_AUDIENCE": "app"}, EXACTLY_ONE),
+        ({"AUTH_JWT_SECRET": SECRET, "AUTH_JWKS_URL": "https://id.example/keys"}, EXACTLY_ONE),
+        ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
+        ({"AUTH_JWKS_URL": "http://id.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
+        ({"AUTH_JWKS_URL": "http://127.0.0.1.evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
+        ({"AUTH_JWKS_URL": "http://localhost@evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
+        ({"AUTH_JWKS_URL": "https://"}, f"AUTH_JWKS_URL: {HTTPS}"),
+        ({"AUTH_JWKS_URL": "file:///etc/passwd"}, f"AUTH_JWKS_URL: {HTTPS}"),
+    ],
+)
+def test_there_is_exactly_one_good_way_to_check_tokens(environ: dict[str, str], sentence: str) -> None:
+    assert refused(auth_settings, environ) == sentence
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/keys", "http://localhost/keys/", "https://id.example/keys?a=b"])
+def test_a_key_sets_address_is_taken_as_it_is(url: str) -> None:
+    assert auth_settings({"AUTH_JWKS_URL": url}).jwks_url == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"API_PORT": "0"}, "API_PORT: Input should be greater than or equal to 1."),
+        ({"API_PORT": "http"}, "API_PORT: Input should be a valid integer, unable to parse string as an integer."),
+        ({"ARM_WINDOW": "-1"}, "ARM_WINDOW: Input should be greater than or equal to 0."),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
+        ({"DATABASE_URL": "mysql://app:hush-hush@db/x"}, "DATABASE_URL: must be a postgresql:// address."),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_without_being_repeated(environ: dict[str, str], sentence: str) -> None:
+    assert refused(service_settings, DATABASE | environ) == sentence
+
+
+def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert refused(apns_settings, apns(str(tmp_path / "none.p8"))) == (
+        f"APNS_KEY_FILE: names a file that does not exist: {tmp_path}/none.p8."
+    )
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"])
+def test_a_database_address_may_name_any_driver(scheme: str) -> None:
+    url = f"{scheme}://app@db.example/fastbell"
+
+    assert service_settings({"DATABASE_URL": url}).database_url.get_secret_value() == url
+
+
+def test_no_secret_is_printed() -> None:
+    settings: list[BaseModel] = [service_settings(DATABASE), auth_settings({"AUTH_JWT_SECRET": SECRET})]
+
+    for section in settings:
+        for printed in (repr(section), str(section), str(section.model_dump()), section.model_dump_json()):
+            assert SECRET not in printed
+            assert "hush-hush" not in printed
+
+
+def test_no_refusal_repeats_a_secret() -> None:
+    for environ in ({"AUTH_JWT_SECRET": "hush"}, {"AUTH_JWT_SECRET": SECRET + "hush", "AUTH_JWKS_URL": "https://a.b"}):
+        assert "hush" not in refused(auth_settings, environ)
+    assert "hush" not in refused(service_settings, {"DATABASE_URL": "hush://hush"})
