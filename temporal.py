@@ -1,6 +1,7 @@
 """How processes reach Temporal: by the SDK's own environment settings, with the converter that all of them share."""
 
 import asyncio
+import os
 
 import structlog
 from temporalio.client import Client
@@ -13,7 +14,8 @@ log = structlog.get_logger()
 
 async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    config = ClientConfig.load_client_connect_config()
+    settings = {name: value for name, value in os.environ.items() if value}  # empty counts as not set
+    config = ClientConfig.load_client_connect_config(override_env_vars=settings)
     config.setdefault("target_host", "127.0.0.1:7233")
     return await Client.connect(**config, lazy=lazy, runtime=runtime, data_converter=pydantic_data_converter)
 

@@ -1,0 +1,26 @@
+# API, worker and operators' commands: one image, the command decides.
+# The Python line is the one that the locks are compiled for and the tests run on.
+
+FROM python:3.11-slim-bookworm AS packages
+COPY requirements.lock ./
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+
+FROM python:3.11-slim-bookworm
+# A fixed id, so that the owner of mounted key files can be given by number.
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin fastbell
+COPY --from=packages /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /srv/fastbell
+COPY alembic.ini cli.py config.py logs.py relay.py temporal.py worker.py ./
+COPY activities/ activities/
+COPY api/ api/
+COPY db/ db/
+COPY domain/ domain/
+COPY local_parts/ local_parts/
+COPY push/ push/
+COPY workflows/ workflows/
+COPY deploy/healthy.py deploy/without-empty.sh deploy/
+USER 10001:10001
+ENTRYPOINT ["sh", "deploy/without-empty.sh"]
+CMD ["python", "-m", "api"]

@@ -1,0 +1,226 @@
+"""The commands of the services, as the compose file has them, run in what the image holds."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.client import Client
+
+from db.engine import async_url
+from domain.naming import REMINDER_STATE_ATTRIBUTE, SESSION_ID_ATTRIBUTE
+from simulator import Simulator
+from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
+from tests.deploy.faults import SETTINGS
+from tests.house import SECRET
+from tests.servers import free_port
+
+NAMESPACE = "deployed"
+PATH = f"{Path(sys.executable).parent}:{os.defpath}"
+
+
+@pytest.fixture(scope="module")
+async def database(postgres: str, image: Path) -> str:
+    """A database that the service `migrate` made ready, twice over."""
+    engine = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text("CREATE DATABASE deployed"))
+    await engine.dispose()
+    address = async_url(postgres).set(database="deployed").render_as_string(hide_password=False)
+    command = service_command(_project(), "migrate").with_settings(DATABASE_URL=address)
+    for _ in range(2):
+        code, output = await _finished(command, image)
+        assert code == 0, output
+    return address
+
+
+@pytest.fixture(scope="module")
+async def namespace(temporal: str, image: Path) -> str:
+    """A namespace that the service `temporal-setup` made ready, twice over."""
+    command = service_command(_project(TEMPORAL_ADDRESS=temporal, TEMPORAL_NAMESPACE=NAMESPACE), "temporal-setup")
+    for _ in range(2):
+        code, output = await _finished(command, image)
+        assert code == 0, output
+    return NAMESPACE
+
+
+async def test_temporal_setup_makes_the_namespace_and_its_search_attributes(temporal: str, namespace: str) -> None:
+    client = await Client.connect(temporal, namespace=namespace)
+
+    answer = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
+
+    keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    assert dict(answer.custom_attributes) == {SESSION_ID_ATTRIBUTE: keyword, REMINDER_STATE_ATTRIBUTE: keyword}
+
+
+async def test_temporal_setup_gives_up_when_nobody_answers(image: Path) -> None:
+    command = service_command(_project(TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}"), "temporal-setup")
+    impatient = Command(command.argv, {**command.environment, "TEMPORAL_SETUP_PATIENCE": "1"})
+
+    code, output = await _finished(impatient, image)
+
+    assert code == 1
+    assert "namespace fastbell: not after 1 s" in output
+
+
+async def test_temporal_schema_prepares_both_databases_and_stops_at_the_first_failure(
+    image: Path, tmp_path: Path
+) -> None:
+    calls, tool = tmp_path / "calls", tmp_path / "bin" / "temporal-sql-tool"
+    tool.parent.mkdir()
+    command = service_command(_project(), "temporal-schema")
+    assert command.environment["SQL_PASSWORD"] == SETTINGS["POSTGRES_PASSWORD"]
+
+    tool.write_text(f'#!/bin/sh\necho "$SQL_HOST $*" >> {calls}\n')
+    tool.chmod(0o755)
+    assert (await _finished(command, image, path=f"{tool.parent}:{PATH}"))[0] == 0
+    assert calls.read_text().splitlines() == [
+        "postgres --database temporal create",
+        "postgres --database temporal setup-schema --version 0.0",
+        "postgres --database temporal update-schema --schema-name postgresql/v12/temporal",
+        "postgres --database temporal_visibility create",
+        "postgres --database temporal_visibility setup-schema --version 0.0",
+        "postgres --database temporal_visibility update-schema --schema-name postgresql/v12/visibility",
+    ]
+
+    tool.write_text("#!/bin/sh\nexit 3\n")
+    assert await _finished(command, image, path=f"{tool.parent}:{PATH}") == (3, "")
+
+
+async def test_the_api_gets_healthy_and_stops_on_sigterm(
+    database: str, temporal: str, image: Path, tmp_path: Path
+) -> None:
+    read, port = _project(TEMPORAL_ADDRESS=temporal, AUTH_JWT_SECRET=SECRET), str(free_port())
+    command = service_command(read, "api").with_settings(DATABASE_URL=database, API_HOST="127.0.0.1", API_PORT=port)
+    health = _at_port(health_command(read, "api"), "8000", port)
+
+    assert (await _finished(health, image))[0] == 1
+    async with _running(command, image, tmp_path / "log") as api:
+        await _healthy(health, image, api, tmp_path / "log")
+        code = await _stopped(api, read["services"]["api"]["stop_grace_period"])
+
+    assert code in {0, -signal.SIGTERM}  # uvicorn ends by the signal, once all is closed
+
+
+async def test_the_worker_gets_healthy_and_stops_on_sigterm(
+    database: str, temporal: str, namespace: str, simulator: Simulator, image: Path, tmp_path: Path
+) -> None:
+    read, port = _project(**simulator.environment, TEMPORAL_ADDRESS=temporal, TEMPORAL_NAMESPACE=namespace), free_port()
+    command = service_command(read, "worker").with_settings(
+        DATABASE_URL=database, METRICS_HOST="127.0.0.1", METRICS_PORT=str(port)
+    )
+    health = _at_port(health_command(read, "worker"), "9464", str(port))
+
+    async with _running(command, image, tmp_path / "log") as worker:
+        await _healthy(health, image, worker, tmp_path / "log")
+        code = await _stopped(worker, read["services"]["worker"]["stop_grace_period"])
+
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert code == 0
+    assert [event["event"] for event in events if event["event"].startswith("worker ")] == [
+        "worker ready",
+        "worker stopping",
+        "worker stopped",
+    ]
+    assert next(event["queues"] for event in events if event["event"] == "worker ready") == [
+        "fastbell",
+        "push-apns",
+        "push-fcm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "connection"),
+    [
+        ({}, {"tls": None}),
+        ({"TEMPORAL_TLS": "true"}, {"tls": [None, None, None, None]}),
+        ({"TEMPORAL_API_KEY": "key"}, {"api_key": "key", "tls": True}),
+        (
+            {
+                "TEMPORAL_TLS_SERVER_NAME": "temporal.internal",
+                "TEMPORAL_TLS_SERVER_CA_CERT_PATH": "ca.pem",
+                "TEMPORAL_TLS_CLIENT_CERT_PATH": "cert.pem",
+                "TEMPORAL_TLS_CLIENT_KEY_PATH": "key.pem",
+            },
+            {"tls": ["temporal.internal", "ca.pem", "cert.pem", "key.pem"]},
+        ),
+    ],
+    ids=["own server", "TLS", "API key", "mTLS"],
+)
+@pytest.mark.parametrize("name", ["api", "worker"])
+async def test_settings_alone_reach_an_existing_cluster(
+    name: str, settings: dict[str, str], connection: dict[str, object], image: Path, tmp_path: Path
+) -> None:
+    for variable, value in settings.items():
+        if variable.endswith("_PATH"):  # each file holds its own name
+            (tmp_path / value).write_text(value)
+            settings = {**settings, variable: str(tmp_path / value)}
+    show = (
+        "import json, dataclasses; from temporalio.envconfig import ClientConfig; "
+        "c = ClientConfig.load_client_connect_config(disable_file=True); t = c.get('tls'); "
+        "print(json.dumps({**c, 'tls': t if t in (None, True) else [v.decode() if isinstance(v, bytes) else v for v in "
+        "(t.domain, t.server_root_ca_cert, t.client_cert, t.client_private_key)]}))"
+    )
+    command = service_command(_project(**settings, TEMPORAL_ADDRESS="a.b.example:7233", TEMPORAL_NAMESPACE="a.b"), name)
+    argv = [*command.argv[: command.argv.index("python")], "python", "-c", show]
+
+    code, output = await _finished(Command(argv, command.environment), image)
+
+    assert code == 0, output
+    assert json.loads(output) == {"target_host": "a.b.example:7233", "namespace": "a.b", **connection}
+
+
+def _project(**settings: str) -> dict[str, Any]:
+    return project(COMPOSE_FILE.read_text(), {**SETTINGS, **settings})
+
+
+def _at_port(command: Command, inside: str, port: str) -> Command:
+    """Ask the same of the port that is free here."""
+    return Command([word.replace(f"{inside}/", f"{port}/") for word in command.argv], command.environment)
+
+
+async def _start(command: Command, image: Path, path: str, stdout: int) -> Process:
+    environment = {**command.environment, "PATH": path}
+    return await asyncio.create_subprocess_exec(*command.argv, cwd=image, env=environment, stdout=stdout, stderr=STDOUT)
+
+
+async def _finished(command: Command, image: Path, path: str = PATH) -> tuple[int | None, str]:
+    process = await _start(command, image, path, PIPE)
+    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, output.decode()
+
+
+@asynccontextmanager
+async def _running(command: Command, image: Path, log: Path) -> AsyncIterator[Process]:
+    with log.open("wb") as out:
+        process = await _start(command, image, PATH, out.fileno())
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _healthy(health: Command, image: Path, process: Process, log: Path) -> None:
+    """Ask as compose does, only more often."""
+    async with asyncio.timeout(20):
+        while (await _finished(health, image))[0] != 0:
+            assert process.returncode is None, log.read_text()  # noqa: ASYNC240 -- the test is over
+            await asyncio.sleep(0.1)
+
+
+async def _stopped(process: Process, grace: str) -> int:
+    process.terminate()
+    return await asyncio.wait_for(process.wait(), seconds(grace))

@@ -1,0 +1,89 @@
+"""The rooms: the contracts fail when they are broken, and the files at the root import what they may."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("activities", "api", "bench", "db", "domain", "local_parts", "push", "simulator", "workflows")
+OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
+
+ROOT_FILES = {
+    "config": set(),
+    "embedded": {"domain"},
+    "logs": set(),
+    "relay": {"db", "domain", "workflows"},
+    "temporal": set(),
+    "worker": {"activities", "config", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
+    "cli": {"config", "db", "local_parts"},
+    "local": {"config", "local_parts"},
+}
+
+BREAKS = {
+    "domain/push.py": "import db.engine",
+    "db/engine.py": "import push.sender",
+    "push/fcm.py": "import db.engine",
+    "push/sender.py": "import aioapns",
+    "push/apns.py": "import firebase_admin",
+    "activities/batch.py": "import workflows.fan_out",
+    "workflows/fan_out.py": "import relay",
+    "api/app.py": "import simulator",
+    "simulator/phones.py": "import domain.push",
+    "domain/sessions.py": "import sqlalchemy",
+    "db/outbox.py": "import config",
+}
+
+
+@pytest.mark.parametrize("name", ROOT_FILES)
+def test_a_file_at_the_root_imports_just_these_rooms(name: str) -> None:
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+
+    assert found & OURS == ROOT_FILES[name]
+
+
+def test_every_file_at_the_root_is_listed() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == set(ROOT_FILES)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the rooms, to be broken."""
+    directory = tmp_path_factory.mktemp("rooms")
+    shutil.copy(ROOT / "pyproject.toml", directory)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
+def test_the_rooms_keep_their_contracts(copy: Path) -> None:
+    assert _broken(copy) == 0
+
+
+@pytest.mark.parametrize("path", BREAKS)
+def test_a_broken_contract_is_noticed(copy: Path, path: str) -> None:
+    kept = (copy / path).read_text()
+    (copy / path).write_text(f"{kept}\n{BREAKS[path]}\n")
+    try:
+        assert _broken(copy) >= 1
+    finally:
+        (copy / path).write_text(kept)
+
+
+def _broken(directory: Path) -> int:
+    """Count the broken contracts."""
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    out = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Contracts: \d+ kept, (\d+) broken", out)
+    assert found, out
+    return int(found[1])
