@@ -20,7 +20,6 @@ COPY domain/ domain/
 COPY local_parts/ local_parts/
 COPY push/ push/
 COPY workflows/ workflows/
-COPY deploy/healthy.py deploy/without-empty.sh deploy/
+COPY deploy/healthy.py deploy/
 USER 10001:10001
-ENTRYPOINT ["sh", "deploy/without-empty.sh"]
 CMD ["python", "-m", "api"]

@@ -6,7 +6,7 @@ import os
 import structlog
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 log = structlog.get_logger()
@@ -14,10 +14,15 @@ log = structlog.get_logger()
 
 async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    settings = {name: value for name, value in os.environ.items() if value}  # empty counts as not set
+    return await Client.connect(**connection(), lazy=lazy, runtime=runtime, data_converter=pydantic_data_converter)
+
+
+def connection() -> ClientConnectConfig:
+    """Read address, namespace and credentials from the environment; a variable that is empty counts as not set."""
+    settings = {name: value for name, value in os.environ.items() if value}
     config = ClientConfig.load_client_connect_config(override_env_vars=settings)
     config.setdefault("target_host", "127.0.0.1:7233")
-    return await Client.connect(**config, lazy=lazy, runtime=runtime, data_converter=pydantic_data_converter)
+    return config
 
 
 async def connect_when_up(runtime: Runtime) -> Client:

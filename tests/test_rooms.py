@@ -82,7 +82,7 @@ def test_a_broken_contract_is_noticed(copy: Path, path: str) -> None:
 
 def _broken(directory: Path) -> int:
     """Count the broken contracts."""
-    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     out = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False).stdout
     found = re.search(r"Contracts: \d+ kept, (\d+) broken", out)
     assert found, out

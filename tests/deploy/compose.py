@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.dockerfile import entrypoint
 from tests.house import ROOT
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -42,7 +41,7 @@ def project(text: str, settings: Mapping[str, str]) -> dict[str, Any]:
 def service_command(read: dict[str, Any], name: str) -> Command:
     """Give what a service runs."""
     service = read["services"][name]
-    argv = [*service.get("entrypoint", entrypoint() if "build" in service else []), *service.get("command", [])]
+    argv = [*service.get("entrypoint", []), *service.get("command", [])]
     return _on_this_machine(read, service, argv)
 
 

@@ -1,6 +1,5 @@
 """Reads the Dockerfile and .dockerignore as a build does, as far as these two use them."""
 
-import json
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -22,13 +21,6 @@ def last_stage() -> list[tuple[str, str]]:
     every = instructions()
     starts = [number for number, (word, _) in enumerate(every) if word == "FROM"]
     return every[starts[-1] :]
-
-
-def entrypoint() -> list[str]:
-    """Give the image's entry point."""
-    [words] = [rest for word, rest in last_stage() if word == "ENTRYPOINT"]
-    argv: list[str] = json.loads(words)
-    return argv
 
 
 def copies(stage: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -167,8 +167,7 @@ async def test_settings_alone_reach_an_existing_cluster(
             (tmp_path / value).write_text(value)
             settings = {**settings, variable: str(tmp_path / value)}
     show = (
-        "import json, dataclasses; from temporalio.envconfig import ClientConfig; "
-        "c = ClientConfig.load_client_connect_config(disable_file=True); t = c.get('tls'); "
+        "import json; from temporal import connection; c = connection(); t = c.get('tls'); "
         "print(json.dumps({**c, 'tls': t if t in (None, True) else [v.decode() if isinstance(v, bytes) else v for v in "
         "(t.domain, t.server_root_ca_cert, t.client_cert, t.client_private_key)]}))"
     )
