@@ -96,6 +96,7 @@ class Relay:
             session_id=session.session_id,
             rev=session.rev,
             status=session.status,
+            ends_at=session.ends_at,
             reminders=upcoming(session),
             arm_seconds=arm_seconds(session.session_id, self._arm_window),
         )

@@ -17,6 +17,7 @@ class SessionState:
     session_id: UUID
     rev: int  # the highest one seen counts
     status: SessionStatus
+    ends_at: datetime
     reminders: tuple[Reminder, ...]  # computed at the edge; skipped ones left out
     arm_seconds: float  # how long before the due instant the sends are armed
 

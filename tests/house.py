@@ -266,7 +266,7 @@ async def uncommitted(house: House, statement: str, **values: object) -> AsyncIt
         yield
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 5.0) -> Any:
+async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
     """Wait until a check gives something true, and give it."""
     async with asyncio.timeout(within):
         while not (found := await check()):

@@ -68,7 +68,7 @@ async def _cancelled_in_back_off(house: House, simulator: Simulator) -> None:
     user, phone = house.user(), android()
     await user.register(phone)
     refuse_once(simulator, phone)
-    session_id = await user.start_fast(due_in=0.5)
+    session_id = await user.start_fast(due_in=1.0)
     await eventually(lambda: house.failed_attempts(session_id, 1))
     await user.cancel(session_id)
     await house.finished(session_id)

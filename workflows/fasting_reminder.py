@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
@@ -89,6 +90,10 @@ class FastingReminder:
             case _:
                 return "session_ended"
 
+    def _over_for(self, reminder: Reminder) -> str | None:
+        moved = self._state.ends_at - timedelta(minutes=reminder.minutes) != reminder.due_at
+        return self._over() or ("goal_moved" if moved else None)
+
     def _open_what_is_near(self) -> datetime | None:
         """Open each reminder whose time to be armed has come; returns when the next one's comes."""
         if self._over():
@@ -135,19 +140,20 @@ class FastingReminder:
             self._note(reminder, opened.withheld or "no_active_token")
             return
         self._note(reminder, f"{len(opened.sends)} on their way")
-        self._note(reminder, await send_all(opened.sends, reminder.due_at, reminder.expires_at, self._over))
+        over = partial(self._over_for, reminder)
+        self._note(reminder, await send_all(opened.sends, reminder.due_at, reminder.expires_at, over))
 
     async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
         """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
         try:
             await workflow.wait_condition(
-                lambda: self._over() is not None,
+                lambda: self._over_for(reminder) is not None,
                 timeout=reminder.due_at - workflow.now(),
                 timeout_summary=f"due at {_clock(reminder.due_at)}",
             )
         except TimeoutError:
             return await self._open(reminder, Moment.DUE)
-        return OpenedReminder(withheld=self._over())
+        return OpenedReminder(withheld=self._over_for(reminder))
 
     async def _open(self, reminder: Reminder, moment: Moment) -> OpenedReminder:
         return await workflow.execute_local_activity_method(

@@ -23,15 +23,15 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
     place = Place(await new_database("away"), server.address, "default", simulator)
     environment = place.environment(ARM_WINDOW="0")
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app, lazy=True) as house:
+    async with make_house(place, app, lazy=True) as door:
         started_at = time.monotonic()
-        stays, ended, cancelled = [await _fast(house, due_in=3.0) for _ in range(3)]
+        stays, ended, cancelled = [await _fast(door, due_in=3.0) for _ in range(3)]
         await ended.user.end(ended.session_id)
         await cancelled.user.cancel(cancelled.session_id)
         assert time.monotonic() - started_at < 3  # eight writes, none of which waited for Temporal
 
         await server.run()
-        house = replace(house, temporal=await temporal_client(place))
+        house = replace(door, temporal=await temporal_client(place))
         async with working(house, environment):
             assert await house.finished(stays.session_id) == "accepted"
             await eventually(lambda: _nothing_owed(house), within=20)

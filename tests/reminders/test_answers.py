@@ -121,7 +121,7 @@ async def test_retry_after_is_a_floor(house: House, simulator: Simulator) -> Non
     user = house.user()
     await user.register(phone)
 
-    session_id = await user.start_fast(due_in=0.5)
+    session_id = await user.start_fast(due_in=1.0)
 
     await eventually(lambda: house.failed_attempts(session_id, 1))
     [task] = await house.tasks(session_id)
@@ -134,7 +134,7 @@ async def test_retry_after_is_a_floor(house: House, simulator: Simulator) -> Non
 async def test_a_reminder_without_any_device_still_enters_the_log_when_due(house: House) -> None:
     user = house.user()
 
-    session_id = await user.start_fast(due_in=0.5)
+    session_id = await user.start_fast(due_in=1.0)
 
     assert await house.finished(session_id) == "withheld"
     [item] = await house.rows(
@@ -159,7 +159,7 @@ async def test_the_log_gets_the_reminder_once_and_not_before_it_is_due(house: Ho
 async def test_reminders_switched_off_while_armed_are_withdrawn(house: House, simulator: Simulator) -> None:
     user, phone = house.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=0.8)
+    session_id = await user.start_fast(due_in=1.2)
     await eventually(lambda: house.holds_sends(session_id, 1))
 
     await user.call("PUT", "/v1/notification-preferences", {"reminders": False})
@@ -174,7 +174,7 @@ async def test_reminders_switched_off_while_armed_are_withdrawn(house: House, si
 async def _reminded(house: House, phone: Phone) -> tuple[UUID, User]:
     user = house.user()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=0.3)
+    session_id = await user.start_fast(due_in=1.0)
     await house.finished(session_id)
     return session_id, user
 

@@ -20,7 +20,7 @@ async def test_a_reminder_shows_once_however_often_its_session_is_dispatched(
 ) -> None:
     user, phone = house.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=0.8)
+    session_id = await user.start_fast(due_in=1.2)
     relay = Relay(house.sessions, house.temporal, arm_window=60)
 
     await asyncio.gather(*(relay.dispatch(_owed(session_id)) for _ in range(20)))
@@ -36,7 +36,7 @@ async def test_an_old_state_that_arrives_late_is_ignored(house: House, simulator
     user, phone = house.user(), iphone()
     await user.register(phone)
     session_id = await user.start_fast(due_in=3600)
-    await user.move_goal(session_id, due_in=0.8)
+    await user.move_goal(session_id, due_in=1.2)
     await user.move_goal(session_id, due_in=1.0)
     relay = Relay(house.sessions, house.temporal, arm_window=60)
     await relay.dispatch(_owed(session_id))

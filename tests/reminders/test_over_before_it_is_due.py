@@ -59,7 +59,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_in_the_instant_of_waking(
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
     async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
-        session_id = await user.start_fast(due_in=0.3)
+        session_id = await user.start_fast(due_in=1.0)
         await eventually(house.someone_waits_for_a_lock)
         changed_at = await _now_after(_apply(change, user, session_id))
 
@@ -102,7 +102,7 @@ async def test_nothing_more_is_sent_when_the_fast_is_over_during_back_off(
     user, phones = await _user_with_two_phones(house)
     for phone in phones:
         refuse_once(simulator, phone)
-    session_id = await user.start_fast(due_in=0.5)
+    session_id = await user.start_fast(due_in=1.0)
     await eventually(lambda: house.failed_attempts(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))

@@ -94,7 +94,7 @@ async def _received(
     user = house.user()
     await user.register(phone, **more)
     await user.call("PUT", "/v1/notification-preferences", {"reminder_preview": preview})
-    session_id = await user.start_fast(due_in=0.3)
+    session_id = await user.start_fast(due_in=1.0)
     await house.finished(session_id)
     [receipt] = await simulator.received(phone.token)
     [task] = await house.tasks(session_id)

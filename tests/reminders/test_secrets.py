@@ -17,7 +17,7 @@ async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(
     refuse_once(simulator, phones[0])
     simulator.faults.add(provider="apns", token=phones[0].token, fault="close", count=1)
 
-    session_id = await user.start_fast(due_in=0.3)
+    session_id = await user.start_fast(due_in=1.0)
     await user.call("PUT", f"/v1/device-tokens/{phones[0].installation_id}", {"provider": "apns", "token": "no"})
     await house.finished(session_id)
 

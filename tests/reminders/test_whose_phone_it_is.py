@@ -20,7 +20,7 @@ async def test_a_phone_that_changed_hands_while_the_fast_slept_shows_nothing(
 ) -> None:
     alice, bob = unarmed.user(), house.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=0.7)
+    session_id = await alice.start_fast(due_in=1.2)
 
     await bob.register(phone)
 
@@ -87,11 +87,11 @@ async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_f
     alice, bob = house.user(), house.user()
     await alice.register(phone)
     refuse_once(simulator, phone)
-    session_id = await alice.start_fast(due_in=0.5)
+    session_id = await alice.start_fast(due_in=1.0)
     await eventually(lambda: house.failed_attempts(session_id, 1))
 
     await bob.register(phone)
-    bobs = await bob.start_fast(due_in=0.5)
+    bobs = await bob.start_fast(due_in=1.0)
 
     await house.finished(session_id)
     await house.finished(bobs)
@@ -116,7 +116,7 @@ async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
 async def _armed(house: House, phone: Phone) -> tuple[User, User, UUID]:
     alice, bob = house.user(), house.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=0.8)
+    session_id = await alice.start_fast(due_in=1.2)
     await eventually(lambda: house.holds_sends(session_id, 1))
     return alice, bob, session_id
 

@@ -1,0 +1,38 @@
+# Everything below needs Python 3.11 or newer, and make; the rest is installed into .venv from the lock.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check fmt bench bench-sleepers clean
+
+run: .venv/installed ## everything on this machine, until Ctrl-C
+	@$(BIN)/python local.py
+
+test: .venv/installed
+	@$(BIN)/pytest
+
+check: .venv/installed
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: .venv/installed
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: .venv/installed
+	@$(BIN)/python -m bench.reminders
+
+bench-sleepers: .venv/installed
+	@$(BIN)/python -m bench.sleepers
+
+clean: ## forget what was installed and what local runs kept
+	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/installed: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Fastbell needs Python 3.11 or newer; name one, for example: make PYTHON=python3.12' >&2; exit 1; }
+	@echo 'Installing into .venv; the first time takes a minute.'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r requirements-dev.lock
+	@touch $@

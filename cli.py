@@ -1,0 +1,88 @@
+"""The operators' commands: `.venv/bin/python cli.py --help`."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from config import AuthSettings, ConfigError, auth_settings
+from local_parts.bearer import bearer_token
+from local_parts.migration import migrate_named
+from local_parts.run_directory import read_settings, run_directory
+
+_LONGEST_USER_ID = 200
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status: 2 where the caller has something to set right, as argparse has it."""
+    arguments = _parser().parse_args(words)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    """Print a bearer token, and nothing else."""
+    print(bearer_token(_auth_settings(), arguments.user, arguments.scope, timedelta(hours=arguments.hours)))
+    return 0
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    """Bring the database that DATABASE_URL names to the newest migration."""
+    database_url = os.environ.get("DATABASE_URL")
+    if not database_url:
+        raise ConfigError("DATABASE_URL is not set; it names the database to migrate.")
+    asyncio.run(migrate_named(database_url))
+    return 0
+
+
+def _auth_settings() -> AuthSettings:
+    """Read how tokens are checked: from the environment, or as the run in RUN_DIR has it."""
+    environ = {name: value for name, value in os.environ.items() if value}
+    if "AUTH_JWT_SECRET" in environ or "AUTH_JWKS_URL" in environ:
+        return auth_settings(environ)
+    run_dir = run_directory(environ)
+    settings = read_settings(run_dir)
+    if not settings:
+        raise ConfigError(f"AUTH_JWT_SECRET is not set, and there is no local run in {run_dir}; `make run` starts one.")
+    return auth_settings({**settings, **environ})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cli.py", description="Operators' commands.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    token = commands.add_parser("token", help="print a bearer token", description=_token.__doc__)
+    token.add_argument("--user", required=True, type=_user_id, metavar="ID", help="whom it names")
+    token.add_argument("--scope", action="append", default=[], metavar="S", help="support or service; may be repeated")
+    token.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how long it is valid (24)")
+    token.set_defaults(command=_token)
+
+    migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
+    migration.set_defaults(command=_migrate)
+    return parser
+
+
+def _user_id(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_USER_ID:
+        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} characters")
+    return text
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= 24 * 365:
+        raise argparse.ArgumentTypeError("a number of hours above 0, at most a year")
+    return hours
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Everything on one laptop: `make run`."""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+from config import ConfigError
+from local_parts.parts import NotReady, Parts
+from local_parts.run_directory import locked
+from local_parts.settings import LocalSettings, check_ports, local_settings
+from local_parts.start import start_and_tell
+from local_parts.terminal import Terminal
+
+
+async def main() -> int:
+    """Run until Ctrl-C, or until a part ends; gives the exit status."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        settings = local_settings(os.environ)
+        with locked(settings.run_dir):
+            check_ports(settings)
+            return await _run(settings, Terminal(sys.stdout), stop)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+async def _run(settings: LocalSettings, terminal: Terminal, stop: asyncio.Event) -> int:
+    parts = Parts(terminal)
+    starting = asyncio.create_task(start_and_tell(settings, terminal, parts))
+    stopping = asyncio.create_task(stop.wait())
+    until: list[asyncio.Future[Any]] = [stopping, parts.first_ended]
+    try:
+        await asyncio.wait([starting, *until], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            terminal.say("Stopping.")
+            return 0
+        ended = parts.first_ended.result()
+        terminal.say(terminal.colour(f"{ended.name} ended by itself, so all stop. Its last lines:", "error"))
+        parts.show_last_lines(ended)
+    except NotReady as error:
+        terminal.say(terminal.colour(str(error), "error"))
+    finally:
+        starting.cancel()
+        await asyncio.wait({starting})
+        await parts.stop()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

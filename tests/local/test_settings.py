@@ -1,0 +1,191 @@
+"""Settings of a local run, and the operators' commands without one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+import cli
+from config import ApnsSettings, AuthSettings, ConfigError, FcmSettings, ServiceSettings
+from domain.push import Provider
+from local_parts.log_lines import LogLine, read_line
+from local_parts.run_directory import read_settings, write_settings
+from local_parts.settings import check_ports, local_settings, shared_environment
+from tests.local.run import ROOT
+
+SECRET = "s" * 40
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"API_PORT": "http"}, "API_PORT must be a port number from 1 to 65535."),
+        ({"SIMULATOR_PORT": "65533"}, "SIMULATOR_PORT must be a port number from 1 to 65532."),
+        ({"APNS_KEY_ID": "ABC"}, "APNS_KEY_FILE is not set; see .env.example for what it means."),
+        ({"APNS_KEYID": "ABC"}, "APNS_KEYID is not a setting of Fastbell; did you mean APNS_KEY_ID?"),
+        ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
+        (
+            {"RUN_DIR": "/my runs"},
+            "RUN_DIR /my runs has a space, quote or the like, which PostgreSQL's start cannot take.",
+        ),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
+    ],
+)
+def test_settings_that_cannot_be_are_told_in_one_sentence(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        local_settings(environ)
+
+    assert str(raised.value) == sentence
+
+
+def test_two_parts_cannot_have_one_port() -> None:
+    settings = local_settings({"API_PORT": "18903", "SIMULATOR_PORT": "18900", "METRICS_PORT": "19464"})
+
+    with pytest.raises(ConfigError) as raised:
+        check_ports(settings)
+
+    assert str(raised.value) == "API_PORT and SIMULATOR_PORT + 3 are both 18903; set one of them to another port."
+
+
+def test_a_providers_own_settings_win_wholly_over_the_simulators(tmp_path: Path) -> None:
+    account = tmp_path / "account.json"
+    account.touch()
+    settings = local_settings({"RUN_DIR": str(tmp_path), "FCM_SERVICE_ACCOUNT_FILE": str(account), "APNS_URL": ""})
+
+    shared = shared_environment(settings, "postgresql:///given")
+
+    assert settings.simulated == {Provider.APNS}
+    assert {name for name in shared if name.startswith("FCM_")} == {"FCM_SERVICE_ACCOUNT_FILE"}
+    assert shared["APNS_URL"] == "https://127.0.0.1:8901"
+
+
+def test_servers_that_are_named_are_used_and_not_started(tmp_path: Path) -> None:
+    named = {"DATABASE_URL": "postgresql://db/x", "TEMPORAL_ADDRESS": "t:7233", "TEMPORAL_API_KEY": "key"}
+    settings = local_settings({**named, "RUN_DIR": str(tmp_path), "AUTH_JWT_SECRET": SECRET, "HOME": "/home/me"})
+
+    shared = shared_environment(settings, named["DATABASE_URL"])
+
+    assert not settings.starts_postgres
+    assert not settings.starts_temporal
+    assert "TEMPORAL_PORT" not in settings.ports
+    assert named.items() <= shared.items()
+    assert shared["AUTH_JWT_SECRET"] == SECRET
+    assert settings.inherited == {"HOME": "/home/me"}
+
+
+def test_a_run_keeps_its_secret(tmp_path: Path) -> None:
+    settings = local_settings({"RUN_DIR": str(tmp_path)})
+
+    first, second = (shared_environment(settings, "")["AUTH_JWT_SECRET"] for _ in range(2))
+
+    assert first == second
+    assert (tmp_path / "jwt-secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_settings_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    settings = {"PLAIN": "1", "EMPTY": "", "ODD": 'it\'s # "a" $HOME\nand=more \\'}
+
+    write_settings(tmp_path, settings)
+
+    assert read_settings(tmp_path) == settings
+
+
+def test_every_setting_has_a_line_in_the_example() -> None:
+    listed = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    sections: dict[str, Any] = {"": ServiceSettings, "APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
+    known = {prefix + name.upper() for prefix, section in sections.items() for name in section.model_fields}
+
+    assert known <= listed
+    assert {"RUN_DIR", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "SIMULATOR_PORT", "TEMPORAL_ADDRESS"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("line", "plain_level", "read"),
+    [
+        ('{"level": "info", "event": "ready", "n": 1}', "error", LogLine("", "ready  n=1", "ready")),
+        ('{"level": "warning", "event": "late"}', "", LogLine("warning", "late", "late")),
+        ('{"level": "fatal", "ts": "now", "msg": "over"}', "", LogLine("error", "over", "over")),
+        ("Traceback", "error", LogLine("error", "Traceback")),
+        ("Server: up", "", LogLine("", "Server: up")),
+        ("[1, 2", "", LogLine("", "[1, 2")),
+        ("12", "error", LogLine("error", "12")),
+        ("", "error", LogLine("", "")),
+    ],
+)
+def test_a_parts_line_is_read_for_what_it_is(line: str, plain_level: str, read: LogLine) -> None:
+    assert read_line(line, plain_level) == read
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "sentence"),
+    [
+        ("token --user a", {}, "AUTH_JWT_SECRET is not set, and there is no local run in {}; `make run` starts one."),
+        ("token --user a", {"AUTH_JWT_SECRET": "x"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
+        (
+            "token --user a",
+            {"AUTH_JWKS_URL": "https://issuer"},
+            "AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.",
+        ),
+        ("migrate", {}, "DATABASE_URL is not set; it names the database to migrate."),
+        (
+            "migrate",
+            {"DATABASE_URL": "nonsense"},
+            "DATABASE_URL is no database address; one looks like postgresql://user@host/name.",
+        ),
+        (
+            "migrate",
+            {"DATABASE_URL": "postgresql://127.0.0.1:9/x"},
+            "DATABASE_URL: PostgreSQL cannot be reached (ConnectionRefusedError).",
+        ),
+    ],
+)
+def test_a_command_that_cannot_run_says_in_one_sentence_why(
+    arguments: str,
+    settings: dict[str, str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("AUTH_JWT_SECRET", "AUTH_JWKS_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RUN_DIR": str(tmp_path), **settings}.items():
+        monkeypatch.setenv(name, value)
+
+    status = cli.main(arguments.split())
+
+    assert (status, *capsys.readouterr()) == (2, "", sentence.format(tmp_path) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "the following arguments are required: command"),
+        (["token"], "the following arguments are required: --user"),
+        (["token", "--user", ""], "argument --user: a user id has 1 to 200 characters"),
+        (["token", "--user", "a", "--hours", "-1"], "argument --hours: a number of hours above 0, at most a year"),
+    ],
+)
+def test_a_command_told_wrongly_says_what_it_wants(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(complaint)
+
+
+def test_a_tokens_audience_issuer_scopes_and_lifetime_are_as_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"AUTH_JWT_SECRET": SECRET, "AUTH_AUDIENCE": "app", "AUTH_ISSUER": "me"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert cli.main(["token", "--user", "a", "--scope", "support", "--scope", "service", "--hours", "2"]) == 0
+
+    claims = jwt.decode(capsys.readouterr().out.strip(), SECRET, algorithms=["HS256"], audience="app", issuer="me")
+    assert claims.pop("exp") - claims.pop("iat") == 2 * 3600
+    assert claims == {"sub": "a", "aud": "app", "iss": "me", "scope": "support service"}
