@@ -1,7 +1,7 @@
 """Temporal is away: first for the whole life of a fast, then killed while one sleeps."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -15,11 +15,18 @@ from tests.house import House, Phone, Place, User, eventually, iphone, make_hous
 from tests.servers import TemporalServer, free_port
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TemporalServer]:
+    """A Temporal server that is not running yet; it keeps its state in a file."""
+    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
+    yield server
+    server.kill()
+
+
 @pytest.mark.timeout(90)
 async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_back(
-    new_database: Callable[[str], Awaitable[str]], simulator: Simulator, tmp_path: Path
+    new_database: Callable[[str], Awaitable[str]], simulator: Simulator, server: TemporalServer
 ) -> None:
-    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
     place = Place(await new_database("away"), server.address, "default", simulator)
     environment = place.environment(ARM_WINDOW="0")
     app = create_app(service_settings(environment), auth_settings(environment))
@@ -42,7 +49,6 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
             await server.run()
             assert await house.finished(sleeps.session_id) == "accepted"
 
-        server.kill()
     for fast in (stays, sleeps):
         assert len(simulator.requests.for_token(fast.phone.token)) == 1
     for fast in (ended, cancelled):
