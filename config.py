@@ -6,9 +6,11 @@ see `temporalio.envconfig`.
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -27,13 +29,26 @@ def _readable(path: Path) -> Path:
 
 
 def _https(url: str) -> str:
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+    parts = urlsplit(url)
+    if not parts.hostname or (parts.scheme != "https" and (parts.scheme, parts.hostname) not in _PLAIN):
         raise ValueError("must be an https:// address (http:// only on this machine)")
+    return url
+
+
+def _base(url: str) -> str:
     return url.rstrip("/")
 
 
+def _postgresql(url: SecretStr) -> SecretStr:
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
+        raise ValueError("must be a postgresql:// address")
+    return url
+
+
+_PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # paths are appended to it
 
 
 class _Section(BaseModel):
@@ -47,8 +62,8 @@ class ApnsSettings(_Section):
     key_id: str = Field(min_length=1)
     team_id: str = Field(min_length=1)
     topic: str = Field(min_length=1)
-    url: HttpsUrl = "https://api.push.apple.com"
-    sandbox_url: HttpsUrl = "https://api.sandbox.push.apple.com"
+    url: BaseUrl = "https://api.push.apple.com"
+    sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     ca_file: ReadableFile | None = None
 
 
@@ -56,7 +71,7 @@ class FcmSettings(_Section):
     """Google: a service account; the project is named in its file."""
 
     service_account_file: ReadableFile
-    url: HttpsUrl = "https://fcm.googleapis.com"
+    url: BaseUrl = "https://fcm.googleapis.com"
     ca_file: ReadableFile | None = None
 
 
@@ -82,7 +97,7 @@ class AuthSettings(_Section):
 class ServiceSettings(_Section):
     """What API and worker share."""
 
-    database_url: SecretStr
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql)]
     database_pool_size: int = Field(default=10, ge=2, le=200)
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"

@@ -21,6 +21,7 @@ def configure(log_format: str, log_level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _name_exception,
+        _first_line,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,4 +47,10 @@ def _name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
         frames = traceback.extract_tb(error.__traceback__)[-8:]
         event["error_type"] = f"{type(error).__module__}.{type(error).__qualname__}"
         event["error_at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
+
+
+def _first_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
+    """Cut a message at its first line: asyncio puts the text of a lost task's exception on the next."""
+    event["event"] = str(event["event"]).partition("\n")[0]
     return event

@@ -31,7 +31,8 @@ def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
     app = FastAPI(
         title="Fastbell",
         summary="Push notifications that stay boring.",
-        description=__doc__,
+        description="Reminders of fasting sessions, on every phone of a person, once, on time. The backend is the "
+        "source of truth; a push only says: come and look.",
         lifespan=lifespan,
         redirect_slashes=False,
     )

@@ -48,11 +48,11 @@ class TokenCheck:
                 leeway=_LEEWAY,
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
-        except (jwt.InvalidTokenError, NoSuchKey) as error:
+        except (jwt.PyJWTError, NoSuchKey) as error:
             raise Unauthorized(f"The bearer token is not valid ({type(error).__name__}).") from None
         user_id, scope = claims["sub"], claims.get("scope", "")
-        if not isinstance(user_id, str) or not 0 < len(user_id) <= _LONGEST_USER_ID or "\0" in user_id:
-            raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 characters.")
+        if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
+            raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 printable characters.")
         return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()))
 
 

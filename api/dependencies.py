@@ -3,7 +3,7 @@
 import base64
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -71,12 +71,9 @@ def _page(
         return Page(None, limit)
     try:
         at, item_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        after = datetime.fromisoformat(at), UUID(item_id)
-    except (ValueError, TypeError, AttributeError):
-        after = None
-    if after is None or after[0].tzinfo is None:
-        raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.")
-    return Page(after, limit)
+        return Page((datetime.fromisoformat(at).astimezone(UTC), UUID(item_id)), limit)
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.") from None
 
 
 AnyCaller = Annotated[Caller, Depends(_caller)]

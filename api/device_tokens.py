@@ -1,5 +1,6 @@
 """Device tokens: register, list, sign out."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -58,7 +59,7 @@ class DeviceTokenOut(BaseModel):
     provider: Provider
     app_id: str | None
     environment: Environment
-    token: str = Field(description="Its last 6 characters.")
+    token: str = Field(description="Its last 6 characters; nothing of a very short one.")
     active: bool
     inactive_reason: str | None
     refresh_required: bool = Field(description="The app should fetch its token from the system and register again.")
@@ -84,7 +85,7 @@ async def register(
     told = body.checked()
     async with sessions.begin() as db:
         row = await device_tokens.register(db, caller.user_id, installation_id, told)
-    return _out(row)
+    return _out(row, {installation_id})
 
 
 @router.get("", responses=responses())
@@ -92,10 +93,11 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
+        in_use = {row.installation_id for row in await device_tokens.active_for_user(db, caller.user_id)}
     shown = rows[: page.limit]
     more = len(rows) > len(shown)
     return DeviceTokenList(
-        items=[_out(row) for row in shown],
+        items=[_out(row, in_use) for row in shown],
         next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
     )
 
@@ -115,7 +117,8 @@ def _apns_token(token: str) -> str:
     return token.lower()
 
 
-def _out(row: DeviceToken) -> DeviceTokenOut:
+def _out(row: DeviceToken, in_use: Collection[UUID]) -> DeviceTokenOut:
+    """Show a row; `in_use` are the installations that have an active token."""
     return DeviceTokenOut(
         id=row.id,
         installation_id=row.installation_id,
@@ -125,7 +128,7 @@ def _out(row: DeviceToken) -> DeviceTokenOut:
         token=row.token[-_SHOWN:] if len(row.token) > 2 * _SHOWN else "",
         active=row.active,
         inactive_reason=row.inactive_reason,
-        refresh_required=row.inactive_reason == "invalidated",
+        refresh_required=row.inactive_reason == "invalidated" and row.installation_id not in in_use,
         registered_at=row.registered_at,
         last_seen_at=row.last_seen_at,
         locale=row.locale,

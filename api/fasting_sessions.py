@@ -70,7 +70,7 @@ async def start(
     session_id: UUID, body: StartIn, caller: AnyCaller, sessions: Database, relay: Dispatch, response: Response
 ) -> SessionOut:
     """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409."""
-    started_with = body.model_dump(mode="json")
+    started_with = body.model_dump(mode="json", exclude_none=True)
     async with sessions.begin() as db:
         outbox_id = None
         session = await fasting_sessions.locked(db, session_id)

@@ -1,5 +1,6 @@
 """Field types that several resources share; each error says what to send instead."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from zoneinfo import available_timezones
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 
 _TIME_ZONES = frozenset(available_timezones())
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 
 class Body(BaseModel):
@@ -18,8 +20,9 @@ class Body(BaseModel):
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401 -- anything may come
-    if not isinstance(value, str):
-        raise ValueError("must be a string: an RFC 3339 instant such as 2026-01-31T18:00:00Z")  # noqa: TRY004 -- pydantic's way
+    """Refuse what pydantic takes for a time besides: numbers, and strings of digits."""
+    if not isinstance(value, str) or not _DATE.match(value):
+        raise ValueError("must be an RFC 3339 instant such as 2026-01-31T18:00:00Z")
     return value
 
 

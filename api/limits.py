@@ -18,7 +18,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = b""
+        body = bytearray()
         more = True
         while more:
             message = await receive()
@@ -30,7 +30,7 @@ class BodyLimit:
                 detail = f"A body may have at most {LARGEST_BODY} bytes."
                 await problem(413, "body-too-large", detail)(scope, receive, send)
                 return
-        whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        whole: Message | None = {"type": "http.request", "body": bytes(body), "more_body": False}
 
         async def receive_whole() -> Message:
             nonlocal whole

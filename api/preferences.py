@@ -4,7 +4,7 @@ from datetime import time
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from api.dependencies import AnyCaller, Database
 from api.fields import Body, ReminderMinutes, TimeZone
@@ -31,9 +31,9 @@ class QuietHoursBody(Body):
 class PreferencesBody(Body):
     """All preferences; PUT replaces them, and what is left out gets its default."""
 
-    reminders: bool = True
+    reminders: StrictBool = True
     reminder_minutes: ReminderMinutes = DEFAULT_REMINDER_MINUTES
-    messages: bool = True
+    messages: StrictBool = True
     reminder_preview: Preview = Preview.FULL
     message_preview: Preview = Preview.GENERIC
     quiet_hours: QuietHoursBody | None = None

@@ -8,14 +8,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from db.engine import UNREACHABLE
+from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, InvalidField, NotFound
 
 log = structlog.get_logger()
 
 _MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS = 20  # fields named in one answer
 
 
 class FieldError(BaseModel):
@@ -44,6 +46,10 @@ class ProblemResponse(JSONResponse):
 
 class Unauthorized(Exception):
     """No valid bearer token came with the request."""
+
+
+class Unavailable(Exception):
+    """What the request needs cannot be had at the moment."""
 
 
 class Forbidden(Exception):
@@ -79,8 +85,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(DBAPIError, _database_error)
     for unreachable in UNREACHABLE:
-        app.add_exception_handler(unreachable, _unavailable)
+        app.add_exception_handler(unreachable, _unreachable)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -104,8 +112,8 @@ def problem(
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
 
 
+_NOT_JSON = "The body is not valid JSON."
 _TITLES = {
-    400: "Bad request",
     401: "Not signed in",
     403: "Not allowed",
     404: "Not found",
@@ -120,7 +128,7 @@ _TITLES = {
 
 async def _invalid_request(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in error.errors()]
+    errors = [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in error.errors()[:_MOST_ERRORS]]
     return problem(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
 
 
@@ -149,14 +157,27 @@ async def _forbidden(_: Request, error: Exception) -> ProblemResponse:
 
 async def _http(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's answer to a body that its parser chokes on
+        errors = [FieldError(field="body", detail=_NOT_JSON)]
+        return problem(422, "invalid-request", f"body: {_NOT_JSON}", errors=errors)
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
-async def _unavailable(request: Request, error: Exception) -> ProblemResponse:
+async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
+    return problem(503, "unavailable", str(error), headers={"Retry-After": "1"})
+
+
+async def _unreachable(request: Request, error: Exception) -> ProblemResponse:
     log.warning("database unreachable", path=request.scope.get("path"), error=type(error).__name__)
-    detail = "The database cannot be reached; nothing was accepted. Try again."
-    return problem(503, "unavailable", detail, headers={"Retry-After": "1"})
+    return await _unavailable(request, Unavailable("The database cannot be reached. Try again: repeats are harmless."))
+
+
+async def _database_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, DBAPIError)
+    if not will_pass(error):
+        raise error
+    return await _unreachable(request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
@@ -171,7 +192,10 @@ def _path(location: Sequence[str | int]) -> str:
 
 def _detail(error: Mapping[str, Any]) -> str:
     if error["type"] == "json_invalid":
-        return "The body is not valid JSON."
+        return _NOT_JSON
+    if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
+        return "The body must be a JSON object, sent as application/json."
     if error["type"] == "extra_forbidden":
         return "There is no such field."
-    return str(error["msg"]).removeprefix("Value error, ")
+    words = str(error["msg"]).removeprefix("Value error, ")
+    return words.replace("tuple", "list").replace("Tuple", "List")  # JSON knows no tuples

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import asyncpg
 from sqlalchemy import URL, func, make_url, select, text
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -14,10 +14,9 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
     NoFreeConnection,
     OSError,
     TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
     asyncpg.InterfaceError,
 )
+_PASSING = ("08", "40", "53", "57")  # classes of SQLSTATE: connection, rollback, resources, operator intervention
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -58,6 +57,12 @@ async def is_ready(sessions: Sessions) -> bool:
             await db.execute(text("SELECT FROM outbox LIMIT 1"))
     except UNREACHABLE:
         return False
-    except ProgrammingError:  # no such table
+    except DBAPIError:  # for one, no such table
         return False
     return True
+
+
+def will_pass(error: DBAPIError) -> bool:
+    """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
+    state = getattr(error.orig, "pgcode", None)
+    return error.connection_invalidated or (state is not None and state.startswith(_PASSING))

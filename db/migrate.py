@@ -13,7 +13,7 @@ ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 
 async def migrate(database_url: str) -> None:
-    """Apply the migrations that are missing; concurrent callers queue."""
+    """Apply the migrations that are missing; concurrent processes queue."""
     engine = create_async_engine(async_url(database_url))
     try:
         async with engine.begin() as connection:

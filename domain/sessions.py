@@ -40,10 +40,10 @@ class FastingSession:
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:
     """Raise InvalidField unless a fast with these times may be accepted at `now`."""
-    if ends_at <= started_at:
-        raise InvalidField("ends_at", "A fast must end after it starts.")
     if ends_at <= now:
         raise InvalidField("ends_at", "A fast must end in the future.")
+    if ends_at <= started_at:
+        raise InvalidField("ends_at", "A fast must end after it starts.")
     if ends_at - started_at > LONGEST_FAST:
         raise InvalidField("ends_at", "A fast lasts at most 21 days.")
     if started_at > now + EARLIEST_START:

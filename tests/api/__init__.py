@@ -1,0 +1,1 @@
+"""The API over sockets, on real PostgreSQL; no worker runs."""

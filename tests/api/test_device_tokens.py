@@ -1,0 +1,386 @@
+"""Device tokens: registered, rotated, reactivated, transferred, signed out; never two owners of one token."""
+
+import asyncio
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from db import device_tokens
+from tests.house import House, Phone, User, android, iphone
+
+
+async def register(user: User, phone: Phone, **more: Any) -> dict[str, Any]:
+    body = {"provider": phone.provider, "token": phone.token, **more}
+    answer = await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
+    assert answer.status_code == 200, answer.text
+    row: dict[str, Any] = answer.json()
+    return row
+
+
+async def sign_out(user: User, installation_id: UUID) -> None:
+    answer = await user.call("DELETE", f"/v1/device-tokens/{installation_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def listed(user: User) -> list[dict[str, Any]]:
+    answer = await user.call("GET", "/v1/device-tokens")
+    assert answer.status_code == 200, answer.text
+    rows: list[dict[str, Any]] = answer.json()["items"]
+    return rows
+
+
+async def states(user: User) -> list[tuple[str, bool, str | None, bool]]:
+    return [
+        (row["token"], row["active"], row["inactive_reason"], row["refresh_required"]) for row in await listed(user)
+    ]
+
+
+async def events(user: User) -> list[tuple[str, str, str | None]]:
+    query = (
+        "SELECT right(token, 6), event, reason FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id"
+        " WHERE user_id = :user ORDER BY e.id"
+    )
+    return [(token, event, reason) for token, event, reason in await user.house.rows(query, user=user.user_id)]
+
+
+async def invalidate(house: House, row: dict[str, Any], token: str) -> bool:
+    async with house.sessions.begin() as db:
+        return await device_tokens.invalidate(db, UUID(row["id"]), token, datetime.now(UTC), "Unregistered")
+
+
+async def test_a_registration_is_answered_with_the_whole_row_and_six_characters_of_its_token(alice: User) -> None:
+    phone = Phone("apns", "A1" * 29 + "ABCDEF")
+    told = {
+        "environment": "sandbox",
+        "app_id": "com.example.fast",
+        "locale": "de-AT",
+        "time_zone": "Europe/Vienna",
+        "app_version": "1.2 (3)",
+    }
+
+    row = await register(alice, phone, **told)
+
+    assert UUID(row.pop("id"))
+    assert datetime.fromisoformat(row.pop("registered_at")) <= datetime.fromisoformat(row.pop("last_seen_at"))
+    assert row == told | {
+        "installation_id": str(phone.installation_id),
+        "provider": "apns",
+        "token": "abcdef",
+        "active": True,
+        "inactive_reason": None,
+        "refresh_required": False,
+    }
+
+
+async def test_what_is_left_out_has_its_default(alice: User) -> None:
+    row = await register(alice, android())
+
+    assert row["environment"] == "production"
+    assert {row[name] for name in ("app_id", "locale", "time_zone", "app_version")} == {None}
+
+
+async def test_registering_again_keeps_the_row_and_takes_what_changed(alice: User) -> None:
+    phone = iphone()
+    first = await register(alice, phone, locale="de", app_version="1")
+
+    second = await register(alice, phone, locale="en")
+
+    assert (second["id"], second["locale"], second["app_version"]) == (first["id"], "en", None)
+    assert datetime.fromisoformat(second["registered_at"]) > datetime.fromisoformat(first["registered_at"])
+    assert await events(alice) == [(phone.token[-6:], "registered", None)]
+
+
+async def test_a_new_token_takes_the_old_ones_place_on_its_installation(alice: User) -> None:
+    old = iphone()
+    new = Phone("apns", secrets.token_hex(32), old.installation_id)
+    await register(alice, old)
+
+    await register(alice, new)
+
+    assert await states(alice) == [
+        (new.token[-6:], True, None, False),
+        (old.token[-6:], False, "rotated", False),
+    ]
+    assert await events(alice) == [
+        (old.token[-6:], "registered", None),
+        (old.token[-6:], "rotated", None),
+        (new.token[-6:], "registered", None),
+    ]
+
+
+async def test_an_installation_may_change_its_provider(alice: User) -> None:
+    old = iphone()
+    new = Phone("fcm", android().token, old.installation_id)
+    await register(alice, old)
+
+    await register(alice, new)
+
+    assert [(row["provider"], row["active"]) for row in await listed(alice)] == [("fcm", True), ("apns", False)]
+
+
+async def test_the_spelling_of_an_apns_token_makes_no_second_one(alice: User) -> None:
+    phone = iphone()
+    first = await register(alice, phone)
+
+    second = await register(alice, Phone("apns", phone.token.upper(), phone.installation_id))
+
+    assert second["id"] == first["id"]
+
+
+async def test_the_same_characters_are_another_token_at_another_provider(alice: User, bob: User) -> None:
+    token = secrets.token_hex(32)
+
+    await register(alice, Phone("apns", token))
+    await register(bob, Phone("fcm", token))
+
+    assert await states(alice) == await states(bob) == [(token[-6:], True, None, False)]
+
+
+async def test_signing_out_and_in_again_reactivates_the_row(alice: User) -> None:
+    phone = iphone()
+    first = await register(alice, phone)
+
+    await sign_out(alice, phone.installation_id)
+    assert await states(alice) == [(phone.token[-6:], False, "signed_out", False)]
+    second = await register(alice, phone)
+
+    assert second["id"] == first["id"]
+    assert await states(alice) == [(phone.token[-6:], True, None, False)]
+    assert [event for _, event, _ in await events(alice)] == ["registered", "signed_out", "reactivated"]
+
+
+async def test_a_token_moves_to_the_account_that_registers_it_on_another_installation(alice: User, bob: User) -> None:
+    phone = android()
+    await register(alice, phone)
+
+    await register(bob, Phone("fcm", phone.token))
+
+    assert await states(alice) == [(phone.token[-6:], False, "transferred", False)]
+    assert await states(bob) == [(phone.token[-6:], True, None, False)]
+    assert [event for _, event, _ in await events(alice)] == ["registered", "transferred"]
+    assert [event for _, event, _ in await events(bob)] == ["registered"]
+
+
+async def test_a_token_moves_between_two_installations_of_one_account(alice: User) -> None:
+    phone = android()
+    await register(alice, phone)
+
+    await register(alice, Phone("fcm", phone.token))
+
+    assert await states(alice) == [
+        (phone.token[-6:], True, None, False),
+        (phone.token[-6:], False, "transferred", False),
+    ]
+
+
+async def test_an_installation_moves_to_the_account_that_signs_in_on_it(alice: User, bob: User) -> None:
+    hers = iphone()
+    his = Phone("apns", secrets.token_hex(32), hers.installation_id)
+    await register(alice, hers)
+
+    await register(bob, his)
+
+    assert await states(alice) == [(hers.token[-6:], False, "transferred", False)]
+    assert await states(bob) == [(his.token[-6:], True, None, False)]
+
+
+async def test_a_token_that_moves_there_and_back_has_its_whole_history(alice: User, bob: User) -> None:
+    phone = iphone()
+    for user in (alice, bob, alice):
+        await register(user, phone)
+
+    assert [event for _, event, _ in await events(alice)] == ["registered", "transferred", "reactivated"]
+    assert [event for _, event, _ in await events(bob)] == ["registered", "transferred"]
+
+
+async def test_a_late_sign_out_cannot_hurt_the_next_owner(alice: User, bob: User) -> None:
+    phone = iphone()
+    await register(alice, phone)
+    await register(bob, phone)
+
+    await sign_out(alice, phone.installation_id)
+
+    assert await states(bob) == [(phone.token[-6:], True, None, False)]
+    assert await states(alice) == [(phone.token[-6:], False, "transferred", False)]
+
+
+async def test_signing_out_is_always_answered_with_204(alice: User) -> None:
+    phone = iphone()
+    await register(alice, phone)
+
+    for _ in range(2):
+        await sign_out(alice, phone.installation_id)
+    await sign_out(alice, uuid4())
+
+    assert [event for _, event, _ in await events(alice)] == ["registered", "signed_out"]
+
+
+async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_registers_anew(
+    api: House, alice: User
+) -> None:
+    dead = iphone()
+    row = await register(alice, dead)
+
+    assert await invalidate(api, row, dead.token)
+    assert await states(alice) == [(dead.token[-6:], False, "invalidated", True)]
+    fresh = Phone("apns", secrets.token_hex(32), dead.installation_id)
+    await register(alice, fresh)
+
+    assert await states(alice) == [
+        (fresh.token[-6:], True, None, False),
+        (dead.token[-6:], False, "invalidated", False),
+    ]
+    assert await events(alice) == [
+        (dead.token[-6:], "registered", None),
+        (dead.token[-6:], "invalidated", "Unregistered"),
+        (fresh.token[-6:], "registered", None),
+    ]
+
+
+async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(api: House, alice: User) -> None:
+    phone = iphone()
+    row = await register(alice, phone)
+    seen_dead_at = datetime.fromisoformat(row["registered_at"])
+    await register(alice, phone)
+
+    async with api.sessions.begin() as db:
+        hit = await device_tokens.invalidate(db, UUID(row["id"]), phone.token, seen_dead_at, "Unregistered")
+
+    assert not hit
+    assert await states(alice) == [(phone.token[-6:], True, None, False)]
+
+
+async def test_the_list_comes_in_pages_the_last_seen_first_and_shows_nobody_elses(alice: User, bob: User) -> None:
+    phones = [iphone() for _ in range(5)]
+    for phone in phones:
+        await register(alice, phone)
+    await register(bob, iphone())
+
+    pages: list[list[str]] = []
+    more = ""
+    while len(pages) < 9:
+        page = (await alice.call("GET", f"/v1/device-tokens?limit=2{more}")).json()
+        pages.append([item["token"] for item in page["items"]])
+        if page["next_cursor"] is None:
+            break
+        more = f"&cursor={page['next_cursor']}"
+
+    fifth, fourth, third, second, first = [phone.token[-6:] for phone in reversed(phones)]
+    assert pages == [[fifth, fourth], [third, second], [first]]
+
+
+APNS_FORM = "An APNs token is hexadecimal, of even length, and has at most 200 digits."
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "detail"),
+    [
+        ({"provider": "apns", "token": "abc"}, "token", APNS_FORM),
+        ({"provider": "apns", "token": "xy" * 32}, "token", APNS_FORM),
+        ({"provider": "apns", "token": "ab" * 101}, "token", APNS_FORM),
+        ({"provider": "apns", "token": ""}, "token", "String should have at least 1 character"),
+        ({"provider": "fcm", "token": "a b"}, "token", "String should match pattern '^[!-~]+$'"),
+        ({"provider": "fcm", "token": "a\n"}, "token", "String should match pattern '^[!-~]+$'"),
+        ({"provider": "fcm", "token": "ü"}, "token", "String should match pattern '^[!-~]+$'"),
+        ({"provider": "fcm", "token": "a" * 4097}, "token", "String should have at most 4096 characters"),
+        ({"provider": "fcm", "token": 7}, "token", "Input should be a valid string"),
+        ({"provider": "fcm", "token": "a", "environment": "sandbox"}, "environment", "FCM knows only production."),
+        ({"provider": "wns", "token": "a"}, "provider", "Input should be 'apns' or 'fcm'"),
+        ({"token": "a"}, "provider", "Field required"),
+        ({"provider": "fcm", "token": "a", "user_id": "bob"}, "user_id", "There is no such field."),
+        (
+            {"provider": "fcm", "token": "a", "time_zone": "Mars/Olympus"},
+            "time_zone",
+            "must be an IANA time zone such as Europe/Berlin",
+        ),
+        (
+            {"provider": "fcm", "token": "a", "locale": "de AT"},
+            "locale",
+            "String should match pattern '^[A-Za-z0-9_-]+$'",
+        ),
+    ],
+)
+async def test_a_registration_of_wrong_form_is_refused_and_named(
+    alice: User, body: dict[str, Any], field: str, detail: str
+) -> None:
+    answer = await alice.call("PUT", f"/v1/device-tokens/{uuid4()}", body)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert (answer.json()["field"], answer.json()["errors"]) == (field, [{"field": field, "detail": detail}])
+    assert await listed(alice) == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "token"),
+    [
+        ("apns", "ab" * 100),
+        ("fcm", "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789:_-") for _ in range(4096))),
+        ("fcm", "".join(map(chr, range(33, 127)))),
+    ],
+    ids=["the longest of APNs", "the longest of FCM", "every character"],
+)
+async def test_a_token_at_the_limit_of_its_form_registers_and_registers_again(
+    alice: User, provider: str, token: str
+) -> None:
+    phone = Phone(provider, token)
+
+    rows = [await register(alice, phone) for _ in range(2)]
+
+    assert [row["token"] for row in rows] == [token[-6:]] * 2
+    [stored] = await alice.house.rows("SELECT token FROM device_tokens WHERE user_id = :user", user=alice.user_id)
+    assert stored.token == token
+
+
+async def test_a_token_so_short_that_six_characters_would_give_it_away_is_not_shown(alice: User) -> None:
+    row = await register(alice, Phone("fcm", "abcdefghijkl"))
+
+    assert row["token"] == ""
+
+
+async def active_owners(house: House, token: str) -> list[str]:
+    return [
+        row.user_id
+        for row in await house.rows("SELECT user_id FROM device_tokens WHERE active AND token = :t", t=token)
+    ]
+
+
+async def test_two_accounts_that_register_one_token_at_once_leave_it_exactly_one_owner(
+    api: House, alice: User, bob: User
+) -> None:
+    tokens = [secrets.token_hex(32) for _ in range(200)]
+
+    for token in tokens:
+        phones = Phone("apns", token), Phone("apns", token)
+        await asyncio.gather(*(register(user, phone) for user, phone in zip((alice, bob), phones, strict=True)))
+
+    owners = "SELECT token, count(*) FROM device_tokens WHERE active AND token = ANY(:tokens) GROUP BY token"
+    assert dict(await api.rows(owners, tokens=tokens)) == dict.fromkeys(tokens, 1)
+    transferred = await api.rows(
+        "SELECT 1 FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id"
+        " WHERE event = 'transferred' AND user_id IN (:alice, :bob)",
+        alice=alice.user_id,
+        bob=bob.user_id,
+    )
+    assert len(transferred) == 200  # each round had a loser, and its row says so
+
+
+async def test_a_crowd_that_swaps_tokens_and_installations_leaves_one_owner_of_each(api: House) -> None:
+    users = [api.user() for _ in range(4)]
+    tokens = [secrets.token_hex(32) for _ in range(3)]
+    installations = [uuid4() for _ in range(3)]
+
+    async def meddle(turn: int) -> None:
+        user, installation_id = users[turn % 4], installations[turn // 4 % 3]
+        await register(user, Phone("apns", tokens[turn % 3], installation_id))
+        if turn % 5 == 0:
+            await sign_out(user, installation_id)
+
+    await asyncio.gather(*(meddle(turn) for turn in range(60)))
+
+    for token in tokens:
+        assert len(await active_owners(api, token)) <= 1
+    await asyncio.gather(*(register(users[0], Phone("apns", tokens[i], installations[i])) for i in range(3)))
+    assert [await active_owners(api, token) for token in tokens] == [[users[0].user_id]] * 3

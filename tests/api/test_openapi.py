@@ -1,0 +1,104 @@
+"""The API keeps its own word: schemathesis reads /openapi.json and tries what it promises, and what it forbids."""
+
+import asyncio
+import itertools
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from schemathesis.hooks import HookContext
+
+from tests.house import House, User
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "ignored_auth",
+    "use_after_free",
+)
+
+
+async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(api: House, alice: User) -> None:
+    sessions = [await alice.start_fast(due_in=3600) for _ in range(6)]
+    config = SchemathesisConfig.from_dict(
+        {
+            "seed": 1,
+            "headers": alice.headers,
+            "continue-on-failure": True,
+            "generation": {"deterministic": True, "max-examples": 40, "database": "none"},
+            "checks": {"enabled": False} | {name: {"enabled": True} for name in CHECKS},
+            "phases": {"stateful": {"generation": {"max-examples": 10}}},
+        }
+    )
+
+    answers, failures = await asyncio.to_thread(_run, str(api.http.base_url), config, sessions)
+
+    assert not failures, "\n\n".join(failures)
+    assert set(answers) >= {200, 201, 204, 401, 404, 405, 409, 422}, answers  # it came as far as it should
+    assert answers.total() > 500
+
+
+def _run(address: str, config: SchemathesisConfig, sessions: list[UUID]) -> tuple[Counter[int], list[str]]:
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json", config=config)
+
+    turns = itertools.count()
+
+    @schema.hook
+    def map_path_parameters(_: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Turn valid session ids into those of sessions that exist, and into new ones, by turns."""
+        if not parameters or not _is_uuid(parameters.get("session_id")):
+            return parameters
+        turn = next(turns)
+        known = sessions[turn // 2 % len(sessions)]
+        return parameters | {"session_id": str(known if turn % 2 else uuid5(known, str(turn)))}
+
+    @schema.hook
+    def map_body(_: HookContext, body: Any) -> Any:
+        """Turn valid ends and starts into ones that a fast may have."""
+        if not isinstance(body, dict):
+            return body
+        now = datetime.now(UTC)
+        fitting = {"ends_at": now + timedelta(hours=9), "started_at": now - timedelta(hours=7)}
+        return body | {name: at.isoformat() for name, at in fitting.items() if _is_instant(body.get(name))}
+
+    answers, failures = Counter[int](), []
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.FatalError | events.NonFatalError):
+            failures.append(repr(event))
+        if isinstance(event, events.ScenarioFinished):
+            answers.update(each.response.status_code for each in event.recorder.interactions.values() if each.response)
+            failures += _failures(event)
+    return answers, failures
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _is_instant(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _failures(event: events.ScenarioFinished) -> list[str]:
+    return [
+        f"{event.label}: {check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+        for checks in event.recorder.checks.values()
+        for check in checks
+        if check.failure_info is not None
+    ]

@@ -1,0 +1,113 @@
+"""Migrations: up, down, in agreement with the models, one at a time."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from db.engine import async_url, is_ready, make_sessions
+from db.migrate import ALEMBIC, migrate
+from db.models import Table
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[AsyncEngine]:
+    """A database with nothing in it."""
+    name = f"empty_{secrets.token_hex(4)}"
+    server = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
+    async with server.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    await server.dispose()
+    engine = create_async_engine(async_url(postgres).set(database=name))
+    yield engine
+    await engine.dispose()
+
+
+def address(engine: AsyncEngine) -> str:
+    return engine.url.render_as_string(hide_password=False)
+
+
+async def run(engine: AsyncEngine, question: Callable[[Connection], object]) -> object:
+    async with engine.begin() as connection:
+        return await connection.run_sync(question)
+
+
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+def downgrade(connection: Connection) -> None:
+    config = Config(ALEMBIC)
+    config.attributes["connection"] = connection
+    command.downgrade(config, "base")
+
+
+async def test_an_empty_database_becomes_the_models_and_nothing_else(empty: AsyncEngine) -> None:
+    assert not await is_ready(make_sessions(empty))
+
+    await migrate(address(empty))
+
+    def differences(connection: Connection) -> object:
+        return compare_metadata(MigrationContext.configure(connection), Table.metadata)
+
+    assert await run(empty, differences) == []
+    assert await run(empty, tables) == {*Table.metadata.tables, "alembic_version"}
+    assert await is_ready(make_sessions(empty))
+
+
+async def test_every_constraint_and_index_of_the_models_is_in_the_database(empty: AsyncEngine) -> None:
+    await migrate(address(empty))
+
+    def names(connection: Connection) -> set[str]:
+        constraints = "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype = 'c'"
+        indexes = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+        return {row[0] for query in (constraints, indexes) for row in connection.execute(text(query))}
+
+    def wanted(connection: Connection) -> set[str]:
+        Table.metadata.create_all(connection)
+        return names(connection)
+
+    migrated = await run(empty, names)
+    await run(empty, Table.metadata.drop_all)
+    assert migrated == (await run(empty, wanted))
+
+
+async def test_what_was_migrated_can_be_undone_and_done_again(empty: AsyncEngine) -> None:
+    await migrate(address(empty))
+
+    await run(empty, downgrade)
+
+    assert await run(empty, tables) == {"alembic_version"}
+    await migrate(address(empty))
+    assert await is_ready(make_sessions(empty))
+
+
+async def test_migrations_that_start_at_once_queue(empty: AsyncEngine) -> None:
+    by_hand = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    by_code = [sys.executable, "-c", f"import asyncio, db.migrate; asyncio.run(db.migrate.migrate({address(empty)!r}))"]
+    environment = os.environ | {"DATABASE_URL": address(empty)}
+
+    processes = [
+        await asyncio.create_subprocess_exec(*command, cwd=ALEMBIC.parent, env=environment)
+        for command in (by_hand, by_code) * 2
+    ]
+
+    assert [await process.wait() for process in processes] == [0] * 4
+
+    assert await run(empty, lambda c: c.execute(text("SELECT version_num FROM alembic_version")).all()) == [("0001",)]
+
+
+async def test_a_migrated_database_may_be_migrated_again(empty: AsyncEngine) -> None:
+    for _ in range(2):
+        await migrate(address(empty))
+
+    assert await is_ready(make_sessions(empty))

@@ -1,0 +1,1 @@
+"""The rules, which need neither clock nor server."""

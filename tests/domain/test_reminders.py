@@ -1,0 +1,149 @@
+"""When each reminder is due, until when it is of use, and what became of it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from domain.push import TaskState
+from domain.reminders import (
+    ARM_LEAD,
+    Reminder,
+    ReminderState,
+    arm_seconds,
+    is_skipped,
+    message_id,
+    reminders,
+    state_of,
+    upcoming,
+)
+from domain.sessions import FastingSession, SessionStatus
+
+ENDS_AT = datetime(2026, 3, 1, 18, tzinfo=UTC)
+SESSION = FastingSession(
+    session_id=UUID("0d5f3c9e-2a5e-4f0a-9f52-6f1f3f3f9a11"),
+    user_id="alice",
+    started_at=ENDS_AT - timedelta(hours=16),
+    ends_at=ENDS_AT,
+    status=SessionStatus.ACTIVE,
+    ended_at=None,
+    reminder_minutes=(60, 30, 0),
+    scheduled_at=ENDS_AT - timedelta(hours=16),
+    rev=1,
+)
+
+
+def at(hour: int, minute: int) -> datetime:
+    return datetime(2026, 3, 1, hour, minute, tzinfo=UTC)
+
+
+def test_each_reminder_is_of_use_until_the_next_or_until_the_end_and_the_last_a_little_longer() -> None:
+    assert reminders(SESSION) == (
+        Reminder(60, due_at=at(17, 0), expires_at=at(17, 30)),
+        Reminder(30, due_at=at(17, 30), expires_at=at(18, 0)),
+        Reminder(0, due_at=at(18, 0), expires_at=at(18, 15)),
+    )
+
+
+def test_a_reminder_before_the_end_is_of_no_use_after_it() -> None:
+    session = replace(SESSION, reminder_minutes=(1,))
+
+    assert reminders(session) == (Reminder(1, due_at=at(17, 59), expires_at=at(18, 0)),)
+
+
+def test_the_order_in_which_reminders_were_chosen_means_nothing() -> None:
+    assert reminders(replace(SESSION, reminder_minutes=(0, 60, 30))) == reminders(SESSION)
+
+
+def test_a_session_may_have_no_reminders() -> None:
+    assert reminders(replace(SESSION, reminder_minutes=())) == ()
+
+
+@pytest.mark.parametrize(
+    ("set_at", "ahead"),
+    [(at(2, 0), [60, 30, 0]), (at(16, 59), [60, 30, 0]), (at(17, 0), [30, 0]), (at(17, 45), [0]), (at(18, 0), [])],
+)
+def test_a_reminder_whose_moment_was_past_when_the_goal_was_set_is_skipped(set_at: datetime, ahead: list[int]) -> None:
+    session = replace(SESSION, scheduled_at=set_at)
+
+    assert [reminder.minutes for reminder in upcoming(session)] == ahead
+    assert [r.minutes for r in reminders(session) if not is_skipped(session, r)] == ahead
+
+
+def test_a_message_has_the_same_id_in_every_release_that_ever_plans_it() -> None:
+    assert message_id(SESSION.session_id, 30, at(17, 30)) == UUID("4bff697c-c9ac-5ca5-b5a2-6e190d488751")
+
+
+def test_another_reminder_or_another_goal_is_another_message() -> None:
+    ids = {
+        message_id(SESSION.session_id, 30, at(17, 30)),
+        message_id(SESSION.session_id, 60, at(17, 30)),
+        message_id(SESSION.session_id, 30, at(17, 31)),
+        message_id(SESSION.session_id, 30, at(17, 30) + timedelta(microseconds=1)),
+        message_id(UUID(int=1), 30, at(17, 30)),
+    }
+
+    assert len(ids) == 5
+
+
+def test_arming_spreads_sessions_evenly_over_the_window_and_each_the_same_way_every_time() -> None:
+    leads = [arm_seconds(UUID(int=n), 60.0) for n in range(6000)]
+
+    assert leads == [arm_seconds(UUID(int=n), 60.0) for n in range(6000)]
+    assert min(leads) >= ARM_LEAD
+    assert max(leads) <= ARM_LEAD + 60
+    each_second = [sum(1 for lead in leads if second <= lead - ARM_LEAD < second + 1) for second in range(60)]
+    assert min(each_second) > 50  # of 100 on average
+    assert max(each_second) < 150
+
+
+def test_without_a_window_nothing_is_armed() -> None:
+    assert arm_seconds(SESSION.session_id, 0.0) == 0.0
+
+
+BEFORE, AFTER = at(17, 29), at(17, 31)
+ENDED = replace(SESSION, status=SessionStatus.BROKEN, ended_at=BEFORE)
+LATE = replace(SESSION, scheduled_at=at(17, 45))
+PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
+    TaskState.PENDING,
+    TaskState.ACCEPTED,
+    TaskState.WITHDRAWN,
+    TaskState.DEAD,
+    TaskState.UNREGISTERED,
+    TaskState.EXPIRED,
+    TaskState.REJECTED,
+)
+
+
+@pytest.mark.parametrize(
+    ("session", "tasks", "now", "state"),
+    [
+        (SESSION, {}, BEFORE, ReminderState.SCHEDULED),
+        (SESSION, {}, AFTER, ReminderState.DUE),
+        (SESSION, {PENDING: 2}, BEFORE, ReminderState.SCHEDULED),  # armed
+        (SESSION, {PENDING: 2}, AFTER, ReminderState.DUE),
+        (SESSION, {PENDING: 1, ACCEPTED: 1}, AFTER, ReminderState.SENT),
+        (SESSION, {ACCEPTED: 1, DEAD: 1, WITHDRAWN: 1}, AFTER, ReminderState.SENT),
+        (SESSION, {PENDING: 1, DEAD: 1}, AFTER, ReminderState.DUE),
+        (SESSION, {DEAD: 1}, AFTER, ReminderState.DEAD),
+        (SESSION, {UNREGISTERED: 1}, AFTER, ReminderState.DEAD),
+        (SESSION, {EXPIRED: 1, REJECTED: 1}, AFTER, ReminderState.DEAD),
+        (SESSION, {WITHDRAWN: 1}, AFTER, ReminderState.WITHDRAWN),
+        (SESSION, {WITHDRAWN: 1, DEAD: 1}, AFTER, ReminderState.WITHDRAWN),
+        (ENDED, {}, BEFORE, ReminderState.WITHDRAWN),
+        (ENDED, {PENDING: 1}, AFTER, ReminderState.WITHDRAWN),
+        (ENDED, {ACCEPTED: 1}, AFTER, ReminderState.SENT),
+        (ENDED, {DEAD: 1}, AFTER, ReminderState.DEAD),
+        (LATE, {}, AFTER, ReminderState.SKIPPED),
+        (LATE, {ACCEPTED: 1}, AFTER, ReminderState.SENT),
+        (LATE, {WITHDRAWN: 1}, AFTER, ReminderState.SKIPPED),
+        (replace(LATE, status=SessionStatus.CANCELLED), {}, AFTER, ReminderState.SKIPPED),
+    ],
+)
+def test_a_reminders_state_follows_from_its_session_and_its_push_tasks(
+    session: FastingSession, tasks: dict[TaskState, int], now: datetime, state: ReminderState
+) -> None:
+    half_an_hour_before = Reminder(30, due_at=at(17, 30), expires_at=at(18, 0))
+
+    assert state_of(session, half_an_hour_before, tasks, now) is state
