@@ -3,7 +3,9 @@
 import os
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from domain.naming import REMINDER_STATE_ATTRIBUTE, SESSION_ID_ATTRIBUTE
@@ -30,7 +32,11 @@ def start_postgres(directory: Path) -> "PostgresServer":
 
 
 def temporal_command(
-    port: int, ui_port: int | None, database: Path | None, namespaces: tuple[str, ...] = ()
+    port: int,
+    ui_port: int | None,
+    database: Path | None,
+    namespaces: Sequence[str] = (),
+    dynamic_config: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Say how to start the Temporal development server; state is kept in `database`, else in memory."""
     found = [str(Path(sys.executable).parent / "temporal"), "server", "start-dev", "--ip", "127.0.0.1"]
@@ -38,7 +44,7 @@ def temporal_command(
     found += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
     for name in (SESSION_ID_ATTRIBUTE, REMINDER_STATE_ATTRIBUTE):
         found += ["--search-attribute", f"{name}=Keyword"]
-    for key, value in _DYNAMIC_CONFIG.items():
+    for key, value in {**_DYNAMIC_CONFIG, **dynamic_config}.items():
         found += ["--dynamic-config-value", f"{key}={value}"]
     for namespace in namespaces:
         found += ["--namespace", namespace]

@@ -18,6 +18,7 @@ from temporalio.client import Client
 from embedded import temporal_command, temporal_environment
 
 ROOT = Path(__file__).parent.parent
+_DYNAMIC_CONFIG = {"limit.historyCount.suggestContinueAsNew": "200"}  # so that a test can reach it
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ class TemporalServer:
 
     def __init__(self, port: int, namespaces: tuple[str, ...] = (), database: Path | None = None) -> None:
         self.address = f"127.0.0.1:{port}"
-        self._command = temporal_command(port, None, database, namespaces)
+        self._command = temporal_command(port, None, database, namespaces, _DYNAMIC_CONFIG)
         self._probe = namespaces[-1] if namespaces else "default"
         self._process: subprocess.Popen[bytes] | None = None
 

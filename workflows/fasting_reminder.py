@@ -41,8 +41,11 @@ class FastingReminder:
         """Live until the session is over or its last reminder is settled; returns what it came to."""
         while True:
             wake_at = self._open_what_is_near()
-            if wake_at is None and all(task.done() for task in self._opened.values()):
-                break
+            if not self._open_ones():
+                if wake_at is None:
+                    break
+                if workflow.info().is_continue_as_new_suggested():  # the goal moved thousands of times
+                    workflow.continue_as_new(self._state)
             await self._sleep(wake_at)
         for task in self._opened.values():
             task.result()

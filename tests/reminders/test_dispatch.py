@@ -53,6 +53,28 @@ async def test_an_old_state_that_arrives_late_is_ignored(house: House, simulator
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
+async def test_a_goal_that_moves_hundreds_of_times_keeps_its_history_short(house: House, simulator: Simulator) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=3600)
+    await house.started(session_id)
+    session, relay = await _session(house, session_id), Relay(house.sessions, house.temporal, arm_window=60)
+    for rev in range(2, 80):
+        moved = replace(session, rev=rev, ends_at=session.ends_at + timedelta(seconds=rev))
+        await house.workflow(session_id).signal(FastingReminder.reschedule, relay.state_of(moved))
+    await house.knows(session_id, rev=79)
+
+    first_run = (await house.workflow(session_id).describe()).raw_description.workflow_execution_info
+    assert first_run.execution.run_id != first_run.first_run_id
+    assert first_run.history_length < 200
+
+    async with house.sessions.begin() as db:
+        await fasting_sessions.change(db, replace(session, rev=79))
+    await user.move_goal(session_id, due_in=2.0)
+    assert await house.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
 async def test_a_cancelled_fast_leaves_no_workflow_asleep(house: House) -> None:
     user = house.user()
     await user.register(iphone())
