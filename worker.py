@@ -1,6 +1,7 @@
 """Composition root of the worker process: workflows, the sends of each configured provider, the outbox sweeper."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ import logs
 from activities.failures import NamelessFailures
 from activities.push_sending import PushSending
 from activities.reminders import ReminderOpening
+from activities.rush import Rush
 from config import ApnsSettings, ConfigError, FcmSettings, apns_settings, fcm_settings, service_settings
 from db.engine import Sessions, make_engine, make_sessions
 from domain.naming import WORKFLOW_QUEUE, push_queue
@@ -32,7 +34,7 @@ from workflows.fasting_reminder import FastingReminder
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
-_CACHED_WORKFLOWS = 4_000  # more than are awake at once; sleepers cost rows, not memory
+_CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 80 KB each; sleepers beyond cost rows, not memory
 
 T = TypeVar("T")
 
@@ -61,8 +63,9 @@ def make_workers(client: Client, sessions: Sessions, senders: Mapping[Provider, 
             graceful_shutdown_timeout=GRACE,
         )
     ]
+    rush = Rush()
     for provider, sender in senders.items():
-        sending = PushSending(sender, sessions)
+        sending = PushSending(sender, sessions, rush)
         workers.append(
             Worker(
                 client,
@@ -140,6 +143,8 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | No
 async def _work(workers: Sequence[Worker], stop: asyncio.Event) -> None:
     """Run all workers until told to stop or until one of them fails; then let sends under way finish."""
     running = [asyncio.create_task(worker.run()) for worker in workers]
+    gc.freeze()  # what was imported stays; held sends make the rest large, and looking through it slow
+    gc.set_threshold(100_000, 50, 100)
     stopped = asyncio.ensure_future(stop.wait())
     log.info("worker ready", queues=[worker.task_queue for worker in workers])
     await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)

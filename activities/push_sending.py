@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import assert_never
@@ -24,6 +25,7 @@ from activities.attempts import (
     end_attempts,
 )
 from activities.batch import Batch
+from activities.rush import Rush
 from db.engine import Sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
@@ -54,11 +56,22 @@ _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shut
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """A provider call that was made, and when to make the next, if ever."""
+
+    outcome: Outcome
+    again_in: timedelta | None = None
+
+
 class PushSending:
     """Sends the pushes of one provider."""
 
-    def __init__(self, sender: Sender, sessions: Sessions, *, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, sender: Sender, sessions: Sessions, rush: Rush, *, chance: Callable[[], float] = random.random
+    ) -> None:
         self._sender = sender
+        self._rush = rush
         self._chance = chance
         self._begin = Batch(partial(begin_attempts, sessions))
         self._end = Batch(partial(end_attempts, sessions))
@@ -70,37 +83,43 @@ class PushSending:
         Raises ApplicationError with the delay of the next attempt when time may cure the trouble.
         """
         await _hold(ask)
-        try:
-            async with self._sender.slot(ask.environment) as slot:
-                verdict = await self._begin.ask(Claim(ask.task_id))
-                if isinstance(verdict, Go):
-                    return await self._call(slot, verdict)
-        except ProviderTrouble as trouble:
-            hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
-            verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
-        match verdict:
+        with self._rush.taking_part():
+            done = await self._attempt(ask)
+        match done:
+            case _Called(outcome, again_in):
+                await self._record(outcome)
+                if again_in is not None:
+                    raise _again(outcome.update.reason or "unavailable", again_in)
+                await self._rush.over()
+                return SentPush(ask.task_id, outcome.update.state, outcome.update.reason)
             case Settled(state, reason):
                 return SentPush(ask.task_id, state, reason)
             case Waiting(Hindrance(reason, delay)):
                 raise _again(reason, delay)
             case Busy(wait):
                 raise _again("call_under_way", wait + _HAND_OVER)
-            case Go():  # a slot is needed for that
-                raise _again("unexpected_claim", _HAND_OVER)
             case _:
-                assert_never(verdict)
+                assert_never(done)
 
-    async def _call(self, slot: Slot, go: Go) -> SentPush:
+    async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
+        """Take a slot, check a last time, call. Without a slot the task is checked all the same."""
+        try:
+            async with self._sender.slot(ask.environment) as slot:
+                verdict = await self._begin.ask(Claim(ask.task_id))
+                return await self._call(slot, verdict) if isinstance(verdict, Go) else verdict
+        except ProviderTrouble as trouble:
+            hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
+        verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
+        return Waiting(hindrance) if isinstance(verdict, Go) else verdict
+
+    async def _call(self, slot: Slot, go: Go) -> _Called:
         started = time.monotonic()
         try:
             answer = await slot.send(go.push)
         except ProviderTrouble as trouble:
             delay = self._delay(trouble, go.number)
-            await self._record(_failed(go, trouble, delay, time.monotonic() - started))
-            raise _again(trouble.reason, delay) from trouble
-        outcome = _answered(go, answer, time.monotonic() - started)
-        await self._record(outcome)
-        return SentPush(go.push.task_id, outcome.update.state, outcome.update.reason)
+            return _Called(_failed(go, trouble, delay, time.monotonic() - started), delay)
+        return _Called(_answered(go, answer, time.monotonic() - started))
 
     async def _record(self, outcome: Outcome) -> None:
         """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from domain.push import Environment, Provider
 
@@ -103,7 +104,7 @@ async def active_shared(db: AsyncSession, installation_ids: Iterable[UUID]) -> d
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
     query = (
         select(DeviceToken)
-        .where(DeviceToken.active, DeviceToken.installation_id.in_(list(installation_ids)))
+        .where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
         .order_by(DeviceToken.id)
         .with_for_update(read=True)
     )

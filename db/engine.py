@@ -1,12 +1,15 @@
 """The database's address, engine and sessions."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import TypeVar
 
 import asyncpg
-from sqlalchemy import URL, func, make_url, select, text
+from sqlalchemy import ARRAY, URL, ColumnElement, any_, bindparam, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import InstrumentedAttribute
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
     OperationalError,
@@ -18,6 +21,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 )
 _PASSING = ("08", "40", "53", "57")  # classes of SQLSTATE: connection, rollback, resources, operator intervention
 
+T = TypeVar("T")
 Sessions = async_sessionmaker[AsyncSession]
 
 
@@ -66,3 +70,11 @@ def will_pass(error: DBAPIError) -> bool:
     """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
     state = getattr(error.orig, "pgcode", None)
     return error.connection_invalidated or (state is not None and state.startswith(_PASSING))
+
+
+def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:
+    """Compare with any of many values: one statement for any number of them, compiled and prepared once.
+
+    `column.in_()` writes a parameter per value, which costs milliseconds for a batch.
+    """
+    return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))

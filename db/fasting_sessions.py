@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import outbox
+from db.engine import among
 from db.models import FastingSessionRow
 from domain.sessions import FastingSession, SessionStatus
 
@@ -55,7 +56,7 @@ async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fa
     """Read sessions, held unchanged until the transaction ends."""
     query = (
         select(FastingSessionRow)
-        .where(FastingSessionRow.id.in_(list(session_ids)))
+        .where(among(FastingSessionRow.id, session_ids))
         .order_by(FastingSessionRow.id)
         .with_for_update(read=True)
         .execution_options(populate_existing=True)

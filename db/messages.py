@@ -1,15 +1,11 @@
 """Messages, and each user's log of them: sequence numbers without gaps, in the order of the commits."""
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-
-from db.models import LogHead, LogItem, Message
-from domain.push import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +26,33 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
     by_id = {message.message_id: message for message in due}
     if not by_id:
         return
-    rows = [
-        {"id": m.message_id, "kind": Kind.REMINDER, "conversation_id": m.session_id, "reminder_minutes": m.minutes}
-        for m in sorted(by_id.values(), key=lambda m: m.message_id)
-    ]
-    fresh = insert(Message).values(rows).on_conflict_do_nothing().returning(Message.id)
-    new = [by_id[message_id] for message_id in await db.scalars(fresh)]
-    if not new:
-        return
-    counts = Counter(message.user_id for message in new)
-    heads = insert(LogHead).values([{"user_id": user, "seq": counts[user]} for user in sorted(counts)])
-    raised = heads.on_conflict_do_update(
-        index_elements=["user_id"], set_={"seq": LogHead.seq + heads.excluded.seq}
-    ).returning(LogHead.user_id, LogHead.seq)
-    last = {user_id: seq for user_id, seq in await db.execute(raised)}  # noqa: C416 -- rows are not plain pairs
-    items = []
-    for message in new:
-        counts[message.user_id] -= 1
-        seq = last[message.user_id] - counts[message.user_id]
-        items.append({"user_id": message.user_id, "seq": seq, "message_id": message.message_id})
-    await db.execute(insert(LogItem).values(items))
+    ordered = sorted(by_id.values(), key=lambda m: m.message_id)
+    columns: dict[str, list[object]] = {
+        "message_ids": [m.message_id for m in ordered],
+        "conversation_ids": [m.session_id for m in ordered],
+        "user_ids": [m.user_id for m in ordered],
+        "minutes": [m.minutes for m in ordered],
+    }
+    await db.execute(_ENTER, columns)
+
+
+_ENTER = text("""
+    WITH due AS (
+        SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[]),
+                             CAST(:minutes AS int[])) AS due (id, conversation_id, user_id, minutes)
+    ), fresh AS (
+        INSERT INTO messages (id, kind, conversation_id, reminder_minutes)
+        SELECT id, 'reminder', conversation_id, minutes FROM due ORDER BY id
+        ON CONFLICT DO NOTHING RETURNING id
+    ), new AS (
+        SELECT due.*, row_number() OVER (PARTITION BY user_id ORDER BY id DESC) - 1 AS behind
+          FROM due JOIN fresh USING (id)
+    ), heads AS (
+        INSERT INTO log_heads AS head (user_id, seq)
+        SELECT user_id, count(*) FROM new GROUP BY user_id ORDER BY user_id
+        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + excluded.seq
+        RETURNING user_id, seq
+    )
+    INSERT INTO log_items (user_id, seq, message_id)
+    SELECT user_id, heads.seq - new.behind, new.id FROM new JOIN heads USING (user_id)
+""")

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import PreferencesRow
 from domain.preferences import Preferences, Preview
 from domain.quiet_hours import QuietHours
@@ -18,7 +19,7 @@ async def of_user(db: AsyncSession, user_id: str) -> Preferences:
 
 async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Preferences]:
     """Read the preferences of those who set any."""
-    query = select(PreferencesRow).where(PreferencesRow.user_id.in_(list(user_ids)))
+    query = select(PreferencesRow).where(among(PreferencesRow.user_id, user_ids))
     return {row.user_id: _preferences(row) for row in await db.scalars(query)}
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import PushAttempt
 
 
@@ -35,7 +36,7 @@ class Ended:
 async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Begun]:
     """Find the attempts of these tasks whose outcome nobody has stored."""
     query = select(PushAttempt.attempt_id, PushAttempt.task_id, PushAttempt.number, PushAttempt.started_at).where(
-        PushAttempt.task_id.in_(list(task_ids)), PushAttempt.outcome.is_(None)
+        among(PushAttempt.task_id, task_ids), PushAttempt.outcome.is_(None)
     )
     return {row.task_id: Begun(*row) for row in await db.execute(query)}
 
@@ -43,11 +44,13 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
     """Record that calls are about to start."""
     if attempts:
-        rows = [
-            {"attempt_id": a.attempt_id, "task_id": a.task_id, "number": a.number, "started_at": a.started_at}
-            for a in attempts
-        ]
-        await db.execute(insert(PushAttempt).values(rows))
+        columns: dict[str, list[object]] = {
+            "attempt_ids": [a.attempt_id for a in attempts],
+            "task_ids": [a.task_id for a in attempts],
+            "numbers": [a.number for a in attempts],
+            "started_ats": [a.started_at for a in attempts],
+        }
+        await db.execute(_BEGIN, columns)
 
 
 async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
@@ -63,6 +66,12 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
         }
         await db.execute(_END, columns)
 
+
+_BEGIN = text("""
+    INSERT INTO push_attempts (attempt_id, task_id, number, started_at)
+    SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:task_ids AS uuid[]), CAST(:numbers AS int[]),
+                         CAST(:started_ats AS timestamptz[]))
+""")
 
 _END = text("""
     UPDATE push_attempts AS a

@@ -10,6 +10,7 @@ from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import DeviceToken, PushTask
 from domain.push import Environment, Kind, Provider, TaskState
 from domain.wire import PlannedSend
@@ -85,7 +86,7 @@ async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceTo
         for device in devices
     ]
     if rows:
-        await db.execute(insert(PushTask).values(rows).on_conflict_do_nothing())
+        await db.execute(insert(PushTask).on_conflict_do_nothing(), rows)
 
 
 async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
@@ -101,7 +102,7 @@ async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
     """Read tasks and hold them until the transaction ends."""
-    query = select(PushTask.__table__).where(PushTask.task_id.in_(list(task_ids)))
+    query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
     return [_task(row) for row in await db.execute(query.order_by(PushTask.task_id).with_for_update())]
 
 
@@ -113,7 +114,7 @@ async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
 
 async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, reason: str) -> None:
     """Close tasks that are still pending; a dead one keeps the reason of its last attempt."""
-    query = update(PushTask).where(PushTask.task_id.in_(list(task_ids)), PushTask.state == TaskState.PENDING)
+    query = update(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.PENDING)
     kept = func.coalesce(PushTask.last_reason, reason) if state is TaskState.DEAD else reason
     await db.execute(
         query.values(state=state, last_reason=kept, next_attempt_at=None),
@@ -123,7 +124,7 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
     """Read where tasks stand."""
-    query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(PushTask.task_id.in_(list(task_ids)))
+    query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))
     return {task_id: (TaskState(state), reason) for task_id, state, reason in await db.execute(query)}
 
 
@@ -131,7 +132,7 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
     """Count the tasks of these conversations by message and state."""
     query = (
         select(PushTask.message_id, PushTask.state, func.count())
-        .where(PushTask.conversation_id.in_(list(conversation_ids)))
+        .where(among(PushTask.conversation_id, conversation_ids))
         .group_by(PushTask.message_id, PushTask.state)
     )
     found: dict[UUID, dict[TaskState, int]] = {}

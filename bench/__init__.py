@@ -1,0 +1,1 @@
+"""Benchmarks: the whole pipeline as processes of their own, on one machine."""

@@ -1,0 +1,66 @@
+"""`python -m bench.reminders`: how late reminders are that are all due at one instant, armed and not armed."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from bench.measure import Figures, measure
+from bench.report import machine, report
+from config import ServiceSettings
+
+_ARM_WINDOW: float = ServiceSettings.model_fields["arm_window"].default
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print; the status is 1 if a reminder was lost, doubled or early. Slowness is no failure."""
+    asked = _parser().parse_args(words)
+    windows = asked.windows or [_ARM_WINDOW, 0.0]
+    try:
+        runs = asyncio.run(_runs(asked.sessions, windows, asked.runs))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    columns = [[run for run in runs if run.arm_window == window] for window in windows]
+    print(f"{asked.sessions} reminders due at one instant; {machine()}; median of {asked.runs} run(s)\n")
+    print(report(columns))
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+    return 0 if all(run.is_sound for run in runs) else 1
+
+
+async def _runs(sessions: int, windows: Sequence[float], repeats: int) -> list[Figures]:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    found = []
+    for number in range(repeats):
+        for window in windows:
+            print(f"Run {number + 1}, ARM_WINDOW={window:g}, {sessions} reminders", file=sys.stderr)
+            found.append(await measure(sessions, window, psutil.cpu_count() or 1))
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.reminders", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=2000, metavar="N", help="half of the phones are iPhones (2000)")
+    parser.add_argument(
+        "--arm-window",
+        type=float,
+        action="append",
+        dest="windows",
+        metavar="S",
+        help=f"seconds; may be repeated ({_ARM_WINDOW:g} and 0)",
+    )
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="how often; medians are printed (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

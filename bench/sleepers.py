@@ -1,0 +1,118 @@
+"""`python -m bench.sleepers`: what fasts cost that only sleep: the worker's memory, the databases' size."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from bench.load import people, start_fasts
+from bench.progress import Progress, phase
+from bench.report import machine
+from bench.stack import Stack, running
+from bench.usage import Usage
+
+_ENDS_IN = timedelta(hours=16)
+_STEPS = 10
+_SETTLE = 3.0  # seconds after the last fast of a step
+_GIVE_UP = 600.0  # seconds for one step
+_MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How it stands with so many sleepers; all in megabytes."""
+
+    sleepers: int
+    worker: float
+    temporal: float
+    api: float
+    postgres_size: float
+    temporal_size: float
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Let fasts sleep, and print what they cost."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sleepers", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=20_000, metavar="N", help="sleeping fasts (20000)")
+    asked = parser.parse_args(words)
+    try:
+        sights = asyncio.run(_sights(asked.sessions))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    print(f"{asked.sessions} sleeping fasts; {machine()}\n")
+    print(_report(sights))
+    return 0
+
+
+async def _sights(sessions: int) -> list[Sight]:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    starting = Progress("start all parts", 1)
+    async with running(arm_window=60.0) as stack:
+        starting.finish()
+        sights = [await _sight(stack, 0)]
+        crowd = people(stack, sessions)
+        step = -(-sessions // _STEPS)
+        for first in range(0, sessions, step):
+            some = crowd[first : first + step]
+            with phase(f"{first + len(some)} fasts", len(some)) as progress:
+                await start_fasts(stack, some, datetime.now(UTC) + _ENDS_IN, progress)
+                await _all_sleep(stack, first + len(some))
+                await asyncio.sleep(_SETTLE)
+            sights.append(await _sight(stack, first + len(some)))
+        return sights
+
+
+async def _all_sleep(stack: Stack, count: int) -> None:
+    """Wait until so many workflows sleep: started, their first task done."""
+    give_up = time.monotonic() + _GIVE_UP
+    while time.monotonic() < give_up:
+        started = (await stack.temporal.count_workflows()).count
+        if started >= count and not await stack.ask_database("SELECT count(*) FROM outbox"):
+            return
+        await asyncio.sleep(0.5)
+    raise SystemExit(f"Not all of {count} fasts reached Temporal.")
+
+
+async def _sight(stack: Stack, sleepers: int) -> Sight:
+    memory = Usage(stack.pids).look().memory
+    size = await stack.ask_database("SELECT pg_database_size(current_database())")
+    return Sight(
+        sleepers,
+        worker=memory["worker"],
+        temporal=memory["temporal"],
+        api=memory["api"],
+        postgres_size=size / _MEGABYTE,
+        temporal_size=_size(stack.directory) / _MEGABYTE,
+    )
+
+
+def _size(directory: Path) -> int:
+    """Add up the server's database file and its write-ahead log."""
+    return sum(file.stat().st_size for file in directory.glob("temporal.db*"))
+
+
+def _report(sights: Sequence[Sight]) -> str:
+    lines = [
+        f"{'':>10}{'memory in MB':>33}{'size in MB':>26}",
+        f"{'sleepers':>10}{'worker':>11}{'Temporal':>11}{'API':>11}{'PostgreSQL':>15}{'Temporal':>11}",
+    ]
+    lines += [
+        f"{each.sleepers:>10}{each.worker:>11.0f}{each.temporal:>11.0f}{each.api:>11.0f}"
+        f"{each.postgres_size:>15.0f}{each.temporal_size:>11.0f}"
+        for each in sights
+    ]
+    first, last = sights[0], sights[-1]
+    grown = (last.postgres_size - first.postgres_size + last.temporal_size - first.temporal_size) * 1024
+    lines.append(f"A sleeping fast takes {grown / max(last.sleepers, 1):.1f} KB on disk, both databases together.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Everything that a run needs, as processes of their own: PostgreSQL, Temporal, simulator, worker, API."""
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from sqlalchemy import text
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from config import AuthSettings, auth_settings
+from db.engine import make_engine
+from db.migrate import migrate
+from domain.naming import WORKFLOW_QUEUE, push_queue
+from domain.push import Provider
+from embedded import temporal_command, temporal_environment
+from local_parts.postgres import PostgresPart
+from local_parts.process import ProcessPart
+from local_parts.terminal import Terminal
+from simulator.credentials import provider_environment
+from simulator.settings import Ports
+
+T = TypeVar("T")
+
+SECRET = "what the benchmark signs its bearer tokens with"
+_OURS = (
+    "API_",
+    "APNS_",
+    "ARM_",
+    "AUTH_",
+    "DATABASE_",
+    "FCM_",
+    "LOG_",
+    "METRICS_",
+    "RUN_DIR",
+    "SIMULATOR_",
+    "TEMPORAL_",
+)
+_PATIENCE = 60.0  # seconds until a part must be ready
+_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a run talks to."""
+
+    directory: Path
+    database_url: str
+    api_url: str
+    simulator_url: str
+    auth: AuthSettings
+    temporal: Client
+    pids: Mapping[str, int]  # by part
+
+    async def ask_database(self, query: str) -> Any:  # noqa: ANN401 -- whatever was asked for
+        """Ask for one value."""
+        engine = make_engine(self.database_url, pool_size=2)
+        async with engine.connect() as connection:
+            value = (await connection.execute(text(query))).scalar_one()
+        await engine.dispose()
+        return value
+
+
+@asynccontextmanager
+async def running(arm_window: float) -> AsyncIterator[Stack]:
+    """Start everything in a temporary directory on free ports, as production would; stop it when the block is left."""
+    async with AsyncExitStack() as leaving:
+        directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
+        admin, apns, sandbox, fcm, temporal_port, api_port, metrics_port = _free_ports(7)
+        ports = Ports(admin, apns, sandbox, fcm)
+        postgres = await PostgresPart.start(directory / "postgres", directory)
+        leaving.push_async_callback(postgres.stop, _STOP_PATIENCE)
+        await migrate(postgres.database_url)
+        own = {
+            **provider_environment(directory, ports),
+            "RUN_DIR": str(directory),
+            "SIMULATOR_PORT": str(admin),
+            "SIMULATOR_APNS_PORT": str(apns),
+            "SIMULATOR_APNS_SANDBOX_PORT": str(sandbox),
+            "SIMULATOR_FCM_PORT": str(fcm),
+            "DATABASE_URL": postgres.database_url,
+            "TEMPORAL_ADDRESS": f"127.0.0.1:{temporal_port}",
+            "TEMPORAL_CONFIG_FILE": os.devnull,
+            "AUTH_JWT_SECRET": SECRET,
+            "API_PORT": str(api_port),
+            "METRICS_PORT": str(metrics_port),
+            "ARM_WINDOW": str(arm_window),
+            "LOG_FORMAT": "json",
+            "LOG_LEVEL": "WARNING",
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | own
+        terminal = Terminal(sys.stderr)
+
+        async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
+            part = await ProcessPart.start(name, command, more, logs=directory, terminal=terminal)
+            leaving.push_async_callback(part.stop, _STOP_PATIENCE)
+            return part
+
+        server = temporal_command(temporal_port, None, directory / "temporal.db")
+        temporal = await start("temporal", *server, more=temporal_environment())
+        simulator = await start("simulator", sys.executable, "-m", "simulator")
+        client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
+        worker = await start("worker", sys.executable, "worker.py")
+        api = await start("api", sys.executable, "-m", "api")
+        parts = [temporal, simulator, worker, api]
+        api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
+        await _ready(simulator, _answering(f"{simulator_url}/healthz"))
+        await _ready(worker, _polled(client))
+        await _ready(api, _answering(f"{api_url}/readyz"))
+        leaving.callback(_hush, terminal)  # while stopping, parts complain about each other's end
+        yield Stack(
+            directory=directory,
+            database_url=postgres.database_url,
+            api_url=api_url,
+            simulator_url=simulator_url,
+            auth=auth_settings(own),
+            temporal=client,
+            pids={part.name: part.pid for part in parts} | {"postgres": postgres.pid or 0},
+        )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Find ports that nobody uses, all held until the last is found."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return found
+
+
+async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
+    waiting = asyncio.ensure_future(ready)
+    await asyncio.wait({waiting, part.ended}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    if waiting.done():
+        return waiting.result()
+    waiting.cancel()
+    raise SystemExit("\n".join([*part.last_lines, f"{part.name} does not get ready."]))
+
+
+async def _connected(address: str) -> Client:
+    while True:
+        try:
+            return await Client.connect(address, data_converter=pydantic_data_converter)
+        except RuntimeError:  # what the SDK raises when nobody answers
+            await asyncio.sleep(0.1)
+
+
+async def _answering(url: str) -> None:
+    async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
+        while True:
+            try:
+                if (await http.get(url)).is_success:
+                    return
+            except httpx.HTTPError:
+                pass
+            await asyncio.sleep(0.1)
+
+
+async def _polled(client: Client) -> None:
+    """Wait until a worker asks for work on every queue."""
+    queues = [(WORKFLOW_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)]
+    queues += [(push_queue(provider), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY) for provider in Provider]
+    for name, kind in queues:
+        request = DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
+        )
+        while not (await client.workflow_service.describe_task_queue(request)).pollers:  # noqa: ASYNC110 -- it only answers
+            await asyncio.sleep(0.1)
+
+
+def _hush(terminal: Terminal) -> None:
+    terminal.hides_parts = True
