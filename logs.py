@@ -20,7 +20,7 @@ def configure(log_format: str, log_level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _name_exception,
+        name_exception,
         _first_line,
     ]
     structlog.configure(
@@ -39,7 +39,7 @@ def configure(log_format: str, log_level: str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def _name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
+def name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
     """Tell an exception by its type and place: its text may quote a token or a row of the database."""
     exc_info = event.pop("exc_info", None)
     error = sys.exc_info()[1] if exc_info is True else exc_info[1] if isinstance(exc_info, tuple) else exc_info

@@ -34,6 +34,7 @@ from workflows.fasting_reminder import FastingReminder
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
+_CLOSE_WITHIN = 5.0  # seconds
 _AT_ONCE = 20  # dispatches under way in one process
 _MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
@@ -103,7 +104,10 @@ class Relay:
 
     async def close(self) -> None:
         """Let dispatches under way finish."""
-        await asyncio.gather(*self._soon, return_exceptions=True)
+        if self._soon:
+            _, late = await asyncio.wait(self._soon, timeout=_CLOSE_WITHIN)
+            for task in late:  # their rows stay owed; a sweeper has them
+                task.cancel()
 
     async def _make_agree(self, session_id: UUID) -> None:
         """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""

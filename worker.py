@@ -143,14 +143,18 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | No
 async def _work(workers: Sequence[Worker], stop: asyncio.Event) -> None:
     """Run all workers until told to stop or until one of them fails; then let sends under way finish."""
     running = [asyncio.create_task(worker.run()) for worker in workers]
-    gc.freeze()  # what was imported stays; held sends make the rest large, and looking through it slow
-    gc.set_threshold(100_000, 50, 100)
+    gc.freeze()  # what was imported stays, so it need not be looked through
+    gc.set_threshold(5_000, 10, 10)  # rare enough for a burst, often enough for the cycles that evicted workflows leave
     stopped = asyncio.ensure_future(stop.wait())
     log.info("worker ready", queues=[worker.task_queue for worker in workers])
     await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     log.info("worker stopping")
-    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    shutting_down = [asyncio.ensure_future(worker.shutdown()) for worker in workers]
+    _, hanging = await asyncio.wait([*shutting_down, *running], timeout=(GRACE + timedelta(seconds=5)).total_seconds())
+    if hanging:  # the SDK waits for a local activity that fails and is retried, for one while PostgreSQL is away
+        log.warning("worker did not stop in time")
+        return
     await asyncio.gather(*running)
 
 

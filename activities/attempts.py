@@ -11,7 +11,7 @@ from math import ceil
 from uuid import UUID, uuid4
 
 from db import device_tokens, fasting_sessions, messages, preferences, push_attempts, push_tasks
-from db.engine import Sessions, present_instant
+from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from db.models import DeviceToken
 from domain.last_check import Address, misaddressed, withheld
 from domain.preferences import Preferences
@@ -95,6 +95,7 @@ class _Facts:
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
     """Check each task a last time and begin an attempt where it may be sent; one transaction."""
     async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
         tasks = await push_tasks.locked(db, {claim.task_id for claim in claims})
         facts = _Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
@@ -107,7 +108,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         verdicts = {task.task_id: _judge(task, asked[task.task_id].hindrance, facts) for task in tasks}
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
-        lost = [facts.under_way[go.push.task_id] for go in going if go.push.task_id in facts.under_way]
+        lost = [begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy)]
         await push_attempts.end(
             db, [push_attempts.Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in lost]
         )

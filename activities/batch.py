@@ -37,6 +37,9 @@ class Batch(Generic[Ask, Answer]):
     def _start(self) -> None:
         while self._free and self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            batch = [(ask, future) for ask, future in batch if not future.done()]  # gave up meanwhile
+            if not batch:
+                continue
             self._free -= 1
             task = asyncio.create_task(self._answer(batch))
             self._running.add(task)
@@ -46,6 +49,11 @@ class Batch(Generic[Ask, Answer]):
         try:
             answers = await self._run([ask for ask, _ in batch])
         except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait have to hear it
+            if len(batch) > 1:  # one ask may be to blame: the others must not suffer for it
+                middle = len(batch) // 2
+                await self._answer(batch[:middle])
+                await self._answer(batch[middle:])
+                return
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -51,6 +51,9 @@ _BACK_OFFS: dict[type[ProviderTrouble], BackOff] = {
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
     Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
 }
+_CLAIM_HOLDS = (
+    5.0  # seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap
+)
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 
 log = structlog.get_logger()
@@ -105,8 +108,13 @@ class PushSending:
         """Take a slot, check a last time, call. Without a slot the task is checked all the same."""
         try:
             async with self._sender.slot(ask.environment) as slot:
+                asked_at = time.monotonic()
                 verdict = await self._begin.ask(Claim(ask.task_id))
-                return await self._call(slot, verdict) if isinstance(verdict, Go) else verdict
+                if not isinstance(verdict, Go):
+                    return verdict
+                if time.monotonic() - asked_at > _CLAIM_HOLDS:
+                    return self._failed(verdict, Unavailable("claim_too_old", Fate.NEVER_PROCESSED), latency=0.0)
+                return await self._call(slot, verdict)
         except ProviderTrouble as trouble:
             hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
         verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
@@ -117,9 +125,12 @@ class PushSending:
         try:
             answer = await slot.send(go.push)
         except ProviderTrouble as trouble:
-            delay = self._delay(trouble, go.number)
-            return _Called(_failed(go, trouble, delay, time.monotonic() - started), delay)
+            return self._failed(go, trouble, time.monotonic() - started)
         return _Called(_answered(go, answer, time.monotonic() - started))
+
+    def _failed(self, go: Go, trouble: ProviderTrouble, latency: float) -> _Called:
+        delay = self._delay(trouble, go.number)
+        return _Called(_trouble(go, trouble, delay, latency), delay)
 
     async def _record(self, outcome: Outcome) -> None:
         """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""
@@ -187,7 +198,7 @@ def _outcome(
     )
 
 
-def _failed(go: Go, trouble: ProviderTrouble, delay: timedelta, latency: float) -> Outcome:
+def _trouble(go: Go, trouble: ProviderTrouble, delay: timedelta, latency: float) -> Outcome:
     match trouble:
         case Unavailable(fate=Fate.UNKNOWN):
             word = "unknown"

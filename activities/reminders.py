@@ -30,9 +30,12 @@ class ReminderOpening:
             wishes = await preferences.of_user(db, session.user_id)
             reminder = _find(session, ask.minutes, ask.due_at)
             reason = withheld(session, ask.minutes, ask.due_at, wishes)
+            message = message_id(session.session_id, ask.minutes, ask.due_at)
             if reason or reminder is None:
+                if ask.moment is Moment.DUE:  # an opening whose result was lost may have planned
+                    left = [send.task_id for send in await push_tasks.pending_of(db, message)]
+                    await push_tasks.close(db, left, TaskState.WITHDRAWN, reason or "goal_moved")
                 return OpenedReminder(withheld=reason or "goal_moved")
-            message = message_id(session.session_id, reminder.minutes, reminder.due_at)
             if ask.moment is Moment.DUE:
                 due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
                 await messages.enter_reminders(db, [due])

@@ -16,7 +16,7 @@ from api.problems import responses
 from db import fasting_sessions, preferences, push_tasks
 from db.engine import Sessions, present_instant
 from domain.problems import Conflict, NotFound
-from domain.reminders import ReminderState, message_id, reminders, state_of
+from domain.reminders import ReminderState, message_id, reminders, scheduled_at, state_of
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
 from relay import Relay
 
@@ -125,8 +125,9 @@ async def change(
         changed = replace(session, ends_at=body.ends_at or session.ends_at, reminder_minutes=minutes)
         outbox_id = None
         if changed != session:
-            check_times(changed.started_at, changed.ends_at, now)
-            changed = replace(changed, scheduled_at=now, rev=session.rev + 1)
+            if body.ends_at is not None:
+                check_times(changed.started_at, changed.ends_at, now)
+            changed = replace(changed, scheduled_at=scheduled_at(session, changed, now), rev=session.rev + 1)
             outbox_id = await fasting_sessions.change(db, changed)
         [answer] = await _out(db, [changed])
     if outbox_id is not None:

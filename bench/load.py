@@ -89,7 +89,11 @@ async def _all(
     async def work(http: httpx.AsyncClient) -> None:
         for person in waiting:
             began = time.perf_counter()
-            answer = await call(http, person)
+            try:
+                answer = await call(http, person)
+            except httpx.TransportError as error:  # repeats are harmless: that is the API's word
+                progress.tell(f"an API call was repeated after {type(error).__name__}")
+                answer = await call(http, person)
             each.append(time.perf_counter() - began)
             answer.raise_for_status()
             progress.show(len(each))

@@ -31,8 +31,12 @@ class Progress:
 
     def finish(self) -> None:
         """Tell how long it took."""
+        self.tell(f"{self._name:<32} {time.monotonic() - self._began:6.1f} s")
+
+    def tell(self, what: str) -> None:
+        """Leave a line behind."""
         begin, end = ("\r", "\x1b[K") if self._is_terminal else ("", "")
-        sys.stderr.write(f"{begin}  {self._name:<32} {time.monotonic() - self._began:6.1f} s{end}\n")
+        sys.stderr.write(f"{begin}  {what}{end}\n")
         sys.stderr.flush()
 
 

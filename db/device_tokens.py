@@ -5,7 +5,7 @@ concurrent registrations queue instead of failing on the unique indexes, which h
 the order of their ids, here and by the last-moment check, so that the two never deadlock.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -100,15 +100,20 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
     return (await db.scalars(query)).all()
 
 
-async def active_shared(db: AsyncSession, installation_ids: Iterable[UUID]) -> dict[UUID, DeviceToken]:
+async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
-    query = (
-        select(DeviceToken)
-        .where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
-        .order_by(DeviceToken.id)
-        .with_for_update(read=True)
-    )
-    return {row.installation_id: row for row in await db.scalars(query)}
+    found: dict[UUID, DeviceToken] = {}
+    for _ in range(2):  # a row that was rotated while we waited for it is gone; its successor is in the next snapshot
+        missing = [each for each in installation_ids if each not in found]
+        if missing:
+            query = (
+                select(DeviceToken)
+                .where(DeviceToken.active, among(DeviceToken.installation_id, missing))
+                .order_by(DeviceToken.id)
+                .with_for_update(read=True)
+            )
+            found |= {row.installation_id: row for row in await db.scalars(query)}
+    return found
 
 
 async def _deactivate(

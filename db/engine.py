@@ -19,7 +19,16 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
     TimeoutError,
     asyncpg.InterfaceError,
 )
-_PASSING = ("08", "40", "53", "57")  # classes of SQLSTATE: connection, rollback, resources, operator intervention
+# Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention
+_PASSING = ("08", "40", "53", "55P03", "57")
+_SERVER_SETTINGS = {
+    "application_name": "fastbell",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "10s",  # with the next three: a host that vanished keeps no locks
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 T = TypeVar("T")
 Sessions = async_sessionmaker[AsyncSession]
@@ -38,7 +47,7 @@ def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,  # a restarted PostgreSQL costs nobody a failed request
-        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"application_name": "fastbell"}},
+        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": _SERVER_SETTINGS},
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
 
@@ -78,3 +87,8 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
     `column.in_()` writes a parameter per value, which costs milliseconds for a batch.
     """
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
+
+
+async def wait_briefly_for_locks(db: AsyncSession) -> None:
+    """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
+    await db.execute(text("SET LOCAL lock_timeout = '300ms'"))

@@ -173,7 +173,6 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
-        Index("ix_push_tasks_pending", "next_attempt_at", postgresql_where=text("state = 'pending'")),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )
 

@@ -38,7 +38,7 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> int:
 
 async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
     """Take the rows that are due, the oldest first, and keep other sweepers off them for a while."""
-    now = func.clock_timestamp()
+    now = func.statement_timestamp()  # stable, so that the index can be searched by it
     due = (
         select(OutboxRow.id)
         .where(OutboxRow.next_attempt_at <= now)

@@ -55,6 +55,17 @@ def is_skipped(session: FastingSession, reminder: Reminder) -> bool:
     return reminder.due_at <= session.scheduled_at
 
 
+def scheduled_at(before: FastingSession, after: FastingSession, now: datetime) -> datetime:
+    """Say since when the changed session's reminders count as set.
+
+    A reminder that is due already stays due when others are added or dropped; one that is added too late is skipped.
+    """
+    added_late = any(
+        reminder.due_at <= now for reminder in reminders(after) if reminder.minutes not in before.reminder_minutes
+    )
+    return now if added_late or after.ends_at != before.ends_at else before.scheduled_at
+
+
 def message_id(session_id: UUID, minutes: int, due_at: datetime) -> UUID:
     """Name the message of one reminder at one due instant: the same wherever and however often it is planned."""
     return uuid5(session_id, f"reminder/{minutes}/{due_at.timestamp():.6f}")
@@ -79,10 +90,10 @@ def state_of(
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
         return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED
-    if tasks and not tasks.get(TaskState.WITHDRAWN) and not tasks.get(TaskState.PENDING):
+    if not tasks.get(TaskState.PENDING) and any(state is not TaskState.WITHDRAWN for state in tasks):
         return ReminderState.DEAD
     if is_skipped(session, reminder):
         return ReminderState.SKIPPED
-    if tasks or session.status is not SessionStatus.ACTIVE:
+    if tasks or session.status is not SessionStatus.ACTIVE or reminder.expires_at <= now:
         return ReminderState.WITHDRAWN
     return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import logs
 from api.app import create_app
 from config import auth_settings, service_settings
 from db.engine import async_url
@@ -16,6 +18,11 @@ from embedded import start_postgres
 from simulator import Simulator
 from tests.house import House, Place, make_house, open_house
 from tests.servers import TemporalServer, free_port
+
+# Exceptions as in production: by name and place. structlog's own way shows all local variables, which takes seconds.
+structlog.configure(
+    processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
+)
 
 NAMESPACES = ("main", "killed", "postgres", "detached")
 

@@ -1,6 +1,7 @@
 """One durable workflow per fasting session: sleeps until each reminder is nearly due, asks the database, fans out."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -94,6 +95,8 @@ class FastingReminder:
                 return "session_ended"
 
     def _over_for(self, reminder: Reminder) -> str | None:
+        if workflow.now() < reminder.due_at:  # a moved goal may move back; held sends ask the database when due
+            return self._over()
         moved = self._state.ends_at - timedelta(minutes=reminder.minutes) != reminder.due_at
         return self._over() or ("goal_moved" if moved else None)
 
@@ -136,27 +139,26 @@ class FastingReminder:
         return sum(not task.done() for task in self._opened.values())
 
     async def _remind(self, reminder: Reminder) -> None:
-        opened = await self._open(reminder, Moment.ARMING if workflow.now() < reminder.due_at else Moment.DUE)
-        if not opened.sends and not opened.withheld and workflow.now() < reminder.due_at:
+        moment = Moment.ARMING if workflow.now() < reminder.due_at else Moment.DUE
+        opened = await self._open(reminder, moment)
+        if moment is Moment.ARMING and not opened.sends:
             opened = await self._open_when_due(reminder)
-        if opened.withheld or not opened.sends:
-            self._note(reminder, opened.withheld or "no_active_token")
-            return
-        self._note(reminder, f"{len(opened.sends)} on their way")
-        over = partial(self._over_for, reminder)
-        self._note(reminder, await send_all(opened.sends, reminder.due_at, reminder.expires_at, over))
+        sent: tuple[SentPush, ...] = ()
+        while opened.sends:
+            self._note(reminder, f"{len(opened.sends)} on their way")
+            over = partial(self._over_for, reminder)
+            sent += await send_all(opened.sends, reminder.due_at, reminder.expires_at, over)
+            opened = await self._open(reminder, Moment.DUE)  # for phones that were registered after arming
+        self._note(reminder, sent or opened.withheld or "no_active_token")
 
     async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
         """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
-        try:
-            await workflow.wait_condition(
-                lambda: self._over_for(reminder) is not None,
-                timeout=reminder.due_at - workflow.now(),
-                timeout_summary=f"due at {_clock(reminder.due_at)}",
-            )
-        except TimeoutError:
-            return await self._open(reminder, Moment.DUE)
-        return OpenedReminder(withheld=self._over_for(reminder))
+        left = reminder.due_at - workflow.now()
+        if left > timedelta(0):
+            until = f"due at {_clock(reminder.due_at)}"
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._over() is not None, timeout=left, timeout_summary=until)
+        return OpenedReminder(withheld=self._over()) if self._over() else await self._open(reminder, Moment.DUE)
 
     async def _open(self, reminder: Reminder, moment: Moment) -> OpenedReminder:
         return await workflow.execute_local_activity_method(

@@ -1,6 +1,7 @@
 """Promise 8: tokens and message text never appear in logs or workflow histories."""
 
 import json
+import logging
 
 import pytest
 from google.protobuf.json_format import MessageToJson
@@ -10,8 +11,9 @@ from tests.house import SECRET, House, android, iphone, refuse_once
 
 
 async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(
-    house: House, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+    house: House, simulator: Simulator, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     user, phones = house.user(), [iphone(), android()]
     await user.register(*phones)
     refuse_once(simulator, phones[0])
@@ -24,7 +26,7 @@ async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(
     handle = house.workflow(session_id)
     history = json.dumps((await handle.fetch_history()).to_json_dict())
     history += MessageToJson((await handle.describe()).raw_description)
-    logs = "".join(capsys.readouterr())
+    logs = "".join(capsys.readouterr()) + caplog.text
     jwts = {user.headers["Authorization"].removeprefix("Bearer ")}
     for phone in phones:
         for request in simulator.requests.for_token(phone.token):

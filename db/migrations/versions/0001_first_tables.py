@@ -175,13 +175,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("message_id", "installation_id", name=op.f("uq_push_tasks_message_id_installation_id")),
     )
     op.create_index("ix_push_tasks_conversation_id", "push_tasks", ["conversation_id"], unique=False)
-    op.create_index(
-        "ix_push_tasks_pending",
-        "push_tasks",
-        ["next_attempt_at"],
-        unique=False,
-        postgresql_where=sa.text("state = 'pending'"),
-    )
     op.create_index(op.f("ix_push_tasks_user_id"), "push_tasks", ["user_id"], unique=False)
     op.create_table(
         "push_attempts",
@@ -211,7 +204,6 @@ def downgrade() -> None:
     op.drop_index("ix_push_attempts_under_way", table_name="push_attempts", postgresql_where=sa.text("outcome IS NULL"))
     op.drop_table("push_attempts")
     op.drop_index(op.f("ix_push_tasks_user_id"), table_name="push_tasks")
-    op.drop_index("ix_push_tasks_pending", table_name="push_tasks", postgresql_where=sa.text("state = 'pending'"))
     op.drop_index("ix_push_tasks_conversation_id", table_name="push_tasks")
     op.drop_table("push_tasks")
     op.drop_table("log_items")

@@ -1,0 +1,133 @@
+"""What arming finds is not final: the due instant decides, for better as for worse."""
+
+from sqlalchemy import text
+
+from db import device_tokens
+from db.device_tokens import Registration
+from domain.push import Environment, Provider
+from simulator import Simulator
+from tests.house import House, eventually, iphone, uncommitted
+
+
+async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(house: House, simulator: Simulator) -> None:
+    user, phone, rotated = house.user(), iphone(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=1.2)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+    told = Registration(Provider.APNS, rotated.token, Environment.PRODUCTION)
+
+    async with house.sessions.begin() as db:
+        await device_tokens.register(db, user.user_id, phone.installation_id, told)
+        await eventually(house.someone_waits_for_a_lock)
+
+    assert await house.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(rotated.token)) == 1
+    assert not simulator.requests.for_token(phone.token)
+
+
+async def test_reminders_switched_off_and_on_again_before_the_due_instant_come(
+    house: House, simulator: Simulator
+) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    await user.call("PUT", "/v1/notification-preferences", {"reminders": False})
+    session_id = await user.start_fast(due_in=2.0)
+    await house.started(session_id)
+
+    await user.call("PUT", "/v1/notification-preferences", {"reminders": True})
+
+    assert await house.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
+    house: House, simulator: Simulator
+) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=2.5)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+    path = f"/v1/fasting-sessions/{session_id}"
+    ends_at = (await user.call("GET", path)).json()["ends_at"]
+
+    await user.move_goal(session_id, due_in=3600)
+    await house.knows(session_id, rev=2)
+    await user.call("PATCH", path, {"ends_at": ends_at})
+
+    assert await house.finished(session_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_phone_registered_after_arming_is_reminded_too(house: House, simulator: Simulator) -> None:
+    user, first, second = house.user(), iphone(), iphone()
+    await user.register(first)
+    session_id = await user.start_fast(due_in=2.0)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+
+    await user.register(second)
+
+    assert await house.finished(session_id) == "accepted"
+    for phone in (first, second):
+        assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_reminder_due_when_others_are_added_stays_due(
+    house: House, unarmed: House, simulator: Simulator
+) -> None:
+    user, phone = unarmed.user(), iphone()
+    await user.register(phone)
+    async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):
+        session_id = await user.start_fast(due_in=1.0)
+        await eventually(house.someone_waits_for_a_lock)
+
+        answer = await user.call("PATCH", f"/v1/fasting-sessions/{session_id}", {"reminder_minutes": [1, 0]})
+
+    assert [reminder["state"] for reminder in answer.json()["reminders"]] == ["due", "scheduled"]
+    await simulator.received(phone.token, timeout=10)
+    await user.cancel(session_id)
+
+
+async def test_a_stuck_row_delays_nobody_else(house: House, simulator: Simulator) -> None:
+    due_in, people = 2.5, [house.user() for _ in range(12)]
+    phones = [iphone() for _ in people]
+    for user, phone in zip(people, phones, strict=True):
+        await user.register(phone)
+    ids = [await user.start_fast(due_in=due_in) for user in people]
+    for session_id in ids:
+        await eventually(lambda: house.holds_sends(session_id, 1))  # noqa: B023 -- awaited in the same turn
+
+    async with house.sessions.begin() as db:
+        await db.execute(text("SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE"), {"id": ids[0]})
+        for phone in phones[1:]:
+            await simulator.received(phone.token, timeout=10)
+        tasks = [(await house.tasks(session_id))[0] for session_id in ids[1:]]
+        lateness = [
+            (simulator.requests.for_token(phone.token)[0].received_at - task.due_at).total_seconds()
+            for phone, task in zip(phones[1:], tasks, strict=True)
+        ]
+        assert max(lateness) < 3
+        assert not simulator.requests.for_token(phones[0].token)
+
+    assert await house.finished(ids[0]) == "accepted"
+
+
+async def test_an_attempt_lost_with_its_worker_is_closed_when_the_fast_is_over(house: House) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+    session_id = await user.start_fast(due_in=1.5)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+    lost = (
+        "INSERT INTO push_attempts (attempt_id, task_id, number, started_at) "
+        "SELECT gen_random_uuid(), task_id, 1, now() - interval '1 minute' FROM push_tasks WHERE conversation_id = :id"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(text(lost), {"id": session_id})
+        await db.execute(
+            text("UPDATE push_tasks SET attempt_count = 1 WHERE conversation_id = :id"), {"id": session_id}
+        )
+
+    await user.end(session_id)
+
+    await house.finished(session_id)
+    joined = "SELECT outcome, a.reason FROM push_attempts a JOIN push_tasks USING (task_id) WHERE conversation_id = :id"
+    assert [tuple(row) for row in await house.rows(joined, id=session_id)] == [("unknown", "worker_lost")]
