@@ -20,7 +20,7 @@ ROOT_FILES = {
     "relay": {"db", "domain", "workflows"},
     "temporal": set(),
     "worker": {"activities", "config", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
-    "cli": {"config", "db", "local_parts"},
+    "cli": {"config", "local_parts"},
     "local": {"config", "local_parts"},
 }
 

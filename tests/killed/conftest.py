@@ -11,7 +11,7 @@ from tests.house import House, Place, make_house
 from tests.servers import free_port
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def workerless(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[House]:

@@ -1,10 +1,12 @@
 """PostgreSQL is killed under load: what was accepted is there afterwards, and is reminded."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import tempfile
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,9 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
                 assert len(simulator.phone(phone.token).screen) == 1
             assert statuses == {200, 201, 503}
         postgres.cleanup()
+    with warnings.catch_warnings():  # asyncpg complains of connections that died with their server
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 async def _start_again(postgres: "PostgresServer") -> None:

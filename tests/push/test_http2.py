@@ -130,7 +130,7 @@ async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
 
     async with listening(Peer(limit=1)) as peer:
         peer.script = hold
-        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=SHORT)
+        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
         outcomes = await send_all(pool, 300)
         await pool.close()
 
@@ -144,7 +144,7 @@ async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
 async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream() -> None:
     async with listening(Peer(limit=1)) as peer:
         peer.script = silent
-        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=SHORT)
+        pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(pool.place())
             outcomes = await send_all(pool, 20)
