@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from domain.push import Provider
 from push.apns import ApnsAccount, ApnsSender
 from push.fcm import FcmAccount, FcmSender
 from push.sender import Sender
+from push.senders import Apps
 from relay import Relay
 from temporal import connect_when_up, runtime_with_metrics
 from workflows.fan_out import SEND_BUDGET
@@ -41,7 +42,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-def make_workers(client: Client, sessions: Sessions, senders: Mapping[Provider, Sender]) -> list[Worker]:
+def make_workers(client: Client, sessions: Sessions, apps: Apps) -> list[Worker]:
     """Make one worker for the workflows and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
@@ -64,8 +65,8 @@ def make_workers(client: Client, sessions: Sessions, senders: Mapping[Provider, 
         )
     ]
     rush = Rush()
-    for provider, sender in senders.items():
-        sending = PushSending(sender, sessions, rush)
+    for provider in sorted(apps.providers):
+        sending = PushSending(provider, apps, sessions, rush)
         workers.append(
             Worker(
                 client,
@@ -87,8 +88,8 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings, apns, fcm = service_settings(), apns_settings(), fcm_settings()
     logs.configure(settings.log_format, settings.log_level)
-    senders = make_senders(apns, fcm)
-    if not senders:
+    apps = make_apps(apns, fcm)
+    if not apps.providers:
         raise ConfigError(
             "No provider is configured: set APNS_KEY_FILE or FCM_SERVICE_ACCOUNT_FILE (see .env.example)."
         )
@@ -100,25 +101,25 @@ async def main() -> None:
     if client is not None:
         relay = Relay(sessions, client, settings.arm_window)
         sweeper = asyncio.create_task(relay.sweep_forever())
-        await _work(make_workers(client, sessions, senders), stop)
+        await _work(make_workers(client, sessions, apps), stop)
         sweeper.cancel()
         with suppress(asyncio.CancelledError):
             await sweeper
-    await asyncio.gather(*(sender.close() for sender in senders.values()))
+    await apps.close()
     await engine.dispose()
     log.info("worker stopped")
 
 
-def make_senders(apns: ApnsSettings | None, fcm: FcmSettings | None) -> dict[Provider, Sender]:
+def make_apps(apns: ApnsSettings | None, fcm: FcmSettings | None) -> Apps:
     """Make the sender of each provider that is configured; raises ConfigError when its credentials cannot be used."""
-    senders: dict[Provider, Sender] = {}
+    senders: dict[tuple[Provider, str | None], Sender] = {}
     if apns is not None:
         with _config_errors("APNS_KEY_FILE"):
-            senders[Provider.APNS] = ApnsSender(ApnsAccount(**apns.model_dump()))
+            senders[Provider.APNS, None] = ApnsSender(ApnsAccount(**apns.model_dump()))
     if fcm is not None:
         with _config_errors("FCM_SERVICE_ACCOUNT_FILE"):
-            senders[Provider.FCM] = FcmSender(FcmAccount(**fcm.model_dump()))
-    return senders
+            senders[Provider.FCM, None] = FcmSender(FcmAccount(**fcm.model_dump()))
+    return Apps(senders)
 
 
 @contextmanager

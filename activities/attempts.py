@@ -15,7 +15,7 @@ from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from db.models import DeviceToken
 from domain.last_check import Address, misaddressed, withheld
 from domain.preferences import Preferences
-from domain.push import Environment, Provider, Push, TaskState
+from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import reminder_wording
 
@@ -152,16 +152,17 @@ def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: _Facts) ->
     if task.expires_at <= facts.now:
         return Settled(TaskState.EXPIRED, task.last_reason or "too_late")
     device = facts.devices.get(task.installation_id)
-    planned = Address(task.user_id, task.provider, task.environment)
-    current = None
-    if device is not None:
-        current = Address(device.user_id, Provider(device.provider), Environment(device.environment))
-    reason = _withheld(task, facts) or misaddressed(planned, current)
+    current = None if device is None else Address(device.user_id, _route(device))
+    reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)
     if reason or device is None:
         return Settled(TaskState.WITHDRAWN, reason)
     if hindrance is not None:
         return Waiting(hindrance)
     return Go(_push(task, device, facts), device.id, task.attempt_count + 1, facts.now, task.expires_at)
+
+
+def _route(device: DeviceToken) -> Route:
+    return Route(Provider(device.provider), device.app_id, Environment(device.environment))
 
 
 def _withheld(task: push_tasks.Task, facts: _Facts) -> str | None:

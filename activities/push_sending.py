@@ -30,7 +30,7 @@ from db.engine import Sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.back_off import BackOff
-from domain.push import TaskState
+from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.sender import (
     Accepted,
@@ -39,12 +39,12 @@ from push.sender import (
     Misconfigured,
     ProviderTrouble,
     Rejected,
-    Sender,
     Slot,
     Throttled,
     Unavailable,
     Unregistered,
 )
+from push.senders import Apps
 
 _BACK_OFFS: dict[type[ProviderTrouble], BackOff] = {
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
@@ -71,9 +71,16 @@ class PushSending:
     """Sends the pushes of one provider."""
 
     def __init__(
-        self, sender: Sender, sessions: Sessions, rush: Rush, *, chance: Callable[[], float] = random.random
+        self,
+        provider: Provider,
+        apps: Apps,
+        sessions: Sessions,
+        rush: Rush,
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._sender = sender
+        self._provider = provider
+        self._apps = apps
         self._rush = rush
         self._chance = chance
         self._begin = Batch(partial(begin_attempts, sessions))
@@ -107,7 +114,8 @@ class PushSending:
     async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
         """Take a slot, check a last time, call. Without a slot the task is checked all the same."""
         try:
-            async with self._sender.slot(ask.environment) as slot:
+            sender = self._apps.sender(self._provider, ask.app_id)
+            async with sender.slot(ask.environment) as slot:
                 asked_at = time.monotonic()
                 verdict = await self._begin.ask(Claim(ask.task_id))
                 if not isinstance(verdict, Go):

@@ -78,6 +78,7 @@ class DeviceToken(Table):
     locale: Mapped[str | None]
     time_zone: Mapped[str | None]
     app_version: Mapped[str | None]
+    public_key: Mapped[bytes | None]  # X25519; for apps whose pushes are sealed
 
 
 class DeviceTokenEvent(Table):
@@ -173,6 +174,7 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )
 
@@ -182,6 +184,7 @@ class PushTask(Table):
     installation_id: Mapped[UUID]
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"))  # the notification token, by reference
     provider: Mapped[str]
+    app_id: Mapped[str | None]
     environment: Mapped[str]
     conversation_id: Mapped[UUID]
     message_id: Mapped[UUID]
@@ -216,6 +219,58 @@ class PushAttempt(Table):
     reason: Mapped[str | None]
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
+
+
+class WorkerRow(Table):
+    """A worker process that was seen lately, and how its gates stand."""
+
+    __tablename__ = "workers"
+
+    worker_id: Mapped[UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    seen_at: Mapped[datetime]
+    gates: Mapped[dict[str, Any]]
+
+
+class BrakeRow(Table):
+    """A mass of token errors on one route: no token is deactivated and nothing is sent until a person resumes."""
+
+    __tablename__ = "brakes"
+    __table_args__ = (
+        Index(
+            "uq_brakes_engaged",
+            "provider",
+            text("coalesce(app_id, '')"),
+            "environment",
+            unique=True,
+            postgresql_where=text("resumed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    provider: Mapped[str]
+    app_id: Mapped[str | None]
+    environment: Mapped[str]
+    reason: Mapped[str]  # the most frequent one
+    token_errors: Mapped[int]
+    answers: Mapped[int]
+    engaged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    resumed_at: Mapped[datetime | None]
+    resumed_by: Mapped[str | None]
+
+
+class SupportAction(Table):
+    """What a person did to pushes or gates; never updated."""
+
+    __tablename__ = "support_actions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str] = mapped_column(String(200))
+    action: Mapped[str]  # redrive, resume
+    subject_kind: Mapped[str]  # push_task, brake
+    subject_id: Mapped[UUID] = mapped_column(index=True)
+    detail: Mapped[dict[str, Any]]
 
 
 class OutboxRow(Table):

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models import DeviceToken, PushTask
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.push import Environment, Kind, Provider, Route, TaskState
 from domain.wire import PlannedSend
 
 
@@ -37,8 +37,7 @@ class Task:
     kind: Kind
     user_id: str
     installation_id: UUID
-    provider: Provider
-    environment: Environment
+    route: Route
     conversation_id: UUID
     message_id: UUID
     reminder_minutes: int | None
@@ -73,6 +72,7 @@ async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceTo
             "device_id": device.id,
             "provider": device.provider,
             "environment": device.environment,
+            "app_id": device.app_id,
             "conversation_id": message.conversation_id,
             "message_id": message.message_id,
             "reminder_minutes": message.reminder_minutes,
@@ -92,12 +92,15 @@ async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceTo
 async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
     """List a message's unfinished tasks."""
     query = (
-        select(PushTask.task_id, PushTask.provider, PushTask.environment)
+        select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
     )
     rows = await db.execute(query)
-    return [PlannedSend(row.task_id, Provider(row.provider), Environment(row.environment)) for row in rows]
+    return [
+        PlannedSend(row.task_id, Provider(row.provider), Environment(row.environment), row.app_id, Kind(row.kind))
+        for row in rows
+    ]
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
@@ -185,8 +188,7 @@ def _task(row: Row[Any]) -> Task:
         kind=Kind(row.kind),
         user_id=row.user_id,
         installation_id=row.installation_id,
-        provider=Provider(row.provider),
-        environment=Environment(row.environment),
+        route=Route(Provider(row.provider), row.app_id, Environment(row.environment)),
         conversation_id=row.conversation_id,
         message_id=row.message_id,
         reminder_minutes=row.reminder_minutes,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.preferences import Preferences
-from domain.push import Environment, Provider
+from domain.push import Route
 from domain.sessions import FastingSession, SessionStatus
 
 
@@ -13,8 +13,7 @@ class Address:
     """Where a push goes: a device token's owner and kind."""
 
     user_id: str
-    provider: Provider
-    environment: Environment
+    route: Route
 
 
 def withheld(

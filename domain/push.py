@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
 
@@ -20,10 +20,27 @@ class Environment(StrEnum):
     SANDBOX = "sandbox"
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to phones, which fails, is throttled and is paused as a whole."""
+
+    provider: Provider
+    app_id: str | None  # None: the default app
+    environment: Environment
+
+
 class Kind(StrEnum):
     """What a push is about; travels to the phone as `data.kind`."""
 
     REMINDER = "reminder"
+
+
+class Priority(IntEnum):
+    """Who goes first where not all can go at once; the lowest number does."""
+
+    REMINDER = 0
+    MESSAGE = 1
+    TEST = 2
 
 
 class TaskState(StrEnum):

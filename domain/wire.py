@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from domain.push import Environment, Provider, TaskState
+from domain.push import Environment, Kind, Provider, TaskState
 from domain.reminders import Reminder
 from domain.sessions import SessionStatus
 
@@ -46,6 +46,8 @@ class PlannedSend:
     task_id: UUID
     provider: Provider
     environment: Environment
+    app_id: str | None = None
+    kind: Kind = Kind.REMINDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class SendPush:
     task_id: UUID
     environment: Environment
     hold_seconds: float  # from the scheduling of the activity to the due instant, on the server's clock
+    app_id: str | None = None
+    kind: Kind = Kind.REMINDER
 
 
 @dataclass(frozen=True, slots=True)

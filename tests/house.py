@@ -28,7 +28,7 @@ from config import apns_settings, auth_settings, fcm_settings, service_settings
 from db.engine import Sessions, make_engine, make_sessions
 from relay import Relay
 from simulator import Simulator
-from worker import make_senders, make_workers
+from worker import make_apps, make_workers
 
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret that only the tests know, 32 bytes long"
@@ -218,10 +218,10 @@ async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
 @asynccontextmanager
 async def working(house: House, environment: dict[str, str]) -> AsyncIterator[None]:
     """Run a worker in this process, its sweeper included."""
-    senders = make_senders(apns_settings(environment), fcm_settings(environment))
+    apps = make_apps(apns_settings(environment), fcm_settings(environment))
     relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
     sweeper = asyncio.create_task(relay.sweep_forever())
-    workers = make_workers(house.temporal, house.sessions, senders)
+    workers = make_workers(house.temporal, house.sessions, apps)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield
@@ -229,7 +229,7 @@ async def working(house: House, environment: dict[str, str]) -> AsyncIterator[No
         sweeper.cancel()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
-        await asyncio.gather(*(sender.close() for sender in senders.values()))
+        await apps.close()
 
 
 @asynccontextmanager
