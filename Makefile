@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check fmt bench bench-sleepers clean
+.PHONY: run test check fmt bench bench-sleepers bench-providers clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -26,6 +26,9 @@ bench: .venv/installed
 bench-sleepers: .venv/installed
 	@$(BIN)/python -m bench.sleepers
 
+bench-providers: .venv/installed-bench
+	@$(BIN)/python -m bench.providers
+
 clean: ## forget what was installed and what local runs kept
 	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -35,4 +38,8 @@ clean: ## forget what was installed and what local runs kept
 	@echo 'Installing into .venv; the first time takes a minute.'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/installed-bench: .venv/installed requirements-bench.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r requirements-bench.lock
 	@touch $@

@@ -7,23 +7,31 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from commands import dead, gates
+from commands.bearer import bearer_token
+from commands.database import migrate_named
+from commands.run_directory import read_settings, run_directory
 from config import AuthSettings, ConfigError, auth_settings
-from local_parts.bearer import bearer_token
-from local_parts.migration import migrate_named
-from local_parts.run_directory import read_settings, run_directory
+from domain.problems import InvalidField, Problem
 
 _LONGEST_USER_ID = 200
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status: 2 where the caller has something to set right, as argparse has it."""
+    """Run one command; gives the exit status.
+
+    1: what was asked for cannot be done. 2: the caller has something to set right, as argparse has it.
+    """
     arguments = _parser().parse_args(words)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except ConfigError as error:
+    except (ConfigError, InvalidField) as error:
         print(error, file=sys.stderr)
         return 2
+    except Problem as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _token(arguments: argparse.Namespace) -> int:
@@ -65,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
     migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
     migration.set_defaults(command=_migrate)
+
+    for each in (dead, gates):
+        each.add_parsers(commands)
     return parser
 
 

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 SectionT = TypeVar("SectionT", bound="_Section")
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A setting is missing, unknown or contradictory; the message is one sentence that says what to set."""
 
 
@@ -33,6 +42,18 @@ def _https(url: str) -> str:
     if not parts.hostname or (parts.scheme != "https" and (parts.scheme, parts.hostname) not in _PLAIN):
         raise ValueError("must be an https:// address (http:// only on this machine)")
     return url
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    full = url.get_secret_value() if "://" in url.get_secret_value() else f"http://{url.get_secret_value()}"
+    try:
+        parts = urlsplit(full)
+        is_good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_good = False
+    if not is_good:
+        raise ValueError("must be the http:// address of a proxy")
+    return SecretStr(full)
 
 
 def _base(url: str) -> str:
@@ -75,6 +96,20 @@ class FcmSettings(_Section):
     ca_file: ReadableFile | None = None
 
 
+class AppSettings(_Section):
+    """One app of the file that APPS_FILE names: see `apps_file`."""
+
+    apns: ApnsSettings | None = None
+    fcm: FcmSettings | None = None
+    encrypted: StrictBool = False
+
+    @model_validator(mode="after")
+    def _some_provider(self) -> Self:
+        if self.apns is None and self.fcm is None:
+            raise ValueError("has neither an apns nor an fcm table")
+        return self
+
+
 class AuthSettings(_Section):
     """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
 
@@ -94,11 +129,25 @@ class AuthSettings(_Section):
         return self
 
 
+class ProxySettings(_Section):
+    """The proxy through which https:// addresses are reached, as other programs are told of it."""
+
+    https_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    no_proxy: str = ""
+
+    @property
+    def spared(self) -> tuple[str, ...]:
+        """The hosts that are reached straight; this machine is always one."""
+        words = self.no_proxy.lower().replace(",", " ").split()
+        return ("localhost", "127.0.0.0/8", "::1", *words)
+
+
 class ServiceSettings(_Section):
     """What API and worker share."""
 
     database_url: Annotated[SecretStr, AfterValidator(_postgresql)]
     database_pool_size: int = Field(default=10, ge=2, le=200)
+    apps_file: ReadableFile | None = None
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
@@ -108,13 +157,29 @@ class ServiceSettings(_Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
+class GateSettings(_Section):
+    """What a provider may be asked over one app's route, and from when on token errors count as a mass failure."""
+
+    apns_concurrency: int = Field(default=800, ge=1)  # calls under way in each worker
+    fcm_concurrency: int = Field(default=400, ge=1)
+    apns_rate: float = Field(default=0, ge=0)  # calls per second of the whole fleet; 0: no limit
+    fcm_rate: float = Field(default=10_000, ge=0)
+    brake_share: float = Field(default=0.5, gt=0, le=1)  # of the devices answered for
+    brake_token_errors: int = Field(default=20, ge=1, le=200)  # of as many devices
+    brake_window: float = Field(default=600, gt=0)  # seconds
+
+
 _SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
 
 
 def service_settings(environ: Mapping[str, str] = os.environ) -> ServiceSettings:
     """Read what API and worker share."""
-    values = {name: environ[name.upper()] for name in ServiceSettings.model_fields if environ.get(name.upper())}
-    return _read(ServiceSettings, values, "")
+    return _read(ServiceSettings, _unprefixed(ServiceSettings, environ), "")
+
+
+def gate_settings(environ: Mapping[str, str] = os.environ) -> GateSettings:
+    """Read the limits of the gates and the threshold of the brake."""
+    return _read(GateSettings, _unprefixed(GateSettings, environ), "")
 
 
 def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:
@@ -134,12 +199,24 @@ def fcm_settings(environ: Mapping[str, str] = os.environ) -> FcmSettings | None:
     return _read(FcmSettings, values, "FCM_") if values else None
 
 
+def proxy_settings(environ: Mapping[str, str] = os.environ) -> ProxySettings:
+    """Read HTTPS_PROXY and NO_PROXY; in lower case they win, as they do for other programs."""
+    names = {"https_proxy": ("https_proxy", "HTTPS_PROXY"), "no_proxy": ("no_proxy", "NO_PROXY")}
+    values = {field: next(filter(None, map(environ.get, spellings)), "") for field, spellings in names.items()}
+    return _read(ProxySettings, {field: value for field, value in values.items() if value}, "")
+
+
+def _unprefixed(section: type[_Section], environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name.upper()] for name in section.model_fields if environ.get(name.upper())}
+
+
 def _values(prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
     known = {prefix + name.upper(): name for name in _SECTIONS[prefix].model_fields}
+    names = [*known, *(name.upper() for name in GateSettings.model_fields if name.upper().startswith(prefix))]
     for variable in environ:
-        if variable.startswith(prefix) and variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+        if variable.startswith(prefix) and variable not in names:
+            near = difflib.get_close_matches(variable, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
             raise ConfigError(f"{variable} is not a setting of Fastbell; {hint}")
     return {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
 

@@ -19,18 +19,20 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, outbox
+from db import fasting_sessions, outbox, redrives
 from db.engine import Sessions
 from domain.naming import (
     REMINDER_STATE_ATTRIBUTE,
     SESSION_ID_ATTRIBUTE,
     WORKFLOW_QUEUE,
+    redrive_workflow_id,
     reminder_workflow_id,
 )
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
-from domain.wire import SessionState
+from domain.wire import RedriveState, SessionState
 from workflows.fasting_reminder import FastingReminder
+from workflows.redrive import Redrive
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
@@ -84,7 +86,7 @@ class Relay:
         async with self._at_once:
             try:
                 async with asyncio.timeout(_DISPATCH_TIMEOUT):
-                    await self._make_agree(owed.subject_id)
+                    await self._make_agree(owed)
                 async with self._sessions.begin() as db:
                     await outbox.settle(db, owed.id)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
@@ -109,7 +111,16 @@ class Relay:
             for task in late:  # their rows stay owed; a sweeper has them
                 task.cancel()
 
-    async def _make_agree(self, session_id: UUID) -> None:
+    async def _make_agree(self, owed: outbox.Owed) -> None:
+        match owed.subject_kind:
+            case fasting_sessions.OUTBOX_KIND:
+                await self._remind_as(owed.subject_id)
+            case redrives.OUTBOX_KIND:
+                await self._redrive(owed.subject_id)
+            case unknown:  # a newer release wrote it and will dispatch it
+                raise LookupError(unknown)
+
+    async def _remind_as(self, session_id: UUID) -> None:
         """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
         told_rev = None
         while (session := await self._read(session_id)) is not None and session.rev != told_rev:
@@ -153,6 +164,27 @@ class Relay:
                     SearchAttributePair(SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE), "scheduled"),
                 ]
             ),
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+    async def _redrive(self, task_id: UUID) -> None:
+        async with self._sessions() as db:
+            state = await redrives.under_way(db, task_id)
+        if state is not None:
+            await self._start_or_tell_again(state)
+
+    async def _start_or_tell_again(self, state: RedriveState) -> None:
+        session_id = SearchAttributeKey.for_keyword(SESSION_ID_ATTRIBUTE)
+        await self._client.start_workflow(
+            Redrive.run,
+            state,
+            id=redrive_workflow_id(state.send.task_id),
+            task_queue=WORKFLOW_QUEUE,
+            start_signal="again",
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=f"Redrive of push task {state.send.task_id}",
+            search_attributes=TypedSearchAttributes([SearchAttributePair(session_id, str(state.conversation_id))]),
             rpc_timeout=_RPC_TIMEOUT,
         )
 

@@ -5,16 +5,33 @@ import os
 
 import structlog
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+_PYDANTIC = PydanticPayloadConverter()
 
 log = structlog.get_logger()
 
 
+class OneConverter(CompositePayloadConverter):
+    """pydantic's converter, its validators built once and shared.
+
+    The SDK makes a converter for each workflow that it keeps in memory. Each of pydantic's would build validators of
+    its own, which costs CPU and memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(*_PYDANTIC.converters.values())
+
+
+data_converter = DataConverter(payload_converter_class=OneConverter)
+
+
 async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    return await Client.connect(**connection(), lazy=lazy, runtime=runtime, data_converter=pydantic_data_converter)
+    return await Client.connect(**connection(), lazy=lazy, runtime=runtime, data_converter=data_converter)
 
 
 def connection() -> ClientConnectConfig:

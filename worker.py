@@ -5,8 +5,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,33 +16,38 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
 import logs
+from activities.brake import Brake
 from activities.failures import NamelessFailures
-from activities.push_sending import PushSending
+from activities.heartbeat import Heartbeat
+from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
-from config import ApnsSettings, ConfigError, FcmSettings, apns_settings, fcm_settings, service_settings
+from config import ConfigError, gate_settings, service_settings
+from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
+from domain.mass_failure import Threshold
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from push.apns import ApnsAccount, ApnsSender
-from push.fcm import FcmAccount, FcmSender
-from push.sender import Sender
+from push.gate_terms import Limits, Timings
+from push.gates import DEFAULT_TIMINGS, Gates
 from push.senders import Apps
 from relay import Relay
 from temporal import connect_when_up, runtime_with_metrics
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
+from workflows.redrive import Redrive
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
-_CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 80 KB each; sleepers beyond cost rows, not memory
+_COLLECT_EVERY = 30.0  # seconds
+_CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 60 KB each; sleepers beyond cost rows, not memory
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-def make_workers(client: Client, sessions: Sessions, apps: Apps) -> list[Worker]:
+def make_workers(client: Client, sessions: Sessions, means: Means) -> list[Worker]:
     """Make one worker for the workflows and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
@@ -52,7 +57,7 @@ def make_workers(client: Client, sessions: Sessions, apps: Apps) -> list[Worker]
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder],
+            workflows=[FastingReminder, Redrive],
             activities=[opening.open_reminder, opening.close_tasks],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
@@ -64,9 +69,8 @@ def make_workers(client: Client, sessions: Sessions, apps: Apps) -> list[Worker]
             graceful_shutdown_timeout=GRACE,
         )
     ]
-    rush = Rush()
-    for provider in sorted(apps.providers):
-        sending = PushSending(provider, apps, sessions, rush)
+    for provider in sorted(means.apps.providers):
+        sending = PushSending(provider, sessions, means)
         workers.append(
             Worker(
                 client,
@@ -86,12 +90,12 @@ async def main() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    settings, apns, fcm = service_settings(), apns_settings(), fcm_settings()
+    settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    apps = make_apps(apns, fcm)
-    if not apps.providers:
+    rotation = make_rotation()
+    if not rotation.apps.providers:
         raise ConfigError(
-            "No provider is configured: set APNS_KEY_FILE or FCM_SERVICE_ACCOUNT_FILE (see .env.example)."
+            "No provider is configured: set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (see .env.example)."
         )
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
@@ -101,33 +105,34 @@ async def main() -> None:
     if client is not None:
         relay = Relay(sessions, client, settings.arm_window)
         sweeper = asyncio.create_task(relay.sweep_forever())
-        await _work(make_workers(client, sessions, apps), stop)
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
-    await apps.close()
+        following = asyncio.create_task(rotation.follow())
+        means = make_means(sessions, rotation.apps)
+        heartbeat = Heartbeat(sessions, means.gates, means.brake)
+        beating = asyncio.create_task(heartbeat.beat_forever())
+        await _work(make_workers(client, sessions, means), means.rush, stop)
+        for task in (sweeper, following, beating):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await heartbeat.leave()
+    await rotation.close()
     await engine.dispose()
     log.info("worker stopped")
 
 
-def make_apps(apns: ApnsSettings | None, fcm: FcmSettings | None) -> Apps:
-    """Make the sender of each provider that is configured; raises ConfigError when its credentials cannot be used."""
-    senders: dict[tuple[Provider, str | None], Sender] = {}
-    if apns is not None:
-        with _config_errors("APNS_KEY_FILE"):
-            senders[Provider.APNS, None] = ApnsSender(ApnsAccount(**apns.model_dump()))
-    if fcm is not None:
-        with _config_errors("FCM_SERVICE_ACCOUNT_FILE"):
-            senders[Provider.FCM, None] = FcmSender(FcmAccount(**fcm.model_dump()))
-    return Apps(senders)
-
-
-@contextmanager
-def _config_errors(variable: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{variable} names a file that cannot be used: {type(error).__name__}.") from None
+def make_means(
+    sessions: Sessions, apps: Apps, environ: Mapping[str, str] = os.environ, timings: Timings = DEFAULT_TIMINGS
+) -> Means:
+    """Make the gates and the brake, with the limits that are set."""
+    settings = gate_settings(environ)
+    limits = {
+        Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
+        Provider.FCM: Limits(settings.fcm_concurrency, settings.fcm_rate or None),
+    }
+    window = timedelta(seconds=settings.brake_window)
+    gates = Gates(limits, timings)
+    brake = Brake(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
+    return Means(apps, Rush(), gates, brake)
 
 
 async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:
@@ -141,22 +146,36 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | No
     return None
 
 
-async def _work(workers: Sequence[Worker], stop: asyncio.Event) -> None:
+async def _work(workers: Sequence[Worker], rush: Rush, stop: asyncio.Event) -> None:
     """Run all workers until told to stop or until one of them fails; then let sends under way finish."""
     running = [asyncio.create_task(worker.run()) for worker in workers]
-    gc.freeze()  # what was imported stays, so it need not be looked through
-    gc.set_threshold(5_000, 10, 10)  # rare enough for a burst, often enough for the cycles that evicted workflows leave
+    collecting = asyncio.create_task(_collect_in_quiet_moments(rush))
     stopped = asyncio.ensure_future(stop.wait())
     log.info("worker ready", queues=[worker.task_queue for worker in workers])
     await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
+    collecting.cancel()
     log.info("worker stopping")
     shutting_down = [asyncio.ensure_future(worker.shutdown()) for worker in workers]
     _, hanging = await asyncio.wait([*shutting_down, *running], timeout=(GRACE + timedelta(seconds=5)).total_seconds())
-    if hanging:  # the SDK waits for a local activity that fails and is retried, for one while PostgreSQL is away
+    if hanging:  # an activity that does not end, whatever its timeout says
         log.warning("worker did not stop in time")
         return
     await asyncio.gather(*running)
+
+
+async def _collect_in_quiet_moments(rush: Rush) -> None:
+    """Free what evicted workflows leave: cycles, which only a full collection finds.
+
+    It stops the process for up to half a second, so Python does not choose the moment.
+    """
+    gc.freeze()  # what was imported stays, so it need not be looked through
+    gc.set_threshold(5_000, 10, 1_000)  # young objects rarely enough for a burst, all objects only here
+    while True:
+        await asyncio.sleep(_COLLECT_EVERY)
+        await rush.over()
+        if gc.get_count()[2]:
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""An attempt's two transactions: the last-moment check before a provider call, and the outcome after it.
+"""The last-moment check before a provider call, one transaction for many attempts at once.
 
-Both take many attempts at once, since thousands of reminders come due at one instant. The check holds the sessions and
-tokens it judges until it commits, so an end, a cancel or a transfer is either seen or comes after the attempt began.
+Thousands of reminders come due at one instant. The check holds the sessions and tokens it judges until it commits, so
+an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID, uuid4
@@ -14,12 +14,13 @@ from db import device_tokens, fasting_sessions, messages, preferences, push_atte
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from db.models import DeviceToken
 from domain.last_check import Address, misaddressed, withheld
-from domain.preferences import Preferences
+from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import reminder_wording
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Go:
     """Call the provider now."""
 
     push: Push
+    route: Route
     device_id: UUID
     number: int  # of the attempt, from 1
     began_at: datetime
@@ -72,15 +74,6 @@ class Settled:
 
 
 Verdict = Go | Waiting | Busy | Settled
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one call came to, and how its task stands now."""
-
-    ended: push_attempts.Ended
-    update: push_tasks.Update
-    dead_token: tuple[UUID, str, datetime] | None = None  # device id, token, dead since
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +125,6 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     return answers
 
 
-async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
-    """Record what calls came to; one transaction. Dead tokens are deactivated by comparing."""
-    async with sessions.begin() as db:
-        await push_tasks.apply(db, [outcome.update for outcome in outcomes])
-        await push_attempts.end(db, [outcome.ended for outcome in outcomes])
-        dead = sorted((o.dead_token, o.update.reason) for o in outcomes if o.dead_token)
-        for (device_id, token, since), reason in dead:
-            await device_tokens.invalidate(db, device_id, token, since, reason or "unregistered")
-    return [None] * len(outcomes)
-
-
 def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: _Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Settled(task.state, task.last_reason)
@@ -156,9 +138,19 @@ def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: _Facts) ->
     reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)
     if reason or device is None:
         return Settled(TaskState.WITHDRAWN, reason)
+    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
+        return Settled(TaskState.DEAD, "fate_unknown")
     if hindrance is not None:
-        return Waiting(hindrance)
-    return Go(_push(task, device, facts), device.id, task.attempt_count + 1, facts.now, task.expires_at)
+        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
+    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
+
+
+def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
+    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
+    last_look = left - LAST_LOOK
+    if timedelta(0) < last_look < hindrance.delay:
+        return replace(hindrance, delay=last_look)
+    return hindrance
 
 
 def _route(device: DeviceToken) -> Route:
@@ -178,7 +170,9 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: _Facts) -> Push:
     session = facts.sessions[task.conversation_id]
     wishes = facts.preferences.get(task.user_id, Preferences())
     left = ceil((session.ends_at - facts.now) / timedelta(minutes=1))
-    title, body = reminder_wording(device.locale, wishes.reminder_preview, min(left, task.reminder_minutes or 0))
+    minutes_left = min(left, task.reminder_minutes or 0)
+    title, body = reminder_wording(device.locale, wishes.reminder_preview, minutes_left)
+    generic_title, generic_body = reminder_wording(device.locale, Preview.GENERIC, minutes_left)
     return Push(
         task_id=task.task_id,
         attempt_id=uuid4(),
@@ -186,10 +180,13 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: _Facts) -> Push:
         token=device.token,
         title=title,
         body=body,
+        generic_title=generic_title,
+        generic_body=generic_body,
         url=f"fastbell://fasting-sessions/{task.conversation_id}",
-        collapse_key=task.collapse_key,
-        thread_id=task.collapse_key,
+        collapse_key=task.collapse_key or None,
+        thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
+        public_key=device.public_key,
     )
 
 

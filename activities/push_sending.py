@@ -3,9 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import assert_never
 
@@ -13,43 +13,50 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from activities import outcomes
 from activities.attempts import (
     Busy,
     Claim,
     Go,
     Hindrance,
-    Outcome,
     Settled,
     Waiting,
     begin_attempts,
-    end_attempts,
 )
 from activities.batch import Batch
+from activities.brake import Brake
+from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
 from db.engine import Sessions
-from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.back_off import BackOff
-from domain.push import Provider, TaskState
+from domain.push import Priority, Provider, Route, TaskState
 from domain.wire import SendPush, SentPush
+from push.gate import Passage
+from push.gates import Gates
 from push.sender import (
-    Accepted,
     Answer,
+    Booked,
     Fate,
     Misconfigured,
+    Paused,
     ProviderTrouble,
-    Rejected,
+    Sender,
     Slot,
+    StaleCredential,
     Throttled,
     Unavailable,
-    Unregistered,
 )
 from push.senders import Apps
 
-_BACK_OFFS: dict[type[ProviderTrouble], BackOff] = {
+# docs/decisions/0006-retry-delays.md
+BACK_OFFS: dict[type[ProviderTrouble], BackOff] = {
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
+    StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
     Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
+    Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
 _CLAIM_HOLDS = (
     5.0  # seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap
@@ -60,11 +67,24 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Called:
-    """A provider call that was made, and when to make the next, if ever."""
+class Means:
+    """What all sends of a process share."""
 
-    outcome: Outcome
-    again_in: timedelta | None = None
+    apps: Apps
+    rush: Rush
+    gates: Gates
+    brake: Brake
+    back_offs: Mapping[type[ProviderTrouble], BackOff] = field(default_factory=lambda: BACK_OFFS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """An attempt that was made, whether or not the provider answered."""
+
+    go: Go
+    sender: Sender
+    came_to: Answer | ProviderTrouble
+    latency: float  # seconds
 
 
 class PushSending:
@@ -73,15 +93,17 @@ class PushSending:
     def __init__(
         self,
         provider: Provider,
-        apps: Apps,
         sessions: Sessions,
-        rush: Rush,
+        means: Means,
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
-        self._apps = apps
-        self._rush = rush
+        self._apps = means.apps
+        self._rush = means.rush
+        self._gates = means.gates
+        self._brake = means.brake
+        self._back_offs = means.back_offs
         self._chance = chance
         self._begin = Batch(partial(begin_attempts, sessions))
         self._end = Batch(partial(end_attempts, sessions))
@@ -96,12 +118,8 @@ class PushSending:
         with self._rush.taking_part():
             done = await self._attempt(ask)
         match done:
-            case _Called(outcome, again_in):
-                await self._record(outcome)
-                if again_in is not None:
-                    raise _again(outcome.update.reason or "unavailable", again_in)
-                await self._rush.over()
-                return SentPush(ask.task_id, outcome.update.state, outcome.update.reason)
+            case _Called():
+                return await self._finish(done)
             case Settled(state, reason):
                 return SentPush(ask.task_id, state, reason)
             case Waiting(Hindrance(reason, delay)):
@@ -112,48 +130,72 @@ class PushSending:
                 assert_never(done)
 
     async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
-        """Take a slot, check a last time, call. Without a slot the task is checked all the same."""
+        """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
+        route = Route(self._provider, ask.app_id, ask.environment)
         try:
-            sender = self._apps.sender(self._provider, ask.app_id)
-            async with sender.slot(ask.environment) as slot:
-                asked_at = time.monotonic()
-                verdict = await self._begin.ask(Claim(ask.task_id))
-                if not isinstance(verdict, Go):
-                    return verdict
-                if time.monotonic() - asked_at > _CLAIM_HOLDS:
-                    return self._failed(verdict, Unavailable("claim_too_old", Fate.NEVER_PROCESSED), latency=0.0)
-                return await self._call(slot, verdict)
+            gate = self._gates.serving(route, self._credentials(ask.app_id))
+            async with gate.enter(Priority[ask.kind.name]) as passage:
+                sender = self._apps.sender(self._provider, ask.app_id)
+                async with sender.slot(ask.environment) as slot:
+                    passage.check()
+                    asked_at = time.monotonic()
+                    verdict = await self._begin.ask(Claim(ask.task_id))
+                    if not isinstance(verdict, Go):
+                        return verdict
+                    if time.monotonic() - asked_at > _CLAIM_HOLDS:
+                        late = Unavailable("claim_too_old", Fate.NEVER_PROCESSED)
+                        return _Called(verdict, sender, late, latency=0.0)
+                    return await _call(passage, slot, verdict, sender)
         except ProviderTrouble as trouble:
             hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
         verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
-    async def _call(self, slot: Slot, go: Go) -> _Called:
-        started = time.monotonic()
+    def _credentials(self, app_id: str | None) -> Sender | None:
         try:
-            answer = await slot.send(go.push)
-        except ProviderTrouble as trouble:
-            return self._failed(go, trouble, time.monotonic() - started)
-        return _Called(_answered(go, answer, time.monotonic() - started))
+            return self._apps.sender(self._provider, app_id)
+        except Misconfigured:
+            return None
 
-    def _failed(self, go: Go, trouble: ProviderTrouble, latency: float) -> _Called:
-        delay = self._delay(trouble, go.number)
-        return _Called(_trouble(go, trouble, delay, latency), delay)
+    async def _finish(self, called: _Called) -> SentPush:
+        """Record what a call came to; raises ApplicationError where another is to be made."""
+        go, came_to = called.go, called.came_to
+        if not isinstance(came_to, ProviderTrouble):
+            dead_tokens = await self._brake.note(go, called.sender, came_to)
+            outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
+        elif isinstance(came_to, Unavailable) and came_to.fate is Fate.UNKNOWN and go.push.collapse_key is None:
+            update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
+            outcome = outcomes.failed(go, came_to, called.latency, update)
+        else:
+            delay = self._delay(came_to, go.number)
+            pending = Update(go.push.task_id, TaskState.PENDING, came_to.reason, next_attempt_at=go.began_at + delay)
+            await self._record(outcomes.failed(go, came_to, called.latency, pending))
+            raise _again(came_to.reason, delay)
+        state = await self._record(outcome)
+        await self._rush.over()
+        return SentPush(go.push.task_id, state, outcome.update.reason)
 
-    async def _record(self, outcome: Outcome) -> None:
+    async def _record(self, outcome: Outcome) -> TaskState:
         """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""
         for wait in (0.1, 0.5, 2.0):
             try:
-                await self._end.ask(outcome)
+                return await self._end.ask(outcome)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("outcome not stored yet", task_id=str(outcome.update.task_id), error=type(error).__name__)
                 await asyncio.sleep(wait)
-            else:
-                return
-        await self._end.ask(outcome)
+        return await self._end.ask(outcome)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
-        return _BACK_OFFS[type(trouble)].delay(attempt, self._chance(), trouble.retry_after)
+        return self._back_offs[type(trouble)].delay(attempt, self._chance(), trouble.retry_after)
+
+
+async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:
+    started = time.monotonic()
+    try:
+        came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
+    except ProviderTrouble as trouble:
+        came_to = trouble
+    return _Called(go, sender, came_to, time.monotonic() - started)
 
 
 async def _hold(ask: SendPush) -> None:
@@ -175,52 +217,3 @@ async def _hold(ask: SendPush) -> None:
 def _again(reason: str, delay: timedelta) -> ApplicationError:
     """Ask Temporal for a retry after `delay`; expected trouble, so nobody is alarmed."""
     return ApplicationError(reason, next_retry_delay=delay, category=ApplicationErrorCategory.BENIGN)
-
-
-def _answered(go: Go, answer: Answer, latency: float) -> Outcome:
-    match answer:
-        case Accepted(provider_id):
-            return _outcome(go, TaskState.ACCEPTED, None, latency, provider_id=provider_id)
-        case Rejected(reason):
-            return _outcome(go, TaskState.REJECTED, reason, latency)
-        case Unregistered(reason, since):
-            return _outcome(go, TaskState.UNREGISTERED, reason, latency, dead_since=since or go.began_at)
-        case _:
-            assert_never(answer)
-
-
-def _outcome(
-    go: Go,
-    state: TaskState,
-    reason: str | None,
-    latency: float,
-    *,
-    provider_id: str | None = None,
-    dead_since: datetime | None = None,
-) -> Outcome:
-    dead_token = None if dead_since is None else (go.device_id, go.push.token, dead_since)
-    return Outcome(
-        Ended(go.push.attempt_id, state.value, reason, _milliseconds(latency), provider_id),
-        Update(go.push.task_id, state, reason),
-        dead_token,
-    )
-
-
-def _trouble(go: Go, trouble: ProviderTrouble, delay: timedelta, latency: float) -> Outcome:
-    match trouble:
-        case Unavailable(fate=Fate.UNKNOWN):
-            word = "unknown"
-        case Throttled():
-            word = "throttled"
-        case Misconfigured():
-            word = "misconfigured"
-        case _:
-            word = "unavailable"
-    return Outcome(
-        Ended(go.push.attempt_id, word, trouble.reason, _milliseconds(latency), None),
-        Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=go.began_at + delay),
-    )
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

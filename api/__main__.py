@@ -13,11 +13,12 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, then let requests under way finish."""
     try:
         settings, auth = service_settings(), auth_settings()
+        logs.configure(settings.log_format, settings.log_level)
+        app = create_app(settings, auth)
     except ConfigError as error:
         sys.exit(str(error))
-    logs.configure(settings.log_format, settings.log_level)
     uvicorn.run(
-        create_app(settings, auth),
+        app,
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import device_tokens, fasting_sessions, operations, preferences, problems, push_tasks
+from api import device_tokens, fasting_sessions, operations, preferences, problems, push_tasks, support
 from api.auth import TokenCheck
 from api.dependencies import Services
 from api.limits import BodyLimit
+from apps_file import AppIds
 from config import AuthSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
 from relay import Relay
@@ -16,14 +17,15 @@ from temporal import connect
 
 
 def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
-    """Make the application; it connects to its database and to Temporal when it is first asked."""
+    """Make the application; it connects to its database and to Temporal when it is first asked. Raises ConfigError."""
+    app_ids = AppIds(settings.apps_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
         sessions = make_sessions(engine)
         relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
-        app.state.services = Services(sessions=sessions, tokens=TokenCheck(auth), relay=relay)
+        app.state.services = Services(sessions=sessions, tokens=TokenCheck(auth), relay=relay, app_ids=app_ids)
         yield
         await relay.close()
         await engine.dispose()
@@ -38,6 +40,6 @@ def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
-    for resource in (device_tokens, fasting_sessions, preferences, push_tasks, operations):
+    for resource in (device_tokens, fasting_sessions, preferences, push_tasks, support, operations):
         app.include_router(resource.router)
     return app

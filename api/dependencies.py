@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.auth import Caller, TokenCheck
-from api.problems import Unauthorized
+from api.problems import Forbidden, Unauthorized
+from apps_file import AppIds
 from db.engine import Sessions
 from domain.problems import InvalidField
 from relay import Relay
@@ -26,6 +27,7 @@ class Services:
     sessions: Sessions
     tokens: TokenCheck
     relay: Relay
+    app_ids: AppIds
 
 
 def _services(request: Request) -> Services:
@@ -35,6 +37,10 @@ def _services(request: Request) -> Services:
 
 def _sessions(services: Annotated[Services, Depends(_services)]) -> Sessions:
     return services.sessions
+
+
+def _app_ids(services: Annotated[Services, Depends(_services)]) -> AppIds:
+    return services.app_ids
 
 
 def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
@@ -50,6 +56,13 @@ async def _caller(
     return await services.tokens.caller(credentials.credentials)
 
 
+async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    """Let nobody pass but those whose token has the scope `support`."""
+    if "support" not in caller.scopes:
+        raise Forbidden("This needs a bearer token with the scope support.")
+    return caller
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Which part of a list is asked for: what comes after an item, and how many."""
@@ -63,10 +76,12 @@ def next_cursor(at: datetime, item_id: UUID) -> str:
     return base64.urlsafe_b64encode(json.dumps([at.isoformat(), str(item_id)]).encode()).decode()
 
 
-def _page(
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> Page:
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+
+def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
+    """Read which page is asked for; raises InvalidField."""
     if cursor is None:
         return Page(None, limit)
     try:
@@ -76,7 +91,9 @@ def _page(
         raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.") from None
 
 
+AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
+Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
-Paged = Annotated[Page, Depends(_page)]
+Paged = Annotated[Page, Depends(page_at)]

@@ -1,25 +1,37 @@
 """Device tokens: register, list, sign out."""
 
+import base64
 from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from api.dependencies import AnyCaller, Database, Paged, next_cursor
+from api.dependencies import AllowedApps, AnyCaller, Database, Paged, next_cursor
 from api.fields import Body, TimeZone
 from api.problems import responses
 from db import device_tokens
 from db.models import DeviceToken
 from domain.problems import InvalidField
-from domain.push import Environment, Provider
+from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
+from push.sealing import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
 
 _LONGEST_APNS_TOKEN = 200
 _SHOWN = 6  # last characters of a token that are ever shown
+
+
+def _public_key(value: str) -> str:
+    try:
+        key = base64.b64decode(value, validate=True)
+    except ValueError:
+        key = b""
+    if not is_usable(key):
+        raise ValueError("must be an X25519 public key: 32 bytes in base64, not of low order")
+    return value
 
 
 class RegistrationIn(Body):
@@ -28,10 +40,14 @@ class RegistrationIn(Body):
     provider: Provider
     token: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
     environment: Environment = Environment.PRODUCTION
-    app_id: Annotated[str | None, Field(max_length=155, pattern=r"^[A-Za-z0-9._-]+$")] = None
+    app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
     locale: Annotated[str | None, Field(max_length=35, pattern=r"^[A-Za-z0-9_-]+$", examples=["de-AT"])] = None
     time_zone: TimeZone | None = None
     app_version: Annotated[str | None, Field(max_length=50, pattern=r"^[ -~]+$")] = None
+    public_key: Annotated[
+        Annotated[str, AfterValidator(_public_key)] | None,
+        Field(description="X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md)."),
+    ] = None
 
     def checked(self) -> device_tokens.Registration:
         """Check what depends on the provider; raises InvalidField."""
@@ -48,6 +64,7 @@ class RegistrationIn(Body):
             locale=self.locale,
             time_zone=self.time_zone,
             app_version=self.app_version,
+            public_key=None if self.public_key is None else base64.b64decode(self.public_key),
         )
 
 
@@ -68,6 +85,7 @@ class DeviceTokenOut(BaseModel):
     locale: str | None
     time_zone: str | None
     app_version: str | None
+    has_public_key: bool = Field(description="Whether texts can be sealed for this installation.")
 
 
 class DeviceTokenList(BaseModel):
@@ -79,10 +97,12 @@ class DeviceTokenList(BaseModel):
 
 @router.put("/{installation_id}", responses=responses())
 async def register(
-    installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database
+    installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database, apps: AllowedApps
 ) -> DeviceTokenOut:
     """Make the token active for the caller's installation, and for nobody else."""
     told = body.checked()
+    if not apps.allow(told.app_id):
+        raise InvalidField("app_id", "There is no such app.")
     async with sessions.begin() as db:
         row = await device_tokens.register(db, caller.user_id, installation_id, told)
     return _out(row, {installation_id})
@@ -134,4 +154,5 @@ def _out(row: DeviceToken, in_use: Collection[UUID]) -> DeviceTokenOut:
         locale=row.locale,
         time_zone=row.time_zone,
         app_version=row.app_version,
+        has_public_key=row.public_key is not None,
     )

@@ -35,6 +35,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     field: str | None = Field(default=None, description="The first offending field, where one is to blame.")
+    reason: str | None = Field(default=None, description="Stable, where one type has several.")
     errors: list[FieldError] | None = None
 
 
@@ -98,6 +99,7 @@ def problem(
     detail: str,
     *,
     errors: Sequence[FieldError] = (),
+    reason: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     """Make the answer for one problem."""
@@ -107,6 +109,7 @@ def problem(
         status=status,
         detail=detail,
         field=errors[0].field if errors else None,
+        reason=reason,
         errors=list(errors) or None,
     )
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
@@ -144,7 +147,7 @@ async def _not_found(_: Request, error: Exception) -> ProblemResponse:
 
 async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Conflict)
-    return problem(409, error.code, str(error))
+    return problem(409, error.code, str(error), reason=error.reason)
 
 
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:

@@ -17,7 +17,6 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from config import AuthSettings, auth_settings
 from db.engine import make_engine
@@ -30,6 +29,7 @@ from local_parts.process import ProcessPart
 from local_parts.terminal import Terminal
 from simulator.credentials import provider_environment
 from simulator.settings import Ports
+from temporal import data_converter
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
 async def _connected(address: str) -> Client:
     while True:
         try:
-            return await Client.connect(address, data_converter=pydantic_data_converter)
+            return await Client.connect(address, data_converter=data_converter)
         except RuntimeError:  # what the SDK raises when nobody answers
             await asyncio.sleep(0.1)
 

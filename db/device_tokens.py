@@ -29,6 +29,7 @@ class Registration:
     locale: str | None = None
     time_zone: str | None = None
     app_version: str | None = None
+    public_key: bytes | None = None
 
 
 async def register(db: AsyncSession, user_id: str, installation_id: UUID, told: Registration) -> DeviceToken:
@@ -58,7 +59,7 @@ async def register(db: AsyncSession, user_id: str, installation_id: UUID, told: 
     row.active, row.inactive_reason = True, None
     row.registered_at = row.last_seen_at = now
     row.environment, row.app_id, row.app_version = told.environment, told.app_id, told.app_version
-    row.locale, row.time_zone = told.locale, told.time_zone
+    row.locale, row.time_zone, row.public_key = told.locale, told.time_zone, told.public_key
     await db.flush()
     await db.refresh(row)
     if event:
@@ -98,6 +99,12 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
     return (await db.scalars(query)).all()
+
+
+async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
+    """Read the active tokens of these installations."""
+    query = select(DeviceToken).where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
+    return {row.installation_id: row for row in await db.scalars(query)}
 
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:

@@ -52,6 +52,12 @@ async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
     return (await db.get_one(FastingSessionRow, session_id)).started_with
 
 
+async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
+    """Read sessions as they are now."""
+    query = select(FastingSessionRow).where(among(FastingSessionRow.id, session_ids))
+    return {row.id: _session(row) for row in await db.scalars(query)}
+
+
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
     """Read sessions, held unchanged until the transaction ends."""
     query = (

@@ -1,7 +1,7 @@
 """The outbox: what the database still owes Temporal. A row goes when Temporal agrees with its subject."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -34,6 +34,14 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> int:
         "next_attempt_at": func.clock_timestamp() + GRACE,
     }
     return (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
+
+
+async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
+    """Owe Temporal dispatches that no API process will try first."""
+    now = func.clock_timestamp()
+    rows = [{"subject_kind": subject_kind, "subject_id": each, "next_attempt_at": now} for each in subject_ids]
+    if rows:
+        await db.execute(insert(OutboxRow).values(rows))
 
 
 async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:

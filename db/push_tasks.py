@@ -125,6 +125,13 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
     )
 
 
+async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
+    """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
+    refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
+    query = update(PushTask).where(among(PushTask.task_id, task_ids), refused).values(state=TaskState.DEAD)
+    await db.execute(query, execution_options={"synchronize_session": False})
+
+
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
     """Read where tasks stand."""
     query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))

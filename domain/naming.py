@@ -17,3 +17,8 @@ def push_queue(provider: Provider) -> str:
 def reminder_workflow_id(session_id: UUID) -> str:
     """Name the workflow of one fasting session."""
     return f"fasting-reminder/{session_id}"
+
+
+def redrive_workflow_id(task_id: UUID) -> str:
+    """Name the workflow of one redriven push task."""
+    return f"redrive/{task_id}"

@@ -24,6 +24,7 @@ class NotFound(Problem):
 class Conflict(Problem):
     """The request contradicts what was accepted before."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, reason: str | None = None) -> None:
         super().__init__(detail)
         self.code = code  # stable, kebab-case: becomes the problem's type
+        self.reason = reason  # stable, where one code has several

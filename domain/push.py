@@ -5,6 +5,9 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from uuid import UUID
 
+APP_ID = r"^[A-Za-z0-9._-]+$"  # the form of an app's name: bundle ids and package names have it
+LONGEST_APP_ID = 155  # characters
+
 
 class Provider(StrEnum):
     """A push provider."""
@@ -65,7 +68,10 @@ class Push:
     token: str = field(repr=False)
     title: str = field(repr=False)
     body: str = field(repr=False)
+    generic_title: str = field(repr=False)  # shown in its place by an app whose texts are sealed
+    generic_body: str = field(repr=False)
     url: str  # deep link that a tap opens
-    collapse_key: str  # at most 64 bytes; replaces the line with the same key on the screen
+    collapse_key: str | None  # at most 64 bytes; replaces the line with the same key; None: not sent again in doubt
     thread_id: str  # groups lines of one conversation on the lock screen
     expires_at: datetime  # aware UTC; the push is of no use afterwards
+    public_key: bytes | None = None  # X25519, of the installation; seals the text

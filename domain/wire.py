@@ -88,6 +88,16 @@ class CloseTasks:
 
 
 @dataclass(frozen=True, slots=True)
+class RedriveState:
+    """A redriven push task: the input of `Redrive`."""
+
+    send: PlannedSend
+    conversation_id: UUID
+    due_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ReminderStatus:
     """What a workflow tells about itself when it is asked."""
 

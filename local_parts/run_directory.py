@@ -1,4 +1,4 @@
-"""The directory that holds a run's state: its lock, its secret, its settings."""
+"""What a run keeps in its directory: its lock, its secret, its settings."""
 
 import fcntl
 import os
@@ -9,14 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config import ConfigError
-
-ROOT = Path(__file__).parent.parent
-
-
-def run_directory(environ: Mapping[str, str]) -> Path:
-    """Name the directory: RUN_DIR, or `.run` beside the code."""
-    named = environ.get("RUN_DIR")
-    return Path(named).expanduser().resolve() if named else ROOT / ".run"
 
 
 @contextmanager
@@ -54,16 +46,6 @@ def write_settings(run_dir: Path, settings: Mapping[str, str]) -> None:
     """Write `run.env`: lines that a shell, and `cli.py`, can read."""
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
     _write_private(run_dir / "run.env", "".join(lines))
-
-
-def read_settings(run_dir: Path) -> dict[str, str]:
-    """Read `run.env` back; empty where nothing ever ran."""
-    try:
-        lines = shlex.split((run_dir / "run.env").read_text())
-    except (OSError, ValueError):  # none, or not as we wrote it
-        return {}
-    pairs = (line.partition("=") for line in lines)
-    return {name: value for name, _, value in pairs}
 
 
 def _write_private(path: Path, text: str) -> None:

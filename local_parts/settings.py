@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps_file import app_settings
+from commands.run_directory import run_directory
 from config import ConfigError, ServiceSettings, apns_settings, auth_settings, fcm_settings, service_settings
 from domain.push import Provider
-from local_parts.run_directory import jwt_secret, run_directory
+from local_parts.run_directory import jwt_secret
 from simulator import Ports
 from simulator.credentials import provider_environment
 
@@ -93,7 +95,9 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         raise ConfigError(
             f"RUN_DIR {settings.run_dir} has a space, quote or the like, which PostgreSQL's start cannot take."
         )
-    service_settings({"DATABASE_URL": _UNKNOWN_YET, **given})
+    apps_file = service_settings({"DATABASE_URL": _UNKNOWN_YET, **given}).apps_file
+    if apps_file is not None:
+        app_settings(apps_file)
     apns_settings(given)
     fcm_settings(given)
     if _has_own_auth(given):

@@ -11,16 +11,17 @@ from uuid import UUID
 
 import httpx
 
+from commands.bearer import bearer_token
+from commands.database import migrate_named
+from commands.run_directory import ROOT
 from config import auth_settings
 from domain.naming import reminder_workflow_id
 from embedded import temporal_command, temporal_environment
-from local_parts.bearer import bearer_token
 from local_parts.demonstration import Stage, demonstrate
-from local_parts.migration import migrate_named
 from local_parts.parts import Parts, answering
 from local_parts.postgres import PostgresPart
 from local_parts.process import ProcessPart
-from local_parts.run_directory import ROOT, write_settings
+from local_parts.run_directory import write_settings
 from local_parts.settings import LocalSettings, shared_environment
 from local_parts.terminal import Terminal
 

@@ -7,24 +7,44 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import lru_cache
 from typing import Never
-from urllib.parse import urlsplit
 
-import jwt
 from aioapns.common import NotificationRequest, NotificationResult, PushType
 from aioapns.connection import APNsKeyConnectionPool, JWTAuthorizationHeaderProvider
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
+from jwt import PyJWS
+from jwt.algorithms import ECAlgorithm
+from jwt.utils import der_to_raw_signature
 
 from push.http2_call import Response
-from push.http2_pool import Place, Pool, Timeouts
+from push.http2_pool import Place, Pool
 
 GRID = 40 * 60  # seconds; Apple takes a token for an hour
 HALF_GRID = 20 * 60  # seconds; Apple counts refreshes, and refuses more than one in this time
 
 
+class _Es256(ECAlgorithm):
+    """ES256 whose signature of the same words is always the same (RFC 6979)."""
+
+    def sign(self, msg: bytes, key: EllipticCurvePrivateKey) -> bytes:
+        try:
+            signature = key.sign(msg, ECDSA(SHA256(), deterministic_signing=True))
+        except UnsupportedAlgorithm:  # an OpenSSL before 3.2, which the wheels do not have
+            return super().sign(msg, key)
+        return der_to_raw_signature(signature, key.curve)
+
+
+_jws = PyJWS()
+_jws.unregister_algorithm("ES256")
+_jws.register_algorithm("ES256", _Es256(SHA256))
+
+
 class ProviderToken(JWTAuthorizationHeaderProvider):
-    """The token of one (team, key). `iat` lies on a fixed grid, so that all processes renew it as one."""
+    """The token of one (team, key). `iat` lies on a fixed grid, so that all processes show the very same token."""
 
     def __init__(self, *, key: str, key_id: str, team_id: str) -> None:
         super().__init__(key=key, key_id=key_id, team_id=team_id)
@@ -41,10 +61,16 @@ class ProviderToken(JWTAuthorizationHeaderProvider):
 
     def _issued(self, issued_at: int) -> str:
         if issued_at > self._issued_at:
-            claims = {"iss": self.team_id, "iat": issued_at}
-            token = jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
+            claims = json.dumps({"iss": self.team_id, "iat": issued_at}, separators=(",", ":")).encode()
+            token = _jws.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
             self._issued_at, self._header = issued_at, f"bearer {token}"
         return self._header
+
+
+@lru_cache(maxsize=64)
+def provider_token(key: str, key_id: str, team_id: str) -> ProviderToken:
+    """Give the one token that this process has for a (team, key), whichever app asks: Apple counts them by team."""
+    return ProviderToken(key=key, key_id=key_id, team_id=team_id)
 
 
 class ApnsRequest(NotificationRequest):
@@ -53,7 +79,7 @@ class ApnsRequest(NotificationRequest):
     __slots__ = ("body", "expiration")
 
     def __init__(
-        self, *, token: str, apns_id: str, topic: str, collapse_key: str, expiration: int, body: bytes
+        self, *, token: str, apns_id: str, topic: str, collapse_key: str | None, expiration: int, body: bytes
     ) -> None:
         super().__init__(
             token,
@@ -92,7 +118,7 @@ class ApnsPlace:
 
     def _headers(self, request: ApnsRequest) -> list[HeaderTuple]:
         push_type = request.push_type or PushType.ALERT
-        return [
+        headers: list[HeaderTuple] = [
             HeaderTuple(b":method", b"POST"),
             HeaderTuple(b":scheme", b"https"),
             NeverIndexedHeaderTuple(b":path", b"/3/device/" + request.device_token.encode()),
@@ -103,41 +129,32 @@ class ApnsPlace:
             HeaderTuple(b"apns-priority", str(request.priority).encode()),
             NeverIndexedHeaderTuple(b"apns-id", request.notification_id.encode()),
             NeverIndexedHeaderTuple(b"apns-expiration", str(request.expiration).encode()),
-            NeverIndexedHeaderTuple(b"apns-collapse-id", (request.collapse_key or "").encode()),
         ]
+        if request.collapse_key is not None:
+            headers.append(NeverIndexedHeaderTuple(b"apns-collapse-id", request.collapse_key.encode()))
+        return headers
 
 
 class ApnsPool(APNsKeyConnectionPool):
     """aioapns' key pool, with every connection made by `push.http2_pool`. Made inside a running event loop."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        provider_token: ProviderToken,
-        topic: str,
-        ca_file: Path | None,
-        connections: int,
-        timeouts: Timeouts,
-    ) -> None:
-        self._http2 = Pool(url, ca_file=ca_file, connections=connections, timeouts=timeouts)
-        self._authority = urlsplit(url).netloc.encode()
+    def __init__(self, http2: Pool, *, provider_token: ProviderToken, topic: str) -> None:
+        self._http2 = http2
         self._provider_token = provider_token
         super().__init__(
             key=provider_token.key,
             key_id=provider_token.key_id,
             team_id=provider_token.team_id,
             topic=topic,
-            max_connections=connections,
             max_connection_attempts=1,
-            ssl_context=self._http2.tls,
+            ssl_context=http2.tls,
         )
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[ApnsPlace]:
         """Wait for room on a live connection; raises Unavailable."""
         async with self._http2.place() as place:
-            yield ApnsPlace(place, self._authority, self._provider_token)
+            yield ApnsPlace(place, self._http2.authority, self._provider_token)
 
     async def aclose(self) -> None:
         """Let calls in flight finish, then close."""
@@ -151,8 +168,8 @@ class ApnsPool(APNsKeyConnectionPool):
 def _result(request: ApnsRequest, response: Response) -> NotificationResult:
     apns_id = response.headers.get(b"apns-id", b"").decode("ascii", "replace") or request.notification_id
     try:
-        error = json.loads(response.body)
-    except ValueError:  # empty, or a proxy's HTML
+        error = json.loads(response.body) if response.body else None
+    except ValueError:  # a proxy's HTML
         error = None
     if not isinstance(error, dict):
         error = {}

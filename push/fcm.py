@@ -1,13 +1,12 @@
 """Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, reads the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_never
-from urllib.parse import urlsplit
 
 import structlog
 from firebase_admin import credentials, messaging  # type: ignore[import-untyped]  # ships no types
@@ -18,12 +17,28 @@ from push.fcm_access import AccessToken
 from push.fcm_answer import FcmRefusal, message_name, refusal
 from push.fitting import fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
-from push.sender import Accepted, Answer, Fate, Misconfigured, Rejected, Slot, Throttled, Unavailable, Unregistered
-from push.verdict import Verdict, code
+from push.http2_proxy import STRAIGHT, Proxies
+from push.sealing import sealed
+from push.sender import (
+    Accepted,
+    Answer,
+    Doubtful,
+    Fate,
+    Foreign,
+    Misconfigured,
+    Rejected,
+    Slot,
+    StaleCredential,
+    Throttled,
+    Unavailable,
+    Unregistered,
+)
+from push.verdict import EXTENTS, Verdict, code
 
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
+Shape = Callable[[Push], messaging.Message]
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
@@ -32,16 +47,18 @@ ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
 # The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
 VERDICTS: dict[tuple[int, str], Verdict] = {
     (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
-    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DEAD_TOKEN,  # a violation of the field `message.token`
+    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DOUBTFUL_TOKEN,  # a violation of the field `message.token`
     (400, ""): Verdict.OUR_BUG,
     (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.MISCONFIGURED,
     (401, ""): Verdict.STALE_CREDENTIAL,
-    (403, "SENDER_ID_MISMATCH"): Verdict.REJECTED,  # a token of another project
+    (403, "SENDER_ID_MISMATCH"): Verdict.FOREIGN_TOKEN,
     (403, ""): Verdict.MISCONFIGURED,
     (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
     (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address
-    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,
-    (429, ""): Verdict.THROTTLED,
+    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,  # of the message's target, where nothing else is said
+    (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.THROTTLED,
+    (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.OVERDONE,
+    (429, ""): Verdict.OVERDONE,
     (500, "INTERNAL"): Verdict.TRANSIENT,
     (500, ""): Verdict.TRANSIENT,
     (502, ""): Verdict.TRANSIENT,
@@ -64,6 +81,8 @@ class FcmAccount:
     service_account_file: Path
     url: str = "https://fcm.googleapis.com"
     ca_file: Path | None = None
+    encrypted: bool = False
+    proxies: Proxies = STRAIGHT
 
 
 class FcmSender:
@@ -71,22 +90,29 @@ class FcmSender:
 
     def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
         certificate = credentials.Certificate(str(account.service_account_file))
-        self._authority = urlsplit(account.url).netloc.encode()
         self._path = f"/v1/projects/{certificate.project_id}/messages:send".encode()
         self._access = AccessToken(
             certificate.get_credential().with_scopes([SCOPE]),
             ca_file=account.ca_file,
             timeout=timeouts.answer.total_seconds(),
             patience=timeouts.slot.total_seconds(),
+            proxies=account.proxies,
         )
-        self._pool = Pool(account.url, ca_file=account.ca_file, connections=connections, timeouts=timeouts)
+        self._shape = sealed_payload if account.encrypted else payload
+        self._pool = Pool(
+            account.url,
+            ca_file=account.ca_file,
+            connections=connections,
+            timeouts=timeouts,
+            proxy=account.proxies.towards(account.url),
+        )
 
     @asynccontextmanager
     async def slot(self, environment: Environment) -> AsyncIterator[Slot]:  # noqa: ARG002 (FCM has one token space)
         """Wait for a good access token and room on a live connection."""
         token = await self._access.current()
         async with self._pool.place() as place:
-            yield FcmSlot(place, self._access, token, self._headers(token))
+            yield FcmSlot(place, self._access, token, self._headers(token), self._shape)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
@@ -97,7 +123,7 @@ class FcmSender:
             HeaderTuple(b":method", b"POST"),
             HeaderTuple(b":scheme", b"https"),
             HeaderTuple(b":path", self._path),
-            HeaderTuple(b":authority", self._authority),
+            HeaderTuple(b":authority", self._pool.authority),
             HeaderTuple(b"authorization", f"Bearer {token}".encode()),
             HeaderTuple(b"content-type", b"application/json"),
         ]
@@ -106,15 +132,16 @@ class FcmSender:
 class FcmSlot:
     """Leave to make one call to Google."""
 
-    def __init__(self, place: Place, access: AccessToken, token: str, headers: list[HeaderTuple]) -> None:
+    def __init__(self, place: Place, access: AccessToken, token: str, headers: list[HeaderTuple], shape: Shape) -> None:
         self._place = place
         self._access = access
         self._token = token
         self._headers = headers
+        self._shape = shape
 
     async def send(self, push: Push) -> Answer:
         """Make exactly one call; raises ProviderTrouble."""
-        response = await self._place.call(self._headers, request(push))
+        response = await self._place.call(self._headers, request(push, self._shape))
         if response.status == 200:
             self._access.accepted()
             return Accepted(message_name(response))
@@ -125,25 +152,22 @@ class FcmSlot:
         match verdict(status, refused.word):
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, None)
-            case Verdict.REJECTED:
-                return Rejected(reason)
+            case Verdict.DOUBTFUL_TOKEN:
+                return Doubtful(reason)
+            case Verdict.FOREIGN_TOKEN:
+                log.error("token of another project", provider="fcm", status=status, reason=reason)
+                return Foreign(reason)
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._access.refused(self._token):
-                raise Unavailable(reason, Fate.NEVER_PROCESSED)
+                raise StaleCredential(reason, Fate.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case Verdict.OVERDONE:
-                log.error("provider asks for less", provider="fcm", status=status, reason=reason)
-                raise Throttled(reason, retry_after=refused.retry_after or QUOTA_REST)
-            case Verdict.THROTTLED:
-                raise Throttled(reason, retry_after=refused.retry_after or QUOTA_REST)
-            case Verdict.RECONNECT:
-                self._place.retire_connection(reason)
-                raise Unavailable(reason, Fate.UNKNOWN)
-            case Verdict.TRANSIENT:
+            case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
+                raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
+            case Verdict.TRANSIENT | Verdict.RECONNECT:
                 raise Unavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
@@ -158,21 +182,39 @@ def verdict(status: int, word: str) -> Verdict:
     return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
 
 
-def request(push: Push) -> bytes:
-    """Put a message into the envelope of `messages:send`."""
-    return fitted(push.body, lambda text: _encoded(payload(replace(push, body=text))), PAYLOAD_AT_MOST)
-
-
 def payload(push: Push) -> messaging.Message:
     """Shape a push for an Android phone. The tag, not collapse_key, is what replaces a shown notification."""
+    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
+    message.notification = messaging.Notification(title=push.title, body=push.body)
+    return message
+
+
+def sealed_payload(push: Push) -> messaging.Message:
+    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping app is handed.
+
+    The app itself shows the line, under the tag. Without a key there is nothing to open, and Android shows it.
+    """
+    if push.public_key is None:
+        return payload(replace(push, title=push.generic_title, body=push.generic_body))
+    shown = {"title": push.generic_title, "body": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
+    return _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+
+
+def request(push: Push, shape: Shape = payload) -> bytes:
+    """Put a message into the envelope of `messages:send`."""
+    return fitted(push, lambda fitting: _encoded(shape(fitting)), PAYLOAD_AT_MOST)
+
+
+def _message(
+    push: Push, more: Mapping[str, str], notification: messaging.AndroidNotification | None
+) -> messaging.Message:
     message = messaging.Message(
-        notification=messaging.Notification(title=push.title, body=push.body),
         android=messaging.AndroidConfig(
             priority="high",
             ttl=max(push.expires_at - datetime.now(UTC), timedelta(0)),
-            notification=messaging.AndroidNotification(tag=push.collapse_key, sound="default"),
+            notification=notification,
         ),
-        data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url},
+        data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
     message.token = push.token  # the constructor warns: it would rather have a Firebase installation id
     return message

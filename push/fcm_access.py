@@ -5,13 +5,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 import structlog
 from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError, RefreshError
+from google.auth.transport import Response as TransportResponse
 from google.auth.transport.requests import Request
 
+from push.http2_proxy import STRAIGHT, Proxies
 from push.sender import Fate, Misconfigured, ProviderTrouble, Unavailable
 
 log = structlog.get_logger()
@@ -25,11 +28,20 @@ TRIAL = 60.0  # seconds in which a second refusal in a row means that no new tok
 class AccessToken:
     """The token of one service account."""
 
-    def __init__(self, credential: Credentials, *, ca_file: Path | None, timeout: float, patience: float) -> None:
+    def __init__(
+        self,
+        credential: Credentials,
+        *,
+        ca_file: Path | None,
+        timeout: float,
+        patience: float,
+        proxies: Proxies = STRAIGHT,
+    ) -> None:
         self._credential = credential
         self._session = requests.Session()
-        # per request: a session's own `verify` gives way to REQUESTS_CA_BUNDLE
-        self._request = partial(Request(self._session), timeout=timeout, verify=str(ca_file) if ca_file else True)
+        self._session.trust_env = False  # what the environment says was read at the edge
+        self._proxies = proxies
+        self._straight = partial(Request(self._session), timeout=timeout, verify=str(ca_file) if ca_file else True)
         self._patience = patience
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
@@ -84,7 +96,7 @@ class AccessToken:
     async def _fetched(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._credential.refresh, self._request)
+            await asyncio.to_thread(self._credential.refresh, self._asked)
         except GoogleAuthError as error:
             refused = isinstance(error, RefreshError) and not error.retryable
             self._trouble = _oauth_refused if refused else _oauth_unreachable
@@ -101,6 +113,11 @@ class AccessToken:
             log.debug("access token renewed", provider="fcm", lifetime=round(lifetime))
         finally:
             self._fetch = None
+
+    def _asked(self, url: str, **more: Any) -> TransportResponse:  # noqa: ANN401 (google-auth's signature)
+        proxy = self._proxies.towards(url)
+        response: TransportResponse = self._straight(url, proxies={"https": proxy.url} if proxy else {}, **more)
+        return response
 
 
 def _oauth_refused() -> Misconfigured:

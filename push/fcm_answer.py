@@ -37,7 +37,10 @@ def refusal(response: Response) -> FcmRefusal:
     word = next((str(detail.get("errorCode", "")) for detail in details if detail.get("@type") == FCM_ERROR), "")
     if word == "INVALID_ARGUMENT" and TOKEN_FIELD in _violated_fields(details):
         word = "INVALID_ARGUMENT_TOKEN"
-    reason = code(word or error.get("status"), response.status) + _quota(details)
+    quota = _quota(details)
+    reason = code(word or error.get("status"), response.status) + quota
+    if word == "QUOTA_EXCEEDED":
+        word += quota
     return FcmRefusal(response.status, word, reason, _retry_after(response))
 
 

@@ -8,14 +8,15 @@ import structlog
 from hpack import HeaderTuple
 
 from push.http2_call import Call, Response
+from push.http2_frames import BrokenProtocol
 from push.http2_pulse import Pulse
-from push.http2_streams import BrokenProtocol, Streams
+from push.http2_streams import Streams
 from push.sender import Fate, Unavailable
 
 log = structlog.get_logger()
 
 IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
-TYPICAL_BODY = 512  # bytes of window set aside for a place whose body is not known yet
+LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
 START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
 
 
@@ -29,6 +30,7 @@ class Connection(asyncio.Protocol):
         self._streams = Streams()
         self._transport: asyncio.Transport | None = None
         self._taken = 0
+        self._aside = LEAST_BODY  # as much as the largest bodies of late
         self._retired: str | None = None
         self._starters: list[asyncio.Future[None]] = []
         self._flushing = False
@@ -49,14 +51,14 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Places that can be taken now."""
-        if not self.usable or self._pulse.asked or self._streams.window < TYPICAL_BODY * (self._taken + 1):
+        if not self.usable or self._pulse.asked or self._lacks_window:
             return 0
         return self._limit - self._taken - len(self._streams.calls)
 
     @property
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._limit > 1 and self._taken + len(self._streams.calls) >= self._limit
+        return self._limit > 1 and (self._taken + len(self._streams.calls) >= self._limit or self._lacks_window)
 
     @property
     def quiet(self) -> bool:
@@ -108,7 +110,6 @@ class Connection(asyncio.Protocol):
         """Take the peer's frames in."""
         if not self._open:
             return
-        self._flush()
         self._pulse.heard()
         try:
             self._streams.receive(data)
@@ -132,6 +133,10 @@ class Connection(asyncio.Protocol):
         return min(self._streams.limit, IN_FLIGHT_AT_MOST)
 
     @property
+    def _lacks_window(self) -> bool:
+        return self._streams.window < self._aside * (self._taken + 1)
+
+    @property
     def _open(self) -> asyncio.Transport | None:
         return None if self._transport is None or self._transport.is_closing() else self._transport
 
@@ -152,6 +157,7 @@ class Connection(asyncio.Protocol):
     def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:
         call = Call(self._loop.create_future(), self._loop.time(), self._streams.answers, body)
         self._streams.start(headers, call)
+        self._aside = min(max(len(body), LEAST_BODY, self._aside - self._aside // 64), MOST_BODY)
         if not self._flushing:  # one write for all calls that start in this turn of the loop
             self._flushing = True
             self._loop.call_soon(self._flush)

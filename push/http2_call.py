@@ -25,6 +25,8 @@ class Call:
     sent_at: float  # the event loop's clock
     answers_before: int  # on this connection; none since is a bad sign
     unsent: bytes = field(repr=False)
+    window: int = 0  # bytes that the peer has leave for on this stream
+    uncredited: int = 0  # bytes received that the peer was not given back yet
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)

@@ -3,48 +3,52 @@
 Answers are matched by stream id and received data is credited back; RST_STREAM and GOAWAY mean what the RFC says.
 """
 
-import logging
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
-from h2.config import H2Configuration
-from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
-from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    WindowUpdated,
-)
-from h2.exceptions import ProtocolError
-from hpack import Encoder, HeaderTuple
+from hpack import HeaderTuple
 
+from push.http2_bodies import Bodies
 from push.http2_call import Call
+from push.http2_frames import (
+    ACK,
+    END_STREAM,
+    PREFACE,
+    STREAM_ID_AT_MOST,
+    WINDOW,
+    BrokenProtocol,
+    Code,
+    Cutter,
+    Frame,
+    Kind,
+    Setting,
+    headers_written,
+    number_written,
+    settings_read,
+    settings_written,
+    written,
+)
+from push.http2_headers import HeaderReader, HeaderWriter
 from push.sender import Fate
 
 log = structlog.get_logger()
-logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it prints header values, tokens included
 
-
-class BrokenProtocol(Exception):
-    """The peer does not speak HTTP/2; nothing more can be read from it."""
+CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
 
 
 class Streams:
     """Starts calls and takes their answers in. Whoever holds it moves the bytes."""
 
     def __init__(self) -> None:
-        self._h2 = H2Connection(
-            H2Configuration(header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False)
-        )
-        self._h2.state_machine = _OpenAfterGoaway()
-        self._h2.encoder = _PlainEncoder()
-        self._h2.initiate_connection()
         self.calls: dict[int, Call] = {}  # oldest first
+        self._out = [PREFACE, settings_written({Setting.ENABLE_PUSH: 0})]
+        self._bodies = Bodies(self.calls, self._out)
+        self._cutter = Cutter()
+        self._writer = HeaderWriter()
+        self._reader = HeaderReader()
+        self._next_id = 1
+        self._limit = STREAM_ID_AT_MOST  # a peer that names no limit sets none
+        self._uncredited = 0
         self.answers = 0
         self.greeted = False  # by the peer's SETTINGS
         self.going_away = False  # no new streams: GOAWAY was received, or all ids are used
@@ -52,107 +56,167 @@ class Streams:
     @property
     def limit(self) -> int:
         """Calls that may be in flight at once, exactly as the peer's SETTINGS say."""
-        return self._h2.remote_settings.max_concurrent_streams if self.greeted else 0
+        return self._limit if self.greeted else 0
 
     @property
     def window(self) -> int:
         """Bytes that the peer has leave for now."""
-        return self._h2.outbound_flow_control_window
+        return self._bodies.window
 
-    def start(self, headers: list[HeaderTuple], call: Call) -> None:
+    def start(self, headers: Sequence[HeaderTuple], call: Call) -> None:
         """Open a stream; the caller has seen to limit and window."""
-        stream_id = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(stream_id, headers)
+        block = self._writer.written(headers)
+        stream_id, self._next_id = self._next_id, self._next_id + 2
         self.calls[stream_id] = call
-        self._send_body(stream_id, call)
-        if stream_id >= H2Connection.HIGHEST_ALLOWED_STREAM_ID - 2:
+        self._out.append(headers_written(stream_id, 0 if call.unsent else END_STREAM, block))
+        self._bodies.begin(stream_id, call)
+        if self._next_id > STREAM_ID_AT_MOST:
             self.going_away = True
 
     def cancel(self, stream_id: int) -> Call:
         """Give a stream up."""
-        self._h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+        self._reset(stream_id, Code.CANCEL)
         return self.calls.pop(stream_id)
 
     def fail_all(self, reason: str) -> None:
         """Nothing more will come back."""
-        calls, self.calls = self.calls, {}
-        for call in calls.values():
+        calls = list(self.calls.values())
+        self.calls.clear()
+        for call in calls:
             call.fail(reason, Fate.UNKNOWN)
 
     def ping(self) -> None:
         """Ask the peer for any frame."""
-        self._h2.ping(b"fastbell")
+        self._out.append(written(Kind.PING, 0, 0, b"fastbell"))
 
     def say_goodbye(self) -> None:
         """Tell the peer that this connection ends."""
-        self._h2.close_connection()
+        self._out.append(written(Kind.GOAWAY, 0, 0, bytes(8)))
 
     def outgoing(self) -> bytes:
-        """Take the bytes to write. To be emptied before `receive`: a GOAWAY wipes what is left."""
-        return self._h2.data_to_send()
+        """Take the bytes to write."""
+        outgoing = b"".join(self._out)
+        self._out.clear()
+        return outgoing
 
     def receive(self, incoming: bytes) -> None:
         """Take the peer's bytes in, and settle the calls they answer; raises BrokenProtocol."""
-        try:
-            for event in self._h2.receive_data(incoming):
-                self._take_in(event)
-        except ProtocolError as error:
-            raise BrokenProtocol(type(error).__name__) from error
+        for frame in self._cutter.frames(incoming):
+            if not self.greeted and (frame.kind != Kind.SETTINGS or frame.flags & ACK):
+                raise BrokenProtocol("no SETTINGS at first")
+            self._take_in(frame)
 
-    def _take_in(self, event: Event) -> None:
-        match event:
-            case ResponseReceived() if call := self.calls.get(event.stream_id):
-                call.headers = {bytes(name): bytes(value) for name, value in event.headers}
-                call.status = int(call.headers[b":status"])
-            case DataReceived():
-                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                if call := self.calls.get(event.stream_id):
-                    call.read(event.data)
-            case StreamEnded() if call := self.calls.pop(event.stream_id, None):
-                self.answers += 1
-                if call.unsent:  # answered before it was asked in full
-                    self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
-                call.finish()
-            case StreamReset() if call := self.calls.pop(event.stream_id, None):
-                refused = event.error_code == ErrorCodes.REFUSED_STREAM
-                call.fail("stream_reset", Fate.NEVER_PROCESSED if refused else Fate.UNKNOWN)
-            case RemoteSettingsChanged():
-                self.greeted = True
-                self._send_bodies()
-            case WindowUpdated():
-                self._send_bodies()
-            case ConnectionTerminated():
-                self._go_away(event)
+    def _take_in(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.HEADERS:
+                self._take_headers(frame)
+            case Kind.DATA:
+                self._take_data(frame)
+            case Kind.WINDOW_UPDATE:
+                self._take_credit(frame)
+            case Kind.SETTINGS if not frame.flags & ACK:
+                self._take_settings(frame)
+            case Kind.PING if not frame.flags & ACK:
+                self._out.append(written(Kind.PING, ACK, 0, frame.payload))
+            case Kind.RST_STREAM:
+                self._take_reset(frame)
+            case Kind.GOAWAY:
+                self._take_goaway(frame)
+            case Kind.PUSH_PROMISE:
+                raise BrokenProtocol("a push that we forbade")
 
-    def _go_away(self, event: ConnectionTerminated) -> None:
-        log.info("connection got GOAWAY", code=event.error_code, detail=(event.additional_data or b"")[:200])
+    def _take_headers(self, frame: Frame) -> None:
+        self._must_be_ours(frame.stream_id)
+        headers = self._reader.read(frame.content())  # even where nobody waits for it: the table lives on
+        call = self.calls.get(frame.stream_id)
+        if call is None:
+            return
+        status = headers.get(b":status", b"")
+        if not call.status and not (len(status) == 3 and status.isdigit()):
+            self._give_up(frame.stream_id)
+            return
+        if not call.status and status >= b"200":  # before it come 1xx, after it trailers
+            call.status, call.headers = int(status), headers
+        if frame.flags & END_STREAM:
+            self._finish(frame.stream_id)
+
+    def _take_data(self, frame: Frame) -> None:
+        self._must_be_ours(frame.stream_id)
+        size = len(frame.payload)  # padding counts
+        self._uncredited += size
+        if self._uncredited > CREDIT_AFTER:
+            self._out.append(number_written(Kind.WINDOW_UPDATE, 0, self._uncredited))
+            self._uncredited = 0
+        call = self.calls.get(frame.stream_id)
+        if call is None:
+            return
+        if not call.status:
+            self._give_up(frame.stream_id)
+            return
+        call.read(frame.content())
+        if frame.flags & END_STREAM:
+            self._finish(frame.stream_id)
+            return
+        call.uncredited += size
+        if call.uncredited > CREDIT_AFTER:
+            self._out.append(number_written(Kind.WINDOW_UPDATE, frame.stream_id, call.uncredited))
+            call.uncredited = 0
+
+    def _take_credit(self, frame: Frame) -> None:
+        credit = frame.number()
+        if frame.stream_id == 0:
+            self._bodies.credit(credit)
+        elif (call := self.calls.get(frame.stream_id)) and not self._bodies.credit_stream(
+            frame.stream_id, call, credit
+        ):
+            self._give_up(frame.stream_id)
+
+    def _take_settings(self, frame: Frame) -> None:
+        for name, value in settings_read(frame):
+            match name:
+                case Setting.MAX_CONCURRENT_STREAMS:
+                    self._limit = value
+                case Setting.HEADER_TABLE_SIZE:
+                    self._writer.limit_table(value)
+                case Setting.MAX_FRAME_SIZE:
+                    self._bodies.limit_frames(value)
+                case Setting.INITIAL_WINDOW_SIZE:
+                    self._bodies.set_stream_window(value)
+        self.greeted = True
+        self._out.append(written(Kind.SETTINGS, ACK, 0, b""))
+
+    def _take_reset(self, frame: Frame) -> None:
+        self._must_be_ours(frame.stream_id)
+        if call := self.calls.pop(frame.stream_id, None):
+            refused = frame.number() == Code.REFUSED_STREAM
+            call.fail("stream_reset", Fate.NEVER_PROCESSED if refused else Fate.UNKNOWN)
+
+    def _take_goaway(self, frame: Frame) -> None:
+        last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")
+        log.info("connection got GOAWAY", code=code, detail=frame.payload[8:208])
         self.going_away = True
-        last = event.last_stream_id or 0
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
             self.calls.pop(stream_id).fail("goaway", Fate.NEVER_PROCESSED)
 
-    def _send_bodies(self) -> None:
-        for stream_id, call in self.calls.items():
-            self._send_body(stream_id, call)
+    def _finish(self, stream_id: int) -> None:
+        call = self.calls[stream_id]
+        if not call.status:
+            self._give_up(stream_id)
+            return
+        del self.calls[stream_id]
+        self.answers += 1
+        if call.unsent:  # answered before it was asked in full
+            self._reset(stream_id, Code.CANCEL)
+        call.finish()
 
-    def _send_body(self, stream_id: int, call: Call) -> None:
-        while call.unsent:
-            size = min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
-            if size <= 0:
-                return  # the next WINDOW_UPDATE goes on
-            piece, call.unsent = call.unsent[:size], call.unsent[size:]
-            self._h2.send_data(stream_id, piece, end_stream=not call.unsent)
+    def _give_up(self, stream_id: int) -> None:
+        """Drop a call whose answer breaks the rules; the connection is not harmed."""
+        self._reset(stream_id, Code.PROTOCOL_ERROR)
+        self.calls.pop(stream_id).fail("malformed_answer", Fate.UNKNOWN)
 
+    def _must_be_ours(self, stream_id: int) -> None:
+        if not stream_id % 2 or stream_id >= self._next_id:
+            raise BrokenProtocol("a stream that nobody opened")
 
-class _OpenAfterGoaway(H2ConnectionStateMachine):
-    """The `h2` package closes on GOAWAY; the RFC lets streams up to last_stream_id finish."""
-
-    def process_input(self, input_: ConnectionInputs) -> list[Event]:
-        return [] if input_ is ConnectionInputs.RECV_GOAWAY else super().process_input(input_)
-
-
-class _PlainEncoder(Encoder):
-    """Huffman coding in Python takes a quarter of a call's time, to save some 60 bytes."""
-
-    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: ANN401, ARG002 (hpack's signature)
-        return super().encode(headers, huffman=False)
+    def _reset(self, stream_id: int, code: Code) -> None:
+        self._out.append(number_written(Kind.RST_STREAM, stream_id, code))

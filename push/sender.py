@@ -21,10 +21,24 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Unregistered:
-    """The token is dead."""
+    """The token is dead: the provider knew it, and knows that it is gone."""
 
     reason: str
     since: datetime | None  # when the provider saw it die, where it says so (APNs 410)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """The token is dead, or it lives elsewhere: in the other environment, for one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """The token belongs to another topic or project than ours."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +48,8 @@ class Rejected:
     reason: str
 
 
-Answer = Accepted | Unregistered | Rejected
+TokenError = Unregistered | Doubtful | Foreign
+Answer = Accepted | Rejected | TokenError
 
 
 class Fate(StrEnum):
@@ -53,8 +68,19 @@ class ProviderTrouble(Exception):
         self.retry_after = retry_after  # the provider's own floor for the next attempt
 
 
+class Extent(StrEnum):
+    """Whom a throttle concerns."""
+
+    TOKEN = "token"  # noqa: S105 (a word)
+    ROUTE = "route"
+
+
 class Throttled(ProviderTrouble):
     """The provider asks for fewer calls."""
+
+    def __init__(self, reason: str, extent: Extent = Extent.TOKEN, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason, retry_after=retry_after)
+        self.extent = extent
 
 
 class Misconfigured(ProviderTrouble):
@@ -67,6 +93,18 @@ class Unavailable(ProviderTrouble):
     def __init__(self, reason: str, fate: Fate, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason, retry_after=retry_after)
         self.fate = fate
+
+
+class StaleCredential(Unavailable):
+    """Refused with a credential that has been renewed since; says nothing against the provider."""
+
+
+class Paused(ProviderTrouble):
+    """The gate is shut: nothing was called, and nobody is to call before."""
+
+
+class Booked(ProviderTrouble):
+    """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
 
 
 class Slot(Protocol):

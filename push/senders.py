@@ -6,26 +6,37 @@ from collections.abc import Mapping
 from domain.push import Provider
 from push.sender import Misconfigured, Sender
 
-Senders = Mapping[tuple[Provider, str | None], Sender]
+Key = tuple[Provider, str | None]  # the app without a name is the default one
+Senders = Mapping[Key, Sender]
 
 
 class Apps:
-    """Finds the sender of an app; the one without a name is the default app's."""
+    """Finds the sender of an app; another one than before means that the app's credentials changed.
 
-    def __init__(self, senders: Senders) -> None:
-        self._senders = senders
+    `named` are the apps that have credentials of their own; None: there is the default app only, whatever a phone says.
+    """
+
+    def __init__(self, senders: Senders, named: frozenset[str] | None = None) -> None:
+        self._senders = dict(senders)
+        self._named = named
 
     @property
     def providers(self) -> frozenset[Provider]:
-        """The providers that any app has credentials for."""
-        return frozenset(provider for provider, _ in self._senders)
+        """The providers to take work for: all where apps come and go, for then work of any may come."""
+        return frozenset(provider for provider, _ in self._senders) if self._named is None else frozenset(Provider)
 
     def sender(self, provider: Provider, app_id: str | None) -> Sender:
         """Find the sender; raises Misconfigured for an app without credentials for this provider."""
-        sender = self._senders.get((provider, app_id)) or self._senders.get((provider, None))
+        sender = self._senders.get((provider, None if self._named is None else app_id))
         if sender is None:
             raise Misconfigured("app_not_configured")
         return sender
+
+    def replace(self, senders: Senders, named: frozenset[str] | None) -> list[Sender]:
+        """Use these senders from now on; returns those that were dropped, which may still have calls in flight."""
+        dropped = [sender for key, sender in self._senders.items() if senders.get(key) is not sender]
+        self._senders, self._named = dict(senders), named
+        return dropped
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""

@@ -3,19 +3,25 @@
 import re
 from enum import Enum, auto
 
+from push.sender import Extent
+
 
 class Verdict(Enum):
     """One reaction each."""
 
     DEAD_TOKEN = auto()
-    REJECTED = auto()  # this push, never its token
+    DOUBTFUL_TOKEN = auto()  # dead, or our environment is wrong
+    FOREIGN_TOKEN = auto()  # another topic's or project's, or our topic or project is wrong
     OUR_BUG = auto()  # rejected, and somebody has to look
     MISCONFIGURED = auto()
     STALE_CREDENTIAL = auto()  # renew it, unless it is young: then misconfigured
-    THROTTLED = auto()
-    OVERDONE = auto()  # throttled, and somebody has to look
+    THROTTLED = auto()  # this token
+    OVERDONE = auto()  # all of the route is throttled
     RECONNECT = auto()  # refused because of the connection it came on
     TRANSIENT = auto()
+
+
+EXTENTS = {Verdict.THROTTLED: Extent.TOKEN, Verdict.OVERDONE: Extent.ROUTE}
 
 
 def code(reason: object, status: int) -> str:

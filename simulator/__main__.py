@@ -19,7 +19,7 @@ async def _run(settings: ProcessSettings) -> None:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
     gc.set_threshold(100_000, 50, 100)  # it keeps much and drops little: looking for cycles often only costs
-    async with Simulator.start(run_dir=settings.run_dir, ports=settings.ports) as simulator:
+    async with Simulator.start(run_dir=settings.run_dir, ports=settings.ports, apps=settings.apps) as simulator:
         sys.stdout.write(f"Provider simulator: {simulator.url}\n")
         sys.stdout.flush()
         await stopped.wait()

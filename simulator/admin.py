@@ -30,6 +30,7 @@ class PhoneForm(BaseModel):
     provider: Provider
     environment: Environment = Environment.PRODUCTION
     name: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    app: Annotated[str, Field(min_length=1, max_length=255)] | None = None  # APNs topic, or FCM project
     state: PhoneState = PhoneState.INSTALLED
     uninstalled_at: AwareDatetime | None = None  # by default now
     locale: Annotated[str, Field(max_length=35)] | None = None
@@ -58,6 +59,12 @@ def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
             "items": [views.wire_request(request) for request in found],
             "next_cursor": found[-1].number if len(found) == limit else None,
         }
+
+    @app.get("/apps")
+    async def apps() -> dict[str, Any]:
+        """Every app that the providers know, and the settings of a service that sends for it."""
+        rows = [{"name": name, "environment": names} for name, names in simulator.environments.items()]
+        return {"items": rows, "next_cursor": None}
 
     @app.get("/healthz")
     async def health(response: Response) -> dict[str, str]:
@@ -101,6 +108,7 @@ def _add_phones(app: FastAPI, simulator: "Simulator") -> None:
         """Declare a phone, or change a known one; its screen and log stay."""
         declared = simulator.phones.declare(token, form.provider, form.environment)
         declared.name = form.name or declared.name
+        declared.app = form.app or declared.app
         declared.locale = form.locale
         simulator.phones.change(declared, form.state)
         if form.state is PhoneState.UNINSTALLED and form.uninstalled_at is not None:

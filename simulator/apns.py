@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from simulator import mishap
-from simulator.apns_rules import check_request, checked_payload, device_token
+from simulator.apns_rules import check_request, checked_payload, device_token, topic_of
 from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
@@ -23,14 +23,12 @@ class ApnsEndpoint:
     def __init__(
         self,
         environment: Environment,
-        topic: str,
         tokens: ProviderTokens,
         phones: Phones,
         wire: WireLog,
         faults: Faults,
     ) -> None:
         self.environment = environment
-        self.topic = topic.encode()
         self.tokens = tokens
         self.phones = phones
         self._wire = wire
@@ -39,7 +37,7 @@ class ApnsEndpoint:
     def receive(self, exchange: Exchange) -> None:
         """Judge a push, unless a fault comes first."""
         push = self._push(exchange)
-        fault = self._faults.striking(Provider.APNS, self.environment, push.request.token)
+        fault = self._faults.striking(push.request)
         if fault is None:
             mishap.answer(push, push.processed())
         else:
@@ -53,6 +51,7 @@ class ApnsEndpoint:
         request = self._wire.append(
             time.time(), Provider.APNS, self.environment, device_token(exchange.path), exchange.headers, exchange.body
         )
+        request.app = topic_of(exchange.headers) or exchange.headers.get(b"apns-topic", b"").decode("latin-1")
         message_id = exchange.headers.get(b"apns-id")
         request.message_id = str(uuid.uuid4()) if message_id is None else message_id.decode("latin-1")
         return _ApnsPush(self, exchange, request)
@@ -69,9 +68,9 @@ class _ApnsPush:
     def processed(self) -> Answer:
         now = self.request.received_timestamp
         try:
-            check_request(self.exchange, self.request.token, self._endpoint.topic)
-            headers = self.exchange.headers
-            self._endpoint.tokens.check(headers.get(b"authorization"), self.exchange.session, now)
+            tokens, authorization = self._endpoint.tokens, self.exchange.headers.get(b"authorization")
+            check_request(self.exchange, self.request.token, tokens.topics)
+            tokens.check(authorization, self.request.app, self.exchange.session, now)
             payload = checked_payload(self.exchange)
             self._deliver(payload, now)
         except Rejection as rejection:
@@ -86,6 +85,10 @@ class _ApnsPush:
         phone = phones.seen(self.request.token, Provider.APNS, self._endpoint.environment)
         if phone.environment is not self._endpoint.environment or phone.provider is not Provider.APNS:
             raise Rejection(400, "BadDeviceToken")
+        if phone.app is None:
+            phone.app = self.request.app
+        elif phone.app != self.request.app:
+            raise Rejection(400, "DeviceTokenNotForTopic")
         if phone.state is PhoneState.UNINSTALLED:
             raise Rejection(410, "Unregistered", timestamp_ms=int((phone.uninstalled_timestamp or now) * 1000))
         expiration = self.exchange.headers.get(b"apns-expiration")

@@ -5,6 +5,7 @@ https://developer.apple.com/documentation/usernotifications/sending-notification
 
 import json
 import re
+from collections.abc import Container
 from typing import Any
 
 from simulator.exchange import Exchange
@@ -38,7 +39,14 @@ def device_token(path: bytes) -> str:
     return path[len(_PATH) :].decode("latin-1").lower() if path.startswith(_PATH) else ""
 
 
-def check_request(exchange: Exchange, token: str, topic: bytes) -> None:
+def topic_of(headers: dict[bytes, bytes]) -> str | None:
+    """Take the app's topic, without the suffix that the push type asks for; None without a fitting topic."""
+    suffix = _TOPIC_SUFFIXES.get(headers.get(b"apns-push-type", b"alert"), b"")
+    received = headers.get(b"apns-topic", b"")
+    return received.removesuffix(suffix).decode("latin-1") if received.endswith(suffix) and received else None
+
+
+def check_request(exchange: Exchange, token: str, topics: Container[str]) -> None:
     """Raise Rejection unless method, path and headers are right."""
     if not exchange.path.startswith(_PATH):
         raise Rejection(404, "BadPath")
@@ -47,7 +55,7 @@ def check_request(exchange: Exchange, token: str, topic: bytes) -> None:
     if exchange.repeats_headers:
         raise Rejection(400, "DuplicateHeaders")
     _check_headers(exchange.headers)
-    _check_topic(exchange.headers, topic)
+    _check_topic(exchange.headers, topics)
     if not token:
         raise Rejection(400, "MissingDeviceToken")
     if not _TOKEN.fullmatch(token):
@@ -86,10 +94,10 @@ def _check_headers(headers: dict[bytes, bytes]) -> None:
         raise Rejection(400, "BadCollapseId")
 
 
-def _check_topic(headers: dict[bytes, bytes], topic: bytes) -> None:
-    received = headers.get(b"apns-topic")
-    if received == topic + _TOPIC_SUFFIXES.get(headers.get(b"apns-push-type", b"alert"), b""):
+def _check_topic(headers: dict[bytes, bytes], topics: Container[str]) -> None:
+    if topic_of(headers) in topics:
         return
+    received = headers.get(b"apns-topic")
     if received is None:
         raise Rejection(400, "MissingTopic")
     if not _TOPIC.fullmatch(received):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Provider(StrEnum):
@@ -53,10 +53,14 @@ class Exchange(Protocol):
     headers: dict[bytes, bytes]  # lower-case names, without pseudo headers
     repeats_headers: bool
     body: bytes
-    session: dict[bytes, float]  # what the endpoint remembers about this connection
+    session: dict[bytes, Any]  # what the endpoint remembers about this connection
 
-    def answer(self, answer: Answer) -> None:
-        """Send the response; nothing happens when the stream or connection is gone."""
+    def answer(self, answer: Answer) -> bool:
+        """Send the response; False, and nothing happens, when the stream or connection is gone."""
+        ...
+
+    def begin_answer(self, answer: Answer) -> None:
+        """Send the response's head and half of its body, and never the rest."""
         ...
 
     def reset(self, error_code: int) -> None:
@@ -69,6 +73,10 @@ class Exchange(Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
+        ...
+
+    def freeze(self) -> None:
+        """Keep the connection open and say nothing on it any more, not even to a PING."""
         ...
 
 
@@ -84,6 +92,7 @@ class Unprocessed(StrEnum):
 
     REFUSED_STREAM = "REFUSED_STREAM"
     AFTER_GOAWAY = "AFTER_GOAWAY"
+    FROZEN = "frozen"
 
 
 class Endpoint(Protocol):

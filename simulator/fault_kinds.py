@@ -16,18 +16,20 @@ def _wrong(field: str, message: str) -> PydanticCustomError:
 
 
 class Scope(BaseModel):
-    """Whom a fault hits. Without `token` and `share`: every request to the provider."""
+    """Whom a fault hits, and when. Without any of it: every request to the provider, from now on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     provider: Provider
     environment: Environment | None = None
+    app: str | None = Field(default=None, min_length=1)  # an APNs topic, or an FCM project
     token: str | None = Field(default=None, min_length=1)
     share: float = Field(default=1.0, gt=0, le=1)  # of the requests it applies to, by `seed`
     seed: int = 0
     skip: int = Field(default=0, ge=0)  # let this many pass first
     count: int | None = Field(default=None, ge=1)  # spent after this many
-    for_seconds: Seconds | None = None
+    after_seconds: Seconds = 0.0  # the time window's start, from now
+    for_seconds: Seconds | None = None  # its length
 
 
 class Error(Scope):
@@ -120,6 +122,21 @@ class Close(Scope):
     processed: bool = False
 
 
+class CutAnswer(Scope):
+    """The answer's head and half of its body, then the end. Processed, unless `status` makes it an error."""
+
+    fault: Literal["cut_answer"]
+    status: Status | None = None
+    by: Literal["reset", "close"] = "reset"  # RST_STREAM, or the whole connection
+
+
+class Freeze(Scope):
+    """The connection stays open and says nothing any more, not even to a PING."""
+
+    fault: Literal["freeze"]
+    processed: bool = False
+
+
 class EmptyBody(Scope):
     """An error without a body; never processed."""
 
@@ -141,7 +158,7 @@ class ConnectionFault(Scope):
 
     @model_validator(mode="after")
     def _hits_everyone(self) -> Self:
-        for name in ("token", "share", "skip", "count"):
+        for name in ("app", "token", "share", "skip", "count"):
             if name in self.model_fields_set:
                 raise _wrong(name, "a connection fault hits everyone")
         return self
@@ -154,13 +171,14 @@ class RefuseConnections(ConnectionFault):
 
 
 class StallConnections(ConnectionFault):
-    """TCP connects, the TLS handshake is never answered."""
+    """New connections hang: TCP does not connect, or TLS, or HTTP/2 is never spoken."""
 
     fault: Literal["stall_connections"]
+    at: Literal["connect", "handshake", "greeting"] = "handshake"
 
 
 class RevokeAccessTokens(Scope):
-    """Every access token given out so far stops working, once."""
+    """Every access token given out so far (for the project `app`, where one is named) stops working, once."""
 
     fault: Literal["revoke_access_tokens"]
     reason: Literal["revoked", "expired"] = "revoked"
@@ -175,7 +193,18 @@ class OauthDown(Scope):
 
 
 PushFault = (
-    AnswerFault | SplitBody | AcceptThenFail | Slow | Silent | Reset | GoAway | Close | EmptyBody | Html
+    AnswerFault
+    | SplitBody
+    | AcceptThenFail
+    | Slow
+    | Silent
+    | Reset
+    | GoAway
+    | Close
+    | CutAnswer
+    | Freeze
+    | EmptyBody
+    | Html
 )  # hits one request
 Fault = PushFault | RefuseConnections | StallConnections | RevokeAccessTokens | OauthDown
 

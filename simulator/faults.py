@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from simulator.exchange import Environment, Provider
 from simulator.fault_kinds import FAULTS, Fault, OauthDown, PushFault
+from simulator.wire import WireRequest
 
 
 class ActiveFault:
@@ -17,7 +18,8 @@ class ActiveFault:
         self.seen = 0
         self.struck = 0
         self._random = random.Random(fault.seed)  # noqa: S311 (repeatable on purpose)
-        self._until = None if fault.for_seconds is None else time.monotonic() + fault.for_seconds
+        self._from = time.monotonic() + fault.after_seconds
+        self._until = None if fault.for_seconds is None else self._from + fault.for_seconds
 
     @property
     def is_over(self) -> bool:
@@ -25,14 +27,28 @@ class ActiveFault:
         is_spent = self.fault.count is not None and self.struck >= self.fault.count
         return is_spent or (self._until is not None and time.monotonic() >= self._until)
 
+    @property
+    def is_in_force(self) -> bool:
+        """Begun and not over."""
+        return time.monotonic() >= self._from and not self.is_over
+
     def concerns(self, provider: Provider, environment: Environment) -> bool:
         """Whether it is about this provider."""
         return self.fault.provider is provider and self.fault.environment in {None, environment}
 
-    def strikes(self, provider: Provider, environment: Environment, token: str | None) -> bool:
-        """Whether it hits this request; counts it if so."""
+    def strikes(self, request: WireRequest) -> bool:
+        """Whether it hits this push; counts it if so."""
         fault = self.fault
-        if not self.concerns(provider, environment) or fault.token not in {None, token} or self.is_over:
+        if not self.concerns(request.provider, request.environment):
+            return False
+        if fault.token not in {None, request.token} or fault.app not in {None, request.app}:
+            return False
+        return self.happens()
+
+    def happens(self) -> bool:
+        """Whether it is the turn of something that it concerns; counts it if so."""
+        fault = self.fault
+        if not self.is_in_force:
             return False
         self.seen += 1
         if self.seen <= fault.skip or (fault.share < 1 and self._random.random() >= fault.share):
@@ -74,16 +90,16 @@ class Faults:
         self._faults.clear()
         self.on_change(None)
 
-    def striking(self, provider: Provider, environment: Environment, token: str) -> PushFault | None:
+    def striking(self, request: WireRequest) -> PushFault | None:
         """Find what goes wrong with this push; None for nothing."""
         for active in self._faults:
-            if isinstance(active.fault, PushFault) and active.strikes(provider, environment, token):
+            if isinstance(active.fault, PushFault) and active.strikes(request):
                 return active.fault
         return None
 
     def oauth(self) -> OauthDown | None:
         """Find what goes wrong with this access token request; None for nothing."""
         for active in self._faults:
-            if isinstance(active.fault, OauthDown) and active.strikes(Provider.FCM, Environment.PRODUCTION, None):
+            if isinstance(active.fault, OauthDown) and active.happens():
                 return active.fault
         return None

@@ -22,10 +22,9 @@ _OAUTH_DOWN = b"Service Unavailable"
 
 
 class FcmEndpoint:
-    """Takes messages for the phones of one project."""
+    """Takes messages for the phones of all projects."""
 
-    def __init__(self, project: str, tokens: AccessTokens, phones: Phones, wire: WireLog, faults: Faults) -> None:
-        self.project = project
+    def __init__(self, tokens: AccessTokens, phones: Phones, wire: WireLog, faults: Faults) -> None:
         self.tokens = tokens
         self.phones = phones
         self._wire = wire
@@ -38,7 +37,7 @@ class FcmEndpoint:
             self._grant(exchange)
             return
         push = self._push(exchange)
-        fault = self._faults.striking(Provider.FCM, Environment.PRODUCTION, push.request.token)
+        fault = self._faults.striking(push.request)
         if fault is None:
             mishap.answer(push, push.processed())
         else:
@@ -56,6 +55,8 @@ class FcmEndpoint:
         request = self._wire.append(
             time.time(), Provider.FCM, Environment.PRODUCTION, target(content), exchange.headers, exchange.body
         )
+        path = _SEND.fullmatch(exchange.path)
+        request.app = "" if path is None else path.group(1).decode("latin-1")
         return _FcmPush(self, exchange, request, content)
 
     def _grant(self, exchange: Exchange) -> None:
@@ -79,15 +80,15 @@ class _FcmPush:
         self._content = content
 
     def processed(self) -> Answer:
-        path = _SEND.fullmatch(self.exchange.path)
-        if path is None or self.exchange.method != b"POST":
+        project = self.request.app
+        if not project or self.exchange.method != b"POST":
             return fcm_errors.not_found()
         now = self.request.received_timestamp
-        state = self._endpoint.tokens.state(self.exchange.headers.get(b"authorization"), now)
-        if state is not AccessTokenState.VALID:
+        tokens, authorization = self._endpoint.tokens, self.exchange.headers.get(b"authorization")
+        state = tokens.state(authorization, now)
+        if authorization is None or state is not AccessTokenState.VALID:
             return fcm_errors.unauthenticated(state.value)
-        project = path.group(1).decode("latin-1")
-        if project != self._endpoint.project:
+        if project != tokens.project(authorization):
             return fcm_errors.permission_denied(project)
         try:
             message = checked_message(self._content, self.exchange.body)
@@ -100,7 +101,7 @@ class _FcmPush:
 
     def _deliver(self, message: Message, now: float) -> Answer:
         content: Any = self._content
-        name = f"projects/{self._endpoint.project}/messages/"
+        name = f"projects/{self.request.app}/messages/"
         if is_dry_run(content):
             return fcm_errors.json_answer(200, {"name": f"{name}fake_message_id"})
         phones = self._endpoint.phones
@@ -110,6 +111,10 @@ class _FcmPush:
                 "message.token", "The registration token is not a valid FCM registration token"
             )
             return fcm_errors.invalid_argument(invalid)
+        if phone.app is None:
+            phone.app = self.request.app
+        elif phone.app != self.request.app:
+            return fcm_errors.sender_id_mismatch()
         if phone.state is PhoneState.UNINSTALLED:
             return fcm_errors.unregistered()
         self.request.message_id = f"{name}{uuid.uuid4().hex}"

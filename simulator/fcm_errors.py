@@ -62,6 +62,12 @@ def unregistered() -> Answer:
     return _error(status, message, "UNREGISTERED", [_fcm_error("UNREGISTERED")])
 
 
+def sender_id_mismatch() -> Answer:
+    """Say that the token belongs to another project."""
+    status, message = _ERROR_CODES["SENDER_ID_MISMATCH"]
+    return _error(status, message, "SENDER_ID_MISMATCH", [_fcm_error("SENDER_ID_MISMATCH")])
+
+
 def invalid_argument(invalid: InvalidMessage) -> Answer:
     """Say that a field is wrong; `details` names it."""
     details = [_field_violation(invalid.field, invalid.description), _fcm_error("INVALID_ARGUMENT")]

@@ -58,7 +58,8 @@ def checked_message(body: object, raw: bytes) -> Message:
         data = _checked_data(android["data"], "message.android.data")
     if android.get("priority", "normal") not in _PRIORITIES:
         raise InvalidMessage("message.android.priority", "Invalid value at 'message.android.priority'")
-    tag = _text(on_android, "tag", "message.android.notification")
+    by_app = {} if notification or on_android else data  # an app shows a data message itself, if it has a title
+    tag = _text(on_android, "tag", "message.android.notification") or by_app.get("tag")
     title = _text(on_android, "title", "message.android.notification") or _text(
         notification, "title", "message.notification"
     )
@@ -69,12 +70,12 @@ def checked_message(body: object, raw: bytes) -> Message:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
     shown = Notification(
-        title=title,
-        body=text,
+        title=title or by_app.get("title"),
+        body=text or by_app.get("body"),
         data=data,
         collapse_key=tag,
         identity=raw if task_id is None else task_id,
-        is_visible=bool(notification or on_android),
+        is_visible=bool(notification or on_android or "title" in by_app),
     )
     return Message(ttl=_ttl(android.get("ttl")), notification=shown)
 

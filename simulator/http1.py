@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from simulator.exchange import Answer, Endpoint, Farewell, LastStream
 
@@ -27,12 +27,16 @@ class Http1Exchange:
         self.headers = {name.lower(): value.strip() for name, value in pairs}
         self.repeats_headers = len(self.headers) != len(pairs)
         self.body = b""
-        self.session: dict[bytes, float] = {}
+        self.session: dict[bytes, Any] = {}
         self._connection = connection
 
-    def answer(self, answer: Answer) -> None:
-        """Send the response; nothing happens when the connection is gone."""
-        self._connection.answer(self, answer)
+    def answer(self, answer: Answer) -> bool:
+        """Send the response; False, and nothing happens, when the connection is gone."""
+        return self._connection.answer(self, answer)
+
+    def begin_answer(self, answer: Answer) -> None:
+        """Send the response but for the second half of its body."""
+        self._connection.begin_answer(answer)
 
     def reset(self, error_code: int) -> None:  # noqa: ARG002 (HTTP/1.1 has no codes)
         """Cut the connection: HTTP/1.1 can reset nothing smaller."""
@@ -45,6 +49,9 @@ class Http1Exchange:
     def abort(self) -> None:
         """Cut the connection."""
         self._connection.abort()
+
+    def freeze(self) -> None:
+        """Answer neither this request nor another: HTTP/1.1 answers in order."""
 
 
 class Http1Connection(asyncio.Protocol):
@@ -85,16 +92,23 @@ class Http1Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    def answer(self, exchange: Http1Exchange, answer: Answer) -> None:
-        """Write the response, and go on with what has arrived meanwhile."""
+    def answer(self, exchange: Http1Exchange, answer: Answer) -> bool:
+        """Write the response, and go on with what has arrived meanwhile; False when the connection is gone."""
         if self._awaited is not exchange or self._transport is None:
-            return
+            return False
         self._awaited = None
         self._transport.write(_response(answer))
         if exchange.headers.get(b"connection", b"").lower() == b"close":
             self.close()
         elif not self._is_reading:
             self._read_on()
+        return True
+
+    def begin_answer(self, answer: Answer) -> None:
+        """Write the response but for the second half of its body."""
+        if self._transport is not None:
+            whole = _response(answer)
+            self._transport.write(whole[: len(whole) - (sum(map(len, answer.chunks)) + 1) // 2])
 
     def _read_on(self) -> None:
         self._is_reading = True

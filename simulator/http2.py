@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -17,12 +17,11 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
-from hyperframe.frame import GoAwayFrame, SettingsFrame
+from hyperframe.frame import GoAwayFrame
 
 from simulator.exchange import Answer, Endpoint, Farewell, FarewellExtent, LastStream, Unprocessed
 from simulator.http2_greeting import DEFAULT_WINDOW, server_side
-from simulator.http2_stream import Bodies, Http2Exchange, StreamLimits
+from simulator.http2_stream import Bodies, Http2Exchange, MovingLimit, StreamLimits
 
 _HIGHEST_STREAM = 2**31 - 1
 
@@ -38,19 +37,20 @@ class Http2Connection(asyncio.Protocol):
         on_lost: Callable[["Http2Connection"], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._limits = limits
+        self._limit = MovingLimit(limits)
         self._receive_window = receive_window
-        self._limit = self._next_limit = limits.initial
         self._h2 = server_side(limits.initial, receive_window)
         self._transport: asyncio.Transport | None = None
-        self._open: dict[int, Http2Exchange] = {}
+        self._incoming: dict[int, Http2Exchange] = {}  # not whole yet
+        self._open: dict[int, Http2Exchange] = {}  # neither answered nor turned away
         self._bodies = Bodies(self._h2)
         self._answered = 0  # since the last flush: to the client these streams are still open
         self._unacknowledged = 0
         self._last_stream = _HIGHEST_STREAM  # lower after a GOAWAY
         self._highest_received = 0
         self._is_reading = False
-        self._session: dict[bytes, float] = {}
+        self._is_frozen = False
+        self._session: dict[bytes, Any] = {}
         self._on_lost = on_lost
 
     # -- asyncio
@@ -65,7 +65,8 @@ class Http2Connection(asyncio.Protocol):
         self._is_reading = True
         try:
             for event in self._h2.receive_data(data):
-                self._handle(event)
+                if self._transport is not None:  # what follows a cut never arrived
+                    self._handle(event)
         except ProtocolError:
             self._flush()
             self.close()
@@ -77,6 +78,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio names it)
         """Forget the streams."""
         self._transport = None
+        self._incoming.clear()
         self._open.clear()
         if self._on_lost is not None:
             self._on_lost(self)
@@ -87,34 +89,48 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Cut."""
+        """Cut, after what was answered before."""
+        self._flush()
         if self._transport is not None:
             self._transport.abort()
+            self._transport = None
 
     # -- what an exchange can do
 
-    def answer(self, stream_id: int, answer: Answer) -> None:
-        """Send the head at once and the body as the client's windows admit it."""
-        if self._open.get(stream_id) is None or stream_id in self._bodies:
-            return
+    def answer(self, stream_id: int, answer: Answer) -> bool:
+        """Send the head at once and the body as the client's windows admit it; False when nobody hears it."""
+        if self._is_frozen or stream_id not in self._open or stream_id in self._bodies:
+            return False
         head = [(b":status", b"%d" % answer.status), *answer.headers]
         try:
             self._h2.send_headers(stream_id, head, end_stream=not answer.chunks)
         except ProtocolError:  # the client has reset the stream, or is leaving
             self._open.pop(stream_id, None)
-            return
+            return False
         if answer.chunks:
             self._bodies.add(stream_id, answer.chunks)
             self._send_bodies()
         else:
             self._finish(stream_id)
+        self._limit.learn(answer.status)
         if answer.status < 300:
-            self._next_limit = self._limits.raised
             # A client that wrote one good header list writes them all so; checking each costs a tenth of the whole.
             self._h2.config.validate_inbound_headers = False
-        elif answer.status < 500 and self._limits.after_rejection is not None:
-            self._next_limit = self._limits.after_rejection
         self._flush_unless_reading()
+        return True
+
+    def begin_answer(self, stream_id: int, answer: Answer) -> None:
+        """Send the head and half of the body, and leave the stream open."""
+        body = b"".join(answer.chunks)
+        with contextlib.suppress(ProtocolError):  # reset by the client meanwhile
+            self._h2.send_headers(stream_id, [(b":status", b"%d" % answer.status), *answer.headers])
+            self._h2.send_data(stream_id, body[: len(body) // 2])
+        self._flush_unless_reading()
+
+    def freeze(self) -> None:
+        """Say nothing any more; requests are still read, so that they can be counted."""
+        self._flush()
+        self._is_frozen = True
 
     def reset(self, stream_id: int, error_code: int) -> None:
         """RST_STREAM."""
@@ -128,9 +144,11 @@ class Http2Connection(asyncio.Protocol):
         """Say goodbye; streams above the line are ignored from here on."""
         line = stream_id if last is LastStream.THIS_ONE else 0
         self._last_stream = max(line, self._highest_received)
-        for unprocessed in [number for number in self._open if number > self._last_stream]:
-            self._endpoint.unprocessed(self._open[unprocessed], Unprocessed.AFTER_GOAWAY)
-            self._finish(unprocessed)
+        for above in [number for number in self._open if number > self._last_stream]:
+            self._open[above].turned_away = Unprocessed.AFTER_GOAWAY  # matters to those that are not whole yet
+            self._finish(above)
+        if last is LastStream.THE_ONE_BEFORE:
+            self._open.pop(stream_id, None)
         frame = GoAwayFrame(
             0, last_stream_id=self._last_stream, error_code=farewell.error_code, additional_data=farewell.debug
         )
@@ -148,11 +166,9 @@ class Http2Connection(asyncio.Protocol):
             case DataReceived():
                 self._take_body(event)
             case StreamEnded():
-                exchange = self._open.get(event.stream_id)
-                if exchange is not None:
-                    self._endpoint.receive(exchange)
-                    self._highest_received = max(self._highest_received, event.stream_id)
+                self._end_request(event.stream_id)
             case StreamReset():
+                self._incoming.pop(event.stream_id, None)
                 self._bodies.drop(event.stream_id)
                 self._open.pop(event.stream_id, None)
             case WindowUpdated() | RemoteSettingsChanged():
@@ -164,17 +180,32 @@ class Http2Connection(asyncio.Protocol):
 
     def _begin(self, event: RequestReceived) -> None:
         exchange = Http2Exchange(self, event.stream_id, event.headers, self._session)
-        if event.stream_id > self._last_stream:
-            self._endpoint.unprocessed(exchange, Unprocessed.AFTER_GOAWAY)
-        elif len(self._open) + self._answered >= self._limit:
-            self._reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
-            self._endpoint.unprocessed(exchange, Unprocessed.REFUSED_STREAM)
+        self._incoming[event.stream_id] = exchange
+        if self._is_frozen:
+            exchange.turned_away = Unprocessed.FROZEN
+        elif event.stream_id > self._last_stream:
+            exchange.turned_away = Unprocessed.AFTER_GOAWAY
+        elif len(self._open) + self._answered >= self._limit.current:
+            exchange.turned_away = Unprocessed.REFUSED_STREAM
         else:
             self._open[event.stream_id] = exchange
 
+    def _end_request(self, stream_id: int) -> None:
+        """Hand a whole request over, once; the record of one that is turned away needs its body too."""
+        exchange = self._incoming.pop(stream_id, None)
+        if exchange is None:
+            return
+        if exchange.turned_away is None:
+            self._endpoint.receive(exchange)
+            self._highest_received = max(self._highest_received, stream_id)
+            return
+        if exchange.turned_away is Unprocessed.REFUSED_STREAM:
+            self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
+        self._endpoint.unprocessed(exchange, exchange.turned_away)
+
     def _take_body(self, event: DataReceived) -> None:
         self._unacknowledged += event.flow_controlled_length
-        exchange = self._open.get(event.stream_id)
+        exchange = self._incoming.get(event.stream_id)
         if exchange is None:
             return
         exchange.body = exchange.body + event.data if exchange.body else event.data
@@ -201,17 +232,14 @@ class Http2Connection(asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        if self._transport is None:
+        if self._transport is None or self._is_frozen:
             return
         if self._unacknowledged * 2 >= min(self._receive_window, 2 * DEFAULT_WINDOW):
             self._h2.increment_flow_control_window(self._unacknowledged)
             self._unacknowledged = 0
         self._answered = 0
         written = self._h2.data_to_send()
-        if self._next_limit != self._limit:
-            self._limit = self._next_limit
-            written += SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self._limit}).serialize()
-        self._write(written)
+        self._write(written + self._limit.announcement())
         if self._last_stream != _HIGHEST_STREAM and not self._open:
             self.close()
 

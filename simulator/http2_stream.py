@@ -4,12 +4,14 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+from hyperframe.frame import SettingsFrame
 
-from simulator.exchange import Answer, Farewell, LastStream
+from simulator.exchange import Answer, Farewell, LastStream, Unprocessed
 
 if TYPE_CHECKING:
     from simulator.http2 import Http2Connection
@@ -24,17 +26,50 @@ class StreamLimits:
     after_rejection: int | None  # after a 4xx; None leaves it
 
 
+class MovingLimit:
+    """The stream limit of one connection. A change is announced with the next thing that is written."""
+
+    def __init__(self, limits: StreamLimits) -> None:
+        self._limits = limits
+        self._next = limits.initial
+        self.current = limits.initial
+
+    def learn(self, status: int) -> None:
+        """Move as the answer's status says."""
+        if status < 300:
+            self._next = self._limits.raised
+        elif status < 500 and self._limits.after_rejection is not None:
+            self._next = self._limits.after_rejection
+
+    def announcement(self) -> bytes:
+        """Give the SETTINGS frame that is due, if any; the new limit holds from here on."""
+        if self._next == self.current:
+            return b""
+        self.current = self._next
+        return SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self.current}).serialize()
+
+
 class Http2Exchange:
     """One stream."""
 
-    __slots__ = ("_connection", "body", "headers", "method", "path", "repeats_headers", "session", "stream_id")
+    __slots__ = (
+        "_connection",
+        "body",
+        "headers",
+        "method",
+        "path",
+        "repeats_headers",
+        "session",
+        "stream_id",
+        "turned_away",
+    )
 
     def __init__(
         self,
         connection: "Http2Connection",
         stream_id: int,
         headers: list[tuple[bytes, bytes]],
-        session: dict[bytes, float],
+        session: dict[bytes, Any],
     ) -> None:
         self._connection = connection
         self.stream_id = stream_id
@@ -44,10 +79,15 @@ class Http2Exchange:
         self.path = self.headers.pop(b":path", b"")
         self.body = b""
         self.session = session
+        self.turned_away: Unprocessed | None = None  # by the connection itself
 
-    def answer(self, answer: Answer) -> None:
-        """Send the response; nothing happens when the stream or connection is gone."""
-        self._connection.answer(self.stream_id, answer)
+    def answer(self, answer: Answer) -> bool:
+        """Send the response; False, and nothing happens, when the stream or connection is gone."""
+        return self._connection.answer(self.stream_id, answer)
+
+    def begin_answer(self, answer: Answer) -> None:
+        """Send the response's head and half of its body."""
+        self._connection.begin_answer(self.stream_id, answer)
 
     def reset(self, error_code: int) -> None:
         """RST_STREAM."""
@@ -60,6 +100,10 @@ class Http2Exchange:
     def abort(self) -> None:
         """Cut the connection."""
         self._connection.abort()
+
+    def freeze(self) -> None:
+        """Let the connection fall silent for good."""
+        self._connection.freeze()
 
 
 class Bodies:

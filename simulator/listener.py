@@ -25,7 +25,12 @@ class Door(StrEnum):
 
     OPEN = "open"
     REFUSING = "refusing"  # the port is closed: connection refused
+    HANGING = "hanging"  # TCP does not connect
     STALLING = "stalling"  # TCP connects, the TLS handshake is never answered
+    MUTE = "mute"  # the TLS handshake succeeds, HTTP is never spoken
+
+
+_ACCEPTING = frozenset({Door.OPEN, Door.MUTE})
 
 
 def bound_socket(port: int) -> socket.socket:
@@ -33,6 +38,13 @@ def bound_socket(port: int) -> socket.socket:
     listening = socket.create_server((HOST, port), backlog=_BACKLOG)
     listening.setblocking(False)
     return listening
+
+
+def full_sockets(port: int) -> tuple[socket.socket, socket.socket]:
+    """Hold a port whose queue is full, so that the system answers no SYN: the port, and who fills it."""
+    listening = socket.create_server((HOST, port), backlog=0)
+    listening.setblocking(False)
+    return listening, socket.create_connection((HOST, port))
 
 
 def bound_sockets(ports: list[int]) -> list[socket.socket]:
@@ -71,7 +83,8 @@ class Listener:
         self._connect = connect
         self._door = Door.REFUSING
         self._loop: asyncio.AbstractEventLoop | None = None  # faults may be cleared while it does not run
-        self._connections: set[Connection] = set()
+        self._filling: socket.socket | None = None  # of a hanging port
+        self._connections: set[Connection | _Settled] = set()
         self._is_empty = asyncio.Event()
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -85,25 +98,25 @@ class Listener:
         """Connections past their handshake."""
         return len(self._connections)
 
-    def open(self) -> None:
-        """Accept connections; those that waited while stalling are taken now."""
-        if self._door is Door.OPEN:
+    def become(self, door: Door) -> None:
+        """Change what new connections meet; those that are open stay, those that wait at a stalling port get in."""
+        if door is self._door and door is not Door.REFUSING:
             return
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        if self._socket.fileno() < 0:
-            self._socket = bound_socket(self.port)
-        self._loop.add_reader(self._socket, self._accept)
-        self._door = Door.OPEN
-
-    def shut(self, door: Door) -> None:
-        """Refuse or stall new connections; those that are open stay."""
-        if self._door is Door.OPEN and self._loop is not None:
+        if self._door in _ACCEPTING and self._loop is not None:
             self._loop.remove_reader(self._socket)
-        if door is Door.REFUSING:
+        if self._filling is not None:
+            self._filling.close()
+            self._filling = None
             self._socket.close()
-        elif self._socket.fileno() < 0:
+        if door in {Door.REFUSING, Door.HANGING}:
+            self._socket.close()
+        if door is Door.HANGING:
+            self._socket, self._filling = full_sockets(self.port)
+        elif door is not Door.REFUSING and self._socket.fileno() < 0:
             self._socket = bound_socket(self.port)
+        if door in _ACCEPTING:
+            self._loop = self._loop or asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._accept)
         self._door = door
 
     def cut(self) -> None:
@@ -113,7 +126,7 @@ class Listener:
 
     async def close(self) -> None:
         """Close the port and cut every connection."""
-        self.shut(Door.REFUSING)
+        self.become(Door.REFUSING)
         for handshake in self._handshakes:
             handshake.cancel()
         await asyncio.gather(*self._handshakes, return_exceptions=True)
@@ -143,25 +156,39 @@ class Listener:
         except OSError:
             accepted.close()  # the client's own trouble: wrong authority, or gone
 
-    def settle(self, transport: asyncio.Transport) -> None:
+    def settle(self, transport: asyncio.Transport, settled: "_Settled") -> None:
         """Choose the protocol once the handshake is done."""
-        connection = self._connect(transport.get_extra_info("ssl_object").selected_alpn_protocol(), self._forget)
-        self._connections.add(connection)
         self._is_empty.clear()
+        if self._door is Door.MUTE:
+            self._connections.add(settled)
+            return
+        connection = self._connect(transport.get_extra_info("ssl_object").selected_alpn_protocol(), self.forget)
+        self._connections.add(connection)
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
-    def _forget(self, connection: Connection) -> None:
+    def forget(self, connection: "Connection | _Settled") -> None:
+        """Note that a connection is gone."""
         self._connections.discard(connection)
         if not self._connections:
             self._is_empty.set()
 
 
 class _Settled(asyncio.Protocol):
-    """Stands in until ALPN is known."""
+    """Stands in until ALPN is known; stays, and says nothing, at a mute port."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._listener.settle(cast("asyncio.Transport", transport))
+        self._transport = cast("asyncio.Transport", transport)
+        self._listener.settle(self._transport, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio names it)
+        self._listener.forget(self)
+
+    def abort(self) -> None:
+        """Cut."""
+        if self._transport is not None:
+            self._transport.abort()

@@ -9,8 +9,10 @@ from simulator.fault_kinds import (
     AcceptThenFail,
     AnswerFault,
     Close,
+    CutAnswer,
     EmptyBody,
     Error,
+    Freeze,
     GoAway,
     Html,
     PushFault,
@@ -21,6 +23,7 @@ from simulator.fault_kinds import (
 )
 from simulator.wire import WireRequest
 
+_INTERNAL_ERROR = 2  # RFC 9113
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Error</title></head><body><h1>Bad Gateway</h1></body></html>\n"
 
 
@@ -40,10 +43,12 @@ class Push(Protocol):
 
 
 def answer(push: Push, said: Answer) -> None:
-    """Send an answer, and write down that it was sent."""
-    push.request.status = said.status
-    push.request.reason = said.reason
-    push.exchange.answer(said)
+    """Send an answer, and write down whether there was somebody to hear it."""
+    if push.exchange.answer(said):
+        push.request.status = said.status
+        push.request.reason = said.reason
+    else:
+        push.request.reason = "nobody_listens"
 
 
 def inflict(fault: PushFault, push: Push) -> None:
@@ -64,14 +69,15 @@ def inflict(fault: PushFault, push: Push) -> None:
         case Slow():
             said = push.processed()
             asyncio.get_running_loop().call_later(fault.delay, answer, push, said)
-        case Silent() | Reset() | Close() | GoAway():
+        case GoAway():
+            _say_goodbye(fault, push)
+        case CutAnswer():
+            _cut_answer(fault, push)
+        case Silent() | Reset() | Close() | Freeze():
             _interrupt(fault, push)
 
 
-def _interrupt(fault: Silent | Reset | Close | GoAway, push: Push) -> None:
-    if isinstance(fault, GoAway):
-        _say_goodbye(fault, push)
-        return
+def _interrupt(fault: Silent | Reset | Close | Freeze, push: Push) -> None:
     push.request.reason = fault.fault
     if fault.processed:
         push.processed()
@@ -81,6 +87,19 @@ def _interrupt(fault: Silent | Reset | Close | GoAway, push: Push) -> None:
         case Reset():
             push.exchange.reset(fault.code)
         case Close():
+            push.exchange.abort()
+        case Freeze():
+            push.exchange.freeze()
+
+
+def _cut_answer(fault: CutAnswer, push: Push) -> None:
+    push.request.reason = fault.fault
+    said = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
+    push.exchange.begin_answer(said)
+    match fault.by:
+        case "reset":
+            push.exchange.reset(_INTERNAL_ERROR)
+        case "close":
             push.exchange.abort()
 
 

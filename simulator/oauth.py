@@ -2,13 +2,15 @@
 
 import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from urllib.parse import parse_qs
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
 
+from simulator.credentials import AppCredentials
 from simulator.exchange import Answer, Exchange
 from simulator.fcm_errors import json_answer
 
@@ -30,45 +32,62 @@ class AccessTokenState(StrEnum):
     MISSING = "CREDENTIALS_MISSING"
 
 
-class AccessTokens:
-    """Gives out access tokens for assertions of one service account, and knows them again."""
+@dataclass(slots=True)
+class _Given:
+    """An access token that was given out."""
 
-    def __init__(self, public_key: rsa.RSAPublicKey, client_email: str, token_uri: str, lifetime: timedelta) -> None:
-        self._public_key = public_key
-        self._client_email = client_email
+    project: str
+    expires: float
+
+
+class AccessTokens:
+    """Gives out access tokens for assertions of the apps' service accounts, and knows them again."""
+
+    def __init__(self, apps: Sequence[AppCredentials], token_uri: str, lifetime: timedelta) -> None:
+        self._accounts = {each.app.client_email: each for each in apps}
         self._token_uri = token_uri
         self._lifetime = lifetime
-        self._expires: dict[bytes, float] = {}  # by authorization header
+        self._given: dict[bytes, _Given] = {}  # by authorization header
 
-    def revoke_all(self) -> None:
-        """Every token given out so far stops working."""
-        self._expires.clear()
+    def revoke(self, project: str | None) -> None:
+        """Every token given out so far (for this project, where one is named) stops working."""
+        self._given = {key: given for key, given in self._given.items() if project not in {None, given.project}}
 
-    def expire_all(self) -> None:
-        """Every token given out so far has come to its end."""
-        self._expires = dict.fromkeys(self._expires, 0.0)
+    def expire(self, project: str | None) -> None:
+        """Every token given out so far (for this project, where one is named) has come to its end."""
+        for given in self._given.values():
+            if project in {None, given.project}:
+                given.expires = 0.0
+
+    def project(self, authorization: bytes) -> str:
+        """Tell for whose messages a known token is good."""
+        return self._given[authorization].project
 
     def state(self, authorization: bytes | None, now: float) -> AccessTokenState:
         """Judge an authorization header."""
         if authorization is None:
             return AccessTokenState.MISSING
-        expires = self._expires.get(authorization)
-        if expires is None:
+        given = self._given.get(authorization)
+        if given is None:
             return AccessTokenState.UNKNOWN
-        return AccessTokenState.VALID if now < expires else AccessTokenState.EXPIRED
+        return AccessTokenState.VALID if now < given.expires else AccessTokenState.EXPIRED
 
     def grant(self, exchange: Exchange) -> Answer:
         """Answer `POST /token`."""
         form = parse_qs(exchange.body.decode("latin-1"))
         if form.get("grant_type") != [_GRANT]:
             return _refused("unsupported_grant_type", "Invalid grant_type")
+        assertion = form.get("assertion", [""])[0]
         try:
+            issuer = jwt.decode(assertion, options={"verify_signature": False}).get("iss")
+            account = self._accounts.get(str(issuer))
+            if account is None:
+                return _refused("invalid_grant", "Invalid grant: account not found")
             claims = jwt.decode(
-                form.get("assertion", [""])[0],
-                self._public_key,
+                assertion,
+                account.fcm_public_key,
                 algorithms=["RS256"],
                 audience=[self._token_uri, _SIGNED_FOR],
-                issuer=self._client_email,
                 options={"require": ["exp", "iat", "iss", "aud"]},
             )
         except jwt.InvalidTokenError as error:
@@ -78,7 +97,8 @@ class AccessTokens:
         if not _SCOPES & set(str(claims.get("scope", "")).split()):
             return _refused("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
         token = f"ya29.{secrets.token_urlsafe(32)}"
-        self._expires[f"Bearer {token}".encode()] = time.time() + self._lifetime.total_seconds()
+        expires = time.time() + self._lifetime.total_seconds()
+        self._given[f"Bearer {token}".encode()] = _Given(account.app.project, expires)
         expires_in = int(self._lifetime.total_seconds())
         return json_answer(200, {"access_token": token, "expires_in": expires_in, "token_type": "Bearer"})
 

@@ -49,6 +49,7 @@ class Phone:
         self.provider = provider
         self.environment = environment
         self.name = name
+        self.app: str | None = None  # its topic or project; None until the first push to it
         self.locale: str | None = None
         self.state = PhoneState.INSTALLED
         self.uninstalled_timestamp: float | None = None

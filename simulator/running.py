@@ -2,21 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from simulator.admin_server import AdminServer
 from simulator.apns import ApnsEndpoint
-from simulator.credentials import (
-    APNS_KEY_ID,
-    APNS_TEAM_ID,
-    APNS_TOPIC,
-    FCM_CLIENT_EMAIL,
-    FCM_PROJECT,
-    credentials_in,
-    provider_environment,
-)
+from simulator.apps import DEMO, App
+from simulator.credentials import credentials_in, provider_environment
 from simulator.exchange import Endpoint, Environment, Provider
 from simulator.fault_kinds import RefuseConnections, RevokeAccessTokens, StallConnections
 from simulator.faults import ActiveFault, Faults
@@ -32,27 +25,28 @@ from simulator.settings import FAITHFUL, Behaviour, Ports
 from simulator.wire import WireLog
 
 _FCM_STREAM_LIMIT = 100
+_STALLED = {"connect": Door.HANGING, "handshake": Door.STALLING, "greeting": Door.MUTE}
 
 
 class Simulator:
     """APNs in both environments, FCM, OAuth, phones, and the admin page."""
 
-    def __init__(self, run_dir: Path, ports: Ports, behaviour: Behaviour = FAITHFUL) -> None:
+    def __init__(
+        self, run_dir: Path, ports: Ports, behaviour: Behaviour = FAITHFUL, apps: Sequence[App] = (DEMO,)
+    ) -> None:
         """Bind the ports and make the credentials; `open` starts to answer."""
         sockets = bound_sockets([ports.admin, ports.apns, ports.apns_sandbox, ports.fcm])
         self.ports = Ports(*(bound.getsockname()[1] for bound in sockets))  # the actual ones
-        self.environment = provider_environment(run_dir, self.ports)  # the service's settings
-        self.credentials = credentials_in(run_dir, self.ports)
+        self.environments = {app.name: provider_environment(run_dir, self.ports, app) for app in apps}
+        self.environment = self.environments[apps[0].name]  # the settings of a service with one app
+        self.credentials = credentials_in(run_dir, self.ports, apps)
         self.phones = Phones()
         self.requests = WireLog()
         self.faults = Faults()
         self.faults.on_change = self._apply
         self._behaviour = behaviour
         self._access_tokens = AccessTokens(
-            self.credentials.fcm_public_key,
-            FCM_CLIENT_EMAIL,
-            self.credentials.token_uri,
-            behaviour.access_token_lifetime,
+            self.credentials.apps, self.credentials.token_uri, behaviour.access_token_lifetime
         )
         apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
         self._listeners = {
@@ -71,10 +65,16 @@ class Simulator:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, *, run_dir: Path, port: int = 0, ports: Ports | None = None, behaviour: Behaviour = FAITHFUL
+        cls,
+        *,
+        run_dir: Path,
+        port: int = 0,
+        ports: Ports | None = None,
+        behaviour: Behaviour = FAITHFUL,
+        apps: Sequence[App] = (DEMO,),
     ) -> AsyncIterator["Simulator"]:
-        """Run inside this event loop; `port=0` lets the system choose all ports."""
-        simulator = cls(run_dir, ports or Ports.following(port), behaviour)
+        """Run inside this event loop; `port=0` lets the system choose all ports. The first app is the default one."""
+        simulator = cls(run_dir, ports or Ports.following(port), behaviour, apps)
         try:
             await simulator.open()
             yield simulator
@@ -132,22 +132,23 @@ class Simulator:
         """Start to answer."""
         self._loop = asyncio.get_running_loop()
         for listener in self._listeners.values():
-            listener.open()
+            listener.become(Door.OPEN)
         await self._admin.open()
 
     async def close(self) -> None:
         """Close every port and connection."""
         self.faults.on_change = _unheard
+        self.faults.clear()
         await self._admin.close()
         for listener in self._listeners.values():
             await listener.close()
 
     def _apns(self, environment: Environment) -> ApnsEndpoint:
-        tokens = ProviderTokens(self.credentials.apns_public_key, APNS_KEY_ID, APNS_TEAM_ID)
-        return ApnsEndpoint(environment, APNS_TOPIC, tokens, self.phones, self.requests, self.faults)
+        tokens = ProviderTokens(self.credentials.apps)
+        return ApnsEndpoint(environment, tokens, self.phones, self.requests, self.faults)
 
     def _fcm(self) -> FcmEndpoint:
-        return FcmEndpoint(FCM_PROJECT, self._access_tokens, self.phones, self.requests, self.faults)
+        return FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
 
     def _listener(self, bound: socket.socket, endpoint: Endpoint, limits: StreamLimits) -> Listener:
         speaks_http1 = isinstance(endpoint, FcmEndpoint)
@@ -163,20 +164,23 @@ class Simulator:
 
     def _apply(self, added: ActiveFault | None) -> None:
         """Bring doors and access tokens in line with the faults."""
-        for (provider, environment), listener in self._listeners.items():
-            door = self._door(provider, environment)
-            if door is Door.OPEN:
-                listener.open()
-            else:
-                listener.shut(door)
-        if added is None:
-            return
+        if added is not None and added.fault.after_seconds:
+            self._loop.call_later(added.fault.after_seconds + 0.001, self._begin, added)
+        elif added is not None:
+            self._begin(added)
+        else:
+            self._set_doors()
+
+    def _begin(self, added: ActiveFault) -> None:
         fault = added.fault
+        if not added.is_in_force or added not in self.faults:
+            return
+        self._set_doors()
         match fault:
             case RevokeAccessTokens(reason="expired"):
-                self._access_tokens.expire_all()
+                self._access_tokens.expire(fault.app)
             case RevokeAccessTokens():
-                self._access_tokens.revoke_all()
+                self._access_tokens.revoke(fault.app)
             case RefuseConnections() | StallConnections():
                 for (provider, environment), listener in self._listeners.items():
                     if fault.drop_open and added.concerns(provider, environment):
@@ -189,15 +193,19 @@ class Simulator:
     def _reopen(self) -> None:
         self.faults.on_change(None)
 
+    def _set_doors(self) -> None:
+        for (provider, environment), listener in self._listeners.items():
+            listener.become(self._door(provider, environment))
+
     def _door(self, provider: Provider, environment: Environment) -> Door:
         for active in self.faults:
-            if active.is_over or not active.concerns(provider, environment):
+            if not active.is_in_force or not active.concerns(provider, environment):
                 continue
             match active.fault:
                 case RefuseConnections():
                     return Door.REFUSING
-                case StallConnections():
-                    return Door.STALLING
+                case StallConnections(at=stage):
+                    return _STALLED[stage]
                 case _:
                     pass
         return Door.OPEN

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from simulator.apps import DEMO, App, apps_named
+
 DEFAULT_PORT = 8900
 
 
@@ -44,10 +46,14 @@ class ProcessSettings:
 
     run_dir: Path
     ports: Ports
+    apps: tuple[App, ...] = (DEMO,)
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "ProcessSettings":
-        """RUN_DIR, SIMULATOR_PORT, and SIMULATOR_{APNS,APNS_SANDBOX,FCM}_PORT to place one listener elsewhere."""
+        """RUN_DIR, SIMULATOR_PORT, and SIMULATOR_{APNS,APNS_SANDBOX,FCM}_PORT to place one listener elsewhere.
+
+        SIMULATOR_APPS names apps beside the demonstration's, separated by commas.
+        """
         following = Ports.following(_port(environ, "SIMULATOR_PORT", DEFAULT_PORT))
         ports = Ports(
             admin=following.admin,
@@ -55,7 +61,15 @@ class ProcessSettings:
             apns_sandbox=_port(environ, "SIMULATOR_APNS_SANDBOX_PORT", following.apns_sandbox),
             fcm=_port(environ, "SIMULATOR_FCM_PORT", following.fcm),
         )
-        return cls(run_dir=Path(environ.get("RUN_DIR") or ".run"), ports=ports)
+        return cls(run_dir=Path(environ.get("RUN_DIR") or ".run"), ports=ports, apps=_apps(environ))
+
+
+def _apps(environ: Mapping[str, str]) -> tuple[App, ...]:
+    names = [name.strip() for name in environ.get("SIMULATOR_APPS", "").split(",")]
+    try:
+        return apps_named(name for name in names if name)
+    except ValueError as error:
+        raise SystemExit(f"SIMULATOR_APPS cannot be used: {error}.") from None
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:

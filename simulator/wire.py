@@ -25,6 +25,7 @@ class WireRequest:
     token: str
     raw_headers: dict[bytes, bytes]
     body: bytes
+    app: str = ""  # APNs topic, or FCM project
     message_id: str | None = None  # apns-id, or the FCM message name
     status: int | None = None
     reason: str | None = None

@@ -24,7 +24,7 @@ structlog.configure(
     processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
 )
 
-NAMESPACES = ("main", "killed", "postgres", "detached")
+NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults")
 
 
 @pytest.fixture(scope="session")

@@ -20,15 +20,18 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
+from activities.heartbeat import Heartbeat
 from api.app import create_app
-from config import apns_settings, auth_settings, fcm_settings, service_settings
+from config import auth_settings, service_settings
+from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
+from push.rotation import Rotation
 from relay import Relay
 from simulator import Simulator
-from worker import make_apps, make_workers
+from temporal import data_converter
+from worker import make_means, make_workers
 
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret that only the tests know, 32 bytes long"
@@ -216,27 +219,37 @@ async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def working(house: House, environment: dict[str, str]) -> AsyncIterator[None]:
-    """Run a worker in this process, its sweeper included."""
-    apps = make_apps(apns_settings(environment), fcm_settings(environment))
+async def working(house: House, environment: dict[str, str]) -> AsyncIterator[Rotation]:
+    """Run a worker in this process, its sweeper included; gives what follows its credentials."""
+    rotation = make_rotation(environment, every=timedelta(seconds=0.1))
     relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
-    sweeper = asyncio.create_task(relay.sweep_forever())
-    workers = make_workers(house.temporal, house.sessions, apps)
+    means = make_means(house.sessions, rotation.apps, environment)
+    heartbeat = Heartbeat(house.sessions, means.gates, means.brake)
+    asides = [
+        asyncio.create_task(relay.sweep_forever()),
+        asyncio.create_task(rotation.follow()),
+        asyncio.create_task(heartbeat.beat_forever()),
+    ]
+    workers = make_workers(house.temporal, house.sessions, means)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
-        yield
+        yield rotation
     finally:
-        sweeper.cancel()
+        for aside in asides:
+            aside.cancel()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
-        await apps.close()
+        await heartbeat.leave()
+        await rotation.close()
 
 
 @asynccontextmanager
 async def make_house(place: Place, app: FastAPI, *, lazy: bool = False) -> AsyncIterator[House]:
     """Serve the API on a socket in this process, with no worker; lazy: Temporal may be away."""
     with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=300)
+        )
         serving = asyncio.create_task(server.serve())
         while not server.started:
             assert not serving.done(), "the API did not start"
@@ -254,7 +267,7 @@ async def make_house(place: Place, app: FastAPI, *, lazy: bool = False) -> Async
 async def temporal_client(place: Place, *, lazy: bool = False) -> Client:
     """Connect to the place's Temporal."""
     return await Client.connect(
-        place.temporal_address, namespace=place.namespace, data_converter=pydantic_data_converter, lazy=lazy
+        place.temporal_address, namespace=place.namespace, data_converter=data_converter, lazy=lazy
     )
 
 

@@ -10,16 +10,21 @@ import tempfile
 from pathlib import Path
 from uuid import UUID
 
+from temporalio.client import WorkflowHistory
+
+import logs
 from db.migrate import migrate
 from embedded import start_postgres
 from simulator import Simulator
-from tests.house import House, Place, android, eventually, iphone, open_house, refuse_once
+from tests.house import House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
 from tests.servers import TemporalServer, free_port
+from tests.support.dead import dead_task, redrive, redriven
 
 HISTORIES = Path(__file__).parent / "histories"
 
 
 async def _record() -> None:
+    logs.configure("console", "ERROR")
     with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
         postgres = start_postgres(Path(directory) / "data")
         await migrate(postgres.get_uri())
@@ -35,6 +40,8 @@ async def _record() -> None:
                 await _cancelled_in_back_off(house, simulator)
                 await _moved(house)
                 await _without_device(house)
+                await _opened_at_the_second_try(house)
+                await _redriven(house, simulator)
         postgres.cleanup()
 
 
@@ -91,8 +98,37 @@ async def _without_device(house: House) -> None:
     await _save(house, session_id, "without-device")
 
 
+async def _redriven(house: House, simulator: Simulator) -> None:
+    user, phone = house.user(), iphone()
+    [task_id] = await dead_task(user, phone)
+    refuse_once(simulator, phone)
+    await redrive(house.user(None, "support"), task_id)
+    await redriven(house, task_id)
+    _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven")
+
+
+async def _opened_at_the_second_try(house: House) -> None:
+    async def waits() -> bool:
+        events = (await house.workflow(session_id).fetch_history()).events
+        return any(event.HasField("marker_recorded_event_attributes") for event in events)
+
+    user = house.user()
+    await user.register(iphone())
+    async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):
+        session_id = await user.start_fast(due_in=5)
+        await house.started(session_id)
+        await eventually(waits)
+        await _save(house, session_id, "waits-for-the-second-try")
+    await house.finished(session_id)
+    await _save(house, session_id, "opened-at-the-second-try")
+
+
 async def _save(house: House, session_id: UUID, name: str) -> None:
-    history = (await house.workflow(session_id).fetch_history()).to_json_dict()
+    _write(await house.workflow(session_id).fetch_history(), name)
+
+
+def _write(fetched: WorkflowHistory, name: str) -> None:
+    history = fetched.to_json_dict()
     text = json.dumps(history, indent=1, sort_keys=True).replace(socket.gethostname(), "recorder")
     (HISTORIES / f"{name}.json").write_text(text + "\n")
 

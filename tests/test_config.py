@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from config import ConfigError, apns_settings, auth_settings, fcm_settings, service_settings
+from config import (
+    ConfigError,
+    GateSettings,
+    apns_settings,
+    auth_settings,
+    fcm_settings,
+    gate_settings,
+    proxy_settings,
+    service_settings,
+)
 
 SECRET = "a secret that is long enough to be one"
 DATABASE = {"DATABASE_URL": "postgresql://app:hush-hush@db.example/fastbell"}
@@ -35,6 +44,7 @@ def test_what_is_not_set_has_its_default() -> None:
 
     assert settings.model_dump(exclude={"database_url"}) == {
         "database_pool_size": 10,
+        "apps_file": None,
         "arm_window": 60.0,
         "api_host": "127.0.0.1",
         "api_port": 8000,
@@ -76,8 +86,29 @@ def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: st
         "AUTH_JWT_SECRETS is not a setting of Fastbell; did you mean AUTH_JWT_SECRET?"
     )
     assert refused(fcm_settings, {"FCM_XYZZY": "1"}) == (
-        "FCM_XYZZY is not a setting of Fastbell; known are FCM_SERVICE_ACCOUNT_FILE, FCM_URL, FCM_CA_FILE."
+        "FCM_XYZZY is not a setting of Fastbell; known are FCM_SERVICE_ACCOUNT_FILE, FCM_URL, FCM_CA_FILE,"
+        " FCM_CONCURRENCY, FCM_RATE."
     )
+
+
+def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
+    assert gate_settings({}) == GateSettings(
+        apns_concurrency=800,
+        fcm_concurrency=400,
+        apns_rate=0,
+        fcm_rate=10_000,
+        brake_share=0.5,
+        brake_token_errors=20,
+        brake_window=600,
+    )
+    assert gate_settings({"APNS_RATE": "0.5", "BRAKE_SHARE": "1"}) == GateSettings(apns_rate=0.5, brake_share=1)
+    assert fcm_settings({"APNS_RATE": "5"}) is None
+    assert refused(gate_settings, {"BRAKE_TOKEN_ERRORS": "201"}).startswith("BRAKE_TOKEN_ERRORS: ")
+
+
+def test_limits_alone_configure_no_provider() -> None:
+    assert apns_settings({"APNS_RATE": "100", "APNS_CONCURRENCY": "10"}) is None
+    assert fcm_settings({"FCM_RATE": "100"}) is None
 
 
 def test_a_setting_that_is_missing_is_named(key_file: str) -> None:
@@ -157,3 +188,39 @@ def test_no_refusal_repeats_a_secret() -> None:
     for environ in ({"AUTH_JWT_SECRET": "hush"}, {"AUTH_JWT_SECRET": SECRET + "hush", "AUTH_JWKS_URL": "https://a.b"}):
         assert "hush" not in refused(auth_settings, environ)
     assert "hush" not in refused(service_settings, {"DATABASE_URL": "hush://hush"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": ""}, None),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "http://upper", "https_proxy": "http://lower"}, "http://lower"),
+        ({"https_proxy": "http://user:word@[::1]:3128"}, "http://user:word@[::1]:3128"),
+    ],
+)
+def test_a_proxy_is_read_as_other_programs_read_it(environ: dict[str, str], url: str | None) -> None:
+    proxy = proxy_settings(environ).https_proxy
+
+    assert (proxy and proxy.get_secret_value()) == url
+
+
+def test_a_proxy_spares_this_machine_and_whatever_else_is_named() -> None:
+    here = ("localhost", "127.0.0.0/8", "::1")
+
+    assert proxy_settings({}).spared == here
+    assert proxy_settings({"NO_PROXY": "Example.org, .internal,10.0.0.0/8"}).spared == (
+        *here,
+        "example.org",
+        ".internal",
+        "10.0.0.0/8",
+    )
+
+
+@pytest.mark.parametrize("url", ["https://word@proxy", "socks5://word@proxy", "http://", "http://word@proxy:port"])
+def test_a_proxy_that_is_none_is_refused_without_being_repeated(url: str) -> None:
+    sentence = refused(proxy_settings, {"HTTPS_PROXY": url})
+
+    assert sentence == "HTTPS_PROXY: must be the http:// address of a proxy."

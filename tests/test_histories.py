@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
+from temporal import data_converter
 from workflows.fasting_reminder import FastingReminder
+from workflows.redrive import Redrive
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 
@@ -35,7 +36,7 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
 
 def _replayer() -> Replayer:
     return Replayer(
-        workflows=[FastingReminder],
+        workflows=[FastingReminder, Redrive],
         workflow_runner=UnsandboxedWorkflowRunner(),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
     )

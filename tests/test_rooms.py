@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("activities", "api", "bench", "db", "domain", "local_parts", "push", "simulator", "workflows")
+PACKAGES = ("activities", "api", "bench", "commands", "db", "domain", "local_parts", "push", "simulator", "workflows")
 OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 
 ROOT_FILES = {
+    "apps_file": {"config", "domain"},
     "config": set(),
+    "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
     "logs": set(),
     "relay": {"db", "domain", "workflows"},
     "temporal": set(),
-    "worker": {"activities", "config", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
-    "cli": {"config", "local_parts"},
+    "worker": {"activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
+    "cli": {"commands", "config", "domain"},
     "local": {"config", "local_parts"},
 }
 

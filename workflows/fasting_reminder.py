@@ -8,7 +8,7 @@ from functools import partial
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
-from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, send_all
+from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 
 with workflow.unsafe.imports_passed_through():
     from activities.reminders import ReminderOpening
@@ -166,6 +166,7 @@ class FastingReminder:
             OpenReminder(self._state.session_id, reminder.minutes, reminder.due_at, moment),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
+            local_retry_threshold=LOCAL_WAIT,
             summary=f"{reminder.minutes} minutes before the end, due at {_clock(reminder.due_at)}",
         )
 

@@ -1,7 +1,7 @@
 """The API process dies between its commit and its dispatch."""
 
-import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -18,13 +18,14 @@ async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_re
 ) -> None:
     user, phone, session_id, port = workerless.user(), iphone(), uuid4(), free_port()
     await user.register(phone)
-    silent = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)  # takes connections, never answers
-    silent_address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
+    silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
     settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
-    body = {"ends_at": (datetime.now(UTC) + timedelta(seconds=70)).isoformat(), "reminder_minutes": [1]}
     async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=user.headers) as http:
         await eventually(lambda: _answers(http, f"http://127.0.0.1:{port}/readyz"), within=20)
 
+        ends_at = datetime.now(UTC) + timedelta(seconds=65)
+        body = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
         answer = await http.put(f"http://127.0.0.1:{port}/v1/fasting-sessions/{session_id}", json=body)
         await api.end(signal.SIGKILL)
     silent.close()

@@ -35,7 +35,7 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
         stays, ended, cancelled = [await _fast(door, due_in=3.0) for _ in range(3)]
         await ended.user.end(ended.session_id)
         await cancelled.user.cancel(cancelled.session_id)
-        assert time.monotonic() - started_at < 3  # eight writes, none of which waited for Temporal
+        assert time.monotonic() - started_at < 5  # eight writes; one that waited for Temporal would take as long
 
         await server.run()
         house = replace(door, temporal=await temporal_client(place))

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.house import House, android, eventually, iphone
 from tests.servers import part
 
 WorkerSettings = Callable[[], dict[str, str]]
+_STARTED: Literal["activity_task_started_event_attributes"] = "activity_task_started_event_attributes"
 
 
 @pytest.mark.timeout(90)
@@ -53,22 +55,36 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
 async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_time(
     workerless: House, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    user, phones = workerless.user(), [iphone(), android()]
+    user, phones = workerless.user(), [iphone(), android(), iphone(), android()]
     await user.register(*phones)
-    async with part(worker_settings(), "worker.py") as first:
-        await first.says("worker ready")
+    async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
+        for worker in (one, other):
+            await worker.says("worker ready")
         session_id = await user.start_fast(due_in=8.0)
-        await eventually(lambda: workerless.holds_sends(session_id, 2), within=10)
-        async with part(worker_settings(), "worker.py") as second:
-            await second.says("worker ready")
-            status = await first.end(signal.SIGTERM)
-            stopped_at = datetime.now(UTC)
-            await workerless.finished(session_id)
+        await eventually(lambda: workerless.holds_sends(session_id, 4), within=10)
+        holders = await _holders(workerless, session_id)
+        leaves, stays = (one, other) if one.process.pid in holders else (other, one)
+        status = await leaves.end(signal.SIGTERM)
+        await workerless.finished(session_id)
 
-    tasks = await workerless.tasks(session_id)
     assert status == 0
-    assert stopped_at < tasks[0].due_at
-    for phone, task in zip(phones, tasks, strict=True):
+    assert await _senders(workerless, session_id) == {stays.process.pid}
+    tasks = {task.installation_id: task for task in await workerless.tasks(session_id)}
+    for phone in phones:
         [request] = simulator.requests.for_token(phone.token)
-        assert 0 <= (request.received_at - task.due_at).total_seconds() < 1
+        task = tasks[phone.installation_id]
+        assert 0 <= (request.received_at - task.due_at).total_seconds() < 2
         assert task.attempt_count == 1
+
+
+async def _holders(house: House, session_id: UUID) -> set[int]:
+    """Find the processes that hold sends of a session."""
+    pending = (await house.workflow(session_id).describe()).raw_description.pending_activities
+    return {int(each.last_worker_identity.split("@")[0]) for each in pending}
+
+
+async def _senders(house: House, session_id: UUID) -> set[int]:
+    """Find the processes that made the sends of a session."""
+    events = (await house.workflow(session_id).fetch_history()).events
+    started = (e.activity_task_started_event_attributes for e in events if e.HasField(_STARTED))
+    return {int(each.identity.split("@")[0]) for each in started}

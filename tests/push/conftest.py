@@ -11,7 +11,7 @@ from domain.push import Environment, Kind, Push
 from push.apns import ApnsAccount, ApnsSender
 from push.fcm import FcmAccount, FcmSender
 from push.http2_pool import Pool, Timeouts
-from push.sender import Answer, ProviderTrouble, Sender, Unavailable
+from push.sender import Answer, ProviderTrouble, Sender, Throttled, Unavailable
 from simulator import Simulator
 from tests.push.peer import Peer, listening
 
@@ -106,13 +106,21 @@ def made_of(trouble: object) -> tuple[object, ...]:
     match trouble:
         case Unavailable():
             return Unavailable, trouble.reason, trouble.fate, trouble.retry_after
+        case Throttled():
+            return Throttled, trouble.extent, trouble.reason, trouble.retry_after
         case ProviderTrouble():
             return type(trouble), trouble.reason, trouble.retry_after
         case _:
             raise AssertionError(f"not trouble: {trouble!r}")
 
 
-def make_push(token: str, *, body: str = "Fifteen minutes to go.", ttl: timedelta = timedelta(hours=1)) -> Push:
+def make_push(
+    token: str,
+    *,
+    body: str = "Fifteen minutes to go.",
+    ttl: timedelta = timedelta(hours=1),
+    public_key: bytes | None = None,
+) -> Push:
     """Make a push; all but token and text is fixed."""
     return Push(
         task_id=TASK_ID,
@@ -121,8 +129,11 @@ def make_push(token: str, *, body: str = "Fifteen minutes to go.", ttl: timedelt
         token=token,
         title="Almost there",
         body=body,
+        generic_title="Reminder",
+        generic_body="Open the app to see it.",
         url="fastbell://fasting-sessions/5",
         collapse_key="reminder-5",
         thread_id="thread-5",
         expires_at=datetime.now(UTC).replace(microsecond=0) + ttl,
+        public_key=public_key,
     )

@@ -11,8 +11,19 @@ import pytest
 
 from domain.push import Environment
 from push.apns import VERDICTS, ApnsSender
-from push.apns_transport import GRID, HALF_GRID, ProviderToken
-from push.sender import Accepted, Fate, Misconfigured, Rejected, Throttled, Unavailable, Unregistered
+from push.apns_transport import GRID, HALF_GRID, ProviderToken, provider_token
+from push.sender import (
+    Accepted,
+    Doubtful,
+    Extent,
+    Fate,
+    Foreign,
+    Misconfigured,
+    Rejected,
+    Throttled,
+    Unavailable,
+    Unregistered,
+)
 from push.verdict import Verdict
 from simulator import Simulator
 from tests.push.conftest import (
@@ -85,12 +96,18 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
     match verdict:
         case Verdict.DEAD_TOKEN:
             return Unregistered(reason, DIED_AT if status == 410 else None)
-        case Verdict.OUR_BUG | Verdict.REJECTED:
+        case Verdict.DOUBTFUL_TOKEN:
+            return Doubtful(reason)
+        case Verdict.FOREIGN_TOKEN:
+            return Foreign(reason)
+        case Verdict.OUR_BUG:
             return Rejected(reason)
         case Verdict.MISCONFIGURED:
             return Misconfigured, reason, None
-        case Verdict.THROTTLED | Verdict.OVERDONE:
-            return Throttled, reason, None
+        case Verdict.THROTTLED:
+            return Throttled, Extent.TOKEN, reason, None
+        case Verdict.OVERDONE:
+            return Throttled, Extent.ROUTE, reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             return Unavailable, reason, Fate.UNKNOWN if status >= 500 else Fate.NEVER_PROCESSED, None
         case Verdict.STALE_CREDENTIAL:
@@ -155,7 +172,7 @@ async def test_a_burst_with_bad_tokens_is_sent_once_each(sim: Simulator, apns: A
 
     outcomes = dict(zip(tokens, await _sent_again_while_never_processed(apns, tokens), strict=True))
 
-    assert {token for token, answer in outcomes.items() if isinstance(answer, Unregistered)} == bad
+    assert {token for token, answer in outcomes.items() if isinstance(answer, Doubtful)} == bad
     assert sum(isinstance(answer, Accepted) for answer in outcomes.values()) == 380
     assert all(len(phone.log) == 1 for phone in sim.phones)
 
@@ -176,6 +193,22 @@ async def test_one_provider_token_serves_every_connection(sim: Simulator, apns: 
         await outcome(apns, make_push("cd" * 32), environment)
 
     assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 1
+
+
+async def test_apps_with_the_same_key_share_its_token(sim: Simulator, apns: ApnsSender) -> None:
+    other = ApnsSender(apns_account(sim), timeouts=PATIENT)
+    for sender in (apns, other):
+        await outcome(sender, make_push(APNS_TOKEN))
+    await other.close()
+
+    assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 1
+    account = apns_account(sim)
+    key = account.key_file.read_text()
+    assert provider_token(key, account.key_id, account.team_id) is provider_token(key, account.key_id, account.team_id)
+
+
+async def test_every_process_makes_the_same_provider_token(sim: Simulator) -> None:
+    assert _provider_token(sim).get_header() == _provider_token(sim).get_header()
 
 
 async def test_the_provider_token_lies_on_the_grid(sim: Simulator) -> None:

@@ -10,7 +10,18 @@ import pytest
 
 from domain.push import Environment
 from push.fcm import FcmSender
-from push.sender import Accepted, Fate, Misconfigured, Rejected, Throttled, Unavailable, Unregistered
+from push.sender import (
+    Accepted,
+    Doubtful,
+    Extent,
+    Fate,
+    Foreign,
+    Misconfigured,
+    Rejected,
+    Throttled,
+    Unavailable,
+    Unregistered,
+)
 from simulator import Simulator
 from tests.push.conftest import FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
 
@@ -60,20 +71,29 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
         ({"errorCode": "INVALID_ARGUMENT"}, Rejected("INVALID_ARGUMENT")),
         (
             {"errorCode": "INVALID_ARGUMENT", "field": "message.token"},
-            Unregistered("INVALID_ARGUMENT_TOKEN", None),
+            Doubtful("INVALID_ARGUMENT_TOKEN"),
         ),
         ({"errorCode": "INVALID_ARGUMENT", "field": "message.data"}, Rejected("INVALID_ARGUMENT")),
         ({"status": 400}, Rejected("INVALID_ARGUMENT")),
         ({"status": 400, "field": "message.token"}, Rejected("INVALID_ARGUMENT")),
-        ({"errorCode": "SENDER_ID_MISMATCH"}, Rejected("SENDER_ID_MISMATCH")),
+        ({"errorCode": "SENDER_ID_MISMATCH"}, Foreign("SENDER_ID_MISMATCH")),
         ({"errorCode": "THIRD_PARTY_AUTH_ERROR"}, (Misconfigured, "THIRD_PARTY_AUTH_ERROR", None)),
         ({"status": 403}, (Misconfigured, "PERMISSION_DENIED", None)),
         ({"status": 404}, (Misconfigured, "NOT_FOUND", None)),
-        ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, "QUOTA_EXCEEDED", MINUTE)),
-        ({"errorCode": "QUOTA_EXCEEDED", "quota": "device"}, (Throttled, "QUOTA_EXCEEDED_DEVICE", MINUTE)),
-        ({"errorCode": "QUOTA_EXCEEDED", "quota": "project"}, (Throttled, "QUOTA_EXCEEDED_PROJECT", MINUTE)),
-        ({"errorCode": "QUOTA_EXCEEDED", "retry_after": 7}, (Throttled, "QUOTA_EXCEEDED", timedelta(seconds=7))),
-        ({"status": 429}, (Throttled, "RESOURCE_EXHAUSTED", MINUTE)),
+        ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", MINUTE)),
+        (
+            {"errorCode": "QUOTA_EXCEEDED", "quota": "device"},
+            (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED_DEVICE", MINUTE),
+        ),
+        (
+            {"errorCode": "QUOTA_EXCEEDED", "quota": "project"},
+            (Throttled, Extent.ROUTE, "QUOTA_EXCEEDED_PROJECT", MINUTE),
+        ),
+        (
+            {"errorCode": "QUOTA_EXCEEDED", "retry_after": 7},
+            (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", timedelta(seconds=7)),
+        ),
+        ({"status": 429}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED", MINUTE)),
         ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
         (

@@ -52,9 +52,11 @@ class RawHttp2(asyncio.Protocol):
         self.h2.local_settings.acknowledge()
         self.limits: list[int] = []
         self.goaway: GoAwayFrame | None = None
+        self.pings_answered = 0
         self._buffer = b""
         self.is_closed = False
         self.authorization = f"bearer {provider_token(sim)}"
+        self.topic = sim.environment["APNS_TOPIC"]
         self._streams: defaultdict[int, Heard] = defaultdict(Heard)
         self._credits_received_data = credits_received_data
         self._news = asyncio.Event()
@@ -90,7 +92,7 @@ class RawHttp2(asyncio.Protocol):
             ":authority": "127.0.0.1",
             ":path": f"/3/device/{token}",
             "authorization": self.authorization,
-            "apns-topic": self.sim.environment["APNS_TOPIC"],
+            "apns-topic": self.topic,
             "apns-push-type": "alert",
         }
         wanted |= headers or {}
@@ -174,6 +176,8 @@ class RawHttp2(asyncio.Protocol):
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.StreamEnded():
                 self._streams[event.stream_id].is_ended = True
+            case h2.PingAckReceived():
+                self.pings_answered += 1
             case h2.StreamReset():
                 self._streams[event.stream_id].reset_code = int(event.error_code)
             case _:

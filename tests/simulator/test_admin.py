@@ -25,6 +25,7 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "name": "iPhone 1",
         "provider": "apns",
         "environment": "production",
+        "app": "app.fastbell.demo",
         "state": "installed",
         "uninstalled_at": None,
         "locale": None,
@@ -83,6 +84,7 @@ async def test_a_declared_phone_is_there_before_its_first_push(raw: RawHttp2, ad
             "name": "Alice's iPhone",
             "provider": "apns",
             "environment": "sandbox",
+            "app": None,
             "state": "uninstalled",
             "uninstalled_at": "2026-01-01T00:00:00.000000+00:00",
             "locale": "de",
@@ -129,7 +131,7 @@ async def test_every_request_on_the_wire_can_be_paged_through(raw: RawHttp2, adm
     assert [(row["token"], row["status"]) for row in second["items"]] == [(TOKEN, 200)]
     assert second["next_cursor"] is None
     assert first["items"][0].keys() == {
-        "number", "received_at", "provider", "environment", "token", "message_id", "status", "reason", "headers",
+        "number", "received_at", "provider", "environment", "app", "token", "message_id", "status", "reason", "headers",
         "payload",
     }  # fmt: skip
 
@@ -185,6 +187,9 @@ async def test_a_fault_is_added_counted_and_removed(raw: RawHttp2, admin: httpx.
         ({"provider": "apns", "fault": "answer", "status": 400}, "reason"),
         ({"provider": "fcm", "fault": "answer"}, "errorCode"),
         ({"provider": "apns", "fault": "refuse_connections", "token": "x"}, "token"),
+        ({"provider": "apns", "fault": "stall_connections", "app": "x"}, "app"),
+        ({"provider": "apns", "fault": "stall_connections", "at": "lunch"}, "at"),
+        ({"provider": "apns", "fault": "cut_answer", "by": "mistake"}, "by"),
     ],
 )
 async def test_a_wrong_fault_names_the_field(

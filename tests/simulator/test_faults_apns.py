@@ -106,6 +106,8 @@ async def test_goaway_draws_a_true_line(sim: Simulator, raw: RawHttp2, processed
     assert [(request.status, request.reason) for request in sim.requests.for_token("c" * 64)] == [
         (None, "AFTER_GOAWAY")
     ]
+    assert len(sim.requests.for_token(OTHER)) == 1
+    assert len(sim.requests) == 4
     assert sim.phone(TOKEN).accepted_count == 2
     assert (sim.phones.get(OTHER) is not None) is processed
     assert sim.phones.get("c" * 64) is None

@@ -24,26 +24,33 @@ def trusting(sim: Simulator) -> ssl.SSLContext:
 
 
 def provider_token(
-    sim: Simulator, *, key: str | None = None, key_id: str | None = None, team: str | None = None, age: float = 0
+    sim: Simulator,
+    *,
+    app: str = "demo",
+    key: str | None = None,
+    key_id: str | None = None,
+    team: str | None = None,
+    age: float = 0,
 ) -> str:
     """Mint an APNs provider token, right unless told otherwise; `age` in seconds."""
+    environment = sim.environments[app]
     return jwt.encode(
-        {"iss": team or sim.environment["APNS_TEAM_ID"], "iat": int(time.time() - age)},
-        key or Path(sim.environment["APNS_KEY_FILE"]).read_text(),
+        {"iss": team or environment["APNS_TEAM_ID"], "iat": int(time.time() - age)},
+        key or Path(environment["APNS_KEY_FILE"]).read_text(),
         algorithm="ES256",
-        headers={"kid": key_id or sim.environment["APNS_KEY_ID"]},
+        headers={"kid": key_id or environment["APNS_KEY_ID"]},
     )
 
 
-def service_account(sim: Simulator) -> dict[str, str]:
+def service_account(sim: Simulator, app: str = "demo") -> dict[str, str]:
     """Read the service account file."""
-    account: dict[str, str] = json.loads(Path(sim.environment["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
+    account: dict[str, str] = json.loads(Path(sim.environments[app]["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
     return account
 
 
-def assertion(sim: Simulator, *, key: str | None = None, **claims: Any) -> str:
+def assertion(sim: Simulator, *, key: str | None = None, app: str = "demo", **claims: Any) -> str:
     """Sign an OAuth assertion, right unless told otherwise."""
-    account = service_account(sim)
+    account = service_account(sim, app)
     now = int(time.time())
     right = {"iss": account["client_email"], "aud": account["token_uri"], "iat": now, "exp": now + 3600}
     return jwt.encode(
@@ -59,9 +66,10 @@ def _signing_key(pem: str) -> rsa.RSAPrivateKey:
     return key
 
 
-async def access_token(sim: Simulator, client: httpx.AsyncClient) -> str:
+async def access_token(sim: Simulator, client: httpx.AsyncClient, *, app: str = "demo") -> str:
     """Get an access token."""
-    answer = await client.post(f"{sim.fcm_url}/token", data={"grant_type": GRANT, "assertion": assertion(sim)})
+    asked = {"grant_type": GRANT, "assertion": assertion(sim, app=app)}
+    answer = await client.post(f"{sim.fcm_url}/token", data=asked)
     assert answer.status_code == 200, answer.text
     token: str = answer.json()["access_token"]
     return token

@@ -1,0 +1,163 @@
+"""The mass-failure brake's worker side: watches each route's answers, engages the brake, learns of it, lets go.
+
+A doubtful token is only suspected. It is deactivated once the same route, with the same credentials and in this
+process, took another push so much later that no call of the time of the error was under way. What is lost by a restart
+comes back with the next push.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from activities.attempts import Go
+from activities.outcomes import DeadToken
+from db import brakes, push_tasks
+from db.engine import Sessions
+from domain.mass_failure import MassFailure, Record, Threshold
+from domain.push import Route
+from push.gates import Gates
+from push.sender import Accepted, Answer, Doubtful, Foreign, Rejected, Sender, Unregistered
+
+LONGEST_CALL = 10.0  # seconds
+DEFAULT_THRESHOLD = Threshold()
+_SUSPECTS_AT_MOST = 1000
+_REDRIVABLE_AT_MOST = 1000
+
+log = structlog.get_logger()
+
+
+class Brake:
+    """Watches all routes of this process."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        gates: Gates,
+        threshold: Threshold = DEFAULT_THRESHOLD,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.changes = 0  # grows with what happens here, so that older news can be told
+        self._sessions = sessions
+        self._gates = gates
+        self._threshold = threshold
+        self._clock = clock
+        self._watches: dict[Route, _Watch] = {}
+        self._engaged: set[Route] = set()
+        self._engaging: set[Route] = set()
+
+    async def note(self, go: Go, sender: Sender, answer: Answer) -> tuple[DeadToken, ...]:
+        """Take note of an answer; returns the tokens to deactivate, unless the brake is engaged by then."""
+        now, watch = self._clock(), self._watch(go.route, sender)
+        match answer:
+            case Accepted():
+                return watch.accepted(now, go)
+            case Rejected():
+                return ()
+            case Unregistered(reason, since):
+                dead: tuple[DeadToken, ...] = (_dead(go, reason, since or go.began_at),)
+            case Doubtful(reason):
+                watch.suspect(now, _dead(go, reason, go.began_at))
+                dead = ()
+            case Foreign(reason):
+                dead = ()
+        watch.record.token_error(now, go.device_id, answer.reason)
+        if not isinstance(answer, Unregistered):
+            watch.redrivable.append((now, go.push.task_id))
+        failure = watch.record.judged(now)
+        if failure is not None and go.route not in self._engaged | self._engaging:
+            await self._engage(go.route, failure)
+        return dead
+
+    async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
+        """Learn which brakes are engaged, from the database as it was when `changes` stood where it is given."""
+        for route in set(engaged) - self._engaged - self._engaging:
+            self._gates.at(route).brake()
+            async with self._sessions.begin() as db:
+                await push_tasks.bury_refused(db, self._redrivable(route))
+            self._watches.pop(route, None)
+            self._engaged.add(route)
+        if changes == self.changes:
+            for route in self._engaged - set(engaged) - self._engaging:
+                self._engaged.discard(route)
+                self._watches.pop(route, None)
+                self._gates.at(route).release()
+                log.info("brake resumed", **_names(route))
+
+    def _watch(self, route: Route, sender: Sender) -> "_Watch":
+        watch = self._watches.get(route)
+        if watch is None or watch.sender is not sender:
+            watch = self._watches[route] = _Watch(sender, self._threshold)
+        return watch
+
+    async def _engage(self, route: Route, failure: MassFailure) -> None:
+        """Shut the gate at once, then tell everybody; a database in trouble is asked again for a while."""
+        self._engaging.add(route)
+        self._gates.at(route).brake()
+        try:
+            for wait in (0.1, 0.5, 2.0, 0.0):
+                try:
+                    await self._store(route, failure)
+                except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                    log.warning("brake not stored yet", error=type(error).__name__, **_names(route))
+                    await asyncio.sleep(wait)
+                else:
+                    return
+        finally:  # one that could not be stored is let go by the next heartbeat, and judged again by the next error
+            self._engaged.add(route)
+            self._engaging.discard(route)
+            self.changes += 1
+
+    async def _store(self, route: Route, failure: MassFailure) -> None:
+        async with self._sessions.begin() as db:
+            is_news = await brakes.engage(db, route, failure)
+            await push_tasks.bury_refused(db, self._redrivable(route))
+        self._watches.pop(route, None)
+        if is_news:
+            counts = {"token_errors": failure.token_errors, "answers": failure.answers}
+            log.error("brake engaged", reason=failure.reason, **counts, **_names(route))
+
+    def _redrivable(self, route: Route) -> list[UUID]:
+        watch = self._watches.get(route)
+        since = self._clock() - self._threshold.window.total_seconds()
+        return [task_id for at, task_id in watch.redrivable if at >= since] if watch else []
+
+
+class _Watch:
+    """What one route's answers came to lately, with one sender."""
+
+    def __init__(self, sender: Sender, threshold: Threshold) -> None:
+        self.sender = sender
+        self.record: Record[UUID] = Record(threshold)
+        self.redrivable: deque[tuple[float, UUID]] = deque(maxlen=_REDRIVABLE_AT_MOST)
+        self._suspects: dict[UUID, tuple[float, DeadToken]] = {}
+
+    def accepted(self, now: float, go: Go) -> tuple[DeadToken, ...]:
+        """Clear this device, and give the suspects of before, now that the route is known to work."""
+        self.record.accepted(now, go.device_id)
+        if not self._suspects:
+            return ()
+        self._suspects.pop(go.device_id, None)
+        dead = [token for at, token in self._suspects.values() if at + LONGEST_CALL <= now]
+        for token in dead:
+            del self._suspects[token.device_id]
+        return tuple(dead)
+
+    def suspect(self, now: float, token: DeadToken) -> None:
+        """Keep a token in mind; where there are too many, the oldest is forgotten."""
+        self._suspects[token.device_id] = (now, token)
+        if len(self._suspects) > _SUSPECTS_AT_MOST:
+            del self._suspects[next(iter(self._suspects))]
+
+
+def _dead(go: Go, reason: str, since: datetime) -> DeadToken:
+    return DeadToken(go.route, go.device_id, go.push.token, since, reason)
+
+
+def _names(route: Route) -> dict[str, str | None]:
+    return {"provider": route.provider.value, "app_id": route.app_id, "environment": route.environment.value}

@@ -1,0 +1,88 @@
+"""The worker's heartbeat: tells the fleet of this process and its gates, learns who else is there, and the brakes."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+import structlog
+
+from activities.brake import Brake
+from db import brakes, workers
+from db.engine import Sessions
+from push.gates import Gates
+
+_TIMEOUT = 4.0  # seconds that one heartbeat may take
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How often a worker is heard, in seconds. Tests may live faster."""
+
+    every: float = 2.0
+    lapses: float = 9.0  # without a heartbeat, a worker gives its share up so long after the last one
+    lives: float = 10.0  # and the others take it so long after
+
+
+DEFAULT_PULSE = Pulse()
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """Shares the fleet's rate: who is alone takes all of it; a newcomer takes nothing before all others know of it."""
+
+    def __init__(self, sessions: Sessions, gates: Gates, brake: Brake, pulse: Pulse = DEFAULT_PULSE) -> None:
+        self._sessions = sessions
+        self._gates = gates
+        self._brake = brake
+        self._pulse = pulse
+        self._worker_id = uuid4()
+        self._joined_at: datetime | None = None
+        self._lapse: asyncio.TimerHandle | None = None
+
+    async def beat_forever(self) -> None:
+        """Beat until cancelled, then say goodbye."""
+        try:
+            while True:
+                await self._try_to_beat()
+                await asyncio.sleep(self._pulse.every)
+        finally:
+            if self._lapse is not None:
+                self._lapse.cancel()
+
+    async def leave(self) -> None:
+        """Say goodbye, once nothing is sent any more."""
+        try:
+            async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
+                await workers.leave(db, self._worker_id)
+        except Exception as error:  # noqa: BLE001 -- whatever ails the database; the others will see that we are gone
+            log.warning("left without a word", error=type(error).__name__)
+
+    async def _try_to_beat(self) -> None:
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._beat()
+        except Exception as error:  # noqa: BLE001 -- whatever ails the database
+            log.warning("no heartbeat", error=type(error).__name__)
+            return
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = asyncio.get_running_loop().call_at(began + self._pulse.lapses, self._lapsed)
+
+    async def _beat(self) -> None:
+        changes = self._brake.changes
+        async with self._sessions.begin() as db:
+            seen = await workers.beat(db, self._worker_id, self._gates.report(), lives=self._pulse.lives)
+            engaged = await brakes.engaged(db)
+        await self._brake.learn(engaged.keys(), changes=changes)
+        if self._joined_at is None:
+            self._joined_at = seen.at
+        known = seen.oldest_other is None or seen.oldest_other > self._joined_at
+        self._gates.share(1 / (seen.others + 1) if known else 0.0)
+
+    def _lapsed(self) -> None:
+        log.warning("heartbeat lapsed")
+        self._joined_at = None
+        self._gates.share(None)

@@ -1,0 +1,106 @@
+"""What a provider call came to, as it is recorded: one transaction for many attempts at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import assert_never
+from uuid import UUID
+
+from activities.attempts import Go
+from db import brakes, device_tokens, push_attempts, push_tasks
+from db.engine import Sessions
+from db.push_attempts import Ended
+from db.push_tasks import Update
+from domain.push import Route, TaskState
+from push.sender import (
+    Accepted,
+    Answer,
+    Doubtful,
+    Fate,
+    Foreign,
+    Misconfigured,
+    ProviderTrouble,
+    Rejected,
+    Throttled,
+    Unavailable,
+    Unregistered,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadToken:
+    """A token to deactivate by comparing."""
+
+    route: Route
+    device_id: UUID
+    token: str = field(repr=False)
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call came to, and how its task stands now."""
+
+    ended: Ended
+    update: Update
+    token_refused_on: Route | None = None
+    dead_tokens: tuple[DeadToken, ...] = ()
+
+
+def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToken, ...]) -> Outcome:
+    """Record an answer that settles the push; `latency` is in seconds."""
+    match answer:
+        case Accepted(provider_id):
+            update = Update(go.push.task_id, TaskState.ACCEPTED, None)
+            return Outcome(_ended(go, "accepted", None, latency, provider_id), update, dead_tokens=dead_tokens)
+        case Rejected(reason):
+            update = Update(go.push.task_id, TaskState.REJECTED, reason)
+            return Outcome(_ended(go, "rejected", reason, latency), update)
+        case Unregistered(reason) | Doubtful(reason):
+            update = Update(go.push.task_id, TaskState.UNREGISTERED, reason)
+            return Outcome(_ended(go, "unregistered", reason, latency), update, go.route, dead_tokens)
+        case Foreign(reason):
+            update = Update(go.push.task_id, TaskState.REJECTED, reason)
+            return Outcome(_ended(go, "rejected", reason, latency), update, go.route)
+        case _:
+            assert_never(answer)
+
+
+def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
+    """Record trouble; `again` is how the task stands when it is to be tried again."""
+    match trouble:
+        case Unavailable(fate=Fate.UNKNOWN):
+            word = "unknown"
+        case Throttled():
+            word = "throttled"
+        case Misconfigured():
+            word = "misconfigured"
+        case _:
+            word = "unavailable"
+    return Outcome(_ended(go, word, trouble.reason, latency), again)
+
+
+async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:
+    """Record what calls came to, in one transaction; returns how the tasks stand.
+
+    Dead tokens are deactivated by comparing. While a route's brake is engaged none of its tokens is, and a push whose
+    token was refused is dead, so that it can be redriven.
+    """
+    async with sessions.begin() as db:
+        dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
+        refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
+        braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
+        updates = [
+            replace(o.update, state=TaskState.DEAD) if o.token_refused_on in braked else o.update for o in outcomes
+        ]
+        await push_tasks.apply(db, updates)
+        await push_attempts.end(db, [outcome.ended for outcome in outcomes])
+        for dead in dead_tokens:
+            if dead.route not in braked:
+                await device_tokens.invalidate(db, dead.device_id, dead.token, dead.since, dead.reason)
+    return [update.state for update in updates]
+
+
+def _ended(go: Go, word: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
+    return Ended(go.push.attempt_id, word, reason, round(latency * 1000), provider_id)

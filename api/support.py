@@ -1,0 +1,10 @@
+"""Support: everything below /v1/support needs the scope `support`, held here for all of it."""
+
+from fastapi import APIRouter, Security
+
+from api import support_gates, support_push_tasks
+from api.dependencies import supporter
+
+router = APIRouter(prefix="/v1/support", tags=["support"], dependencies=[Security(supporter, scopes=["support"])])
+for resource in (support_push_tasks, support_gates):
+    router.include_router(resource.router)

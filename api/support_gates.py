@@ -1,0 +1,35 @@
+"""Gates and brakes for support: how each route stands, and the end of a brake."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from api.dependencies import Database, Supporter
+from api.problems import responses
+from db import gates
+from domain.support import ShownBrake, ShownRoute
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRouteList:
+    """All routes; they are few, so there is one page."""
+
+    items: list[ShownRoute]
+    next_cursor: None = None
+
+
+@router.get("/gates", responses=responses(403))
+async def list_gates(sessions: Database) -> ShownRouteList:
+    """List the routes to phones with the gates of all live workers, and the brakes that are engaged."""
+    async with sessions() as db:
+        return ShownRouteList(await gates.routes(db))
+
+
+@router.post("/brakes/{brake_id}/resume", responses=responses(403, 404, 409))
+async def resume(brake_id: UUID, caller: Supporter, sessions: Database) -> ShownBrake:
+    """Let go of a brake: its route sends again, and dead tokens are deactivated again."""
+    async with sessions.begin() as db:
+        return await gates.resume(db, brake_id, caller.user_id)

@@ -1,0 +1,108 @@
+"""Push tasks for support: list, show, redrive."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator, Field, StrictBool
+
+from api.dependencies import Cursor, Database, Limit, Supporter, next_cursor, page_at
+from api.fields import Body, Instant
+from api.problems import responses
+from db import dead_tasks, redrives
+from domain.problems import NotFound
+from domain.push import Environment, Kind, Provider, TaskState
+from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+
+router = APIRouter(prefix="/push-tasks")
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be printable")
+    return value
+
+
+Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
+class FilterIn(Body):
+    """Which push tasks are meant; what is left out matches any."""
+
+    provider: Provider | None = None
+    app_id: Words | None = None
+    environment: Environment | None = None
+    kind: Kind | None = None
+    reason: Annotated[Words | None, Field(description="`last_reason`, exactly.")] = None
+    user_id: Words | None = None
+    conversation_id: UUID | None = None
+    due_from: Instant | None = None
+    due_to: Annotated[Instant | None, Field(description="Itself not included.")] = None
+
+
+class ListIn(FilterIn):
+    """Which push tasks to list."""
+
+    state: Annotated[
+        TaskState, Field(description="Other states than `dead` need `user_id` or `conversation_id` beside them.")
+    ] = TaskState.DEAD
+    cursor: Cursor = None
+    limit: Limit = 50
+
+
+class RedriveIn(FilterIn):
+    """Which dead push tasks to redrive."""
+
+    limit: Annotated[int, Field(strict=True, ge=1, le=MOST_AT_ONCE, description="At most so many are redriven.")]
+    dry_run: Annotated[StrictBool, Field(description="Only tell what would happen.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTaskList:
+    """A page of push tasks, the latest due first."""
+
+    items: list[ShownTask]
+    next_cursor: str | None
+
+
+@router.get("", responses=responses(403))
+async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
+    """List push tasks, dead ones unless told otherwise."""
+    wanted = Wanted(**asked.model_dump(exclude={"cursor", "limit"}))
+    page = page_at(asked.cursor, asked.limit)
+    check_wanted(wanted)
+    async with sessions() as db:
+        found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    more = len(found) > len(shown)
+    return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
+
+
+@router.post("/redrive", responses=responses(403))
+async def redrive_matching(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
+    """Redrive dead push tasks by filter, the latest due first. What could not go out any more stays dead."""
+    wanted = Wanted(**body.model_dump(exclude={"limit", "dry_run"}))
+    earnest = redrives.Earnest.REHEARSAL if body.dry_run else redrives.Earnest.REAL
+    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, earnest)
+
+
+@router.get("/{task_id:uuid}", responses=responses(403, 404))  # so that `redrive` is no task
+async def show(task_id: UUID, sessions: Database) -> WholeTask:
+    """Show a push task with its attempts, what people did to it, and whether it could be redriven."""
+    async with sessions() as db:
+        found = await dead_tasks.whole(db, task_id)
+    if found is None:
+        raise NotFound("push task")
+    return found
+
+
+@router.post("/{task_id}/redrive", status_code=202, responses=responses(403, 404, 409))
+async def redrive(task_id: UUID, caller: Supporter, sessions: Database) -> WholeTask:
+    """Redrive a dead push task. 409 where it is not dead, or where it would be withheld; `reason` says why."""
+    async with sessions.begin() as db:
+        await redrives.redrive(db, task_id, caller.user_id)
+    async with sessions() as db:
+        found = await dead_tasks.whole(db, task_id)
+    assert found is not None
+    return found

@@ -1,0 +1,110 @@
+"""The file that APPS_FILE names: which apps there are, and who signs for each. Its form is in docs/apps.md."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from config import ApnsSettings, AppSettings, ConfigError, FcmSettings
+from domain.push import APP_ID, LONGEST_APP_ID
+
+log = structlog.get_logger()
+
+_PATHS = {"key_file", "service_account_file", "ca_file"}
+_TABLES: dict[str, type[BaseModel]] = {"apns": ApnsSettings, "fcm": FcmSettings}
+
+
+def app_settings(file: Path) -> dict[str, AppSettings]:
+    """Read every app; raises ConfigError."""
+    return {app_id: _app(file.parent, app_id, table) for app_id, table in _tables(_content(file)).items()}
+
+
+class AppIds:
+    """The apps that a phone may say it has, as the file names them now. Needs no key to be there."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Read the file, if there is one; raises ConfigError."""
+        self._file = file
+        self._told: str | None = None  # trouble that the log has
+        self._content = b"" if file is None else _content(file)
+        self._known = frozenset(_tables(self._content) if file else ())
+
+    def allow(self, app_id: str | None) -> bool:
+        """Tell whether a phone may register for this app; without a file, or without a name, any may."""
+        if self._file is None or app_id is None:
+            return True
+        try:
+            content = _content(self._file)
+            if content != self._content:
+                self._content = content  # a broken one is not read again
+                self._known = frozenset(_tables(content))
+            self._told = None
+        except ConfigError as error:
+            if self._told != str(error):
+                self._told = str(error)
+                log.error("apps not read anew", why=self._told)  # noqa: TRY400 (the sentence says it)
+        return app_id in self._known
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"APPS_FILE cannot be read: {error.strerror}.") from None
+
+
+def _tables(content: bytes) -> Mapping[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"APPS_FILE is not TOML: {error}.") from None
+    if not tables:
+        raise ConfigError("APPS_FILE names no app; docs/apps.md shows one.")
+    for app_id, table in tables.items():
+        if not re.fullmatch(APP_ID, app_id) or len(app_id) > LONGEST_APP_ID:
+            raise ConfigError(
+                f"APPS_FILE: {app_id!r} is not an app_id: letters, digits, dots, dashes and underscores,"
+                f" at most {LONGEST_APP_ID}."
+            )
+        if not isinstance(table, dict):
+            raise ConfigError(f"APPS_FILE: {app_id} stands outside of an app's table; docs/apps.md shows one.")
+    return tables
+
+
+def _app(directory: Path, app_id: str, table: dict[str, Any]) -> AppSettings:
+    try:
+        return AppSettings.model_validate(_with_paths_from(directory, table))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = [str(part) for part in first["loc"]]
+        raise ConfigError(f"APPS_FILE, app {app_id}: {_sentence(path, first['type'], first['msg'])}") from None
+
+
+def _with_paths_from(directory: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """Make paths absolute: relative ones start where the file is."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found[name] = _with_paths_from(directory, value)
+        else:
+            found[name] = directory / value if name in _PATHS and isinstance(value, str) else value
+    return found
+
+
+def _sentence(path: list[str], kind: str, message: str) -> str:
+    name = ".".join(path)
+    if kind == "missing":
+        return f"{name} is not set; see docs/apps.md for what it means."
+    if kind == "extra_forbidden":
+        known = (_TABLES[path[0]] if len(path) > 1 else AppSettings).model_fields
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+        quotes = "" if len(path) > 1 else ' An app_id with dots stands in quotes: ["com.example.app"].'
+        return f"{name} is not a setting; {hint}{quotes}"
+    problem = message.removeprefix("Value error, ")
+    return f"{name}: {problem}." if name else f"{problem}."

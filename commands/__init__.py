@@ -1,0 +1,1 @@
+"""What the operators' commands are made of; `cli.py` puts them together."""

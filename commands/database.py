@@ -1,0 +1,57 @@
+"""The database that a command works on; what is wrong with it is told in one sentence."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from commands.run_directory import read_settings, run_directory
+from config import ConfigError
+from db.engine import UNREACHABLE, Sessions, make_engine, make_sessions
+from db.migrate import migrate
+
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
+
+
+def database_url(environ: Mapping[str, str]) -> str:
+    """Find the database: DATABASE_URL, or that of the run in RUN_DIR; raises ConfigError."""
+    run_dir = run_directory(environ)
+    url = environ.get("DATABASE_URL") or read_settings(run_dir).get("DATABASE_URL")
+    if not url:
+        raise ConfigError(f"DATABASE_URL is not set, and there is no local run in {run_dir}; `make run` starts one.")
+    return url
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Sessions]:
+    """Open a migrated database; raises ConfigError where it cannot be used."""
+    with _told_in_one_sentence():
+        engine = make_engine(url, pool_size=2)
+        try:
+            yield make_sessions(engine)
+        finally:
+            await engine.dispose()
+
+
+async def migrate_named(url: str) -> None:
+    """Bring a database to the newest migration; raises ConfigError where it cannot be used."""
+    with _told_in_one_sentence():
+        await migrate(url)
+
+
+@contextmanager
+def _told_in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError:
+        raise ConfigError("DATABASE_URL is no database address; one looks like postgresql://user@host/name.") from None
+    except _REFUSED as error:
+        raise ConfigError(f"DATABASE_URL: PostgreSQL refuses this user or database ({type(error).__name__}).") from None
+    except UNREACHABLE as error:
+        raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) not in _NO_SUCH_TABLE:
+            raise
+        raise ConfigError("DATABASE_URL: this database is not up to date; `cli.py migrate` makes it so.") from None

@@ -1,0 +1,158 @@
+"""`cli.py dead`: list, show and redrive push tasks that ended without acceptance."""
+
+import argparse
+from dataclasses import fields
+from datetime import UTC, datetime
+from uuid import UUID
+
+from commands.asking import actor, asked
+from commands.telling import cell, say_json, say_table
+from db import dead_tasks, redrives
+from db.engine import Sessions
+from domain.problems import NotFound
+from domain.push import Environment, Kind, Provider, TaskState
+from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+
+_EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `dead` with its own commands."""
+    dead = commands.add_parser("dead", help="push tasks that ended without acceptance", epilog=_EPILOG)
+    actions = dead.add_subparsers(required=True, metavar="action")
+
+    listing = actions.add_parser("list", help="list them, the latest due first")
+    _add_filter(listing)
+    listing.add_argument("--state", type=TaskState, default=TaskState.DEAD, help="beside --user or --conversation")
+    listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most so many (50)")
+    listing.set_defaults(command=_list)
+
+    showing = actions.add_parser("show", help="show one with its attempts")
+    showing.add_argument("task", type=UUID, metavar="ID")
+    showing.set_defaults(command=_show)
+
+    redriving = actions.add_parser("redrive", help="send again, with all checks again", epilog=_EPILOG)
+    redriving.add_argument("--task", type=UUID, metavar="ID", help="this one; no filter beside it")
+    _add_filter(redriving)
+    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most so many; needed with a filter")
+    redriving.add_argument("--dry-run", action="store_true", help="only tell what would happen")
+    redriving.set_defaults(command=_redrive, parser=redriving)
+    for each in (listing, showing, redriving):
+        each.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    wanted = _wanted(arguments)
+    check_wanted(wanted)
+
+    async def ask(sessions: Sessions) -> list[ShownTask]:
+        async with sessions() as db:
+            return await dead_tasks.matching(db, wanted, None, arguments.limit)
+
+    found = asked(ask)
+    if arguments.json:
+        say_json(found)
+    else:
+        titles = ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE")
+        say_table(titles, [_line(task) for task in found])
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    async def ask(sessions: Sessions) -> WholeTask | None:
+        async with sessions() as db:
+            return await dead_tasks.whole(db, arguments.task)
+
+    found = asked(ask)
+    if found is None:
+        raise NotFound("push task")
+    if arguments.json:
+        say_json(found)
+    else:
+        _tell(found)
+    return 0
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    parser: argparse.ArgumentParser = arguments.parser
+    wanted = _wanted(arguments)
+    if arguments.task is None:
+        if arguments.limit is None:
+            parser.error("name a --task, or a --limit beside a filter")
+        earnest = redrives.Earnest.REHEARSAL if arguments.dry_run else redrives.Earnest.REAL
+        came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), earnest))
+    else:
+        if wanted != Wanted() or arguments.limit is not None or arguments.dry_run:
+            parser.error("--task stands alone; `dead show` tells whether it can be redriven")
+        came_to = asked(lambda db: _redrive_one(db, arguments.task))
+    if arguments.json:
+        say_json(came_to)
+        return 0
+    rows = [("would be redriven" if arguments.dry_run else "redriven", came_to.redriven)]
+    rows += [(f"stays dead: {reason}", count) for reason, count in sorted(came_to.withheld.items())]
+    say_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
+    return 0
+
+
+async def _redrive_one(sessions: Sessions, task_id: UUID) -> Redriven:
+    async with sessions.begin() as db:
+        await redrives.redrive(db, task_id, actor())
+    return Redriven(1, {}, limit_reached=False)
+
+
+def _tell(found: WholeTask) -> None:
+    for field in fields(found.task):
+        print(f"{field.name.replace('_', ' ') + ':':18}{cell(getattr(found.task, field.name))}")
+    print()
+    attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in found.attempts]
+    say_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
+    if found.actions:
+        print()
+        say_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
+
+
+def _line(task: ShownTask) -> tuple[object, ...]:
+    route = "/".join(filter(None, (task.provider, task.app_id, task.environment)))
+    redrive = task.redrive_refused or "possible"
+    return (
+        task.task_id,
+        task.due_at,
+        task.state,
+        route,
+        task.attempt_count,
+        task.last_reason,
+        task.user_id,
+        redrive,
+    )
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", type=Provider, metavar="P", help="apns or fcm")
+    parser.add_argument("--app", dest="app_id", metavar="ID")
+    parser.add_argument("--environment", type=Environment, metavar="E", help="production or sandbox")
+    parser.add_argument("--kind", type=Kind, metavar="K")
+    parser.add_argument("--reason", metavar="R", help="the last reason, exactly")
+    parser.add_argument("--user", dest="user_id", metavar="ID")
+    parser.add_argument(
+        "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="a fasting session's id"
+    )
+    parser.add_argument("--due-from", type=_instant, metavar="T", help="an instant such as 2026-01-31T18:00:00Z")
+    parser.add_argument("--due-to", type=_instant, metavar="T", help="itself not included")
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    given = vars(arguments)
+    return Wanted(**{field.name: given[field.name] for field in fields(Wanted) if field.name in given})
+
+
+def _instant(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise argparse.ArgumentTypeError("an instant needs its offset: 2026-01-31T18:00:00Z")
+    return at.astimezone(UTC)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {MOST_AT_ONCE}")
+    return int(text)

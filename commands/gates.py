@@ -1,0 +1,62 @@
+"""`cli.py gates`: how each route to phones stands, and the end of a brake."""
+
+import argparse
+from uuid import UUID
+
+from commands.asking import actor, asked
+from commands.telling import say_json, say_table
+from db import gates
+from db.engine import Sessions
+from domain.support import ShownBrake, ShownRoute
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `gates` with its own commands."""
+    actions = commands.add_parser("gates", help="routes to phones and their brakes").add_subparsers(
+        required=True, metavar="action"
+    )
+    listing = actions.add_parser("list", help="list the routes, worker by worker")
+    listing.set_defaults(command=_list)
+    resuming = actions.add_parser("resume", help="let go of a brake, so that its route sends again")
+    resuming.add_argument("brake", type=UUID, metavar="ID", help="as `gates list` tells it")
+    resuming.set_defaults(command=_resume)
+    for each in (listing, resuming):
+        each.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    async def ask(sessions: Sessions) -> list[ShownRoute]:
+        async with sessions() as db:
+            return await gates.routes(db)
+
+    found = asked(ask)
+    if arguments.json:
+        say_json(found)
+        return 0
+    titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "BRAKE")
+    say_table(titles, [line for route in found for line in _lines(route)])
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    async def ask(sessions: Sessions) -> ShownBrake:
+        async with sessions.begin() as db:
+            return await gates.resume(db, arguments.brake, actor())
+
+    resumed = asked(ask)
+    if arguments.json:
+        say_json(resumed)
+    else:
+        print(f"Resumed; {resumed.token_errors} of {resumed.answers} answers had been token errors ({resumed.reason}).")
+    return 0
+
+
+def _lines(route: ShownRoute) -> list[tuple[object, ...]]:
+    name = "/".join(filter(None, (route.provider, route.app_id, route.environment)))
+    brake = None if route.brake is None else f"{route.brake.id} ({route.brake.reason})"
+    if not route.workers:
+        return [(name, None, None, None, None, None, None, brake)]
+    return [
+        (name, gate.worker_id, gate.state, gate.reason, gate.until, gate.waiting, gate.in_flight, brake)
+        for gate in route.workers
+    ]

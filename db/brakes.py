@@ -1,0 +1,67 @@
+"""The mass-failure brake: engaged by a worker, resumed by a person.
+
+Whoever deactivates tokens of a route holds its lock in common and looks at its brake first; whoever engages the brake
+holds the lock alone. So no token is deactivated from the moment at which the brake is engaged.
+"""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import support_actions
+from db.models import BrakeRow
+from db.support_actions import Deed
+from domain.mass_failure import MassFailure
+from domain.push import Environment, Provider, Route
+
+
+async def engaged(db: AsyncSession) -> dict[Route, BrakeRow]:
+    """Find the brakes that are engaged."""
+    rows = await db.scalars(select(BrakeRow).where(BrakeRow.resumed_at.is_(None)))
+    return {Route(Provider(row.provider), row.app_id, Environment(row.environment)): row for row in rows}
+
+
+async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Route]:
+    """Find the routes whose brake is engaged; the others' cannot be engaged before the transaction ends."""
+    if not routes:
+        return set()
+    for name in sorted(map(_lock, routes)):
+        await db.execute(select(func.pg_advisory_xact_lock_shared(func.hashtextextended(name, 0))))
+    return set(routes) & (await engaged(db)).keys()
+
+
+async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
+    """Engage a route's brake, alone until the transaction ends; False when it was engaged already."""
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(_lock(route), 0))))
+    values = {
+        "provider": route.provider,
+        "app_id": route.app_id,
+        "environment": route.environment,
+        "reason": failure.reason,
+        "token_errors": failure.token_errors,
+        "answers": failure.answers,
+    }
+    return await db.scalar(insert(BrakeRow).values(values).on_conflict_do_nothing().returning(BrakeRow.id)) is not None
+
+
+async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> bool:
+    """Resume a route; False when there is no such brake or somebody did before."""
+    query = (
+        update(BrakeRow)
+        .where(BrakeRow.id == brake_id, BrakeRow.resumed_at.is_(None))
+        .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
+        .returning(BrakeRow.reason, BrakeRow.token_errors, BrakeRow.answers)
+    )
+    row = (await db.execute(query, execution_options={"synchronize_session": False})).one_or_none()
+    if row is None:
+        return False
+    detail = {"reason": row.reason, "token_errors": row.token_errors, "answers": row.answers}
+    await support_actions.note(db, Deed(actor, "resume", "brake"), {brake_id: detail})
+    return True
+
+
+def _lock(route: Route) -> str:
+    return f"brake/{route.provider}/{route.app_id or ''}/{route.environment}"

@@ -1,0 +1,177 @@
+"""Push tasks as support looks for them, dead ones above all, and whether a redrive could still go out."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import brakes, device_tokens, fasting_sessions, preferences, support_actions
+from db.engine import among, present_instant
+from db.models import DeviceToken, PushAttempt, PushTask
+from domain.last_check import Address, misaddressed, withheld
+from domain.preferences import Preferences
+from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
+
+_WALKED_AT_MOST = 100_000
+_LATEST_FIRST = (PushTask.due_at.desc(), PushTask.task_id.desc())
+
+
+async def matching(
+    db: AsyncSession, wanted: Wanted, after: tuple[datetime, UUID] | None, limit: int
+) -> list[ShownTask]:
+    """List tasks, the latest due first."""
+    query = _with_token().where(*_conditions(wanted, after)).order_by(*_LATEST_FIRST).limit(limit)
+    return await _shown(db, query)
+
+
+async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
+    """Show a task with its attempts and what people did to it."""
+    shown = await _shown(db, _with_token().where(PushTask.task_id == task_id))
+    if not shown:
+        return None
+    attempts = (
+        select(
+            PushAttempt.number,
+            PushAttempt.started_at,
+            PushAttempt.outcome,
+            PushAttempt.reason,
+            PushAttempt.latency_ms,
+            PushAttempt.provider_id,
+        )
+        .where(PushAttempt.task_id == task_id)
+        .order_by(PushAttempt.number)
+    )
+    return WholeTask(
+        task=shown[0],
+        attempts=[ShownAttempt(*row) for row in await db.execute(attempts)],
+        actions=await support_actions.about(db, task_id),
+    )
+
+
+async def expired_count(db: AsyncSession, wanted: Wanted) -> int:
+    """Count the tasks that nobody can use any more."""
+    query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _expired())
+    return (await db.execute(query)).scalar_one()
+
+
+async def unexpired(db: AsyncSession, wanted: Wanted) -> Sequence[UUID]:
+    """Find tasks that may be of use yet, the latest due first."""
+    query = select(PushTask.task_id).where(*_conditions(wanted, None), ~_expired())
+    return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_WALKED_AT_MOST))).all()
+
+
+async def dead_among(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[PushTask]:
+    """Read those of these tasks that are dead."""
+    return (await db.scalars(_dead_among(task_ids))).all()
+
+
+async def dead_among_locked(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[PushTask]:
+    """Read them and hold them until the transaction ends; those that somebody else holds are passed over."""
+    return (await db.scalars(_dead_among(task_ids).with_for_update(skip_locked=True))).all()
+
+
+async def refusals(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
+    """Say of tasks why a redrive would not go out now; those that would go out are left out.
+
+    Nothing is locked: the check at the moment of sending has the last word.
+    """
+    now = await present_instant(db)
+    sessions = await fasting_sessions.by_id(db, {task.conversation_id for task in tasks})
+    devices = await device_tokens.active_at(db, {task.installation_id for task in tasks})
+    wishes = await preferences.of_users(db, {task.user_id for task in tasks})
+    braked = await brakes.engaged(db)
+    found: dict[UUID, str] = {}
+    for task in tasks:
+        session, theirs = sessions.get(task.conversation_id), wishes.get(task.user_id, Preferences())
+        device = devices.get(task.installation_id)
+        reason = (
+            ("expired" if task.expires_at <= now else None)
+            or withheld(session, task.reminder_minutes, task.due_at, theirs)
+            or misaddressed(_address(task), None if device is None else _address(device))
+            or ("brake_engaged" if _address(task).route in braked else None)
+        )
+        if reason:
+            found[task.task_id] = reason
+    return found
+
+
+def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
+    found = [
+        column == value
+        for column, value in (
+            (PushTask.provider, wanted.provider),
+            (PushTask.app_id, wanted.app_id),
+            (PushTask.environment, wanted.environment),
+            (PushTask.kind, wanted.kind),
+            (PushTask.last_reason, wanted.reason),
+            (PushTask.user_id, wanted.user_id),
+            (PushTask.conversation_id, wanted.conversation_id),
+        )
+        if value is not None
+    ]
+    # written out, so that the planner sees that the index of dead tasks serves
+    found.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
+    if wanted.due_from is not None:
+        found.append(PushTask.due_at >= wanted.due_from)
+    if wanted.due_to is not None:
+        found.append(PushTask.due_at < wanted.due_to)
+    if after is not None:
+        found.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
+    return found
+
+
+def _expired() -> ColumnElement[bool]:
+    return PushTask.expires_at <= func.statement_timestamp()
+
+
+def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
+    dead = select(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.DEAD)
+    return dead.order_by(*_LATEST_FIRST)
+
+
+def _with_token() -> Select[PushTask, str]:
+    """Read tasks, each with as much of its token as may leave the database."""
+    token = DeviceToken.token
+    tail = case((func.length(token) > 2 * SHOWN, func.right(token, SHOWN)), else_="")
+    return select(PushTask, tail).join(DeviceToken, DeviceToken.id == PushTask.device_id)
+
+
+async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
+    rows = (await db.execute(query)).all()
+    refused = await refusals(db, [task for task, _ in rows if task.state == TaskState.DEAD])
+    return [_show(task, token, refused.get(task.task_id)) for task, token in rows]
+
+
+def _show(task: PushTask, token: str, refused: str | None) -> ShownTask:
+    state = TaskState(task.state)
+    return ShownTask(
+        task_id=task.task_id,
+        state=state,
+        last_reason=task.last_reason,
+        kind=Kind(task.kind),
+        user_id=task.user_id,
+        installation_id=task.installation_id,
+        provider=Provider(task.provider),
+        app_id=task.app_id,
+        environment=Environment(task.environment),
+        token=token,
+        conversation_id=task.conversation_id,
+        message_id=task.message_id,
+        reminder_minutes=task.reminder_minutes,
+        due_at=task.due_at,
+        expires_at=task.expires_at,
+        attempt_count=task.attempt_count,
+        next_attempt_at=task.next_attempt_at,
+        created_at=task.created_at,
+        accepted_at=task.accepted_at,
+        opened_at=task.opened_at,
+        synced_at=task.synced_at,
+        redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
+    )
+
+
+def _address(of: PushTask | DeviceToken) -> Address:
+    return Address(of.user_id, Route(Provider(of.provider), of.app_id, Environment(of.environment)))

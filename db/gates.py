@@ -1,0 +1,62 @@
+"""Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
+
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import brakes, workers
+from db.models import BrakeRow, WorkerRow
+from domain.problems import Conflict, NotFound
+from domain.push import Environment, Provider, Route
+from domain.support import ShownBrake, ShownGate, ShownRoute
+
+_GATE = TypeAdapter(ShownGate)
+
+
+async def routes(db: AsyncSession) -> list[ShownRoute]:
+    """List the routes with the gates of all live workers, by name."""
+    gates: dict[Route, list[ShownGate]] = {}
+    for worker in await workers.live(db):
+        for report in worker.gates.get("gates", ()):
+            route = Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
+            gates.setdefault(route, []).append(_gate(worker, report))
+    engaged = await brakes.engaged(db)
+    found = gates.keys() | engaged.keys()
+    return [
+        ShownRoute(
+            provider=route.provider,
+            app_id=route.app_id,
+            environment=route.environment,
+            brake=_brake(engaged[route]) if route in engaged else None,
+            workers=gates.get(route, []),
+        )
+        for route in sorted(found, key=lambda route: (route.provider, route.app_id or "", route.environment))
+    ]
+
+
+async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
+    """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
+    resumed = await brakes.resume(db, brake_id, actor)
+    row = await db.get(BrakeRow, brake_id, populate_existing=True)
+    if row is None:
+        raise NotFound("brake")
+    if not resumed:
+        raise Conflict("brake-resumed", f"This brake was resumed by {row.resumed_by} before.")
+    return _brake(row)
+
+
+def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate:
+    return _GATE.validate_python(report | {"worker_id": worker.worker_id, "seen_at": worker.seen_at})
+
+
+def _brake(row: BrakeRow) -> ShownBrake:
+    return ShownBrake(
+        id=row.id,
+        reason=row.reason,
+        token_errors=row.token_errors,
+        answers=row.answers,
+        engaged_at=row.engaged_at,
+        resumed_at=row.resumed_at,
+        resumed_by=row.resumed_by,
+    )

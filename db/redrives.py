@@ -1,0 +1,98 @@
+"""Redrives: a dead push task is pending again, Temporal is owed a dispatch, the deed is noted; one transaction."""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import dead_tasks, outbox, support_actions
+from db.engine import Sessions, among
+from db.models import PushTask
+from db.support_actions import Deed
+from domain.problems import Conflict, NotFound
+from domain.push import Environment, Kind, Provider, TaskState
+from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
+from domain.wire import PlannedSend, RedriveState
+
+OUTBOX_KIND = "push_task"
+_BATCH = 100  # tasks in one transaction, so that none is held for long
+
+
+class Earnest(Enum):
+    """Whether a redrive by filter is meant."""
+
+    REAL = "real"
+    REHEARSAL = "rehearsal"
+
+
+async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
+    """Redrive one task; raises NotFound, and Conflict where it is not dead or would be withheld."""
+    task = await db.get(PushTask, task_id, with_for_update=True)
+    if task is None:
+        raise NotFound("push task")
+    if task.state != TaskState.DEAD:
+        raise Conflict("push-not-dead", f"This push task is {task.state}; only a dead one can be redriven.", NOT_DEAD)
+    refused = (await dead_tasks.refusals(db, [task])).get(task_id)
+    if refused:
+        raise Conflict("redrive-refused", refusal_in_words(refused), refused)
+    await _accept(db, [task], actor)
+
+
+async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor: str, earnest: Earnest) -> Redriven:
+    """Redrive dead tasks, the latest due first, until none is left or `limit` were; many short transactions."""
+    withheld: Counter[str] = Counter()
+    redriven = 0
+    async with sessions() as db:
+        candidates = await dead_tasks.unexpired(db, wanted)
+        if expired := await dead_tasks.expired_count(db, wanted):
+            withheld["expired"] = expired
+    for start in range(0, len(candidates), _BATCH):
+        async with sessions.begin() as db:
+            match earnest:
+                case Earnest.REAL:
+                    batch = await dead_tasks.dead_among_locked(db, candidates[start : start + _BATCH])
+                case Earnest.REHEARSAL:
+                    batch = await dead_tasks.dead_among(db, candidates[start : start + _BATCH])
+            refused = await dead_tasks.refusals(db, batch)
+            going = [task for task in batch if task.task_id not in refused][: limit - redriven]
+            if earnest is Earnest.REAL:
+                await _accept(db, going, actor)
+        withheld.update(refused.values())
+        redriven += len(going)
+        if redriven >= limit:
+            break
+    return Redriven(redriven, dict(withheld), limit_reached=redriven >= limit)
+
+
+async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
+    """Read what Temporal has to know of a redriven task; None when it is finished."""
+    task = await db.scalar(select(PushTask).where(PushTask.task_id == task_id, PushTask.state == TaskState.PENDING))
+    if task is None:
+        return None
+    send = PlannedSend(task_id, Provider(task.provider), Environment(task.environment), task.app_id, Kind(task.kind))
+    return RedriveState(send, task.conversation_id, task.due_at, task.expires_at)
+
+
+async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> None:
+    """Take tasks that this transaction holds from dead to pending."""
+    if not tasks:
+        return
+    query = update(PushTask).where(
+        among(PushTask.task_id, [task.task_id for task in tasks]), PushTask.state == TaskState.DEAD
+    )
+    accepted = await db.scalars(
+        query.values(state=TaskState.PENDING, next_attempt_at=func.clock_timestamp()).returning(PushTask.task_id),
+        execution_options={"synchronize_session": False},
+    )
+    task_ids = set(accepted)
+    await outbox.add_for_sweepers(db, OUTBOX_KIND, sorted(task_ids))
+    deed = Deed(actor, "redrive", "push_task")
+    details = {
+        task.task_id: {"reason": task.last_reason, "attempts": task.attempt_count}
+        for task in tasks
+        if task.task_id in task_ids
+    }
+    await support_actions.note(db, deed, details)

@@ -1,0 +1,47 @@
+"""Support actions: who did what to pushes and gates, and when; never updated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import SupportAction
+from domain.support import ShownAction
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What somebody does, to subjects of one kind."""
+
+    actor: str
+    action: str
+    subject_kind: str
+
+
+async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, Any]]) -> None:
+    """Record a deed, with a detail for each subject."""
+    rows = [
+        {
+            "actor": deed.actor,
+            "action": deed.action,
+            "subject_kind": deed.subject_kind,
+            "subject_id": subject_id,
+            "detail": detail,
+        }
+        for subject_id, detail in subjects.items()
+    ]
+    if rows:
+        await db.execute(insert(SupportAction), rows)
+
+
+async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
+    """List what was done to a subject, in order."""
+    query = (
+        select(SupportAction.at, SupportAction.actor, SupportAction.action, SupportAction.detail)
+        .where(SupportAction.subject_id == subject_id)
+        .order_by(SupportAction.id)
+    )
+    return [ShownAction(*row) for row in await db.execute(query)]

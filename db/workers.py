@@ -1,0 +1,62 @@
+"""Worker processes: who is there, so that the fleet's rate can be shared, and how their gates stand."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import WorkerRow
+
+LATELY = timedelta(seconds=10)
+KEPT = timedelta(days=1)  # a row of a worker that did not say goodbye
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a heartbeat saw, by the database's clock."""
+
+    at: datetime
+    others: int  # live workers besides oneself
+    oldest_other: datetime | None  # when the one of them that was longest silent was seen
+
+
+async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, lives: float) -> Seen:
+    """Say that a worker lives, and see who else does: who was seen in the last `lives` seconds.
+
+    Heartbeats queue, so of any two workers one sees the other.
+    """
+    await db.execute(_ONE_AT_A_TIME)
+    values = {"id": worker_id, "gates": json.dumps(gates), "lives": timedelta(seconds=lives)}
+    return Seen(*(await db.execute(_BEAT, values)).one())
+
+
+async def leave(db: AsyncSession, worker_id: UUID) -> None:
+    """Say goodbye, so that the others share the rate at once; forget who left without a word."""
+    gone = WorkerRow.seen_at < func.clock_timestamp() - KEPT
+    await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | gone))
+
+
+async def live(db: AsyncSession) -> list[WorkerRow]:
+    """List the workers that were seen lately, with the state of their gates: `{"gates": [GateReport, …]}`."""
+    lately = WorkerRow.seen_at > func.clock_timestamp() - LATELY
+    return list(await db.scalars(select(WorkerRow).where(lately).order_by(WorkerRow.started_at)))
+
+
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('workers', 0))")
+
+_BEAT = text("""
+    WITH others AS (
+        SELECT seen_at FROM workers WHERE worker_id <> :id AND seen_at > clock_timestamp() - CAST(:lives AS interval)
+    ), own AS (
+        INSERT INTO workers (worker_id, seen_at, gates)
+        VALUES (:id, clock_timestamp(), CAST(:gates AS jsonb))
+            ON CONFLICT (worker_id) DO UPDATE SET seen_at = excluded.seen_at, gates = excluded.gates
+        RETURNING seen_at
+    )
+    SELECT own.seen_at, (SELECT count(*) FROM others), (SELECT min(seen_at) FROM others) FROM own
+""")

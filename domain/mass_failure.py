@@ -1,0 +1,73 @@
+"""The mass-failure brake's judgement: when token errors say more about us than about tokens. The clock is passed in."""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+KeyT = TypeVar("KeyT")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From when on token errors count as a mass failure: both many, and a large share of what was answered lately."""
+
+    share: float = 0.5
+    token_errors: int = 20  # of as many devices
+    window: timedelta = timedelta(minutes=10)
+    answers: int = 200  # the last ones, of as many devices; older ones do not count
+
+
+@dataclass(frozen=True, slots=True)
+class MassFailure:
+    """What was found."""
+
+    reason: str  # the most frequent one
+    token_errors: int
+    answers: int
+
+
+class Record(Generic[KeyT]):
+    """The last answer for each of the devices that were called lately over one route.
+
+    One device counts once, however often it was called. Instants are seconds on any clock that only runs forward.
+    """
+
+    def __init__(self, threshold: Threshold) -> None:
+        self._threshold = threshold
+        self._answers: OrderedDict[KeyT, tuple[float, str | None]] = OrderedDict()
+        self._reasons: Counter[str] = Counter()
+
+    def accepted(self, at: float, device: KeyT) -> None:
+        """Note that the provider took a push for this device."""
+        self._note(at, device, None)
+
+    def token_error(self, at: float, device: KeyT, reason: str) -> None:
+        """Note that the provider refused this device's token."""
+        self._note(at, device, reason)
+
+    def judged(self, at: float) -> MassFailure | None:
+        """Judge the answers of the window that ends now; None where all is well."""
+        window = self._threshold.window.total_seconds()
+        while self._answers and next(iter(self._answers.values()))[0] < at - window:
+            self._forget_oldest()
+        errors, answers = self._reasons.total(), len(self._answers)
+        if errors < self._threshold.token_errors or errors < self._threshold.share * answers:
+            return None
+        [(reason, _)] = self._reasons.most_common(1)
+        return MassFailure(reason, errors, answers)
+
+    def _note(self, at: float, device: KeyT, reason: str | None) -> None:
+        before = self._answers.pop(device, None)
+        if before is not None and before[1] is not None:
+            self._reasons[before[1]] -= 1
+        self._answers[device] = (at, reason)
+        if reason is not None:
+            self._reasons[reason] += 1
+        if len(self._answers) > self._threshold.answers:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, (_, reason) = self._answers.popitem(last=False)
+        if reason is not None:
+            self._reasons[reason] -= 1

@@ -1,0 +1,162 @@
+"""What support sees of push tasks and does to them; a token only ever by its last characters, text never."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from domain.problems import InvalidField
+from domain.push import Environment, Kind, Provider, TaskState
+
+SHOWN = 6  # last characters of a token that are ever shown
+NOT_DEAD = "not_dead"
+MOST_AT_ONCE = 10_000  # redriven by one request
+
+_REFUSALS = {
+    NOT_DEAD: "only a dead one can be.",
+    "expired": "it has expired, so a phone that showed it would mislead.",
+    "session_missing": "its fasting session is gone.",
+    "session_ended": "its fasting session is over.",
+    "session_cancelled": "its fasting session was cancelled.",
+    "goal_moved": "its fasting session has another goal or other reminders by now.",
+    "reminders_off": "the person switched reminders off.",
+    "quiet_hours": "it falls into the person's quiet hours.",
+    "no_active_token": "the installation has no active token.",
+    "token_transferred": "the phone is somebody else's by now.",
+    "token_changed": "the installation registered with another provider, app or environment.",
+    "brake_engaged": "the brake on its route is engaged; resume it first.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which push tasks are meant; None means any."""
+
+    state: TaskState = TaskState.DEAD
+    provider: Provider | None = None
+    app_id: str | None = None
+    environment: Environment | None = None
+    kind: Kind | None = None
+    reason: str | None = None
+    user_id: str | None = None
+    conversation_id: UUID | None = None
+    due_from: datetime | None = None
+    due_to: datetime | None = None  # itself not included
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTask:
+    """A push task as support sees it."""
+
+    task_id: UUID
+    state: TaskState
+    last_reason: str | None
+    kind: Kind
+    user_id: str
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    conversation_id: UUID
+    message_id: UUID
+    reminder_minutes: int | None
+    due_at: datetime
+    expires_at: datetime
+    attempt_count: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+    accepted_at: datetime | None
+    opened_at: datetime | None
+    synced_at: datetime | None
+    redrive_refused: str | None  # why a redrive would be refused now; null where it would not
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """One provider call."""
+
+    number: int
+    started_at: datetime
+    outcome: str | None  # null while it is under way
+    reason: str | None
+    latency_ms: int | None
+    provider_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAction:
+    """What a person did."""
+
+    at: datetime
+    actor: str
+    action: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTask:
+    """A push task with all that was done for it."""
+
+    task: ShownTask
+    attempts: list[ShownAttempt]
+    actions: list[ShownAction]
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What a redrive by filter came to."""
+
+    redriven: int
+    withheld: Mapping[str, int]  # by reason; these stay dead
+    limit_reached: bool  # there may be more
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGate:
+    """How one worker's gate of a route stands."""
+
+    worker_id: UUID
+    seen_at: datetime  # the worker's last heartbeat
+    state: str  # closed: calls pass, as in an electric circuit; open; half_open: one call is tried; braked
+    reason: str | None
+    until: datetime | None  # while open: the earliest next call
+    waiting: int
+    in_flight: int
+    rate: float | None  # calls per second of this worker; null: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBrake:
+    """A mass of token errors on one route; while it is engaged nothing is sent and no token deactivated."""
+
+    id: UUID
+    reason: str  # the most frequent one
+    token_errors: int
+    answers: int
+    engaged_at: datetime
+    resumed_at: datetime | None
+    resumed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRoute:
+    """One way to phones, as all workers see it."""
+
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    brake: ShownBrake | None  # engaged
+    workers: list[ShownGate]
+
+
+def check_wanted(wanted: Wanted) -> None:
+    """Raise InvalidField for a search that no index serves."""
+    if wanted.state is not TaskState.DEAD and wanted.user_id is None and wanted.conversation_id is None:
+        raise InvalidField("state", "Push tasks that are not dead can be listed of one user or conversation only.")
+
+
+def refusal_in_words(reason: str) -> str:
+    """Say why a push cannot be redriven."""
+    return f"This push cannot be redriven: {_REFUSALS.get(reason, f'it would be withheld ({reason}).')}"

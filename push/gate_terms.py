@@ -1,0 +1,48 @@
+"""What gates are told, and what they tell: limits, timings and reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from push.gate_breaker import Cause, Rest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one route may be asked: calls under way in this process, and calls per second of the whole fleet."""
+
+    concurrency: int
+    rate: float | None = None  # None: no limit
+
+
+RESTS = {
+    Cause.OUTAGE: Rest(first=2.0, longest=30.0),
+    Cause.THROTTLED: Rest(first=30.0, longest=300.0),
+    Cause.MISCONFIGURED: Rest(first=30.0, longest=300.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How patient a gate is, in seconds. Tests may live faster."""
+
+    rests: Mapping[Cause, Rest] = field(default_factory=lambda: RESTS)
+    patience: float = 3.0  # in line; with a slot's 5 s and a call's 10 s it stays below a send's budget
+    looking_again: float = 2.0  # where nobody can say when it will be one's turn
+    booked_ahead: float = 60.0  # at most
+    ramp: float = 60.0  # from nearly nothing to full, after an opening that lasted as long or longer
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """How a gate stands, for people."""
+
+    provider: str
+    app_id: str | None
+    environment: str
+    state: str  # closed, open or half_open, as said of a circuit breaker; or braked
+    reason: str | None
+    until: datetime | None  # while open: the earliest next call
+    waiting: int
+    in_flight: int
+    rate: float | None  # calls per second of this process; None: no limit

@@ -1,0 +1,162 @@
+"""HTTP/2 frames as bytes (RFC 9113, sections 4 and 6): cut out of what came in, and written for what goes out."""
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_AT_MOST = 16384  # bytes of payload; we never allow the peer more
+BLOCK_AT_MOST = 65536  # bytes of one answer's headers, over all their frames
+WINDOW = 65535  # bytes; what every window starts with
+WINDOW_AT_MOST = 2**31 - 1
+STREAM_ID_AT_MOST = 2**31 - 1
+
+# plain numbers, no IntFlag: its arithmetic would cost more than the frame
+ACK = 0x1
+END_STREAM = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+PRIORITY = 0x20
+
+_HEAD = struct.Struct(">HBBBL")
+_SETTING = struct.Struct(">HL")
+
+
+class Kind(IntEnum):
+    """Frame types that mean something to a client; all others are passed over."""
+
+    DATA = 0
+    HEADERS = 1
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class Setting(IntEnum):
+    """Settings that a client sends or obeys."""
+
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+
+
+class Code(IntEnum):
+    """Error codes that a client sends or tells apart."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    REFUSED_STREAM = 7
+    CANCEL = 8
+
+
+class BrokenProtocol(Exception):
+    """The peer does not speak HTTP/2; nothing more can be read from it."""
+
+
+class Frame(NamedTuple):
+    """One whole frame."""
+
+    kind: int
+    flags: int
+    stream_id: int
+    payload: bytes
+
+    def number(self) -> int:
+        """Read the 31-bit number that the payload begins with; raises BrokenProtocol."""
+        if len(self.payload) < 4:
+            raise BrokenProtocol("frame too short")
+        return int.from_bytes(self.payload[:4], "big") & 0x7FFF_FFFF
+
+    def content(self) -> bytes:
+        """Give the payload of DATA or HEADERS without padding and priority; raises BrokenProtocol."""
+        if not self.flags & (PADDED | PRIORITY):
+            return self.payload
+        begin, end = 0, len(self.payload)
+        if self.flags & PADDED:
+            begin, end = 1, end - (self.payload[0] if self.payload else 1)
+        if self.kind == Kind.HEADERS and self.flags & PRIORITY:
+            begin += 5
+        if begin > end:
+            raise BrokenProtocol("more padding than frame")
+        return self.payload[begin:end]
+
+
+class Cutter:
+    """Cuts the peer's bytes into frames, and joins HEADERS with what continues them; keeps what is not whole yet."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._headers: Frame | None = None  # to be continued
+
+    def frames(self, incoming: bytes) -> Iterator[Frame]:
+        """Give every frame that is whole now; raises BrokenProtocol. To be read to its end."""
+        buffer = self._rest + incoming if self._rest else bytes(incoming)
+        at, size = 0, len(buffer)
+        while size - at >= 9:
+            high, low, kind, flags, stream_id = _HEAD.unpack_from(buffer, at)
+            length = high << 8 | low
+            if length > FRAME_AT_MOST:
+                raise BrokenProtocol("frame too long")
+            end = at + 9 + length
+            if end > size:
+                break
+            frame = Frame(kind, flags, stream_id & 0x7FFF_FFFF, buffer[at + 9 : end])
+            at = end
+            if self._headers or kind == Kind.CONTINUATION or (kind == Kind.HEADERS and not flags & END_HEADERS):
+                frame = self._joined(frame)
+                if self._headers:
+                    continue
+            yield frame
+        self._rest = buffer[at:]
+
+    def _joined(self, frame: Frame) -> Frame:
+        begun = self._headers
+        if begun is None and frame.kind == Kind.HEADERS:
+            joined = frame._replace(flags=frame.flags & END_STREAM, payload=frame.content())
+        elif begun and frame.kind == Kind.CONTINUATION and frame.stream_id == begun.stream_id:
+            joined = begun._replace(payload=begun.payload + frame.payload)
+        else:
+            raise BrokenProtocol("headers were interrupted")
+        if len(joined.payload) > BLOCK_AT_MOST:
+            raise BrokenProtocol("headers without end")
+        self._headers = None if frame.flags & END_HEADERS else joined
+        return joined
+
+
+def written(kind: Kind, flags: int, stream_id: int, payload: bytes) -> bytes:
+    """Write one frame."""
+    size = len(payload)
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
+
+
+def headers_written(stream_id: int, flags: int, block: bytes) -> bytes:
+    """Write a header block: HEADERS, and CONTINUATION where one frame does not hold it."""
+    pieces = [block[at : at + FRAME_AT_MOST] for at in range(0, len(block), FRAME_AT_MOST)]
+    kinds = [Kind.HEADERS] + [Kind.CONTINUATION] * (len(pieces) - 1)
+    ends = [0] * (len(pieces) - 1) + [END_HEADERS]
+    ends[0] |= flags
+    return b"".join(written(kind, end, stream_id, piece) for kind, end, piece in zip(kinds, ends, pieces, strict=True))
+
+
+def number_written(kind: Kind, stream_id: int, number: int) -> bytes:
+    """Write a frame that holds one number: RST_STREAM, WINDOW_UPDATE."""
+    return written(kind, 0, stream_id, number.to_bytes(4, "big"))
+
+
+def settings_written(settings: dict[Setting, int]) -> bytes:
+    """Write a SETTINGS frame."""
+    return written(Kind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in settings.items()))
+
+
+def settings_read(frame: Frame) -> Iterator[tuple[int, int]]:
+    """Read a SETTINGS frame, unknown settings included; raises BrokenProtocol."""
+    if len(frame.payload) % 6 or frame.stream_id:
+        raise BrokenProtocol("malformed SETTINGS")
+    return iter(_SETTING.iter_unpack(frame.payload))

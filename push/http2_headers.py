@@ -1,0 +1,93 @@
+"""Header blocks (HPACK, RFC 7541): the `hpack` package, with what repeats from call to call remembered as bytes."""
+
+import logging
+from collections.abc import Sequence
+
+from hpack import Decoder, Encoder, HeaderTuple, HPACKError
+from hpack.hpack import encode_integer
+from hpack.table import HeaderTable
+
+from push.http2_frames import BrokenProtocol
+
+logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it prints header values, tokens included
+
+TABLE_AT_MOST = 4096  # bytes, of the encoder's table
+REMEMBERED_AT_MOST = 64  # blocks of answers
+_INDEXED = 0x80
+_INSERTED = 0x40  # the top two bits of a literal that enters the table
+_NEVER_INDEXED = 0x10
+
+
+class HeaderWriter:
+    """Writes header blocks. Never Huffman coded: in Python that takes long, and saves some 60 bytes."""
+
+    def __init__(self) -> None:
+        self._hpack = Encoder()
+        self._in_table: dict[HeaderTuple, bytes] = {}  # true until the table changes
+        self._prefixes: dict[bytes, bytes] = {}  # of never indexed fields, by name
+
+    def limit_table(self, size: int) -> None:
+        """Keep to the peer's SETTINGS_HEADER_TABLE_SIZE."""
+        size = min(size, TABLE_AT_MOST)
+        if size != self._hpack.header_table_size:
+            self._hpack.header_table_size = size
+            self._in_table.clear()
+
+    def written(self, headers: Sequence[HeaderTuple]) -> bytes:
+        """Write a block. What may be indexed is sent whole once, and from then on as one byte."""
+        parts = [self._hpack.encode([])] if self._hpack.header_table.resized else []
+        for header in headers:
+            if header.indexable:
+                parts.append(self._in_table.get(header) or self._indexed(header))
+            else:
+                parts.append(self._never_indexed(header))
+        return b"".join(parts)
+
+    def _indexed(self, header: HeaderTuple) -> bytes:
+        name, value = header
+        field = self._hpack.add((name, value), sensitive=False)
+        if field[0] & _INDEXED:
+            self._in_table[header] = field
+        elif field[0] & _INSERTED:
+            self._in_table.clear()  # everything in the table has moved
+        return field
+
+    def _never_indexed(self, header: HeaderTuple) -> bytes:
+        name, value = header
+        prefix = self._prefixes.get(name)
+        if prefix is None:
+            prefix = self._prefixes[name] = _never_indexed_name(name)
+        size = len(value)
+        return prefix + (bytes((size,)) if size < 0x7F else bytes(encode_integer(size, 7))) + value
+
+
+class HeaderReader:
+    """Reads header blocks. One that only points into the table means the same until the table changes."""
+
+    def __init__(self) -> None:
+        self._hpack = Decoder()
+        self._pointing: dict[bytes, dict[bytes, bytes]] = {}
+
+    def read(self, block: bytes) -> dict[bytes, bytes]:
+        """Read a block, and for a field that is there twice its last value; raises BrokenProtocol."""
+        only_points = bool(block) and min(block) >= _INDEXED and max(block) < 0xFF
+        if only_points and (known := self._pointing.get(block)):
+            return known
+        try:
+            fields = self._hpack.decode(block, raw=True)
+        except HPACKError as error:
+            raise BrokenProtocol(type(error).__name__) from error
+        found = {bytes(name): bytes(value) for name, value in fields}
+        if not only_points or len(self._pointing) >= REMEMBERED_AT_MOST:
+            self._pointing.clear()
+        if only_points:
+            self._pointing[block] = found
+        return found
+
+
+def _never_indexed_name(name: bytes) -> bytes:
+    if known := HeaderTable.STATIC_TABLE_MAPPING.get(name):
+        prefix = encode_integer(known[0], 4)
+        prefix[0] |= _NEVER_INDEXED
+        return bytes(prefix)
+    return bytes((_NEVER_INDEXED,)) + bytes(encode_integer(len(name), 7)) + name

@@ -1,0 +1,165 @@
+"""Follows the credentials' files: what changes there is in use within seconds, without a restart."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from push.apns import ApnsAccount, ApnsSender
+from push.fcm import FcmAccount, FcmSender
+from push.sender import Sender
+from push.senders import Apps, Key
+
+log = structlog.get_logger()
+
+EVERY = timedelta(seconds=5)
+LINGER = timedelta(seconds=30)  # for sends that found a sender just before it was replaced
+
+Account = ApnsAccount | FcmAccount
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Who sends for which app, as the settings say it at the moment."""
+
+    of: Mapping[Key, Account]
+    named: frozenset[str] | None  # apps with credentials of their own; None: there is the default app only
+
+
+class UnusableFile(ValueError):
+    """A file of credentials cannot be read, or is not what it should be."""
+
+    def __init__(self, key: Key, why: str) -> None:
+        super().__init__(why)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    account: Account
+    digest: bytes  # of the files' contents
+    sender: Sender
+
+
+class Rotation:
+    """Holds the senders of all apps, and makes a new one wherever its account or the content of its files changed.
+
+    `read` tells the accounts; it raises ValueError where the settings cannot be used, now or just now.
+    """
+
+    def __init__(self, read: Callable[[], Accounts], *, every: timedelta = EVERY, linger: timedelta = LINGER) -> None:
+        """Make the first senders; raises ValueError."""
+        self._read = read
+        self._every = every.total_seconds()
+        self._linger = linger.total_seconds()
+        self._told: dict[Key | None, object] = {}  # trouble that the log has
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
+        accounts = read()
+        self._made = {key: _made(key, account) for key, account in accounts.of.items()}
+        self.apps = Apps(self._senders(), accounts.named)
+
+    async def follow(self) -> None:
+        """Look for changes until cancelled."""
+        while True:
+            await asyncio.sleep(self._every)
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 -- whoever stops to look would never see the next change
+                log.warning("credentials not looked at", error=type(error).__name__)
+
+    def look(self) -> None:
+        """Look for changes once. Whatever cannot be used is told once, and the credentials in use stay in use."""
+        try:
+            accounts = self._read()
+        except (ValueError, OSError) as error:
+            self._tell(None, str(error), str(error))
+            return
+        self._told.pop(None, None)
+        self._made = {
+            key: made for key, account in accounts.of.items() if (made := self._current(key, account)) is not None
+        }
+        for dropped in self.apps.replace(self._senders(), accounts.named):
+            task = asyncio.create_task(self._retire(dropped))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def close(self) -> None:
+        """Let calls in flight finish, then close all connections."""
+        self._closing.set()
+        await asyncio.gather(self.apps.close(), *self._retiring)
+
+    def _current(self, key: Key, account: Account) -> _Made | None:
+        """Give what was made for an account, anew if the account changed; None for a new app that cannot send."""
+        kept = self._made.get(key)
+        digest = b""
+        try:
+            digest = _digest(account)
+            if self._told.get(key) == (account, digest):
+                return kept
+            if kept is None or (kept.account, kept.digest) != (account, digest):
+                kept = _made(key, account)
+                log.info("credentials renewed", provider=key[0].value, app_id=key[1])
+            self._told.pop(key, None)
+        except (ValueError, OSError) as error:
+            self._tell(key, (account, digest), str(error))
+        return kept
+
+    def _tell(self, key: Key | None, what: object, why: str) -> None:
+        if self._told.get(key) != what:
+            self._told[key] = what
+            provider, app_id = (key[0].value, key[1]) if key else (None, None)
+            log.error("credentials not renewed", provider=provider, app_id=app_id, why=why)
+
+    async def _retire(self, sender: Sender) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), self._linger)
+        await sender.close()
+
+    def _senders(self) -> dict[Key, Sender]:
+        return {key: made.sender for key, made in self._made.items()}
+
+
+def _made(key: Key, account: Account) -> _Made:
+    """Make a sender; its digest is of the files before it read them, so a change in between is seen next time."""
+    try:
+        digest = _digest(account)
+        return _Made(account, digest, _sender(account))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise UnusableFile(key, f"{_file(account)} cannot be used: {type(error).__name__}") from None
+
+
+def _sender(account: Account) -> Sender:
+    match account:
+        case ApnsAccount():
+            key = load_pem_private_key(account.key_file.read_bytes(), password=None)
+            if not (isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)):
+                raise TypeError("not a P-256 key")
+            return ApnsSender(account)
+        case FcmAccount():
+            return FcmSender(account)
+        case _:
+            assert_never(account)
+
+
+def _digest(account: Account) -> bytes:
+    files = [_file(account)] + ([account.ca_file] if account.ca_file else [])
+    return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+
+
+def _file(account: Account) -> Path:
+    match account:
+        case ApnsAccount():
+            return account.key_file
+        case FcmAccount():
+            return account.service_account_file
+        case _:
+            assert_never(account)

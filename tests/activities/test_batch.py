@@ -1,0 +1,142 @@
+"""One ask that cannot be answered takes nobody down who happened to come along."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from activities.attempts import Claim, Go, begin_attempts
+from activities.batch import Batch
+from activities.outcomes import Outcome, end_attempts
+from activities.reminders import ReminderOpening
+from db.push_attempts import Ended
+from db.push_tasks import Update
+from domain.push import TaskState
+from domain.wire import Moment, OpenReminder
+from tests.house import House, iphone
+
+SOME = 9
+
+Ask = TypeVar("Ask")
+
+
+class Halves:
+    """Halves even numbers; a batch with an odd one fails as a whole."""
+
+    def __init__(self) -> None:
+        self.batches: list[Sequence[int]] = []
+
+    async def __call__(self, asks: Sequence[int]) -> list[int]:
+        """Halve all of them, or none."""
+        self.batches.append(asks)
+        await asyncio.sleep(0)
+        if any(ask % 2 for ask in asks):
+            raise ValueError("odd")
+        return [ask // 2 for ask in asks]
+
+
+async def test_who_asks_in_one_turn_is_answered_in_one_batch() -> None:
+    run = Halves()
+    batch = Batch(run)
+
+    answers = await asyncio.gather(*(batch.ask(ask) for ask in (2, 4, 6)))
+
+    assert answers == [1, 2, 3]
+    assert run.batches == [[2, 4, 6]]
+
+
+async def test_a_batch_that_fails_is_halved_until_the_one_to_blame_stands_alone() -> None:
+    run = Halves()
+    batch = Batch(run)
+
+    answers = await asyncio.gather(*(batch.ask(ask) for ask in (2, 4, 5, 6)), return_exceptions=True)
+
+    assert [answer if isinstance(answer, int) else str(answer) for answer in answers] == [1, 2, "odd", 3]
+    assert run.batches == [[2, 4, 5, 6], [2, 4], [5, 6], [5], [6]]
+
+
+async def test_a_batch_holds_at_most_so_many_and_at_most_so_many_run() -> None:
+    run = Halves()
+    batch = Batch(run, most=2, in_flight=1)
+
+    answers = await asyncio.gather(*(batch.ask(ask) for ask in (0, 2, 4, 6, 8)))
+
+    assert answers == [0, 1, 2, 3, 4]
+    assert run.batches == [[0, 2], [4, 6], [8]]
+
+
+async def test_who_gave_up_is_not_asked_for_and_holds_up_nobody() -> None:
+    run = Halves()
+    batch = Batch(run, in_flight=1)
+    first = asyncio.ensure_future(batch.ask(2))
+    second, third = asyncio.ensure_future(batch.ask(4)), asyncio.ensure_future(batch.ask(6))
+    await asyncio.sleep(0)
+
+    second.cancel()
+
+    assert (await first, await third) == (1, 3)
+    assert 4 not in [ask for asks in run.batches for ask in asks]
+
+
+async def test_a_claim_that_postgresql_refuses_fails_alone(house: House) -> None:
+    bad, *good = await _planned(house)
+    taken = (  # the number of its next attempt is taken, which no code of ours brings about
+        "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome)"
+        " VALUES (gen_random_uuid(), :id, 1, now(), 'unknown')"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(text(taken), {"id": bad})
+    begin = Batch(partial(begin_attempts, house.sessions))
+
+    refused, *verdicts = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in (bad, *good)])
+
+    assert isinstance(refused, IntegrityError)
+    assert all(isinstance(verdict, Go) for verdict in verdicts)
+    begun = await house.rows(
+        "SELECT task_id FROM push_attempts WHERE outcome IS NULL AND task_id = ANY(:ids)", ids=good
+    )
+    assert {row.task_id for row in begun} == set(good)
+
+
+async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> None:
+    task_ids = await _planned(house)
+    goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+    bad, *good = [
+        Outcome(Ended(go.push.attempt_id, "rejected", "no", 1, None), Update(go.push.task_id, TaskState.REJECTED, "no"))
+        for go in goes
+        if isinstance(go, Go)
+    ]
+    bad = Outcome(bad.ended, Update(bad.update.task_id, TaskState.REJECTED, "\x00"))  # no text for PostgreSQL
+    end = Batch(partial(end_attempts, house.sessions))
+
+    refused, *stored = await _ask_for_each(end.ask, [bad, *good])
+
+    assert isinstance(refused, DBAPIError)
+    assert not any(isinstance(answer, Exception) for answer in stored)
+    states = await house.rows("SELECT task_id, state FROM push_tasks WHERE task_id = ANY(:ids)", ids=task_ids)
+    assert {row.task_id for row in states if row.state == "rejected"} == {outcome.update.task_id for outcome in good}
+    assert {row.task_id for row in states if row.state == "pending"} == {bad.update.task_id}
+
+
+async def _ask_for_each(ask: Callable[[Ask], Awaitable[object]], asks: Sequence[Ask]) -> list[object]:
+    return await asyncio.gather(*(ask(each) for each in asks), return_exceptions=True)
+
+
+async def _planned(house: House) -> list[UUID]:
+    """Plan a push task each for some people whose reminders are not due for long."""
+    opening = ReminderOpening(house.sessions)
+    task_ids = []
+    for _ in range(SOME):
+        user = house.user()
+        await user.register(iphone())
+        session_id = await user.start_fast(due_in=36_000)
+        session = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()
+        due_at = datetime.fromisoformat(session["reminders"][0]["due_at"])
+        opened = await opening.open_reminder(OpenReminder(session_id, 1, due_at, Moment.ARMING))
+        task_ids += [send.task_id for send in opened.sends]
+    return task_ids

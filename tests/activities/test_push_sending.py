@@ -1,0 +1,56 @@
+"""A check that took too long leads to no call: by then, another worker may take the attempt for lost."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+
+from simulator import Simulator
+from tests.house import House, iphone
+
+_FUNCTION = """
+    CREATE FUNCTION slow_first_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM push_tasks WHERE task_id = NEW.task_id AND user_id = TG_ARGV[0]) THEN
+                PERFORM pg_sleep(5.1);
+            END IF;
+            RETURN NEW;
+        END $$
+"""
+_TRIGGER = """
+    CREATE TRIGGER slow_first_claim BEFORE INSERT ON push_attempts
+        FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION slow_first_claim('{user_id}')
+"""
+
+
+async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
+    house: House, simulator: Simulator
+) -> None:
+    user, phone = house.user(), iphone()
+    await user.register(phone)
+
+    async with _slow_first_claim(house, user.user_id):
+        session_id = await user.start_fast(due_in=0.5)
+        assert await house.finished(session_id) == "accepted"
+
+    joined = (
+        "SELECT outcome, a.reason, latency_ms = 0 AS no_call FROM push_attempts a JOIN push_tasks USING (task_id)"
+        " WHERE conversation_id = :id ORDER BY number"
+    )
+    attempts = [tuple(row) for row in await house.rows(joined, id=session_id)]
+    assert attempts == [("unavailable", "claim_too_old", True), ("accepted", None, False)]
+    [request] = simulator.requests.for_token(phone.token)
+    [task] = await house.tasks(session_id)
+    assert (request.received_at - task.due_at).total_seconds() > 5.1
+    assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
+
+
+@asynccontextmanager
+async def _slow_first_claim(house: House, user_id: str) -> AsyncIterator[None]:
+    """Let PostgreSQL take its time with the first attempt of somebody's pushes."""
+    async with house.sessions.begin() as db:
+        await db.execute(text(_FUNCTION))
+        await db.execute(text(_TRIGGER.format(user_id=user_id)))
+    yield
+    async with house.sessions.begin() as db:
+        await db.execute(text("DROP FUNCTION slow_first_claim CASCADE"))

@@ -1,0 +1,1 @@
+"""Several apps on one service, through the whole of it."""

@@ -1,0 +1,112 @@
+"""A house of several apps: their file may be written anew while the worker runs."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from push.rotation import Rotation
+from simulator import DEMO, App, Simulator
+from tests.house import House, Place, make_house, working
+
+ONE = App("one", "app.fastbell.one", "TEAMONE001", "KEYONE0001", "fastbell-one")
+TWO = App("two", "app.fastbell.two", "TEAMTWO001", "KEYTWO0001", "fastbell-two")
+ONE_TOO = App("one-too", "app.fastbell.one-too", ONE.team_id, ONE.key_id, "fastbell-one-too")
+ONE_NEXT = App("one-next", ONE.topic, ONE.team_id, "KEYONE0002", "fastbell-one-next")
+
+
+class AppsFile:
+    """The file that APPS_FILE names, with the keys beside it."""
+
+    def __init__(self, directory: Path, simulator: Simulator) -> None:
+        self.path = directory / "apps.toml"
+        self._simulator = simulator
+
+    def write(self, **apps: str) -> None:
+        """Write it anew: the apps' tables by app_id, as `table` gives them."""
+        self.path.write_text("\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
+
+    def table(self, app_id: str, app: App, *, encrypted: bool = False) -> str:
+        """Describe an app, with a copy of its files."""
+        settings = self._simulator.environments[app.name]
+        (self.key_file(app_id)).write_text(Path(settings["APNS_KEY_FILE"]).read_text())
+        (self.service_account(app_id)).write_text(Path(settings["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
+        lines = [f"encrypted = {json.dumps(encrypted)}"]
+        for provider, names in {
+            "apns": {
+                "key_file": self.key_file(app_id).name,
+                "key_id": settings["APNS_KEY_ID"],
+                "team_id": settings["APNS_TEAM_ID"],
+                "topic": settings["APNS_TOPIC"],
+                "url": settings["APNS_URL"],
+                "sandbox_url": settings["APNS_SANDBOX_URL"],
+                "ca_file": settings["APNS_CA_FILE"],
+            },
+            "fcm": {
+                "service_account_file": self.service_account(app_id).name,
+                "url": settings["FCM_URL"],
+                "ca_file": settings["FCM_CA_FILE"],
+            },
+        }.items():
+            lines += [f"{provider}.{name} = {json.dumps(value)}" for name, value in names.items()]
+        return "\n".join(lines)
+
+    def key_file(self, app_id: str) -> Path:
+        """Where an app's key for Apple is."""
+        return self.path.parent / f"{app_id}.p8"
+
+    def service_account(self, app_id: str) -> Path:
+        """Where an app's key for Google is."""
+        return self.path.parent / f"{app_id}.json"
+
+
+@pytest.fixture(scope="session")
+async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulator]:
+    """The providers, with the demonstration app as the default one."""
+    apps = (DEMO, ONE, TWO, ONE_TOO, ONE_NEXT)
+    async with Simulator.start(run_dir=tmp_path_factory.mktemp("apps"), apps=apps) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def apps_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the apps' file is."""
+    return tmp_path_factory.mktemp("apps-file")
+
+
+@pytest.fixture
+def apps_file(apps_directory: Path, simulator: Simulator) -> AppsFile:
+    """The file, naming the apps `one` and `two`."""
+    file = AppsFile(apps_directory, simulator)
+    file.write(one=file.table("one", ONE), two=file.table("two", TWO))
+    return file
+
+
+@pytest.fixture(scope="session")
+async def idle_house(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator, apps_directory: Path
+) -> AsyncIterator[House]:
+    """The house without a worker."""
+    file = AppsFile(apps_directory, simulator)
+    file.write(one=file.table("one", ONE))
+    place = Place(await new_database("apps"), temporal, "apps", simulator)
+    environment = place.environment(APPS_FILE=str(file.path))
+    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
+        yield house
+
+
+@pytest.fixture
+async def rotation(idle_house: House, apps_file: AppsFile) -> AsyncIterator[Rotation]:
+    """The senders of a worker that began with the file as it is before the test."""
+    async with working(idle_house, idle_house.place.environment(APPS_FILE=str(apps_file.path))) as rotation:
+        yield rotation
+
+
+@pytest.fixture
+def house(idle_house: House, rotation: Rotation) -> House:
+    """The house, with a worker."""
+    del rotation
+    return idle_house

@@ -1,0 +1,76 @@
+"""A house with a simulator of its own, whose worker has less patience than in production."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from domain.push import Provider
+from push.apns import ApnsAccount, ApnsSender
+from push.fcm import FcmAccount, FcmSender
+from push.http2_pool import Timeouts
+from push.sender import Sender
+from push.senders import Apps, Key
+from simulator import Simulator
+from tests.faults.service import Service
+from tests.gates.crew import crew
+from tests.house import Place, make_house
+
+IMPATIENT = Timeouts(connect=timedelta(seconds=1), slot=timedelta(seconds=2), answer=timedelta(seconds=2))
+
+
+@pytest.fixture(scope="session")
+async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulator]:
+    """Providers that are in trouble for these tests alone."""
+    async with Simulator.start(run_dir=tmp_path_factory.mktemp("faults")) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+async def _service(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
+) -> AsyncIterator[Service]:
+    place = Place(await new_database("faults"), temporal, "faults", simulator)
+    environment = place.environment()
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(place, app) as house, crew(house) as worker:
+        _impatient(worker.means.apps, environment)
+        async with worker.employed():
+            yield Service(house, simulator)
+
+
+@pytest.fixture
+async def service(_service: Service) -> AsyncIterator[Service]:
+    """The service, with a connection to each provider that has carried a push already."""
+    _service.simulator.clear()
+    await _service.warm_up()
+    yield _service
+    async with _service.house.sessions.begin() as db:
+        await db.execute(text("TRUNCATE brakes"))
+
+
+def _impatient(apps: Apps, environment: dict[str, str]) -> None:
+    authority = Path(environment["APNS_CA_FILE"])
+    apns = ApnsAccount(
+        key_file=Path(environment["APNS_KEY_FILE"]),
+        key_id=environment["APNS_KEY_ID"],
+        team_id=environment["APNS_TEAM_ID"],
+        topic=environment["APNS_TOPIC"],
+        url=environment["APNS_URL"],
+        sandbox_url=environment["APNS_SANDBOX_URL"],
+        ca_file=authority,
+    )
+    fcm = FcmAccount(
+        service_account_file=Path(environment["FCM_SERVICE_ACCOUNT_FILE"]),
+        url=environment["FCM_URL"],
+        ca_file=authority,
+    )
+    senders: dict[Key, Sender] = {
+        (Provider.APNS, None): ApnsSender(apns, timeouts=IMPATIENT),
+        (Provider.FCM, None): FcmSender(fcm, timeouts=IMPATIENT),
+    }
+    apps.replace(senders, None)

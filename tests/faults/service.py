@@ -1,0 +1,116 @@
+"""Fasts of people whose phones are in trouble, beside others that are not, and what must hold for all of them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from simulator import Simulator
+from tests.house import House, Phone, android, iphone
+
+DUE_IN = 2.0  # seconds; a reminder whose moment has passed when it is asked for is skipped
+LONGEST = 50.0  # seconds until every push is settled; a reminder expires after a minute
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What one phone's push came to."""
+
+    phone: Phone
+    state: str
+    reason: str | None
+    attempts: list[tuple[str, str | None]]  # but for those that never left: Apple's limit had just dropped to one
+    calls: int  # that reached the provider
+    times_received: list[int]  # by line on the screen
+    token_active: bool
+
+
+@dataclass(frozen=True)
+class Service:
+    """API, Temporal and a worker, and the providers."""
+
+    house: House
+    simulator: Simulator
+
+    async def warm_up(self) -> None:
+        """Let both providers accept something, so that connections are open and know their limits."""
+        phones = [iphone(), android()]
+        await self._fasts(phones, 1.0)
+        await asyncio.gather(*(self.simulator.received(phone.token, timeout=10) for phone in phones))
+
+    async def remind(self, phones: Sequence[Phone], *, due_in: float = DUE_IN) -> list[Pushed]:
+        """Remind each phone's own user at one instant; gives what came of it, when all promises were kept."""
+        sessions = await self._fasts(phones, due_in)
+        await asyncio.gather(*(self._settled(session_id) for session_id in sessions))
+        pushed = [await self._pushed(phone, sid) for phone, sid in zip(phones, sessions, strict=True)]
+        for each, session_id in zip(pushed, sessions, strict=True):
+            await self._assert_promises(each, session_id)
+        return pushed
+
+    async def _fasts(self, phones: Sequence[Phone], due_in: float) -> list[UUID]:
+        users = [self.house.user() for _ in phones]
+        await asyncio.gather(*(user.register(phone) for user, phone in zip(users, phones, strict=True)))
+        return await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
+
+    async def _settled(self, session_id: UUID) -> None:
+        try:
+            await self.house.finished(session_id, within=LONGEST)
+        except TimeoutError:
+            tasks = [(task.provider, task.state, task.last_reason) for task in await self.house.tasks(session_id)]
+            pytest.fail(f"never returned: {tasks}, {[dict(row._mapping) for row in await self._attempts(session_id)]}")
+
+    async def _assert_promises(self, pushed: Pushed, session_id: UUID) -> None:
+        """No push pending or lost, no second line, no call beyond one per attempt."""
+        phone = pushed.phone
+        assert pushed.state in {"accepted", "unregistered"}, pushed
+        assert len(pushed.times_received) <= 1, pushed
+        assert pushed.state != "accepted" or pushed.times_received, pushed
+        assert pushed.calls <= len(pushed.attempts), pushed
+        assert not [outcome for outcome, _ in pushed.attempts if outcome is None], pushed
+        if phone.provider == "apns":
+            calls = Counter(request.message_id for request in self.simulator.requests.for_token(phone.token))
+            known = {str(row.attempt_id) for row in await self._attempts(session_id)}
+            assert set(calls.values()) <= {1}, pushed
+            assert calls.keys() <= known, pushed
+
+    async def _pushed(self, phone: Phone, session_id: UUID) -> Pushed:
+        [task] = await self.house.tasks(session_id)
+        [device] = await self.house.rows("SELECT active FROM device_tokens WHERE token = :token", token=phone.token)
+        attempts = await self._attempts(session_id)
+        shown = self.simulator.phones.get(phone.token)
+        return Pushed(
+            phone=phone,
+            state=task.state,
+            reason=task.last_reason,
+            attempts=[(row.outcome, row.reason) for row in attempts if row.reason != "no_room_on_connection"],
+            calls=len(self.simulator.requests.for_token(phone.token)),
+            times_received=[line.times_received for line in shown.screen] if shown else [],
+            token_active=device.active,
+        )
+
+    async def _attempts(self, session_id: UUID) -> list[Any]:
+        return await self.house.rows(
+            "SELECT a.* FROM push_attempts a JOIN push_tasks USING (task_id)"
+            " WHERE conversation_id = :id ORDER BY number",
+            id=session_id,
+        )
+
+
+def undisturbed(pushed: Pushed) -> bool:
+    """Whether one call was made, accepted, and shown once."""
+    return (pushed.state, pushed.attempts, pushed.calls, pushed.times_received, pushed.token_active) == (
+        "accepted",
+        [("accepted", None)],
+        1,
+        [1],
+        True,
+    )
+
+
+def healthy(count: int = 10) -> list[Phone]:
+    """Make so many phones of each kind, without any trouble."""
+    return [iphone() for _ in range(count)] + [android() for _ in range(count)]

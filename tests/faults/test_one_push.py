@@ -1,0 +1,108 @@
+"""Trouble with one push: retried or not as its answer says, shown once, and nobody beside it is disturbed.
+
+All of the table runs at one instant in one service.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.faults.service import Pushed, Service, healthy, undisturbed
+from tests.house import Phone, android, iphone
+
+NOW = time.time()
+PHONES = {"apns": iphone, "fcm": android}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A fault, and what must come of the push: outcome and reason of each attempt, and how often a phone gets it."""
+
+    provider: str
+    fault: Mapping[str, Any]
+    attempts: tuple[tuple[str, str | None], ...]
+    times_received: tuple[int, ...] = (1,)
+    token_active: bool = True
+
+
+def _retried(provider: str, outcome: str, reason: str, /, *, received: int = 1, **fault: Any) -> Trouble:
+    return Trouble(provider, {"count": 1, **fault}, ((outcome, reason), ("accepted", None)), (received,))
+
+
+def _unregistered(provider: str, reason: str, /, *, active: bool = False, **fault: Any) -> Trouble:
+    return Trouble(provider, {"fault": "answer", **fault}, (("unregistered", reason),), (), active)
+
+
+TABLE = {
+    "apns late answer": _retried("apns", "unknown", "answer_timeout", received=2, fault="slow", delay=6.0),
+    "apns silence": _retried("apns", "unknown", "answer_timeout", fault="silent", processed=False),
+    "apns silence after delivery": _retried("apns", "unknown", "answer_timeout", received=2, fault="silent"),
+    "apns refused stream": _retried("apns", "unavailable", "stream_reset", fault="reset", code=7),
+    "apns reset stream": _retried("apns", "unknown", "stream_reset", fault="reset"),
+    "apns reset after delivery": _retried("apns", "unknown", "stream_reset", received=2, fault="reset", processed=True),
+    "apns reset mid error": _retried("apns", "unknown", "stream_reset", fault="cut_answer", status=503),
+    "apns empty 500": _retried("apns", "unknown", "http_500", fault="empty_body", status=500),
+    "apns html 502": _retried("apns", "unknown", "http_502", fault="html"),
+    "apns split 503": _retried(
+        "apns", "unknown", "ServiceUnavailable", fault="split_body", status=503, reason="ServiceUnavailable"
+    ),
+    "apns 503 of a delivered push": _retried(
+        "apns", "unknown", "ServiceUnavailable", received=2, fault="accept_then_fail"
+    ),
+    "apns 429 for a token": _retried(
+        "apns", "throttled", "TooManyRequests", fault="answer", status=429, reason="TooManyRequests"
+    ),
+    "apns 410 after registration": _unregistered(
+        "apns", "Unregistered", status=410, reason="Unregistered", timestamp=int((NOW + 3600) * 1000)
+    ),
+    "apns 410 before registration": _unregistered(
+        "apns", "Unregistered", active=True, status=410, reason="Unregistered", timestamp=int((NOW - 3600) * 1000)
+    ),
+    "fcm late answer": _retried("fcm", "unknown", "answer_timeout", received=2, fault="slow", delay=6.0),
+    "fcm silence": _retried("fcm", "unknown", "answer_timeout", fault="silent", processed=False),
+    "fcm reset stream": _retried("fcm", "unknown", "stream_reset", fault="reset"),
+    "fcm empty 503": _retried("fcm", "unknown", "http_503", fault="empty_body"),
+    "fcm html 502": _retried("fcm", "unknown", "http_502", fault="html"),
+    "fcm split 500": _retried("fcm", "unknown", "INTERNAL", fault="split_body", errorCode="INTERNAL"),
+    "fcm 503 of a delivered push": _retried("fcm", "unknown", "UNAVAILABLE", received=2, fault="accept_then_fail"),
+    "fcm 429 for a device, in seconds": _retried(
+        "fcm", "throttled", "QUOTA_EXCEEDED_DEVICE", fault="answer", errorCode="QUOTA_EXCEEDED", quota="device",
+        retry_after=2,
+    ),
+    "fcm 429 for a device, as a date": _retried(
+        "fcm", "throttled", "QUOTA_EXCEEDED_DEVICE", fault="answer", errorCode="QUOTA_EXCEEDED", quota="device",
+        retry_after=3, retry_after_form="http_date",
+    ),
+    "fcm unregistered": _unregistered("fcm", "UNREGISTERED", errorCode="UNREGISTERED"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def results(_service: Service) -> tuple[dict[str, Pushed], list[Pushed]]:
+    """Run the whole table at one instant, beside phones without trouble."""
+    _service.simulator.clear()
+    await _service.warm_up()
+    troubled: dict[str, Phone] = {}
+    for name, trouble in TABLE.items():
+        troubled[name] = PHONES[trouble.provider]()
+        _service.simulator.faults.add(provider=trouble.provider, token=troubled[name].token, **trouble.fault)
+    pushed = await _service.remind([*troubled.values(), *healthy()])
+    return dict(zip(troubled, pushed, strict=False)), pushed[len(troubled) :]
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("name", TABLE)
+async def test_each_fault_ends_as_it_must(name: str, results: tuple[dict[str, Pushed], list[Pushed]]) -> None:
+    trouble, pushed = TABLE[name], results[0][name]
+
+    assert tuple(pushed.attempts) == trouble.attempts
+    assert pushed.calls == len(trouble.attempts)
+    assert tuple(pushed.times_received) == trouble.times_received
+    assert pushed.token_active is trouble.token_active
+
+
+async def test_nobody_beside_them_is_disturbed(results: tuple[dict[str, Pushed], list[Pushed]]) -> None:
+    assert [pushed for pushed in results[1] if not undisturbed(pushed)] == []

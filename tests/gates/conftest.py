@@ -1,0 +1,30 @@
+"""A house without a worker: each test brings its own."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from sqlalchemy import text
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from simulator import Simulator
+from tests.house import House, Place, make_house
+
+
+@pytest.fixture(scope="session")
+async def _unmanned(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
+) -> AsyncIterator[House]:
+    place = Place(await new_database("gates"), temporal, "gates", simulator)
+    environment = place.environment()
+    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
+        yield house
+
+
+@pytest.fixture
+async def unmanned(_unmanned: House, simulator: Simulator) -> AsyncIterator[House]:
+    """API without a worker; no phones, no requests and no brake of another test."""
+    simulator.clear()
+    yield _unmanned
+    async with _unmanned.sessions.begin() as db:
+        await db.execute(text("TRUNCATE brakes, workers"))

@@ -1,0 +1,190 @@
+"""Workers whose gates live faster, and pushes that are due: started as Temporal starts them, or by Temporal itself."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.brake import Brake
+from activities.heartbeat import DEFAULT_PULSE, Heartbeat, Pulse
+from activities.push_sending import BACK_OFFS, Means, PushSending
+from activities.reminders import ReminderOpening
+from credentials import make_rotation
+from domain.back_off import BackOff
+from domain.push import Provider, TaskState
+from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Timings
+from push.sender import Booked, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+from relay import Relay
+from tests.house import House, Phone
+from worker import make_means, make_workers
+
+QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))
+BRISK = Timings(
+    rests={
+        Cause.OUTAGE: Rest(first=0.2, longest=0.6),
+        Cause.THROTTLED: Rest(first=0.3, longest=1.0),
+        Cause.MISCONFIGURED: Rest(first=0.3, longest=1.0),
+    },
+    ramp=1.0,
+    booked_ahead=2.0,
+    looking_again=0.1,
+)
+BRISK_BACK_OFFS: dict[type[ProviderTrouble], BackOff] = dict.fromkeys(
+    (Unavailable, StaleCredential, Throttled, Misconfigured, Paused), QUICK
+) | {Booked: BACK_OFFS[Booked]}
+NO_MORE: Mapping[str, str] = {}
+_LIFE = 30  # minutes until the reminders expire
+
+
+@dataclass(frozen=True)
+class Crew:
+    """One worker's sends, without Temporal: `send` does what Temporal does with an activity."""
+
+    house: House
+    means: Means
+    sendings: Mapping[Provider, PushSending]
+    beating: asyncio.Task[None]
+
+    async def send(self, due: "Due") -> SentPush:
+        """Run the send of one push task until it is settled, with the delays that it asks for."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self.send_once(due, attempt)
+            except ApplicationError as error:
+                await asyncio.sleep((error.next_retry_delay or timedelta(days=1)).total_seconds())
+
+    async def send_once(self, due: "Due", attempt: int = 1) -> SentPush:
+        """Run one attempt of the activity; raises ApplicationError where another is to follow."""
+        environment = ActivityEnvironment()
+        environment.info = dataclasses.replace(environment.info, attempt=attempt)
+        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind)
+        return await environment.run(self.sendings[due.provider].send_push, ask)
+
+    async def send_all(self, all_due: Sequence["Due"]) -> list[SentPush]:
+        """Run the sends of all."""
+        return await asyncio.gather(*map(self.send, all_due))
+
+    async def die(self) -> None:
+        """Be gone without a word, as after SIGKILL."""
+        self.beating.cancel()
+        await asyncio.wait([self.beating])
+        self.means.gates.share(None)
+
+    @asynccontextmanager
+    async def employed(self) -> AsyncIterator[None]:
+        """Take work from Temporal, too."""
+        relay = Relay(self.house.sessions, self.house.temporal, arm_window=0.0)
+        sweeping = asyncio.create_task(relay.sweep_forever())
+        workers = make_workers(self.house.temporal, self.house.sessions, self.means)
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        yield
+        sweeping.cancel()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*running)
+
+
+Due = PlannedSend
+
+
+@asynccontextmanager
+async def crew(
+    house: House,
+    settings: Mapping[str, str] = NO_MORE,
+    *,
+    timings: Timings = BRISK,
+    pulse: Pulse = DEFAULT_PULSE,
+    clock: Callable[[], float] = time.monotonic,
+    back_offs: Mapping[type[ProviderTrouble], BackOff] = BRISK_BACK_OFFS,
+) -> AsyncIterator[Crew]:
+    """Make what a worker process makes, but for its Temporal workers."""
+    environment = house.place.environment(**settings)
+    rotation = make_rotation(environment)
+    means = make_means(house.sessions, rotation.apps, environment, timings)
+    brake = Brake(house.sessions, means.gates, clock=clock)
+    means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
+    heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse)
+    beating = asyncio.create_task(heartbeat.beat_forever())
+    sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
+    try:
+        yield Crew(house, means, sendings, beating)
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])
+        await heartbeat.leave()
+        await rotation.close()
+
+
+async def due_now(house: House, phones: Sequence[Phone], *, environment: str = "production") -> list[Due]:
+    """Make a user with these phones and a reminder that is due at this moment; gives its planned sends."""
+    user_id, session_id = f"user-{uuid4()}", uuid4()
+    async with house.sessions.begin() as db:
+        values = {"user_id": user_id, "session_id": session_id, "environment": environment, "life": _LIFE}
+        await db.execute(_SESSION, values)
+        rows = [{**values, "installation_id": p.installation_id, "p": p.provider, "token": p.token} for p in phones]
+        await db.execute(_DEVICE, [{k: v for k, v in row.items() if k not in {"session_id", "life"}} for row in rows])
+    [session] = await house.rows("SELECT ends_at FROM fasting_sessions WHERE id = :id", id=session_id)
+    ask = OpenReminder(session_id, _LIFE, session.ends_at - timedelta(minutes=_LIFE), Moment.DUE)
+    opened = await ReminderOpening(house.sessions).open_reminder(ask)
+    assert len(opened.sends) == len(phones)
+    return list(opened.sends)
+
+
+async def active_tokens(house: House, all_due: Sequence[Due]) -> int:
+    """Count the tokens of these push tasks that are still active."""
+    [row] = await house.rows(
+        "SELECT count(*) AS active FROM device_tokens d JOIN push_tasks t ON t.device_id = d.id"
+        " WHERE d.active AND t.task_id = ANY(:ids)",
+        ids=[due.task_id for due in all_due],
+    )
+    return int(row.active)
+
+
+async def states(house: House, all_due: Sequence[Due]) -> dict[tuple[TaskState, str | None], int]:
+    """Count these push tasks by state and last reason."""
+    rows = await house.rows(
+        "SELECT state, last_reason, count(*) AS n FROM push_tasks WHERE task_id = ANY(:ids) GROUP BY 1, 2",
+        ids=[due.task_id for due in all_due],
+    )
+    return {(TaskState(row.state), row.last_reason): row.n for row in rows}
+
+
+async def attempts(house: House, all_due: Sequence[Due]) -> int:
+    """Count the provider calls for these push tasks, as recorded."""
+    [row] = await house.rows(
+        "SELECT (SELECT count(*) FROM push_attempts WHERE task_id = ANY(:ids)) AS rows,"
+        " (SELECT sum(attempt_count) FROM push_tasks WHERE task_id = ANY(:ids)) AS counted",
+        ids=[due.task_id for due in all_due],
+    )
+    assert row.rows == row.counted
+    return int(row.rows)
+
+
+async def engaged_brake(house: House, provider: str) -> UUID:
+    """Find the one engaged brake of a provider."""
+    [row] = await house.rows("SELECT id FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
+    return UUID(str(row.id))
+
+
+_SESSION = text("""
+    INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, reminder_minutes, scheduled_at,
+                                  started_with, rev)
+    VALUES (:session_id, :user_id, now() - interval '1 hour', date_trunc('milliseconds', now())
+            + :life * interval '1 minute', 'active', ARRAY[:life], now() - interval '1 hour', '{}', 1)
+""")
+_DEVICE = text("""
+    INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active, registered_at,
+                               last_seen_at)
+    VALUES (:user_id, :installation_id, :p, :environment, :token, true, now(), now())
+""")

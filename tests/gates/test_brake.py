@@ -1,0 +1,256 @@
+"""The mass-failure brake: a mistake of ours deactivates no token, keeps the pushes, and waits for a person."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import structlog
+from temporalio.exceptions import ApplicationError
+
+from activities.heartbeat import Pulse
+from db import brakes, device_tokens
+from domain.mass_failure import MassFailure
+from domain.push import Environment, Provider, Route, TaskState
+from simulator import Simulator
+from simulator.exchange import Environment as Space
+from simulator.exchange import Provider as Peer
+from tests.gates.crew import Crew, active_tokens, attempts, crew, due_now, engaged_brake, states
+from tests.house import House, Phone, android, eventually, iphone
+
+SOON = Pulse(every=0.2)
+MANY = 60
+Mistake = Callable[[House, Simulator], dict[str, str]]
+
+
+def wrong_topic(_: House, simulator: Simulator) -> dict[str, str]:
+    simulator.faults.add(provider="apns", fault="answer", status=400, reason="DeviceTokenNotForTopic")
+    return {}
+
+
+def swapped_environment(house: House, _: Simulator) -> dict[str, str]:
+    known = house.place.simulator.environment
+    return {"APNS_URL": known["APNS_SANDBOX_URL"], "APNS_SANDBOX_URL": known["APNS_URL"]}
+
+
+def wrong_project(_: House, simulator: Simulator) -> dict[str, str]:
+    simulator.faults.add(provider="fcm", fault="answer", errorCode="SENDER_ID_MISMATCH")
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "new_phone", "reason"),
+    [
+        (wrong_topic, iphone, "DeviceTokenNotForTopic"),
+        (swapped_environment, iphone, "BadDeviceToken"),
+        (wrong_project, android, "SENDER_ID_MISMATCH"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_drains_the_pushes(
+    unmanned: House, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone], reason: str
+) -> None:
+    phones = [new_phone() for _ in range(MANY)]
+    for phone in phones:  # known to the provider in production
+        simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
+    all_due = await due_now(unmanned, phones)
+    settings = mistake(unmanned, simulator)
+
+    with structlog.testing.capture_logs() as logs:
+        async with crew(unmanned, settings, pulse=SOON) as wrong:
+            sends = [asyncio.create_task(wrong.send(due)) for due in all_due]
+            await eventually(lambda: _braked_with_none_under_way(wrong, unmanned, phones[0].provider))
+            await asyncio.sleep(0.5)  # several rounds of those who wait
+            called = len(simulator.requests)
+            assert await active_tokens(unmanned, all_due) == MANY
+            found = await states(unmanned, all_due)
+            for send in sends:
+                send.cancel()
+            await asyncio.wait(sends)
+
+    assert [entry["log_level"] for entry in logs if entry["event"] == "brake engaged"] == ["error"]
+    assert found[TaskState.DEAD, reason] >= 20
+    assert found[TaskState.DEAD, reason] + found.get((TaskState.PENDING, "brake_engaged"), 0) == MANY
+    assert called == await attempts(unmanned, all_due) == found[TaskState.DEAD, reason]
+
+    simulator.faults.clear()
+    waiting = "SELECT task_id FROM push_tasks WHERE state = 'pending' AND task_id = ANY(:ids)"
+    pending = {row.task_id for row in await unmanned.rows(waiting, ids=[due.task_id for due in all_due])}
+    async with crew(unmanned, pulse=SOON) as mended:
+        draining = asyncio.gather(*(mended.send(due) for due in all_due if due.task_id in pending))
+        async with unmanned.sessions.begin() as db:
+            assert await brakes.resume(db, await engaged_brake(unmanned, phones[0].provider), "ann")
+        assert {sent.state for sent in await draining} <= {TaskState.ACCEPTED}
+    assert await active_tokens(unmanned, all_due) == MANY
+
+
+async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanned: House, simulator: Simulator) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
+    all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
+
+    dead = sum(not isinstance(result, BaseException) for result in results)
+    assert all(isinstance(result, ApplicationError) for result in results if isinstance(result, BaseException))
+    assert await active_tokens(unmanned, all_due) == 3000
+    found = await states(unmanned, all_due)
+    assert found[TaskState.DEAD, "BadDeviceToken"] == dead >= 20
+    assert sum(n for (state, _), n in found.items() if state is TaskState.PENDING) == 3000 - dead
+    assert len(simulator.requests) == dead <= 820  # those who had passed the gate
+
+
+async def test_3000_tokens_called_dead_stop_at_the_brake_too(unmanned: House, simulator: Simulator) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute())
+    all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
+
+    settled = [result for result in results if not isinstance(result, BaseException)]
+    found = await states(unmanned, all_due)
+    deactivated = 3000 - await active_tokens(unmanned, all_due)
+    assert deactivated == found.get((TaskState.UNREGISTERED, "Unregistered"), 0) < 820
+    assert found[TaskState.UNREGISTERED, "Unregistered"] + found.get((TaskState.DEAD, "Unregistered"), 0) == len(
+        settled
+    )
+
+
+async def test_dead_tokens_among_good_ones_are_deactivated_and_engage_nothing(
+    unmanned: House, simulator: Simulator
+) -> None:
+    good, dead = [iphone() for _ in range(90)], [iphone() for _ in range(60)]
+    words = {"status": 410, "reason": "Unregistered", "timestamp": _in_a_minute()}
+    for phone in dead:
+        simulator.faults.add(provider="apns", token=phone.token, fault="answer", **words)
+
+    async with crew(unmanned) as worker:
+        await worker.send_all(await due_now(unmanned, good))
+        all_due = await due_now(unmanned, dead)
+        await worker.send_all(all_due)
+
+    assert await active_tokens(unmanned, all_due) == 0
+    assert not await unmanned.rows("SELECT 1 FROM brakes")
+
+
+async def test_a_doubtful_token_is_deactivated_once_its_route_is_known_to_work(
+    unmanned: House, simulator: Simulator
+) -> None:
+    doubtful, good, later = iphone(), iphone(), iphone()
+    simulator.faults.add(provider="apns", token=doubtful.token, fault="answer", status=400, reason="BadDeviceToken")
+    suspect = await due_now(unmanned, [doubtful])
+    clock = Clock()
+
+    async with crew(unmanned, clock=clock) as worker:
+        [sent] = await worker.send_all(suspect)
+        assert (sent.state, sent.reason) == (TaskState.UNREGISTERED, "BadDeviceToken")
+        clock.now += 9.9
+        await worker.send_all(await due_now(unmanned, [good]))
+        assert await active_tokens(unmanned, suspect) == 1
+        clock.now += 0.1
+        await worker.send_all(await due_now(unmanned, [later]))
+
+    assert await active_tokens(unmanned, suspect) == 0
+    events = await unmanned.rows(
+        "SELECT e.event, e.reason FROM device_token_events e JOIN push_tasks t USING (device_id) WHERE task_id = :id",
+        id=suspect[0].task_id,
+    )
+    assert [tuple(event) for event in events] == [("invalidated", "BadDeviceToken")]
+
+
+async def test_a_suspect_that_was_registered_anew_meanwhile_stays_active(unmanned: House, simulator: Simulator) -> None:
+    phone = iphone()
+    fault = simulator.faults.add(
+        provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken"
+    )
+    suspect = await due_now(unmanned, [phone])
+    clock = Clock()
+
+    async with crew(unmanned, clock=clock) as worker:
+        await worker.send_all(suspect)
+        simulator.faults.remove(fault.id)
+        async with unmanned.sessions.begin() as db:
+            [row] = await unmanned.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=suspect[0].task_id)
+            told = device_tokens.Registration(Provider.APNS, phone.token, Environment.PRODUCTION)
+            await device_tokens.register(db, row.user_id, phone.installation_id, told)
+        clock.now += 60
+        await worker.send_all(await due_now(unmanned, [iphone()]))
+
+    assert await active_tokens(unmanned, suspect) == 1
+
+
+async def test_once_the_brake_is_engaged_no_deactivation_commits_whoever_asked_for_it_before(
+    unmanned: House, simulator: Simulator
+) -> None:
+    route = Route(Provider.APNS, None, Environment.PRODUCTION)
+    phone = iphone()
+    all_due = await due_now(unmanned, [phone])
+    simulator.faults.add(
+        provider="apns", token=phone.token, fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute()
+    )
+    async with crew(unmanned) as worker:
+        async with unmanned.sessions.begin() as db:
+            await brakes.engage(db, route, MassFailure("Unregistered", 20, 20))
+            sending = asyncio.create_task(worker.send(all_due[0]))
+            await eventually(unmanned.someone_waits_for_a_lock)
+        sent = await sending
+
+    assert (sent.state, sent.reason) == (TaskState.DEAD, "Unregistered")
+    assert await active_tokens(unmanned, all_due) == 1
+
+
+async def test_all_workers_learn_of_a_brake_and_of_its_end(unmanned: House, simulator: Simulator) -> None:
+    all_due = await due_now(unmanned, [iphone() for _ in range(30)])
+    fault = simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
+    async with crew(unmanned, pulse=SOON) as first, crew(unmanned, pulse=SOON) as second:
+        await eventually(lambda: _alive(unmanned, 2))
+        await asyncio.gather(*map(first.send_once, all_due), return_exceptions=True)
+        await eventually(lambda: _says(second.means.gates.report(), "braked"))
+        simulator.faults.remove(fault.id)
+        called = len(simulator.requests)
+        [other] = await due_now(unmanned, [iphone()])
+
+        sending = asyncio.create_task(second.send(other))
+        await eventually(lambda: _waits(unmanned, other.task_id))
+        assert len(simulator.requests) == called
+        async with unmanned.sessions.begin() as db:
+            assert await brakes.resume(db, await engaged_brake(unmanned, "apns"), "ann")
+
+        assert (await sending).state is TaskState.ACCEPTED
+    [deed] = await unmanned.rows(
+        "SELECT actor, action, subject_kind, detail FROM support_actions ORDER BY id DESC LIMIT 1"
+    )
+    assert (deed.actor, deed.action, deed.subject_kind) == ("ann", "resume", "brake")
+    assert deed.detail["reason"] == "BadDeviceToken"
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _braked_with_none_under_way(worker: Crew, house: House, provider: str) -> bool:
+    engaged = await house.rows("SELECT 1 FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
+    return bool(engaged) and not any(gate["in_flight"] for gate in worker.means.gates.report()["gates"])
+
+
+async def _alive(house: House, count: int) -> bool:
+    return len(await house.rows("SELECT 1 FROM workers")) == count
+
+
+async def _says(report: dict[str, list[dict[str, object]]], state: str) -> bool:
+    return any(gate["state"] == state for gate in report["gates"])
+
+
+async def _waits(house: House, task_id: UUID) -> bool:
+    braked = "SELECT 1 FROM push_tasks WHERE task_id = :id AND last_reason = 'brake_engaged'"
+    return bool(await house.rows(braked, id=task_id))
+
+
+def _in_a_minute() -> int:
+    return int((datetime.now(UTC) + timedelta(minutes=1)).timestamp() * 1000)

@@ -1,0 +1,218 @@
+"""A provider in trouble: no calls and no attempts for those who wait, one probe at a time, and then all of them."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+import structlog
+from sqlalchemy import text
+from temporalio.exceptions import ApplicationError
+
+from domain.push import Provider, TaskState
+from domain.wire import PlannedSend
+from push.apns import ApnsSender
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Timings
+from simulator import Simulator
+from tests.gates.crew import BRISK, Crew, active_tokens, attempts, crew, due_now, states
+from tests.house import House, android, eventually, iphone
+from tests.push.conftest import apns_account
+
+LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)))
+
+
+async def test_one_wrong_key_answer_pauses_the_provider_and_alarms_once(unmanned: House, simulator: Simulator) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
+    [first, *others] = await due_now(unmanned, [iphone() for _ in range(50)])
+
+    with structlog.testing.capture_logs() as logs:
+        async with crew(unmanned, timings=LONG) as worker:
+            await _fail(worker, first)
+            await asyncio.gather(*(_fail(worker, due, "InvalidProviderToken") for due in others))
+            assert len(simulator.requests) == await attempts(unmanned, [first, *others]) == 1
+
+            simulator.faults.clear()  # a person fixed the key: other credentials need not wait for the rest to end
+            mended = ApnsSender(apns_account(simulator))
+            [old] = worker.means.apps.replace(
+                {(Provider.APNS, None): mended, (Provider.FCM, None): worker.means.apps.sender(Provider.FCM, None)},
+                None,
+            )
+            sent = await worker.send_all([first, *others])
+            await asyncio.gather(mended.close(), old.close())
+
+    assert {each.state for each in sent} == {TaskState.ACCEPTED}
+    assert await active_tokens(unmanned, [first, *others]) == 50
+    alarms = [entry for entry in logs if entry["event"] == "breaker opened"]
+    assert [(alarm["log_level"], alarm["cause"]) for alarm in alarms] == [("error", "misconfigured")]
+
+
+async def test_an_app_without_credentials_waits_and_costs_nothing(unmanned: House, simulator: Simulator) -> None:
+    all_due = await due_now(unmanned, [iphone() for _ in range(20)])
+
+    async with crew(unmanned, timings=LONG) as worker:
+        worker.means.apps.replace({}, None)
+        await asyncio.gather(*(_fail(worker, due, "app_not_configured") for due in all_due))
+
+    assert len(simulator.requests) == await attempts(unmanned, all_due) == 0
+    assert await states(unmanned, all_due) == {(TaskState.PENDING, "app_not_configured"): 20}
+
+
+async def test_a_projects_quota_pauses_all_of_it_for_as_long_as_google_says(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(
+        provider="fcm", fault="answer", errorCode="QUOTA_EXCEEDED", quota="project", retry_after=2, count=1
+    )
+    [first, *others] = await due_now(unmanned, [android() for _ in range(20)])
+    async with crew(unmanned) as worker:
+        await _fail(worker, first, "QUOTA_EXCEEDED_PROJECT")
+        refused_at = time.time()
+
+        await worker.send_all(others)
+
+    calls = [request.received_timestamp for request in simulator.requests][1:]
+    assert len(calls) == 19
+    assert min(calls) - refused_at >= 1.9
+
+
+async def test_one_phones_quota_delays_that_phone_alone(unmanned: House, simulator: Simulator) -> None:
+    phones = [android() for _ in range(20)]
+    simulator.faults.add(
+        provider="fcm",
+        token=phones[0].token,
+        fault="answer",
+        errorCode="QUOTA_EXCEEDED",
+        quota="device",
+        retry_after=60,
+    )
+    all_due = await due_now(unmanned, phones)
+    async with crew(unmanned) as worker:
+        results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
+
+    assert sum(isinstance(result, ApplicationError) for result in results) == 1
+    assert len(simulator.requests) == 20
+
+
+async def test_a_sandbox_outage_leaves_production_alone(unmanned: House, simulator: Simulator) -> None:
+    simulator.faults.add(provider="apns", environment="sandbox", fault="refuse_connections")
+    sandboxed = await due_now(unmanned, [iphone() for _ in range(20)], environment="sandbox")
+    production = await due_now(unmanned, [iphone() for _ in range(20)])
+    async with crew(unmanned) as worker:
+        waiting = [asyncio.create_task(worker.send(due)) for due in sandboxed]
+        await eventually(lambda: _opened(worker))
+        began = time.monotonic()
+        sent = await worker.send_all(production)
+        took = time.monotonic() - began
+        simulator.faults.clear()
+        await asyncio.gather(*waiting)
+
+    assert {each.state for each in sent} == {TaskState.ACCEPTED}
+    assert took < 1
+
+
+async def test_a_waiting_push_whose_fast_is_over_is_withdrawn_not_kept(unmanned: House, simulator: Simulator) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
+    [first, other] = await due_now(unmanned, [iphone(), iphone()])
+    async with crew(unmanned, timings=LONG) as worker:
+        await _fail(worker, first)
+        async with unmanned.sessions.begin() as db:
+            await db.execute(
+                text(
+                    "UPDATE fasting_sessions SET status = 'cancelled', ended_at = now()"
+                    " WHERE id = (SELECT conversation_id FROM push_tasks WHERE task_id = :id)"
+                ),
+                {"id": other.task_id},
+            )
+
+        sent = await worker.send_once(other)
+
+    assert (sent.state, sent.reason) == (TaskState.WITHDRAWN, "session_cancelled")
+
+
+async def test_a_waiting_push_says_when_it_will_be_tried_again_and_looks_in_before_it_expires(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
+    [first, other] = await due_now(unmanned, [iphone(), iphone()])
+    async with crew(unmanned, timings=LONG) as worker:
+        await _fail(worker, first)
+        told = (await _fail(worker, other)).next_retry_delay
+        [task] = await unmanned.rows(
+            "SELECT next_attempt_at - now() AS wait FROM push_tasks WHERE task_id = :id", id=other.task_id
+        )
+        async with unmanned.sessions.begin() as db:
+            await db.execute(
+                text("UPDATE push_tasks SET expires_at = now() + interval '20 seconds' WHERE task_id = :id"),
+                {"id": other.task_id},
+            )
+        hurried = (await _fail(worker, other)).next_retry_delay
+
+    assert told is not None
+    assert told > timedelta(seconds=40)
+    assert abs(told - task.wait) < timedelta(seconds=1)
+    assert hurried is not None
+    assert timedelta(seconds=9) < hurried < timedelta(seconds=16)
+
+
+@pytest.mark.parametrize("collapse_key", ["", "a-key"])
+async def test_a_push_of_unknown_fate_is_sent_again_only_if_the_phone_can_collapse_it(
+    unmanned: House, simulator: Simulator, collapse_key: str
+) -> None:
+    phone = iphone()
+    simulator.faults.add(provider="apns", token=phone.token, fault="accept_then_fail", count=1)
+    [due] = await due_now(unmanned, [phone])
+    async with unmanned.sessions.begin() as db:
+        values = {"key": collapse_key, "id": due.task_id}
+        await db.execute(text("UPDATE push_tasks SET collapse_key = :key WHERE task_id = :id"), values)
+
+    async with crew(unmanned) as worker:
+        sent = await worker.send(due)
+
+    again = bool(collapse_key)
+    assert (sent.state, sent.reason) == ((TaskState.ACCEPTED, None) if again else (TaskState.DEAD, "fate_unknown"))
+    assert len(simulator.requests) == (2 if again else 1)
+    assert len(simulator.phone(phone.token).screen) == 1
+
+
+async def test_through_temporal_an_outage_costs_a_few_calls_and_all_get_through_afterwards(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
+    async with crew(unmanned, timings=BRISK) as worker, worker.employed():
+        users = [unmanned.user() for _ in range(5)]
+        for user in users:
+            await user.register(*(iphone() for _ in range(8)), android())
+        session_ids = [await user.start_fast(due_in=1.0) for user in users]
+        await eventually(lambda: _opened(worker))
+        await eventually(lambda: _waiting(unmanned, 40))
+        before = len(simulator.requests)
+        await asyncio.sleep(2.0)
+        probes = len(simulator.requests) - before
+        simulator.faults.clear()
+
+        outcomes = await asyncio.gather(*map(unmanned.finished, session_ids))
+
+    assert probes <= 6  # of 0.45 to 0.6 s of rest each
+    assert set(outcomes) == {"accepted"}
+    tasks = [task for session_id in session_ids for task in await unmanned.tasks(session_id)]
+    assert {task.state for task in tasks} == {"accepted"}
+    assert sum(task.attempt_count for task in tasks) == len(simulator.requests)
+
+
+async def _fail(worker: Crew, due: PlannedSend, reason: str | None = None) -> ApplicationError:
+    with pytest.raises(ApplicationError, match=reason) as failure:
+        await worker.send_once(due)
+    return failure.value
+
+
+async def _opened(worker: Crew) -> bool:
+    return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])
+
+
+async def _waiting(house: House, count: int) -> bool:
+    rows = await house.rows(
+        "SELECT 1 FROM push_tasks WHERE state = 'pending' AND provider = 'apns' AND last_reason IS NOT NULL"
+        " AND next_attempt_at > now() - interval '2 s'"
+    )
+    return len(rows) >= count

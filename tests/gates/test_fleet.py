@@ -1,0 +1,104 @@
+"""Several workers share one rate: never more in all, whoever joins, leaves or dies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from activities.heartbeat import Pulse
+from domain.push import Environment, Provider, Route, TaskState
+from simulator import Simulator
+from tests.gates.crew import Crew, attempts, crew, due_now
+from tests.house import House, android, eventually
+
+RATE = 100
+LIMITED = {"FCM_RATE": str(RATE)}
+PULSE = Pulse(every=0.2, lapses=0.9, lives=1.0)
+FCM = Route(Provider.FCM, None, Environment.PRODUCTION)
+
+
+async def test_two_workers_share_the_rate_and_one_that_joins_under_load_does_not_exceed_it(
+    unmanned: House, simulator: Simulator
+) -> None:
+    first_due, second_due = [await due_now(unmanned, [android() for _ in range(200)]) for _ in range(2)]
+    async with crew(unmanned, LIMITED, pulse=PULSE) as first:
+        sending = asyncio.create_task(first.send_all(first_due))
+        await eventually(lambda: _called(simulator, 50))
+        async with crew(unmanned, LIMITED, pulse=PULSE) as second:
+            sent = await second.send_all(second_due) + await sending
+
+    assert {each.state for each in sent} == {TaskState.ACCEPTED}
+    assert await attempts(unmanned, [*first_due, *second_due]) == len(simulator.requests) == 400
+    calls = sorted(request.received_timestamp for request in simulator.requests)
+    assert _most_within(calls, 2.0) <= 2.5 * RATE  # the burst of a tenth, and the database's jitter
+    assert calls[-1] - calls[0] < 12  # and it was used: alone it would take 4 s
+
+
+async def test_the_sum_of_all_shares_never_exceeds_the_rate(unmanned: House) -> None:
+    first, second = (crew(unmanned, LIMITED, pulse=PULSE) for _ in range(2))
+    async with watched() as watch, first as one, second as other:
+        watch.workers += [one, other]
+        await eventually(lambda: _shares(one, RATE / 2))
+        await eventually(lambda: _shares(other, RATE / 2))
+
+    assert max(watch.sums) <= RATE + 0.001
+
+
+async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: House) -> None:
+    crews = [crew(unmanned, LIMITED, pulse=PULSE) for _ in range(2)]
+    async with watched() as watch, crews[0] as first, crews[1] as second:
+        watch.workers += [first, second]
+        await eventually(lambda: _shares(first, RATE / 2))
+        await eventually(lambda: _shares(second, RATE / 2))
+
+    assert max(watch.sums) <= RATE + 0.001
+
+
+async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_take_it(unmanned: House) -> None:
+    async with crew(unmanned, LIMITED, pulse=Pulse(every=60.0, lapses=0.3, lives=0.4)) as worker:
+        await eventually(lambda: _shares(worker, RATE))
+        await eventually(lambda: _shares(worker, 0))
+
+
+class Watch:
+    """The sum of the rates of some workers, looked at often."""
+
+    def __init__(self) -> None:
+        self.workers: list[Crew] = []
+        self.sums: list[float] = []
+
+    async def look(self) -> None:
+        """Look until cancelled."""
+        while True:
+            if self.workers:
+                self.sums.append(sum(_rate(worker) for worker in self.workers))
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watch]:
+    """Watch while the block runs."""
+    watch = Watch()
+    looking = asyncio.create_task(watch.look())
+    yield watch
+    looking.cancel()
+
+
+def _rate(worker: Crew) -> float:
+    return worker.means.gates.at(FCM).report().rate or 0.0
+
+
+async def _shares(worker: Crew, rate: float) -> bool:
+    return abs(_rate(worker) - rate) < 0.001
+
+
+async def _called(simulator: Simulator, count: int) -> bool:
+    return len(simulator.requests) >= count
+
+
+def _most_within(instants: Sequence[float], seconds: float) -> int:
+    first, most = 0, 0
+    for last, instant in enumerate(instants):
+        while instant - instants[first] > seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most

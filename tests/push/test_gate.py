@@ -1,0 +1,262 @@
+"""A gate: who goes first, who waits, who is told to come back, and what an opening means for all of them."""
+
+import asyncio
+from datetime import timedelta
+from itertools import pairwise
+from math import inf
+
+import pytest
+
+from domain.push import Environment, Priority, Provider, Route
+from push.gate import Gate
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Limits, Timings
+from push.gates import Gates
+from push.sender import Booked, Extent, Fate, Misconfigured, Paused, ProviderTrouble, Throttled, Unavailable
+
+ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
+RESTS = dict.fromkeys(Cause, Rest(first=0.1, longest=0.4))
+TIMINGS = Timings(rests=RESTS, patience=0.5, looking_again=0.05, booked_ahead=5.0, ramp=0.2)
+
+
+def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> Gate:
+    gate = Gate(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
+    gate.share(1.0)
+    return gate
+
+
+async def answer() -> str:
+    return "answer"
+
+
+async def trouble(trouble: ProviderTrouble) -> str:
+    raise trouble
+
+
+async def send(gate: Gate, priority: Priority = Priority.REMINDER) -> str:
+    async with gate.enter(priority) as passage:
+        return await passage.call(answer())
+
+
+async def fail(gate: Gate, with_trouble: ProviderTrouble) -> None:
+    async with gate.enter(Priority.REMINDER) as passage:
+        with pytest.raises(type(with_trouble)):
+            await passage.call(trouble(with_trouble))
+
+
+async def in_line(gate: Gate, count: int) -> None:
+    while gate.report().waiting < count:
+        await asyncio.sleep(0)
+
+
+async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
+    gate = make_gate()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    for _ in range(100):
+        async with gate.enter(Priority.REMINDER) as passage:
+            passage.check()
+    counting.cancel()
+
+    assert turns == 0
+
+
+async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_messages_and_tests_last() -> None:
+    gate = make_gate(concurrency=1)
+    order: list[Priority] = []
+
+    async def note(priority: Priority) -> None:
+        async with gate.enter(priority):
+            assert gate.report().in_flight == 1
+            order.append(priority)
+            await asyncio.sleep(0)
+
+    async with gate.enter(Priority.TEST):
+        crowd = [Priority.TEST, Priority.MESSAGE, Priority.REMINDER] * 3
+        waiting = [asyncio.create_task(note(priority)) for priority in crowd]
+        await in_line(gate, 9)
+    await asyncio.gather(*waiting)
+
+    assert order == sorted(crowd)
+
+
+async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
+    gate = make_gate(concurrency=1)
+
+    async with gate.enter(Priority.REMINDER):
+        with pytest.raises(Booked, match="limit_reached"):
+            await send(gate)
+
+    assert await send(gate) == "answer"
+    assert gate.report().in_flight == 0
+
+
+async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
+    gate = make_gate(rate=100)
+    sends = [asyncio.create_task(send(gate)) for _ in range(200)]
+
+    results = await asyncio.gather(*sends, return_exceptions=True)
+
+    booked = [result for result in results if isinstance(result, Booked)]
+    turns = sorted(each.retry_after for each in booked if each.retry_after and each.reason == "rate_limited")
+    passed = results.count("answer")
+    assert passed + len(booked) == 200
+    assert 40 <= passed <= 70  # half a second of patience
+    assert timedelta(seconds=0.4) < turns[0] < timedelta(seconds=0.8)
+    assert max(later - sooner for sooner, later in pairwise(turns)) < timedelta(milliseconds=15)
+    assert turns[-1] - turns[0] == pytest.approx(timedelta(seconds=0.01) * (len(turns) - 1), rel=0.1)
+
+
+async def test_leave_that_was_not_used_is_given_to_the_next_one() -> None:
+    gate = make_gate(rate=0.1)
+
+    for _ in range(5):
+        async with gate.enter(Priority.REMINDER):
+            pass  # withdrawn by the last check
+
+    assert await send(gate) == "answer"
+
+
+async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_do_then() -> None:
+    gate = Gate(ROUTE, Limits(1000), TIMINGS)
+    waiting = [asyncio.create_task(send(gate)) for _ in range(10)]
+    await in_line(gate, 10)
+
+    gate.share(1.0)
+
+    assert await asyncio.gather(*waiting) == ["answer"] * 10
+
+
+async def test_who_gave_up_waiting_takes_nobodys_turn() -> None:
+    gate = make_gate(concurrency=1)
+    async with gate.enter(Priority.REMINDER):
+        quitter, other = asyncio.create_task(send(gate)), asyncio.create_task(send(gate))
+        await in_line(gate, 2)
+        quitter.cancel()
+        await asyncio.wait([quitter])
+
+    assert await other == "answer"
+    assert gate.report().in_flight == 0
+
+
+async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_passed() -> None:
+    gate = make_gate(concurrency=2)
+    async with gate.enter(Priority.REMINDER) as passed, gate.enter(Priority.REMINDER) as calling:
+        waiting = [asyncio.create_task(send(gate)) for _ in range(3)]
+        await in_line(gate, 3)
+        with pytest.raises(Misconfigured):
+            await calling.call(trouble(Misconfigured("wrong_key")))
+
+        refused = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(Paused, match="wrong_key"):
+            passed.check()
+
+    assert [type(each) for each in refused] == [Paused] * 3
+    assert gate.report().state == "open"
+
+
+async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> None:
+    gate = make_gate()
+    await fail(gate, Throttled("slower", Extent.ROUTE))
+    with pytest.raises(Paused) as paused:
+        await send(gate)
+    assert paused.value.retry_after is not None
+    await asyncio.sleep(paused.value.retry_after.total_seconds() + 0.01)
+
+    async with gate.enter(Priority.REMINDER) as probe:
+        with pytest.raises(Paused):
+            await send(gate)
+        await probe.call(answer())
+
+    assert await send(gate) == "answer"
+    assert gate.report().state == "closed"
+
+
+@pytest.mark.parametrize("harmless", [Throttled("this_token"), Unavailable("once", Fate.UNKNOWN)])
+async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: ProviderTrouble) -> None:
+    gate = make_gate()
+
+    await fail(gate, harmless)
+
+    assert await send(gate) == "answer"
+
+
+async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
+    gate = make_gate()
+
+    async def find_no_connection() -> None:
+        async with gate.enter(Priority.REMINDER):
+            await asyncio.sleep(0.025)
+            raise Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+
+    for _ in range(6):
+        with pytest.raises(Unavailable):
+            await find_no_connection()
+
+    assert (gate.report().state, gate.report().reason) == ("open", "connect_failed")
+
+
+async def test_after_a_pause_the_rate_grows_slowly() -> None:
+    gate = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
+    gate.brake()
+    gate.release()
+
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(send(gate) for _ in range(12)))
+
+    assert asyncio.get_running_loop().time() - began > 0.4  # 2 % of 1 000 a second, and a burst of 2
+    assert gate.report().rate == pytest.approx(20, abs=5)
+
+
+async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None:
+    gate = make_gate()
+    gate.brake()
+    with pytest.raises(Paused, match="brake_engaged"):
+        await send(gate)
+    assert gate.report().state == "braked"
+
+    gate.release()
+
+    assert await send(gate) == "answer"
+
+
+async def test_other_credentials_open_the_gate_at_once() -> None:
+    gates = Gates({Provider.APNS: Limits(10)}, TIMINGS)
+    gates.share(1.0)
+    old, new = object(), object()
+    await fail(gates.serving(ROUTE, old), Misconfigured("wrong_key"))
+    with pytest.raises(Paused):
+        await send(gates.serving(ROUTE, old))
+
+    assert await send(gates.serving(ROUTE, new)) == "answer"
+
+
+async def test_gates_tell_how_they_stand_as_json() -> None:
+    gates = Gates({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
+    gates.share(0.5)
+    await fail(gates.at(ROUTE), Misconfigured("wrong_key"))
+    gates.at(Route(Provider.FCM, "pro", Environment.PRODUCTION))
+
+    apns, fcm = gates.report()["gates"]
+
+    assert (apns["state"], apns["reason"], apns["rate"]) == ("open", "wrong_key", None)
+    assert apns["until"].endswith("+00:00")
+    assert fcm == {
+        "provider": "fcm",
+        "app_id": "pro",
+        "environment": "production",
+        "state": "closed",
+        "reason": None,
+        "until": None,
+        "waiting": 0,
+        "in_flight": 0,
+        "rate": 250.0,
+    }
+    assert gates.at(ROUTE).report().rate != inf

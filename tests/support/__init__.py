@@ -1,0 +1,1 @@
+"""Support: what people see of pushes, and what they do to them."""

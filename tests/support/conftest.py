@@ -1,0 +1,17 @@
+"""People for this folder."""
+
+import pytest
+
+from tests.house import House, User
+
+
+@pytest.fixture
+def carol(house: House) -> User:
+    """Somebody of the support team."""
+    return house.user(None, "support")
+
+
+@pytest.fixture
+def alice(house: House) -> User:
+    """Somebody nobody has seen before."""
+    return house.user()

@@ -1,0 +1,73 @@
+"""Dead push tasks, made in an instant: of a fast whose reminder was past when its goal was set."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from sqlalchemy import text
+
+from db import device_tokens, push_tasks
+from domain.push import Kind, TaskState
+from domain.reminders import message_id
+from tests.house import House, Phone, User, eventually
+
+ENDS_IN = 40.0  # seconds; the only reminder was due a minute before
+
+
+async def dead_task(user: User, *phones: Phone, ends_in: float = ENDS_IN, reason: str = "Shutdown") -> list[UUID]:
+    """Give somebody a fast, and each of their phones a push task that is dead though it could still be of use."""
+    await user.register(*phones)
+    session_id, now = uuid4(), datetime.now(UTC)
+    ends_at, due_at = now + timedelta(seconds=ends_in), now + timedelta(seconds=ends_in - 60)
+    started = {
+        "started_at": (now - timedelta(hours=16)).isoformat(),
+        "ends_at": ends_at.isoformat(),
+        "reminder_minutes": [1],
+    }
+    assert (await user.call("PUT", f"/v1/fasting-sessions/{session_id}", started)).status_code == 201
+    message = push_tasks.DueMessage(
+        message_id=message_id(session_id, 1, due_at),
+        kind=Kind.REMINDER,
+        conversation_id=session_id,
+        reminder_minutes=1,
+        collapse_key=f"fasting-session/{session_id}",
+        due_at=due_at,
+        expires_at=ends_at,
+    )
+    async with user.house.sessions.begin() as db:
+        await push_tasks.plan(db, message, await device_tokens.active_for_user(db, user.user_id))
+        task_ids = [send.task_id for send in await push_tasks.pending_of(db, message.message_id)]
+        await push_tasks.close(db, task_ids, TaskState.DEAD, reason)
+    return task_ids
+
+
+async def task(house: House, task_id: UUID) -> Any:
+    """Read a push task."""
+    [row] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=task_id)
+    return row
+
+
+async def redrive(user: User, task_id: UUID) -> httpx.Response:
+    """Redrive one."""
+    return await user.call("POST", f"/v1/support/push-tasks/{task_id}/redrive")
+
+
+async def redriven(house: House, task_id: UUID, *, within: float = 20.0) -> tuple[str, str | None]:
+    """Wait until nothing is owed of a redriven task and its workflow is through; gives state and reason."""
+
+    async def settled() -> bool:
+        owed = await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+        return not owed and (await task(house, task_id)).state != "pending"
+
+    await eventually(settled, within=within)
+    await house.temporal.get_workflow_handle(f"redrive/{task_id}").result()
+    row = await task(house, task_id)
+    return row.state, row.last_reason
+
+
+async def bury(house: House, task_id: UUID) -> None:
+    """Make a pending task dead, as a brake does."""
+    async with house.sessions.begin() as db:
+        dead = text("UPDATE push_tasks SET state = 'dead', next_attempt_at = NULL WHERE task_id = :id")
+        await db.execute(dead, {"id": task_id})

@@ -1,0 +1,134 @@
+"""The operators' commands see and do what the API does, in a process of their own."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+import cli
+from tests.house import ROOT, House, User, android, iphone
+from tests.support.dead import dead_task, redriven, task
+
+
+async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(house: House, alice: User) -> None:
+    reason, phone = f"reason-{uuid4()}", iphone()
+    [task_id] = await dead_task(alice, phone, reason=reason)
+
+    _, table, _ = await _cli(house, "dead", "list", "--reason", reason)
+    _, shown, _ = await _cli(house, "dead", "show", str(task_id))
+    status, told, _ = await _cli(house, "dead", "redrive", "--task", str(task_id))
+
+    [titles, line] = table.splitlines()
+    assert titles.split() == ["TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE"]
+    assert [*line.split()[:1], *line.split()[3:]] == [
+        str(task_id), "dead", "apns/production", "0", reason, alice.user_id, "possible",
+    ]  # fmt: skip
+    assert f"token:            {phone.token[-6:]}\n" in shown
+    assert phone.token not in table + shown
+    assert (status, told) == (0, "WHAT HAPPENED  PUSH TASKS\nredriven       1\n")
+    assert (await redriven(house, task_id))[0] == "accepted"
+    [action] = await house.rows("SELECT actor FROM support_actions WHERE subject_id = :id", id=task_id)
+    assert action.actor == "cli:erin"
+
+
+async def test_a_redrive_by_filter_can_be_rehearsed_and_finds_a_local_runs_database(
+    house: House, alice: User, tmp_path: Path
+) -> None:
+    reason = f"reason-{uuid4()}"
+    task_ids = await dead_task(alice, iphone(), android(), reason=reason)
+    (tmp_path / "run.env").write_text(f"DATABASE_URL='{house.place.database_url}'\n")
+    local_run = {"DATABASE_URL": "", "RUN_DIR": str(tmp_path)}
+    words = ("dead", "redrive", "--reason", reason, "--limit", "10", "--json")
+    expected = {"redriven": 2, "withheld": {}, "limit_reached": False}
+
+    rehearsed = await _cli(house, *words, "--dry-run", **local_run)
+    assert (rehearsed[0], json.loads(rehearsed[1])) == (0, expected)
+    assert {(await task(house, each)).state for each in task_ids} == {"dead"}
+
+    meant = await _cli(house, *words, **local_run)
+    assert (meant[0], json.loads(meant[1])) == (0, expected)
+    assert {(await redriven(house, each))[0] for each in task_ids} == {"accepted"}
+
+
+async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(house: House, alice: User) -> None:
+    [task_id] = await dead_task(alice, iphone())
+    async with house.sessions.begin() as db:
+        await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
+
+    assert await _cli(house, "dead", "redrive", "--task", str(task_id)) == (
+        1,
+        "",
+        "This push cannot be redriven: it has expired, so a phone that showed it would mislead.\n",
+    )
+
+
+async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House) -> None:
+    engage = (
+        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
+        "VALUES ('apns', 'app.cli', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
+    )
+    async with house.sessions.begin() as db:
+        brake_id = (await db.execute(text(engage))).scalar_one()
+
+    _, table, _ = await _cli(house, "gates", "list")
+    resumed = await _cli(house, "gates", "resume", str(brake_id))
+
+    [line] = [line for line in table.splitlines() if line.startswith("apns/app.cli/sandbox ")]
+    assert line.endswith(f"  {brake_id} (BadDeviceToken)")
+    assert resumed == (0, "Resumed; 90 of 100 answers had been token errors (BadDeviceToken).\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("dead redrive --provider apns", "error: name a --task, or a --limit beside a filter"),
+        (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
+        ("dead list --limit 0", "error: argument --limit: a number from 1 to 10000"),
+        ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs its offset"),
+        ("dead list --state lost", "error: argument --state: invalid TaskState value: 'lost'"),
+    ],
+)
+def test_what_argparse_refuses_is_told_its_way(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(words.split())
+
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_tasks_of_other_states_are_listed_of_somebody_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dead", "list", "--state", "pending"]) == 2
+    assert "of one user or conversation only" in capsys.readouterr().err
+
+
+def test_a_database_has_to_be_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("RUN_DIR", str(tmp_path))
+
+    assert cli.main(["dead", "list"]) == 2
+    assert capsys.readouterr().err == (
+        f"DATABASE_URL is not set, and there is no local run in {tmp_path}; `make run` starts one.\n"
+    )
+
+
+async def _cli(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
+    """Run a command; gives exit status, output and complaints."""
+    environment = {**os.environ, "LOGNAME": "erin", "DATABASE_URL": house.place.database_url, **settings}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "cli.py",
+        *words,
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, complaints = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, out.decode(), complaints.decode()

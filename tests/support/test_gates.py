@@ -1,0 +1,61 @@
+"""Gates and brakes are seen as the workers report them, and a brake is let go of once, by name."""
+
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from db import support_actions, workers
+from domain.push import Environment, Provider, Route
+from push.gate_terms import Limits
+from push.gates import Gates
+from tests.house import House, User
+
+ROUTE = Route(Provider.APNS, "app.seen.by.support", Environment.SANDBOX)
+
+
+async def test_a_route_shows_each_workers_gate_and_its_brake(house: House, carol: User) -> None:
+    worker_id, gates = uuid4(), Gates({Provider.APNS: Limits(concurrency=10, rate=50.0)})
+    gates.at(ROUTE)
+    async with house.sessions.begin() as db:
+        await workers.beat(db, worker_id, gates.report(), lives=10)
+    brake_id = await _engage(house)
+
+    listed = (await carol.call("GET", "/v1/support/gates")).json()
+
+    assert listed["next_cursor"] is None
+    [route] = [each for each in listed["items"] if each["app_id"] == ROUTE.app_id]
+    assert (route["provider"], route["environment"]) == ("apns", "sandbox")
+    [gate] = route["workers"]
+    assert gate["worker_id"] == str(worker_id)
+    assert gate.keys() == {"worker_id", "seen_at", "state", "reason", "until", "waiting", "in_flight", "rate"}
+    assert (gate["waiting"], gate["in_flight"]) == (0, 0)
+    assert route["brake"]["id"] == str(brake_id)
+    assert (route["brake"]["reason"], route["brake"]["token_errors"]) == ("BadDeviceToken", 90)
+    async with house.sessions.begin() as db:
+        await workers.leave(db, worker_id)
+    await carol.call("POST", f"/v1/support/brakes/{brake_id}/resume")
+
+
+async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, carol: User) -> None:
+    brake_id, dave = await _engage(house), house.user(None, "support")
+
+    first = await carol.call("POST", f"/v1/support/brakes/{brake_id}/resume")
+    second = await dave.call("POST", f"/v1/support/brakes/{brake_id}/resume")
+
+    assert (first.status_code, first.json()["resumed_by"]) == (200, carol.user_id)
+    assert (second.status_code, second.json()["type"]) == (409, "urn:fastbell:problem:brake-resumed")
+    assert (await carol.call("POST", f"/v1/support/brakes/{uuid4()}/resume")).status_code == 404
+    async with house.sessions() as db:
+        [action] = await support_actions.about(db, brake_id)
+    assert (action.actor, action.action) == (carol.user_id, "resume")
+
+
+async def _engage(house: House) -> UUID:
+    """Engage a route's brake that no other test uses."""
+    engage = text(
+        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
+        "VALUES ('apns', :app_id, 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
+    )
+    async with house.sessions.begin() as db:
+        brake_id: UUID = (await db.execute(engage, {"app_id": ROUTE.app_id})).scalar_one()
+        return brake_id

@@ -1,0 +1,48 @@
+"""Nothing under /v1/support is open to anybody without the scope, whichever routes there are."""
+
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from tests.house import House, User
+
+PREFIX = "/v1/support"
+
+
+async def test_every_support_route_needs_the_scope(house: House, alice: User, carol: User) -> None:
+    environment = house.place.environment()
+    app = create_app(service_settings(environment), auth_settings(environment))
+    routes = _support_routes(app)
+    document = app.openapi()["paths"]
+    assert len(routes) >= 6
+
+    for path, method in routes:
+        where = (
+            path.replace("{task_id:uuid}", "{task_id}")
+            .replace("{task_id}", str(uuid4()))
+            .replace("{brake_id}", str(uuid4()))
+        )
+        assert "{" not in where, "give this path's parameter a value here"
+        nobody = await house.http.request(method, where)
+        somebody = await alice.call(method, where)
+        supporter = await carol.call(method, where)
+        assert (nobody.status_code, somebody.status_code) == (401, 403), (method, path)
+        assert somebody.json()["type"] == "urn:fastbell:problem:not-allowed"
+        assert supporter.status_code not in {401, 403}, (method, path)
+        told = document[path.replace(":uuid", "")][method.lower()]
+        assert told["security"] == [{"HTTPBearer": ["support"]}]
+        assert "403" in told["responses"]
+
+
+async def test_other_scopes_do_not_do(house: House) -> None:
+    user = house.user(None, "service", "supporter", "Support")
+
+    assert (await user.call("GET", f"{PREFIX}/push-tasks")).status_code == 403
+
+
+def _support_routes(app: FastAPI) -> list[tuple[str, str]]:
+    found = [(route.path, method) for route in iter_route_contexts(app.routes) for method in route.methods or ()]
+    return sorted((path, method) for path, method in found if path and path.startswith(PREFIX))
