@@ -16,7 +16,7 @@ import logs
 from db.migrate import migrate
 from embedded import start_postgres
 from simulator import Simulator
-from tests.house import House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
+from tests.house import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven
 
@@ -130,6 +130,7 @@ async def _save(house: House, session_id: UUID, name: str) -> None:
 def _write(fetched: WorkflowHistory, name: str) -> None:
     history = fetched.to_json_dict()
     text = json.dumps(history, indent=1, sort_keys=True).replace(socket.gethostname(), "recorder")
+    text = text.replace(f"{ROOT}/", "")  # in stack traces
     (HISTORIES / f"{name}.json").write_text(text + "\n")
 
 

@@ -12,7 +12,7 @@ import pytest
 from simulator import Simulator
 from tests.house import House, Phone, android, iphone
 
-DUE_IN = 2.0  # seconds; a reminder whose moment has passed when it is asked for is skipped
+DUE_IN = 3.0  # seconds; a reminder whose moment has passed when it is asked for is skipped
 LONGEST = 50.0  # seconds until every push is settled; a reminder expires after a minute
 
 

@@ -89,7 +89,7 @@ async def results(_service: Service) -> tuple[dict[str, Pushed], list[Pushed]]:
     for name, trouble in TABLE.items():
         troubled[name] = PHONES[trouble.provider]()
         _service.simulator.faults.add(provider=trouble.provider, token=troubled[name].token, **trouble.fault)
-    pushed = await _service.remind([*troubled.values(), *healthy()])
+    pushed = await _service.remind([*troubled.values(), *healthy()], due_in=6.0)
     return dict(zip(troubled, pushed, strict=False)), pushed[len(troubled) :]
 
 
