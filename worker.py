@@ -40,6 +40,7 @@ from workflows.redrive import Redrive
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
 _COLLECT_EVERY = 30.0  # seconds
+_COLLECT_WITHIN = 120  # seconds; where some send is always near, memory comes first then
 _CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 60 KB each; sleepers beyond cost rows, not memory
 
 T = TypeVar("T")
@@ -173,7 +174,10 @@ async def _collect_in_quiet_moments(rush: Rush) -> None:
     gc.set_threshold(5_000, 10, 1_000)  # young objects rarely enough for a burst, all objects only here
     while True:
         await asyncio.sleep(_COLLECT_EVERY)
-        await rush.over()
+        for _ in range(_COLLECT_WITHIN):
+            if not rush.is_near():
+                break
+            await asyncio.sleep(1.0)
         if gc.get_count()[2]:
             gc.collect()
 

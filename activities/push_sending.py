@@ -50,7 +50,8 @@ from push.sender import (
 from push.senders import Apps
 
 # docs/decisions/0006-retry-delays.md
-BACK_OFFS: dict[type[ProviderTrouble], BackOff] = {
+BACK_OFFS: dict[type[ProviderTrouble] | Fate, BackOff] = {
+    Fate.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
@@ -74,7 +75,7 @@ class Means:
     rush: Rush
     gates: Gates
     brake: Brake
-    back_offs: Mapping[type[ProviderTrouble], BackOff] = field(default_factory=lambda: BACK_OFFS)
+    back_offs: Mapping[type[ProviderTrouble] | Fate, BackOff] = field(default_factory=lambda: BACK_OFFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class PushSending:
 
         Raises ApplicationError with the delay of the next attempt when time may cure the trouble.
         """
-        await _hold(ask)
+        await self._hold(ask)
         with self._rush.taking_part():
             done = await self._attempt(ask)
         match done:
@@ -128,6 +129,22 @@ class PushSending:
                 raise _again("call_under_way", wait + _HAND_OVER)
             case _:
                 assert_never(done)
+
+    async def _hold(self, ask: SendPush) -> None:
+        """Wait for the due instant; hand over at once when this worker shuts down.
+
+        All three times come from the server's clock, so this worker's own may be wrong.
+        """
+        info = activity.info()
+        left = ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds()
+        if left <= 0:
+            return
+        with self._rush.expecting(left):
+            try:
+                await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
+            except TimeoutError:
+                return
+        raise _again("worker_shutdown", _HAND_OVER)
 
     async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
@@ -186,7 +203,10 @@ class PushSending:
         return await self._end.ask(outcome)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
-        return self._back_offs[type(trouble)].delay(attempt, self._chance(), trouble.retry_after)
+        kind: type[ProviderTrouble] | Fate = type(trouble)
+        if type(trouble) is Unavailable and trouble.fate is Fate.NEVER_PROCESSED:
+            kind = trouble.fate
+        return self._back_offs[kind].delay(attempt, self._chance(), trouble.retry_after)
 
 
 async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:
@@ -196,22 +216,6 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called
     except ProviderTrouble as trouble:
         came_to = trouble
     return _Called(go, sender, came_to, time.monotonic() - started)
-
-
-async def _hold(ask: SendPush) -> None:
-    """Wait for the due instant; hand over at once when this worker shuts down.
-
-    All three times come from the server's clock, so this worker's own may be wrong.
-    """
-    info = activity.info()
-    left = ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds()
-    if left <= 0:
-        return
-    try:
-        await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
-    except TimeoutError:
-        return
-    raise _again("worker_shutdown", _HAND_OVER)
 
 
 def _again(reason: str, delay: timedelta) -> ApplicationError:

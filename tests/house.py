@@ -273,8 +273,9 @@ async def temporal_client(place: Place, *, lazy: bool = False) -> Client:
 
 @asynccontextmanager
 async def uncommitted(house: House, statement: str, **values: object) -> AsyncIterator[None]:
-    """Run a statement in a transaction that commits when the block is left."""
+    """Run a statement in a transaction that commits when the block is left, however long that takes."""
     async with house.sessions.begin() as db:
+        await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         await db.execute(text(statement), values)
         yield
 

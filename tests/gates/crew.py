@@ -23,7 +23,7 @@ from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
-from push.sender import Booked, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+from push.sender import Booked, Fate, ProviderTrouble
 from relay import Relay
 from tests.house import House, Phone
 from worker import make_means, make_workers
@@ -39,9 +39,7 @@ BRISK = Timings(
     booked_ahead=2.0,
     looking_again=0.1,
 )
-BRISK_BACK_OFFS: dict[type[ProviderTrouble], BackOff] = dict.fromkeys(
-    (Unavailable, StaleCredential, Throttled, Misconfigured, Paused), QUICK
-) | {Booked: BACK_OFFS[Booked]}
+BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Booked: BACK_OFFS[Booked]}
 NO_MORE: Mapping[str, str] = {}
 _LIFE = 30  # minutes until the reminders expire
 
@@ -106,7 +104,7 @@ async def crew(
     timings: Timings = BRISK,
     pulse: Pulse = DEFAULT_PULSE,
     clock: Callable[[], float] = time.monotonic,
-    back_offs: Mapping[type[ProviderTrouble], BackOff] = BRISK_BACK_OFFS,
+    back_offs: Mapping[type[ProviderTrouble] | Fate, BackOff] = BRISK_BACK_OFFS,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""
     environment = house.place.environment(**settings)

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from activities.push_sending import BACK_OFFS
 from domain.back_off import BackOff
 from domain.push import TaskState
 from domain.wire import PlannedSend
 from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
-from push.sender import Booked, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
 from simulator import Simulator
 from tests.gates.crew import Crew, attempts, crew, due_now, states
 from tests.house import House, android, eventually, iphone
@@ -24,16 +24,14 @@ HASTY = Timings(rests=dict.fromkeys(Cause, REST), ramp=1.0, booked_ahead=2.0)
 WAITS = BackOff(
     timedelta(seconds=0.5), timedelta(seconds=3)
 )  # longer than in life: 2 000 look in at this machine's cost
-BACK_OFFS: dict[type[ProviderTrouble], BackOff] = dict.fromkeys(
-    (Unavailable, StaleCredential, Throttled, Misconfigured, Paused, Booked), WAITS
-)
+PATIENT = dict.fromkeys(BACK_OFFS, WAITS)
 
 
 @pytest.mark.timeout(90)
 async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nobody_elses(
     unmanned: House, simulator: Simulator
 ) -> None:
-    async with crew(unmanned, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=BACK_OFFS) as worker:
+    async with crew(unmanned, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=PATIENT) as worker:
         before = await _latenesses(worker, simulator, await due_now(unmanned, [android() for _ in range(200)]))
 
         simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")

@@ -116,7 +116,7 @@ async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
 async def _armed(house: House, phone: Phone) -> tuple[User, User, UUID]:
     alice, bob = house.user(), house.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=1.2)
+    session_id = await alice.start_fast(due_in=2.0)
     await eventually(lambda: house.holds_sends(session_id, 1))
     return alice, bob, session_id
 
