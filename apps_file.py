@@ -1,9 +1,12 @@
 """The file that APPS_FILE names: which apps there are, and who signs for each. Its form is in docs/apps.md."""
 
+import asyncio
 import difflib
 import re
+import time
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from domain.push import APP_ID, LONGEST_APP_ID
 
 log = structlog.get_logger()
 
+EVERY = timedelta(seconds=2)
+
 _PATHS = {"key_file", "service_account_file", "ca_file"}
 _TABLES: dict[str, type[BaseModel]] = {"apns": ApnsSettings, "fcm": FcmSettings}
 
@@ -25,21 +30,30 @@ def app_settings(file: Path) -> dict[str, AppSettings]:
 
 
 class AppIds:
-    """The apps that a phone may say it has, as the file names them now. Needs no key to be there."""
+    """The apps that a phone may say it has, as the file named them lately. Needs no key to be there."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, *, every: timedelta = EVERY) -> None:
         """Read the file, if there is one; raises ConfigError."""
         self._file = file
+        self._every = every.total_seconds()
+        self._look_at = time.monotonic() + self._every
         self._told: str | None = None  # trouble that the log has
         self._content = b"" if file is None else _content(file)
         self._known = frozenset(_tables(self._content) if file else ())
 
-    def allow(self, app_id: str | None) -> bool:
+    async def allow(self, app_id: str | None) -> bool:
         """Tell whether a phone may register for this app; without a file, or without a name, any may."""
         if self._file is None or app_id is None:
             return True
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + self._every
+            await self._look(self._file)
+        return app_id in self._known
+
+    async def _look(self, file: Path) -> None:
         try:
-            content = _content(self._file)
+            content = await asyncio.to_thread(_content, file)
             if content != self._content:
                 self._content = content  # a broken one is not read again
                 self._known = frozenset(_tables(content))
@@ -48,7 +62,6 @@ class AppIds:
             if self._told != str(error):
                 self._told = str(error)
                 log.error("apps not read anew", why=self._told)  # noqa: TRY400 (the sentence says it)
-        return app_id in self._known
 
 
 def _content(file: Path) -> bytes:

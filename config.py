@@ -57,7 +57,10 @@ def _proxy(url: SecretStr) -> SecretStr:
 
 
 def _base(url: str) -> str:
-    return url.rstrip("/")
+    parts = urlsplit(url)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must be an address without a path, for the provider's own paths are used")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -69,7 +72,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
-BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # paths are appended to it
+BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
 class _Section(BaseModel):

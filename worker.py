@@ -18,7 +18,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 import logs
 from activities.brake import Brake
 from activities.failures import NamelessFailures
-from activities.heartbeat import Heartbeat
+from activities.heartbeat import Heartbeat, this_process
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
@@ -108,7 +108,7 @@ async def main() -> None:
         sweeper = asyncio.create_task(relay.sweep_forever())
         following = asyncio.create_task(rotation.follow())
         means = make_means(sessions, rotation.apps)
-        heartbeat = Heartbeat(sessions, means.gates, means.brake)
+        heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
         beating = asyncio.create_task(heartbeat.beat_forever())
         await _work(make_workers(client, sessions, means), means.rush, stop)
         for task in (sweeper, following, beating):

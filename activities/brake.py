@@ -1,8 +1,8 @@
 """The mass-failure brake's worker side: watches each route's answers, engages the brake, learns of it, lets go.
 
 A doubtful token is only suspected. It is deactivated once the same route, with the same credentials and in this
-process, took another push so much later that no call of the time of the error was under way. What is lost by a restart
-comes back with the next push.
+process, took another push so much later that no call of the time of the error was under way; and only while devices
+whose push was taken outnumber suspects and token errors. What is lost by a restart comes back with the next push.
 """
 
 import asyncio
@@ -50,9 +50,12 @@ class Brake:
         self._watches: dict[Route, _Watch] = {}
         self._engaged: set[Route] = set()
         self._engaging: set[Route] = set()
+        self._unburied: dict[Route, list[UUID]] = {}
 
     async def note(self, go: Go, sender: Sender, answer: Answer) -> tuple[DeadToken, ...]:
         """Take note of an answer; returns the tokens to deactivate, unless the brake is engaged by then."""
+        if not self._gates.serves(go.route, sender):
+            return ()  # a late answer to other credentials says nothing about those in use
         now, watch = self._clock(), self._watch(go.route, sender)
         match answer:
             case Accepted():
@@ -78,16 +81,27 @@ class Brake:
         """Learn which brakes are engaged, from the database as it was when `changes` stood where it is given."""
         for route in set(engaged) - self._engaged - self._engaging:
             self._gates.at(route).brake()
-            async with self._sessions.begin() as db:
-                await push_tasks.bury_refused(db, self._redrivable(route))
-            self._watches.pop(route, None)
             self._engaged.add(route)
+            self._unburied[route] = self._unburied.get(route, []) + self._redrivable(route)
+            self._watches.pop(route, None)
         if changes == self.changes:
             for route in self._engaged - set(engaged) - self._engaging:
                 self._engaged.discard(route)
                 self._watches.pop(route, None)
                 self._gates.at(route).release()
                 log.info("brake resumed", **_names(route))
+        await self._bury()
+
+    async def _bury(self) -> None:
+        """Make dead what was refused before a brake engaged elsewhere; what fails is tried again at the next beat."""
+        for route, task_ids in list(self._unburied.items()):
+            try:
+                async with self._sessions.begin() as db:
+                    await push_tasks.bury_refused(db, task_ids)
+            except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                log.warning("refused pushes not buried yet", error=type(error).__name__, **_names(route))
+            else:
+                del self._unburied[route]
 
     def _watch(self, route: Route, sender: Sender) -> "_Watch":
         watch = self._watches.get(route)
@@ -138,11 +152,13 @@ class _Watch:
         self._suspects: dict[UUID, tuple[float, DeadToken]] = {}
 
     def accepted(self, now: float, go: Go) -> tuple[DeadToken, ...]:
-        """Clear this device, and give the suspects of before, now that the route is known to work."""
+        """Clear this device, and give the suspects of before, if the route is known to work by then."""
         self.record.accepted(now, go.device_id)
         if not self._suspects:
             return ()
         self._suspects.pop(go.device_id, None)
+        if not self.record.acceptances_outnumber(now, len(self._suspects)):
+            return ()
         dead = [token for at, token in self._suspects.values() if at + LONGEST_CALL <= now]
         for token in dead:
             del self._suspects[token.device_id]

@@ -1,8 +1,11 @@
 """The worker's heartbeat: tells the fleet of this process and its gates, learns who else is there, and the brakes."""
 
 import asyncio
-from dataclasses import dataclass
+import os
+import socket
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -26,17 +29,55 @@ class Pulse:
 
 DEFAULT_PULSE = Pulse()
 
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Which process a worker is, so that its successor on the same host knows whether it is dead."""
+
+    host: str
+    pid: int
+
+    def is_dead(self, other: int) -> bool:
+        """Tell of another worker of this host. One with our own id was in this container before us."""
+        if other == self.pid:
+            return True
+        try:
+            os.kill(other, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+def this_process() -> Process:
+    """Name this process."""
+    return Process(socket.gethostname(), os.getpid())
+
+
 log = structlog.get_logger()
 
 
 class Heartbeat:
-    """Shares the fleet's rate: who is alone takes all of it; a newcomer takes nothing before all others know of it."""
+    """Shares the fleet's rate: who is alone takes all of it; a newcomer takes nothing before all others know of it.
 
-    def __init__(self, sessions: Sessions, gates: Gates, brake: Brake, pulse: Pulse = DEFAULT_PULSE) -> None:
+    `process`: whose dead predecessors need not be waited for.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        gates: Gates,
+        brake: Brake,
+        pulse: Pulse = DEFAULT_PULSE,
+        *,
+        process: Process | None = None,
+    ) -> None:
         self._sessions = sessions
         self._gates = gates
         self._brake = brake
         self._pulse = pulse
+        self._process = process
         self._worker_id = uuid4()
         self._joined_at: datetime | None = None
         self._lapse: asyncio.TimerHandle | None = None
@@ -73,8 +114,12 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         changes = self._brake.changes
+        if self._process is not None and self._joined_at is None:
+            async with self._sessions.begin() as db:
+                await workers.forget_dead(db, self._process.host, self._process.is_dead)
         async with self._sessions.begin() as db:
-            seen = await workers.beat(db, self._worker_id, self._gates.report(), lives=self._pulse.lives)
+            seen = await workers.beat(db, self._worker_id, self._report(), lives=self._pulse.lives)
+        async with self._sessions() as db:
             engaged = await brakes.engaged(db)
         await self._brake.learn(engaged.keys(), changes=changes)
         if self._joined_at is None:
@@ -82,7 +127,16 @@ class Heartbeat:
         known = seen.oldest_other is None or seen.oldest_other > self._joined_at
         self._gates.share(1 / (seen.others + 1) if known else 0.0)
 
+    def _report(self) -> dict[str, Any]:
+        """Tell how all gates stand; what cannot be told costs nobody the rate."""
+        process = {} if self._process is None else asdict(self._process)
+        try:
+            return self._gates.report() | process
+        except Exception as error:  # noqa: BLE001 -- for people only
+            log.warning("gates not reported", error=type(error).__name__)
+            return {"gates": []} | process
+
     def _lapsed(self) -> None:
         log.warning("heartbeat lapsed")
         self._joined_at = None
-        self._gates.share(None)
+        self._gates.share(0.0)

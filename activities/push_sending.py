@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import assert_never
@@ -30,7 +30,7 @@ from activities.rush import Rush
 from db.engine import Sessions
 from db.push_tasks import Update
 from domain.back_off import BackOff
-from domain.push import Priority, Provider, Route, TaskState
+from domain.push import Priority, Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
@@ -148,7 +148,7 @@ class PushSending:
 
     async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
-        route = Route(self._provider, ask.app_id, ask.environment)
+        route = self._apps.route(self._provider, ask.app_id, ask.environment)
         try:
             gate = self._gates.serving(route, self._credentials(ask.app_id))
             async with gate.enter(Priority[ask.kind.name]) as passage:
@@ -159,10 +159,11 @@ class PushSending:
                     verdict = await self._begin.ask(Claim(ask.task_id))
                     if not isinstance(verdict, Go):
                         return verdict
+                    go = replace(verdict, route=route)
                     if time.monotonic() - asked_at > _CLAIM_HOLDS:
                         late = Unavailable("claim_too_old", Fate.NEVER_PROCESSED)
-                        return _Called(verdict, sender, late, latency=0.0)
-                    return await _call(passage, slot, verdict, sender)
+                        return _Called(go, sender, late, latency=0.0)
+                    return await _call(passage, slot, go, sender)
         except ProviderTrouble as trouble:
             hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
         verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
@@ -204,8 +205,8 @@ class PushSending:
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
         kind: type[ProviderTrouble] | Fate = type(trouble)
-        if type(trouble) is Unavailable and trouble.fate is Fate.NEVER_PROCESSED:
-            kind = trouble.fate
+        if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
+            kind = trouble.fate if trouble.fate is Fate.NEVER_PROCESSED else Unavailable
         return self._back_offs[kind].delay(attempt, self._chance(), trouble.retry_after)
 
 
@@ -215,6 +216,9 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called
         came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
     except ProviderTrouble as trouble:
         came_to = trouble
+    except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
+        log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
+        came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
     return _Called(go, sender, came_to, time.monotonic() - started)
 
 

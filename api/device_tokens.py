@@ -101,7 +101,7 @@ async def register(
 ) -> DeviceTokenOut:
     """Make the token active for the caller's installation, and for nobody else."""
     told = body.checked()
-    if not apps.allow(told.app_id):
+    if not await apps.allow(told.app_id):
         raise InvalidField("app_id", "There is no such app.")
     async with sessions.begin() as db:
         row = await device_tokens.register(db, caller.user_id, installation_id, told)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from bench.arrivals import Arrivals, read_all, wait_for
 from bench.histories import events_and_actions
 from bench.load import Calls, Person, people, sign_in, start_fasts
+from bench.percentiles import percentile
 from bench.progress import Progress, phase
 from bench.stack import Stack, running
 from bench.usage import Usage, watching
@@ -130,11 +131,6 @@ def _figures(run: _Run) -> Figures:
         actions=run.actions,
         memory=run.usage.peak_memory(),
     )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Give the value that so large a share does not exceed."""
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else float("nan")
 
 
 def _lateness(received: Sequence[float], due: float) -> Lateness:

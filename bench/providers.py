@@ -35,7 +35,8 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="fastbell-bench-") as made:
             directory = Path(made)
             with running_server(directory) as server:
-                rounds = [_round(orders, server, directory, n) for n in range(1 if asked.quick else asked.rounds)]
+                numbers = range(1 if asked.quick else asked.rounds)
+                rounds = [_round(asked.only, orders, server, directory, number) for number in numbers]
     except KeyboardInterrupt:
         return 130
     print(report(rounds, orders))
@@ -44,15 +45,19 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if sound(rounds) else 1
 
 
-def _round(orders: Orders, server: Server, directory: Path, number: int) -> Round:
-    missing = [name for name, module in OPTIONAL.items() if not has(module)]
-    works: dict[str, Work] = {name: partial(worked, name, server.target) for name in CANDIDATES if name not in missing}
-    works[_WIRE] = partial(wire_limit, server.target, directory)
+def _round(only: Sequence[str], orders: Orders, server: Server, directory: Path, number: int) -> Round:
+    wanted = only or (*CANDIDATES, _WIRE)
+    missing = [name for name, module in OPTIONAL.items() if name in wanted and not has(module)]
+    works: dict[str, Work] = {
+        name: partial(worked, name, server.target) for name in CANDIDATES if name in wanted and name not in missing
+    }
+    if _WIRE in wanted:
+        works[_WIRE] = partial(wire_limit, server.target, directory)
     levels, cores = {}, {}
     for name in random.Random(number).sample(list(works), len(works)):  # so that nobody always runs first
         mine = replace(orders, memory=orders.memory if number == 0 and name in OURS else 0)
         levels[name], cores[name] = _watched(f"{number + 1}: {name}", works[name], mine, server)
-    if not levels[_WIRE]:
+    if not levels.get(_WIRE, [()]):
         missing.append(_WIRE)
         del levels[_WIRE]
     order = [name for name in works if name in levels]
@@ -80,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often; medians are printed (3)")
     parser.add_argument("--seconds", type=float, default=_FULL.seconds, metavar="S", help="of measuring per figure (2)")
     parser.add_argument("--quick", action="store_true", help="one small round, to see that it runs")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=(*CANDIDATES, _WIRE),
+        metavar="NAME",
+        help="this sender, named as in the first column; may be repeated",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures, too")
     return parser
 

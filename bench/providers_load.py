@@ -19,7 +19,7 @@ import structlog
 import uvloop
 
 from bench import providers_known, providers_plain
-from bench.measure import percentile
+from bench.percentiles import percentile
 from bench.providers_target import Candidate, Outcome, Run, Supply, Target, apns_pushes, fcm_pushes
 from domain.push import Push
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.measure import percentile
+from bench.percentiles import percentile
 from bench.providers_load import Level
 from bench.providers_plain import HEADERS, PATH
 from bench.providers_target import Target, fcm_pushes

@@ -34,7 +34,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     redriving = actions.add_parser("redrive", help="send again, with all checks again", epilog=_EPILOG)
     redriving.add_argument("--task", type=UUID, metavar="ID", help="this one; no filter beside it")
     _add_filter(redriving)
-    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most so many; needed with a filter")
+    redriving.add_argument("--all", action="store_true", help="whatever is dead, in place of a filter")
+    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most so many; needed with a filter or --all")
     redriving.add_argument("--dry-run", action="store_true", help="only tell what would happen")
     redriving.set_defaults(command=_redrive, parser=redriving)
     for each in (listing, showing, redriving):
@@ -76,13 +77,14 @@ def _show(arguments: argparse.Namespace) -> int:
 def _redrive(arguments: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = arguments.parser
     wanted = _wanted(arguments)
+    filtered = wanted != Wanted()
     if arguments.task is None:
-        if arguments.limit is None:
-            parser.error("name a --task, or a --limit beside a filter")
+        if filtered == arguments.all or arguments.limit is None:
+            parser.error("name a --task, or a --limit beside a filter or --all")
         earnest = redrives.Earnest.REHEARSAL if arguments.dry_run else redrives.Earnest.REAL
         came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), earnest))
     else:
-        if wanted != Wanted() or arguments.limit is not None or arguments.dry_run:
+        if filtered or arguments.all or arguments.limit is not None or arguments.dry_run:
             parser.error("--task stands alone; `dead show` tells whether it can be redriven")
         came_to = asked(lambda db: _redrive_one(db, arguments.task))
     if arguments.json:

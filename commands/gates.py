@@ -33,7 +33,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json(found)
         return 0
-    titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "BRAKE")
+    titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "BRAKE")
     say_table(titles, [line for route in found for line in _lines(route)])
     return 0
 
@@ -55,8 +55,23 @@ def _lines(route: ShownRoute) -> list[tuple[object, ...]]:
     name = "/".join(filter(None, (route.provider, route.app_id, route.environment)))
     brake = None if route.brake is None else f"{route.brake.id} ({route.brake.reason})"
     if not route.workers:
-        return [(name, None, None, None, None, None, None, brake)]
+        return [(name, *[None] * 7, brake)]
     return [
-        (name, gate.worker_id, gate.state, gate.reason, gate.until, gate.waiting, gate.in_flight, brake)
+        (
+            name,
+            gate.worker_id,
+            gate.state,
+            gate.reason,
+            gate.until,
+            gate.waiting,
+            gate.in_flight,
+            _share(gate.rate),
+            brake,
+        )
         for gate in route.workers
     ]
+
+
+def _share(rate: float | None) -> str:
+    """Write calls per second of one worker."""
+    return "no limit" if rate is None else f"{rate:g}/s"

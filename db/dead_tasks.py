@@ -13,6 +13,7 @@ from db.models import DeviceToken, PushAttempt, PushTask
 from domain.last_check import Address, misaddressed, withheld
 from domain.preferences import Preferences
 from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.reminders import LONGEST_OF_USE
 from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
 
 _WALKED_AT_MOST = 100_000
@@ -52,14 +53,14 @@ async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
 
 
 async def expired_count(db: AsyncSession, wanted: Wanted) -> int:
-    """Count the tasks that nobody can use any more."""
-    query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _expired())
+    """Count the tasks that nobody can use any more, of those due so lately that others may still be of use."""
+    query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _lately_due(), _expired())
     return (await db.execute(query)).scalar_one()
 
 
 async def unexpired(db: AsyncSession, wanted: Wanted) -> Sequence[UUID]:
     """Find tasks that may be of use yet, the latest due first."""
-    query = select(PushTask.task_id).where(*_conditions(wanted, None), ~_expired())
+    query = select(PushTask.task_id).where(*_conditions(wanted, None), _lately_due(), ~_expired())
     return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_WALKED_AT_MOST))).all()
 
 
@@ -121,6 +122,11 @@ def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[Col
     if after is not None:
         found.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
     return found
+
+
+def _lately_due() -> ColumnElement[bool]:
+    """Bound the walk through the index of dead tasks: whatever was due before has expired."""
+    return PushTask.due_at > func.statement_timestamp() - LONGEST_OF_USE
 
 
 def _expired() -> ColumnElement[bool]:

@@ -1,7 +1,7 @@
 """Worker processes: who is there, so that the fleet's rate can be shared, and how their gates stand."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import WorkerRow
 
 LATELY = timedelta(seconds=10)
@@ -28,11 +29,21 @@ class Seen:
 async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, lives: float) -> Seen:
     """Say that a worker lives, and see who else does: who was seen in the last `lives` seconds.
 
-    Heartbeats queue, so of any two workers one sees the other.
+    Heartbeats queue, so of any two workers one sees the other. Commit at once: whoever freezes before it holds the
+    others up for 2 s, then PostgreSQL ends it.
     """
     await db.execute(_ONE_AT_A_TIME)
     values = {"id": worker_id, "gates": json.dumps(gates), "lives": timedelta(seconds=lives)}
     return Seen(*(await db.execute(_BEAT, values)).one())
+
+
+async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:
+    """Forget the workers of this host that did not say goodbye; `is_dead` knows it of a process id."""
+    here = select(WorkerRow.worker_id, WorkerRow.gates["pid"].as_integer()).where(
+        WorkerRow.gates["host"].as_string() == host
+    )
+    dead = [worker_id for worker_id, pid in await db.execute(here) if is_dead(pid)]
+    await db.execute(delete(WorkerRow).where(among(WorkerRow.worker_id, dead)))
 
 
 async def leave(db: AsyncSession, worker_id: UUID) -> None:
@@ -47,7 +58,10 @@ async def live(db: AsyncSession) -> list[WorkerRow]:
     return list(await db.scalars(select(WorkerRow).where(lately).order_by(WorkerRow.started_at)))
 
 
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('workers', 0))")
+_ONE_AT_A_TIME = text("""
+    SELECT set_config('idle_in_transaction_session_timeout', '2s', true),
+           pg_advisory_xact_lock(hashtextextended('workers', 0))
+""")
 
 _BEAT = text("""
     WITH others AS (

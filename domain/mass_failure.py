@@ -48,14 +48,18 @@ class Record(Generic[KeyT]):
 
     def judged(self, at: float) -> MassFailure | None:
         """Judge the answers of the window that ends now; None where all is well."""
-        window = self._threshold.window.total_seconds()
-        while self._answers and next(iter(self._answers.values()))[0] < at - window:
-            self._forget_oldest()
+        self._forget_before(at)
         errors, answers = self._reasons.total(), len(self._answers)
         if errors < self._threshold.token_errors or errors < self._threshold.share * answers:
             return None
         [(reason, _)] = self._reasons.most_common(1)
         return MassFailure(reason, errors, answers)
+
+    def acceptances_outnumber(self, at: float, suspects: int) -> bool:
+        """Tell whether more devices' pushes were taken in the window that ends now than were refused or suspected."""
+        self._forget_before(at)
+        errors = self._reasons.total()
+        return len(self._answers) - errors > max(errors, suspects)
 
     def _note(self, at: float, device: KeyT, reason: str | None) -> None:
         before = self._answers.pop(device, None)
@@ -65,6 +69,11 @@ class Record(Generic[KeyT]):
         if reason is not None:
             self._reasons[reason] += 1
         if len(self._answers) > self._threshold.answers:
+            self._forget_oldest()
+
+    def _forget_before(self, at: float) -> None:
+        window = self._threshold.window.total_seconds()
+        while self._answers and next(iter(self._answers.values()))[0] < at - window:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:

@@ -8,9 +8,10 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from domain.push import TaskState
-from domain.sessions import FastingSession, SessionStatus
+from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
+LONGEST_OF_USE = timedelta(minutes=MOST_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
 ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
 
 

@@ -15,6 +15,7 @@ from aioapns.common import NotificationResult
 
 from domain.push import Environment, Push
 from push.apns_transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
+from push.apns_verdicts import verdict
 from push.fitting import fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
@@ -32,6 +33,7 @@ from push.sender import (
     Throttled,
     Unavailable,
     Unregistered,
+    Unsendable,
 )
 from push.verdict import EXTENTS, Verdict, code
 
@@ -40,47 +42,6 @@ log = structlog.get_logger()
 PAYLOAD_AT_MOST = 4096  # bytes
 Shape = Callable[[Push], dict[str, Any]]
 DEVICE_TOKEN = re.compile(r"[0-9a-fA-F]{2,400}")
-
-# https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
-VERDICTS: dict[tuple[int, str], Verdict] = {
-    (400, "BadDeviceToken"): Verdict.DOUBTFUL_TOKEN,
-    (400, "DeviceTokenNotForTopic"): Verdict.FOREIGN_TOKEN,
-    (400, "BadTopic"): Verdict.MISCONFIGURED,
-    (400, "MissingTopic"): Verdict.MISCONFIGURED,
-    (400, "TopicDisallowed"): Verdict.MISCONFIGURED,
-    (400, "IdleTimeout"): Verdict.RECONNECT,
-    (400, "BadCollapseId"): Verdict.OUR_BUG,
-    (400, "BadExpirationDate"): Verdict.OUR_BUG,
-    (400, "BadMessageId"): Verdict.OUR_BUG,
-    (400, "BadPriority"): Verdict.OUR_BUG,
-    (400, "DuplicateHeaders"): Verdict.OUR_BUG,
-    (400, "InvalidPushType"): Verdict.OUR_BUG,
-    (400, "MissingDeviceToken"): Verdict.OUR_BUG,
-    (400, "PayloadEmpty"): Verdict.OUR_BUG,
-    (403, "BadCertificate"): Verdict.MISCONFIGURED,
-    (403, "BadCertificateEnvironment"): Verdict.MISCONFIGURED,
-    (403, "BadEnvironmentKeyIdInToken"): Verdict.MISCONFIGURED,
-    (403, "ExpiredProviderToken"): Verdict.STALE_CREDENTIAL,
-    (403, "Forbidden"): Verdict.MISCONFIGURED,
-    (403, "InvalidProviderToken"): Verdict.MISCONFIGURED,
-    (403, "MissingProviderToken"): Verdict.MISCONFIGURED,
-    (403, "UnrelatedKeyIdInToken"): Verdict.RECONNECT,
-    (404, "BadPath"): Verdict.OUR_BUG,
-    (405, "MethodNotAllowed"): Verdict.OUR_BUG,
-    (410, "ExpiredToken"): Verdict.DEAD_TOKEN,
-    (410, "Unregistered"): Verdict.DEAD_TOKEN,
-    (413, "PayloadTooLarge"): Verdict.OUR_BUG,
-    (429, "TooManyProviderTokenUpdates"): Verdict.OVERDONE,
-    (429, "TooManyRequests"): Verdict.THROTTLED,
-    (500, "InternalServerError"): Verdict.TRANSIENT,
-    (503, "ServiceUnavailable"): Verdict.TRANSIENT,
-    (503, "Shutdown"): Verdict.RECONNECT,
-}
-BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; anything else is our bug
-    403: Verdict.MISCONFIGURED,
-    410: Verdict.DEAD_TOKEN,
-    429: Verdict.THROTTLED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +104,7 @@ class ApnsSlot:
     async def send(self, push: Push) -> Answer:
         """Make exactly one call; raises ProviderTrouble."""
         if not DEVICE_TOKEN.fullmatch(push.token):
-            return Rejected("MalformedDeviceToken")  # it would not even make a path
+            return Unsendable("MalformedDeviceToken")  # it would not even make a path
         result = await self._place.send_notification(request(push, self._topic, self._shape))
         if result.is_successful:
             return Accepted(result.notification_id)
@@ -176,15 +137,6 @@ class ApnsSlot:
                 raise Unavailable(reason, Fate.UNKNOWN)
             case never:
                 assert_never(never)
-
-
-def verdict(status: int, reason: str) -> Verdict:
-    """Look a refusal up; one that the table does not know is judged by its status, and told."""
-    known = VERDICTS.get((status, reason))
-    if known:
-        return known
-    log.error("unknown provider reason", provider="apns", status=status, reason=reason)
-    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
 
 
 def payload(push: Push) -> dict[str, Any]:
@@ -226,5 +178,8 @@ def _encoded(shaped: dict[str, Any]) -> bytes:
     return json.dumps(shaped, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _instant(timestamp: int | None) -> datetime | None:
-    return datetime.fromtimestamp(timestamp / 1000, UTC) if isinstance(timestamp, int) else None
+def _instant(timestamp: object) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(timestamp / 1000, UTC) if isinstance(timestamp, int) else None
+    except (ValueError, OverflowError, OSError):  # no date that there is
+        return None

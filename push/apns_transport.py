@@ -5,7 +5,7 @@ aioapns' own transport loses flow-control credit, ignores what RST_STREAM and GO
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Never
@@ -46,21 +46,22 @@ _jws.register_algorithm("ES256", _Es256(SHA256))
 class ProviderToken(JWTAuthorizationHeaderProvider):
     """The token of one (team, key). `iat` lies on a fixed grid, so that all processes show the very same token."""
 
-    def __init__(self, *, key: str, key_id: str, team_id: str) -> None:
+    def __init__(self, *, key: str, key_id: str, team_id: str, clock: Callable[[], float] = time.time) -> None:
         super().__init__(key=key, key_id=key_id, team_id=team_id)
+        self._clock = clock
         self._issued_at = 0
         self._header = ""
 
     def get_header(self) -> str:
         """Give the token that is current on the grid."""
-        return self._issued(int(time.time()) // GRID * GRID)
+        return self._issued(int(self._clock()) // GRID * GRID)
 
     def refused(self, header: str) -> bool:
         """Take note that Apple called this token expired. False: ours is young, so some clock is wrong."""
-        return self._issued(int(time.time()) // HALF_GRID * HALF_GRID) != header
+        return self._issued(int(self._clock()) // HALF_GRID * HALF_GRID) != header
 
     def _issued(self, issued_at: int) -> str:
-        if issued_at > self._issued_at:
+        if issued_at > self._issued_at or self._issued_at > self._clock():  # the clock was ahead for a while
             claims = json.dumps({"iss": self.team_id, "iat": issued_at}, separators=(",", ":")).encode()
             token = _jws.encode(claims, self.key, algorithm="ES256", headers={"kid": self.key_id})
             self._issued_at, self._header = issued_at, f"bearer {token}"
@@ -169,7 +170,7 @@ def _result(request: ApnsRequest, response: Response) -> NotificationResult:
     apns_id = response.headers.get(b"apns-id", b"").decode("ascii", "replace") or request.notification_id
     try:
         error = json.loads(response.body) if response.body else None
-    except ValueError:  # a proxy's HTML
+    except (ValueError, RecursionError):  # a proxy's HTML, or worse
         error = None
     if not isinstance(error, dict):
         error = {}

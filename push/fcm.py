@@ -15,6 +15,7 @@ from hpack import HeaderTuple
 from domain.push import Environment, Push
 from push.fcm_access import AccessToken
 from push.fcm_answer import FcmRefusal, message_name, refusal
+from push.fcm_verdicts import verdict
 from push.fitting import fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
@@ -33,7 +34,7 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
-from push.verdict import EXTENTS, Verdict, code
+from push.verdict import EXTENTS, Verdict
 
 log = structlog.get_logger()
 
@@ -42,36 +43,6 @@ Shape = Callable[[Push], messaging.Message]
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
-
-# https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
-# The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
-VERDICTS: dict[tuple[int, str], Verdict] = {
-    (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
-    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DOUBTFUL_TOKEN,  # a violation of the field `message.token`
-    (400, ""): Verdict.OUR_BUG,
-    (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.MISCONFIGURED,
-    (401, ""): Verdict.STALE_CREDENTIAL,
-    (403, "SENDER_ID_MISMATCH"): Verdict.FOREIGN_TOKEN,
-    (403, ""): Verdict.MISCONFIGURED,
-    (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
-    (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address
-    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,  # of the message's target, where nothing else is said
-    (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.THROTTLED,
-    (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.OVERDONE,
-    (429, ""): Verdict.OVERDONE,
-    (500, "INTERNAL"): Verdict.TRANSIENT,
-    (500, ""): Verdict.TRANSIENT,
-    (502, ""): Verdict.TRANSIENT,
-    (503, "UNAVAILABLE"): Verdict.TRANSIENT,
-    (503, ""): Verdict.TRANSIENT,
-    (504, ""): Verdict.TRANSIENT,
-}
-BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; anything else is our bug
-    401: Verdict.MISCONFIGURED,
-    403: Verdict.MISCONFIGURED,
-    404: Verdict.MISCONFIGURED,
-    429: Verdict.THROTTLED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +142,6 @@ class FcmSlot:
                 raise Unavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
-
-
-def verdict(status: int, word: str) -> Verdict:
-    """Look a refusal up; one that the table does not know is judged by its status, and told."""
-    known = VERDICTS.get((status, word))
-    if known:
-        return known
-    log.error("unknown provider reason", provider="fcm", status=status, reason=code(word, status))
-    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
 
 
 def payload(push: Push) -> messaging.Message:

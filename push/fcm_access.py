@@ -10,7 +10,7 @@ from typing import Any
 import requests
 import structlog
 from google.auth.credentials import Credentials
-from google.auth.exceptions import GoogleAuthError, RefreshError
+from google.auth.exceptions import RefreshError
 from google.auth.transport import Response as TransportResponse
 from google.auth.transport.requests import Request
 
@@ -97,7 +97,7 @@ class AccessToken:
         loop = asyncio.get_running_loop()
         try:
             await asyncio.to_thread(self._credential.refresh, self._asked)
-        except GoogleAuthError as error:
+        except Exception as error:  # noqa: BLE001 -- a gateway's 200 with HTML makes google-auth raise anything
             refused = isinstance(error, RefreshError) and not error.retryable
             self._trouble = _oauth_refused if refused else _oauth_unreachable
             self._rest_until = loop.time() + REST

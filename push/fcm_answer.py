@@ -12,6 +12,7 @@ from push.verdict import code
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
+LONGEST_REST = timedelta(days=1)
 TOKEN_FIELD = "message.token"  # noqa: S105 (a field's name)
 
 
@@ -59,22 +60,25 @@ def _quota(details: list[dict[str, Any]]) -> str:
 
 
 def _retry_after(response: Response) -> timedelta | None:
-    """Read both forms: seconds, and an HTTP date."""
+    """Read both forms: seconds, and an HTTP date. Neither is believed beyond a day."""
     text = response.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()
-    if text.isdecimal():
-        return timedelta(seconds=min(int(text), 86_400))
     try:
-        at = parsedate_to_datetime(text)
+        rest = timedelta(seconds=int(text)) if text.isdecimal() else _until(parsedate_to_datetime(text))
+    except OverflowError:  # beyond all dates
+        return LONGEST_REST
     except ValueError:
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(at - datetime.now(UTC), timedelta(0))
+    return min(max(rest, timedelta(0)), LONGEST_REST)
+
+
+def _until(at: datetime) -> timedelta:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)
 
 
 def _json(body: bytes) -> dict[str, Any]:
     try:
         return _table(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):  # a proxy's HTML, or worse
         return {}
 
 

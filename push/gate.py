@@ -17,7 +17,17 @@ from domain.push import Priority, Route
 from push.gate_breaker import Breaker, Cause, State, Ticket
 from push.gate_terms import GateReport, Limits, Timings
 from push.gate_turns import Turns
-from push.sender import Extent, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+from push.sender import (
+    Extent,
+    Misconfigured,
+    NoRoom,
+    Paused,
+    ProviderTrouble,
+    StaleCredential,
+    Throttled,
+    Unavailable,
+    Unsendable,
+)
 
 BRAKED = "brake_engaged"
 
@@ -63,7 +73,10 @@ class Passage:
         except ProviderTrouble as trouble:
             self._gate.note(self._ticket, trouble)
             raise
-        self._gate.note(self._ticket, None)
+        if isinstance(answer, Unsendable):
+            self._used = False
+        else:
+            self._gate.note(self._ticket, None)
         return answer
 
 
@@ -93,7 +106,7 @@ class Gate:
         return Passage(self, priority)
 
     def share(self, share: float | None) -> None:
-        """Learn which part of the fleet's rate is this process's; None: we are not counted, so nothing may go out."""
+        """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
         rate = inf if self._limits.rate is None else self._limits.rate * (share or 0.0)
         self._turns.pace.full = 0.0 if share is None else rate
         self._turns.let_in()
@@ -110,8 +123,11 @@ class Gate:
             self._turns.pace.ramp_up(self._clock(), self._timings.ramp)
 
     def start_afresh(self) -> None:
-        """Forget what was learnt with other credentials."""
+        """Forget what was learnt with other credentials; a gate that was shut opens slowly."""
+        was_open = self._breaker.open_since
         self._breaker.reset()
+        if was_open is not None:
+            self._reopen(self._clock() - was_open)
 
     def report(self) -> GateReport:
         """Tell how the gate stands."""
@@ -168,7 +184,7 @@ class Gate:
                 self._fail(ticket, Cause.THROTTLED, trouble)
             case Misconfigured():
                 self._fail(ticket, Cause.MISCONFIGURED, trouble)
-            case Unavailable() if not isinstance(trouble, StaleCredential):
+            case Unavailable() if not isinstance(trouble, StaleCredential | NoRoom):
                 self._fail(ticket, Cause.OUTAGE, trouble)
             case _:  # nothing that the provider said about itself
                 return
@@ -182,7 +198,7 @@ class Gate:
         if self.braked or left <= 0:  # a person decides, or a probe is under way
             left = self._timings.looking_again
         reason = BRAKED if self.braked else self._breaker.reason or "paused"
-        return Paused(reason, retry_after=timedelta(seconds=left))
+        return Paused(reason, retry_after=timedelta(seconds=min(left, self._timings.longest_pause)))
 
     def _fail(self, ticket: Ticket, cause: Cause, trouble: ProviderTrouble) -> None:
         retry_after = None if trouble.retry_after is None else trouble.retry_after.total_seconds()

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 MOMENT = 0.02  # seconds; a connection that breaks fails all its calls in one moment, which says no more than one call
 IN_A_ROW = 6  # moments of failure, with no success in between
+LONGEST_FLOOR = 600.0  # seconds; a provider may ask for a day, but a probe is one call
 _RECENT = 40  # calls; the majority of them decides as well
 
 
@@ -95,7 +96,9 @@ class Breaker:
             self.reset()
 
     def failed(self, ticket: Ticket, now: float, cause: Cause, reason: str, retry_after: float | None) -> None:
-        """Take note of trouble; `retry_after` is the provider's own word in seconds."""
+        """Take note of trouble; `retry_after` is the provider's own word in seconds, believed up to LONGEST_FLOOR."""
+        if retry_after is not None:
+            retry_after = min(retry_after, LONGEST_FLOOR)
         if ticket.generation != self._generation:
             if self.open_since is not None and retry_after is not None:
                 self.open_until = max(self.open_until, now + retry_after)

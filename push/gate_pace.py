@@ -15,7 +15,7 @@ class Pace:
         self._rate = 0.0
         self._at = now
         self._level = 1.0
-        self._ramp_began = self._ramp_ends = self._booked_until = now
+        self._ramp_began = self._ramp_ends = now
 
     def ramp_up(self, now: float, lasting: float) -> None:
         """Start again with a small part of the full rate, which grows to the whole in so many seconds."""
@@ -49,17 +49,6 @@ class Pace:
         if self._rate in (0, inf):
             return 0.0 if self._rate else inf
         return max(0.0, (count - self._level) / self._rate)
-
-    def book(self, now: float, ahead: int, at_most: float) -> float | None:
-        """Give a turn away, after all that were given before; in how many seconds, None where that is too far off."""
-        wait = self.wait(now, ahead)
-        if inf in (wait, self._rate):
-            return None
-        turn = max(self._booked_until, now + wait) + 1 / self._rate
-        if turn - now > at_most:
-            return None
-        self._booked_until = turn
-        return turn - now
 
     @property
     def _most(self) -> float:

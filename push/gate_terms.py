@@ -24,12 +24,18 @@ RESTS = {
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How patient a gate is, in seconds. Tests may live faster."""
+    """How patient a gate is, in seconds. Tests may live faster.
+
+    A send has a budget of 20 s. Where gate (3 s), access token (5 s), place (5 s), check (5 s) and call (10 s) all take
+    their longest, Temporal starts it once more; the attempt on record keeps that one from calling meanwhile.
+    """
 
     rests: Mapping[Cause, Rest] = field(default_factory=lambda: RESTS)
-    patience: float = 3.0  # in line; with a slot's 5 s and a call's 10 s it stays below a send's budget
+    patience: float = 3.0  # in line
     looking_again: float = 2.0  # where nobody can say when it will be one's turn
+    longest_pause: float = 45.0  # between two looks at a shut gate, which other credentials may open at any time
     booked_ahead: float = 60.0  # at most
+    longest_call: float = 10.0  # so a full gate lets in as many as its concurrency in this time, if not more
     ramp: float = 60.0  # from nearly nothing to full, after an opening that lasted as long or longer
 
 

@@ -1,16 +1,20 @@
 """Whose turn it is at one gate: concurrency, pace, and the line of those who wait."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf
 
 from domain.push import Priority
+from push.gate_bookings import Bookings
 from push.gate_breaker import Ticket
 from push.gate_line import Line
 from push.gate_pace import Pace
 from push.gate_terms import Limits, Timings
 from push.sender import Booked, Paused
+
+_LATELY = 256  # calls, that tell how fast a gate without a rate moves
 
 
 class Turns:
@@ -33,6 +37,8 @@ class Turns:
         self._clock = clock
         self._chance = chance
         self._line = Line()
+        self._bookings = Bookings(clock())
+        self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -55,7 +61,7 @@ class Turns:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
         if self._timings.patience < self.pace.wait(now, self._line.ahead_of(priority) + 1) < inf:
-            raise self._booked(now, "rate_limited")
+            raise self._booked(now, priority, "rate_limited")
         waiter = self._line.join(priority)
         self.let_in()
         try:
@@ -66,12 +72,13 @@ class Turns:
                 self.pace.give_back()  # let in at the very moment we gave up
                 self.leave()
             if isinstance(error, TimeoutError):
-                raise self._booked(self._clock(), "limit_reached") from None
+                raise self._booked(self._clock(), priority, "limit_reached") from None
             raise
 
     def leave(self) -> None:
         """Make room for the next one."""
         self.in_flight -= 1
+        self._left.append(self._clock())
         if self._line.first() is not None:
             self.let_in()
 
@@ -99,8 +106,18 @@ class Turns:
         if wait < inf and self.in_flight < self._limits.concurrency:  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
-    def _booked(self, now: float, reason: str) -> Booked:
-        wait = self.pace.book(now, len(self._line), self._timings.booked_ahead)
-        if wait is None and self.pace.rate(now) not in (0, inf):  # whoever would come too late just looks in again
-            wait = self._timings.booked_ahead * (1 - self._chance() / 2)
-        return Booked(reason, retry_after=timedelta(seconds=wait or self._timings.looking_again))
+    def _booked(self, now: float, priority: Priority, reason: str) -> Booked:
+        ahead, rate, chance = self._line.ahead_of(priority), self.pace.rate(now), self._chance()
+        if rate == 0:
+            return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
+        each = self._seconds_each(now) if rate == inf else 1 / rate
+        wait = ahead * each if rate == inf else self.pace.wait(now, ahead)
+        turn = self._bookings.book(now, priority, wait, each, self._timings.booked_ahead)
+        if turn is None:  # whoever would come too late just looks in again
+            turn = self._timings.booked_ahead * (1 - chance / 2)
+        return Booked(reason, retry_after=timedelta(seconds=turn))
+
+    def _seconds_each(self, now: float) -> float:
+        """Tell how long a turn takes at a full gate, by the calls that ended lately."""
+        at_most = self._timings.longest_call / self._limits.concurrency
+        return min(at_most, (now - self._left[0]) / len(self._left)) if self._left else at_most

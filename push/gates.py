@@ -9,6 +9,7 @@ from typing import Any
 from domain.push import Provider, Route
 from push.gate import Gate
 from push.gate_terms import Limits, Timings
+from push.verdict import unknown_refusals
 
 DEFAULT_TIMINGS = Timings()
 
@@ -49,13 +50,23 @@ class Gates:
         self._credentials[route] = credentials
         return gate
 
+    def serves(self, route: Route, credentials: object) -> bool:
+        """Tell whether calls on a route are made with these credentials at present, as far as anybody said."""
+        return self._credentials.get(route, credentials) is credentials
+
     def share(self, share: float | None) -> None:
-        """Learn which part of the fleet's rate is this process's; None: we are not counted, so nothing may go out."""
+        """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
         self._share = share
         for gate in self._gates.values():
             gate.share(share)
 
     def report(self) -> dict[str, Any]:
-        """Tell how all gates stand, as JSON."""
+        """Tell how all gates stand, and which refusals no table knows, as JSON."""
         rows = [asdict(gate.report()) for gate in self._gates.values()]
-        return {"gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows]}
+        return {
+            "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
+            "unknown_refusals": [
+                {"provider": provider, "status": status, "reason": reason, "count": count}
+                for (provider, status, reason), count in unknown_refusals.items()
+            ],
+        }

@@ -11,7 +11,7 @@ from push.http2_call import Call, Response
 from push.http2_frames import BrokenProtocol
 from push.http2_pulse import Pulse
 from push.http2_streams import Streams
-from push.sender import Fate, Unavailable
+from push.sender import Fate, NoRoom, Unavailable
 
 log = structlog.get_logger()
 
@@ -59,6 +59,11 @@ class Connection(asyncio.Protocol):
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
         return self._limit > 1 and (self._taken + len(self._streams.calls) >= self._limit or self._lacks_window)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there is no room though nothing is under way: only the peer could make some."""
+        return self.usable and self.room <= 0 and not self._taken and not self._streams.calls
 
     @property
     def quiet(self) -> bool:
@@ -151,7 +156,7 @@ class Connection(asyncio.Protocol):
                 async with asyncio.timeout_at(deadline):
                     await starter
             except TimeoutError:
-                raise Unavailable("no_room_on_connection", Fate.NEVER_PROCESSED) from None
+                raise NoRoom("no_room_on_connection") from None
         raise Unavailable(self._retired, Fate.NEVER_PROCESSED)
 
     def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from push.sender import Fate, Unavailable
+from push.sender import Fate, NoRoom, Unavailable
 
 BODY_AT_MOST = 65536  # bytes; no answer worth reading is longer
 
@@ -47,3 +47,8 @@ class Call:
             self.finish()  # cut off behind the status line, which says it all
         elif not self.answer.done():
             self.answer.set_exception(Unavailable(reason, Fate.NEVER_PROCESSED if self.unsent else fate))
+
+    def turn_away(self, reason: str) -> None:
+        """Tell the caller that the peer had no room for the call, and never looked at it."""
+        if not self.answer.done():
+            self.answer.set_exception(NoRoom(reason))

@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from hpack import HeaderTuple
 from push.http2 import Connection
 from push.http2_call import Response
 from push.http2_proxy import Proxy, ProxyTrouble, connect
-from push.sender import Fate, Unavailable
+from push.sender import Fate, NoRoom, Unavailable
 
 log = structlog.get_logger()
 
@@ -100,10 +100,11 @@ class Pool:
     async def close(self) -> None:
         """Let calls in flight finish, bounded by the answer timeout; then close."""
         self._closed = True
-        self._refuse("closing")
+        self._refuse(lambda: NoRoom("closing"))
         if self._opening:
             self._opening.cancel()
             await asyncio.wait([self._opening])
+            self._opening = None
         connections = list(self._connections)
         for connection in connections:
             connection.retire("closing")
@@ -129,8 +130,16 @@ class Pool:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 waiter.result().give_back()  # handed over at the very moment we gave up
             if isinstance(error, TimeoutError):
-                raise Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) from None
+                raise self._too_late() from None
             raise
+
+    def _too_late(self) -> Unavailable:
+        """Tell whose fault it is that nobody got a place; a connection that idles without room is given up."""
+        stuck = [connection for connection in self._connections if connection.stuck]
+        providers = self._opening or stuck
+        for connection in stuck:
+            connection.retire("gives_no_room")
+        return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
         while self._waiters:
@@ -149,33 +158,36 @@ class Pool:
         if self._opening or len(usable) >= self._at_most or not all(connection.full for connection in usable):
             return
         if self._closed:
-            self._refuse("closing")
+            self._refuse(lambda: NoRoom("closing"))
         elif asyncio.get_running_loop().time() >= self._rest_until:
             self._opening = asyncio.create_task(self._open())
         elif not usable:
-            self._refuse("resting_after_failed_connection")
+            self._refuse(lambda: NoRoom("resting_after_failed_connection"))
 
     async def _open(self) -> None:
         connection = Connection(answer_timeout=self._timeouts.answer.total_seconds(), on_change=self._serve)
         try:
-            async with asyncio.timeout(self._timeouts.connect.total_seconds()):
-                await connect(connection, (self._host, self._port), tls=self.tls, proxy=self._proxy)
-                self._connections.append(connection)
-                connection.closed.add_done_callback(partial(self._lost, connection))
-                await connection.ready.wait()
-            if not connection.usable:
-                raise ConnectionResetError("closed before its SETTINGS came")
-        except OSError as error:  # TimeoutError and ssl.SSLError among them
-            self._opening = None
-            connection.retire("never_ready")
+            await self._connect(connection)
+        except Exception as error:  # noqa: BLE001 -- a host that is no name raises UnicodeError, for one
             of_proxy = error.reason if isinstance(error, ProxyTrouble) else None
             self._failed(of_proxy or type(error).__name__)
+            connection.retire("never_ready")
             if not any(connection.usable for connection in self._connections):
-                self._refuse(of_proxy or "connect_failed")
+                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Fate.NEVER_PROCESSED))
+            self._opening = None  # not before: whoever looks for a place meanwhile would try at once
         else:
             self._opening = None
             log.debug("connection opened", host=self._host, connections=len(self._connections))
             self._serve()
+
+    async def _connect(self, connection: Connection) -> None:
+        async with asyncio.timeout(self._timeouts.connect.total_seconds()):
+            await connect(connection, (self._host, self._port), tls=self.tls, proxy=self._proxy)
+            self._connections.append(connection)
+            connection.closed.add_done_callback(partial(self._lost, connection))
+            await connection.ready.wait()
+        if not connection.usable:
+            raise ConnectionResetError("closed before its SETTINGS came")
 
     def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
         self._connections.remove(connection)
@@ -191,11 +203,11 @@ class Pool:
         self._rest_until = asyncio.get_running_loop().time() + rest
         log.warning("connection failed", host=self._host, error=error, rest=round(rest, 2))
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, trouble: Callable[[], Unavailable]) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(Unavailable(reason, Fate.NEVER_PROCESSED))
+                waiter.set_exception(trouble())
 
 
 @cache

@@ -187,9 +187,11 @@ class Streams:
 
     def _take_reset(self, frame: Frame) -> None:
         self._must_be_ours(frame.stream_id)
-        if call := self.calls.pop(frame.stream_id, None):
-            refused = frame.number() == Code.REFUSED_STREAM
-            call.fail("stream_reset", Fate.NEVER_PROCESSED if refused else Fate.UNKNOWN)
+        call = self.calls.pop(frame.stream_id, None)
+        if call and frame.number() == Code.REFUSED_STREAM:
+            call.turn_away("stream_reset")
+        elif call:
+            call.fail("stream_reset", Fate.UNKNOWN)
 
     def _take_goaway(self, frame: Frame) -> None:
         last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")

@@ -63,8 +63,9 @@ class Rotation:
         self._told: dict[Key | None, object] = {}  # trouble that the log has
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
-        accounts = read()
-        self._made = {key: _made(key, account) for key, account in accounts.of.items()}
+        self._looking = asyncio.Lock()
+        accounts, digests = self._seen()
+        self._made = {key: _made(key, account, digests[key]) for key, account in accounts.of.items()}
         self.apps = Apps(self._senders(), accounts.named)
 
     async def follow(self) -> None:
@@ -72,44 +73,50 @@ class Rotation:
         while True:
             await asyncio.sleep(self._every)
             try:
-                self.look()
+                await self.look()
             except Exception as error:  # noqa: BLE001 -- whoever stops to look would never see the next change
                 log.warning("credentials not looked at", error=type(error).__name__)
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look for changes once. Whatever cannot be used is told once, and the credentials in use stay in use."""
-        try:
-            accounts = self._read()
-        except (ValueError, OSError) as error:
-            self._tell(None, str(error), str(error))
-            return
-        self._told.pop(None, None)
-        self._made = {
-            key: made for key, account in accounts.of.items() if (made := self._current(key, account)) is not None
-        }
-        for dropped in self.apps.replace(self._senders(), accounts.named):
-            task = asyncio.create_task(self._retire(dropped))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+        async with self._looking:
+            try:
+                accounts, digests = await asyncio.to_thread(self._seen)
+            except (ValueError, OSError) as error:
+                self._tell(None, str(error), str(error))
+            else:
+                self._told.pop(None, None)
+                self._use(accounts, digests)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
         self._closing.set()
         await asyncio.gather(self.apps.close(), *self._retiring)
 
-    def _current(self, key: Key, account: Account) -> _Made | None:
+    def _seen(self) -> tuple[Accounts, dict[Key, bytes]]:
+        """Read all files; called in a thread, for a disk may be slow."""
+        accounts = self._read()
+        return accounts, {key: _digest(account) for key, account in accounts.of.items()}
+
+    def _use(self, accounts: Accounts, digests: Mapping[Key, bytes]) -> None:
+        current = {key: self._current(key, account, digests[key]) for key, account in accounts.of.items()}
+        self._made = {key: made for key, made in current.items() if made is not None}
+        for dropped in self.apps.replace(self._senders(), accounts.named):
+            task = asyncio.create_task(self._retire(dropped))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def _current(self, key: Key, account: Account, digest: bytes) -> _Made | None:
         """Give what was made for an account, anew if the account changed; None for a new app that cannot send."""
         kept = self._made.get(key)
-        digest = b""
+        if self._told.get(key) == (account, digest):
+            return kept
         try:
-            digest = _digest(account)
-            if self._told.get(key) == (account, digest):
-                return kept
             if kept is None or (kept.account, kept.digest) != (account, digest):
-                kept = _made(key, account)
+                kept = _made(key, account, digest)
                 log.info("credentials renewed", provider=key[0].value, app_id=key[1])
             self._told.pop(key, None)
-        except (ValueError, OSError) as error:
+        except UnusableFile as error:
             self._tell(key, (account, digest), str(error))
         return kept
 
@@ -128,10 +135,9 @@ class Rotation:
         return {key: made.sender for key, made in self._made.items()}
 
 
-def _made(key: Key, account: Account) -> _Made:
+def _made(key: Key, account: Account, digest: bytes) -> _Made:
     """Make a sender; its digest is of the files before it read them, so a change in between is seen next time."""
     try:
-        digest = _digest(account)
         return _Made(account, digest, _sender(account))
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise UnusableFile(key, f"{_file(account)} cannot be used: {type(error).__name__}") from None
@@ -151,8 +157,12 @@ def _sender(account: Account) -> Sender:
 
 
 def _digest(account: Account) -> bytes:
+    """Give the digest of an account's files; empty where one cannot be read, as whoever makes the sender will find."""
     files = [_file(account)] + ([account.ca_file] if account.ca_file else [])
-    return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    try:
+        return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    except OSError:
+        return b""
 
 
 def _file(account: Account) -> Path:

@@ -48,6 +48,11 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unsendable(Rejected):
+    """We rejected the push ourselves: no call was made."""
+
+
 TokenError = Unregistered | Doubtful | Foreign
 Answer = Accepted | Rejected | TokenError
 
@@ -97,6 +102,16 @@ class Unavailable(ProviderTrouble):
 
 class StaleCredential(Unavailable):
     """Refused with a credential that has been renewed since; says nothing against the provider."""
+
+
+class NoRoom(Unavailable):
+    """No call was made, or it was turned away unread, for want of a place; says nothing against the provider.
+
+    So it opens no breaker. A connection that failed is plain Unavailable, for whoever waited for it.
+    """
+
+    def __init__(self, reason: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason, Fate.NEVER_PROCESSED, retry_after=retry_after)
 
 
 class Paused(ProviderTrouble):

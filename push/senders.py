@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from domain.push import Provider
+from domain.push import Environment, Provider, Route
 from push.sender import Misconfigured, Sender
 
 Key = tuple[Provider, str | None]  # the app without a name is the default one
@@ -24,6 +24,10 @@ class Apps:
     def providers(self) -> frozenset[Provider]:
         """The providers to take work for: all where apps come and go, for then work of any may come."""
         return frozenset(provider for provider, _ in self._senders) if self._named is None else frozenset(Provider)
+
+    def route(self, provider: Provider, app_id: str | None, environment: Environment) -> Route:
+        """Name the route to a phone: where no app has credentials of its own, whatever a phone says is the default."""
+        return Route(provider, None if self._named is None else app_id, environment)
 
     def sender(self, provider: Provider, app_id: str | None) -> Sender:
         """Find the sender; raises Misconfigured for an app without credentials for this provider."""

@@ -1,9 +1,16 @@
 """What a provider's refusal means for us; each provider's table says which refusal is which."""
 
 import re
+from collections import Counter
 from enum import Enum, auto
 
+import structlog
+
 from push.sender import Extent
+
+log = structlog.get_logger()
+
+REASONS_AT_MOST = 100  # told apart by the counter; a provider that makes reasons up cannot fill the memory
 
 
 class Verdict(Enum):
@@ -21,6 +28,9 @@ class Verdict(Enum):
     TRANSIENT = auto()
 
 
+# Refusals that no table knows, by provider, status and reason, since the process began; any is worth a look.
+unknown_refusals: Counter[tuple[str, int, str]] = Counter()
+
 EXTENTS = {Verdict.THROTTLED: Extent.TOKEN, Verdict.OVERDONE: Extent.ROUTE}
 
 
@@ -29,3 +39,12 @@ def code(reason: object, status: int) -> str:
     if isinstance(reason, str) and re.fullmatch(r"[A-Za-z_]{1,64}", reason):
         return reason
     return f"http_{status}"
+
+
+def note_unknown(provider: str, status: int, reason: str) -> None:
+    """Tell and count a refusal that the provider's table does not know."""
+    log.error("unknown provider reason", provider=provider, status=status, reason=reason)
+    key = (provider, status, reason)
+    if key not in unknown_refusals and len(unknown_refusals) >= REASONS_AT_MOST:
+        key = (provider, 0, "others")
+    unknown_refusals[key] += 1

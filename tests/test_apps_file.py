@@ -1,5 +1,6 @@
 """The file of apps: read whole, refused with one sentence, followed by the API."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -121,32 +122,51 @@ def test_the_longest_app_id_has_the_form_of_the_api(file: Path) -> None:
     assert f"{'a' * 156}' is not an app_id" in refused(file, f"[{'a' * 156}.fcm]\n{FCM}")
 
 
-def test_without_a_file_a_phone_may_have_any_app() -> None:
-    assert AppIds(None).allow("any")
-    assert AppIds(None).allow(None)
+def write(file: Path, content: str) -> None:
+    file.write_text(content)
 
 
-def test_the_apps_that_may_register_are_those_of_the_file_as_it_is(
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+async def allowed(ids: AppIds, *app_ids: str | None) -> list[bool]:
+    return [await ids.allow(app_id) for app_id in app_ids]
+
+
+async def test_without_a_file_a_phone_may_have_any_app() -> None:
+    assert await allowed(AppIds(None), "any", None) == [True, True]
+
+
+async def test_the_file_is_not_read_for_each_phone(file: Path) -> None:
+    write(file, "[one]\n")
+    ids = AppIds(file, every=timedelta(hours=1))
+    write(file, "[two]\n")
+
+    assert await allowed(ids, "one", "two") == [True, False]
+
+
+async def test_the_apps_that_may_register_are_those_of_the_file_as_it_is(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file.write_text('[one.apns]\nkey_file = "not/here.p8"\n')
-    ids = AppIds(file)
-    assert (ids.allow("one"), ids.allow("two"), ids.allow(None)) == (True, False, True)
+    write(file, '[one.apns]\nkey_file = "not/here.p8"\n')
+    ids = AppIds(file, every=timedelta(0))
+    assert await allowed(ids, "one", "two", None) == [True, False, True]
 
-    file.write_text("[two]\n")
-    assert (ids.allow("one"), ids.allow("two")) == (False, True)
+    write(file, "[two]\n")
+    assert await allowed(ids, "one", "two") == [False, True]
 
-    file.write_text("[half")
-    assert (ids.allow("one"), ids.allow("two")) == (False, True)
+    write(file, "[half")
+    assert await allowed(ids, "one", "two") == [False, True]
     assert capsys.readouterr().out.count("apps not read anew") == 1
 
-    file.unlink()
-    assert (ids.allow("two"), ids.allow("two")) == (True, True)
+    remove(file)
+    assert await allowed(ids, "two", "two") == [True, True]
     assert capsys.readouterr().out.count("apps not read anew") == 1
 
 
 def test_the_api_does_not_start_with_a_broken_file(file: Path) -> None:
-    file.write_text("[half")
+    write(file, "[half")
     settings = service_settings({"DATABASE_URL": "postgresql://db/x", "APPS_FILE": str(file)})
 
     with pytest.raises(ConfigError, match="APPS_FILE is not TOML"):

@@ -121,6 +121,15 @@ def test_a_setting_that_is_missing_is_named(key_file: str) -> None:
     )
 
 
+@pytest.mark.parametrize("url", ["https://relay.example/push", "https://relay.example/?a=b", "https://relay.example#a"])
+def test_a_providers_address_with_a_path_is_refused(key_file: str, url: str) -> None:
+    sentence = "must be an address without a path, for the provider's own paths are used."
+
+    for name in ("APNS_URL", "APNS_SANDBOX_URL"):
+        assert refused(apns_settings, apns(key_file, **{name: url})) == f"{name}: {sentence}"
+    assert refused(fcm_settings, {"FCM_SERVICE_ACCOUNT_FILE": key_file, "FCM_URL": url}) == f"FCM_URL: {sentence}"
+
+
 EXACTLY_ONE = "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked."
 HTTPS = "must be an https:// address (http:// only on this machine)."
 

@@ -1,12 +1,26 @@
-"""A check that took too long leads to no call: by then, another worker may take the attempt for lost."""
+"""One attempt: a claim that took too long leads to no call, and no answer leaves a call unrecorded."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
 
+import pytest
 from sqlalchemy import text
 
+from activities.attempts import Go
+from activities.push_sending import _call
+from domain.push import Environment, Priority, Provider, Push, Route
+from push.apns import ApnsSender
+from push.gate import Gate
+from push.gate_terms import Limits
+from push.gates import DEFAULT_TIMINGS
+from push.sender import Answer, Fate, Unavailable
 from simulator import Simulator
 from tests.house import House, iphone
+from tests.push.conftest import apns_account, made_of, make_push
+
+ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 
 _FUNCTION = """
     CREATE FUNCTION slow_first_claim() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -21,6 +35,27 @@ _TRIGGER = """
     CREATE TRIGGER slow_first_claim BEFORE INSERT ON push_attempts
         FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION slow_first_claim('{user_id}')
 """
+
+
+class Unreadable:
+    """A slot whose provider answers what nobody can read."""
+
+    async def send(self, push: Push) -> Answer:
+        raise TypeError(f"not an answer to {push.kind}")
+
+
+async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
+    simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = Gate(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    gate.share(1.0)
+    go = Go(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC))
+
+    async with gate.enter(Priority.REMINDER) as passage:
+        called = await _call(passage, Unreadable(), go, ApnsSender(apns_account(simulator)))
+
+    assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Fate.UNKNOWN, None)
+    assert "TypeError" in capsys.readouterr().out
 
 
 async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from api.app import create_app
+from apps_file import AppIds
 from config import auth_settings, service_settings
 from push.rotation import Rotation
 from simulator import DEMO, App, Simulator
@@ -94,7 +97,10 @@ async def idle_house(
     file.write(one=file.table("one", ONE))
     place = Place(await new_database("apps"), temporal, "apps", simulator)
     environment = place.environment(APPS_FILE=str(file.path))
-    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(place, app) as house:
+        impatient = AppIds(file.path, every=timedelta(0))  # tests write the file and register the next moment
+        app.state.services = replace(app.state.services, app_ids=impatient)
         yield house
 
 

@@ -40,7 +40,7 @@ async def test_apps_with_one_key_share_its_token(
 ) -> None:
     phones = {app_id: iphone() for app_id in ("one", "too")}
     apps_file.write(one=apps_file.table("one", ONE), too=apps_file.table("too", ONE_TOO))
-    rotation.look()
+    await rotation.look()
 
     requests = [await _sent(house, simulator, phone, app_id=app_id) for app_id, phone in phones.items()]
 
@@ -86,7 +86,7 @@ async def test_a_broken_rotation_keeps_what_worked_and_is_told_once(
 
     apps_file.key_file("one").write_text(whole[: len(whole) // 2])
     for _ in range(3):
-        rotation.look()
+        await rotation.look()
     request = await _sent(house, simulator, phone)
 
     assert _key_id(request) == ONE.key_id
@@ -99,7 +99,7 @@ async def test_an_app_that_comes_with_the_file_is_sent_to(
 ) -> None:
     phone = android()
     apps_file.write(three=apps_file.table("three", TWO))
-    rotation.look()
+    await rotation.look()
 
     request = await _sent(house, simulator, phone, app_id="three")
 
@@ -118,7 +118,7 @@ async def test_a_push_for_an_app_that_went_waits_and_is_dead_in_the_end(
         user = door.user()
         await user.register(phone, app_id="two")
         apps_file.write(one=apps_file.table("one", ONE))
-        rotation.look()
+        await rotation.look()
         session_id = await user.start_fast(due_in=0.5)
         [waiting] = await eventually(waits)
         await skipper.fast_forward(house.workflow(session_id))

@@ -25,7 +25,7 @@ GENERIC = ("Erinnerung", "Öffne die App, um sie zu sehen.")
 async def alice(house: House, rotation: Rotation, apps_file: AppsFile) -> User:
     """Somebody with an app whose texts are sealed."""
     apps_file.write(secret=apps_file.table("secret", TWO, encrypted=True))
-    rotation.look()
+    await rotation.look()
     return house.user()
 
 

@@ -46,6 +46,32 @@ def tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
+_OF_THE_RELEASE_BEFORE = """
+INSERT INTO device_tokens
+    (user_id, installation_id, provider, app_id, environment, token, active, registered_at, last_seen_at)
+SELECT 'alice', gen_random_uuid(), 'apns', app_id, 'production', coalesce(app_id, 'default'), true, now(), now()
+FROM (VALUES (NULL), ('com.example.fast')) AS apps (app_id);
+INSERT INTO push_tasks
+    (task_id, kind, user_id, installation_id, device_id, provider, environment, conversation_id, message_id,
+     collapse_key, due_at, attempt_count, state, last_reason, expires_at)
+SELECT gen_random_uuid(), 'reminder', 'alice', gen_random_uuid(), device_tokens.id, 'apns', 'production',
+    gen_random_uuid(), gen_random_uuid(), 'a-fast', now(), 0, state, reason, now() + use * interval '1 minute'
+FROM device_tokens JOIN (
+    VALUES
+        ('com.example.fast', 'pending', 'of an app, pending', 5),
+        ('com.example.fast', 'dead', 'of an app, dead', 5),
+        ('com.example.fast', 'dead', 'of an app, dead and expired', -5),
+        ('default', 'pending', 'of the default app', 5)
+) AS tasks (token, state, reason, use) USING (token)
+"""
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = Config(ALEMBIC)
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
 def downgrade(connection: Connection) -> None:
     config = Config(ALEMBIC)
     config.attributes["connection"] = connection
@@ -90,6 +116,23 @@ async def test_what_was_migrated_can_be_undone_and_done_again(empty: AsyncEngine
     assert await run(empty, tables) == {"alembic_version"}
     await migrate(address(empty))
     assert await is_ready(make_sessions(empty))
+
+
+async def test_pushes_that_wait_through_the_upgrade_keep_the_app_of_their_phone(empty: AsyncEngine) -> None:
+    await run(empty, lambda connection: _upgrade(connection, "0001"))
+    async with empty.begin() as connection:
+        for sql in _OF_THE_RELEASE_BEFORE.split(";"):
+            await connection.execute(text(sql))
+
+    await migrate(address(empty))
+
+    rows = await run(empty, lambda c: c.execute(text("SELECT last_reason, app_id FROM push_tasks ORDER BY 1")).all())
+    assert rows == [
+        ("of an app, dead", "com.example.fast"),
+        ("of an app, dead and expired", None),
+        ("of an app, pending", "com.example.fast"),
+        ("of the default app", None),
+    ]
 
 
 async def test_migrations_that_start_at_once_queue(empty: AsyncEngine) -> None:

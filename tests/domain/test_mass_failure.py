@@ -74,3 +74,15 @@ def test_the_most_frequent_reason_is_named() -> None:
     failure = record.judged(0.0)
 
     assert failure == MassFailure("DeviceTokenNotForTopic", token_errors=25, answers=25)
+
+
+def test_acceptances_outnumber_refusals_only_within_the_window() -> None:
+    record: Record[int] = Record(THRESHOLD)
+    for device in range(3):
+        record.accepted(0.0, device)
+    record.token_error(100.0, 10, "BadDeviceToken")
+    record.token_error(100.0, 11, "BadDeviceToken")
+
+    assert record.acceptances_outnumber(100.0, suspects=2)
+    assert not record.acceptances_outnumber(100.0, suspects=3)
+    assert not record.acceptances_outnumber(600.1, suspects=2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.service import Service, healthy, undisturbed
+from tests.faults.service import Service, healthy, undisturbed, without_room_at_most
 from tests.house import Phone, android, iphone
 
 
@@ -66,15 +66,21 @@ async def test_providers_that_cannot_be_reached_cost_waiting_and_no_attempt(
     assert [each for each in pushed if not undisturbed(each)] == []
 
 
-async def test_the_limit_that_drops_after_a_rejection_refuses_nobody(service: Service) -> None:
-    for phone in (dead := [iphone() for _ in range(3)]):
+async def test_the_limit_that_drops_after_a_rejection_loses_and_doubles_no_call_and_delays_by_seconds_at_most(
+    service: Service,
+) -> None:
+    slow, dead = iphone(), [iphone() for _ in range(5)]
+    _trouble(service, slow, fault="slow", delay=1.2, count=1)  # has the one place that is left
+    for phone in dead:
         _trouble(service, phone, fault="answer", status=410, reason="ExpiredToken", timestamp=1)
 
-    pushed = await service.remind([*dead, *healthy()])
+    pushed = await service.remind([slow, *dead, *healthy(20)])
 
-    assert [each.state for each in pushed[: len(dead)]] == ["unregistered"] * len(dead)
-    assert [each for each in pushed[len(dead) :] if (each.state, each.times_received) != ("accepted", [1])] == []
-    assert all(each.token_active for each in pushed)  # registered after they were seen to die
+    of_dead, others = pushed[1 : 1 + len(dead)], [pushed[0], *pushed[1 + len(dead) :]]
+    assert [each.state for each in of_dead] == ["unregistered"] * len(dead)
+    assert [each for each in others if not without_room_at_most(each)] == []
+    assert [each for each in others if each.phone.provider == "fcm" and not undisturbed(each)] == []
+    assert all(each.token_active for each in of_dead)  # registered after they were seen to die
 
 
 def _trouble(service: Service, phone: Phone, **fault: Any) -> None:

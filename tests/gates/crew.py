@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.brake import Brake
-from activities.heartbeat import DEFAULT_PULSE, Heartbeat, Pulse
+from activities.heartbeat import DEFAULT_PULSE, Heartbeat, Process, Pulse
 from activities.push_sending import BACK_OFFS, Means, PushSending
 from activities.reminders import ReminderOpening
 from credentials import make_rotation
@@ -105,6 +105,7 @@ async def crew(
     pulse: Pulse = DEFAULT_PULSE,
     clock: Callable[[], float] = time.monotonic,
     back_offs: Mapping[type[ProviderTrouble] | Fate, BackOff] = BRISK_BACK_OFFS,
+    process: Process | None = None,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""
     environment = house.place.environment(**settings)
@@ -112,7 +113,7 @@ async def crew(
     means = make_means(house.sessions, rotation.apps, environment, timings)
     brake = Brake(house.sessions, means.gates, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
-    heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse)
+    heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())
     sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
     try:

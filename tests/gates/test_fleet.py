@@ -1,10 +1,11 @@
 """Several workers share one rate: never more in all, whoever joins, leaves or dies."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from activities.heartbeat import Pulse
+from activities.heartbeat import Process, Pulse
 from domain.push import Environment, Provider, Route, TaskState
 from simulator import Simulator
 from tests.gates.crew import Crew, attempts, crew, due_now
@@ -57,6 +58,23 @@ async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_ta
     async with crew(unmanned, LIMITED, pulse=Pulse(every=60.0, lapses=0.3, lives=0.4)) as worker:
         await eventually(lambda: _shares(worker, RATE))
         await eventually(lambda: _shares(worker, 0))
+
+
+async def test_a_restarted_worker_does_not_wait_for_its_dead_predecessor(unmanned: House) -> None:
+    pulse, process = Pulse(every=0.1), Process("this-host", 7)
+    async with crew(unmanned, LIMITED, pulse=pulse, process=process) as killed:
+        await eventually(lambda: _shares(killed, RATE))
+        await killed.die()
+        async with crew(unmanned, LIMITED, pulse=pulse, process=process) as successor:
+            await eventually(lambda: _shares(successor, RATE), within=5)
+
+
+async def test_a_newcomer_shares_with_those_of_its_host_that_live_and_with_other_hosts(unmanned: House) -> None:
+    processes = [Process("this-host", os.getppid()), Process("other-host", 7), Process("this-host", 7)]
+    async with AsyncExitStack() as stack:
+        each = [await stack.enter_async_context(crew(unmanned, LIMITED, pulse=PULSE, process=p)) for p in processes]
+        for worker in each:
+            await eventually(lambda worker=worker: _shares(worker, RATE / 3))  # type: ignore[misc]
 
 
 class Watch:

@@ -56,7 +56,10 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.peer.lines.append(self)
-        if not self.peer.is_mute:
+        self.peer.opened_at.append(asyncio.get_running_loop().time())
+        if self.peer.slams:
+            self.reset()
+        elif not self.peer.is_mute:
             self.h2.initiate_connection()
             self.flush()
 
@@ -116,7 +119,9 @@ class Peer:
         self.requests: list[Request] = []
         self.lines: list[Line] = []
         self.arrived = asyncio.Event()
+        self.opened_at: list[float] = []  # of each line, the loop's clock
         self.is_mute = False
+        self.slams = False  # cuts each connection at once
         self.is_hasty = False  # answers 413 before the body has come
         self.gives_credit = True
         self.url = ""

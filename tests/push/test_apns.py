@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,8 +11,9 @@ import jwt
 import pytest
 
 from domain.push import Environment
-from push.apns import VERDICTS, ApnsSender
+from push.apns import ApnsSender
 from push.apns_transport import GRID, HALF_GRID, ProviderToken, provider_token
+from push.apns_verdicts import VERDICTS
 from push.sender import (
     Accepted,
     Doubtful,
@@ -23,8 +25,9 @@ from push.sender import (
     Throttled,
     Unavailable,
     Unregistered,
+    Unsendable,
 )
-from push.verdict import Verdict
+from push.verdict import Verdict, unknown_refusals
 from simulator import Simulator
 from tests.push.conftest import (
     APNS_TOKEN,
@@ -37,8 +40,17 @@ from tests.push.conftest import (
     make_push,
     outcome,
 )
+from tests.push.peer import Peer
 
 DIED_AT = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
+
+
+@pytest.fixture
+async def to_peer(sim: Simulator, peer: Peer) -> AsyncIterator[ApnsSender]:
+    """A sender whose Apple is the scripted server."""
+    sender = ApnsSender(replace(apns_account(sim), url=peer.url), timeouts=PATIENT)
+    yield sender
+    await sender.close()
 
 
 async def test_a_push_reaches_apple_whole(sim: Simulator, apns: ApnsSender) -> None:
@@ -88,7 +100,7 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
 
 
 async def test_a_malformed_token_is_rejected_without_a_call(sim: Simulator, apns: ApnsSender) -> None:
-    assert await outcome(apns, make_push("../../secrets")) == Rejected("MalformedDeviceToken")
+    assert await outcome(apns, make_push("../../secrets")) == Unsendable("MalformedDeviceToken")
     assert len(sim.requests) == 0
 
 
@@ -117,7 +129,7 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
 UNKNOWN = {
     (400, "NewAndStrange"): Verdict.OUR_BUG,
     (403, "NewAndStrange"): Verdict.MISCONFIGURED,
-    (410, "NewAndStrange"): Verdict.DEAD_TOKEN,
+    (410, "NewAndStrange"): Verdict.MISCONFIGURED,
     (429, "NewAndStrange"): Verdict.THROTTLED,
     (500, "NewAndStrange"): Verdict.TRANSIENT,
     (504, "NewAndStrange"): Verdict.TRANSIENT,
@@ -135,11 +147,36 @@ async def test_verdict(sim: Simulator, apns: ApnsSender, status: int, reason: st
     assert (made_of(answer) if isinstance(answer, Exception) else answer) == _expected(status, reason, verdict)
 
 
+@pytest.mark.parametrize("timestamp", [10**15, 10**30, -(10**30)])
+async def test_a_death_at_no_date_that_there_is_has_no_date(peer: Peer, to_peer: ApnsSender, timestamp: int) -> None:
+    body = json.dumps({"reason": "Unregistered", "timestamp": timestamp}).encode()
+    peer.script = lambda request: request.answer(410, body)
+
+    assert await outcome(to_peer, make_push(APNS_TOKEN)) == Unregistered("Unregistered", None)
+
+
+async def test_json_without_a_bottom_is_no_reason(peer: Peer, to_peer: ApnsSender) -> None:
+    peer.script = lambda request: request.answer(503, *[b"[" * 10_000] * 6)
+
+    assert made_of(await outcome(to_peer, make_push(APNS_TOKEN))) == (Unavailable, "http_503", Fate.UNKNOWN, None)
+
+
+async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator, apns: ApnsSender) -> None:
+    sim.faults.add(fault="answer", provider="apns", status=400, reason="NeverSeenBefore")
+    before = unknown_refusals["apns", 400, "NeverSeenBefore"]
+
+    for _ in range(2):
+        await outcome(apns, make_push(APNS_TOKEN))
+
+    assert unknown_refusals["apns", 400, "NeverSeenBefore"] - before == 2
+
+
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
         ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, None)),
         ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, None)),
+        ({"fault": "html", "status": 410}, (Misconfigured, "http_410", None)),
         ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None)),
         (
             {"fault": "split_body", "status": 503, "reason": "ServiceUnavailable"},
@@ -229,6 +266,19 @@ async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(sim: Si
     assert token.refused(token.get_header()) is False
 
 
+async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(sim: Simulator) -> None:
+    now = time.time()
+    shown = [now + 10 * GRID]
+    token = _provider_token(sim, clock=lambda: shown[0])
+    ahead = token.get_header()
+    shown[0] = now
+    back = token.get_header()
+
+    assert ahead != back == token.get_header()
+    claims = jwt.decode(back.removeprefix("bearer "), options={"verify_signature": False})
+    assert claims["iat"] == int(now) // GRID * GRID
+
+
 async def test_a_young_provider_token_that_apple_calls_expired_means_a_wrong_clock(
     sim: Simulator, apns: ApnsSender
 ) -> None:
@@ -260,9 +310,10 @@ async def test_no_secret_shows(sim: Simulator, apns: ApnsSender, capsys: pytest.
     assert "Almost there" not in shown
 
 
-def _provider_token(sim: Simulator) -> ProviderToken:
+def _provider_token(sim: Simulator, clock: Callable[[], float] = time.time) -> ProviderToken:
     account = apns_account(sim)
-    return ProviderToken(key=account.key_file.read_text(), key_id=account.key_id, team_id=account.team_id)
+    key = account.key_file.read_text()
+    return ProviderToken(key=key, key_id=account.key_id, team_id=account.team_id, clock=clock)
 
 
 async def test_an_expiry_is_an_instant_however_late_it_is_sent(sim: Simulator, apns: ApnsSender) -> None:

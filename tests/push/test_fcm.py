@@ -10,6 +10,8 @@ import pytest
 
 from domain.push import Environment
 from push.fcm import FcmSender
+from push.fcm_answer import refusal
+from push.http2_call import Response
 from push.sender import (
     Accepted,
     Doubtful,
@@ -113,6 +115,46 @@ async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object],
     answer = await outcome(fcm, make_push(FCM_TOKEN))
 
     assert (made_of(answer) if isinstance(answer, Exception) else answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        ("86401", timedelta(days=1)),
+        ("9" * 40, timedelta(days=1)),
+        ("9" * 5000, None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", timedelta(days=1)),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", timedelta(0)),
+        ("Fri, 31 Dec 9999 23:59:59 -99999999999999", timedelta(days=1)),
+        ("soon", None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_retry_after_is_believed_for_a_day_in_either_form(said: str, believed: timedelta | None) -> None:
+    assert refusal(Response(503, {b"retry-after": said.encode()}, b"")).retry_after == believed
+
+
+def test_json_without_a_bottom_is_no_reason() -> None:
+    assert refusal(Response(503, {}, b"[" * 60_000)).reason == "http_503"
+
+
+async def test_an_oauth_endpoint_that_answers_with_a_page_is_unavailable(sim: Simulator, tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
+        writer.close()
+
+    account = fcm_account(sim)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        token_uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
+        file = tmp_path / "account.json"
+        file.write_text(json.dumps(json.loads(account.service_account_file.read_text()) | {"token_uri": token_uri}))
+        sender = FcmSender(replace(account, service_account_file=file), timeouts=PATIENT)
+
+        answers = [made_of(await outcome(sender, make_push(FCM_TOKEN))) for _ in range(2)]
+        await sender.close()
+
+    assert answers == [(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)] * 2
 
 
 async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> None:

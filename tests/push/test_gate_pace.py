@@ -80,13 +80,3 @@ def test_a_ramp_grows_from_nearly_nothing_to_the_full_rate(full: float, top: flo
     assert pace.rate(30.0) == pytest.approx(top / 2)
     assert pace.rate(60.0) == full
     assert taken(pace, 0.0, 30.0, step=0.01) == pytest.approx(top / 4 * 30, rel=0.1)
-
-
-def test_turns_are_given_away_one_after_the_other() -> None:
-    pace = make_pace(10)
-    pace.take(0.0)
-
-    booked = [pace.book(0.0, 20, at_most=2.55) for _ in range(6)]
-
-    assert booked[:5] == pytest.approx([2.1, 2.2, 2.3, 2.4, 2.5])
-    assert booked[5] is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -69,7 +70,7 @@ async def test_nothing_new_changes_nothing(rotation: Rotation, settings: Setting
     settings.key_file.touch()
     settings.key_file.write_text(settings.key_file.read_text())
 
-    rotation.look()
+    await rotation.look()
 
     assert [rotation.apps.sender(*key) for key in (APNS, FCM)] == before
 
@@ -96,7 +97,7 @@ async def test_a_change_makes_a_new_sender_for_its_own_route_only(
     apple, google = rotation.apps.sender(*APNS), rotation.apps.sender(*FCM)
 
     change(settings)
-    rotation.look()
+    await rotation.look()
 
     assert rotation.apps.sender(*APNS) is not apple
     assert rotation.apps.sender(*FCM) is google
@@ -107,7 +108,7 @@ async def test_a_changed_service_account_makes_a_new_sender(rotation: Rotation, 
 
     account = json.loads(settings.service_account.read_text())
     settings.service_account.write_text(json.dumps(account | {"private_key_id": "next"}))
-    rotation.look()
+    await rotation.look()
 
     assert rotation.apps.sender(*FCM) is not before
 
@@ -124,7 +125,7 @@ async def test_the_old_sender_finishes_its_calls_and_is_closed(
             await asyncio.sleep(0.01)
 
     settings.key_file.write_text(new_key())
-    rotation.look()
+    await rotation.look()
 
     assert isinstance(await in_flight, Accepted)
     await asyncio.gather(*rotation._retiring)
@@ -141,14 +142,14 @@ async def test_a_broken_key_leaves_the_old_one_in_use_and_is_told_once(
 
     settings.key_file.write_text(content)
     for _ in range(3):
-        rotation.look()
+        await rotation.look()
     told = capsys.readouterr().out.count("credentials not renewed")
     settings.key_file.write_text(content + "x")
-    rotation.look()
+    await rotation.look()
     told_again = capsys.readouterr().out.count("credentials not renewed")
     kept = rotation.apps.sender(*APNS)
     settings.key_file.write_text(whole)
-    rotation.look()
+    await rotation.look()
 
     assert (told, told_again) == (1, 1)
     assert kept is rotation.apps.sender(*APNS) is before
@@ -161,7 +162,7 @@ async def test_a_key_of_another_curve_is_not_taken(
     key = ec.generate_private_key(ec.SECP384R1())
 
     settings.key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    rotation.look()
+    await rotation.look()
 
     assert rotation.apps.sender(*APNS) is before
     assert f"{settings.key_file} cannot be used: TypeError" in capsys.readouterr().out
@@ -171,9 +172,9 @@ async def test_a_file_that_is_gone_for_a_moment_changes_nothing(rotation: Rotati
     before, whole = rotation.apps.sender(*FCM), settings.service_account.read_text()
 
     settings.service_account.unlink()
-    rotation.look()
+    await rotation.look()
     settings.service_account.write_text(whole)
-    rotation.look()
+    await rotation.look()
 
     assert rotation.apps.sender(*FCM) is before
 
@@ -185,7 +186,7 @@ async def test_settings_that_cannot_be_read_change_nothing_and_are_told_once(
 
     settings.trouble = "APPS_FILE is not TOML."
     for _ in range(3):
-        rotation.look()
+        await rotation.look()
 
     assert rotation.apps.sender(*APNS) is before
     assert capsys.readouterr().out.count("APPS_FILE is not TOML.") == 1
@@ -194,7 +195,7 @@ async def test_settings_that_cannot_be_read_change_nothing_and_are_told_once(
 async def test_an_app_that_is_gone_is_not_sent_to(rotation: Rotation, settings: Settings) -> None:
     settings.accounts = Accounts({FCM: settings.fcm}, frozenset({"one"}))
 
-    rotation.look()
+    await rotation.look()
 
     with pytest.raises(Misconfigured, match="app_not_configured"):
         rotation.apps.sender(*APNS)
@@ -209,14 +210,28 @@ async def test_a_new_app_with_a_broken_key_waits_and_disturbs_nobody(
     found: dict[Key, Account] = {APNS: settings.apns, FCM: settings.fcm, two: replace(settings.apns, key_file=broken)}
     settings.accounts = Accounts(found, frozenset({"one", "two"}))
 
-    rotation.look()
+    await rotation.look()
 
     assert rotation.apps.sender(*APNS) is before
     with pytest.raises(Misconfigured, match="app_not_configured"):
         rotation.apps.sender(*two)
     broken.write_text(new_key())
-    rotation.look()
+    await rotation.look()
     assert rotation.apps.sender(*two)
+
+
+async def test_the_files_are_read_in_a_thread(settings: Settings) -> None:
+    readers: list[threading.Thread] = []
+
+    def read() -> Accounts:
+        readers.append(threading.current_thread())
+        return settings.accounts
+
+    rotation = Rotation(read)
+    await rotation.look()
+    await rotation.close()
+
+    assert [reader is threading.main_thread() for reader in readers] == [True, False]
 
 
 async def test_at_the_start_a_broken_key_is_refused(settings: Settings) -> None:

@@ -97,8 +97,7 @@ async def test_a_stuck_row_delays_nobody_else(house: House, simulator: Simulator
     due_at = time.monotonic() + 3.0
     ids = [await people[0].start_fast(due_in=3.0)]
 
-    async with house.sessions.begin() as db:
-        await db.execute(text("SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE"), {"id": ids[0]})
+    async with uncommitted(house, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=ids[0]):
         ids += [await user.start_fast(due_in=due_at - time.monotonic()) for user in people[1:]]
         for phone in phones[1:]:
             await simulator.received(phone.token, timeout=10)

@@ -11,6 +11,10 @@ import pytest
 from sqlalchemy import text
 
 import cli
+from db import workers
+from domain.push import Environment, Provider, Route
+from push.gate_terms import Limits
+from push.gates import Gates
 from tests.house import ROOT, House, User, android, iphone
 from tests.support.dead import dead_task, redriven, task
 
@@ -67,6 +71,25 @@ async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(house: Hou
     )
 
 
+async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(house: House) -> None:
+    limits = {Provider.FCM: Limits(concurrency=10, rate=50.0), Provider.APNS: Limits(concurrency=10)}
+    worker_id, gates = uuid4(), Gates(limits)
+    limited, free = (Route(provider, "app.rate", Environment.PRODUCTION) for provider in (Provider.FCM, Provider.APNS))
+    for route in (limited, free):
+        gates.at(route).share(0.25)
+    async with house.sessions.begin() as db:
+        await workers.beat(db, worker_id, gates.report(), lives=10)
+
+    _, table, _ = await _cli(house, "gates", "list")
+
+    async with house.sessions.begin() as db:
+        await workers.leave(db, worker_id)
+    titles, *lines = table.splitlines()
+    column = titles.index("RATE")
+    shares = {line.split()[0]: line[column:].split("  ")[0] for line in lines if "/app.rate/" in line}
+    assert shares == {"fcm/app.rate/production": "12.5/s", "apns/app.rate/production": "no limit"}
+
+
 async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House) -> None:
     engage = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
@@ -86,7 +109,11 @@ async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House)
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("dead redrive --provider apns", "error: name a --task, or a --limit beside a filter"),
+        ("dead redrive --provider apns", "error: name a --task, or a --limit beside a filter or --all"),
+        ("dead redrive --limit 10", "error: name a --task, or a --limit beside a filter or --all"),
+        ("dead redrive --all", "error: name a --task, or a --limit beside a filter or --all"),
+        ("dead redrive --all --provider apns --limit 10", "beside a filter or --all"),
+        (f"dead redrive --task {UUID(int=1)} --all", "can be redriven"),
         (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
         ("dead list --limit 0", "error: argument --limit: a number from 1 to 10000"),
         ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs its offset"),

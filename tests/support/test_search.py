@@ -99,6 +99,21 @@ async def test_redriving_by_filter_counts_what_happened_and_leaves_the_hopeless_
     assert {row.subject_id for row in noted} == {sent, also_sent}
 
 
+async def test_redriving_by_filter_does_not_walk_through_what_died_long_ago(
+    house: House, alice: User, carol: User
+) -> None:
+    reason = f"reason-{uuid4()}"
+    [lately], [long_ago] = [await dead_task(user, iphone(), reason=reason) for user in (alice, house.user())]
+    async with house.sessions.begin() as db:
+        for task_id, minutes in ((lately, 1454), (long_ago, 1456)):
+            past = "UPDATE push_tasks SET due_at = :at, expires_at = :at WHERE task_id = :id"
+            await db.execute(text(past), {"id": task_id, "at": datetime.now(UTC) - timedelta(minutes=minutes)})
+
+    answer = await carol.call("POST", f"{TASKS}/redrive", {"reason": reason, "limit": 10, "dry_run": True})
+
+    assert answer.json() == {"redriven": 0, "withheld": {"expired": 1}, "limit_reached": False}
+
+
 async def test_no_more_than_the_limit_are_redriven(house: House, alice: User, carol: User) -> None:
     reason = f"reason-{uuid4()}"
     task_ids = await dead_task(alice, *(iphone() for _ in range(3)), reason=reason)

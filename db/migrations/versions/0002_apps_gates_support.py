@@ -14,6 +14,12 @@ def upgrade() -> None:
     """Apply."""
     op.add_column("device_tokens", sa.Column("public_key", sa.LargeBinary(), nullable=True))
     op.add_column("push_tasks", sa.Column("app_id", sa.Text(), nullable=True))
+    # what may still be sent or redriven: the last check compares its app with the phone's
+    op.execute(
+        "UPDATE push_tasks SET app_id = device_tokens.app_id FROM device_tokens"
+        " WHERE device_tokens.id = push_tasks.device_id AND device_tokens.app_id IS NOT NULL"
+        " AND push_tasks.state IN ('pending', 'dead') AND push_tasks.expires_at > statement_timestamp()"
+    )
     op.create_index(
         "ix_push_tasks_dead", "push_tasks", ["due_at", "task_id"], postgresql_where=sa.text("state = 'dead'")
     )

@@ -1,0 +1,53 @@
+"""What each of Apple's refusals means."""
+
+from push.verdict import Verdict, code, note_unknown
+
+# https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
+VERDICTS: dict[tuple[int, str], Verdict] = {
+    (400, "BadDeviceToken"): Verdict.DOUBTFUL_TOKEN,
+    (400, "DeviceTokenNotForTopic"): Verdict.FOREIGN_TOKEN,
+    (400, "BadTopic"): Verdict.MISCONFIGURED,
+    (400, "MissingTopic"): Verdict.MISCONFIGURED,
+    (400, "TopicDisallowed"): Verdict.MISCONFIGURED,
+    (400, "IdleTimeout"): Verdict.RECONNECT,
+    (400, "BadCollapseId"): Verdict.OUR_BUG,
+    (400, "BadExpirationDate"): Verdict.OUR_BUG,
+    (400, "BadMessageId"): Verdict.OUR_BUG,
+    (400, "BadPriority"): Verdict.OUR_BUG,
+    (400, "DuplicateHeaders"): Verdict.OUR_BUG,
+    (400, "InvalidPushType"): Verdict.OUR_BUG,
+    (400, "MissingDeviceToken"): Verdict.OUR_BUG,
+    (400, "PayloadEmpty"): Verdict.OUR_BUG,
+    (403, "BadCertificate"): Verdict.MISCONFIGURED,
+    (403, "BadCertificateEnvironment"): Verdict.MISCONFIGURED,
+    (403, "BadEnvironmentKeyIdInToken"): Verdict.MISCONFIGURED,
+    (403, "ExpiredProviderToken"): Verdict.STALE_CREDENTIAL,
+    (403, "Forbidden"): Verdict.MISCONFIGURED,
+    (403, "InvalidProviderToken"): Verdict.MISCONFIGURED,
+    (403, "MissingProviderToken"): Verdict.MISCONFIGURED,
+    (403, "UnrelatedKeyIdInToken"): Verdict.RECONNECT,
+    (404, "BadPath"): Verdict.OUR_BUG,
+    (405, "MethodNotAllowed"): Verdict.OUR_BUG,
+    (410, "ExpiredToken"): Verdict.DEAD_TOKEN,
+    (410, "Unregistered"): Verdict.DEAD_TOKEN,
+    (413, "PayloadTooLarge"): Verdict.OUR_BUG,
+    (429, "TooManyProviderTokenUpdates"): Verdict.OVERDONE,
+    (429, "TooManyRequests"): Verdict.THROTTLED,
+    (500, "InternalServerError"): Verdict.TRANSIENT,
+    (503, "ServiceUnavailable"): Verdict.TRANSIENT,
+    (503, "Shutdown"): Verdict.RECONNECT,
+}
+BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; anything else is our bug
+    403: Verdict.MISCONFIGURED,
+    410: Verdict.MISCONFIGURED,  # a gateway says so of an address; only Apple's own words bury a token
+    429: Verdict.THROTTLED,
+}
+
+
+def verdict(status: int, reason: str) -> Verdict:
+    """Look a refusal up; one that the table does not know is judged by its status, told and counted."""
+    known = VERDICTS.get((status, reason))
+    if known:
+        return known
+    note_unknown("apns", status, code(reason, status))
+    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)

@@ -1,0 +1,42 @@
+"""What each of Google's refusals means."""
+
+from push.verdict import Verdict, code, note_unknown
+
+# https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
+# The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
+VERDICTS: dict[tuple[int, str], Verdict] = {
+    (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
+    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DOUBTFUL_TOKEN,  # a violation of the field `message.token`
+    (400, ""): Verdict.OUR_BUG,
+    (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.MISCONFIGURED,
+    (401, ""): Verdict.STALE_CREDENTIAL,
+    (403, "SENDER_ID_MISMATCH"): Verdict.FOREIGN_TOKEN,
+    (403, ""): Verdict.MISCONFIGURED,
+    (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
+    (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address
+    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,  # of the message's target, where nothing else is said
+    (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.THROTTLED,
+    (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.OVERDONE,
+    (429, ""): Verdict.OVERDONE,
+    (500, "INTERNAL"): Verdict.TRANSIENT,
+    (500, ""): Verdict.TRANSIENT,
+    (502, ""): Verdict.TRANSIENT,
+    (503, "UNAVAILABLE"): Verdict.TRANSIENT,
+    (503, ""): Verdict.TRANSIENT,
+    (504, ""): Verdict.TRANSIENT,
+}
+BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; anything else is our bug
+    401: Verdict.MISCONFIGURED,
+    403: Verdict.MISCONFIGURED,
+    404: Verdict.MISCONFIGURED,
+    429: Verdict.THROTTLED,
+}
+
+
+def verdict(status: int, word: str) -> Verdict:
+    """Look a refusal up; one that the table does not know is judged by its status, told and counted."""
+    known = VERDICTS.get((status, word))
+    if known:
+        return known
+    note_unknown("fcm", status, code(word, status))
+    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)

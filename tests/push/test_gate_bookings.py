@@ -1,0 +1,36 @@
+"""Turns that are given away: one after the other, the important ones first. Time is passed in."""
+
+import pytest
+
+from domain.push import Priority
+from push.gate_bookings import Bookings
+
+
+def book(bookings: Bookings, priority: Priority = Priority.REMINDER, wait: float = 0.0) -> float | None:
+    return bookings.book(100.0, priority, wait, 0.1, at_most=2.55)
+
+
+def test_turns_are_given_away_one_after_the_other_behind_those_in_line() -> None:
+    bookings = Bookings(0.0)
+
+    turns = [book(bookings, wait=2.0) for _ in range(6)]
+
+    assert turns[:5] == pytest.approx([2.1, 2.2, 2.3, 2.4, 2.5])
+    assert turns[5] is None
+
+
+def test_a_reminder_is_booked_before_all_messages_and_later_messages_after_it() -> None:
+    bookings = Bookings(0.0)
+    for _ in range(10):
+        book(bookings, Priority.MESSAGE)
+
+    assert book(bookings) == pytest.approx(0.1)
+    assert book(bookings, Priority.MESSAGE) == pytest.approx(1.2)
+    assert book(bookings, Priority.TEST) == pytest.approx(1.3)
+
+
+def test_bookings_that_lie_behind_delay_nobody() -> None:
+    bookings = Bookings(0.0)
+    book(bookings)
+
+    assert bookings.book(200.0, Priority.REMINDER, 0.0, 0.1, at_most=1.0) == pytest.approx(0.1)

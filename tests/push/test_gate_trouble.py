@@ -1,0 +1,207 @@
+"""Which trouble a gate believes, for how long, and what it does when it opens again. Time is passed in."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from itertools import pairwise
+from math import inf
+
+import pytest
+import structlog
+
+from domain.push import Environment, Priority, Provider, Route
+from push.gate import Gate
+from push.gate_breaker import LONGEST_FLOOR, MOMENT
+from push.gate_terms import Limits, Timings
+from push.gates import Gates
+from push.sender import (
+    Answer,
+    Booked,
+    Fate,
+    Misconfigured,
+    NoRoom,
+    Paused,
+    ProviderTrouble,
+    Unavailable,
+    Unsendable,
+)
+from push.verdict import unknown_refusals
+
+ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
+CENTURIES = timedelta(days=365 * 7900)
+HURRIED = Timings(patience=0.001, longest_call=1.0, booked_ahead=100.0)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_gate(clock: Clock, limits: Limits, timings: Timings) -> Gate:
+    gate = Gate(ROUTE, limits, timings, clock=clock, chance=lambda: 0.0)
+    gate.share(1.0)
+    return gate
+
+
+async def come_to(gate: Gate, what: Answer | ProviderTrouble) -> None:
+    async def call() -> Answer:
+        if isinstance(what, ProviderTrouble):
+            raise what
+        return what
+
+    async with gate.enter(Priority.REMINDER) as passage:
+        with suppress(ProviderTrouble):
+            await passage.call(call())
+
+
+async def booked(gate: Gate, priority: Priority = Priority.REMINDER) -> float:
+    """Give in how many seconds a send is told to come back."""
+    with pytest.raises(Booked) as told:
+        async with gate.enter(priority):
+            pass
+    assert told.value.retry_after is not None
+    return told.value.retry_after.total_seconds()
+
+
+async def test_what_we_refuse_ourselves_opens_nothing_whether_before_a_call_or_instead_of_one() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+
+    for _ in range(100):
+        clock.now += MOMENT * 2
+        await come_to(gate, NoRoom("no_room_on_connection"))
+        with pytest.raises(NoRoom):
+            async with gate.enter(Priority.REMINDER):
+                raise NoRoom("resting_after_failed_connection")
+
+    assert gate.report().state == "closed"
+
+
+async def test_a_failed_connection_counts_once_and_our_refusals_after_it_not_at_all() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+
+    await come_to(gate, Unavailable("connect_failed", Fate.NEVER_PROCESSED))
+    for _ in range(20):
+        clock.now += MOMENT * 2
+        await come_to(gate, NoRoom("resting_after_failed_connection"))
+
+    assert gate.report().state == "closed"
+
+
+async def test_a_push_that_was_rejected_without_a_call_is_no_probe() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+    await come_to(gate, Misconfigured("wrong_key"))
+    clock.now += 30
+
+    await come_to(gate, Unsendable("MalformedDeviceToken"))
+
+    assert gate.report().state == "half_open"
+
+
+async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_reported() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+
+    await come_to(gate, Misconfigured("wrong_key", retry_after=CENTURIES))
+
+    assert gate.report().until is not None
+    clock.now += LONGEST_FLOOR + 1
+    assert gate.report().state == "half_open"
+
+
+async def test_who_finds_a_gate_shut_for_long_looks_in_sooner() -> None:
+    gate = make_gate(Clock(), Limits(10), Timings())
+    await come_to(gate, Misconfigured("wrong_key", retry_after=timedelta(minutes=5)))
+
+    with pytest.raises(Paused) as paused:
+        await come_to(gate, Unsendable("never"))
+
+    assert paused.value.retry_after == timedelta(seconds=45)
+
+
+async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> None:
+    clock = Clock()
+    gates = Gates({Provider.APNS: Limits(10)}, clock=clock)
+    gates.share(1.0)
+    await come_to(gates.serving(ROUTE, "old"), Misconfigured("wrong_key"))
+    clock.now += 20
+
+    with structlog.testing.capture_logs() as logs:
+        gate = gates.serving(ROUTE, "new")
+
+    assert [(entry["event"], entry["after"]) for entry in logs] == [("breaker closed", 20.0)]
+    assert gate.report().rate == pytest.approx(20)  # 2 % of 1 000
+    clock.now += 20
+    assert gate.report().rate is None
+
+
+async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:
+    gates = Gates({Provider.APNS: Limits(10)})
+    gates.share(1.0)
+    gates.serving(ROUTE, "old")
+
+    with structlog.testing.capture_logs() as logs:
+        gate = gates.serving(ROUTE, "new")
+
+    assert not logs
+    assert gate.report().rate is None
+
+
+async def test_those_who_wait_too_long_at_a_full_gate_come_back_one_after_the_other() -> None:
+    gate = make_gate(Clock(), Limits(1000), HURRIED)
+    for _ in range(1000):
+        await gate.enter(Priority.REMINDER).__aenter__()
+
+    turns = sorted(await asyncio.gather(*(booked(gate) for _ in range(200))))
+
+    spaces = [later - sooner for sooner, later in pairwise(turns)]
+    assert min(spaces) > 0.0009
+    assert max(spaces) < 0.01  # at worst a thousand places for one second each
+
+
+async def test_a_full_gate_that_moves_fast_calls_them_back_soon() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(1), HURRIED)
+    for _ in range(10):
+        clock.now += 0.01
+        await come_to(gate, Unsendable("quick"))
+
+    async with gate.enter(Priority.REMINDER):
+        turn = await booked(gate)
+
+    assert turn < 0.03
+
+
+async def test_nobody_is_called_back_at_one_instant_where_nothing_may_go_out() -> None:
+    chances = iter((0.1, 0.5, 0.9))
+    gate = Gate(ROUTE, Limits(10), HURRIED, clock=Clock(), chance=lambda: next(chances))
+
+    turns = {await booked(gate) for _ in range(3)}
+
+    assert len(turns) == 3
+    assert inf > max(turns) < 4
+
+
+async def test_a_reminders_turn_does_not_lie_behind_the_messages() -> None:
+    gate = make_gate(Clock(), Limits(1000, rate=1.0), HURRIED)
+    async with gate.enter(Priority.REMINDER):
+        messages = [await booked(gate, Priority.MESSAGE) for _ in range(20)]
+
+        assert max(messages) > 15
+        assert await booked(gate) < 3
+
+
+def test_refusals_that_no_table_knows_are_reported() -> None:
+    unknown_refusals["apns", 400, "NewAndStrange"] += 1
+    try:
+        told = Gates({}).report()["unknown_refusals"]
+    finally:
+        del unknown_refusals["apns", 400, "NewAndStrange"]
+
+    assert {"provider": "apns", "status": 400, "reason": "NewAndStrange", "count": 1} in told
