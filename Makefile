@@ -8,7 +8,7 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: .venv/installed
 	@$(BIN)/ruff check

@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._streams.answers == call.answers_before:
             self.retire("answers_nothing")  # though it may still answer pings: seen in the field
+        else:
+            self._pulse.ask()  # it may have fallen silent since its last answer
         self._changed()
 
     def _ping(self) -> None:
