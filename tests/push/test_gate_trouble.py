@@ -198,10 +198,10 @@ async def test_a_reminders_turn_does_not_lie_behind_the_messages() -> None:
 
 
 def test_refusals_that_no_table_knows_are_reported() -> None:
-    unknown_refusals["apns", 400, "NewAndStrange"] += 1
+    unknown_refusals["apns", 400, "NeverHeardOf"] += 1
     try:
         told = Gates({}).report()["unknown_refusals"]
     finally:
-        del unknown_refusals["apns", 400, "NewAndStrange"]
+        del unknown_refusals["apns", 400, "NeverHeardOf"]
 
-    assert {"provider": "apns", "status": 400, "reason": "NewAndStrange", "count": 1} in told
+    assert {"provider": "apns", "status": 400, "reason": "NeverHeardOf", "count": 1} in told
