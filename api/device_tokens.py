@@ -16,12 +16,12 @@ from db import device_tokens
 from db.models import DeviceToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
+from domain.support import SHOWN
 from push.sealing import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
 
 _LONGEST_APNS_TOKEN = 200
-_SHOWN = 6  # last characters of a token that are ever shown
 
 
 def _public_key(value: str) -> str:
@@ -145,7 +145,7 @@ def _out(row: DeviceToken, in_use: Collection[UUID]) -> DeviceTokenOut:
         provider=Provider(row.provider),
         app_id=row.app_id,
         environment=Environment(row.environment),
-        token=row.token[-_SHOWN:] if len(row.token) > 2 * _SHOWN else "",
+        token=row.token[-SHOWN:] if len(row.token) > 2 * SHOWN else "",
         active=row.active,
         inactive_reason=row.inactive_reason,
         refresh_required=row.inactive_reason == "invalidated" and row.installation_id not in in_use,
