@@ -90,6 +90,22 @@ async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(hous
     assert shares == {"fcm/app.rate/production": "12.5/s", "apns/app.rate/production": "no limit"}
 
 
+async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house: House) -> None:
+    worker_id, known = uuid4(), {"provider": "apns", "status": 400, "reason": "SeenByErin", "count": 7}
+    async with house.sessions.begin() as db:
+        await workers.beat(db, worker_id, {"gates": [], "unknown_refusals": [known]}, lives=60)
+
+    _, table, _ = await _cli(house, "gates", "list")
+    _, told, _ = await _cli(house, "gates", "list", "--json")
+
+    async with house.sessions.begin() as db:
+        await workers.leave(db, worker_id)
+    titles, *lines = table.partition("\n\n")[2].splitlines()
+    assert titles == "PROVIDER  STATUS  UNKNOWN REASON  TIMES"
+    assert ["apns", "400", "SeenByErin", "7"] in [line.split() for line in lines]
+    assert known in json.loads(told)["unknown_refusals"]
+
+
 async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House) -> None:
     engage = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
