@@ -14,6 +14,7 @@ from db import device_tokens, fasting_sessions, messages, preferences, push_atte
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from db.models import DeviceToken
 from domain.last_check import Address, misaddressed, withheld
+from domain.naming import session_url
 from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
@@ -182,7 +183,7 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: _Facts) -> Push:
         body=body,
         generic_title=generic_title,
         generic_body=generic_body,
-        url=f"fastbell://fasting-sessions/{task.conversation_id}",
+        url=session_url(task.conversation_id),
         collapse_key=task.collapse_key or None,
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,

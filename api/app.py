@@ -5,7 +5,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import device_tokens, fasting_sessions, operations, preferences, problems, push_tasks, support
+from api import (
+    conversations,
+    device_tokens,
+    fasting_sessions,
+    operations,
+    preferences,
+    problems,
+    push_tasks,
+    support,
+    sync,
+)
 from api.auth import TokenCheck
 from api.dependencies import Services
 from api.limits import BodyLimit
@@ -40,6 +50,15 @@ def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
-    for resource in (device_tokens, fasting_sessions, preferences, push_tasks, support, operations):
+    for resource in (
+        device_tokens,
+        fasting_sessions,
+        conversations,
+        sync,
+        preferences,
+        push_tasks,
+        support,
+        operations,
+    ):
         app.include_router(resource.router)
     return app

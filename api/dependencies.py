@@ -63,6 +63,13 @@ async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     return caller
 
 
+async def service(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    """Let nobody pass but those whose token has the scope `service`."""
+    if "service" not in caller.scopes:
+        raise Forbidden("This needs a bearer token with the scope service.")
+    return caller
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Which part of a list is asked for: what comes after an item, and how many."""
@@ -94,6 +101,7 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
 AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
+ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Paged = Annotated[Page, Depends(page_at)]

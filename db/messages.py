@@ -1,11 +1,14 @@
-"""Messages, and each user's log of them: sequence numbers without gaps, in the order of the commits."""
+"""Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Message as MessageRow
+from domain.messages import ItemKind, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,33 @@ class ReminderMessage:
     session_id: UUID
     user_id: str
     minutes: int | None
+
+
+async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
+    """Put a message into the logs of all members; None when its id is taken. The caller has locked the conversation.
+
+    The locks on the log heads last until the commit, so nobody sees an item of a log before an earlier one.
+    """
+    values = {"id": message_id, "conversation_id": conversation_id, "sender_id": sender_id, "body": body}
+    row = (await db.execute(_POST, values)).one_or_none()
+    if row is None:
+        return None
+    await db.execute(_ENTER_MEMBERS, {"id": message_id, "conversation_id": conversation_id})
+    return Message(message_id, conversation_id, row.number, sender_id, body, row.created_at)
+
+
+async def read(db: AsyncSession, message_id: UUID) -> Message | None:
+    """Read a message; None for a reminder, too."""
+    row = await db.get(MessageRow, message_id)
+    return None if row is None or row.kind != ItemKind.MESSAGE else _message(row)
+
+
+async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, limit: int) -> Sequence[Message]:
+    """List a conversation's messages, the latest first, from below a number."""
+    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id, MessageRow.number > 0)
+    if before is not None:
+        query = query.where(MessageRow.number < before)
+    return [_message(row) for row in await db.scalars(query.order_by(MessageRow.number.desc()).limit(limit))]
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
@@ -35,6 +65,34 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
     }
     await db.execute(_ENTER, columns)
 
+
+def _message(row: MessageRow) -> Message:
+    assert row.number is not None
+    assert row.sender_id is not None
+    assert row.body is not None
+    return Message(row.id, row.conversation_id, row.number, row.sender_id, row.body, row.created_at)
+
+
+_POST = text("""
+    WITH posted AS (
+        INSERT INTO messages (id, kind, conversation_id, number, sender_id, body)
+        SELECT :id, 'message', id, last_number + 1, :sender_id, :body FROM conversations WHERE id = :conversation_id
+        ON CONFLICT (id) DO NOTHING RETURNING conversation_id, number, created_at
+    ), counted AS (
+        UPDATE conversations SET last_number = number FROM posted WHERE id = conversation_id
+    )
+    SELECT number, created_at FROM posted
+""")
+
+_ENTER_MEMBERS = text("""
+    WITH heads AS (
+        INSERT INTO log_heads AS head (user_id, seq)
+        SELECT user_id, 1 FROM members WHERE conversation_id = :conversation_id ORDER BY user_id
+        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + 1
+        RETURNING user_id, seq
+    )
+    INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
+""")
 
 _ENTER = text("""
     WITH due AS (

@@ -135,14 +135,40 @@ class PreferencesRow(Table):
     quiet_time_zone: Mapped[str | None]
 
 
+class ConversationRow(Table):
+    """A thread of messages; its row lock orders those who post to it."""
+
+    __tablename__ = "conversations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    last_number: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of its latest message
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Member(Table):
+    """Somebody who reads and writes in a conversation."""
+
+    __tablename__ = "members"
+
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True, index=True)
+
+
 class Message(Table):
     """A durable item; a reminder that came due is one too. Its id is computed for reminders, so it exists once."""
 
     __tablename__ = "messages"
+    __table_args__ = (
+        Index("uq_messages_number", "conversation_id", "number", unique=True, postgresql_where=text("number > 0")),
+        CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str]
     conversation_id: Mapped[UUID]  # of a reminder: its fasting session's thread, which has the session's id
+    number: Mapped[int | None] = mapped_column(BigInteger)  # counts a conversation's messages from 1
+    sender_id: Mapped[str | None] = mapped_column(String(200))
+    body: Mapped[str | None]
     reminder_minutes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
@@ -154,6 +180,7 @@ class LogHead(Table):
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
+    horizon: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # items up to here were let go
 
 
 class LogItem(Table):
@@ -167,6 +194,17 @@ class LogItem(Table):
     message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id"))
 
 
+class SyncPosition(Table):
+    """How far an installation has read its user's log."""
+
+    __tablename__ = "sync_positions"
+
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    synced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class PushTask(Table):
     """One message on its way to one device token of one installation."""
 
@@ -174,6 +212,7 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index("ix_push_tasks_unsynced", "installation_id", postgresql_where=text("synced_at IS NULL")),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )

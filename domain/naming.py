@@ -9,6 +9,16 @@ SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
 
 
+def session_url(session_id: UUID) -> str:
+    """Link to a fasting session in the app."""
+    return f"fastbell://fasting-sessions/{session_id}"
+
+
+def conversation_url(conversation_id: UUID) -> str:
+    """Link to a conversation in the app."""
+    return f"fastbell://conversations/{conversation_id}"
+
+
 def push_queue(provider: Provider) -> str:
     """Name the task queue of one provider's sends."""
     return f"push-{provider}"
