@@ -101,8 +101,7 @@ def problem(
     detail: str,
     *,
     errors: Sequence[FieldError] = (),
-    reason: str | None = None,
-    next_cursor: int | None = None,
+    more: Mapping[str, str | int | None] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     """Make the answer for one problem."""
@@ -112,9 +111,8 @@ def problem(
         status=status,
         detail=detail,
         field=errors[0].field if errors else None,
-        reason=reason,
         errors=list(errors) or None,
-        next_cursor=next_cursor,
+        **(more or {}),
     )
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
 
@@ -152,12 +150,12 @@ async def _not_found(_: Request, error: Exception) -> ProblemResponse:
 
 async def _cursor_too_old(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, CursorTooOld)
-    return problem(410, "cursor-too-old", str(error), next_cursor=error.horizon)
+    return problem(410, "cursor-too-old", str(error), more={"next_cursor": error.horizon})
 
 
 async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Conflict)
-    return problem(409, error.code, str(error), reason=error.reason)
+    return problem(409, error.code, str(error), more={"reason": error.reason})
 
 
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:

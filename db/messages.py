@@ -30,7 +30,6 @@ async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender
     row = (await db.execute(_POST, values)).one_or_none()
     if row is None:
         return None
-    await db.execute(_ENTER_MEMBERS, {"id": message_id, "conversation_id": conversation_id})
     return Message(message_id, conversation_id, row.number, sender_id, body, row.created_at)
 
 
@@ -80,18 +79,15 @@ _POST = text("""
         ON CONFLICT (id) DO NOTHING RETURNING conversation_id, number, created_at
     ), counted AS (
         UPDATE conversations SET last_number = number FROM posted WHERE id = conversation_id
-    )
-    SELECT number, created_at FROM posted
-""")
-
-_ENTER_MEMBERS = text("""
-    WITH heads AS (
+    ), heads AS (
         INSERT INTO log_heads AS head (user_id, seq)
-        SELECT user_id, 1 FROM members WHERE conversation_id = :conversation_id ORDER BY user_id
+        SELECT user_id, 1 FROM members JOIN posted USING (conversation_id) ORDER BY user_id
         ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + 1
         RETURNING user_id, seq
+    ), entered AS (
+        INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
     )
-    INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
+    SELECT number, created_at FROM posted
 """)
 
 _ENTER = text("""
