@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4
 
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
+from tests.api.test_conversations import conversation_of
 from tests.house import House, iphone
 from tests.support.dead import dead_task
 
@@ -31,10 +32,11 @@ CHECKS = (
 
 
 async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(api: House) -> None:
-    carol = api.user(None, "support")
+    carol, dave = api.user(None, "support", "service"), api.user()  # nobody switches dave's reminders off
     known = Known(
         sessions=[await carol.start_fast(due_in=3600) for _ in range(6)],
-        tasks=[task_id for _ in range(6) for task_id in await dead_task(carol, iphone(), ends_in=50)],
+        tasks=[task_id for _ in range(6) for task_id in await dead_task(dave, iphone(), ends_in=59)],
+        conversations=[await conversation_of(carol) for _ in range(6)],
     )
     config = SchemathesisConfig.from_dict(
         {
@@ -60,22 +62,25 @@ class Known:
 
     sessions: list[UUID]
     tasks: list[UUID]
+    conversations: list[UUID]
 
 
 def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counter[int], list[str]]:
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json", config=config)
 
-    turns = itertools.count()
+    ids = {
+        "session_id": itertools.cycle([*known.sessions, None]),
+        "task_id": itertools.cycle([*known.tasks, None]),
+        "conversation_id": itertools.cycle([*known.conversations, None]),
+    }
 
     @schema.hook
     def map_path_parameters(_: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Turn valid ids of sessions and push tasks into those of such that exist, and into new ones, by turns."""
-        for name, ids in (("session_id", known.sessions), ("task_id", known.tasks)):
-            if parameters and _is_uuid(parameters.get(name)):
-                turn = next(turns)
-                one = ids[turn // 2 % len(ids)]
-                return parameters | {name: str(one if turn % 2 else uuid5(one, str(turn)))}
-        return parameters
+        """Turn valid ids of what there is into those of such that exist, and now and then into a new one."""
+        if not parameters:
+            return parameters
+        valid = [name for name in ids if _is_uuid(parameters.get(name))]
+        return parameters | {name: str(next(ids[name]) or uuid4()) for name in valid}
 
     @schema.hook
     def map_body(_: HookContext, body: Any) -> Any:
