@@ -18,6 +18,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 import logs
 from activities.brake import Brake
 from activities.failures import NamelessFailures
+from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
@@ -35,6 +36,7 @@ from relay import Relay
 from temporal import connect_when_up, runtime_with_metrics
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
+from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
@@ -53,13 +55,13 @@ def make_workers(client: Client, sessions: Sessions, means: Means) -> list[Worke
 
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
     """
-    opening = ReminderOpening(sessions)
+    opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
     workers = [
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, Redrive],
-            activities=[opening.open_reminder, opening.close_tasks],
+            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive],
+            activities=[opening.open_reminder, opening.close_tasks, planning.plan_handoff],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
             interceptors=[NamelessFailures()],

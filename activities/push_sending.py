@@ -30,7 +30,8 @@ from activities.rush import Rush
 from db.engine import Sessions
 from db.push_tasks import Update
 from domain.back_off import BackOff
-from domain.push import Priority, Provider, TaskState
+from domain.kinds import RULES
+from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
@@ -151,7 +152,7 @@ class PushSending:
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         try:
             gate = self._gates.serving(route, self._credentials(ask.app_id))
-            async with gate.enter(Priority[ask.kind.name]) as passage:
+            async with gate.enter(RULES[ask.kind].priority) as passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
                 async with sender.slot(ask.environment) as slot:
                     passage.check()

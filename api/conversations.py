@@ -7,10 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from api.dependencies import AnyCaller, Database, Paged, ServiceCaller, next_cursor
+from api.dependencies import AnyCaller, Database, Dispatch, Paged, ServiceCaller, next_cursor
 from api.fields import Body
 from api.problems import responses
-from db import conversations, messages
+from db import conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MOST_MEMBERS, Conversation, Message, check_repeat
 from domain.problems import NotFound
 
@@ -132,9 +132,11 @@ async def post(
     body: MessageIn,
     caller: AnyCaller,
     sessions: Database,
+    relay: Dispatch,
     response: Response,
 ) -> MessageOut:
     """Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409."""
+    owed = None
     async with sessions.begin() as db:
         await conversations.lock(db, conversation_id)
         if not await conversations.has_member(db, conversation_id, caller.user_id):
@@ -146,6 +148,10 @@ async def post(
                 raise NotFound("message")
             check_repeat(message, caller.user_id, body.body)
             response.status_code = 200
+        else:
+            owed = await outbox.add(db, messages.OUTBOX_KIND, message_id)
+    if owed is not None:
+        relay.dispatch_soon(owed)
     return _message(message)
 
 

@@ -12,7 +12,8 @@ from api.fields import Body, Instant
 from api.problems import responses
 from db import dead_tasks, redrives
 from domain.problems import NotFound
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 
 router = APIRouter(prefix="/push-tasks")

@@ -11,8 +11,8 @@ from api.dependencies import AnyCaller, Database
 from api.problems import responses
 from db import installations, log
 from domain.installations import Standing, check_may_sync
-from domain.messages import ItemKind, LogItem
-from domain.naming import conversation_url, session_url
+from domain.kinds import RULES, Kind
+from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/sync", tags=["messages"])
@@ -24,7 +24,7 @@ class ItemOut(BaseModel):
     """One item of the caller's log."""
 
     seq: int
-    kind: ItemKind
+    kind: Kind
     id: UUID
     conversation_id: UUID = Field(description="Of a reminder: the id of its fasting session.")
     created_at: datetime
@@ -73,14 +73,13 @@ async def sync(
 
 
 def _item(item: LogItem) -> ItemOut:
-    url = session_url if item.kind is ItemKind.REMINDER else conversation_url
     return ItemOut(
         seq=item.seq,
         kind=item.kind,
         id=item.message_id,
         conversation_id=item.conversation_id,
         created_at=item.created_at,
-        url=url(item.conversation_id),
+        url=RULES[item.kind].deep_link(item.conversation_id),
         number=item.number,
         sender_id=item.sender_id,
         body=item.body,

@@ -10,7 +10,8 @@ from commands.telling import cell, say_json, say_table
 from db import dead_tasks, redrives
 from db.engine import Sessions
 from domain.problems import NotFound
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 
 _EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."

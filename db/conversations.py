@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -58,9 +58,25 @@ async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> b
     return await db.get(Member, (conversation_id, user_id)) is not None
 
 
+async def members_held(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Say which of these are members, who stay so until the transaction ends."""
+    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS, columns)}
+
+
 async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Sequence[Conversation]:
     members: dict[UUID, list[str]] = {row.id: [] for row in rows}
     query = select(Member.conversation_id, Member.user_id).where(among(Member.conversation_id, members))
     for conversation_id, user_id in await db.execute(query.order_by(Member.user_id)):
         members[conversation_id].append(user_id)
     return [Conversation(row.id, tuple(members[row.id]), row.created_at) for row in rows]
+
+
+_MEMBERS = text("""
+    SELECT m.conversation_id, m.user_id
+      FROM members m
+      JOIN unnest(CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[])) AS asked (conversation_id, user_id)
+     USING (conversation_id, user_id)
+     ORDER BY m.conversation_id, m.user_id
+       FOR SHARE OF m
+""")

@@ -12,7 +12,8 @@ from db.engine import among, present_instant
 from db.models import DeviceToken, PushAttempt, PushTask
 from domain.last_check import Address, misaddressed, withheld
 from domain.preferences import Preferences
-from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import LONGEST_OF_USE
 from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
 

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import LogHead, Message, SyncPosition
 from db.models import LogItem as LogItemRow
-from domain.messages import ItemKind, LogItem
+from domain.kinds import Kind
+from domain.messages import LogItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def _item(seq: int, message: Message) -> LogItem:
     return LogItem(
         seq=seq,
         message_id=message.id,
-        kind=ItemKind(message.kind),
+        kind=Kind(message.kind),
         conversation_id=message.conversation_id,
         created_at=message.created_at,
         number=message.number,

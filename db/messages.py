@@ -1,14 +1,20 @@
 """Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import conversations
+from db.engine import among
 from db.models import Message as MessageRow
-from domain.messages import ItemKind, Message
+from domain.kinds import Kind
+from domain.messages import Message
+
+
+OUTBOX_KIND = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,14 @@ class ReminderMessage:
     session_id: UUID
     user_id: str
     minutes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A message, to somebody."""
+
+    body: str = field(repr=False)
+    is_member: bool  # of its conversation, now
 
 
 async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
@@ -36,7 +50,7 @@ async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender
 async def read(db: AsyncSession, message_id: UUID) -> Message | None:
     """Read a message; None for a reminder, too."""
     row = await db.get(MessageRow, message_id)
-    return None if row is None or row.kind != ItemKind.MESSAGE else _message(row)
+    return None if row is None or row.kind != Kind.MESSAGE else _message(row)
 
 
 async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, limit: int) -> Sequence[Message]:
@@ -45,6 +59,22 @@ async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int |
     if before is not None:
         query = query.where(MessageRow.number < before)
     return [_message(row) for row in await db.scalars(query.order_by(MessageRow.number.desc()).limit(limit))]
+
+
+async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, Addressed]:
+    """Read messages, asked for by any key as (message, user); memberships are held until the transaction ends."""
+    if not wanted:
+        return {}
+    bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
+    rows = await db.execute(bodies.where(among(MessageRow.id, {message_id for message_id, _ in wanted.values()})))
+    found = {row.id: row for row in rows}
+    pairs = {(found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found}
+    members = await conversations.members_held(db, pairs)
+    return {
+        key: Addressed(found[message_id].body or "", (found[message_id].conversation_id, user_id) in members)
+        for key, (message_id, user_id) in wanted.items()
+        if message_id in found
+    }
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
@@ -87,7 +117,7 @@ _POST = text("""
     ), entered AS (
         INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
     )
-    SELECT number, created_at FROM posted
+    SELECT number, created_at, pg_notify('log', CAST(:id AS text)) FROM posted
 """)
 
 _ENTER = text("""
@@ -106,7 +136,10 @@ _ENTER = text("""
         SELECT user_id, count(*) FROM new GROUP BY user_id ORDER BY user_id
         ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + excluded.seq
         RETURNING user_id, seq
+    ), entered AS (
+        INSERT INTO log_items (user_id, seq, message_id)
+        SELECT user_id, heads.seq - new.behind, new.id FROM new JOIN heads USING (user_id)
+        RETURNING message_id
     )
-    INSERT INTO log_items (user_id, seq, message_id)
-    SELECT user_id, heads.seq - new.behind, new.id FROM new JOIN heads USING (user_id)
+    SELECT pg_notify('log', CAST(message_id AS text)) FROM entered
 """)

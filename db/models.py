@@ -205,6 +205,19 @@ class SyncPosition(Table):
     synced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class Presence(Table):
+    """A stream that is open; counts until `expires_at`, which its API process keeps putting off."""
+
+    __tablename__ = "presences"
+    __table_args__ = (Index("ix_presences_installation_id", "installation_id"),)
+
+    stream_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200))
+    installation_id: Mapped[UUID]
+    connected_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
 class PushTask(Table):
     """One message on its way to one device token of one installation."""
 
@@ -212,7 +225,13 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
-        Index("ix_push_tasks_unsynced", "installation_id", postgresql_where=text("synced_at IS NULL")),
+        Index(
+            "ix_push_tasks_line",
+            "installation_id",
+            "collapse_key",
+            "due_at",
+            postgresql_where=text("synced_at IS NULL"),
+        ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models import DeviceToken, PushTask
-from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 
 
@@ -45,6 +46,7 @@ class Task:
     due_at: datetime
     expires_at: datetime
     attempt_count: int
+    is_synced: bool  # its installation has read the message
     state: TaskState
     last_reason: str | None
 
@@ -203,6 +205,7 @@ def _task(row: Row[Any]) -> Task:
         due_at=row.due_at,
         expires_at=row.expires_at,
         attempt_count=row.attempt_count,
+        is_synced=row.synced_at is not None,
         state=TaskState(row.state),
         last_reason=row.last_reason,
     )

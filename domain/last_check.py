@@ -2,10 +2,29 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 
+from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.push import Route
 from domain.sessions import FastingSession, SessionStatus
+
+
+class Turn(Enum):
+    """When a push may take its line."""
+
+    NOW = "now"
+    LATER = "later"
+    NEVER = "never"  # superseded
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What else goes to the same line of the same screen: pushes with one collapse key to one installation."""
+
+    newer_begun: bool  # accepted, or being called
+    newer_waits: bool
+    call_under_way: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +47,30 @@ def withheld(
         return "session_ended"
     if minutes not in session.reminder_minutes or session.ends_at - timedelta(minutes=minutes) != due_at:
         return "goal_moved"
-    if not preferences.reminders:
-        return "reminders_off"
-    if preferences.quiet_hours is not None and preferences.quiet_hours.contain(due_at):
+    return unwanted(Kind.REMINDER, preferences, due_at)
+
+
+def unwanted(kind: Kind, preferences: Preferences, at: datetime) -> str | None:
+    """Say why a person does not want a push of this kind at that instant; None when they do."""
+    rules = RULES[kind]
+    if not rules.is_wanted(preferences):
+        return f"{kind}s_off"
+    if rules.heeds_quiet_hours and preferences.quiet_hours is not None and preferences.quiet_hours.contain(at):
         return "quiet_hours"
     return None
+
+
+def turn_of(line: Line | None, attempts: int) -> Turn:
+    """Say whether a push may be sent now, of all that share its line on a screen; the newest is what stays there.
+
+    One call at a time, so that an older text never replaces a newer one. The first attempt at a free line always goes
+    ahead, so that someone writing without a pause cannot starve it.
+    """
+    if line is None:
+        return Turn.NOW
+    if line.newer_begun or (line.newer_waits and (attempts or line.call_under_way)):
+        return Turn.NEVER
+    return Turn.LATER if line.call_under_way else Turn.NOW
 
 
 def misaddressed(planned: Address, current: Address | None) -> str | None:

@@ -2,20 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
+from domain.kinds import Kind
 from domain.problems import Conflict
 
 LARGEST_BODY = 16 * 1024  # bytes, as UTF-8
 MOST_MEMBERS = 1000
-
-
-class ItemKind(StrEnum):
-    """What an item of a user's log is."""
-
-    REMINDER = "reminder"
-    MESSAGE = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,7 @@ class LogItem:
 
     seq: int
     message_id: UUID
-    kind: ItemKind
+    kind: Kind
     conversation_id: UUID
     created_at: datetime
     number: int | None

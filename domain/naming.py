@@ -6,17 +6,17 @@ from domain.push import Provider
 
 WORKFLOW_QUEUE = "fastbell"
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
+CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
+MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
-
-
-def session_url(session_id: UUID) -> str:
-    """Link to a fasting session in the app."""
-    return f"fastbell://fasting-sessions/{session_id}"
-
-
-def conversation_url(conversation_id: UUID) -> str:
-    """Link to a conversation in the app."""
-    return f"fastbell://conversations/{conversation_id}"
+HANDOFF_STATE_ATTRIBUTE = "HandoffState"  # Keyword
+SEARCH_ATTRIBUTES = (
+    SESSION_ID_ATTRIBUTE,
+    CONVERSATION_ID_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    REMINDER_STATE_ATTRIBUTE,
+    HANDOFF_STATE_ATTRIBUTE,
+)
 
 
 def push_queue(provider: Provider) -> str:
@@ -27,6 +27,16 @@ def push_queue(provider: Provider) -> str:
 def reminder_workflow_id(session_id: UUID) -> str:
     """Name the workflow of one fasting session."""
     return f"fasting-reminder/{session_id}"
+
+
+def handoff_workflow_id(message_id: UUID) -> str:
+    """Name the workflow that hands one message off."""
+    return f"message-handoff/{message_id}"
+
+
+def sending_workflow_id(message_id: UUID, page: int) -> str:
+    """Name the workflow that makes one page of a message's sends, pages counted from 1."""
+    return f"{handoff_workflow_id(message_id)}/{page}"
 
 
 def redrive_workflow_id(task_id: UUID) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from domain.problems import InvalidField
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, TaskState
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"

@@ -52,14 +52,32 @@ def upgrade() -> None:
         sa.Column("synced_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "installation_id", name=op.f("pk_sync_positions")),
     )
+    op.create_table(
+        "presences",
+        sa.Column("stream_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.String(length=200), nullable=False),
+        sa.Column("installation_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "connected_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("stream_id", name=op.f("pk_presences")),
+    )
+    op.create_index("ix_presences_installation_id", "presences", ["installation_id"], unique=False)
     op.create_index(
-        "ix_push_tasks_unsynced", "push_tasks", ["installation_id"], postgresql_where=sa.text("synced_at IS NULL")
+        "ix_push_tasks_line",
+        "push_tasks",
+        ["installation_id", "collapse_key", "due_at"],
+        unique=False,
+        postgresql_where=sa.text("synced_at IS NULL"),
     )
 
 
 def downgrade() -> None:
     """Undo."""
-    op.drop_index("ix_push_tasks_unsynced", table_name="push_tasks", postgresql_where=sa.text("synced_at IS NULL"))
+    op.drop_index("ix_push_tasks_line", table_name="push_tasks", postgresql_where=sa.text("synced_at IS NULL"))
+    op.drop_index("ix_presences_installation_id", table_name="presences")
+    op.drop_table("presences")
     op.drop_table("sync_positions")
     op.drop_column("log_heads", "horizon")
     op.drop_index("uq_messages_number", table_name="messages", postgresql_where=sa.text("number > 0"))
