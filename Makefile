@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check fmt bench bench-sleepers bench-providers clean
+.PHONY: run test check fmt bench bench-sleepers bench-providers bench-acceptance clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -25,6 +25,9 @@ bench: .venv/installed
 
 bench-sleepers: .venv/installed
 	@$(BIN)/python -m bench.sleepers
+
+bench-acceptance: .venv/installed
+	@$(BIN)/python -m bench.acceptance
 
 bench-providers: .venv/installed-bench
 	@$(BIN)/python -m bench.providers

@@ -6,7 +6,7 @@ from temporalio import activity
 
 from db import handoffs, preferences, push_tasks
 from db.engine import Sessions, present_instant
-from domain.handoff import Heed, Means, means
+from domain.handoff import Means, means
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.wire import PlanHandoff, PlannedHandoff

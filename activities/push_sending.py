@@ -14,17 +14,10 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import outcomes
-from activities.attempts import (
-    Busy,
-    Claim,
-    Go,
-    Hindrance,
-    Settled,
-    Waiting,
-    begin_attempts,
-)
+from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
+from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
 from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
 from db.engine import Sessions

@@ -7,8 +7,8 @@ from temporalio import activity
 
 from db import device_tokens, fasting_sessions, messages, preferences, push_tasks
 from db.engine import Sessions, present_instant
-from domain.last_check import withheld
 from domain.kinds import RULES, Kind
+from domain.last_check import withheld
 from domain.push import TaskState
 from domain.reminders import Reminder, message_id, reminders
 from domain.sessions import FastingSession

@@ -1,11 +1,14 @@
 """Composition root of the API process: `python -m api`."""
 
 import sys
+from contextlib import suppress
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 import logs
 from api.app import create_app
+from api.connection import HttpConnection, bind
 from config import ConfigError, auth_settings, service_settings
 
 
@@ -17,16 +20,22 @@ def main() -> None:
         app = create_app(settings, auth)
     except ConfigError as error:
         sys.exit(str(error))
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
+        http=HttpConnection,
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run([bind(config)])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Conversations: who belongs to them, what is posted in them. A message is accepted when it is committed."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from api.dependencies import AnyCaller, Database, Dispatch, Paged, ServiceCaller, next_cursor
@@ -59,6 +60,14 @@ class ConversationList(BaseModel):
 
     items: list[ConversationOut]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePlace:
+    """Where a message is posted, under an id of the caller's choice."""
+
+    conversation_id: UUID
+    message_id: UUID
 
 
 class MessageIn(Body):
@@ -127,8 +136,7 @@ async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> 
     responses=responses(404, 409) | {200: {"model": MessageOut}},
 )
 async def post(
-    conversation_id: UUID,
-    message_id: UUID,
+    place: Annotated[MessagePlace, Depends()],
     body: MessageIn,
     caller: AnyCaller,
     sessions: Database,
@@ -138,18 +146,18 @@ async def post(
     """Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409."""
     owed = None
     async with sessions.begin() as db:
-        await conversations.lock(db, conversation_id)
-        if not await conversations.has_member(db, conversation_id, caller.user_id):
+        await conversations.lock(db, place.conversation_id)
+        if not await conversations.has_member(db, place.conversation_id, caller.user_id):
             raise NotFound("conversation")
-        message = await messages.post(db, conversation_id, message_id, caller.user_id, body.body)
+        message = await messages.post(db, place.conversation_id, place.message_id, caller.user_id, body.body)
         if message is None:
-            message = await messages.read(db, message_id)
-            if message is None or message.conversation_id != conversation_id:
+            message = await messages.read(db, place.message_id)
+            if message is None or message.conversation_id != place.conversation_id:
                 raise NotFound("message")
             check_repeat(message, caller.user_id, body.body)
             response.status_code = 200
         else:
-            owed = await outbox.add(db, messages.OUTBOX_KIND, message_id)
+            owed = await outbox.add(db, messages.OUTBOX_KIND, place.message_id)
     if owed is not None:
         relay.dispatch_soon(owed)
     return _message(message)

@@ -11,6 +11,7 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.auth import Caller, TokenCheck
+from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
 from apps_file import AppIds
 from db.engine import Sessions
@@ -28,6 +29,7 @@ class Services:
     tokens: TokenCheck
     relay: Relay
     app_ids: AppIds
+    streams: OpenStreams
 
 
 def _services(request: Request) -> Services:
@@ -45,6 +47,10 @@ def _app_ids(services: Annotated[Services, Depends(_services)]) -> AppIds:
 
 def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
     return services.relay
+
+
+def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
+    return services.streams
 
 
 async def _caller(
@@ -104,4 +110,5 @@ Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
+Streams = Annotated[OpenStreams, Depends(_streams)]
 Paged = Annotated[Page, Depends(page_at)]

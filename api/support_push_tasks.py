@@ -11,8 +11,8 @@ from api.dependencies import Cursor, Database, Limit, Supporter, next_cursor, pa
 from api.fields import Body, Instant
 from api.problems import responses
 from db import dead_tasks, redrives
-from domain.problems import NotFound
 from domain.kinds import Kind
+from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database
 from api.problems import responses
@@ -17,7 +18,7 @@ from domain.problems import CursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/sync", tags=["messages"])
 
-_MOST_SEQ = 2**63 - 1
+MOST_SEQ = 2**63 - 1
 
 
 class ItemOut(BaseModel):
@@ -49,30 +50,42 @@ async def sync(
     installation_id: UUID,
     caller: AnyCaller,
     sessions: Database,
-    after: Annotated[int, Query(ge=0, le=_MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SyncOut:
     """Read the log of the caller after a cursor; `after` says what this installation has already."""
     async with sessions.begin() as db:
-        standing = await installations.standing(db, caller.user_id, installation_id)
-        check_may_sync(standing)
-        extent = await log.extent(db, caller.user_id)
-        if after > extent.head:
-            raise InvalidField("after", f"This cursor lies in the future; the log ends at {extent.head}.")
-        if 0 < after < extent.horizon:
-            raise CursorTooOld(extent.horizon)
-        await log.acknowledge(db, caller.user_id, installation_id, after)
+        standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
         found = await log.items_after(db, caller.user_id, after, limit + 1)
     shown = found[:limit]
     return SyncOut(
-        items=[_item(item) for item in shown],
+        items=[item_out(item) for item in shown],
         next_cursor=shown[-1].seq if shown else max(after, extent.horizon),
         has_more=len(found) > len(shown),
         refresh_required=standing is Standing.INVALIDATED,
     )
 
 
-def _item(item: LogItem) -> ItemOut:
+async def arrive(
+    db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str
+) -> tuple[Standing, log.Extent]:
+    """Check that an installation may go on after a cursor, and note that it has read so far.
+
+    Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.
+    """
+    standing = await installations.standing(db, user_id, installation_id)
+    check_may_sync(standing)
+    extent = await log.extent(db, user_id)
+    if after > extent.head:
+        raise InvalidField(field, f"This cursor lies in the future; the log ends at {extent.head}.")
+    if 0 < after < extent.horizon:
+        raise CursorTooOld(extent.horizon)
+    await log.acknowledge(db, user_id, installation_id, after)
+    return standing, extent
+
+
+def item_out(item: LogItem) -> ItemOut:
+    """Show an item of a log."""
     return ItemOut(
         seq=item.seq,
         kind=item.kind,

@@ -9,8 +9,8 @@ from commands.asking import actor, asked
 from commands.telling import cell, say_json, say_table
 from db import dead_tasks, redrives
 from db.engine import Sessions
-from domain.problems import NotFound
 from domain.kinds import Kind
+from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 

@@ -20,8 +20,7 @@ async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[
     await lock(db, conversation_id)
     gone = delete(Member).where(Member.conversation_id == conversation_id, Member.user_id.not_in(member_ids))
     await db.execute(gone, execution_options={"synchronize_session": False})
-    rows = [{"conversation_id": conversation_id, "user_id": user_id} for user_id in sorted(member_ids)]
-    await db.execute(insert(Member).on_conflict_do_nothing(), rows)
+    await db.execute(_JOIN, {"conversation_id": conversation_id, "user_ids": sorted(member_ids)})
     return is_new
 
 
@@ -71,6 +70,12 @@ async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Se
         members[conversation_id].append(user_id)
     return [Conversation(row.id, tuple(members[row.id]), row.created_at) for row in rows]
 
+
+_JOIN = text("""
+    INSERT INTO members (conversation_id, user_id)
+    SELECT :conversation_id, user_id FROM unnest(CAST(:user_ids AS text[])) AS new (user_id)
+        ON CONFLICT DO NOTHING
+""")
 
 _MEMBERS = text("""
     SELECT m.conversation_id, m.user_id

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import brakes, device_tokens, fasting_sessions, preferences, support_actions
 from db.engine import among, present_instant
 from db.models import DeviceToken, PushAttempt, PushTask
+from domain.kinds import Kind
 from domain.last_check import Address, misaddressed, withheld
 from domain.preferences import Preferences
-from domain.kinds import Kind
 from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import LONGEST_OF_USE
 from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask

@@ -34,7 +34,7 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Devic
         Presence.user_id == DeviceToken.user_id,
         Presence.expires_at > func.clock_timestamp(),
     )
-    has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)  # noqa: FBT003 (SQL)
+    has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)
     query = (
         select(DeviceToken, has_read, present)
         .join(LogItem, LogItem.user_id == DeviceToken.user_id)

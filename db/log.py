@@ -1,17 +1,20 @@
 """Each user's log, how far it was read, and what reading it settles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import BigInteger, column, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import LogHead, Message, SyncPosition
 from db.models import LogItem as LogItemRow
 from domain.kinds import Kind
 from domain.messages import LogItem
+
+CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,20 @@ async def items_after(db: AsyncSession, user_id: str, seq: int, limit: int) -> S
         .limit(limit)
     )
     return [_item(at, message) for at, message in await db.execute(query)]
+
+
+async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], limit: int) -> list[list[LogItem]]:
+    """List the items of many logs, each after a sequence number; as many lists as were asked for, in that order."""
+    columns = {"user_ids": [user_id for user_id, _ in asked], "seqs": [seq for _, seq in asked], "limit": limit}
+    pages: list[list[LogItem]] = [[] for _ in asked]
+    for place, seq, message in await db.execute(_PAGES, columns):
+        pages[place - 1].append(_item(seq, message))
+    return pages
+
+
+async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
+    """Say whose logs hold one of these messages."""
+    return set(await db.scalars(select(LogItemRow.user_id).where(among(LogItemRow.message_id, message_ids)).distinct()))
 
 
 async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq: int) -> None:
@@ -77,6 +94,18 @@ def _item(seq: int, message: Message) -> LogItem:
 
 
 _BLIND = {"synchronize_session": False}
+_PAGES = select(column("place", BigInteger), column("seq", BigInteger), Message).from_statement(
+    text("""
+    SELECT asked.place, i.seq, m.*
+      FROM unnest(CAST(:user_ids AS text[]), CAST(:seqs AS bigint[])) WITH ORDINALITY AS asked (user_id, seq, place)
+     CROSS JOIN LATERAL (
+        SELECT i.seq, i.message_id FROM log_items i
+         WHERE i.user_id = asked.user_id AND i.seq > asked.seq ORDER BY i.seq LIMIT :limit
+     ) i
+      JOIN messages m ON m.id = i.message_id
+     ORDER BY asked.place, i.seq
+    """)
+)
 _SYNCED = text("""
     WITH read AS (
         SELECT t.task_id

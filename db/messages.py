@@ -13,7 +13,6 @@ from db.models import Message as MessageRow
 from domain.kinds import Kind
 from domain.messages import Message
 
-
 OUTBOX_KIND = "message"
 
 
@@ -68,7 +67,9 @@ async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -
     bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
     rows = await db.execute(bodies.where(among(MessageRow.id, {message_id for message_id, _ in wanted.values()})))
     found = {row.id: row for row in rows}
-    pairs = {(found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found}
+    pairs = {
+        (found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found
+    }
     members = await conversations.members_held(db, pairs)
     return {
         key: Addressed(found[message_id].body or "", (found[message_id].conversation_id, user_id) in members)

@@ -12,8 +12,8 @@ from db import dead_tasks, outbox, support_actions
 from db.engine import Sessions, among
 from db.models import PushTask
 from db.support_actions import Deed
-from domain.problems import Conflict, NotFound
 from domain.kinds import Kind
+from domain.problems import Conflict, NotFound
 from domain.push import Environment, Provider, TaskState
 from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
 from domain.wire import PlannedSend, RedriveState

@@ -33,8 +33,8 @@ _HOLD = text("""
 
 _AROUND = text("""
     SELECT asked.task_id,
-           coalesce(bool_or(other.due_at > asked.due_at AND (other.state = 'accepted' OR call.task_id IS NOT NULL)), false)
-               AS newer_begun,
+           coalesce(bool_or(other.due_at > asked.due_at
+                            AND (other.state = 'accepted' OR call.task_id IS NOT NULL)), false) AS newer_begun,
            coalesce(bool_or(other.due_at > asked.due_at AND other.state = 'pending'), false) AS newer_waits,
            coalesce(bool_or(call.task_id IS NOT NULL), false) AS call_under_way
       FROM push_tasks AS asked

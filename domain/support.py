@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from domain.problems import InvalidField
 from domain.kinds import Kind
+from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
 
 SHOWN = 6  # last characters of a token that are ever shown

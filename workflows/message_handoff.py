@@ -1,4 +1,4 @@
-"""One durable workflow per message: plans as late as possible, pushes to phones that sleep, gives up on none silently."""
+"""One durable workflow per message: plans as late as possible, and pushes to the phones that sleep."""
 
 import asyncio
 from collections import Counter

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from activities.attempts import Go
+from activities.judging import Go
 from activities.push_sending import _call
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Push, Route

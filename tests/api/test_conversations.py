@@ -1,40 +1,12 @@
 """Conversations and messages: accepted once, in order, by members only."""
 
 import asyncio
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.house import House, User
-
-
-async def conversation_of(*members: User) -> UUID:
-    conversation_id = uuid4()
-    answer = await store(members[0].house, conversation_id, *members)
-    assert answer.status_code == 201, answer.text
-    return conversation_id
-
-
-async def store(api: House, conversation_id: UUID, *members: User) -> httpx.Response:
-    body = {"member_ids": [member.user_id for member in members]}
-    return await api.user("backend", "service").call("PUT", f"/v1/conversations/{conversation_id}", body)
-
-
-async def post(
-    user: User, conversation_id: UUID, body: str = "Hello", message_id: UUID | None = None
-) -> httpx.Response:
-    path = f"/v1/conversations/{conversation_id}/messages/{message_id or uuid4()}"
-    return await user.call("PUT", path, {"body": body})
-
-
-async def sync(user: User, installation_id: UUID, **query: int) -> dict[str, Any]:
-    words = "&".join(f"{name}={value}" for name, value in query.items())
-    answer = await user.call("GET", f"/v1/sync?installation_id={installation_id}&{words}")
-    assert answer.status_code == 200, answer.text
-    synced: dict[str, Any] = answer.json()
-    return synced
+from tests.talk import conversation_of, post, store, sync
 
 
 async def test_a_message_is_answered_whole_and_its_repeat_with_200(alice: User, bob: User) -> None:

@@ -13,9 +13,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
-from tests.api.test_conversations import conversation_of
 from tests.house import House, iphone
 from tests.support.dead import dead_task
+from tests.talk import conversation_of
 
 CHECKS = (
     "not_a_server_error",

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from db import conversations, log, messages
-from tests.api.test_conversations import conversation_of, post, sync
 from tests.house import House, User, android, iphone
+from tests.talk import conversation_of, post, sync
 
 WRITERS, READERS, MESSAGES, AT_ONCE = 8, 4, 10_000, 10
 

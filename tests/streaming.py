@@ -1,0 +1,76 @@
+"""The stream as an app reads it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from tests.house import House, User
+
+
+class Events:
+    """What comes over one open stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.headers = response.headers
+        self._lines = response.aiter_lines()
+
+    async def take(self, count: int, *, within: float = 15.0) -> list[dict[str, Any]]:
+        """Wait for so many items."""
+        taken: list[dict[str, Any]] = []
+        async with asyncio.timeout(within):
+            while len(taken) < count:
+                lines = await self._event()
+                assert lines is not None, "the stream ended"
+                if "event" in lines:
+                    item = json.loads(lines["data"])
+                    assert (lines["event"], lines["id"]) == ("item", str(item["seq"]))
+                    taken.append(item)
+        return taken
+
+    async def comment(self) -> None:
+        """Wait for a comment that stands alone."""
+        async with asyncio.timeout(15):
+            while (lines := await self._event()) is None or lines.keys() != {""}:
+                assert lines is not None, "the stream ended"
+
+    async def to_its_end(self) -> list[int]:
+        """Wait until the stream ends; gives the numbers of the items that came before."""
+        seen = []
+        async with asyncio.timeout(15):
+            while (lines := await self._event()) is not None:
+                seen += [int(lines["id"])] if "id" in lines else []
+        return seen
+
+    async def _event(self) -> dict[str, str] | None:
+        lines: dict[str, str] = {}
+        async for line in self._lines:
+            if not line:
+                return lines
+            name, _, value = line.partition(":")
+            lines[name] = value.removeprefix(" ")
+        return None
+
+
+@asynccontextmanager
+async def streaming(
+    user: User, installation_id: UUID, *, last_event_id: int | None = None, at: str = "", after: int = 0
+) -> AsyncIterator[Events]:
+    """Open a stream; `at`: the address of another API process than the house's."""
+    headers = user.headers | ({} if last_event_id is None else {"Last-Event-ID": str(last_event_id)})
+    address = f"{at}/v1/stream?installation_id={installation_id}&after={after}"
+    async with user.house.http.stream("GET", address, headers=headers) as response:
+        if response.status_code != 200:
+            await response.aread()
+        assert response.status_code == 200, response.text
+        yield Events(response)
+
+
+async def is_present(house: House, installation_id: UUID) -> bool:
+    """Tell whether an installation is present."""
+    query = "SELECT 1 FROM presences WHERE installation_id = :id AND expires_at > clock_timestamp()"
+    return bool(await house.rows(query, id=installation_id))
