@@ -24,6 +24,7 @@ structlog.configure(
     processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
 )
 
+NewDatabase = Callable[[str], Awaitable[str]]
 NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults")
 
 

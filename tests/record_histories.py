@@ -19,6 +19,7 @@ from simulator import Simulator
 from tests.house import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven
+from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -42,6 +43,8 @@ async def _record() -> None:
                 await _without_device(house)
                 await _opened_at_the_second_try(house)
                 await _redriven(house, simulator)
+                await _handed_off(house, simulator)
+                await _handed_off_in_pages(house)
         postgres.cleanup()
 
 
@@ -105,6 +108,26 @@ async def _redriven(house: House, simulator: Simulator) -> None:
     await redrive(house.user(None, "support"), task_id)
     await redriven(house, task_id)
     _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven")
+
+
+async def _handed_off(house: House, simulator: Simulator) -> None:
+    alice, bob, phones = house.user(), house.user(), [iphone(), android()]
+    await bob.register(*phones)
+    refuse_once(simulator, phones[1])
+    await connected(house, bob, phones[0])
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "handed-off")
+
+
+async def _handed_off_in_pages(house: House) -> None:
+    crowd = [house.user() for _ in range(52)]
+    await give_phones(house, crowd)
+    message_id = await posted(crowd[0], await conversation_of(*crowd))
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "handed-off-in-pages")
+    page = house.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
+    _write(await page.fetch_history(), "last-page")
 
 
 async def _opened_at_the_second_try(house: House) -> None:

@@ -33,10 +33,10 @@ class Events:
         return taken
 
     async def comment(self) -> None:
-        """Wait for a comment that stands alone."""
+        """Wait for a comment; the first is the greeting."""
         async with asyncio.timeout(15):
-            while (lines := await self._event()) is None or lines.keys() != {""}:
-                assert lines is not None, "the stream ended"
+            while "" not in (lines := await self._event() or {}):
+                assert lines, "the stream ended"
 
     async def to_its_end(self) -> list[int]:
         """Wait until the stream ends; gives the numbers of the items that came before."""

@@ -1,14 +1,16 @@
 """Conversations as tests lead them."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+from sqlalchemy import text
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from tests.house import House, User, eventually
+from tests.house import House, Phone, User, eventually
 
 
 async def store(house: House, conversation_id: UUID, *members: User) -> httpx.Response:
@@ -70,3 +72,28 @@ async def handed_off(house: House, message_id: UUID, *, within: float = 30.0) ->
 async def tasks_of(house: House, message_id: UUID) -> list[Any]:
     """Read the push tasks of a message."""
     return await house.rows("SELECT * FROM push_tasks WHERE message_id = :id ORDER BY provider", id=message_id)
+
+
+async def connected(house: House, user: User, phone: Phone) -> None:
+    """Let the database believe that a phone's stream is open, for a minute."""
+    stream = text(
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), :user_id, :installation_id, now() + interval '1 minute')"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(stream, {"user_id": user.user_id, "installation_id": phone.installation_id})
+
+
+async def give_phones(house: House, users: Sequence[User]) -> None:
+    """Give each of many an iPhone and an Android phone, in one transaction."""
+    rows = [
+        {"user_id": user.user_id, "installation_id": uuid4(), "provider": provider, "token": uuid4().hex * 2}
+        for user in users
+        for provider in ("apns", "fcm")
+    ]
+    registered = text(
+        "INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active, registered_at,"
+        " last_seen_at) VALUES (:user_id, :installation_id, :provider, 'production', :token, true, now(), now())"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(registered, rows)

@@ -1,16 +1,16 @@
 """A conversation of 500: one message, a thousand phones, no history and no transaction that grows with them."""
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from activities.handoff import HandoffPlanning
 from db.engine import make_engine, make_sessions
 from domain.handoff import Heed
 from domain.wire import PlanHandoff
-from tests.house import House, User
-from tests.talk import conversation_of, handed_off, handoff, posted
+from tests.house import House
+from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
 
 MEMBERS, MOST_EVENTS, MOST_STATEMENTS = 500, 2000, 8
 
@@ -18,7 +18,7 @@ MEMBERS, MOST_EVENTS, MOST_STATEMENTS = 500, 2000, 8
 @pytest.mark.timeout(90)
 async def test_a_message_to_500_members_stays_within_bounds(house: House) -> None:
     crowd = [house.user() for _ in range(MEMBERS)]
-    await _give_phones(house, crowd)
+    await give_phones(house, crowd)
 
     message_id = await posted(crowd[0], await conversation_of(*crowd))
     assert await handed_off(house, message_id, within=60) == "accepted"
@@ -29,21 +29,6 @@ async def test_a_message_to_500_members_stays_within_bounds(house: House) -> Non
     assert len(lengths) == 1 + 10
     assert max(lengths) < MOST_EVENTS
     assert await _statements_of_a_plan(house, message_id) <= MOST_STATEMENTS
-
-
-async def _give_phones(house: House, users: list[User]) -> None:
-    """Give everybody an iPhone and an Android phone."""
-    rows = [
-        {"user_id": user.user_id, "installation_id": uuid4(), "provider": provider, "token": uuid4().hex * 2}
-        for user in users
-        for provider in ("apns", "fcm")
-    ]
-    registered = text(
-        "INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active, registered_at,"
-        " last_seen_at) VALUES (:user_id, :installation_id, :provider, 'production', :token, true, now(), now())"
-    )
-    async with house.sessions.begin() as db:
-        await db.execute(registered, rows)
 
 
 async def _history_lengths(house: House, message_id: UUID) -> list[int]:

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from temporalio.service import RPCError
 
 from activities.handoff import HandoffPlanning
@@ -13,7 +12,7 @@ from domain.handoff import Heed
 from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
-from tests.talk import conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
+from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
 
 GENERIC = {"title": "New message", "body": "Open the app to read it."}
 
@@ -213,7 +212,7 @@ async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all
     silent, reads = iphone(), iphone()
     await bob.register(silent, reads)
     for phone in (silent, reads):
-        await _connect(house, bob, phone)
+        await connected(house, bob, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
     await eventually(lambda: _has_planned(house, message_id))
@@ -233,15 +232,6 @@ async def _has_planned(house: House, message_id: UUID) -> bool:
     except RPCError:  # not started yet
         return False
     return any(event.HasField("marker_recorded_event_attributes") for event in history)
-
-
-async def _connect(house: House, user: User, phone: Phone) -> None:
-    async with house.sessions.begin() as db:
-        stream = text(
-            "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
-            " VALUES (gen_random_uuid(), :user_id, :installation_id, now() + interval '1 minute')"
-        )
-        await db.execute(stream, {"user_id": user.user_id, "installation_id": phone.installation_id})
 
 
 async def _plan(house: House, message_id: UUID, heed: Heed = Heed.PRESENCE) -> PlannedHandoff:
