@@ -45,5 +45,7 @@ class HandoffPlanning:
             )
             await push_tasks.plan(db, due, [device for device, by in told if by is Means.PUSH])
             counts = Counter(by for _, by in told)
+            if not counts[Means.STREAM]:
+                await handoffs.note_decided(db, ask.message_id)
             sends = await push_tasks.pending_of(db, ask.message_id)
             return PlannedHandoff(tuple(sends), due.due_at, due.expires_at, counts[Means.STREAM], counts[Means.SYNC])

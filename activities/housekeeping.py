@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -16,7 +17,7 @@ from db.engine import Sessions, present_instant
 from db.orphans import Window
 from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
 from domain.kinds import RULES, Kind
-from domain.last_check import withheld
+from domain.last_check import unwanted
 from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id, upcoming
@@ -24,7 +25,7 @@ from domain.sessions import FastingSession
 
 PAGE = 200  # rows of a walk, and so questions to Temporal, in one activity
 _AT_ONCE = 10  # questions to Temporal under way
-_RPC_TIMEOUT = timedelta(seconds=3)
+_ANSWERS_WITHIN = 3.0  # seconds
 _LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
 
 _CLOSED = {
@@ -51,14 +52,14 @@ class Sweeping:
             ahead = Window(upto if ask.since is None else max(ask.since + AHEAD, upto), upto + AHEAD)
             untouched = timedelta(seconds=ask.untouched)
             behind = Window((upto - LONGEST_OF_USE if ask.since is None else ask.since) - untouched, upto - untouched)
-            found = await orphans.sessions_due(db, [ahead, behind], ask.after, PAGE)
-            never_opened = await self._never_opened(found, behind)
+            page = await orphans.sessions_due(db, [ahead, behind], ask.after, PAGE)
+            found = (await fasting_sessions.by_id(db, [mark.id for mark in page])).values()
+            never_opened = await _never_opened(db, found, behind)
         near = [session for session in found if any(ahead.holds(each.due_at) for each in upcoming(session))]
         gone = await self._gone({reminder_workflow_id(session.session_id) for session in near})
         lost = {each.session_id for each in near if reminder_workflow_id(each.session_id) in gone}
         owed = await self._owe(fasting_sessions.OUTBOX_KIND, lost | never_opened)
-        last = Mark(found[-1].ends_at, found[-1].session_id) if len(found) == PAGE else None
-        return Walked(owed, last, upto)
+        return Walked(owed, page[-1] if len(page) == PAGE else None, upto)
 
     @activity.defn
     async def restart_handoffs(self, ask: Walk) -> Walked:
@@ -79,9 +80,7 @@ class Sweeping:
         async with self._sessions() as db:
             upto = ask.upto or await present_instant(db)
             found = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
-        owners = {
-            stray: senders(stray.kind, stray.task_id, stray.conversation_id, stray.message_id) for stray in found
-        }
+        owners = {stray: senders(stray.kind, stray.task_id, stray.conversation_id, stray.message_id) for stray in found}
         gone = await self._gone({owner for each in owners.values() for owner in each})
         lost = [stray for stray in found if gone.issuperset(owners[stray])]
         buried = 0
@@ -90,22 +89,6 @@ class Sweeping:
                 buried = await orphans.bury(db, lost)
         last = Mark(found[-1].due_at, found[-1].task_id) if len(found) == PAGE else None
         return Walked(buried, last, upto)
-
-    async def _never_opened(self, found: Collection[FastingSession], behind: Window) -> set[UUID]:
-        """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
-        async with self._sessions() as db:
-            wishes = await preferences.of_users(db, {session.user_id for session in found})
-            due = {
-                message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
-                for session in found
-                for reminder in upcoming(session)
-                if behind.holds(reminder.due_at)
-                and not withheld(
-                    session, reminder.minutes, reminder.due_at, wishes.get(session.user_id, Preferences())
-                )
-            }
-            opened = await orphans.entered(db, due)
-        return {session_id for message, session_id in due.items() if message not in opened}
 
     async def _owe(self, subject_kind: str, lost: set[UUID]) -> int:
         if not lost:
@@ -125,10 +108,27 @@ class Sweeping:
     async def _is_gone(self, workflow_id: str, turns: asyncio.Semaphore) -> bool:
         async with turns:
             try:
-                found = await self._client.get_workflow_handle(workflow_id).describe(rpc_timeout=_RPC_TIMEOUT)
+                async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
+                    found = await self._client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:
                 return error.status is RPCStatusCode.NOT_FOUND
+            except TimeoutError:
+                return False
             return found.status in _CLOSED
+
+
+async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
+    """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
+    wishes = await preferences.of_users(db, {session.user_id for session in found})
+    due = {
+        message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
+        for session in found
+        for reminder in upcoming(session)
+        if behind.holds(reminder.due_at)
+        and not unwanted(Kind.REMINDER, wishes.get(session.user_id, Preferences()), reminder.due_at)
+    }
+    opened = await orphans.entered(db, due)
+    return {session_id for message, session_id in due.items() if message not in opened}
 
 
 class LettingGo:

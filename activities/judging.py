@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
-from typing import assert_never
 from uuid import UUID, uuid4
 
 from db import messages, push_attempts, push_tasks
 from db.models import DeviceToken
 from domain.kinds import RULES, Subject
-from domain.last_check import Address, Line, Turn, misaddressed, turn_of, unwanted, withheld
+from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
 from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
@@ -126,7 +125,7 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
         return Settled(TaskState.WITHDRAWN, "superseded")
     if hindrance is not None:
         return Waiting(_in_time(hindrance, task.expires_at - facts.now))
-    return Busy(LINE_TAKEN) if turn is Turn.LATER else None
+    return Waiting(Hindrance("line_taken", LINE_TAKEN)) if turn is Turn.LATER else None
 
 
 def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
@@ -146,21 +145,15 @@ def _route(device: DeviceToken) -> Route:
 
 
 def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
-    wishes = facts.preferences.get(task.user_id, Preferences())
-    if task.is_synced:
-        return "synced"
-    match RULES[task.kind].subject:
-        case Subject.SESSION:
-            return withheld(facts.sessions.get(task.conversation_id), task.reminder_minutes, task.due_at, wishes)
-        case Subject.MESSAGE:
-            message = facts.messages.get(task.task_id)
-            if message is None or not message.is_member:
-                return "not_a_member"
-            return unwanted(task.kind, wishes, facts.now)
-        case Subject.NOTHING:
-            return unwanted(task.kind, wishes, facts.now)
-        case never:
-            assert_never(never)
+    message = facts.messages.get(task.task_id)
+    around = Circumstances(
+        session=facts.sessions.get(task.conversation_id),
+        is_member=message is not None and message.is_member,
+        is_synced=task.is_synced,
+        preferences=facts.preferences.get(task.user_id, Preferences()),
+        now=facts.now,
+    )
+    return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
 
 def enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:

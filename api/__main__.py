@@ -8,7 +8,8 @@ from uvicorn.config import STARTUP_FAILURE
 
 import logs
 from api.app import create_app
-from api.connection import HttpConnection, bind
+from api.connection import HttpConnection, allow_connections, bind
+from api.open_streams import DEFAULT_TERMS, Terms
 from config import ConfigError, auth_settings, service_settings
 
 
@@ -17,7 +18,7 @@ def main() -> None:
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
-        app = create_app(settings, auth)
+        app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)))
     except ConfigError as error:
         sys.exit(str(error))
     config = uvicorn.Config(

@@ -1,6 +1,7 @@
 """HTTP connections that end in time: at once when the process is to stop, and soon when the peer has vanished."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window shut
+_OTHER_FILES = 500  # for everything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,15 @@ class HttpConnection(H11Protocol):
             self._line.over.set_result(None)
 
 
+def allow_connections(wanted: int) -> int:
+    """Allow this process so many connections that last, as far as its limit of open files lets it; gives how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(min(wanted, files - _OTHER_FILES), 0)
+
+
 def bind(config: uvicorn.Config, unacknowledged: timedelta = UNACKNOWLEDGED) -> socket.socket:
     """Bind the address of a server so that a connection whose peer has vanished without a word breaks.
 
@@ -51,6 +62,7 @@ def bind(config: uvicorn.Config, unacknowledged: timedelta = UNACKNOWLEDGED) -> 
     an open stream has to send something now and then. Exits when the port is taken, as uvicorn does.
     """
     bound = config.bind_socket()
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited, too; asyncio overlooks a socket like this
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unacknowledged.total_seconds() * 1000))
     return bound

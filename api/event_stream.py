@@ -80,7 +80,7 @@ class _DoesNotReadError(Exception):
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
     yield f": hello\nretry: {random.randint(1000, 4000)}\n\n".encode()  # noqa: S311 -- all of a process do not come back at once
     while True:
-        page = asyncio.ensure_future(streams.next_page(stream))
+        page = asyncio.create_task(streams.next_page(stream))
         try:
             while not (await asyncio.wait({page}, timeout=streams.terms.heartbeat))[0]:
                 yield _HEARTBEAT

@@ -38,6 +38,7 @@ class FilterIn(Body):
     reason: Annotated[Words | None, Field(description="`last_reason`, exactly.")] = None
     user_id: Words | None = None
     conversation_id: UUID | None = None
+    message_id: UUID | None = None
     due_from: Instant | None = None
     due_to: Annotated[Instant | None, Field(description="Itself not included.")] = None
 
@@ -46,7 +47,8 @@ class ListIn(FilterIn):
     """Which push tasks to list."""
 
     state: Annotated[
-        TaskState, Field(description="Other states than `dead` need `user_id` or `conversation_id` beside them.")
+        TaskState,
+        Field(description="Other states than `dead` need `user_id`, `conversation_id` or `message_id` beside them."),
     ] = TaskState.DEAD
     cursor: Cursor = None
     limit: Limit = 50

@@ -60,6 +60,14 @@ async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> b
 async def members_held(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
     """Say which of these are members, who stay so until the transaction ends."""
     columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS_HELD, columns)}
+
+
+async def members_among(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Say which of these are members now; nothing is held."""
+    if not asked:
+        return set()
+    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
     return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS, columns)}
 
 
@@ -83,5 +91,6 @@ _MEMBERS = text("""
       JOIN unnest(CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[])) AS asked (conversation_id, user_id)
      USING (conversation_id, user_id)
      ORDER BY m.conversation_id, m.user_id
-       FOR SHARE OF m
 """)
+
+_MEMBERS_HELD = text(f"{_MEMBERS.text} FOR SHARE OF m")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import DeviceToken, LogItem, Message, Presence, SyncPosition
@@ -25,6 +25,14 @@ async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
     query = select(Message.conversation_id, Message.created_at).where(Message.id == message_id)
     row = (await db.execute(query)).one_or_none()
     return None if row is None else Posted(*row)
+
+
+async def note_decided(db: AsyncSession, message_id: UUID) -> None:
+    """Note that it is decided for each phone how it is told of a message; the sweep need not look after it."""
+    query = update(Message).where(Message.id == message_id, Message.handed_off_at.is_(None))
+    await db.execute(
+        query.values(handed_off_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
+    )
 
 
 async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[DeviceToken, Recipient]]:

@@ -99,6 +99,7 @@ class FastingSessionRow(Table):
     __tablename__ = "fasting_sessions"
     __table_args__ = (
         Index("ix_fasting_sessions_user_id_started_at", "user_id", "started_at", "id"),
+        Index("ix_fasting_sessions_active", "ends_at", "id", postgresql_where=text("status = 'active'")),
         CheckConstraint("ends_at > started_at", name="ends_after_start"),
         CheckConstraint("(status = 'active') = (ended_at IS NULL)", name="finished_has_end"),
         CheckConstraint("cardinality(reminder_minutes) <= 5", name="few_reminders"),
@@ -160,6 +161,12 @@ class Message(Table):
     __tablename__ = "messages"
     __table_args__ = (
         Index("uq_messages_number", "conversation_id", "number", unique=True, postgresql_where=text("number > 0")),
+        Index(
+            "ix_messages_not_handed_off",
+            "created_at",
+            "id",
+            postgresql_where=text("kind = 'message' AND handed_off_at IS NULL"),
+        ),
         CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
     )
 
@@ -171,16 +178,19 @@ class Message(Table):
     body: Mapped[str | None]
     reminder_minutes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    handed_off_at: Mapped[datetime | None]  # when it was decided for each phone how it is told
 
 
 class LogHead(Table):
     """The last sequence number given out in a user's log; its row lock orders the writers of that log."""
 
     __tablename__ = "log_heads"
+    __table_args__ = (Index("ix_log_heads_oldest_at", "oldest_at"),)
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
     horizon: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # items up to here were let go
+    oldest_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # no item is older
 
 
 class LogItem(Table):
@@ -233,6 +243,8 @@ class PushTask(Table):
             postgresql_where=text("synced_at IS NULL"),
         ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
+        Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),
+        Index("ix_push_tasks_due_at", "due_at"),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )
 

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts
 from db.engine import among
-from db.models import FastingSessionRow, Message, OutboxRow
+from db.models import Message, OutboxRow
 from domain.housekeeping import Mark
 from domain.kinds import Kind
-from domain.reminders import LONGEST_OF_USE
+from domain.sessions import MOST_REMINDER_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,16 @@ async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
     return len(buried)
 
 
-async def sessions_due(
-    db: AsyncSession, windows: Sequence[Window], after: Mark | None, limit: int
-) -> Sequence[FastingSessionRow]:
-    """List active sessions that have a reminder in one of two windows, by their ends."""
-    first, second = windows
+async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark | None, limit: int) -> list[Mark]:
+    """List active sessions that have a reminder in one of these windows, by their ends."""
     values = {
-        "starts": [first.start, second.start],
-        "ends": [first.end, second.end],
-        "earliest": min(first.start, second.start),
-        "latest": max(first.end, second.end) + LONGEST_OF_USE,
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "earliest": min(window.start for window in windows),
+        "latest": max(window.end for window in windows) + timedelta(minutes=MOST_REMINDER_MINUTES),
         "limit": limit,
     }
-    query = select(FastingSessionRow).from_statement(_SESSIONS_DUE)
-    return (await db.scalars(query, values | _mark(after))).all()
+    return [Mark(*row) for row in await db.execute(_SESSIONS_DUE, values | _mark(after))]
 
 
 async def handoffs_not_done(
@@ -148,7 +144,7 @@ _BURY = text("""
 """)
 
 _SESSIONS_DUE = text("""
-    SELECT s.*
+    SELECT s.ends_at, s.id
       FROM fasting_sessions s
      WHERE s.status = 'active'
        AND s.ends_at > CAST(:earliest AS timestamptz) AND s.ends_at <= CAST(:latest AS timestamptz)

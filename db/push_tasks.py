@@ -152,7 +152,7 @@ _PLAN = text("""
                             attempt_count, next_attempt_at, state)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, CAST(:due_at AS timestamptz), 'pending'
+           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending'
       FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id

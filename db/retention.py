@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import log
@@ -14,7 +14,7 @@ _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 
 
 async def let_tasks_go(db: AsyncSession, keep: timedelta) -> LetGo:
-    """Delete settled push tasks that were due so long ago, with their attempts; never one that waits or may be of use."""
+    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use."""
     return await _batch(db, _TASKS, keep)
 
 
@@ -36,10 +36,10 @@ async def let_log_items_go(db: AsyncSession, keep: timedelta) -> LetGo:
     if found.upto is not None:
         await log.let_go(db, found.user_id, upto=found.upto)
     await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
-    return LetGo(found.count, is_all=False)
+    return LetGo(found.gone, is_all=False)
 
 
-async def _batch(db: AsyncSession, statement: text, keep: timedelta) -> LetGo:
+async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> LetGo:
     count = len((await db.execute(statement, {"keep": keep, "limit": _BATCH})).all())
     return LetGo(count, is_all=count < _BATCH)
 
@@ -93,7 +93,7 @@ _RIPE = text("""
     )
     SELECT ripe.user_id,
            (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
-           (SELECT count(*) FROM eldest WHERE is_old) AS count,
+           (SELECT count(*) FROM eldest WHERE is_old) AS gone,
            CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
                 THEN coalesce((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
            END AS oldest_at

@@ -20,7 +20,12 @@ async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) 
         return {}
     lines = {"installation_ids": [t.installation_id for t in tasks], "keys": [t.collapse_key for t in tasks]}
     await db.execute(_HOLD, lines)
-    rows = await db.execute(_AROUND, {"task_ids": [t.task_id for t in tasks], "in_flight": in_flight})
+    return await seen(db, [task.task_id for task in tasks], in_flight)
+
+
+async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, Line]:
+    """Say the same at a glance: nothing is held."""
+    rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
     return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way) for row in rows}
 
 

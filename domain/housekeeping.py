@@ -20,6 +20,9 @@ class Keep:
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
+DEFAULT_KEEP = Keep()
+
+
 @dataclass(frozen=True, slots=True)
 class SweepOrphans:
     """Ask for a sweep: the input of `OrphanSweep`."""

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import assert_never
 
-from domain.kinds import RULES, Kind
+from domain.kinds import RULES, Kind, Subject
 from domain.preferences import Preferences
 from domain.push import Route
 from domain.sessions import FastingSession, SessionStatus
@@ -33,6 +34,32 @@ class Address:
 
     user_id: str
     route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is true around a push at one moment."""
+
+    session: FastingSession | None  # that a reminder is of
+    is_member: bool  # of the conversation that a message is in
+    is_synced: bool  # the installation has read it
+    preferences: Preferences
+    now: datetime
+
+
+def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
+    """Say why a push must not go out any more, wherever it goes to; None when it may."""
+    if around.is_synced:
+        return "synced"
+    match RULES[kind].subject:
+        case Subject.SESSION:
+            return withheld(around.session, minutes, due_at, around.preferences)
+        case Subject.MESSAGE:
+            return unwanted(kind, around.preferences, around.now) if around.is_member else "not_a_member"
+        case Subject.NOTHING:
+            return unwanted(kind, around.preferences, around.now)
+        case never:
+            assert_never(never)
 
 
 def withheld(

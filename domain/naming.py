@@ -5,6 +5,8 @@ from uuid import UUID
 from domain.push import Provider
 
 WORKFLOW_QUEUE = "fastbell"
+ORPHAN_SWEEP = "orphan-sweep"  # schedules, and with the time of each run its workflow
+RETENTION = "retention"
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
 CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
 MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword

@@ -8,18 +8,23 @@ import json
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from temporalio.client import WorkflowHistory
 
 import logs
 from db.migrate import migrate
+from domain.housekeeping import SweepOrphans
+from domain.naming import WORKFLOW_QUEUE
 from embedded import start_postgres
 from simulator import Simulator
 from tests.house import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
+from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted
+from workflows.housekeeping import OrphanSweep, Retention
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -45,6 +50,7 @@ async def _record() -> None:
                 await _redriven(house, simulator)
                 await _handed_off(house, simulator)
                 await _handed_off_in_pages(house)
+                await _housekept(house)
         postgres.cleanup()
 
 
@@ -144,6 +150,20 @@ async def _opened_at_the_second_try(house: House) -> None:
         await _save(house, session_id, "waits-for-the-second-try")
     await house.finished(session_id)
     await _save(house, session_id, "opened-at-the-second-try")
+
+
+async def _housekept(house: House) -> None:
+    """A sweep that finds a fast and a push task without a workflow, and a run of retention."""
+    await stray(house.user(), iphone())
+    await without_workflow(house.user())
+    runs: dict[str, tuple[Any, list[Any]]] = {
+        "swept": (OrphanSweep.run, [SweepOrphans(untouched=10)]),
+        "let-go": (Retention.run, []),
+    }
+    for name, (run, asked) in runs.items():
+        handle = await house.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)
+        await handle.result()
+        _write(await handle.fetch_history(), name)
 
 
 async def _save(house: House, session_id: UUID, name: str) -> None:

@@ -2,14 +2,30 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from tests.house import House, User
+from api.app import create_app
+from api.open_streams import Terms
+from config import auth_settings, service_settings
+from tests.house import House, Place, User, make_house
+
+BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
+
+
+@asynccontextmanager
+async def served(place: Place, terms: Terms) -> AsyncIterator[House]:
+    """Serve an API whose streams are open on these terms, and which waits a second for a peer that vanished."""
+    environment = place.environment()
+    app = create_app(service_settings(environment), auth_settings(environment), terms)
+    async with make_house(place, app, unacknowledged=timedelta(seconds=1)) as house:
+        yield house
 
 
 class Events:
@@ -68,6 +84,19 @@ async def streaming(
             await response.aread()
         assert response.status_code == 200, response.text
         yield Events(response)
+
+
+@asynccontextmanager
+async def deaf_client(user: User, installation_id: UUID, *, at: str = "") -> AsyncIterator[socket.socket]:
+    """Ask for a stream over a bare socket with little room, and read nothing of it."""
+    url, loop = httpx.URL(at or user.house.http.base_url), asyncio.get_running_loop()
+    head = f"GET /v1/stream?installation_id={installation_id} HTTP/1.1\r\nHost: test\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, (url.host, url.port))
+        await loop.sock_sendall(client, f"{head}Authorization: {user.headers['Authorization']}\r\n\r\n".encode())
+        yield client
 
 
 async def is_present(house: House, installation_id: UUID) -> bool:

@@ -43,7 +43,20 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("number > 0"),
     )
+    op.add_column("messages", sa.Column("handed_off_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_messages_not_handed_off",
+        "messages",
+        ["created_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("kind = 'message' AND handed_off_at IS NULL"),
+    )
     op.add_column("log_heads", sa.Column("horizon", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.add_column(
+        "log_heads",
+        sa.Column("oldest_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+    )
+    op.create_index("ix_log_heads_oldest_at", "log_heads", ["oldest_at"], unique=False)
     op.create_table(
         "sync_positions",
         sa.Column("user_id", sa.String(length=200), nullable=False),
@@ -71,15 +84,43 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("synced_at IS NULL"),
     )
+    op.create_index("ix_push_tasks_due_at", "push_tasks", ["due_at"], unique=False)
+    op.create_index(
+        "ix_push_tasks_pending",
+        "push_tasks",
+        ["due_at", "task_id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_fasting_sessions_active",
+        "fasting_sessions",
+        ["ends_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'active'"),
+    )
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index(
+        "ix_fasting_sessions_active", table_name="fasting_sessions", postgresql_where=sa.text("status = 'active'")
+    )
+    op.drop_index("ix_push_tasks_pending", table_name="push_tasks", postgresql_where=sa.text("state = 'pending'"))
+    op.drop_index("ix_push_tasks_due_at", table_name="push_tasks")
     op.drop_index("ix_push_tasks_line", table_name="push_tasks", postgresql_where=sa.text("synced_at IS NULL"))
     op.drop_index("ix_presences_installation_id", table_name="presences")
     op.drop_table("presences")
     op.drop_table("sync_positions")
-    op.drop_column("log_heads", "horizon")
+    op.drop_index("ix_log_heads_oldest_at", table_name="log_heads")
+    for column in ("oldest_at", "horizon"):
+        op.drop_column("log_heads", column)
+    op.drop_index(
+        "ix_messages_not_handed_off",
+        table_name="messages",
+        postgresql_where=sa.text("kind = 'message' AND handed_off_at IS NULL"),
+    )
+    op.drop_column("messages", "handed_off_at")
     op.drop_index("uq_messages_number", table_name="messages", postgresql_where=sa.text("number > 0"))
     op.drop_constraint(op.f("ck_messages_posted_by_somebody"), "messages", type_="check")
     for column in ("body", "sender_id", "number"):

@@ -1,0 +1,138 @@
+"""The API keeps its own word: schemathesis reads /openapi.json and tries what it promises, and what it forbids."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from schemathesis.hooks import HookContext
+
+from api.app import create_app
+from api.open_streams import Terms
+from config import auth_settings, service_settings
+from tests.house import House, Place, iphone, make_house
+from tests.support.dead import dead_task
+from tests.talk import conversation_of
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "ignored_auth",
+    "use_after_free",
+)
+
+
+@pytest.fixture
+async def hasty(detached: Place) -> AsyncIterator[House]:
+    """An API whose streams end at once, so that one can wait for their ends."""
+    environment = detached.environment()
+    app = create_app(service_settings(environment), auth_settings(environment), Terms(longest=0))
+    async with make_house(detached, app) as house:
+        yield house
+
+
+async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(hasty: House) -> None:
+    carol, dave = hasty.user(None, "support", "service"), hasty.user()  # nobody switches dave's reminders off
+    known = Known(
+        sessions=[await carol.start_fast(due_in=3600) for _ in range(6)],
+        tasks=[task_id for _ in range(6) for task_id in await dead_task(dave, iphone(), ends_in=300)],
+        conversations=[await conversation_of(carol) for _ in range(6)],
+    )
+    config = SchemathesisConfig.from_dict(
+        {
+            "seed": 1,
+            "headers": carol.headers,
+            "continue-on-failure": True,
+            "generation": {"deterministic": True, "max-examples": 40, "database": "none"},
+            "checks": {"enabled": False} | {name: {"enabled": True} for name in CHECKS},
+            "phases": {"stateful": {"generation": {"max-examples": 10}}},
+        }
+    )
+
+    answers, failures = await asyncio.to_thread(_run, str(hasty.http.base_url), config, known)
+
+    assert not failures, "\n\n".join(failures)
+    assert set(answers) >= {200, 201, 202, 204, 401, 404, 405, 409, 422}, answers  # it came as far as it should
+    assert answers.total() > 500
+
+
+@dataclass(frozen=True)
+class Known:
+    """Ids of what exists."""
+
+    sessions: list[UUID]
+    tasks: list[UUID]
+    conversations: list[UUID]
+
+
+def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counter[int], list[str]]:
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json", config=config)
+
+    ids = {
+        "session_id": itertools.cycle([*known.sessions, None]),
+        "task_id": itertools.cycle([*known.tasks, None]),
+        "conversation_id": itertools.cycle([*known.conversations, None]),
+    }
+
+    @schema.hook
+    def map_path_parameters(_: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Turn valid ids of what there is into those of such that exist, and now and then into a new one."""
+        if not parameters:
+            return parameters
+        valid = [name for name in ids if _is_uuid(parameters.get(name))]
+        return parameters | {name: str(next(ids[name]) or uuid4()) for name in valid}
+
+    @schema.hook
+    def map_body(_: HookContext, body: Any) -> Any:
+        """Turn valid ends and starts into ones that a fast may have."""
+        if not isinstance(body, dict):
+            return body
+        now = datetime.now(UTC)
+        fitting = {"ends_at": now + timedelta(hours=9), "started_at": now - timedelta(hours=7)}
+        return body | {name: at.isoformat() for name, at in fitting.items() if _is_instant(body.get(name))}
+
+    answers, failures = Counter[int](), []
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.FatalError | events.NonFatalError):
+            failures.append(repr(event))
+        if isinstance(event, events.ScenarioFinished):
+            answers.update(each.response.status_code for each in event.recorder.interactions.values() if each.response)
+            failures += _failures(event)
+    return answers, failures
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _is_instant(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _failures(event: events.ScenarioFinished) -> list[str]:
+    return [
+        f"{event.label}: {check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+        for checks in event.recorder.checks.values()
+        for check in checks
+        if check.failure_info is not None
+    ]
