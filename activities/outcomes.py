@@ -9,7 +9,7 @@ from uuid import UUID
 from activities.judging import Go
 from db import brakes, device_tokens, push_attempts, push_tasks
 from db.engine import Sessions
-from db.push_attempts import Ended
+from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
 from push.sender import (
@@ -40,9 +40,9 @@ class DeadToken:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one call came to, and how its task stands now."""
+    """What one attempt came to, and how its task stands now."""
 
-    ended: Ended
+    ended: Ended | Uncalled
     update: Update
     token_refused_on: Route | None = None
     dead_tokens: tuple[DeadToken, ...] = ()
@@ -70,6 +70,8 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
 def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
     """Record trouble; `again` is how the task stands when it is to be tried again."""
     match trouble:
+        case Unavailable(fate=Fate.NOT_SENT):
+            return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
         case Unavailable(fate=Fate.UNKNOWN):
             word = "unknown"
         case Throttled():
@@ -84,8 +86,9 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
 async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:
     """Record what calls came to, in one transaction; returns how the tasks stand.
 
-    Dead tokens are deactivated by comparing. While a route's brake is engaged none of its tokens is, and a push whose
-    token was refused is dead, so that it can be redriven.
+    An attempt without a call is forgotten, and its task counts one less. Dead tokens are deactivated by comparing.
+    While a route's brake is engaged none of its tokens is, and a push whose token was refused is dead, so that it can
+    be redriven.
     """
     async with sessions.begin() as db:
         dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
@@ -94,8 +97,9 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         updates = [
             replace(o.update, state=TaskState.DEAD) if o.token_refused_on in braked else o.update for o in outcomes
         ]
+        await push_attempts.forget(db, [o.ended for o in outcomes if isinstance(o.ended, Uncalled)])
         await push_tasks.apply(db, updates)
-        await push_attempts.end(db, [outcome.ended for outcome in outcomes])
+        await push_attempts.end(db, [o.ended for o in outcomes if isinstance(o.ended, Ended)])
         for dead in dead_tokens:
             if dead.route not in braked:
                 await device_tokens.invalidate(db, dead.device_id, dead.token, dead.since, dead.reason)

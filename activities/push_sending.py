@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -13,7 +13,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities import outcomes
+from activities import outcomes, retries
 from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
@@ -22,40 +22,16 @@ from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
 from db.engine import Sessions
 from db.push_tasks import Update
-from domain.back_off import BackOff
 from domain.kinds import RULES
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
-from push.sender import (
-    Answer,
-    Booked,
-    Fate,
-    Misconfigured,
-    Paused,
-    ProviderTrouble,
-    Sender,
-    Slot,
-    StaleCredential,
-    Throttled,
-    Unavailable,
-)
+from push.sender import Answer, Fate, Misconfigured, ProviderTrouble, Sender, Slot, Unavailable
 from push.senders import Apps
 
-# docs/decisions/0006-retry-delays.md
-BACK_OFFS: dict[type[ProviderTrouble] | Fate, BackOff] = {
-    Fate.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
-    Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
-    StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
-    Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
-    Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
-    Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
-    Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
-}
-_CLAIM_HOLDS = (
-    5.0  # seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap
-)
+# Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
+_CLAIM_HOLDS = 5.0
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 
 log = structlog.get_logger()
@@ -69,12 +45,12 @@ class Means:
     rush: Rush
     gates: Gates
     brake: Brake
-    back_offs: Mapping[type[ProviderTrouble] | Fate, BackOff] = field(default_factory=lambda: BACK_OFFS)
+    back_offs: retries.BackOffs = field(default_factory=lambda: retries.BACK_OFFS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Called:
-    """An attempt that was made, whether or not the provider answered."""
+    """An attempt that was begun, whether or not it came to a call and the provider answered."""
 
     go: Go
     sender: Sender
@@ -200,10 +176,7 @@ class PushSending:
         return await self._end.ask(outcome)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
-        kind: type[ProviderTrouble] | Fate = type(trouble)
-        if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
-            kind = trouble.fate if trouble.fate is Fate.NEVER_PROCESSED else Unavailable
-        return self._back_offs[kind].delay(attempt, self._chance(), trouble.retry_after)
+        return retries.delay(self._back_offs, trouble, attempt, self._chance())
 
 
 async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:

@@ -1,6 +1,5 @@
 """Gates and brakes for support: how each route stands, and the end of a brake."""
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -8,24 +7,16 @@ from fastapi import APIRouter
 from api.dependencies import Database, Supporter
 from api.problems import responses
 from db import gates
-from domain.support import ShownBrake, ShownRoute
+from domain.support import ShownBrake, ShownGates
 
 router = APIRouter()
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRouteList:
-    """All routes; they are few, so there is one page."""
-
-    items: list[ShownRoute]
-    next_cursor: None = None
-
-
 @router.get("/gates", responses=responses(403))
-async def list_gates(sessions: Database) -> ShownRouteList:
-    """List the routes to phones with the gates of all live workers, and the brakes that are engaged."""
+async def list_gates(sessions: Database) -> ShownGates:
+    """List the routes to phones with the gates of all live workers, the brakes, and refusals that no table knows."""
     async with sessions() as db:
-        return ShownRouteList(await gates.routes(db))
+        return await gates.shown(db)
 
 
 @router.post("/brakes/{brake_id}/resume", responses=responses(403, 404, 409))

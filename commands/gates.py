@@ -7,7 +7,7 @@ from commands.asking import actor, asked
 from commands.telling import say_json, say_table
 from db import gates
 from db.engine import Sessions
-from domain.support import ShownBrake, ShownRoute
+from domain.support import ShownBrake, ShownGates, ShownRoute
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +15,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     actions = commands.add_parser("gates", help="routes to phones and their brakes").add_subparsers(
         required=True, metavar="action"
     )
-    listing = actions.add_parser("list", help="list the routes, worker by worker")
+    listing = actions.add_parser("list", help="list the routes, worker by worker, and refusals that no table knows")
     listing.set_defaults(command=_list)
     resuming = actions.add_parser("resume", help="let go of a brake, so that its route sends again")
     resuming.add_argument("brake", type=UUID, metavar="ID", help="as `gates list` tells it")
@@ -25,16 +25,20 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> list[ShownRoute]:
+    async def ask(sessions: Sessions) -> ShownGates:
         async with sessions() as db:
-            return await gates.routes(db)
+            return await gates.shown(db)
 
     found = asked(ask)
     if arguments.json:
         say_json(found)
         return 0
     titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "BRAKE")
-    say_table(titles, [line for route in found for line in _lines(route)])
+    say_table(titles, [line for route in found.items for line in _lines(route)])
+    if found.unknown_refusals:
+        print()
+        unknown = [(each.provider, each.status, each.reason, each.count) for each in found.unknown_refusals]
+        say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES"), unknown)
     return 0
 
 

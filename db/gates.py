@@ -1,5 +1,7 @@
 """Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
 
+from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -9,15 +11,31 @@ from db import brakes, workers
 from db.models import BrakeRow, WorkerRow
 from domain.problems import Conflict, NotFound
 from domain.push import Environment, Provider, Route
-from domain.support import ShownBrake, ShownGate, ShownRoute
+from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 _GATE = TypeAdapter(ShownGate)
 
 
-async def routes(db: AsyncSession) -> list[ShownRoute]:
-    """List the routes with the gates of all live workers, by name."""
+async def shown(db: AsyncSession) -> ShownGates:
+    """Show the routes with the gates of all live workers, by name, and what no table of these workers knows."""
+    reporting = await workers.live(db)
+    return ShownGates(await _routes(db, reporting), _unknown_refusals(reporting))
+
+
+async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
+    """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
+    resumed = await brakes.resume(db, brake_id, actor)
+    row = await db.get(BrakeRow, brake_id, populate_existing=True)
+    if row is None:
+        raise NotFound("brake")
+    if not resumed:
+        raise Conflict("brake-resumed", f"This brake was resumed by {row.resumed_by} before.")
+    return _brake(row)
+
+
+async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[ShownRoute]:
     gates: dict[Route, list[ShownGate]] = {}
-    for worker in await workers.live(db):
+    for worker in reporting:
         for report in worker.gates.get("gates", ()):
             route = Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
             gates.setdefault(route, []).append(_gate(worker, report))
@@ -35,15 +53,15 @@ async def routes(db: AsyncSession) -> list[ShownRoute]:
     ]
 
 
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
-    """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
-    resumed = await brakes.resume(db, brake_id, actor)
-    row = await db.get(BrakeRow, brake_id, populate_existing=True)
-    if row is None:
-        raise NotFound("brake")
-    if not resumed:
-        raise Conflict("brake-resumed", f"This brake was resumed by {row.resumed_by} before.")
-    return _brake(row)
+def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
+    counts: Counter[tuple[str, int, str]] = Counter()
+    for worker in reporting:
+        for each in worker.gates.get("unknown_refusals", ()):
+            counts[each["provider"], each["status"], each["reason"]] += each["count"]
+    return [
+        ShownRefusal(Provider(provider), status, reason, count)
+        for (provider, status, reason), count in sorted(counts.items())
+    ]
 
 
 def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate:

@@ -33,6 +33,14 @@ class Ended:
     provider_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Uncalled:
+    """An attempt that came to no call."""
+
+    attempt_id: UUID
+    task_id: UUID
+
+
 async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Begun]:
     """Find the attempts of these tasks whose outcome nobody has stored."""
     query = select(PushAttempt.attempt_id, PushAttempt.task_id, PushAttempt.number, PushAttempt.started_at).where(
@@ -67,6 +75,16 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
         await db.execute(_END, columns)
 
 
+async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
+    """Forget attempts without a call, and count them off; one whose worker was taken for lost stays as it is."""
+    if attempts:
+        columns: dict[str, list[object]] = {
+            "attempt_ids": [a.attempt_id for a in attempts],
+            "task_ids": [a.task_id for a in attempts],
+        }
+        await db.execute(_FORGET, columns)
+
+
 _BEGIN = text("""
     INSERT INTO push_attempts (attempt_id, task_id, number, started_at)
     SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:task_ids AS uuid[]), CAST(:numbers AS int[]),
@@ -81,4 +99,15 @@ _END = text("""
            AS new (attempt_id, outcome, reason, latency_ms, provider_id)
      WHERE a.attempt_id = new.attempt_id
        AND (a.outcome IS NULL OR a.outcome = 'unknown')
+""")
+
+_FORGET = text("""
+    WITH held AS (
+        SELECT task_id FROM push_tasks WHERE task_id = ANY(CAST(:task_ids AS uuid[])) ORDER BY task_id FOR UPDATE
+    ), gone AS (
+        DELETE FROM push_attempts AS a USING held
+         WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_ids AS uuid[])) AND a.outcome IS NULL
+        RETURNING a.task_id
+    )
+    UPDATE push_tasks AS t SET attempt_count = t.attempt_count - 1 FROM gone WHERE t.task_id = gone.task_id
 """)

@@ -158,6 +158,25 @@ class ShownRoute:
     workers: list[ShownGate]
 
 
+@dataclass(frozen=True, slots=True)
+class ShownRefusal:
+    """What a provider said that no table of ours knows."""
+
+    provider: Provider
+    status: int  # 0 with the reason `others`: more kinds than are told apart
+    reason: str
+    count: int  # in all live workers together, each since it began
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGates:
+    """All routes, and what was said on them that nobody understood; both are few, so there is one page."""
+
+    items: list[ShownRoute]
+    unknown_refusals: list[ShownRefusal]
+    next_cursor: None = None
+
+
 def check_wanted(wanted: Wanted) -> None:
     """Raise InvalidField for a search that no index serves."""
     narrow = (wanted.user_id, wanted.conversation_id, wanted.message_id)

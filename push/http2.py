@@ -9,14 +9,13 @@ from hpack import HeaderTuple
 
 from push.http2_call import Call, Response
 from push.http2_frames import BrokenProtocol
+from push.http2_places import Places
 from push.http2_pulse import Pulse
 from push.http2_streams import Streams
-from push.sender import Fate, NoRoom, Unavailable
+from push.sender import Fate, Unavailable
 
 log = structlog.get_logger()
 
-IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
-LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
 START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
 
 
@@ -28,11 +27,9 @@ class Connection(asyncio.Protocol):
         self._timeout = answer_timeout
         self._on_change = on_change
         self._streams = Streams()
+        self._places = Places(self._streams)
         self._transport: asyncio.Transport | None = None
-        self._taken = 0
-        self._aside = LEAST_BODY  # as much as the largest bodies of late
         self._retired: str | None = None
-        self._starters: list[asyncio.Future[None]] = []
         self._flushing = False
         self._watch: asyncio.TimerHandle | None = None
         self.ready = asyncio.Event()  # greeted by the peer, or lost
@@ -51,19 +48,17 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Places that can be taken now."""
-        if not self.usable or self._pulse.asked or self._lacks_window:
-            return 0
-        return self._limit - self._taken - len(self._streams.calls)
+        return self._places.free if self.usable and not self._pulse.asked else 0
 
     @property
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._limit > 1 and (self._taken + len(self._streams.calls) >= self._limit or self._lacks_window)
+        return self._places.full
 
     @property
     def stuck(self) -> bool:
         """Whether there is no room though nothing is under way: only the peer could make some."""
-        return self.usable and self.room <= 0 and not self._taken and not self._streams.calls
+        return self.usable and self.room <= 0 and self._places.idle
 
     @property
     def quiet(self) -> bool:
@@ -81,21 +76,21 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> None:
         """Take a place; `call` uses it, `give_back` returns it."""
-        self._taken += 1
+        self._places.take()
 
     def give_back(self) -> None:
         """Return a place that was not used."""
-        self._taken -= 1
+        self._places.give_back()
         self._changed()
 
     async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
-        """Use a taken place for exactly one call; raises Unavailable."""
+        """Use a taken place for at most one call; raises Unavailable, of fate NOT_SENT where none was made."""
         try:
             await self._leave_to_start(len(body))
         except BaseException:
             self.give_back()
             raise
-        self._taken -= 1
+        self._places.use(len(body))
         return await self._start(headers, body)
 
     def retire(self, why: str) -> None:
@@ -134,35 +129,20 @@ class Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     @property
-    def _limit(self) -> int:
-        return min(self._streams.limit, IN_FLIGHT_AT_MOST)
-
-    @property
-    def _lacks_window(self) -> bool:
-        return self._streams.window < self._aside * (self._taken + 1)
-
-    @property
     def _open(self) -> asyncio.Transport | None:
         return None if self._transport is None or self._transport.is_closing() else self._transport
 
     async def _leave_to_start(self, size: int) -> None:
         deadline = self._loop.time() + START_WITHIN
         while self._retired is None:
-            if len(self._streams.calls) < self._limit and self._streams.window >= size:
+            if self._places.may_start(size):
                 return
-            starter = self._loop.create_future()
-            self._starters.append(starter)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await starter
-            except TimeoutError:
-                raise NoRoom("no_room_on_connection") from None
-        raise Unavailable(self._retired, Fate.NEVER_PROCESSED)
+            await self._places.change(deadline)
+        raise Unavailable(self._retired, Fate.NOT_SENT)
 
     def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:
         call = Call(self._loop.create_future(), self._loop.time(), self._streams.answers, body)
         self._streams.start(headers, call)
-        self._aside = min(max(len(body), LEAST_BODY, self._aside - self._aside // 64), MOST_BODY)
         if not self._flushing:  # one write for all calls that start in this turn of the loop
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -222,10 +202,7 @@ class Connection(asyncio.Protocol):
         if self._streams.going_away and self._retired is None:
             self.retire("goaway")
             return
-        starters, self._starters = self._starters, []
-        for starter in starters:
-            if not starter.done():
-                starter.set_result(None)
+        self._places.changed()
         if self._retired and not self._streams.calls and (transport := self._open):
             self._streams.say_goodbye()
             self._flush()

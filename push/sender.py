@@ -60,6 +60,7 @@ Answer = Accepted | Rejected | TokenError
 class Fate(StrEnum):
     """What may have become of a push whose call failed."""
 
+    NOT_SENT = "not_sent"  # no call was made
     NEVER_PROCESSED = "never_processed"
     UNKNOWN = "unknown"
 
@@ -110,8 +111,8 @@ class NoRoom(Unavailable):
     So it opens no breaker. A connection that failed is plain Unavailable, for whoever waited for it.
     """
 
-    def __init__(self, reason: str, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(reason, Fate.NEVER_PROCESSED, retry_after=retry_after)
+    def __init__(self, reason: str, fate: Fate = Fate.NEVER_PROCESSED, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason, fate, retry_after=retry_after)
 
 
 class Paused(ProviderTrouble):

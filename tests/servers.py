@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,30 @@ ROOT = Path(__file__).parent.parent
 _DYNAMIC_CONFIG = {"limit.historyCount.suggestContinueAsNew": "200"}  # so that a test can reach it
 
 
+# Below what Linux takes for outgoing connections (32768 and up), and beside what tests/local takes.
+_FIRST_PORT, _PORTS_EACH, _SHARES = 10_000, 500, 18
+
+
 def free_port() -> int:
-    """Find a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a port that nobody uses; never the same twice, and never one that another process of this test run gets."""
+    for port in _own_ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free ports")
+
+
+def _ports_of(worker: str | None, process: int) -> Iterator[int]:
+    """Give the ports of one of pytest-xdist's workers, or of a process without any, from a place of its own on."""
+    share = 0 if worker is None else 1 + int(worker.removeprefix("gw")) % (_SHARES - 1)
+    first = _FIRST_PORT + share * _PORTS_EACH
+    return (first + (process * 7 + step) % _PORTS_EACH for step in range(_PORTS_EACH))
+
+
+_own_ports = _ports_of(os.environ.get("PYTEST_XDIST_WORKER"), os.getpid())
 
 
 class TemporalServer:

@@ -17,12 +17,13 @@ async def test_an_access_token_that_ends_costs_no_push(service: Service, reason:
 
 
 async def test_the_token_endpoint_may_be_silent_and_then_down(service: Service) -> None:
-    service.simulator.faults.add(provider="fcm", fault="oauth_down", status=None, count=1)
-    service.simulator.faults.add(provider="fcm", fault="oauth_down", for_seconds=3.0)
+    silent = service.simulator.faults.add(provider="fcm", fault="oauth_down", status=None, count=1)
+    down = service.simulator.faults.add(provider="fcm", fault="oauth_down", count=2)
     service.simulator.faults.add(provider="fcm", fault="revoke_access_tokens")
 
     pushed = await service.remind(healthy())
 
+    assert (silent.struck, down.struck) == (1, 2)
     assert all((each.state, each.times_received, each.token_active) == ("accepted", [1], True) for each in pushed)
     assert [each for each in pushed if each.phone.provider == "apns" and not undisturbed(each)] == []
 

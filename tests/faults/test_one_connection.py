@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.service import Service, healthy, undisturbed, without_room_at_most
+from tests.faults.service import Service, healthy, in_time, undisturbed
 from tests.house import Phone, android, iphone
 
 
@@ -59,14 +59,19 @@ async def test_providers_that_cannot_be_reached_cost_waiting_and_no_attempt(
     service: Service, fault: dict[str, Any]
 ) -> None:
     for provider in ("apns", "fcm"):
-        service.simulator.faults.add(provider=provider, for_seconds=2.5, **fault)
+        service.simulator.faults.add(provider=provider, **fault)
 
-    pushed = await service.remind(healthy())
+    fasts = await service.fasts(healthy())
+    await service.all_wait(fasts)  # so the trouble lasts until every push has met it
+    called = [request for phone in fasts for request in service.simulator.requests.for_token(phone.token)]
+    service.simulator.faults.clear()
+    pushed = await service.came_to(fasts)
 
+    assert called == []
     assert [each for each in pushed if not undisturbed(each)] == []
 
 
-async def test_the_limit_that_drops_after_a_rejection_loses_and_doubles_no_call_and_delays_by_seconds_at_most(
+async def test_the_limit_that_drops_after_a_rejection_costs_no_call_and_no_attempt_and_delays_by_seconds_at_most(
     service: Service,
 ) -> None:
     slow, dead = iphone(), [iphone() for _ in range(5)]
@@ -78,8 +83,7 @@ async def test_the_limit_that_drops_after_a_rejection_loses_and_doubles_no_call_
 
     of_dead, others = pushed[1 : 1 + len(dead)], [pushed[0], *pushed[1 + len(dead) :]]
     assert [each.state for each in of_dead] == ["unregistered"] * len(dead)
-    assert [each for each in others if not without_room_at_most(each)] == []
-    assert [each for each in others if each.phone.provider == "fcm" and not undisturbed(each)] == []
+    assert [each for each in others if not (undisturbed(each) and in_time(each))] == []
     assert all(each.token_active for each in of_dead)  # registered after they were seen to die
 
 

@@ -15,15 +15,16 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.brake import Brake
 from activities.heartbeat import DEFAULT_PULSE, Heartbeat, Process, Pulse
-from activities.push_sending import BACK_OFFS, Means, PushSending
+from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
+from activities.retries import BACK_OFFS, BackOffs
 from credentials import make_rotation
 from domain.back_off import BackOff
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
-from push.sender import Booked, Fate, ProviderTrouble
+from push.sender import Booked
 from relay import Relay
 from tests.house import House, Phone
 from worker import make_means, make_workers
@@ -104,7 +105,7 @@ async def crew(
     timings: Timings = BRISK,
     pulse: Pulse = DEFAULT_PULSE,
     clock: Callable[[], float] = time.monotonic,
-    back_offs: Mapping[type[ProviderTrouble] | Fate, BackOff] = BRISK_BACK_OFFS,
+    back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""

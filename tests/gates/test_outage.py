@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.push_sending import BACK_OFFS
+from activities.retries import BACK_OFFS
 from domain.back_off import BackOff
 from domain.push import TaskState
 from domain.wire import PlannedSend
@@ -32,6 +32,7 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
     unmanned: House, simulator: Simulator
 ) -> None:
     async with crew(unmanned, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=PATIENT) as worker:
+        await worker.send_all(await due_now(unmanned, [android() for _ in range(200)]))  # connects, and fetches a token
         before = await _latenesses(worker, simulator, await due_now(unmanned, [android() for _ in range(200)]))
 
         simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
@@ -50,19 +51,22 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
         simulator.requests.clear()
         simulator.faults.clear()
         sent = await asyncio.gather(*sends, *first)
+        calls = sorted(request.received_timestamp for request in simulator.requests)
+        after = await _latenesses(worker, simulator, await due_now(unmanned, [android() for _ in range(200)]))
 
     assert probes <= lasted / (REST.longest * 0.75) + 3  # one at a time, and that is all
     assert sum(n for (state, _), n in still.items() if state is TaskState.PENDING) == 2000
     assert {each.state for each in sent} == {TaskState.ACCEPTED}  # none expired, none doubled
-    calls = sorted(request.received_timestamp for request in simulator.requests)
     assert len(calls) == 2010
     assert (
         calls[-1] - calls[0] > 2010 / RATE - 1
     )  # the limit held; a stalled database may bunch calls behind the gate, see test_gate_pace for windows
     assert _in_first(calls, 0.5) < RATE / 2 * 0.6  # the ramp
-    busy = 3 * 2010 * before[-1] / len(before)  # seconds, for what a push costs on a machine as busy as this
-    assert calls[-1] - calls[0] < 2010 / RATE * 1.5 + 4 + busy  # the rate is used, but for the last who look in
-    assert _p99(meanwhile) < max(1.0, 3 * _p99(before))  # while some 1 000 a second look in
+    busy = 3 * 2010 * max(before[-1], after[-1]) / 200  # seconds, for what a push costs on a machine as busy as this
+    assert calls[-1] - calls[0] < 2010 / RATE * 1.25 + 4 + busy  # the rate is used, but for the last who look in
+    # Nobody waits for the other provider; but in the same process some 1 000 a second look in, which costs half as much
+    # again (0.15 to 0.22 s, beside 0.11 to 0.15 s without them).
+    assert _p99(meanwhile) < 0.1 + 2.5 * max(_p99(before), _p99(after))
 
 
 async def _latenesses(worker: Crew, simulator: Simulator, all_due: Sequence[PlannedSend]) -> list[float]:

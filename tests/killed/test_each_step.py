@@ -1,16 +1,18 @@
-"""The worker is killed between the steps of a send: in the check, before an outcome is stored, or Temporal hears."""
+"""The worker is killed between the steps of a send: in and after the check, before an outcome is stored or told."""
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy import make_url
 
 from simulator import Simulator
 from tests.house import House, Phone, android, eventually, iphone, uncommitted
-from tests.servers import Part, part
+from tests.killed.wire import wire
+from tests.servers import part
 
 _STORING = """
     SELECT 1 FROM pg_stat_activity
@@ -25,7 +27,11 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
     checked, answered, recorded = iphone(), android(), android()  # Apple takes one push at a time at first
     for phone, delay in ((answered, 2.0), (recorded, 1.0)):
         simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=delay, count=1)
-    async with _wire(workerless.place.temporal_address) as wire, _worker(worker_settings(), wire) as worker:
+    host, _, port = workerless.place.temporal_address.partition(":")
+    async with (
+        wire(partial(asyncio.open_connection, host, int(port))) as way,
+        part(worker_settings() | {"TEMPORAL_ADDRESS": f"127.0.0.1:{way.port}"}, "worker.py") as worker,
+    ):
         await worker.says("worker ready")
         fasts = {phone: await _armed(workerless, phone) for phone in (checked, answered, recorded)}
         async with uncommitted(
@@ -33,7 +39,7 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
         ):
             await simulator.received(answered.token, timeout=10)
             await simulator.received(recorded.token, timeout=10)
-            wire.cut()
+            way.cut()
             async with uncommitted(
                 workerless, "SELECT 1 FROM push_tasks WHERE conversation_id = :id FOR UPDATE", id=fasts[answered]
             ):
@@ -53,10 +59,28 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
         assert [line.times_received for line in simulator.phone(phone.token).screen] == [calls]
 
 
-@asynccontextmanager
-async def _worker(settings: dict[str, str], wire: "_Wire") -> AsyncIterator[Part]:
-    async with part(settings | {"TEMPORAL_ADDRESS": wire.address}, "worker.py") as worker:
-        yield worker
+@pytest.mark.timeout(90)
+async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_and_another_calls_once(
+    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+) -> None:
+    phone, database = iphone(), make_url(workerless.place.database_url)
+    connect = partial(asyncio.open_unix_connection, f"{database.query['host']}/.s.PGSQL.{database.port or 5432}")
+    async with wire(connect, last_words=(b"INSERT INTO push_attempts", b"COMMIT")) as way:
+        through = database.set(host="127.0.0.1", port=way.port, query={}).render_as_string(hide_password=False)
+        async with part(worker_settings() | {"DATABASE_URL": through}, "worker.py") as worker:
+            await worker.says("worker ready")
+            fast = await _armed(workerless, phone)
+            await eventually(lambda: _attempts(workerless, fast))  # committed, and the worker does not hear of it
+            await worker.end(signal.SIGKILL)
+    assert await _attempts(workerless, fast) == [(None, None)]
+    assert not simulator.requests.for_token(phone.token)
+
+    async with part(worker_settings(), "worker.py"):
+        assert await workerless.finished(fast, within=60) == "accepted"
+
+    assert await _attempts(workerless, fast) == [("unknown", "worker_lost"), ("accepted", None)]
+    assert len(simulator.requests.for_token(phone.token)) == 1
+    assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
 async def _armed(house: House, phone: Phone) -> UUID:
@@ -71,63 +95,10 @@ async def _has_state(house: House, session_id: UUID, state: str) -> bool:
     return [task.state for task in await house.tasks(session_id)] == [state]
 
 
-async def _attempts(house: House, session_id: UUID) -> list[tuple[str, str | None]]:
+async def _attempts(house: House, session_id: UUID) -> list[tuple[str | None, str | None]]:
     rows = await house.rows(
         "SELECT a.outcome, a.reason FROM push_attempts a JOIN push_tasks USING (task_id)"
         " WHERE conversation_id = :id ORDER BY number",
         id=session_id,
     )
     return [(row.outcome, row.reason) for row in rows]
-
-
-class _Wire:
-    """The way to Temporal; once cut, nothing passes, and nobody is told."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._whole = asyncio.Event()
-        self._whole.set()
-        self._pumps: set[asyncio.Task[None]] = set()
-        self.address = ""
-
-    def cut(self) -> None:
-        """Let nothing pass from here on."""
-        self._whole.clear()
-
-    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Connect one more."""
-        there, back = await asyncio.open_connection(*self._target)
-        for source, sink in ((reader, back), (there, writer)):
-            pump = asyncio.create_task(self._carry(source, sink))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
-
-    async def close(self) -> None:
-        """End every connection."""
-        for pump in (pumps := list(self._pumps)):
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while content := await source.read(65_536):
-                await self._whole.wait()
-                sink.write(content)
-                await sink.drain()
-        except ConnectionError:
-            return
-        finally:
-            sink.close()
-
-
-@asynccontextmanager
-async def _wire(address: str) -> AsyncIterator[_Wire]:
-    host, _, port = address.partition(":")
-    wire = _Wire(host, int(port))
-    server = await asyncio.start_server(wire.join, "127.0.0.1", 0)
-    wire.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield wire
-    finally:
-        server.close()
-        await wire.close()

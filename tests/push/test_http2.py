@@ -13,7 +13,7 @@ from hpack import HeaderTuple
 from push.http2_call import Response
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.sender import Fate, NoRoom, Unavailable
-from tests.push.conftest import PATIENT, SHORT
+from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening
 
 BODY = b'{"aps":{}}'
@@ -332,9 +332,21 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
     await asyncio.sleep(0.05)
     peer.lines[0].credit(40_000)
 
-    assert type(trouble.value) is NoRoom
+    assert (type(trouble.value), trouble.value.fate) == (NoRoom, Fate.NOT_SENT)
     assert (await waiting).status == 200
     assert len(peer.requests) == 2, "nothing of the call that found no window reached the peer"
+
+
+async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, pool: Pool) -> None:
+    await send(pool)
+    async with pool.place() as place:
+        peer.lines[0].reset()
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable) as trouble:
+            await place.call(headers(), BODY)
+
+    assert made_of(trouble.value) == (Unavailable, "connection_lost", Fate.NOT_SENT, None)
+    assert len(peer.requests) == 1
 
 
 async def test_a_request_that_never_left_whole_was_never_processed() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -88,6 +89,22 @@ async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(hous
     column = titles.index("RATE")
     shares = {line.split()[0]: line[column:].split("  ")[0] for line in lines if "/app.rate/" in line}
     assert shares == {"fcm/app.rate/production": "12.5/s", "apns/app.rate/production": "no limit"}
+
+
+async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house: House) -> None:
+    worker_id, known = uuid4(), {"provider": "apns", "status": 400, "reason": "SeenByErin", "count": 7}
+    async with house.sessions.begin() as db:
+        await workers.beat(db, worker_id, {"gates": [], "unknown_refusals": [known]}, lives=60)
+
+    _, table, _ = await _cli(house, "gates", "list")
+    _, told, _ = await _cli(house, "gates", "list", "--json")
+
+    async with house.sessions.begin() as db:
+        await workers.leave(db, worker_id)
+    titles, *lines = table.partition("\n\n")[2].splitlines()
+    assert re.split(" {2,}", titles) == ["PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES"]
+    assert ["apns", "400", "SeenByErin", "7"] in [line.split() for line in lines]
+    assert known in json.loads(told)["unknown_refusals"]
 
 
 async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House) -> None:

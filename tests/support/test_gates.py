@@ -36,6 +36,23 @@ async def test_a_route_shows_each_workers_gate_and_its_brake(house: House, carol
     await carol.call("POST", f"/v1/support/brakes/{brake_id}/resume")
 
 
+async def test_refusals_that_no_table_knows_are_counted_over_all_live_workers(house: House, carol: User) -> None:
+    reason = f"reason-{uuid4()}"
+    refusals = [{"provider": "fcm", "status": 400, "reason": reason, "count": count} for count in (2, 3)]
+    seen = {uuid4(): {"gates": [], "unknown_refusals": [refusal]} for refusal in refusals}
+    async with house.sessions.begin() as db:
+        for worker_id, report in seen.items():
+            await workers.beat(db, worker_id, report, lives=10)
+
+    listed = (await carol.call("GET", "/v1/support/gates")).json()
+
+    found = [each for each in listed["unknown_refusals"] if each["reason"] == reason]
+    assert found == [{"provider": "fcm", "status": 400, "reason": reason, "count": 5}]
+    async with house.sessions.begin() as db:
+        for worker_id in seen:
+            await workers.leave(db, worker_id)
+
+
 async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, carol: User) -> None:
     brake_id, dave = await _engage(house), house.user(None, "support")
 

@@ -1,0 +1,27 @@
+"""How long a push waits before it is tried again: docs/decisions/0006-retry-delays.md."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from domain.back_off import BackOff
+from push.sender import Booked, Fate, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+
+BackOffs = Mapping[type[ProviderTrouble] | Fate, BackOff]
+
+BACK_OFFS: BackOffs = {
+    Fate.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
+    Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
+    StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
+    Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
+    Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
+    Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+}
+
+
+def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:
+    """Say how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
+    kind: type[ProviderTrouble] | Fate = type(trouble)
+    if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
+        kind = Unavailable if trouble.fate is Fate.UNKNOWN else Fate.NEVER_PROCESSED
+    return back_offs[kind].delay(attempt, chance, trouble.retry_after)
