@@ -108,7 +108,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    rotation = make_rotation()
+    keep, rotation = _keep(), make_rotation()
     if not rotation.apps.providers:
         raise ConfigError(
             "No provider is configured: set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (see .env.example)."
@@ -126,7 +126,7 @@ async def main() -> None:
         heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
         beating = asyncio.create_task(heartbeat.beat_forever())
         scheduling = asyncio.create_task(make_schedules_sometime(client))
-        await _work(make_workers(client, sessions, means, _keep()), means.rush, stop)
+        await _work(make_workers(client, sessions, means, keep), means.rush, stop)
         for task in (sweeper, following, beating, scheduling):
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,19 +82,20 @@ class Known:
 def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counter[int], list[str]]:
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json", config=config)
 
-    ids = {
-        "session_id": itertools.cycle([*known.sessions, None]),
-        "task_id": itertools.cycle([*known.tasks, None]),
-        "conversation_id": itertools.cycle([*known.conversations, None]),
-    }
+    ids = {"session_id": known.sessions, "task_id": known.tasks, "conversation_id": known.conversations}
+    turns: dict[tuple[str, str], Iterator[UUID | None]] = {}
 
     @schema.hook
-    def map_path_parameters(_: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Turn valid ids of what there is into those of such that exist, and now and then into a new one."""
+    def map_path_parameters(context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Turn valid ids into those of what exists, and now and then into a new one; each operation begins anew."""
+        assert context.operation is not None
         if not parameters:
             return parameters
         valid = [name for name in ids if _is_uuid(parameters.get(name))]
-        return parameters | {name: str(next(ids[name]) or uuid4()) for name in valid}
+        for name in valid:
+            turn = turns.setdefault((context.operation.label, name), itertools.cycle([*ids[name], None]))
+            parameters |= {name: str(next(turn) or uuid4())}
+        return parameters
 
     @schema.hook
     def map_body(_: HookContext, body: Any) -> Any:
@@ -103,7 +104,9 @@ def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counte
             return body
         now = datetime.now(UTC)
         fitting = {"ends_at": now + timedelta(hours=9), "started_at": now - timedelta(hours=7)}
-        return body | {name: at.isoformat() for name, at in fitting.items() if _is_instant(body.get(name))}
+        fitted = {name: at.isoformat() for name, at in fitting.items() if _is_instant(body.get(name))}
+        rehearsed = {"dry_run": True} if "limit" in body else {}  # else none would be left to be redriven by itself
+        return body | fitted | rehearsed
 
     answers, failures = Counter[int](), []
     for event in from_schema(schema).execute():
