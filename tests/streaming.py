@@ -21,8 +21,8 @@ BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
 
 @asynccontextmanager
 async def served(place: Place, terms: Terms) -> AsyncIterator[House]:
-    """Serve an API whose streams are open on these terms, and which waits a second for a peer that vanished."""
-    environment = place.environment()
+    """Serve an API whose streams are open on these terms, with few connections; who vanished is missed in a second."""
+    environment = place.environment(DATABASE_POOL_SIZE="2")
     app = create_app(service_settings(environment), auth_settings(environment), terms)
     async with make_house(place, app, unacknowledged=timedelta(seconds=1)) as house:
         yield house

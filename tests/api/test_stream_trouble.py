@@ -80,9 +80,11 @@ def test_what_a_server_accepts_breaks_when_the_peer_acknowledges_nothing() -> No
     with bind(uvicorn.Config(lambda: None, port=0)) as server:
         server.listen()
         with socket.create_connection(server.getsockname()) as _, server.accept()[0] as accepted:
-            option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            timeout = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            waits_for_more = not accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
-    assert option == UNACKNOWLEDGED.total_seconds() * 1000 == 15_000
+    assert timeout == UNACKNOWLEDGED.total_seconds() * 1000 == 15_000
+    assert not waits_for_more
 
 
 async def test_a_process_and_a_user_have_so_many_streams_and_no_more(fragile: Place) -> None:

@@ -9,7 +9,7 @@ from tests.conftest import NewDatabase
 from tests.house import House, Place, User, open_house
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 async def house(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[House]:
     """API and worker in this process, without schedules."""
     place = Place(await new_database("housekeeping"), temporal, "housekeeping", simulator)

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from domain.housekeeping import SweepOrphans, Swept
 from domain.naming import WORKFLOW_QUEUE
-from tests.house import House, Phone, User
+from tests.house import House, Phone, User, eventually
 from tests.support.dead import dead_task
 from workflows.housekeeping import OrphanSweep
 
@@ -32,6 +32,7 @@ async def stray(user: User, *phones: Phone) -> list[UUID]:
     waiting = f"UPDATE push_tasks SET state = 'pending', last_reason = NULL, next_attempt_at = {AGO}"
     for task_id in task_ids:
         await change(user.house, f"{waiting} WHERE task_id = :id", id=task_id)
+    await eventually(lambda: _nothing_owed(user))
     return task_ids
 
 
@@ -47,3 +48,9 @@ async def without_workflow(user: User, *, due_in: float = 120.0, minutes: tuple[
     await user.house.started(session_id)
     await user.house.workflow(session_id).terminate()
     return session_id
+
+
+async def _nothing_owed(user: User) -> bool:
+    """Tell whether Temporal knows of all fasts of somebody."""
+    owed = "SELECT 1 FROM outbox JOIN fasting_sessions s ON s.id = subject_id WHERE user_id = :id"
+    return not await user.house.rows(owed, id=user.user_id)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from activities.housekeeping import Sweeping
@@ -194,5 +195,8 @@ async def test_a_message_that_was_handed_off_is_left_alone(house: House, alice: 
 
 
 async def _waits_for_streams(house: House, message_id: UUID) -> bool:
-    events = (await handoff(house, message_id).fetch_history()).events
+    try:
+        events = (await handoff(house, message_id).fetch_history()).events
+    except RPCError:  # not started yet
+        return False
     return any(event.HasField("timer_started_event_attributes") for event in events)

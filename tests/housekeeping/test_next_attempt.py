@@ -170,6 +170,22 @@ async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(
     assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == ("pending", row.due_at, 0)
 
 
+async def test_a_send_whose_push_goes_to_another_address_by_now_calls_nobody(
+    house: House, simulator: Simulator, sending: PushSending, alice: User
+) -> None:
+    phone = iphone()
+    [task_id] = await stray(alice, phone)
+    for table in ("push_tasks", "device_tokens"):
+        await change(house, f"UPDATE {table} SET environment = 'sandbox' WHERE user_id = :id", id=alice.user_id)
+
+    with pytest.raises(ApplicationError, match="readdressed"):
+        await ActivityEnvironment().run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=0))
+
+    assert not simulator.requests.for_token(phone.token)
+    await is_tried(house, task_id, datetime.now(UTC))
+    assert await attempts_of(house, task_id) == 1
+
+
 async def test_what_is_redriven_is_tried_at_once_and_goes_on_counting(
     house: House, simulator: Simulator, alice: User, carol: User
 ) -> None:

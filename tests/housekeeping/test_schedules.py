@@ -1,16 +1,31 @@
 """The schedules: made once, by whichever worker is first, and each run goes on from the one before."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
+import pytest
 from temporalio.client import Client, ScheduleActionExecutionStartWorkflow, ScheduleOverlapPolicy
+from temporalio.service import RPCError
 
 from domain.housekeeping import Swept
 from domain.naming import ORPHAN_SWEEP, RETENTION
-from tests.house import House, User, eventually
+from simulator import Simulator
+from tests.conftest import NewDatabase
+from tests.house import House, Place, User, eventually, temporal_client
 from tests.housekeeping.sweeps import sweep, without_workflow
-from tests.servers import TemporalServer, free_port
+from tests.servers import TemporalServer, free_port, part
 from workflows.schedules import make_schedules, make_schedules_sometime
+
+
+@pytest.fixture(autouse=True)
+async def _none_left(house: House) -> AsyncIterator[None]:
+    """Leave no schedule, whose runs would disturb other tests."""
+    yield
+    for name in (ORPHAN_SWEEP, RETENTION):
+        with suppress(RPCError):
+            await house.temporal.get_schedule_handle(name).delete()
 
 
 async def test_workers_that_start_at_once_make_each_schedule_once(house: House) -> None:
@@ -62,10 +77,40 @@ async def test_a_worker_makes_its_schedules_once_temporal_lets_it() -> None:
     try:
         async with asyncio.timeout(30):
             await making
-        for name in (ORPHAN_SWEEP, RETENTION):
-            assert not (await client.get_schedule_handle(name).describe()).schedule.state.paused
+        assert await _are_made(client)
     finally:
         server.kill()
+
+
+async def test_a_worker_process_makes_them_and_its_sweeps_run(new_database: NewDatabase, simulator: Simulator) -> None:
+    async with TemporalServer.start(free_port(), namespaces=("default",)) as server:
+        place = Place(await new_database("scheduling"), server.address, "default", simulator)
+        client = await temporal_client(place)
+        async with part(place.environment(METRICS_PORT=str(free_port()), RETENTION_DAYS="7"), "worker.py") as worker:
+            await worker.says("worker ready")
+            await eventually(lambda: _are_made(client))
+            for name in (ORPHAN_SWEEP, RETENTION):
+                await client.get_schedule_handle(name).trigger()
+
+            async def are_through() -> bool:
+                done = [each async for each in client.list_workflows("ExecutionStatus = 'Completed'")]
+                return {each.workflow_type for each in done} == {"OrphanSweep", "Retention"}
+
+            await eventually(are_through)
+
+
+async def test_a_worker_does_not_start_with_a_retention_that_cannot_be(simulator: Simulator) -> None:
+    place = Place("postgresql://nowhere.invalid/none", "127.0.0.1:1", "default", simulator)
+    async with part(place.environment(RETENTION_DAYS="0"), "worker.py") as worker:
+        assert await asyncio.wait_for(worker.process.wait(), 20) == 1
+    assert "RETENTION_DAYS: " in "".join(worker.lines)
+
+
+async def _are_made(client: Client) -> bool:
+    with suppress(RPCError):
+        described = [await client.get_schedule_handle(name).describe() for name in (ORPHAN_SWEEP, RETENTION)]
+        return not any(each.schedule.state.paused for each in described)
+    return False
 
 
 async def _run(house: House) -> Swept:

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -39,6 +39,7 @@ class Doors:
     leaving: AsyncExitStack
     http: httpx.AsyncClient
     processes: dict[int, Part] = field(default_factory=dict)  # by port
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def any(self) -> str:
         """Name one of them, dead or alive."""
@@ -74,19 +75,37 @@ class Listener:
     items: list[Item] = field(default_factory=list)
     acknowledged_at: dict[str, float] = field(default_factory=dict)  # by message id
     away: list[tuple[float, float]] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def live(self, doors: Doors) -> None:
-        """Stay connected until cancelled."""
+        """Stay connected until all is over."""
         lost_at = 0.0
-        while True:
-            try:
+        while not doors.over.is_set():
+            with suppress(httpx.HTTPError):
                 async with self._stream(doors) as lines:
                     self.away.append((lost_at, time.time()))
-                    await self._follow(doors, lines)
-            except httpx.HTTPError:
-                pass
+                    async for line in lines:
+                        if line.startswith("data:"):
+                            item = json.loads(line.removeprefix("data:"))
+                            self.items.append((item["seq"], item["id"]))
+                            self.arrived.set()
             lost_at = time.time()
             await asyncio.sleep(doors.chance.uniform(0.05, 0.3))
+
+    async def acknowledge(self, doors: Doors) -> None:
+        """Say what has arrived, until all is over."""
+        while await self.arrived.wait() and not doors.over.is_set():
+            self.arrived.clear()
+            new = [message_id for _, message_id in self.items if message_id not in self.acknowledged_at]
+            query = f"installation_id={self.phone.installation_id}&after={self.items[-1][0]}&limit=1"
+            try:
+                answer = await doors.http.get(f"{doors.any()}/v1/sync?{query}", headers=self.user.headers)
+                answer.raise_for_status()
+            except httpx.HTTPError:  # that door is closed
+                self.arrived.set()
+            else:
+                self.acknowledged_at |= dict.fromkeys(new, time.time())
+            await asyncio.sleep(0.2)
 
     @asynccontextmanager
     async def _stream(self, doors: Doors) -> AsyncIterator[AsyncIterator[str]]:
@@ -95,34 +114,6 @@ class Listener:
         async with doors.http.stream("GET", url, headers=headers | self.user.headers) as answer:
             answer.raise_for_status()
             yield answer.aiter_lines()
-
-    async def _follow(self, doors: Doors, lines: AsyncIterator[str]) -> None:
-        arrived = asyncio.Event()
-        acknowledging = asyncio.create_task(self._acknowledge(doors, arrived))
-        try:
-            async for line in lines:
-                if line.startswith("data:"):
-                    item = json.loads(line.removeprefix("data:"))
-                    self.items.append((item["seq"], item["id"]))
-                    arrived.set()
-        finally:
-            acknowledging.cancel()
-
-    async def _acknowledge(self, doors: Doors, arrived: asyncio.Event) -> None:
-        while True:
-            await arrived.wait()
-            arrived.clear()
-            new = [item for item in self.items if item[1] not in self.acknowledged_at]
-            query = f"installation_id={self.phone.installation_id}&after={self.items[-1][0]}&limit=1"
-            try:
-                answer = await doors.http.get(f"{doors.any()}/v1/sync?{query}", headers=self.user.headers)
-                answer.raise_for_status()
-            except httpx.HTTPError:  # that door is closed
-                arrived.set()
-                await asyncio.sleep(0.1)
-                continue
-            self.acknowledged_at |= dict.fromkeys((message_id for _, message_id in new), time.time())
-            await asyncio.sleep(0.2)
 
 
 @pytest.mark.timeout(600)
@@ -147,7 +138,7 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         groups = [chance.sample(people, chance.choice((2, 2, 3, 4))) for _ in range(CONVERSATIONS)]
         conversations = {await conversation_of(*members): members for members in groups}
 
-        living = [asyncio.create_task(listener.live(doors)) for listener in listeners]
+        living = [asyncio.create_task(each) for one in listeners for each in (one.live(doors), one.acknowledge(doors))]
         await eventually(lambda: _all_present(house), within=60)
         turns = iter([chance.choice(list(conversations.items())) for _ in range(MESSAGES)])
         writing = [asyncio.create_task(_write(doors, turns)) for _ in range(WRITERS)]
@@ -160,9 +151,11 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         logs = await _logs(house)
         await eventually(lambda: _have_all(listeners, logs), within=60)
         await eventually(lambda: _all_handed_off(house), within=120)
-        for task in living:
-            task.cancel()
-        await asyncio.gather(*living, return_exceptions=True)
+        doors.over.set()
+        for listener in listeners:
+            listener.arrived.set()
+        await asyncio.gather(*(process.end(signal.SIGTERM) for process in doors.processes.values()))
+        await asyncio.gather(*living)
 
         assert sum(len(log) for log in logs.values()) >= 2 * MESSAGES
         for listener in listeners:
