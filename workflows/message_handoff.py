@@ -7,6 +7,7 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ChildWorkflowError
 
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over, send_all
 
@@ -80,12 +81,15 @@ class MessageHandoff:
 
     async def _send_apart(self, page: SendPage) -> Mapping[str, int]:
         self._pages += 1
-        return await workflow.execute_child_workflow(
-            SendingPage.run,
-            page,
-            id=sending_workflow_id(self._message_id, self._pages),
-            static_summary=f"{len(page.sends)} pushes of message {self._message_id}",
-        )
+        try:
+            return await workflow.execute_child_workflow(
+                SendingPage.run,
+                page,
+                id=sending_workflow_id(self._message_id, self._pages),
+                static_summary=f"{len(page.sends)} pushes of message {self._message_id}",
+            )
+        except ChildWorkflowError:  # terminated by hand: the orphan sweep has its pushes, the other pages go on
+            return {"orphaned": len(page.sends)}
 
     async def _plan(self, heed: Heed) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(

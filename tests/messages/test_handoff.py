@@ -117,7 +117,7 @@ async def test_ten_messages_to_a_sleeping_phone_are_one_line_that_shows_the_late
 async def test_a_later_message_supersedes_one_that_waits_for_its_next_attempt(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
-    phone = android()
+    phone = iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     refuse_once(simulator, phone)
@@ -138,7 +138,7 @@ async def test_a_later_message_supersedes_one_that_waits_for_its_next_attempt(
 async def test_a_sync_during_back_off_withdraws_the_push(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
-    phone = android()
+    phone = iphone()
     await bob.register(phone)
     refuse_once(simulator, phone)
 
@@ -157,7 +157,7 @@ async def test_a_sync_during_back_off_withdraws_the_push(
 async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
-    phone = android()
+    phone = iphone()
     await bob.register(phone)
     refuse_once(simulator, phone)
     conversation_id = await conversation_of(alice, bob)
@@ -175,7 +175,7 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
 async def test_a_token_that_changed_hands_during_back_off_is_not_pushed_to(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
-    phone, carol = android(), house.user()
+    phone, carol = iphone(), house.user()
     await bob.register(phone)
     refuse_once(simulator, phone)
 
