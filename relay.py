@@ -5,7 +5,9 @@ sweeper in each worker dispatches whatever is left.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import assert_never
 from uuid import UUID
 
 import structlog
@@ -19,19 +21,25 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, outbox, redrives
+from db import fasting_sessions, handoffs, messages, outbox, redrives
 from db.engine import Sessions
+from domain.kinds import RULES, Subject
 from domain.naming import (
+    CONVERSATION_ID_ATTRIBUTE,
+    HANDOFF_STATE_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
     REMINDER_STATE_ATTRIBUTE,
     SESSION_ID_ATTRIBUTE,
     WORKFLOW_QUEUE,
+    handoff_workflow_id,
     redrive_workflow_id,
     reminder_workflow_id,
 )
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
-from domain.wire import RedriveState, SessionState
+from domain.wire import HandoffState, RedriveState, SessionState
 from workflows.fasting_reminder import FastingReminder
+from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive
 
 _RPC_TIMEOUT = timedelta(seconds=5)
@@ -55,10 +63,9 @@ class Relay:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._soon: set[asyncio.Task[None]] = set()
 
-    def dispatch_soon(self, outbox_id: int, subject_id: UUID) -> None:
+    def dispatch_soon(self, owed: outbox.Owed) -> None:
         """Dispatch a row that was just committed, after the answer; if that fails, a sweeper will."""
         if len(self._soon) < _MOST_WAITING:
-            owed = outbox.Owed(outbox_id, fasting_sessions.OUTBOX_KIND, subject_id, attempts=1)
             task = asyncio.create_task(self.dispatch(owed))
             self._soon.add(task)
             task.add_done_callback(self._soon.discard)
@@ -115,6 +122,8 @@ class Relay:
         match owed.subject_kind:
             case fasting_sessions.OUTBOX_KIND:
                 await self._remind_as(owed.subject_id)
+            case messages.OUTBOX_KIND:
+                await self._hand_off(owed.subject_id)
             case redrives.OUTBOX_KIND:
                 await self._redrive(owed.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
@@ -158,11 +167,31 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Reminders of fasting session {state.session_id}",
-            search_attributes=TypedSearchAttributes(
-                [
-                    SearchAttributePair(SearchAttributeKey.for_keyword(SESSION_ID_ATTRIBUTE), str(state.session_id)),
-                    SearchAttributePair(SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE), "scheduled"),
-                ]
+            search_attributes=_attributes(
+                {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
+            ),
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+    async def _hand_off(self, message_id: UUID) -> None:
+        async with self._sessions() as db:
+            message = await handoffs.posted(db, message_id)
+        if message is None:
+            return
+        await self._client.start_workflow(
+            MessageHandoff.run,
+            HandoffState(message_id, message.conversation_id),
+            id=handoff_workflow_id(message_id),
+            task_queue=WORKFLOW_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=f"Handoff of message {message_id}",
+            search_attributes=_attributes(
+                {
+                    CONVERSATION_ID_ATTRIBUTE: str(message.conversation_id),
+                    MESSAGE_ID_ATTRIBUTE: str(message_id),
+                    HANDOFF_STATE_ATTRIBUTE: "handing_off",
+                }
             ),
             rpc_timeout=_RPC_TIMEOUT,
         )
@@ -174,7 +203,6 @@ class Relay:
             await self._start_or_tell_again(state)
 
     async def _start_or_tell_again(self, state: RedriveState) -> None:
-        session_id = SearchAttributeKey.for_keyword(SESSION_ID_ATTRIBUTE)
         await self._client.start_workflow(
             Redrive.run,
             state,
@@ -184,7 +212,7 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",
-            search_attributes=TypedSearchAttributes([SearchAttributePair(session_id, str(state.conversation_id))]),
+            search_attributes=_attributes(_about(state)),
             rpc_timeout=_RPC_TIMEOUT,
         )
 
@@ -194,6 +222,23 @@ class Relay:
                 await outbox.postpone(db, owed.id, owed.attempts, error)
         except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself
             log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
+
+
+def _attributes(values: Mapping[str, str]) -> TypedSearchAttributes:
+    pairs = [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
+    return TypedSearchAttributes(pairs)
+
+
+def _about(state: RedriveState) -> dict[str, str]:
+    match RULES[state.send.kind].subject:
+        case Subject.SESSION:
+            return {SESSION_ID_ATTRIBUTE: str(state.conversation_id)}
+        case Subject.MESSAGE:
+            return {CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id)}
+        case Subject.NOTHING:
+            return {}
+        case never:
+            assert_never(never)
 
 
 def _name(error: Exception) -> str:

@@ -18,13 +18,16 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 import logs
 from activities.brake import Brake
 from activities.failures import NamelessFailures
+from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
+from activities.housekeeping import LettingGo, Sweeping
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
-from config import ConfigError, gate_settings, service_settings
+from config import ConfigError, gate_settings, retention_settings, service_settings
 from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
+from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
@@ -35,7 +38,10 @@ from relay import Relay
 from temporal import connect_when_up, runtime_with_metrics
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
+from workflows.housekeeping import OrphanSweep, Retention
+from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
+from workflows.schedules import make_schedules_sometime
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
@@ -48,18 +54,27 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-def make_workers(client: Client, sessions: Sessions, means: Means) -> list[Worker]:
+def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = DEFAULT_KEEP) -> list[Worker]:
     """Make one worker for the workflows and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
     """
-    opening = ReminderOpening(sessions)
+    opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
+    sweeping, letting_go = Sweeping(sessions, client), LettingGo(sessions, keep)
     workers = [
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, Redrive],
-            activities=[opening.open_reminder, opening.close_tasks],
+            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, OrphanSweep, Retention],
+            activities=[
+                opening.open_reminder,
+                opening.close_tasks,
+                planning.plan_handoff,
+                sweeping.restart_sessions,
+                sweeping.restart_handoffs,
+                sweeping.bury_orphans,
+                letting_go.let_go,
+            ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
             interceptors=[NamelessFailures()],
@@ -93,7 +108,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    rotation = make_rotation()
+    keep, rotation = _keep(), make_rotation()
     if not rotation.apps.providers:
         raise ConfigError(
             "No provider is configured: set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (see .env.example)."
@@ -110,8 +125,9 @@ async def main() -> None:
         means = make_means(sessions, rotation.apps)
         heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
         beating = asyncio.create_task(heartbeat.beat_forever())
-        await _work(make_workers(client, sessions, means), means.rush, stop)
-        for task in (sweeper, following, beating):
+        scheduling = asyncio.create_task(make_schedules_sometime(client))
+        await _work(make_workers(client, sessions, means, keep), means.rush, stop)
+        for task in (sweeper, following, beating, scheduling):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
@@ -134,6 +150,11 @@ def make_means(
     gates = Gates(limits, timings)
     brake = Brake(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
     return Means(apps, Rush(), gates, brake)
+
+
+def _keep() -> Keep:
+    settings = retention_settings()
+    return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
 async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:

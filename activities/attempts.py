@@ -1,88 +1,30 @@
-"""The last-moment check before a provider call, one transaction for many attempts at once.
+"""Begins attempts: the last-moment check and the record of a call, one transaction for many at once.
 
 Thousands of reminders come due at one instant. The check holds the sessions and tokens it judges until it commits, so
 an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from math import ceil
-from uuid import UUID, uuid4
+from datetime import datetime
+from uuid import UUID
 
-from db import device_tokens, fasting_sessions, messages, preferences, push_attempts, push_tasks
+from activities.judging import (
+    IN_FLIGHT,
+    Busy,
+    Claim,
+    Facts,
+    Go,
+    Hindrance,
+    Settled,
+    Verdict,
+    Waiting,
+    enters_the_log,
+    judge_all,
+)
+from db import device_tokens, fasting_sessions, messages, preferences, push_attempts, push_tasks, screen_lines
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
-from db.models import DeviceToken
-from domain.last_check import Address, misaddressed, withheld
-from domain.preferences import Preferences, Preview
-from domain.push import Environment, Provider, Push, Route, TaskState
-from domain.sessions import FastingSession
-from domain.wording import reminder_wording
-
-IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
-
-
-@dataclass(frozen=True, slots=True)
-class Hindrance:
-    """Why the provider cannot be called now, and when to ask again."""
-
-    reason: str
-    delay: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Ask for one push task: to begin an attempt if all is well, or only to note that it is due but hindered."""
-
-    task_id: UUID
-    hindrance: Hindrance | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Go:
-    """Call the provider now."""
-
-    push: Push
-    route: Route
-    device_id: UUID
-    number: int  # of the attempt, from 1
-    began_at: datetime
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """All is well, but for the hindrance."""
-
-    hindrance: Hindrance
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Another worker's call is under way, or was lost, for so much longer."""
-
-    wait: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The task is finished."""
-
-    state: TaskState
-    reason: str | None
-
-
-Verdict = Go | Waiting | Busy | Settled
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    now: datetime
-    sessions: dict[UUID, FastingSession]
-    devices: dict[UUID, DeviceToken]
-    preferences: dict[str, Preferences]
-    under_way: dict[UUID, push_attempts.Begun]
+from domain.kinds import RULES, Subject
+from domain.push import TaskState
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
@@ -90,15 +32,20 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         tasks = await push_tasks.locked(db, {claim.task_id for claim in claims})
-        facts = _Facts(
+        about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
+        facts = Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
+            messages=await messages.addressed(
+                db, {task.task_id: (task.message_id, task.user_id) for task in about_messages}
+            ),
+            lines=await screen_lines.around(db, about_messages, IN_FLIGHT),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
             under_way=dict(await push_attempts.under_way(db, {t.task_id for t in tasks if t.attempt_count})),
             now=await present_instant(db),
         )
         asked = {claim.task_id: claim for claim in claims}
-        verdicts = {task.task_id: _judge(task, asked[task.task_id].hindrance, facts) for task in tasks}
+        verdicts = judge_all(tasks, asked, facts)
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
         lost = [begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy)]
@@ -112,7 +59,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        await messages.enter_reminders(db, [_message(task) for task in tasks if _is_due(task, facts)])
+        await messages.enter_reminders(db, [_message(task) for task in tasks if enters_the_log(task, facts)])
 
     taken: set[UUID] = set()
     answers: list[Verdict] = []
@@ -123,71 +70,6 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         taken.add(claim.task_id)
         answers.append(verdict)
     return answers
-
-
-def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: _Facts) -> Verdict:
-    if task.state is not TaskState.PENDING:
-        return Settled(task.state, task.last_reason)
-    under_way = facts.under_way.get(task.task_id)
-    if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
-        return Busy(under_way.started_at + IN_FLIGHT - facts.now)
-    if task.expires_at <= facts.now:
-        return Settled(TaskState.EXPIRED, task.last_reason or "too_late")
-    device = facts.devices.get(task.installation_id)
-    current = None if device is None else Address(device.user_id, _route(device))
-    reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)
-    if reason or device is None:
-        return Settled(TaskState.WITHDRAWN, reason)
-    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
-        return Settled(TaskState.DEAD, "fate_unknown")
-    if hindrance is not None:
-        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
-    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
-
-
-def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
-    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
-    last_look = left - LAST_LOOK
-    if timedelta(0) < last_look < hindrance.delay:
-        return replace(hindrance, delay=last_look)
-    return hindrance
-
-
-def _route(device: DeviceToken) -> Route:
-    return Route(Provider(device.provider), device.app_id, Environment(device.environment))
-
-
-def _withheld(task: push_tasks.Task, facts: _Facts) -> str | None:
-    wishes = facts.preferences.get(task.user_id, Preferences())
-    return withheld(facts.sessions.get(task.conversation_id), task.reminder_minutes, task.due_at, wishes)
-
-
-def _is_due(task: push_tasks.Task, facts: _Facts) -> bool:
-    return task.state is TaskState.PENDING and _withheld(task, facts) is None
-
-
-def _push(task: push_tasks.Task, device: DeviceToken, facts: _Facts) -> Push:
-    session = facts.sessions[task.conversation_id]
-    wishes = facts.preferences.get(task.user_id, Preferences())
-    left = ceil((session.ends_at - facts.now) / timedelta(minutes=1))
-    minutes_left = min(left, task.reminder_minutes or 0)
-    title, body = reminder_wording(device.locale, wishes.reminder_preview, minutes_left)
-    generic_title, generic_body = reminder_wording(device.locale, Preview.GENERIC, minutes_left)
-    return Push(
-        task_id=task.task_id,
-        attempt_id=uuid4(),
-        kind=task.kind,
-        token=device.token,
-        title=title,
-        body=body,
-        generic_title=generic_title,
-        generic_body=generic_body,
-        url=f"fastbell://fasting-sessions/{task.conversation_id}",
-        collapse_key=task.collapse_key or None,
-        thread_id=task.collapse_key or str(task.conversation_id),
-        expires_at=task.expires_at,
-        public_key=device.public_key,
-    )
 
 
 def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_tasks.Update | None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from activities.attempts import Go
+from activities.judging import Go
 from activities.outcomes import DeadToken
 from db import brakes, push_tasks
 from db.engine import Sessions

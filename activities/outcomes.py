@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-from activities.attempts import Go
+from activities.judging import Go
 from db import brakes, device_tokens, push_attempts, push_tasks
 from db.engine import Sessions
 from db.push_attempts import Ended, Uncalled

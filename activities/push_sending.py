@@ -14,14 +14,16 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import outcomes, retries
-from activities.attempts import Busy, Claim, Go, Hindrance, Settled, Waiting, begin_attempts
+from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
+from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
 from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
 from db.engine import Sessions
 from db.push_tasks import Update
-from domain.push import Priority, Provider, TaskState
+from domain.kinds import RULES
+from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
@@ -119,7 +121,7 @@ class PushSending:
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         try:
             gate = self._gates.serving(route, self._credentials(ask.app_id))
-            async with gate.enter(Priority[ask.kind.name]) as passage:
+            async with gate.enter(RULES[ask.kind].priority) as passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
                 async with sender.slot(ask.environment) as slot:
                     passage.check()
@@ -129,8 +131,9 @@ class PushSending:
                         return verdict
                     go = replace(verdict, route=route)
                     if time.monotonic() - asked_at > _CLAIM_HOLDS:
-                        late = Unavailable("claim_too_old", Fate.NEVER_PROCESSED)
-                        return _Called(go, sender, late, latency=0.0)
+                        return _not_called(go, sender, "claim_too_old")
+                    if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
+                        return _not_called(go, sender, "readdressed")  # a revival's own send has the right address
                     return await _call(passage, slot, go, sender)
         except ProviderTrouble as trouble:
             hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
@@ -154,7 +157,8 @@ class PushSending:
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:
             delay = self._delay(came_to, go.number)
-            pending = Update(go.push.task_id, TaskState.PENDING, came_to.reason, next_attempt_at=go.began_at + delay)
+            next_attempt_at = go.began_at + timedelta(seconds=called.latency) + delay
+            pending = Update(go.push.task_id, TaskState.PENDING, came_to.reason, next_attempt_at=next_attempt_at)
             await self._record(outcomes.failed(go, came_to, called.latency, pending))
             raise _again(came_to.reason, delay)
         state = await self._record(outcome)
@@ -185,6 +189,10 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called
         log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
         came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
     return _Called(go, sender, came_to, time.monotonic() - started)
+
+
+def _not_called(go: Go, sender: Sender, why: str) -> _Called:
+    return _Called(go, sender, Unavailable(why, Fate.NEVER_PROCESSED), latency=0.0)
 
 
 def _again(reason: str, delay: timedelta) -> ApplicationError:

@@ -7,8 +7,9 @@ from temporalio import activity
 
 from db import device_tokens, fasting_sessions, messages, preferences, push_tasks
 from db.engine import Sessions, present_instant
+from domain.kinds import RULES, Kind
 from domain.last_check import withheld
-from domain.push import Kind, TaskState
+from domain.push import TaskState
 from domain.reminders import Reminder, message_id, reminders
 from domain.sessions import FastingSession
 from domain.wire import CloseTasks, Moment, OpenedReminder, OpenReminder, SentPush
@@ -67,7 +68,7 @@ def _due_message(message: UUID, session_id: UUID, reminder: Reminder) -> push_ta
         kind=Kind.REMINDER,
         conversation_id=session_id,
         reminder_minutes=reminder.minutes,
-        collapse_key=f"fasting-session/{session_id}",
+        collapse_key=RULES[Kind.REMINDER].collapse_key(session_id),
         due_at=reminder.due_at,
         expires_at=reminder.expires_at,
     )

@@ -5,10 +5,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import device_tokens, fasting_sessions, operations, preferences, problems, push_tasks, support
+from api import (
+    conversations,
+    device_tokens,
+    fasting_sessions,
+    operations,
+    preferences,
+    problems,
+    push_tasks,
+    stream,
+    support,
+    sync,
+)
 from api.auth import TokenCheck
 from api.dependencies import Services
 from api.limits import BodyLimit
+from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from apps_file import AppIds
 from config import AuthSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
@@ -16,17 +28,23 @@ from relay import Relay
 from temporal import connect
 
 
-def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
-    """Make the application; it connects to its database and to Temporal when it is first asked. Raises ConfigError."""
+def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEFAULT_TERMS) -> FastAPI:
+    """Make the application, to be served over `HttpConnection`. Raises ConfigError.
+
+    It comes up while its database and Temporal are away.
+    """
     app_ids = AppIds(settings.apps_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        database_url = settings.database_url.get_secret_value()
+        engine = make_engine(database_url, pool_size=settings.database_pool_size)
         sessions = make_sessions(engine)
         relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
-        app.state.services = Services(sessions=sessions, tokens=TokenCheck(auth), relay=relay, app_ids=app_ids)
-        yield
+        streams = OpenStreams(sessions, database_url, terms)
+        app.state.services = Services(sessions, TokenCheck(auth), relay, app_ids, streams)
+        async with streams.running():
+            yield
         await relay.close()
         await engine.dispose()
 
@@ -40,6 +58,16 @@ def create_app(settings: ServiceSettings, auth: AuthSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
-    for resource in (device_tokens, fasting_sessions, preferences, push_tasks, support, operations):
+    for resource in (
+        device_tokens,
+        fasting_sessions,
+        conversations,
+        sync,
+        stream,
+        preferences,
+        push_tasks,
+        support,
+        operations,
+    ):
         app.include_router(resource.router)
     return app

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import jwt
@@ -12,6 +13,7 @@ from config import AuthSettings
 
 _LEEWAY = 10  # seconds that clocks may differ
 _LONGEST_USER_ID = 200
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Caller:
 
     user_id: str
     scopes: frozenset[str]
+    expires_at: datetime  # of the token, the clocks' difference added
 
 
 class _Keys(Protocol):
@@ -53,7 +56,8 @@ class TokenCheck:
         user_id, scope = claims["sub"], claims.get("scope", "")
         if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
             raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 printable characters.")
-        return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()))
+        expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + _LEEWAY, _LAST_INSTANT), UTC)
+        return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
 
 
 class _Secret:

@@ -11,6 +11,7 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.auth import Caller, TokenCheck
+from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
 from apps_file import AppIds
 from db.engine import Sessions
@@ -28,6 +29,7 @@ class Services:
     tokens: TokenCheck
     relay: Relay
     app_ids: AppIds
+    streams: OpenStreams
 
 
 def _services(request: Request) -> Services:
@@ -47,6 +49,10 @@ def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
     return services.relay
 
 
+def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
+    return services.streams
+
+
 async def _caller(
     services: Annotated[Services, Depends(_services)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -60,6 +66,13 @@ async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     """Let nobody pass but those whose token has the scope `support`."""
     if "support" not in caller.scopes:
         raise Forbidden("This needs a bearer token with the scope support.")
+    return caller
+
+
+async def service(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    """Let nobody pass but those whose token has the scope `service`."""
+    if "service" not in caller.scopes:
+        raise Forbidden("This needs a bearer token with the scope service.")
     return caller
 
 
@@ -94,6 +107,8 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
 AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
+ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
+Streams = Annotated[OpenStreams, Depends(_streams)]
 Paged = Annotated[Page, Depends(page_at)]

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, next_cursor
 from api.fields import Body, TimeZone
 from api.problems import responses
-from db import device_tokens
+from db import device_tokens, revivals
 from db.models import DeviceToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
@@ -99,12 +99,13 @@ class DeviceTokenList(BaseModel):
 async def register(
     installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database, apps: AllowedApps
 ) -> DeviceTokenOut:
-    """Make the token active for the caller's installation, and for nobody else."""
+    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow."""
     told = body.checked()
     if not await apps.allow(told.app_id):
         raise InvalidField("app_id", "There is no such app.")
     async with sessions.begin() as db:
         row = await device_tokens.register(db, caller.user_id, installation_id, told)
+        await revivals.revive(db, row)
     return _out(row, {installation_id})
 
 

@@ -72,19 +72,19 @@ async def start(
     """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409."""
     started_with = body.model_dump(mode="json", exclude_none=True)
     async with sessions.begin() as db:
-        outbox_id = None
+        owed = None
         session = await fasting_sessions.locked(db, session_id)
         if session is None:
             session = await _new_session(db, session_id, caller.user_id, body)
-            outbox_id = await fasting_sessions.start(db, session, started_with)
-        if outbox_id is None:
+            owed = await fasting_sessions.start(db, session, started_with)
+        if owed is None:
             session = await _mine(db, session_id, caller.user_id)
             if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
                 raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
             response.status_code = 200
         [answer] = await _out(db, [session])
-    if outbox_id is not None:
-        relay.dispatch_soon(outbox_id, session_id)
+    if owed is not None:
+        relay.dispatch_soon(owed)
     return answer
 
 
@@ -123,15 +123,15 @@ async def change(
         now = await present_instant(db)
         minutes = session.reminder_minutes if body.reminder_minutes is None else body.reminder_minutes
         changed = replace(session, ends_at=body.ends_at or session.ends_at, reminder_minutes=minutes)
-        outbox_id = None
+        owed = None
         if changed != session:
             if body.ends_at is not None:
                 check_times(changed.started_at, changed.ends_at, now)
             changed = replace(changed, scheduled_at=scheduled_at(session, changed, now), rev=session.rev + 1)
-            outbox_id = await fasting_sessions.change(db, changed)
+            owed = await fasting_sessions.change(db, changed)
         [answer] = await _out(db, [changed])
-    if outbox_id is not None:
-        relay.dispatch_soon(outbox_id, session_id)
+    if owed is not None:
+        relay.dispatch_soon(owed)
     return answer
 
 
@@ -154,13 +154,13 @@ async def _finish(
         session = await _mine(db, session_id, user_id)
         now = await present_instant(db)
         status = finished_status(session, wanted, now)
-        outbox_id = None
+        owed = None
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
-            outbox_id = await fasting_sessions.change(db, session)
+            owed = await fasting_sessions.change(db, session)
         [answer] = await _out(db, [session])
-    if outbox_id is not None:
-        relay.dispatch_soon(outbox_id, session_id)
+    if owed is not None:
+        relay.dispatch_soon(owed)
     return answer
 
 

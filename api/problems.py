@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, InvalidField, NotFound
+from domain.problems import Conflict, CursorTooOld, InvalidField, NotFound
 
 log = structlog.get_logger()
 
@@ -37,6 +37,7 @@ class Problem(BaseModel):
     field: str | None = Field(default=None, description="The first offending field, where one is to blame.")
     reason: str | None = Field(default=None, description="Stable, where one type has several.")
     errors: list[FieldError] | None = None
+    next_cursor: int | None = Field(default=None, description="Of a cursor that is too old: where to go on.")
 
 
 class ProblemResponse(JSONResponse):
@@ -82,6 +83,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(InvalidField, _invalid_field)
     app.add_exception_handler(NotFound, _not_found)
+    app.add_exception_handler(CursorTooOld, _cursor_too_old)
     app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
@@ -99,7 +101,7 @@ def problem(
     detail: str,
     *,
     errors: Sequence[FieldError] = (),
-    reason: str | None = None,
+    more: Mapping[str, str | int | None] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     """Make the answer for one problem."""
@@ -109,8 +111,8 @@ def problem(
         status=status,
         detail=detail,
         field=errors[0].field if errors else None,
-        reason=reason,
         errors=list(errors) or None,
+        **(more or {}),
     )
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
 
@@ -122,6 +124,7 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    410: "Gone",
     413: "Body too large",
     422: "Invalid request",
     500: "Internal error",
@@ -145,9 +148,14 @@ async def _not_found(_: Request, error: Exception) -> ProblemResponse:
     return problem(404, "not-found", str(error))
 
 
+async def _cursor_too_old(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, CursorTooOld)
+    return problem(410, "cursor-too-old", str(error), more={"next_cursor": error.horizon})
+
+
 async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Conflict)
-    return problem(409, error.code, str(error), reason=error.reason)
+    return problem(409, error.code, str(error), more={"reason": error.reason})
 
 
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:

@@ -11,8 +11,9 @@ from api.dependencies import Cursor, Database, Limit, Supporter, next_cursor, pa
 from api.fields import Body, Instant
 from api.problems import responses
 from db import dead_tasks, redrives
+from domain.kinds import Kind
 from domain.problems import NotFound
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 
 router = APIRouter(prefix="/push-tasks")
@@ -37,6 +38,7 @@ class FilterIn(Body):
     reason: Annotated[Words | None, Field(description="`last_reason`, exactly.")] = None
     user_id: Words | None = None
     conversation_id: UUID | None = None
+    message_id: UUID | None = None
     due_from: Instant | None = None
     due_to: Annotated[Instant | None, Field(description="Itself not included.")] = None
 
@@ -45,7 +47,8 @@ class ListIn(FilterIn):
     """Which push tasks to list."""
 
     state: Annotated[
-        TaskState, Field(description="Other states than `dead` need `user_id` or `conversation_id` beside them.")
+        TaskState,
+        Field(description="Other states than `dead` need `user_id`, `conversation_id` or `message_id` beside them."),
     ] = TaskState.DEAD
     cursor: Cursor = None
     limit: Limit = 50

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import psutil
 
-from domain.push import Kind, Push
+from domain.kinds import Kind
+from domain.push import Push
 
 _DIFFERENT = 5000  # pushes made beforehand, sent in turn
 _TOKEN_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

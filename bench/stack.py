@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -62,6 +63,10 @@ class Stack:
     auth: AuthSettings
     temporal: Client
     pids: Mapping[str, int]  # by part
+
+    def kill(self, part: str, number: signal.Signals) -> None:
+        """Send a part's process a signal."""
+        os.kill(self.pids[part], number)
 
     async def ask_database(self, query: str) -> Any:  # noqa: ANN401 -- whatever was asked for
         """Ask for one value."""

@@ -9,8 +9,9 @@ from commands.asking import actor, asked
 from commands.telling import cell, say_json, say_table
 from db import dead_tasks, redrives
 from db.engine import Sessions
+from domain.kinds import Kind
 from domain.problems import NotFound
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 
 _EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
@@ -23,7 +24,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     listing = actions.add_parser("list", help="list them, the latest due first")
     _add_filter(listing)
-    listing.add_argument("--state", type=TaskState, default=TaskState.DEAD, help="beside --user or --conversation")
+    listing.add_argument(
+        "--state", type=TaskState, default=TaskState.DEAD, help="beside --user, --conversation or --message"
+    )
     listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most so many (50)")
     listing.set_defaults(command=_list)
 
@@ -104,7 +107,7 @@ async def _redrive_one(sessions: Sessions, task_id: UUID) -> Redriven:
 
 def _tell(found: WholeTask) -> None:
     for field in fields(found.task):
-        print(f"{field.name.replace('_', ' ') + ':':18}{cell(getattr(found.task, field.name))}")
+        print(f"{field.name.replace('_', ' ') + ':':17} {cell(getattr(found.task, field.name))}")
     print()
     attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in found.attempts]
     say_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
@@ -136,8 +139,9 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="R", help="the last reason, exactly")
     parser.add_argument("--user", dest="user_id", metavar="ID")
     parser.add_argument(
-        "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="a fasting session's id"
+        "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="its id, or a fasting session's"
     )
+    parser.add_argument("--message", dest="message_id", type=UUID, metavar="ID")
     parser.add_argument("--due-from", type=_instant, metavar="T", help="an instant such as 2026-01-31T18:00:00Z")
     parser.add_argument("--due-to", type=_instant, metavar="T", help="itself not included")
 

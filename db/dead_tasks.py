@@ -1,18 +1,17 @@
-"""Push tasks as support looks for them, dead ones above all, and whether a redrive could still go out."""
+"""Push tasks as support looks for them, dead ones above all."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, device_tokens, fasting_sessions, preferences, support_actions
-from db.engine import among, present_instant
+from db import refusals, support_actions
+from db.engine import among
 from db.models import DeviceToken, PushAttempt, PushTask
-from domain.last_check import Address, misaddressed, withheld
-from domain.preferences import Preferences
-from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, TaskState
 from domain.reminders import LONGEST_OF_USE
 from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
 
@@ -74,31 +73,6 @@ async def dead_among_locked(db: AsyncSession, task_ids: Collection[UUID]) -> Seq
     return (await db.scalars(_dead_among(task_ids).with_for_update(skip_locked=True))).all()
 
 
-async def refusals(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
-    """Say of tasks why a redrive would not go out now; those that would go out are left out.
-
-    Nothing is locked: the check at the moment of sending has the last word.
-    """
-    now = await present_instant(db)
-    sessions = await fasting_sessions.by_id(db, {task.conversation_id for task in tasks})
-    devices = await device_tokens.active_at(db, {task.installation_id for task in tasks})
-    wishes = await preferences.of_users(db, {task.user_id for task in tasks})
-    braked = await brakes.engaged(db)
-    found: dict[UUID, str] = {}
-    for task in tasks:
-        session, theirs = sessions.get(task.conversation_id), wishes.get(task.user_id, Preferences())
-        device = devices.get(task.installation_id)
-        reason = (
-            ("expired" if task.expires_at <= now else None)
-            or withheld(session, task.reminder_minutes, task.due_at, theirs)
-            or misaddressed(_address(task), None if device is None else _address(device))
-            or ("brake_engaged" if _address(task).route in braked else None)
-        )
-        if reason:
-            found[task.task_id] = reason
-    return found
-
-
 def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
     found = [
         column == value
@@ -110,6 +84,7 @@ def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[Col
             (PushTask.last_reason, wanted.reason),
             (PushTask.user_id, wanted.user_id),
             (PushTask.conversation_id, wanted.conversation_id),
+            (PushTask.message_id, wanted.message_id),
         )
         if value is not None
     ]
@@ -147,7 +122,7 @@ def _with_token() -> Select[PushTask, str]:
 
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
     rows = (await db.execute(query)).all()
-    refused = await refusals(db, [task for task, _ in rows if task.state == TaskState.DEAD])
+    refused = await refusals.of(db, [task for task, _ in rows if task.state == TaskState.DEAD])
     return [_show(task, token, refused.get(task.task_id)) for task, token in rows]
 
 
@@ -175,9 +150,13 @@ def _show(task: PushTask, token: str, refused: str | None) -> ShownTask:
         accepted_at=task.accepted_at,
         opened_at=task.opened_at,
         synced_at=task.synced_at,
+        accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
         redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
     )
 
 
-def _address(of: PushTask | DeviceToken) -> Address:
-    return Address(of.user_id, Route(Provider(of.provider), of.app_id, Environment(of.environment)))
+def _seconds(accepted_at: datetime | None, synced_at: datetime | None) -> float | None:
+    """Tell how long the person took; nothing at all where the app read it while the provider was still called."""
+    if accepted_at is None or synced_at is None:
+        return None
+    return max(synced_at - accepted_at, timedelta(0)).total_seconds()

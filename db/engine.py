@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import ARRAY, URL, ColumnElement, any_, bindparam, func, make_url, select, text
@@ -50,6 +50,14 @@ def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
         connect_args={"timeout": 5, "command_timeout": 30, "server_settings": _SERVER_SETTINGS},
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
+
+
+async def connect_alone(database_url: str, name: str) -> Any:  # noqa: ANN401 -- asyncpg has no types
+    """Open one connection outside of any pool, for LISTEN; gives asyncpg's own."""
+    url = async_url(database_url)
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    settings = _SERVER_SETTINGS | {"application_name": name}
+    return await asyncpg.connect(**arguments, timeout=5, command_timeout=5, server_settings=settings)
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:

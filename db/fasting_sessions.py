@@ -17,8 +17,8 @@ from domain.sessions import FastingSession, SessionStatus
 OUTBOX_KIND = "fasting_session"
 
 
-async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> int | None:
-    """Insert a new session; returns its outbox id, None when the session's id is taken."""
+async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> outbox.Owed | None:
+    """Insert a new session; returns what Temporal is owed, None when the session's id is taken."""
     values = _values(session) | {"id": session.session_id, "started_with": started_with}
     query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
     if await db.scalar(query) is None:
@@ -26,8 +26,8 @@ async def start(db: AsyncSession, session: FastingSession, started_with: dict[st
     return await outbox.add(db, OUTBOX_KIND, session.session_id)
 
 
-async def change(db: AsyncSession, session: FastingSession) -> int:
-    """Store a session that `locked` read before; returns its outbox id."""
+async def change(db: AsyncSession, session: FastingSession) -> outbox.Owed:
+    """Store a session that `locked` read before; returns what Temporal is owed."""
     row = await db.get_one(FastingSessionRow, session.session_id)
     for name, value in _values(session).items():
         setattr(row, name, value)

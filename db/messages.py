@@ -1,11 +1,19 @@
-"""Messages, and each user's log of them: sequence numbers without gaps, in the order of the commits."""
+"""Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import conversations
+from db.engine import among
+from db.models import Message as MessageRow
+from domain.kinds import Kind
+from domain.messages import Message
+
+OUTBOX_KIND = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,58 @@ class ReminderMessage:
     session_id: UUID
     user_id: str
     minutes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A message, to somebody."""
+
+    body: str = field(repr=False)
+    is_member: bool  # of its conversation, now
+
+
+async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
+    """Put a message into the logs of all members; None when its id is taken. The caller has locked the conversation.
+
+    The locks on the log heads last until the commit, so nobody sees an item of a log before an earlier one.
+    """
+    values = {"id": message_id, "conversation_id": conversation_id, "sender_id": sender_id, "body": body}
+    row = (await db.execute(_POST, values)).one_or_none()
+    if row is None:
+        return None
+    return Message(message_id, conversation_id, row.number, sender_id, body, row.created_at)
+
+
+async def read(db: AsyncSession, message_id: UUID) -> Message | None:
+    """Read a message; None for a reminder, too."""
+    row = await db.get(MessageRow, message_id)
+    return None if row is None or row.kind != Kind.MESSAGE else _message(row)
+
+
+async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, limit: int) -> Sequence[Message]:
+    """List a conversation's messages, the latest first, from below a number."""
+    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id, MessageRow.number > 0)
+    if before is not None:
+        query = query.where(MessageRow.number < before)
+    return [_message(row) for row in await db.scalars(query.order_by(MessageRow.number.desc()).limit(limit))]
+
+
+async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, Addressed]:
+    """Read messages, asked for by any key as (message, user); memberships are held until the transaction ends."""
+    if not wanted:
+        return {}
+    bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
+    rows = await db.execute(bodies.where(among(MessageRow.id, {message_id for message_id, _ in wanted.values()})))
+    found = {row.id: row for row in rows}
+    pairs = {
+        (found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found
+    }
+    members = await conversations.members_held(db, pairs)
+    return {
+        key: Addressed(found[message_id].body or "", (found[message_id].conversation_id, user_id) in members)
+        for key, (message_id, user_id) in wanted.items()
+        if message_id in found
+    }
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
@@ -36,6 +96,31 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
     await db.execute(_ENTER, columns)
 
 
+def _message(row: MessageRow) -> Message:
+    assert row.number is not None
+    assert row.sender_id is not None
+    assert row.body is not None
+    return Message(row.id, row.conversation_id, row.number, row.sender_id, row.body, row.created_at)
+
+
+_POST = text("""
+    WITH posted AS (
+        INSERT INTO messages (id, kind, conversation_id, number, sender_id, body)
+        SELECT :id, 'message', id, last_number + 1, :sender_id, :body FROM conversations WHERE id = :conversation_id
+        ON CONFLICT (id) DO NOTHING RETURNING conversation_id, number, created_at
+    ), counted AS (
+        UPDATE conversations SET last_number = number FROM posted WHERE id = conversation_id
+    ), heads AS (
+        INSERT INTO log_heads AS head (user_id, seq)
+        SELECT user_id, 1 FROM members JOIN posted USING (conversation_id) ORDER BY user_id
+        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + 1
+        RETURNING user_id, seq
+    ), entered AS (
+        INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
+    )
+    SELECT number, created_at, pg_notify('log', CAST(:id AS text)) FROM posted
+""")
+
 _ENTER = text("""
     WITH due AS (
         SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[]),
@@ -52,7 +137,10 @@ _ENTER = text("""
         SELECT user_id, count(*) FROM new GROUP BY user_id ORDER BY user_id
         ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + excluded.seq
         RETURNING user_id, seq
+    ), entered AS (
+        INSERT INTO log_items (user_id, seq, message_id)
+        SELECT user_id, heads.seq - new.behind, new.id FROM new JOIN heads USING (user_id)
+        RETURNING message_id
     )
-    INSERT INTO log_items (user_id, seq, message_id)
-    SELECT user_id, heads.seq - new.behind, new.id FROM new JOIN heads USING (user_id)
+    SELECT pg_notify('log', CAST(message_id AS text)) FROM entered
 """)

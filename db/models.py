@@ -99,6 +99,7 @@ class FastingSessionRow(Table):
     __tablename__ = "fasting_sessions"
     __table_args__ = (
         Index("ix_fasting_sessions_user_id_started_at", "user_id", "started_at", "id"),
+        Index("ix_fasting_sessions_active", "ends_at", "id", postgresql_where=text("status = 'active'")),
         CheckConstraint("ends_at > started_at", name="ends_after_start"),
         CheckConstraint("(status = 'active') = (ended_at IS NULL)", name="finished_has_end"),
         CheckConstraint("cardinality(reminder_minutes) <= 5", name="few_reminders"),
@@ -135,25 +136,61 @@ class PreferencesRow(Table):
     quiet_time_zone: Mapped[str | None]
 
 
+class ConversationRow(Table):
+    """A thread of messages; its row lock orders those who post to it."""
+
+    __tablename__ = "conversations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    last_number: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of its latest message
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Member(Table):
+    """Somebody who reads and writes in a conversation."""
+
+    __tablename__ = "members"
+
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True, index=True)
+
+
 class Message(Table):
     """A durable item; a reminder that came due is one too. Its id is computed for reminders, so it exists once."""
 
     __tablename__ = "messages"
+    __table_args__ = (
+        Index("uq_messages_number", "conversation_id", "number", unique=True, postgresql_where=text("number > 0")),
+        Index(
+            "ix_messages_not_handed_off",
+            "created_at",
+            "id",
+            postgresql_where=text("kind = 'message' AND handed_off_at IS NULL"),
+        ),
+        CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str]
     conversation_id: Mapped[UUID]  # of a reminder: its fasting session's thread, which has the session's id
+    number: Mapped[int | None] = mapped_column(BigInteger)  # counts a conversation's messages from 1
+    sender_id: Mapped[str | None] = mapped_column(String(200))
+    body: Mapped[str | None]
     reminder_minutes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    handed_off_at: Mapped[datetime | None]  # when it was decided for each phone how it is told
 
 
 class LogHead(Table):
     """The last sequence number given out in a user's log; its row lock orders the writers of that log."""
 
     __tablename__ = "log_heads"
+    __table_args__ = (Index("ix_log_heads_oldest_at", "oldest_at"),)
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
+    horizon: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # items up to here were let go
+    oldest_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # no item is older
 
 
 class LogItem(Table):
@@ -167,6 +204,30 @@ class LogItem(Table):
     message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id"))
 
 
+class SyncPosition(Table):
+    """How far an installation has read its user's log."""
+
+    __tablename__ = "sync_positions"
+
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    synced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Presence(Table):
+    """A stream that is open; counts until `expires_at`, which its API process keeps putting off."""
+
+    __tablename__ = "presences"
+    __table_args__ = (Index("ix_presences_installation_id", "installation_id"),)
+
+    stream_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200))
+    installation_id: Mapped[UUID]
+    connected_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
 class PushTask(Table):
     """One message on its way to one device token of one installation."""
 
@@ -174,7 +235,16 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index(
+            "ix_push_tasks_line",
+            "installation_id",
+            "collapse_key",
+            "due_at",
+            postgresql_where=text("synced_at IS NULL"),
+        ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
+        Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),
+        Index("ix_push_tasks_due_at", "due_at"),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )
 

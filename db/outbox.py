@@ -26,14 +26,15 @@ class Owed:
     attempts: int
 
 
-async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> int:
-    """Owe Temporal a dispatch of this subject."""
+async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> Owed:
+    """Owe Temporal a dispatch of this subject, which this process is to try first."""
     values = {
         "subject_kind": subject_kind,
         "subject_id": subject_id,
         "next_attempt_at": func.clock_timestamp() + GRACE,
     }
-    return (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
+    outbox_id = (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
+    return Owed(outbox_id, subject_kind, subject_id, attempts=1)
 
 
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:

@@ -1,18 +1,18 @@
 """Push tasks: planned once, claimed before each call, closed for good."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import Row, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models import DeviceToken, PushTask
-from domain.push import Environment, Kind, Provider, Route, TaskState
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 
 
@@ -45,6 +45,7 @@ class Task:
     due_at: datetime
     expires_at: datetime
     attempt_count: int
+    is_synced: bool  # its installation has read the message
     state: TaskState
     last_reason: str | None
 
@@ -62,31 +63,14 @@ class Update:
 
 
 async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceToken]) -> None:
-    """Make one push task per device; those made before stay as they are."""
-    rows = [
-        {
-            "task_id": uuid5(message.message_id, str(device.installation_id)),
-            "kind": message.kind,
-            "user_id": device.user_id,
-            "installation_id": device.installation_id,
-            "device_id": device.id,
-            "provider": device.provider,
-            "environment": device.environment,
-            "app_id": device.app_id,
-            "conversation_id": message.conversation_id,
-            "message_id": message.message_id,
-            "reminder_minutes": message.reminder_minutes,
-            "collapse_key": message.collapse_key,
-            "due_at": message.due_at,
-            "expires_at": message.expires_at,
-            "attempt_count": 0,
-            "next_attempt_at": message.due_at,
-            "state": TaskState.PENDING,
-        }
-        for device in devices
-    ]
-    if rows:
-        await db.execute(insert(PushTask).on_conflict_do_nothing(), rows)
+    """Make one push task per device, all in one statement; those made before stay as they are."""
+    if not devices:
+        return
+    columns: dict[str, list[object]] = {
+        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
+        "device_ids": [device.id for device in devices],
+    }
+    await db.execute(_PLAN, asdict(message) | columns)
 
 
 async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
@@ -162,6 +146,19 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
+_PLAN = text("""
+    INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
+                            conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
+                            attempt_count, next_attempt_at, state)
+    SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
+           :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
+           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending'
+      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
+      JOIN device_tokens AS d ON d.id = new.device_id
+     ORDER BY new.task_id
+        ON CONFLICT DO NOTHING
+""")
+
 _APPLY = text("""
     UPDATE push_tasks AS t
        SET state = new.state,
@@ -203,6 +200,7 @@ def _task(row: Row[Any]) -> Task:
         due_at=row.due_at,
         expires_at=row.expires_at,
         attempt_count=row.attempt_count,
+        is_synced=row.synced_at is not None,
         state=TaskState(row.state),
         last_reason=row.last_reason,
     )

@@ -8,12 +8,13 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dead_tasks, outbox, support_actions
+from db import dead_tasks, outbox, refusals, support_actions
 from db.engine import Sessions, among
 from db.models import PushTask
 from db.support_actions import Deed
+from domain.kinds import Kind
 from domain.problems import Conflict, NotFound
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.push import Environment, Provider, TaskState
 from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
 from domain.wire import PlannedSend, RedriveState
 
@@ -35,7 +36,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
         raise NotFound("push task")
     if task.state != TaskState.DEAD:
         raise Conflict("push-not-dead", f"This push task is {task.state}; only a dead one can be redriven.", NOT_DEAD)
-    refused = (await dead_tasks.refusals(db, [task])).get(task_id)
+    refused = (await refusals.of(db, [task])).get(task_id)
     if refused:
         raise Conflict("redrive-refused", refusal_in_words(refused), refused)
     await _accept(db, [task], actor)
@@ -56,7 +57,7 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
                     batch = await dead_tasks.dead_among_locked(db, candidates[start : start + _BATCH])
                 case Earnest.REHEARSAL:
                     batch = await dead_tasks.dead_among(db, candidates[start : start + _BATCH])
-            refused = await dead_tasks.refusals(db, batch)
+            refused = await refusals.of(db, batch)
             going = [task for task in batch if task.task_id not in refused][: limit - redriven]
             if earnest is Earnest.REAL:
                 await _accept(db, going, actor)

@@ -36,6 +36,6 @@ search_attribute() {
 }
 
 until_done "namespace $TEMPORAL_NAMESPACE" namespace
-for name in SessionId ReminderState; do
+for name in SessionId ConversationId MessageId ReminderState HandoffState; do
     until_done "search attribute $name" search_attribute "$name"
 done

@@ -2,10 +2,30 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
+from typing import assert_never
 
+from domain.kinds import RULES, Kind, Subject
 from domain.preferences import Preferences
 from domain.push import Route
 from domain.sessions import FastingSession, SessionStatus
+
+
+class Turn(Enum):
+    """When a push may take its line."""
+
+    NOW = "now"
+    LATER = "later"
+    NEVER = "never"  # superseded
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What else goes to the same line of the same screen: pushes with one collapse key to one installation."""
+
+    newer_begun: bool  # accepted, or being called
+    newer_waits: bool
+    call_under_way: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +34,32 @@ class Address:
 
     user_id: str
     route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is true around a push at one moment."""
+
+    session: FastingSession | None  # that a reminder is of
+    is_member: bool  # of the conversation that a message is in
+    is_synced: bool  # the installation has read it
+    preferences: Preferences
+    now: datetime
+
+
+def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
+    """Say why a push must not go out any more, wherever it goes to; None when it may."""
+    if around.is_synced:
+        return "synced"
+    match RULES[kind].subject:
+        case Subject.SESSION:
+            return withheld(around.session, minutes, due_at, around.preferences)
+        case Subject.MESSAGE:
+            return unwanted(kind, around.preferences, around.now) if around.is_member else "not_a_member"
+        case Subject.NOTHING:
+            return unwanted(kind, around.preferences, around.now)
+        case never:
+            assert_never(never)
 
 
 def withheld(
@@ -28,11 +74,30 @@ def withheld(
         return "session_ended"
     if minutes not in session.reminder_minutes or session.ends_at - timedelta(minutes=minutes) != due_at:
         return "goal_moved"
-    if not preferences.reminders:
-        return "reminders_off"
-    if preferences.quiet_hours is not None and preferences.quiet_hours.contain(due_at):
+    return unwanted(Kind.REMINDER, preferences, due_at)
+
+
+def unwanted(kind: Kind, preferences: Preferences, at: datetime) -> str | None:
+    """Say why a person does not want a push of this kind at that instant; None when they do."""
+    rules = RULES[kind]
+    if not rules.is_wanted(preferences):
+        return f"{kind}s_off"
+    if rules.heeds_quiet_hours and preferences.quiet_hours is not None and preferences.quiet_hours.contain(at):
         return "quiet_hours"
     return None
+
+
+def turn_of(line: Line | None, attempts: int) -> Turn:
+    """Say whether a push may be sent now, of all that share its line on a screen; the newest is what stays there.
+
+    One call at a time, so that an older text never replaces a newer one. The first attempt at a free line always goes
+    ahead, so that someone writing without a pause cannot starve it.
+    """
+    if line is None:
+        return Turn.NOW
+    if line.newer_begun or (line.newer_waits and (attempts or line.call_under_way)):
+        return Turn.NEVER
+    return Turn.LATER if line.call_under_way else Turn.NOW
 
 
 def misaddressed(planned: Address, current: Address | None) -> str | None:

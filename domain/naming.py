@@ -5,8 +5,20 @@ from uuid import UUID
 from domain.push import Provider
 
 WORKFLOW_QUEUE = "fastbell"
+ORPHAN_SWEEP = "orphan-sweep"  # schedules, and with the time of each run its workflow
+RETENTION = "retention"
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
+CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
+MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
+HANDOFF_STATE_ATTRIBUTE = "HandoffState"  # Keyword
+SEARCH_ATTRIBUTES = (
+    SESSION_ID_ATTRIBUTE,
+    CONVERSATION_ID_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    REMINDER_STATE_ATTRIBUTE,
+    HANDOFF_STATE_ATTRIBUTE,
+)
 
 
 def push_queue(provider: Provider) -> str:
@@ -17,6 +29,16 @@ def push_queue(provider: Provider) -> str:
 def reminder_workflow_id(session_id: UUID) -> str:
     """Name the workflow of one fasting session."""
     return f"fasting-reminder/{session_id}"
+
+
+def handoff_workflow_id(message_id: UUID) -> str:
+    """Name the workflow that hands one message off."""
+    return f"message-handoff/{message_id}"
+
+
+def sending_workflow_id(message_id: UUID, page: int) -> str:
+    """Name the workflow that makes one page of a message's sends, pages counted from 1."""
+    return f"{handoff_workflow_id(message_id)}/{page}"
 
 
 def redrive_workflow_id(task_id: UUID) -> str:

@@ -21,6 +21,17 @@ class NotFound(Problem):
         super().__init__(f"There is no such {kind}.")
 
 
+class CursorTooOld(Problem):
+    """The log no longer holds what came right after the cursor."""
+
+    def __init__(self, horizon: int) -> None:
+        super().__init__(
+            "The log holds no items so old any more. Nothing is lost: read /v1/conversations with their messages and "
+            f"/v1/fasting-sessions anew, then go on from cursor {horizon}."
+        )
+        self.horizon = horizon
+
+
 class Conflict(Problem):
     """The request contradicts what was accepted before."""
 

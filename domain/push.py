@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from uuid import UUID
+
+from domain.kinds import Kind
 
 APP_ID = r"^[A-Za-z0-9._-]+$"  # the form of an app's name: bundle ids and package names have it
 LONGEST_APP_ID = 155  # characters
@@ -30,20 +32,6 @@ class Route:
     provider: Provider
     app_id: str | None  # None: the default app
     environment: Environment
-
-
-class Kind(StrEnum):
-    """What a push is about; travels to the phone as `data.kind`."""
-
-    REMINDER = "reminder"
-
-
-class Priority(IntEnum):
-    """Who goes first where not all can go at once; the lowest number does."""
-
-    REMINDER = 0
-    MESSAGE = 1
-    TEST = 2
 
 
 class TaskState(StrEnum):

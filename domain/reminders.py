@@ -11,6 +11,7 @@ from domain.push import TaskState
 from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
+LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any
 LONGEST_OF_USE = timedelta(minutes=MOST_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
 ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
 
@@ -24,6 +25,7 @@ class ReminderState(StrEnum):
     SENT = "sent"  # a provider accepted it for at least one device
     WITHDRAWN = "withdrawn"  # the session was over, or it was not wanted
     DEAD = "dead"  # no device could be reached before it expired
+    PAST = "past"  # long ago, and no push of it is on record any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def state_of(
         return ReminderState.DEAD
     if is_skipped(session, reminder):
         return ReminderState.SKIPPED
+    if not tasks and reminder.expires_at <= now - LEAST_KEPT:
+        return ReminderState.PAST
     if tasks or session.status is not SessionStatus.ACTIVE or reminder.expires_at <= now:
         return ReminderState.WITHDRAWN
     return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from domain.kinds import Kind
 from domain.problems import InvalidField
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.push import Environment, Provider, TaskState
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"
@@ -21,7 +22,11 @@ _REFUSALS = {
     "session_cancelled": "its fasting session was cancelled.",
     "goal_moved": "its fasting session has another goal or other reminders by now.",
     "reminders_off": "the person switched reminders off.",
+    "messages_off": "the person switched pushes of messages off.",
     "quiet_hours": "it falls into the person's quiet hours.",
+    "not_a_member": "the person does not belong to its conversation any more.",
+    "synced": "the app has read it already.",
+    "superseded": "a newer push has taken its line on the screen.",
     "no_active_token": "the installation has no active token.",
     "token_transferred": "the phone is somebody else's by now.",
     "token_changed": "the installation registered with another provider, app or environment.",
@@ -41,6 +46,7 @@ class Wanted:
     reason: str | None = None
     user_id: str | None = None
     conversation_id: UUID | None = None
+    message_id: UUID | None = None
     due_from: datetime | None = None
     due_to: datetime | None = None  # itself not included
 
@@ -70,6 +76,7 @@ class ShownTask:
     accepted_at: datetime | None
     opened_at: datetime | None
     synced_at: datetime | None
+    accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
     redrive_refused: str | None  # why a redrive would be refused now; null where it would not
 
 
@@ -172,8 +179,11 @@ class ShownGates:
 
 def check_wanted(wanted: Wanted) -> None:
     """Raise InvalidField for a search that no index serves."""
-    if wanted.state is not TaskState.DEAD and wanted.user_id is None and wanted.conversation_id is None:
-        raise InvalidField("state", "Push tasks that are not dead can be listed of one user or conversation only.")
+    narrow = (wanted.user_id, wanted.conversation_id, wanted.message_id)
+    if wanted.state is not TaskState.DEAD and not any(narrow):
+        raise InvalidField(
+            "state", "Push tasks that are not dead can be listed of one user, conversation or message only."
+        )
 
 
 def refusal_in_words(reason: str) -> str:

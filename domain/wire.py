@@ -5,7 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from domain.push import Environment, Kind, Provider, TaskState
+from domain.handoff import Heed
+from domain.kinds import Kind
+from domain.push import Environment, Provider, TaskState
 from domain.reminders import Reminder
 from domain.sessions import SessionStatus
 
@@ -85,6 +87,42 @@ class CloseTasks:
     task_ids: tuple[UUID, ...]
     state: TaskState  # WITHDRAWN or DEAD
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffState:
+    """A message to hand off: the input of `MessageHandoff`."""
+
+    message_id: UUID
+    conversation_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHandoff:
+    """Ask which phones have to be told of a message by push."""
+
+    message_id: UUID
+    heed: Heed
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedHandoff:
+    """The sends that a message needs now."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    due_at: datetime | None = None  # None: there is no such message
+    expires_at: datetime | None = None
+    streaming: int = 0  # phones left to their open stream
+    quiet: int = 0  # phones that have read it, or whose owners want no push
+
+
+@dataclass(frozen=True, slots=True)
+class SendPage:
+    """Sends of one fan-out, few enough for one history: the input of `SendingPage`."""
+
+    sends: tuple[PlannedSend, ...]
+    due_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

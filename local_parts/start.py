@@ -17,12 +17,13 @@ from commands.run_directory import ROOT
 from config import auth_settings
 from domain.naming import reminder_workflow_id
 from embedded import temporal_command, temporal_environment
-from local_parts.demonstration import Stage, demonstrate
+from local_parts.demonstration import demonstrate
 from local_parts.parts import Parts, answering
 from local_parts.postgres import PostgresPart
 from local_parts.process import ProcessPart
 from local_parts.run_directory import write_settings
 from local_parts.settings import LocalSettings, shared_environment
+from local_parts.stage import Stage
 from local_parts.terminal import Terminal
 
 _TOKEN_LIFETIME = timedelta(hours=1)
@@ -93,7 +94,7 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
         api_url=settings.api_url,
         simulator_url=settings.simulator_url,
         simulated=settings.simulated,
-        bearer=lambda user: bearer_token(auth, user, (), _TOKEN_LIFETIME),
+        bearer=lambda user, *scopes: bearer_token(auth, user, scopes, _TOKEN_LIFETIME),
         terminal=terminal,
     )
     return await demonstrate(stage)

@@ -13,7 +13,8 @@ from typing import Self, TypeVar
 
 import structlog
 
-from domain.push import Priority, Route
+from domain.kinds import Priority
+from domain.push import Route
 from push.gate_breaker import Breaker, Cause, State, Ticket
 from push.gate_terms import GateReport, Limits, Timings
 from push.gate_turns import Turns

@@ -1,6 +1,6 @@
 """Turns at one gate that were given away: each priority after all that go before it. The clock is passed in."""
 
-from domain.push import Priority
+from domain.kinds import Priority
 
 
 class Bookings:

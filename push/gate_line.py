@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 
-from domain.push import Priority
+from domain.kinds import Priority
 from push.gate_breaker import Ticket
 
 Waiter = asyncio.Future[Ticket]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from math import inf
 
-from domain.push import Priority
+from domain.kinds import Priority
 from push.gate_bookings import Bookings
 from push.gate_breaker import Ticket
 from push.gate_line import Line

@@ -10,7 +10,8 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from domain.push import Kind, Push
+from domain.kinds import Kind
+from domain.push import Push
 
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
 BLOCK = 128  # bytes; texts are padded to a multiple, since a length can give a text away

@@ -24,7 +24,8 @@ structlog.configure(
     processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
 )
 
-NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults")
+NewDatabase = Callable[[str], Awaitable[str]]
+NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults", "chaos", "housekeeping")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from temporalio.service import RPCError
 
 from activities.heartbeat import Heartbeat
 from api.app import create_app
+from api.connection import UNACKNOWLEDGED, HttpConnection, bind
 from config import auth_settings, service_settings
 from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
@@ -244,13 +245,16 @@ async def working(house: House, environment: dict[str, str]) -> AsyncIterator[Ro
 
 
 @asynccontextmanager
-async def make_house(place: Place, app: FastAPI, *, lazy: bool = False) -> AsyncIterator[House]:
+async def make_house(
+    place: Place, app: FastAPI, *, lazy: bool = False, unacknowledged: timedelta = UNACKNOWLEDGED
+) -> AsyncIterator[House]:
     """Serve the API on a socket in this process, with no worker; lazy: Temporal may be away."""
     with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=300)
+        config = uvicorn.Config(
+            app, port=0, http=HttpConnection, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=300
         )
-        serving = asyncio.create_task(server.serve())
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([bind(config, unacknowledged)]))
         while not server.started:
             assert not serving.done(), "the API did not start"
             await asyncio.sleep(0.01)

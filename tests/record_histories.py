@@ -8,17 +8,23 @@ import json
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from temporalio.client import WorkflowHistory
 
 import logs
 from db.migrate import migrate
+from domain.housekeeping import SweepOrphans
+from domain.naming import WORKFLOW_QUEUE
 from embedded import start_postgres
 from simulator import Simulator
 from tests.house import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
+from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven
+from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted
+from workflows.housekeeping import OrphanSweep, Retention
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -42,6 +48,9 @@ async def _record() -> None:
                 await _without_device(house)
                 await _opened_at_the_second_try(house)
                 await _redriven(house, simulator)
+                await _handed_off(house, simulator)
+                await _handed_off_in_pages(house)
+                await _housekept(house)
         postgres.cleanup()
 
 
@@ -107,6 +116,26 @@ async def _redriven(house: House, simulator: Simulator) -> None:
     _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven")
 
 
+async def _handed_off(house: House, simulator: Simulator) -> None:
+    alice, bob, phones = house.user(), house.user(), [iphone(), android()]
+    await bob.register(*phones)
+    refuse_once(simulator, phones[1])
+    await connected(house, bob, phones[0])
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "handed-off")
+
+
+async def _handed_off_in_pages(house: House) -> None:
+    crowd = [house.user() for _ in range(52)]
+    await give_phones(house, crowd)
+    message_id = await posted(crowd[0], await conversation_of(*crowd))
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "handed-off-in-pages")
+    page = house.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
+    _write(await page.fetch_history(), "last-page")
+
+
 async def _opened_at_the_second_try(house: House) -> None:
     async def waits() -> bool:
         events = (await house.workflow(session_id).fetch_history()).events
@@ -121,6 +150,20 @@ async def _opened_at_the_second_try(house: House) -> None:
         await _save(house, session_id, "waits-for-the-second-try")
     await house.finished(session_id)
     await _save(house, session_id, "opened-at-the-second-try")
+
+
+async def _housekept(house: House) -> None:
+    """A sweep that finds a fast and a push task without a workflow, and a run of retention."""
+    await stray(house.user(), iphone())
+    await without_workflow(house.user())
+    runs: dict[str, tuple[Any, list[Any]]] = {
+        "swept": (OrphanSweep.run, [SweepOrphans(untouched=10)]),
+        "let-go": (Retention.run, []),
+    }
+    for name, (run, asked) in runs.items():
+        handle = await house.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)
+        await handle.result()
+        _write(await handle.fetch_history(), name)
 
 
 async def _save(house: House, session_id: UUID, name: str) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 from temporalio.client import Client
 
 from embedded import temporal_command, temporal_environment
@@ -108,6 +109,16 @@ class Part:
                 assert self.process.returncode is None, "".join(self.lines)
                 self._news.clear()
                 await self._news.wait()
+
+    async def answers(self, url: str, *, within: float = 20) -> None:
+        """Wait until it answers there with 200."""
+        async with asyncio.timeout(within), httpx.AsyncClient() as http:
+            while True:
+                assert self.process.returncode is None, "".join(self.lines)
+                with suppress(httpx.TransportError):
+                    if (await http.get(url)).status_code == httpx.codes.OK:
+                        return
+                await asyncio.sleep(0.05)
 
     async def end(self, number: signal.Signals) -> int:
         """Send it a signal and wait until it is gone; gives its exit status."""

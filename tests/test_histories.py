@@ -10,6 +10,8 @@ from temporalio.workflow import NondeterminismError
 
 from temporal import data_converter
 from workflows.fasting_reminder import FastingReminder
+from workflows.housekeeping import OrphanSweep, Retention
+from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
@@ -36,7 +38,7 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
 
 def _replayer() -> Replayer:
     return Replayer(
-        workflows=[FastingReminder, Redrive],
+        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, OrphanSweep, Retention],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=data_converter,
     )

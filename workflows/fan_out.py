@@ -51,6 +51,11 @@ async def send_all(
     return tuple(sent for sent in reported if sent is not None) + closed
 
 
+def never_over() -> str | None:
+    """Withdraw nothing: no signal tells of an end, the check before each attempt finds out."""
+    return None
+
+
 def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> ActivityHandle[SentPush]:
     now = workflow.now()
     hold = max(due_at - now, timedelta(0))

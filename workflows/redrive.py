@@ -2,7 +2,7 @@
 
 from temporalio import workflow
 
-from workflows.fan_out import send_all
+from workflows.fan_out import never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
     from domain.wire import RedriveState, SentPush
@@ -28,7 +28,7 @@ class Redrive:
         while self._asked:
             self._asked = False
             workflow.set_current_details(f"Push task {ask.send.task_id} is on its way again.")
-            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, _never_over)
+            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over)
         [sent] = came_to
         reason = f" ({sent.reason})" if sent.reason else ""
         workflow.set_current_details(f"Push task {sent.task_id} {sent.state}{reason}.")
@@ -38,8 +38,3 @@ class Redrive:
     def again(self) -> None:
         """Learn that the task was redriven, for the first time or once more."""
         self._asked = True
-
-
-def _never_over() -> str | None:
-    """No signal tells of an end; the check before each attempt finds out."""
-    return None

@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.attempts import Claim, Go, begin_attempts
+from activities.attempts import begin_attempts
 from activities.batch import Batch
+from activities.judging import Claim, Go
 from activities.outcomes import Outcome, end_attempts
 from activities.reminders import ReminderOpening
 from db.push_attempts import Ended

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from activities.attempts import Go
 from activities.brake import Brake
+from activities.judging import Go
 from db.engine import make_engine, make_sessions
 from domain.push import Environment, Provider, Push, Route
 from push.gate_terms import Limits

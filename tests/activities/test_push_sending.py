@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from activities.attempts import Go
+from activities.judging import Go
 from activities.push_sending import _call
-from domain.push import Environment, Priority, Provider, Push, Route
+from domain.kinds import Priority
+from domain.push import Environment, Provider, Push, Route
 from push.apns import ApnsSender
 from push.gate import Gate
 from push.gate_terms import Limits

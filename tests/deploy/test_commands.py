@@ -19,7 +19,7 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 
 from db.engine import async_url
-from domain.naming import REMINDER_STATE_ATTRIBUTE, SESSION_ID_ATTRIBUTE
+from domain.naming import SEARCH_ATTRIBUTES
 from simulator import Simulator
 from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
 from tests.deploy.faults import SETTINGS
@@ -61,7 +61,7 @@ async def test_temporal_setup_makes_the_namespace_and_its_search_attributes(temp
     answer = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
 
     keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-    assert dict(answer.custom_attributes) == {SESSION_ID_ATTRIBUTE: keyword, REMINDER_STATE_ATTRIBUTE: keyword}
+    assert dict(answer.custom_attributes) == dict.fromkeys(SEARCH_ATTRIBUTES, keyword)
 
 
 async def test_temporal_setup_gives_up_when_nobody_answers(image: Path) -> None:

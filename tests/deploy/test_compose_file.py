@@ -2,7 +2,15 @@
 
 import pytest
 
-from config import ApnsSettings, AuthSettings, FcmSettings, GateSettings, ProxySettings, ServiceSettings
+from config import (
+    ApnsSettings,
+    AuthSettings,
+    FcmSettings,
+    GateSettings,
+    ProxySettings,
+    RetentionSettings,
+    ServiceSettings,
+)
 from tests.deploy.compose import COMPOSE_FILE, project
 from tests.deploy.faults import SETTINGS, faults
 
@@ -12,7 +20,9 @@ OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields}
 OF_WORKER = {f"APNS_{name.upper()}" for name in ApnsSettings.model_fields} | {
     f"FCM_{name.upper()}" for name in FcmSettings.model_fields
 }
-OF_WORKER |= {name.upper() for name in ProxySettings.model_fields | GateSettings.model_fields}
+OF_WORKER |= {
+    name.upper() for section in (ProxySettings, GateSettings, RetentionSettings) for name in section.model_fields
+}
 
 
 def test_the_file_follows_the_specification_and_our_rules() -> None:

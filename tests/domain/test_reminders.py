@@ -103,6 +103,7 @@ def test_without_a_window_nothing_is_armed() -> None:
 
 
 BEFORE, AFTER = at(17, 29), at(17, 31)
+LONG_AFTER = AFTER + timedelta(days=3)
 ENDED = replace(SESSION, status=SessionStatus.BROKEN, ended_at=BEFORE)
 LATE = replace(SESSION, scheduled_at=at(17, 45))
 PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
@@ -140,6 +141,10 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (LATE, {ACCEPTED: 1}, AFTER, ReminderState.SENT),
         (LATE, {WITHDRAWN: 1}, AFTER, ReminderState.SKIPPED),
         (replace(LATE, status=SessionStatus.CANCELLED), {}, AFTER, ReminderState.SKIPPED),
+        (SESSION, {}, LONG_AFTER, ReminderState.PAST),
+        (ENDED, {}, LONG_AFTER, ReminderState.PAST),
+        (ENDED, {ACCEPTED: 1}, LONG_AFTER, ReminderState.SENT),
+        (SESSION, {WITHDRAWN: 1}, LONG_AFTER, ReminderState.WITHDRAWN),
     ],
 )
 def test_a_reminders_state_follows_from_its_session_and_its_push_tasks(

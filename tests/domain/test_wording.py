@@ -2,8 +2,9 @@
 
 import pytest
 
+from domain.kinds import Kind
 from domain.preferences import Preview
-from domain.wording import reminder_wording
+from domain.wording import Content, Words, worded
 
 ENGLISH, GERMAN = "Your fast is almost over", "Dein Fasten ist fast geschafft"
 
@@ -37,7 +38,7 @@ ENGLISH, GERMAN = "Your fast is almost over", "Dein Fasten ist fast geschafft"
 def test_a_reminder_speaks_the_phones_language_and_english_where_we_lack_it(
     locale: str | None, minutes: int, title: str, body: str
 ) -> None:
-    assert reminder_wording(locale, Preview.FULL, minutes) == (title, body)
+    assert worded(Kind.REMINDER, locale, Preview.FULL, Content(minutes_left=minutes)) == Words(title, body)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +51,27 @@ def test_a_reminder_speaks_the_phones_language_and_english_where_we_lack_it(
 )
 @pytest.mark.parametrize("minutes", [0, 1, 30])
 def test_a_generic_reminder_gives_nothing_away(locale: str, wording: tuple[str, str], minutes: int) -> None:
-    assert reminder_wording(locale, Preview.GENERIC, minutes) == wording
+    assert worded(Kind.REMINDER, locale, Preview.GENERIC, Content(minutes_left=minutes)) == Words(*wording)
+
+
+@pytest.mark.parametrize(
+    ("locale", "preview", "words"),
+    [
+        ("en", Preview.FULL, Words("New message", "Shall we eat at 8?")),
+        ("de", Preview.FULL, Words("Neue Nachricht", "Shall we eat at 8?")),
+        ("en", Preview.GENERIC, Words("New message", "Open the app to read it.")),
+        ("de", Preview.GENERIC, Words("Neue Nachricht", "Öffne die App, um sie zu lesen.")),
+    ],
+)
+def test_a_message_is_shown_only_to_those_who_want_previews(locale: str, preview: Preview, words: Words) -> None:
+    assert worded(Kind.MESSAGE, locale, preview, Content(body="Shall we eat at 8?")) == words
+
+
+@pytest.mark.parametrize("locale", ["en", "de"])
+@pytest.mark.parametrize("preview", list(Preview))
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_has_words_in_every_language(kind: Kind, preview: Preview, locale: str) -> None:
+    words = worded(kind, locale, preview, Content(minutes_left=5, body="Hello"))
+
+    assert words.title
+    assert words.body

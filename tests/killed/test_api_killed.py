@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 
 from simulator import Simulator
-from tests.house import House, eventually, iphone
+from tests.house import House, iphone
 from tests.servers import free_port, part
 
 
@@ -22,7 +22,7 @@ async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_re
     silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
     settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
     async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=user.headers) as http:
-        await eventually(lambda: _answers(http, f"http://127.0.0.1:{port}/readyz"), within=20)
+        await api.answers(f"http://127.0.0.1:{port}/readyz")
 
         ends_at = datetime.now(UTC) + timedelta(seconds=65)
         body = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
@@ -35,10 +35,3 @@ async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_re
     async with part(worker_settings(), "worker.py"):
         assert await workerless.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1
-
-
-async def _answers(http: httpx.AsyncClient, url: str) -> bool:
-    try:
-        return (await http.get(url)).status_code == 200
-    except httpx.TransportError:
-        return False

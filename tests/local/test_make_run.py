@@ -59,6 +59,35 @@ def test_the_demonstration_shows_the_reminder_once_on_both_phones_and_nothing_on
     assert all(-5 <= late < 1000 for late in lateness)
 
 
+def test_the_demonstration_hands_a_message_to_a_phone_that_is_connected_and_to_one_that_sleeps(
+    first_run: LocalRun,
+) -> None:
+    told = first_run.text
+
+    assert re.search(r"alice writes to bob; accepted after \d+ ms\.", told)
+    assert re.search(r"Bob's iPhone has it from its stream \d+ ms later\.", told)
+    assert "Bob's Pixel shows “New message: Open the app to read it.”, received once." in told
+    assert "Bob's iPhone shows no notification: it had the message." in told
+    assert "Bob's Pixel wakes, syncs, and has “Shall we break our fast together?”." in told
+
+
+def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: LocalRun) -> None:
+    blocks = {
+        "README.md": r"(?s)With `make run` running:\n\n(    TOKEN=.*?)\n\nMessages between",
+        "docs/messages.md": r"(?s)```sh\n(.*?)```",
+    }
+    walking = {path: _walk(first_run, path, pattern) for path, pattern in blocks.items()}
+    told = {path: process.communicate(timeout=60)[0] for path, process in walking.items()}
+
+    assert {path: process.returncode for path, process in walking.items()} == dict.fromkeys(blocks, 0), told
+    assert '"state":"sent"' in told["README.md"]
+    assert '"status":"broken"' in told["README.md"]
+    assert "New message" in told["docs/messages.md"]
+    assert '"body":"Shall we break our fast at 8?"' in told["docs/messages.md"]
+    assert re.search(r'data: .*"body": ?"Or at 9\?"', told["docs/messages.md"])
+    assert re.search(r'"synced_at": ?"2', told["docs/messages.md"])
+
+
 def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     addresses = re.findall(r"http://127\.0\.0\.1:\S+", first_run.text)
 
@@ -152,3 +181,19 @@ def _leave_traces_of_a_power_cut(postgres: Path) -> None:
     lines = [str(os.getpid()), str(postgres), "1700000000", "5432", str(postgres), "", "0 0", "ready", ""]
     (postgres / "postmaster.pid").write_text("\n".join(lines))
     (postgres / ".handle_pids.json").write_text("[1]")
+
+
+def _walk(run: LocalRun, path: str, pattern: str) -> "subprocess.Popen[str]":
+    """Run what a document tells to type, at the ports of this run."""
+    found = re.search(pattern, (ROOT / path).read_text())
+    assert found is not None
+    ports = {"8000": run.environment["API_PORT"], "8900": run.environment["SIMULATOR_PORT"]}
+    script = re.sub(r"127\.0\.0\.1:(8000|8900)", lambda match: f"127.0.0.1:{ports[match[1]]}", found[1])
+    return subprocess.Popen(
+        ["bash", "-e", "-c", script],
+        cwd=ROOT,
+        env=run.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

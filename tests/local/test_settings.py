@@ -9,7 +9,15 @@ import pytest
 
 import cli
 from commands.run_directory import read_settings
-from config import ApnsSettings, AuthSettings, ConfigError, FcmSettings, GateSettings, ServiceSettings
+from config import (
+    ApnsSettings,
+    AuthSettings,
+    ConfigError,
+    FcmSettings,
+    GateSettings,
+    RetentionSettings,
+    ServiceSettings,
+)
 from domain.push import Provider
 from local_parts.log_lines import LogLine, read_line
 from local_parts.run_directory import write_settings
@@ -98,7 +106,7 @@ def test_every_setting_has_a_line_in_the_example() -> None:
     sections: dict[str, Any] = {"": ServiceSettings, "APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
     known = {prefix + name.upper() for prefix, section in sections.items() for name in section.model_fields}
 
-    known |= {name.upper() for name in GateSettings.model_fields}
+    known |= {name.upper() for section in (GateSettings, RetentionSettings) for name in section.model_fields}
     assert known <= listed
     assert {"RUN_DIR", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "SIMULATOR_PORT", "TEMPORAL_ADDRESS"} <= listed
 

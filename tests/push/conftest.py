@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from domain.push import Environment, Kind, Push
+from domain.kinds import Kind
+from domain.push import Environment, Push
 from push.apns import ApnsAccount, ApnsSender
 from push.fcm import FcmAccount, FcmSender
 from push.http2_pool import Pool, Timeouts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.push import Priority
+from domain.kinds import Priority
 from push.gate_bookings import Bookings
 
 

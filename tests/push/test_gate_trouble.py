@@ -9,7 +9,8 @@ from math import inf
 import pytest
 import structlog
 
-from domain.push import Environment, Priority, Provider, Route
+from domain.kinds import Priority
+from domain.push import Environment, Provider, Route
 from push.gate import Gate
 from push.gate_breaker import LONGEST_FLOOR, MOMENT
 from push.gate_terms import Limits, Timings

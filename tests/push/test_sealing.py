@@ -12,7 +12,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from domain.push import Kind, Push
+from domain.kinds import Kind
+from domain.push import Push
 from push.sealing import SUITE, binding, is_usable, sealed
 from tests.push.conftest import APNS_TOKEN, make_push
 

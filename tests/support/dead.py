@@ -8,7 +8,8 @@ import httpx
 from sqlalchemy import text
 
 from db import device_tokens, push_tasks
-from domain.push import Kind, TaskState
+from domain.kinds import Kind
+from domain.push import TaskState
 from domain.reminders import message_id
 from tests.house import House, Phone, User, eventually
 

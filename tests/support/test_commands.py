@@ -147,7 +147,7 @@ def test_what_argparse_refuses_is_told_its_way(words: str, complaint: str, capsy
 
 def test_tasks_of_other_states_are_listed_of_somebody_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["dead", "list", "--state", "pending"]) == 2
-    assert "of one user or conversation only" in capsys.readouterr().err
+    assert "of one user, conversation or message only" in capsys.readouterr().err
 
 
 def test_a_database_has_to_be_named(

@@ -1,0 +1,164 @@
+"""Housekeeping: finds what lost its workflow, and lets go of what was kept long enough."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from datetime import timedelta
+from typing import assert_never
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from db import fasting_sessions, messages, orphans, outbox, preferences, retention
+from db.engine import Sessions, present_instant
+from db.orphans import Window
+from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
+from domain.kinds import RULES, Kind
+from domain.last_check import unwanted
+from domain.naming import handoff_workflow_id, reminder_workflow_id
+from domain.preferences import Preferences
+from domain.reminders import LONGEST_OF_USE, message_id, upcoming
+from domain.sessions import FastingSession
+
+PAGE = 200  # rows of a walk, and so questions to Temporal, in one activity
+_AT_ONCE = 10  # questions to Temporal under way
+_ANSWERS_WITHIN = 3.0  # seconds
+_LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
+
+_CLOSED = {
+    WorkflowExecutionStatus.COMPLETED,
+    WorkflowExecutionStatus.FAILED,
+    WorkflowExecutionStatus.CANCELED,
+    WorkflowExecutionStatus.TERMINATED,
+    WorkflowExecutionStatus.TIMED_OUT,
+}
+
+
+class Sweeping:
+    """The local activities of `OrphanSweep`; each may be repeated."""
+
+    def __init__(self, sessions: Sessions, client: Client) -> None:
+        self._sessions = sessions
+        self._client = client
+
+    @activity.defn
+    async def restart_sessions(self, ask: Walk) -> Walked:
+        """Owe Temporal the fasts that have a reminder soon and no workflow, or had one that nobody opened."""
+        async with self._sessions() as db:
+            upto = ask.upto or await present_instant(db)
+            ahead = Window(upto if ask.since is None else max(ask.since + AHEAD, upto), upto + AHEAD)
+            untouched = timedelta(seconds=ask.untouched)
+            behind = Window((upto - LONGEST_OF_USE if ask.since is None else ask.since) - untouched, upto - untouched)
+            page = await orphans.sessions_due(db, [ahead, behind], ask.after, PAGE)
+            found = (await fasting_sessions.by_id(db, [mark.id for mark in page])).values()
+            never_opened = await _never_opened(db, found, behind)
+        near = [session for session in found if any(ahead.holds(each.due_at) for each in upcoming(session))]
+        gone = await self._gone({reminder_workflow_id(session.session_id) for session in near})
+        lost = {each.session_id for each in near if reminder_workflow_id(each.session_id) in gone}
+        owed = await self._owe(fasting_sessions.OUTBOX_KIND, lost | never_opened)
+        return Walked(owed, page[-1] if len(page) == PAGE else None, upto)
+
+    @activity.defn
+    async def restart_handoffs(self, ask: Walk) -> Walked:
+        """Owe Temporal the messages whose handoff never came to its plan and has no workflow any more."""
+        of_use = RULES[Kind.MESSAGE].of_use
+        assert of_use is not None
+        async with self._sessions() as db:
+            upto = ask.upto or await present_instant(db)
+            found = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), of_use, ask.after, PAGE)
+        gone = await self._gone({handoff_workflow_id(each.id) for each in found})
+        lost = {each.id for each in found if handoff_workflow_id(each.id) in gone}
+        owed = await self._owe(messages.OUTBOX_KIND, lost)
+        return Walked(owed, found[-1] if len(found) == PAGE else None, upto)
+
+    @activity.defn
+    async def bury_orphans(self, ask: Walk) -> Walked:
+        """Make dead the waiting push tasks that no running workflow owns."""
+        async with self._sessions() as db:
+            upto = ask.upto or await present_instant(db)
+            found = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
+        owners = {stray: senders(stray.kind, stray.task_id, stray.conversation_id, stray.message_id) for stray in found}
+        gone = await self._gone({owner for each in owners.values() for owner in each})
+        lost = [stray for stray in found if gone.issuperset(owners[stray])]
+        buried = 0
+        if lost:
+            async with self._sessions.begin() as db:
+                buried = await orphans.bury(db, lost)
+        last = Mark(found[-1].due_at, found[-1].task_id) if len(found) == PAGE else None
+        return Walked(buried, last, upto)
+
+    async def _owe(self, subject_kind: str, lost: set[UUID]) -> int:
+        if not lost:
+            return 0
+        async with self._sessions.begin() as db:
+            lost -= await orphans.owed(db, lost)
+            await outbox.add_for_sweepers(db, subject_kind, sorted(lost))
+        return len(lost)
+
+    async def _gone(self, workflow_ids: Collection[str]) -> set[str]:
+        """Say which of these workflows certainly do not run."""
+        turns = asyncio.Semaphore(_AT_ONCE)
+        ordered = sorted(workflow_ids)
+        answers = await asyncio.gather(*(self._is_gone(each, turns) for each in ordered))
+        return {workflow_id for workflow_id, is_gone in zip(ordered, answers, strict=True) if is_gone}
+
+    async def _is_gone(self, workflow_id: str, turns: asyncio.Semaphore) -> bool:
+        async with turns:
+            try:
+                async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
+                    found = await self._client.get_workflow_handle(workflow_id).describe()
+            except RPCError as error:
+                return error.status is RPCStatusCode.NOT_FOUND
+            except TimeoutError:
+                return False
+            return found.status in _CLOSED
+
+
+async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
+    """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
+    wishes = await preferences.of_users(db, {session.user_id for session in found})
+    due = {
+        message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
+        for session in found
+        for reminder in upcoming(session)
+        if behind.holds(reminder.due_at)
+        and not unwanted(Kind.REMINDER, wishes.get(session.user_id, Preferences()), reminder.due_at)
+    }
+    opened = await orphans.entered(db, due)
+    return {session_id for message, session_id in due.items() if message not in opened}
+
+
+class LettingGo:
+    """The local activity of `Retention`; it may be repeated."""
+
+    def __init__(self, sessions: Sessions, keep: Keep) -> None:
+        self._sessions = sessions
+        self._keep = keep
+
+    @activity.defn
+    async def let_go(self, what: Leftover) -> LetGo:
+        """Delete old rows for a little while, in short transactions that wait for no lock."""
+        until, count = time.monotonic() + _LETS_GO_FOR, 0
+        while time.monotonic() < until:
+            gone = await self._let_some_go(what)
+            count += gone.count
+            if gone.is_all:
+                return LetGo(count, is_all=True)
+        return LetGo(count, is_all=False)
+
+    async def _let_some_go(self, what: Leftover) -> LetGo:
+        async with self._sessions.begin() as db:
+            match what:
+                case Leftover.PUSH_TASKS:
+                    return await retention.let_tasks_go(db, self._keep.finished)
+                case Leftover.TOKEN_EVENTS:
+                    return await retention.let_token_events_go(db, self._keep.finished)
+                case Leftover.PRESENCES:
+                    return await retention.let_presences_go(db)
+                case Leftover.LOG_ITEMS:
+                    return await retention.let_log_items_go(db, self._keep.log)
+                case never:
+                    assert_never(never)

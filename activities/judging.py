@@ -1,0 +1,190 @@
+"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Knows no database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
+from uuid import UUID, uuid4
+
+from db import messages, push_attempts, push_tasks
+from db.models import DeviceToken
+from domain.kinds import RULES, Subject
+from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
+from domain.preferences import Preferences, Preview
+from domain.push import Environment, Provider, Push, Route, TaskState
+from domain.sessions import FastingSession
+from domain.wording import Content, worded
+
+IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
+LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why the provider cannot be called now, and when to ask again."""
+
+    reason: str
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Ask for one push task: to begin an attempt if all is well, or only to note that it is due but hindered."""
+
+    task_id: UUID
+    hindrance: Hindrance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Call the provider now."""
+
+    push: Push
+    route: Route
+    device_id: UUID
+    number: int  # of the attempt, from 1
+    began_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """All is well, but for the hindrance."""
+
+    hindrance: Hindrance
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another worker's call is under way, or was lost, for so much longer."""
+
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The task is finished."""
+
+    state: TaskState
+    reason: str | None
+
+
+Verdict = Go | Waiting | Busy | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is true in the transaction that asks."""
+
+    now: datetime
+    sessions: dict[UUID, FastingSession]
+    devices: dict[UUID, DeviceToken]
+    messages: dict[UUID, messages.Addressed]
+    lines: dict[UUID, Line]
+    preferences: dict[str, Preferences]
+    under_way: dict[UUID, push_attempts.Begun]
+
+
+def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> dict[UUID, Verdict]:
+    """Judge the newest first: of those that share a line only it goes."""
+    verdicts: dict[UUID, Verdict] = {}
+    begun: set[tuple[UUID, str]] = set()
+    for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
+        verdict = _judge(task, asked[task.task_id].hindrance, facts)
+        if isinstance(verdict, Go) and task.task_id in facts.lines:
+            line = (task.installation_id, task.collapse_key)
+            verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
+            begun.add(line)
+        verdicts[task.task_id] = verdict
+    return verdicts
+
+
+def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
+    if task.state is not TaskState.PENDING:
+        return Settled(task.state, task.last_reason)
+    under_way = facts.under_way.get(task.task_id)
+    if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
+        return Busy(under_way.started_at + IN_FLIGHT - facts.now)
+    if task.expires_at <= facts.now:
+        return Settled(TaskState.EXPIRED, task.last_reason or "too_late")
+    device = facts.devices.get(task.installation_id)
+    current = None if device is None else Address(device.user_id, _route(device))
+    reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)
+    if reason or device is None:
+        return Settled(TaskState.WITHDRAWN, reason)
+    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
+        return Settled(TaskState.DEAD, "fate_unknown")
+    return _timed(task, hindrance, facts) or _go(task, device, facts)
+
+
+def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
+    """Say why a push that may go out must wait, or is too late for its line; None when it is its turn."""
+    turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
+    if turn is Turn.NEVER:
+        return Settled(TaskState.WITHDRAWN, "superseded")
+    if hindrance is not None:
+        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
+    return Waiting(Hindrance("line_taken", LINE_TAKEN)) if turn is Turn.LATER else None
+
+
+def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
+    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
+
+
+def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
+    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
+    last_look = left - LAST_LOOK
+    if timedelta(0) < last_look < hindrance.delay:
+        return replace(hindrance, delay=last_look)
+    return hindrance
+
+
+def _route(device: DeviceToken) -> Route:
+    return Route(Provider(device.provider), device.app_id, Environment(device.environment))
+
+
+def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
+    message = facts.messages.get(task.task_id)
+    around = Circumstances(
+        session=facts.sessions.get(task.conversation_id),
+        is_member=message is not None and message.is_member,
+        is_synced=task.is_synced,
+        preferences=facts.preferences.get(task.user_id, Preferences()),
+        now=facts.now,
+    )
+    return useless(task.kind, task.reminder_minutes, task.due_at, around)
+
+
+def enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
+    """Tell whether the task is of a reminder that still holds."""
+    is_reminder = RULES[task.kind].subject is Subject.SESSION
+    return is_reminder and task.state is TaskState.PENDING and _withheld(task, facts) is None
+
+
+def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
+    rules, wishes = RULES[task.kind], facts.preferences.get(task.user_id, Preferences())
+    content = _content(task, facts)
+    words = worded(task.kind, device.locale, rules.preview(wishes), content)
+    generic = worded(task.kind, device.locale, Preview.GENERIC, content)
+    return Push(
+        task_id=task.task_id,
+        attempt_id=uuid4(),
+        kind=task.kind,
+        token=device.token,
+        title=words.title,
+        body=words.body,
+        generic_title=generic.title,
+        generic_body=generic.body,
+        url=rules.deep_link(task.conversation_id),
+        collapse_key=task.collapse_key or None,
+        thread_id=task.collapse_key or str(task.conversation_id),
+        expires_at=task.expires_at,
+        public_key=device.public_key,
+    )
+
+
+def _content(task: push_tasks.Task, facts: Facts) -> Content:
+    session, message = facts.sessions.get(task.conversation_id), facts.messages.get(task.task_id)
+    left = ceil((session.ends_at - facts.now) / timedelta(minutes=1)) if session else 0
+    return Content(min(left, task.reminder_minutes or 0), message.body if message else "")

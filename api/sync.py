@@ -1,0 +1,100 @@
+"""Sync: the caller's log after a cursor. The backend is the source of truth; a push only says: come and look."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import AnyCaller, Database
+from api.problems import responses
+from db import installations, log
+from domain.installations import Standing, check_may_sync
+from domain.kinds import RULES, Kind
+from domain.messages import LogItem
+from domain.problems import CursorTooOld, InvalidField
+
+router = APIRouter(prefix="/v1/sync", tags=["messages"])
+
+MOST_SEQ = 2**63 - 1
+
+
+class ItemOut(BaseModel):
+    """One item of the caller's log."""
+
+    seq: int
+    kind: Kind
+    id: UUID
+    conversation_id: UUID = Field(description="Of a reminder: the id of its fasting session.")
+    created_at: datetime
+    url: str = Field(description="Deep link.")
+    number: int | None = Field(description="Of a message: its place in the conversation.")
+    sender_id: str | None
+    body: str | None
+    reminder_minutes: int | None
+
+
+class SyncOut(BaseModel):
+    """What came after the cursor."""
+
+    items: list[ItemOut]
+    next_cursor: int = Field(description="Send it as `after` next time; that also says that the items arrived.")
+    has_more: bool
+    refresh_required: bool = Field(description="The app should fetch its token from the system and register again.")
+
+
+@router.get("", responses=responses(404, 409, 410))
+async def sync(
+    installation_id: UUID,
+    caller: AnyCaller,
+    sessions: Database,
+    after: Annotated[int, Query(ge=0, le=MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> SyncOut:
+    """Read the log of the caller after a cursor; `after` says what this installation has already."""
+    async with sessions.begin() as db:
+        standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
+        found = await log.items_after(db, caller.user_id, after, limit + 1)
+    shown = found[:limit]
+    return SyncOut(
+        items=[item_out(item) for item in shown],
+        next_cursor=shown[-1].seq if shown else max(after, extent.horizon),
+        has_more=len(found) > len(shown),
+        refresh_required=standing is Standing.INVALIDATED,
+    )
+
+
+async def arrive(
+    db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str
+) -> tuple[Standing, log.Extent]:
+    """Check that an installation may go on after a cursor, and note that it has read so far.
+
+    Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.
+    """
+    standing = await installations.standing(db, user_id, installation_id)
+    check_may_sync(standing)
+    extent = await log.extent(db, user_id)
+    if after > extent.head:
+        raise InvalidField(field, f"This cursor lies in the future; the log ends at {extent.head}.")
+    if 0 < after < extent.horizon:
+        raise CursorTooOld(extent.horizon)
+    await log.acknowledge(db, user_id, installation_id, after)
+    return standing, extent
+
+
+def item_out(item: LogItem) -> ItemOut:
+    """Show an item of a log."""
+    return ItemOut(
+        seq=item.seq,
+        kind=item.kind,
+        id=item.message_id,
+        conversation_id=item.conversation_id,
+        created_at=item.created_at,
+        url=RULES[item.kind].deep_link(item.conversation_id),
+        number=item.number,
+        sender_id=item.sender_id,
+        body=item.body,
+        reminder_minutes=item.reminder_minutes,
+    )

@@ -1,0 +1,121 @@
+"""`python -m bench.acceptance`: how long a message takes to be accepted, with all parts up and with half of them gone.
+
+One run: messages are posted at a steady pace, first with everything running, then after the Temporal server and the
+provider simulator were killed.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import httpx
+
+from bench.load import Calls, Person, people, sign_in
+from bench.percentiles import percentile
+from bench.progress import Progress, phase
+from bench.report import machine
+from bench.stack import Stack, running
+from commands.bearer import bearer_token
+
+GOAL = 1.5  # p99 with half of the parts gone, times p99 with all up
+_PER_SECOND = 25  # messages; well below what the machine can do, so that it measures waiting, not queueing
+_MEMBERS = 10
+_WARM_UP = 50  # messages
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How acceptance went; times in seconds."""
+
+    up: Calls
+    down: Calls
+    refused: int  # messages that were not answered with 201
+
+    @property
+    def ratio(self) -> float:
+        """Compare the slowest hundredth."""
+        return percentile(self.down.each, 0.99) / percentile(self.up.each, 0.99)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print; the status is 1 if a message was not accepted. Slowness is for a person to judge."""
+    parser = argparse.ArgumentParser(prog="python -m bench.acceptance", description=__doc__)
+    parser.add_argument("--messages", type=int, default=500, metavar="N", help="in each half of the run (500)")
+    asked = parser.parse_args(words)
+    try:
+        found = asyncio.run(measure(asked.messages))
+    except KeyboardInterrupt:
+        return 130
+    print(f"{asked.messages} messages at {_PER_SECOND} a second to conversations of {_MEMBERS}; {machine()}\n")
+    print(f"{'acceptance in ms':<44} {'p50':>8} {'p90':>8} {'p99':>8} {'max':>8}")
+    for name, calls in (("all up", found.up), ("Temporal and both providers down", found.down)):
+        cells = " ".join(f"{1000 * percentile(calls.each, share):8.1f}" for share in (0.5, 0.9, 0.99, 1.0))
+        print(f"{name:<44} {cells}")
+    print(f"\np99 down / up: {found.ratio:.2f} (goal: at most {GOAL})")
+    print(f"not accepted: {found.refused}")
+    return 1 if found.refused else 0
+
+
+async def measure(count: int) -> Found:
+    """Run once, on a stack of its own."""
+    starting = Progress("start all parts", 1)
+    async with running(arm_window=60.0) as stack:
+        starting.finish()
+        crowd = people(stack, _MEMBERS)
+        with phase("sign in", len(crowd)) as progress:
+            await sign_in(stack, crowd, progress)
+        conversation_id = await _talk(stack)
+        await _post(stack, crowd, conversation_id, _WARM_UP, "warm up")
+        up = await _post(stack, crowd, conversation_id, count, "post, all up")
+        for name in ("temporal", "simulator"):
+            stack.kill(name, signal.SIGKILL)
+        down = await _post(stack, crowd, conversation_id, count, "post, half gone")
+        return Found(up, down, 2 * count - len(up.each) - len(down.each))
+
+
+async def _talk(stack: Stack) -> UUID:
+    conversation_id = uuid4()
+    bearer = bearer_token(stack.auth, "backend", ("service",), timedelta(hours=1))
+    body = {"member_ids": [f"user-{number}" for number in range(_MEMBERS)]}
+    async with httpx.AsyncClient(base_url=stack.api_url, trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {bearer}"}
+        (await http.put(f"/v1/conversations/{conversation_id}", json=body, headers=headers)).raise_for_status()
+    return conversation_id
+
+
+async def _post(stack: Stack, crowd: Sequence[Person], conversation_id: UUID, count: int, name: str) -> Calls:
+    """Post at a steady pace, however long each takes; gives those that were accepted."""
+    each: list[float] = []
+    with phase(name, count) as progress:
+        async with httpx.AsyncClient(base_url=stack.api_url, timeout=30, trust_env=False) as http:
+
+            async def post(person: Person) -> None:
+                began = time.perf_counter()
+                path = f"/v1/conversations/{conversation_id}/messages/{uuid4()}"
+                try:
+                    answer = await http.put(path, json={"body": "Hello"}, headers=person.headers)
+                except httpx.HTTPError as error:
+                    progress.tell(f"no answer: {type(error).__name__}")
+                    return
+                if answer.status_code == httpx.codes.CREATED:
+                    each.append(time.perf_counter() - began)
+                else:
+                    progress.tell(f"answered {answer.status_code}")
+                progress.show(len(each))
+
+            began = time.perf_counter()
+            async with asyncio.TaskGroup() as group:
+                for number in range(count):
+                    await asyncio.sleep(began + number / _PER_SECOND - time.perf_counter())
+                    group.create_task(post(crowd[number % len(crowd)]))
+    return Calls(time.perf_counter() - began, tuple(sorted(each)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Conversations and their members."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import among
+from db.models import ConversationRow, Member
+from domain.messages import Conversation
+
+
+async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[str]) -> bool:
+    """Make a conversation, or give the one there is these members; True when it is new."""
+    fresh = insert(ConversationRow).values(id=conversation_id).on_conflict_do_nothing().returning(ConversationRow.id)
+    is_new = await db.scalar(fresh) is not None
+    await lock(db, conversation_id)
+    gone = delete(Member).where(Member.conversation_id == conversation_id, Member.user_id.not_in(member_ids))
+    await db.execute(gone, execution_options={"synchronize_session": False})
+    await db.execute(_JOIN, {"conversation_id": conversation_id, "user_ids": sorted(member_ids)})
+    return is_new
+
+
+async def lock(db: AsyncSession, conversation_id: UUID) -> None:
+    """Hold a conversation until the transaction ends: one writer at a time, members unchanged."""
+    query = select(ConversationRow.id).where(ConversationRow.id == conversation_id)
+    await db.execute(query.with_for_update(key_share=True))
+
+
+async def read(db: AsyncSession, conversation_id: UUID) -> Conversation | None:
+    """Read a conversation with all its members."""
+    rows = (await db.scalars(select(ConversationRow).where(ConversationRow.id == conversation_id))).all()
+    return next(iter(await _with_members(db, rows)), None)
+
+
+async def of_member(
+    db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int
+) -> Sequence[Conversation]:
+    """List a user's conversations, the newest first."""
+    query = (
+        select(ConversationRow)
+        .join(Member, Member.conversation_id == ConversationRow.id)
+        .where(Member.user_id == user_id)
+        .order_by(ConversationRow.created_at.desc(), ConversationRow.id.desc())
+        .limit(limit)
+    )
+    if after:
+        query = query.where(tuple_(ConversationRow.created_at, ConversationRow.id) < after)
+    return await _with_members(db, (await db.scalars(query)).all())
+
+
+async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> bool:
+    """Tell whether somebody belongs to a conversation."""
+    return await db.get(Member, (conversation_id, user_id)) is not None
+
+
+async def members_held(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Say which of these are members, who stay so until the transaction ends."""
+    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS_HELD, columns)}
+
+
+async def members_among(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Say which of these are members now; nothing is held."""
+    if not asked:
+        return set()
+    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS, columns)}
+
+
+async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Sequence[Conversation]:
+    members: dict[UUID, list[str]] = {row.id: [] for row in rows}
+    query = select(Member.conversation_id, Member.user_id).where(among(Member.conversation_id, members))
+    for conversation_id, user_id in await db.execute(query.order_by(Member.user_id)):
+        members[conversation_id].append(user_id)
+    return [Conversation(row.id, tuple(members[row.id]), row.created_at) for row in rows]
+
+
+_JOIN = text("""
+    INSERT INTO members (conversation_id, user_id)
+    SELECT :conversation_id, user_id FROM unnest(CAST(:user_ids AS text[])) AS new (user_id)
+        ON CONFLICT DO NOTHING
+""")
+
+_MEMBERS = text("""
+    SELECT m.conversation_id, m.user_id
+      FROM members m
+      JOIN unnest(CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[])) AS asked (conversation_id, user_id)
+     USING (conversation_id, user_id)
+     ORDER BY m.conversation_id, m.user_id
+""")
+
+_MEMBERS_HELD = text(f"{_MEMBERS.text} FOR SHARE OF m")

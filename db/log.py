@@ -1,0 +1,124 @@
+"""Each user's log, how far it was read, and what reading it settles."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import BigInteger, column, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import among
+from db.models import LogHead, Message, SyncPosition
+from db.models import LogItem as LogItemRow
+from domain.kinds import Kind
+from domain.messages import LogItem
+
+CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a user's log holds: items after `horizon`, up to `head`."""
+
+    horizon: int
+    head: int
+
+
+async def extent(db: AsyncSession, user_id: str) -> Extent:
+    """Read which items of a log there are."""
+    row = (await db.execute(select(LogHead.horizon, LogHead.seq).where(LogHead.user_id == user_id))).one_or_none()
+    return Extent(0, 0) if row is None else Extent(row.horizon, row.seq)
+
+
+async def items_after(db: AsyncSession, user_id: str, seq: int, limit: int) -> Sequence[LogItem]:
+    """List the items of a log after a sequence number, in its order."""
+    query = (
+        select(LogItemRow.seq, Message)
+        .join(Message, Message.id == LogItemRow.message_id)
+        .where(LogItemRow.user_id == user_id, LogItemRow.seq > seq)
+        .order_by(LogItemRow.seq)
+        .limit(limit)
+    )
+    return [_item(at, message) for at, message in await db.execute(query)]
+
+
+async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], limit: int) -> list[list[LogItem]]:
+    """List the items of many logs, each after a sequence number; as many lists as were asked for, in that order."""
+    columns = {"user_ids": [user_id for user_id, _ in asked], "seqs": [seq for _, seq in asked], "limit": limit}
+    pages: list[list[LogItem]] = [[] for _ in asked]
+    for place, seq, message in await db.execute(_PAGES, columns):
+        pages[place - 1].append(_item(seq, message))
+    return pages
+
+
+async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
+    """Say whose logs hold one of these messages."""
+    return set(await db.scalars(select(LogItemRow.user_id).where(among(LogItemRow.message_id, message_ids)).distinct()))
+
+
+async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq: int) -> None:
+    """Note that an installation has read so far: its pushes of what it has read are synced, waiting ones withdrawn."""
+    if seq == 0:
+        return
+    position = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=seq)
+    further = position.on_conflict_do_update(
+        index_elements=["user_id", "installation_id"],
+        set_={"seq": position.excluded.seq, "synced_at": func.clock_timestamp()},
+        where=SyncPosition.seq < position.excluded.seq,
+    )
+    await db.execute(further)
+    await db.execute(_SYNCED, {"user_id": user_id, "installation_id": installation_id, "seq": seq})
+
+
+async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
+    """Drop the items of a log up to a sequence number; their messages stay in their conversations."""
+    head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < upto, LogHead.seq >= upto)
+    if await db.scalar(head.values(horizon=upto).returning(LogHead.user_id), execution_options=_BLIND):
+        old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
+        await db.execute(old, execution_options=_BLIND)
+
+
+def _item(seq: int, message: Message) -> LogItem:
+    return LogItem(
+        seq=seq,
+        message_id=message.id,
+        kind=Kind(message.kind),
+        conversation_id=message.conversation_id,
+        created_at=message.created_at,
+        number=message.number,
+        sender_id=message.sender_id,
+        body=message.body,
+        reminder_minutes=message.reminder_minutes,
+    )
+
+
+_BLIND = {"synchronize_session": False}
+_PAGES = select(column("place", BigInteger), column("seq", BigInteger), Message).from_statement(
+    text("""
+    SELECT asked.place, i.seq, m.*
+      FROM unnest(CAST(:user_ids AS text[]), CAST(:seqs AS bigint[])) WITH ORDINALITY AS asked (user_id, seq, place)
+     CROSS JOIN LATERAL (
+        SELECT i.seq, i.message_id FROM log_items i
+         WHERE i.user_id = asked.user_id AND i.seq > asked.seq ORDER BY i.seq LIMIT :limit
+     ) i
+      JOIN messages m ON m.id = i.message_id
+     ORDER BY asked.place, i.seq
+    """)
+)
+_SYNCED = text("""
+    WITH read AS (
+        SELECT t.task_id
+          FROM push_tasks t JOIN log_items i ON i.message_id = t.message_id AND i.user_id = t.user_id
+         WHERE t.installation_id = :installation_id AND t.user_id = :user_id AND t.synced_at IS NULL AND i.seq <= :seq
+         ORDER BY t.task_id
+           FOR UPDATE OF t
+    )
+    UPDATE push_tasks t
+       SET synced_at = clock_timestamp(),
+           state = CASE t.state WHEN 'pending' THEN 'withdrawn' ELSE t.state END,
+           last_reason = CASE t.state WHEN 'pending' THEN 'synced' ELSE t.last_reason END,
+           next_attempt_at = CASE t.state WHEN 'pending' THEN NULL ELSE t.next_attempt_at END
+      FROM read
+     WHERE t.task_id = read.task_id
+""")

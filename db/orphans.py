@@ -1,0 +1,171 @@
+"""Orphans: what waits in the database for a workflow that may be gone. All by the database's clock."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import push_attempts
+from db.engine import among
+from db.models import Message, OutboxRow
+from domain.housekeeping import Mark
+from domain.kinds import Kind
+from domain.sessions import MOST_REMINDER_MINUTES
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A push task that waits, and that nobody has touched for a while; as it was seen."""
+
+    task_id: UUID
+    kind: Kind
+    conversation_id: UUID
+    message_id: UUID
+    due_at: datetime
+    attempt_count: int
+    next_attempt_at: datetime | None
+    rev: int | None  # of its fasting session
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of time: its start is not part of it, its end is."""
+
+    start: datetime
+    end: datetime
+
+    def holds(self, at: datetime) -> bool:
+        """Tell whether an instant lies in it."""
+        return self.start < at <= self.end
+
+
+async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, limit: int) -> list[Stray]:
+    """List push tasks that should be on their way and do not move, the longest due first.
+
+    What the outbox still owes is left out: the relay will see to it.
+    """
+    rows = await db.execute(_STRAYS, {"untouched": untouched, "limit": limit, **_mark(after)})
+    return [Stray(row.task_id, Kind(row.kind), *row[2:]) for row in rows]
+
+
+async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
+    """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt."""
+    columns = {
+        "task_ids": [stray.task_id for stray in found],
+        "attempt_counts": [stray.attempt_count for stray in found],
+        "next_attempt_ats": [stray.next_attempt_at for stray in found],
+        "revs": [stray.rev for stray in found],
+    }
+    buried = (await db.scalars(_BURY, columns)).all()
+    lost = await push_attempts.under_way(db, buried)
+    await push_attempts.end(
+        db, [push_attempts.Ended(begun.attempt_id, "unknown", "worker_lost", None, None) for begun in lost.values()]
+    )
+    return len(buried)
+
+
+async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark | None, limit: int) -> list[Mark]:
+    """List active sessions that have a reminder in one of these windows, by their ends."""
+    values = {
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "earliest": min(window.start for window in windows),
+        "latest": max(window.end for window in windows) + timedelta(minutes=MOST_REMINDER_MINUTES),
+        "limit": limit,
+    }
+    return [Mark(*row) for row in await db.execute(_SESSIONS_DUE, values | _mark(after))]
+
+
+async def handoffs_not_done(
+    db: AsyncSession, untouched: timedelta, of_use: timedelta, after: Mark | None, limit: int
+) -> list[Mark]:
+    """List messages of which it is not certain that they were handed off, by the instants they were posted at."""
+    values = {"untouched": untouched, "of_use": of_use, "limit": limit}
+    return [Mark(*row) for row in await db.execute(_NOT_HANDED_OFF, values | _mark(after))]
+
+
+async def entered(db: AsyncSession, message_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these messages exist."""
+    return set(await db.scalars(select(Message.id).where(among(Message.id, message_ids))))
+
+
+async def owed(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these subjects Temporal is owed already."""
+    return set(await db.scalars(select(OutboxRow.subject_id).where(among(OutboxRow.subject_id, subject_ids))))
+
+
+def _mark(after: Mark | None) -> dict[str, Any]:
+    return {"at": after and after.at, "id": after and after.id}
+
+
+_STRAYS = text("""
+    SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count, t.next_attempt_at, s.rev
+      FROM push_tasks t
+      LEFT JOIN fasting_sessions s ON s.id = t.conversation_id
+     WHERE t.state = 'pending'
+       AND t.due_at <= statement_timestamp() - CAST(:untouched AS interval)
+       AND coalesce(t.next_attempt_at, t.due_at) <= statement_timestamp() - CAST(:untouched AS interval)
+       AND (CAST(:at AS timestamptz) IS NULL
+            OR (t.due_at, t.task_id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
+       AND NOT EXISTS (SELECT FROM push_attempts a
+                        WHERE a.task_id = t.task_id
+                          AND a.started_at > statement_timestamp() - CAST(:untouched AS interval))
+       AND t.task_id NOT IN (SELECT subject_id FROM outbox)
+       AND t.conversation_id NOT IN (SELECT subject_id FROM outbox)
+       AND t.message_id NOT IN (SELECT subject_id FROM outbox)
+     ORDER BY t.due_at, t.task_id
+     LIMIT :limit
+""")
+
+_BURY = text("""
+    WITH seen AS (
+        SELECT * FROM unnest(CAST(:task_ids AS uuid[]), CAST(:attempt_counts AS int[]),
+                             CAST(:next_attempt_ats AS timestamptz[]), CAST(:revs AS int[]))
+                   AS seen (task_id, attempt_count, next_attempt_at, rev)
+    ), same AS (
+        SELECT t.task_id
+          FROM push_tasks t JOIN seen USING (task_id)
+         WHERE t.state = 'pending' AND t.attempt_count = seen.attempt_count
+           AND t.next_attempt_at IS NOT DISTINCT FROM seen.next_attempt_at
+           AND NOT EXISTS (SELECT FROM fasting_sessions s WHERE s.id = t.conversation_id AND s.rev <> seen.rev)
+           AND NOT EXISTS (SELECT FROM outbox o WHERE o.subject_id IN (t.task_id, t.conversation_id, t.message_id))
+         ORDER BY t.task_id
+           FOR UPDATE OF t SKIP LOCKED
+    )
+    UPDATE push_tasks t
+       SET state = 'dead', last_reason = coalesce(t.last_reason, 'orphaned'), next_attempt_at = NULL
+      FROM same
+     WHERE t.task_id = same.task_id
+    RETURNING t.task_id
+""")
+
+_SESSIONS_DUE = text("""
+    SELECT s.ends_at, s.id
+      FROM fasting_sessions s
+     WHERE s.status = 'active'
+       AND s.ends_at > CAST(:earliest AS timestamptz) AND s.ends_at <= CAST(:latest AS timestamptz)
+       AND (CAST(:at AS timestamptz) IS NULL OR (s.ends_at, s.id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
+       AND EXISTS (SELECT
+                     FROM unnest(s.reminder_minutes) AS minutes,
+                          unnest(CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) AS w (starts_at, ends_at)
+                    WHERE s.ends_at - minutes * interval '1 minute' > w.starts_at
+                      AND s.ends_at - minutes * interval '1 minute' <= w.ends_at)
+     ORDER BY s.ends_at, s.id
+     LIMIT :limit
+""")
+
+_NOT_HANDED_OFF = text("""
+    SELECT m.created_at, m.id
+      FROM messages m
+     WHERE m.kind = 'message' AND m.handed_off_at IS NULL
+       AND m.created_at <= statement_timestamp() - CAST(:untouched AS interval)
+       AND m.created_at > statement_timestamp() - CAST(:of_use AS interval)
+       AND (CAST(:at AS timestamptz) IS NULL OR (m.created_at, m.id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
+       AND m.id NOT IN (SELECT subject_id FROM outbox)
+     ORDER BY m.created_at, m.id
+     LIMIT :limit
+""")

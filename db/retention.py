@@ -1,0 +1,105 @@
+"""Retention: what was kept long enough goes, in batches that wait for no lock. All by the database's clock."""
+
+from datetime import timedelta
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import log
+from domain.housekeeping import LetGo
+
+_BATCH = 500  # rows
+_LOG_BATCH = 1000  # items of one user's log
+_LAZY = timedelta(days=1)  # so that each log is cut at most once a day
+
+
+async def let_tasks_go(db: AsyncSession, keep: timedelta) -> LetGo:
+    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use."""
+    return await _batch(db, _TASKS, keep)
+
+
+async def let_token_events_go(db: AsyncSession, keep: timedelta) -> LetGo:
+    """Delete what happened to device tokens so long ago."""
+    return await _batch(db, _TOKEN_EVENTS, keep)
+
+
+async def let_presences_go(db: AsyncSession) -> LetGo:
+    """Delete the streams of API processes that did not say goodbye."""
+    return await _batch(db, _PRESENCES, timedelta(hours=1))
+
+
+async def let_log_items_go(db: AsyncSession, keep: timedelta) -> LetGo:
+    """Let go of one user's items so old, where there are some."""
+    found = (await db.execute(_RIPE, {"keep": keep, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+    if found is None:
+        return LetGo(0, is_all=True)
+    if found.upto is not None:
+        await log.let_go(db, found.user_id, upto=found.upto)
+    await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+    return LetGo(found.gone, is_all=False)
+
+
+async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> LetGo:
+    count = len((await db.execute(statement, {"keep": keep, "limit": _BATCH})).all())
+    return LetGo(count, is_all=count < _BATCH)
+
+
+_TASKS = text("""
+    WITH old AS (
+        SELECT task_id
+          FROM push_tasks
+         WHERE due_at < statement_timestamp() - CAST(:keep AS interval)
+           AND expires_at < statement_timestamp() AND state <> 'pending'
+         ORDER BY due_at
+         LIMIT :limit
+           FOR UPDATE SKIP LOCKED
+    ), attempts AS (
+        DELETE FROM push_attempts a USING old WHERE a.task_id = old.task_id
+    )
+    DELETE FROM push_tasks t USING old WHERE t.task_id = old.task_id
+    RETURNING t.task_id
+""")
+
+_TOKEN_EVENTS = text("""
+    DELETE FROM device_token_events e
+     USING (SELECT id, at FROM device_token_events ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
+     WHERE e.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+    RETURNING e.id
+""")
+
+_PRESENCES = text("""
+    DELETE FROM presences p
+     USING (SELECT stream_id FROM presences WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
+             LIMIT :limit FOR UPDATE SKIP LOCKED) AS old
+     WHERE p.stream_id = old.stream_id
+    RETURNING p.stream_id
+""")
+
+_RIPE = text("""
+    WITH ripe AS (
+        SELECT user_id, horizon
+          FROM log_heads
+         WHERE oldest_at < statement_timestamp() - CAST(:keep AS interval) - CAST(:lazy AS interval)
+         ORDER BY oldest_at
+         LIMIT 1
+           FOR UPDATE SKIP LOCKED
+    ), eldest AS (
+        SELECT i.seq, m.created_at, m.created_at < statement_timestamp() - CAST(:keep AS interval) AS is_old
+          FROM ripe
+          JOIN log_items i ON i.user_id = ripe.user_id AND i.seq > ripe.horizon
+          JOIN messages m ON m.id = i.message_id
+         ORDER BY i.seq
+         LIMIT :limit
+    )
+    SELECT ripe.user_id,
+           (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
+           (SELECT count(*) FROM eldest WHERE is_old) AS gone,
+           CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
+                THEN coalesce((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
+           END AS oldest_at
+      FROM ripe
+""")
+
+_OLDEST = text("""
+    UPDATE log_heads SET oldest_at = coalesce(CAST(:oldest_at AS timestamptz), oldest_at) WHERE user_id = :user_id
+""")

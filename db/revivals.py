@@ -1,0 +1,58 @@
+"""Revivals: what a phone missed for want of a token is on its way again once it registers anew."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import DeviceToken
+from db.redrives import OUTBOX_KIND
+
+
+async def revive(db: AsyncSession, device: DeviceToken) -> int:
+    """Take back the pushes that failed for the address alone and are of use yet; returns how many.
+
+    Of each line on the screen only the newest, and only its user's. They go to the new address, whatever provider, app
+    or environment it is of. One statement, which waits for no lock: what another transaction holds is left as it is.
+    """
+    values = {
+        "user_id": device.user_id,
+        "installation_id": device.installation_id,
+        "device_id": device.id,
+        "provider": device.provider,
+        "app_id": device.app_id,
+        "environment": device.environment,
+        "outbox_kind": OUTBOX_KIND,
+    }
+    return len((await db.execute(_REVIVE, values)).all())
+
+
+_REVIVE = text("""
+    WITH unread AS (
+        SELECT task_id, user_id, collapse_key, due_at, opened_at,
+               state IN ('pending', 'accepted') AS is_told,
+               state = 'unregistered'
+               OR state = 'withdrawn' AND last_reason IN ('no_active_token', 'token_changed') AS is_missed
+          FROM push_tasks
+         WHERE installation_id = :installation_id AND synced_at IS NULL AND expires_at > clock_timestamp()
+    ), newest AS (
+        SELECT DISTINCT ON (collapse_key) *
+          FROM unread
+         WHERE is_told OR is_missed
+         ORDER BY collapse_key, due_at DESC
+    ), missed AS (
+        SELECT t.task_id
+          FROM push_tasks t JOIN newest USING (task_id)
+         WHERE newest.is_missed AND newest.user_id = :user_id AND newest.opened_at IS NULL
+           AND t.state IN ('unregistered', 'withdrawn')
+           FOR UPDATE OF t SKIP LOCKED
+    ), revived AS (
+        UPDATE push_tasks t
+           SET state = 'pending', next_attempt_at = clock_timestamp(),
+               device_id = :device_id, provider = :provider, app_id = :app_id, environment = :environment
+          FROM missed
+         WHERE t.task_id = missed.task_id
+        RETURNING t.task_id
+    )
+    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at)
+    SELECT :outbox_kind, task_id, clock_timestamp() FROM revived
+    RETURNING subject_id
+""")

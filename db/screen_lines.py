@@ -1,0 +1,54 @@
+"""Lines on screens: the pushes of one collapse key to one installation, of which the newest is what stays."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.push_tasks import Task
+from domain.last_check import Line
+
+
+async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) -> dict[UUID, Line]:
+    """Say of tasks what else goes to their lines, which are this transaction's until it ends.
+
+    A call that began longer ago than `in_flight` has lost its worker.
+    """
+    if not tasks:
+        return {}
+    lines = {"installation_ids": [t.installation_id for t in tasks], "keys": [t.collapse_key for t in tasks]}
+    await db.execute(_HOLD, lines)
+    return await seen(db, [task.task_id for task in tasks], in_flight)
+
+
+async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, Line]:
+    """Say the same at a glance: nothing is held."""
+    rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
+    return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way) for row in rows}
+
+
+_HOLD = text("""
+    SELECT pg_advisory_xact_lock(line)
+      FROM (SELECT DISTINCT hashtextextended(installation_id || '/' || key, 0) AS line
+              FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:keys AS text[])) AS asked (installation_id, key)
+             ORDER BY line) AS lines
+""")
+
+_AROUND = text("""
+    SELECT asked.task_id,
+           coalesce(bool_or(other.due_at > asked.due_at
+                            AND (other.state = 'accepted' OR call.task_id IS NOT NULL)), false) AS newer_begun,
+           coalesce(bool_or(other.due_at > asked.due_at AND other.state = 'pending'), false) AS newer_waits,
+           coalesce(bool_or(call.task_id IS NOT NULL), false) AS call_under_way
+      FROM push_tasks AS asked
+      LEFT JOIN push_tasks AS other
+             ON other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
+            AND other.task_id <> asked.task_id AND other.synced_at IS NULL
+      LEFT JOIN push_attempts AS call
+             ON call.task_id = other.task_id AND call.outcome IS NULL
+            AND call.started_at > clock_timestamp() - CAST(:in_flight AS interval)
+     WHERE asked.task_id = ANY(CAST(:task_ids AS uuid[]))
+     GROUP BY asked.task_id
+""")

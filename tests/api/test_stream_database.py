@@ -1,0 +1,145 @@
+"""Streams while the database is in trouble: no item is lost, whatever happens to the connections."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from api.log_listener import APPLICATION_NAME
+from db import presences
+from db.engine import async_url
+from tests.house import House, Place, eventually
+from tests.streaming import is_present, streaming
+from tests.talk import conversation_of, posted
+
+PHONES, MESSAGES = 10, 80
+
+
+async def test_every_stream_gets_all_in_order_while_the_listening_connection_is_cut_again_and_again(
+    brisk: House,
+) -> None:
+    alice, readers, phones = brisk.user(), [brisk.user() for _ in range(PHONES)], [uuid4() for _ in range(PHONES)]
+    room, cut = await conversation_of(alice, *readers), set[int]()
+
+    async def hurt() -> None:
+        while True:
+            for pid in await listeners(brisk):
+                await brisk.rows("SELECT pg_terminate_backend(:pid)", pid=pid)
+                cut.add(pid)
+            await asyncio.sleep(0.05)
+
+    async with AsyncExitStack() as stack:
+        open_here = [await stack.enter_async_context(streaming(*each)) for each in zip(readers, phones, strict=True)]
+        hurting = asyncio.create_task(hurt())
+        reading = [asyncio.create_task(events.take(MESSAGES, within=40)) for events in open_here]
+        for n in range(MESSAGES):
+            await posted(alice, room, str(n))
+        seen = await asyncio.gather(*reading)
+        hurting.cancel()
+        await asyncio.gather(hurting, return_exceptions=True)
+
+    assert all([item["body"] for item in items] == [str(n) for n in range(MESSAGES)] for items in seen)
+    assert len(cut) > 3
+
+
+async def test_a_listening_connection_that_fell_silent_is_replaced(brisk: House) -> None:
+    alice = brisk.user()
+    room = await conversation_of(alice)
+
+    async with streaming(alice, uuid4()) as events:
+        silent = await eventually(lambda: listeners(brisk))
+        with stopped(*silent):
+            await posted(alice, room)
+            assert len(await events.take(1)) == 1
+            await eventually(lambda: _others(brisk, silent))
+            await posted(alice, room)
+            assert len(await events.take(1)) == 1
+
+
+async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: House, postgres: str) -> None:
+    alice, bob, phone = brisk.user(), brisk.user(), uuid4()
+    room = await conversation_of(alice, bob)
+    name = async_url(fragile.database_url).database
+    engine = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
+
+    async with streaming(bob, phone) as events, engine.connect() as server:
+        await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        await server.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+        for _ in range(15):
+            await events.comment()
+        await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        await posted(alice, room)
+        assert len(await events.take(1)) == 1
+        await eventually(lambda: is_present(brisk, phone))
+    await engine.dispose()
+
+
+async def test_a_presence_that_was_taken_away_ends_its_stream(brisk: House) -> None:
+    alice, phone = brisk.user(), uuid4()
+
+    async with streaming(alice, phone) as events:
+        async with brisk.sessions.begin() as db:
+            await db.execute(text("DELETE FROM presences WHERE installation_id = :id"), {"id": phone})
+        assert await events.to_its_end() == []
+
+
+async def test_an_item_that_this_release_cannot_show_ends_nobody_elses_stream(brisk: House) -> None:
+    alice, bob = brisk.user(), brisk.user()
+    room = await conversation_of(alice, bob)
+    unknown = """
+        WITH message AS (
+            INSERT INTO messages (id, kind, conversation_id) VALUES (gen_random_uuid(), 'of tomorrow', :room)
+            RETURNING id
+        ), head AS (
+            INSERT INTO log_heads (user_id, seq) VALUES (:user, 1)
+        )
+        INSERT INTO log_items (user_id, seq, message_id) SELECT :user, 1, id FROM message
+    """
+    async with brisk.sessions.begin() as db:
+        await db.execute(text(unknown), {"room": room, "user": alice.user_id})
+
+    async with streaming(bob, uuid4()) as others, streaming(alice, uuid4()) as hers:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await hers.to_its_end()
+        await posted(bob, room)
+        assert len(await others.take(1)) == 1
+
+
+async def test_presences_are_swept_when_their_process_is_gone_for_good(brisk: House) -> None:
+    alice, stream_ids = brisk.user(), [uuid4() for _ in range(3)]
+    async with brisk.sessions.begin() as db:
+        for stream_id, lives in zip(stream_ids, (10, -3500, -3700), strict=True):
+            await presences.appear(db, stream_id, alice.user_id, uuid4(), lives=lives)
+        await presences.forget_expired(db)
+
+    rows = await brisk.rows("SELECT stream_id FROM presences WHERE user_id = :id", id=alice.user_id)
+    assert {row.stream_id for row in rows} == set(stream_ids[:2])
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Freeze processes for a while."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def listeners(house: House) -> set[int]:
+    """Ask who listens."""
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+    return {row.pid for row in await house.rows(query, name=APPLICATION_NAME)}
+
+
+async def _others(house: House, pids: set[int]) -> set[int]:
+    return await listeners(house) - pids

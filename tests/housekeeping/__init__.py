@@ -1,0 +1,1 @@
+"""Housekeeping: what lost its workflow, and what was kept long enough."""

@@ -1,0 +1,272 @@
+"""`next_attempt_at` and `attempt_count` are true at every moment of a push task's life."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.attempts import begin_attempts
+from activities.judging import Busy, Claim, Go, Hindrance, Waiting
+from activities.push_sending import PushSending
+from credentials import make_rotation
+from db import push_tasks
+from domain.push import Environment, Provider, TaskState
+from domain.wire import SendPush
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.housekeeping.sweeps import aged, change, stray, sweep
+from tests.support.dead import redrive, task
+from tests.talk import conversation_of, posted, sync, tasks_of
+from worker import make_means
+
+CLOSE_TO = timedelta(seconds=2)  # what a busy machine may take between two readings of clocks
+
+
+@pytest.fixture
+async def sending(house: House, simulator: Simulator) -> AsyncIterator[PushSending]:
+    """The sends to Apple, started by hand."""
+    environment = house.place.environment(**simulator.environment)
+    rotation = make_rotation(environment)
+    means = make_means(house.sessions, rotation.apps, environment)
+    means.gates.share(1.0)
+    yield PushSending(Provider.APNS, house.sessions, means)
+    await rotation.close()
+
+
+async def attempts_of(house: House, task_id: UUID) -> int:
+    """Read the count of attempts; it is that of the attempts on record."""
+    row = await task(house, task_id)
+    attempts = await house.rows("SELECT 1 FROM push_attempts WHERE task_id = :id", id=task_id)
+    assert row.attempt_count == len(attempts)
+    return int(row.attempt_count)
+
+
+async def is_tried(house: House, task_id: UUID, at: datetime) -> None:
+    """See that the next attempt is at an instant, nearly."""
+    row = await task(house, task_id)
+    assert row.state == "pending"
+    assert abs(row.next_attempt_at - at) < CLOSE_TO
+
+
+async def tried_by_temporal(handle: WorkflowHandle[Any, Any]) -> datetime | None:
+    """Ask when the one send of a workflow is tried again."""
+    [pending] = (await handle.describe()).raw_description.pending_activities
+    if not pending.HasField("next_attempt_schedule_time"):
+        return None
+    return pending.next_attempt_schedule_time.ToDatetime(UTC)
+
+
+async def test_what_is_armed_is_tried_when_it_is_due(house: House, alice: User) -> None:
+    await alice.register(iphone())
+    session_id = await alice.start_fast(due_in=4)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+
+    [row] = await house.tasks(session_id)
+
+    assert (row.next_attempt_at, await attempts_of(house, row.task_id)) == (row.due_at, 0)
+    await alice.cancel(session_id)
+
+
+async def test_what_is_planned_after_it_was_due_is_tried_at_once(house: House, alice: User) -> None:
+    [task_id] = await stray(alice, iphone())
+    row = await task(house, task_id)
+    fields = ("message_id", "kind", "conversation_id", "reminder_minutes", "collapse_key", "due_at", "expires_at")
+    message = push_tasks.DueMessage(**{name: getattr(row, name) for name in fields})
+    [device] = await house.rows("SELECT * FROM device_tokens WHERE id = :id", id=row.device_id)
+    await change(house, "DELETE FROM push_tasks WHERE task_id = :id", id=task_id)
+
+    async with house.sessions.begin() as db:
+        await push_tasks.plan(db, message, [device])
+
+    await is_tried(house, task_id, datetime.now(UTC))
+
+
+async def test_behind_a_shut_gate_it_is_tried_when_it_looks_in_again(house: House, alice: User) -> None:
+    [task_id] = await stray(alice, iphone())
+
+    [verdict] = await begin_attempts(house.sessions, [Claim(task_id, Hindrance("paused", timedelta(seconds=9)))])
+
+    assert isinstance(verdict, Waiting)
+    await is_tried(house, task_id, datetime.now(UTC) + timedelta(seconds=9))
+    assert await attempts_of(house, task_id) == 0
+
+
+async def test_during_the_call_there_is_no_next_attempt_and_this_one_counts(house: House, alice: User) -> None:
+    [task_id] = await stray(alice, iphone())
+
+    [begun] = await begin_attempts(house.sessions, [Claim(task_id)])
+    [other] = await begin_attempts(house.sessions, [Claim(task_id)])
+
+    assert isinstance(begun, Go)
+    assert isinstance(other, Busy)
+    row = await task(house, task_id)
+    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == ("pending", None, 1)
+
+
+async def test_after_a_call_that_failed_late_it_is_tried_when_temporal_tries_it(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    simulator.faults.add(provider="apns", token=phone.token, fault="silent", processed=False, count=1)
+    session_id = await alice.start_fast(due_in=0.5)
+    await eventually(lambda: house.failed_attempts(session_id, 1))  # once the answer is given up
+
+    at = await eventually(lambda: tried_by_temporal(house.workflow(session_id)))
+
+    [row] = await house.tasks(session_id)
+    assert abs(row.next_attempt_at - at) < timedelta(seconds=1)
+    assert await attempts_of(house, row.task_id) == 1
+    await alice.cancel(session_id)
+
+
+async def test_a_push_whose_line_is_taken_is_tried_soon(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = android()
+    await bob.register(phone)
+    simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=3, count=1)
+    conversation_id = await conversation_of(alice, bob)
+    await posted(alice, conversation_id)
+
+    async def is_called() -> bool:
+        return bool(simulator.requests.for_token(phone.token))
+
+    await eventually(is_called)
+    message_id = await posted(alice, conversation_id)
+
+    async def waits() -> bool:
+        return [row.last_reason for row in await tasks_of(house, message_id)] == ["line_taken"]
+
+    await eventually(waits)
+    [row] = await tasks_of(house, message_id)
+    await is_tried(house, row.task_id, datetime.now(UTC))
+    assert await attempts_of(house, row.task_id) == 0
+
+
+async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(
+    house: House, sending: PushSending, alice: User
+) -> None:
+    [task_id] = await stray(alice, iphone())
+    later = "due_at = now() + interval '1 hour', next_attempt_at = now() + interval '1 hour'"
+    await change(house, f"UPDATE push_tasks SET {later} WHERE task_id = :id", id=task_id)
+    worker = ActivityEnvironment()
+    holding = asyncio.create_task(
+        worker.run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=3600))
+    )
+    await asyncio.sleep(0)
+
+    worker.worker_shutdown()
+
+    with pytest.raises(ApplicationError, match="worker_shutdown"):
+        await holding
+    row = await task(house, task_id)
+    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == ("pending", row.due_at, 0)
+
+
+async def test_a_send_whose_push_goes_to_another_address_by_now_calls_nobody(
+    house: House, simulator: Simulator, sending: PushSending, alice: User
+) -> None:
+    phone = iphone()
+    [task_id] = await stray(alice, phone)
+    for table in ("push_tasks", "device_tokens"):
+        await change(house, f"UPDATE {table} SET environment = 'sandbox' WHERE user_id = :id", id=alice.user_id)
+
+    with pytest.raises(ApplicationError, match="readdressed"):
+        await ActivityEnvironment().run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=0))
+
+    assert not simulator.requests.for_token(phone.token)
+    await is_tried(house, task_id, datetime.now(UTC))
+    assert await attempts_of(house, task_id) == 1
+
+
+async def test_what_is_redriven_is_tried_at_once_and_goes_on_counting(
+    house: House, simulator: Simulator, alice: User, carol: User
+) -> None:
+    phone = android()
+    [task_id] = await stray(alice, phone)
+    await begin_attempts(house.sessions, [Claim(task_id)])
+    await aged(house, task_id)
+    await sweep(house)
+    refuse_once(simulator, phone)
+
+    shown = (await redrive(carol, task_id)).json()["task"]
+
+    assert abs(datetime.fromisoformat(shown["next_attempt_at"]) - datetime.now(UTC)) < CLOSE_TO
+
+    async def refused() -> bool:
+        return bool((await task(house, task_id)).last_reason == "UNAVAILABLE")
+
+    await eventually(refused)
+    assert await attempts_of(house, task_id) == 2
+    at = await eventually(lambda: tried_by_temporal(house.temporal.get_workflow_handle(f"redrive/{task_id}")))
+    await is_tried(house, task_id, at)
+
+
+ANSWERS: dict[str, dict[str, Any] | None] = {
+    "accepted": None,
+    "unregistered": {"status": 410, "reason": "Unregistered"},
+    "rejected": {"status": 400, "reason": "PayloadEmpty"},
+}
+
+
+@pytest.mark.parametrize("state", ANSWERS)
+async def test_what_the_provider_has_settled_is_tried_no_more(
+    house: House, simulator: Simulator, sending: PushSending, alice: User, state: str
+) -> None:
+    phone = iphone()
+    [task_id] = await stray(alice, phone)
+    if answer := ANSWERS[state]:
+        simulator.faults.add(provider="apns", token=phone.token, fault="answer", **answer)
+
+    sent = await ActivityEnvironment().run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=0))
+
+    row = await task(house, task_id)
+    assert (sent.state, row.state, row.next_attempt_at) == (TaskState(state), state, None)
+    assert await attempts_of(house, task_id) == 1
+
+
+@pytest.mark.parametrize("state", ["withdrawn", "expired", "dead"])
+async def test_what_is_of_no_use_any_more_is_tried_no_more(house: House, alice: User, state: str) -> None:
+    [task_id] = await stray(alice, iphone())
+    match state:
+        case "withdrawn":
+            await alice.end((await task(house, task_id)).conversation_id)
+            await begin_attempts(house.sessions, [Claim(task_id)])
+        case "expired":
+            await change(house, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id)
+            await begin_attempts(house.sessions, [Claim(task_id)])
+        case _:
+            async with house.sessions.begin() as db:
+                await push_tasks.close(db, [task_id], TaskState.DEAD, "time_ran_out")
+
+    row = await task(house, task_id)
+
+    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == (state, None, 0)
+
+
+async def test_what_was_read_meanwhile_is_tried_no_more(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone: Phone = android()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+
+    async def refused() -> bool:
+        return [row.last_reason for row in await tasks_of(house, message_id)] == ["UNAVAILABLE"]
+
+    await eventually(refused)
+    page = await sync(bob, phone.installation_id)
+
+    await sync(bob, phone.installation_id, after=page["next_cursor"])
+
+    [row] = await tasks_of(house, message_id)
+    assert (row.state, row.last_reason, row.next_attempt_at) == ("withdrawn", "synced", None)
+    assert await attempts_of(house, row.task_id) == 1

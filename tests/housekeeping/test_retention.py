@@ -1,0 +1,154 @@
+"""What was kept long enough goes; what waits, or may still be of use, never does."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from config import ConfigError, retention_settings
+from domain.naming import WORKFLOW_QUEUE
+from tests.house import House, User, android, iphone, uncommitted
+from tests.housekeeping.sweeps import change
+from tests.support.dead import dead_task
+from tests.talk import conversation_of, post, sync
+from workflows.housekeeping import Retention
+
+LONG_AGO = "now() - interval '31 days'"
+
+
+async def let_go(house: House) -> dict[str, int]:
+    gone: dict[str, int] = await house.temporal.execute_workflow(
+        Retention.run, id=f"retention-{uuid4()}", task_queue=WORKFLOW_QUEUE
+    )
+    return gone
+
+
+async def task_in(house: House, state: str, *, due: str = LONG_AGO, expires: str = LONG_AGO) -> UUID:
+    """Give somebody a push task in a state, with an attempt."""
+    [task_id] = await dead_task(house.user(), iphone())
+    accepted = "now()" if state == "accepted" else "NULL"
+    await change(
+        house,
+        f"UPDATE push_tasks SET state = :state, accepted_at = {accepted}, due_at = {due}, expires_at = {expires}"
+        " WHERE task_id = :id",
+        state=state,
+        id=task_id,
+    )
+    attempt = "INSERT INTO push_attempts (attempt_id, task_id, number, started_at)"
+    await change(house, f"{attempt} VALUES (gen_random_uuid(), :id, 1, {due})", id=task_id)
+    return task_id
+
+
+async def kept(house: House, *task_ids: UUID) -> list[bool]:
+    rows = await house.rows(
+        "SELECT task_id, count(attempt_id) FROM push_tasks JOIN push_attempts USING (task_id) GROUP BY task_id"
+    )
+    attempts = {row.task_id: row.count for row in rows}
+    return [attempts.get(task_id) == 1 for task_id in task_ids]
+
+
+async def test_finished_pushes_go_with_their_attempts_and_nothing_else_does(house: House) -> None:
+    gone = [await task_in(house, state) for state in ("accepted", "withdrawn", "unregistered", "expired", "dead")]
+    stays = [
+        await task_in(house, "pending"),
+        await task_in(house, "dead", expires="now() + interval '1 minute'"),
+        await task_in(house, "accepted", due="now() - interval '29 days'"),
+    ]
+
+    assert (await let_go(house))["push_tasks"] == len(gone)
+
+    assert await kept(house, *gone, *stays) == [False] * len(gone) + [True] * len(stays)
+    assert not await house.rows("SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids)", ids=gone)
+
+
+async def test_a_push_that_somebody_holds_is_passed_over(house: House) -> None:
+    held, free = await task_in(house, "accepted"), await task_in(house, "accepted")
+
+    async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=held):
+        await let_go(house)
+        assert await kept(house, held, free) == [True, False]
+
+    await let_go(house)
+    assert await kept(house, held) == [False]
+
+
+async def test_more_than_one_batch_goes_in_one_run(house: House, alice: User) -> None:
+    await alice.register(iphone())
+    [device] = await house.rows("SELECT id FROM device_tokens WHERE user_id = :id", id=alice.user_id)
+    many = (
+        "INSERT INTO device_token_events (device_id, event, at)"
+        f" SELECT :id, 'registered', {LONG_AGO} FROM generate_series(1, 1200)"
+    )
+    await change(house, "DELETE FROM device_token_events")
+    await change(house, many, id=device.id)
+    await alice.register(android())
+
+    assert (await let_go(house))["token_events"] == 1200
+
+    assert len(await house.rows("SELECT 1 FROM device_token_events")) == 1
+
+
+async def test_streams_that_nobody_closed_go(house: House) -> None:
+    stream = (
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), 'anna', gen_random_uuid(), now() - interval '{}')"
+    )
+    await change(house, stream.format("2 hours"))
+    await change(house, stream.format("1 minute"))
+
+    assert (await let_go(house))["presences"] == 1
+
+    assert len(await house.rows("SELECT 1 FROM presences WHERE user_id = 'anna'")) == 1
+
+
+async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversation(
+    house: House, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    conversation_id = await conversation_of(alice, bob)
+    for body in ("one", "two", "three"):
+        await post(alice, conversation_id, body)
+    await _aged(house, conversation_id, upto=2)
+
+    assert (await let_go(house))["log_items"] == 4
+
+    answer = await bob.call("GET", f"/v1/sync?installation_id={phone.installation_id}&after=1")
+    assert (answer.status_code, answer.json()["next_cursor"]) == (410, 2)
+    assert _bodies(await sync(bob, phone.installation_id, after=2)) == ["three"]
+    messages = (await bob.call("GET", f"/v1/conversations/{conversation_id}/messages")).json()
+    assert _bodies(messages) == ["three", "two", "one"]
+    assert (await let_go(house))["log_items"] == 0
+
+
+async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(house: House, alice: User) -> None:
+    phone = iphone()
+    conversation_id = await conversation_of(alice)
+    for _ in range(2):
+        await post(alice, conversation_id)
+    await _aged(house, conversation_id, upto=2)
+
+    await let_go(house)
+    await post(alice, conversation_id, "after all")
+
+    page = await sync(alice, phone.installation_id, after=2)
+    assert (_bodies(page), page["next_cursor"]) == (["after all"], 3)
+
+
+def test_what_is_kept_may_be_set_in_days() -> None:
+    assert retention_settings({}).model_dump() == {"retention_days": 30, "log_retention_days": 90}
+    assert retention_settings({"RETENTION_DAYS": "7", "LOG_RETENTION_DAYS": "365"}).retention_days == 7
+    with pytest.raises(ConfigError, match="RETENTION_DAYS: Input should be greater than or equal to 2"):
+        retention_settings({"RETENTION_DAYS": "1"})
+
+
+def _bodies(page: dict[str, Any]) -> list[str]:
+    return [item["body"] for item in page["items"]]
+
+
+async def _aged(house: House, conversation_id: UUID, *, upto: int) -> None:
+    """Let the first messages of a conversation, and so the logs of its members, be older than they are."""
+    old = "now() - interval '92 days'"
+    messages = f"UPDATE messages SET created_at = {old} WHERE conversation_id = :id AND number <= :upto"
+    members = "SELECT user_id FROM members WHERE conversation_id = :id"
+    await change(house, messages, id=conversation_id, upto=upto)
+    await change(house, f"UPDATE log_heads SET oldest_at = {old} WHERE user_id IN ({members})", id=conversation_id)

@@ -1,0 +1,109 @@
+"""Messages, with a part of the system killed at the worst moment: accepted once, pushed, one line."""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from simulator import Simulator
+from tests.conftest import NewDatabase
+from tests.house import House, Place, eventually, iphone, make_house, temporal_client, working
+from tests.servers import TemporalServer, free_port, part
+from tests.talk import conversation_of, handed_off, posted, tasks_of
+
+WorkerSettings = Callable[[], dict[str, str]]
+
+
+async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is_pushed_all_the_same(
+    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+) -> None:
+    alice, bob, phone, message_id, port = workerless.user(), workerless.user(), iphone(), uuid4(), free_port()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+    silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
+    silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
+    settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
+    async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=alice.headers) as http:
+        await api.answers(f"http://127.0.0.1:{port}/readyz")
+        path = f"/v1/conversations/{conversation_id}/messages/{message_id}"
+        answer = await http.put(f"http://127.0.0.1:{port}{path}", json={"body": "Hello"})
+        await api.end(signal.SIGKILL)
+    silent.close()
+
+    assert answer.status_code == 201
+    assert await workerless.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+    async with part(worker_settings(), "worker.py"):
+        assert await handed_off(workerless, message_id) == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+@pytest.mark.timeout(90)
+async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
+    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+) -> None:
+    alice, bob, phone = workerless.user(), workerless.user(), iphone()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+    simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=8, count=1)
+    async with part(worker_settings(), "worker.py") as worker:
+        await worker.says("worker ready")
+        message_id = await posted(alice, conversation_id)
+        await simulator.received(phone.token)  # the provider has it; its answer is on the way
+        await worker.end(signal.SIGKILL)
+
+    async with part(worker_settings(), "worker.py"):
+        assert await handed_off(workerless, message_id, within=60) == "accepted"
+
+    [task] = await tasks_of(workerless, message_id)
+    attempts = "SELECT outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number"
+    outcomes = [tuple(row) for row in await workerless.rows(attempts, id=task.task_id)]
+    [line] = simulator.phone(phone.token).screen
+    assert (task.state, task.attempt_count, line.times_received) == ("accepted", 2, 2)
+    assert outcomes == [("unknown", "worker_lost"), ("accepted", None)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TemporalServer]:
+    """A Temporal server that is not running yet; it keeps its state in a file."""
+    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
+    yield server
+    server.kill()
+
+
+@pytest.mark.timeout(90)
+async def test_messages_are_accepted_and_synced_without_temporal_and_pushed_once_it_is_back(
+    new_database: NewDatabase, simulator: Simulator, server: TemporalServer
+) -> None:
+    place = Place(await new_database("messages_away"), server.address, "default", simulator)
+    environment = place.environment()
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(place, app, lazy=True) as door:
+        alice, bob = door.user(), door.user()
+        synced, asleep = iphone(), iphone()
+        await bob.register(synced, asleep)
+        conversation_id = await conversation_of(alice, bob)
+        message_ids = [await posted(alice, conversation_id, f"number {n}") for n in range(3)]
+        read = await bob.call("GET", f"/v1/sync?installation_id={synced.installation_id}")
+        await bob.call("GET", f"/v1/sync?installation_id={synced.installation_id}&after={read.json()['next_cursor']}")
+
+        await server.run()
+        house = replace(door, temporal=await temporal_client(place))
+        async with working(house, environment):
+            for message_id in message_ids:
+                await handed_off(house, message_id)
+            await eventually(lambda: _nothing_owed(house))
+
+    assert [item["body"] for item in read.json()["items"]] == ["number 0", "number 1", "number 2"]
+    assert not simulator.requests.for_token(synced.token)
+    assert len(simulator.phone(asleep.token).screen) == 1
+
+
+async def _nothing_owed(house: House) -> bool:
+    return not await house.rows("SELECT 1 FROM outbox")

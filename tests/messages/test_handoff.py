@@ -1,0 +1,251 @@
+"""Who is told of a message by push, and who is not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.service import RPCError
+
+from activities.handoff import HandoffPlanning
+from domain.handoff import Heed
+from domain.wire import PlanHandoff, PlannedHandoff
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
+
+GENERIC = {"title": "New message", "body": "Open the app to read it."}
+
+
+async def test_every_phone_of_the_others_is_pushed_to_and_the_senders_is_not(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    hers, his = iphone(), [iphone(), android()]
+    await alice.register(hers)
+    await bob.register(*his)
+    conversation_id = await conversation_of(alice, bob)
+
+    message_id = await posted(alice, conversation_id, "Shall we eat at 8?")
+
+    assert await handed_off(house, message_id) == "accepted"
+    tasks = {task.installation_id: task for task in await tasks_of(house, message_id)}
+    assert set(tasks) == {phone.installation_id for phone in his}
+    for phone in his:
+        [receipt] = await simulator.received(phone.token)
+        task = tasks[phone.installation_id]
+        data = {"task_id": str(task.task_id), "kind": "message", "url": f"fastbell://conversations/{conversation_id}"}
+        assert _shown(receipt.request.payload) == GENERIC
+        assert data.items() <= _data(receipt.request.payload).items()
+        assert "eat at 8" not in str(receipt.request.payload)
+        assert (task.collapse_key, task.state) == (f"conversation/{conversation_id}", "accepted")
+    assert not simulator.requests.for_token(hers.token)
+
+
+async def test_the_text_is_shown_to_those_who_want_it_in_their_language(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone, locale="de")
+    await bob.call("PUT", "/v1/notification-preferences", {"message_preview": "full"})
+
+    await handed_off(house, await posted(alice, await conversation_of(alice, bob), "Shall we eat at 8?"))
+
+    [receipt] = await simulator.received(phone.token)
+    assert _shown(receipt.request.payload) == {"title": "Neue Nachricht", "body": "Shall we eat at 8?"}
+
+
+def _quiet_now() -> dict[str, str]:
+    now = datetime.now(UTC)
+    starts, ends = now - timedelta(hours=1), now + timedelta(hours=1)
+    return {"starts": f"{starts:%H:%M}", "ends": f"{ends:%H:%M}", "time_zone": "UTC"}
+
+
+@pytest.mark.parametrize(
+    "wishes", [{"messages": False}, {"quiet_hours": _quiet_now()}], ids=["switched off", "quiet hours"]
+)
+async def test_whoever_wants_no_push_gets_none_and_syncs_all_the_same(
+    house: House, alice: User, bob: User, wishes: dict[str, Any]
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    await bob.call("PUT", "/v1/notification-preferences", wishes)
+
+    message_id = await posted(alice, await conversation_of(alice, bob))
+
+    assert await handed_off(house, message_id) == "no_push"
+    assert not await tasks_of(house, message_id)
+    assert [item["id"] for item in (await sync(bob, phone.installation_id))["items"]] == [str(message_id)]
+
+
+async def test_a_phone_that_has_synced_past_a_message_needs_no_push_and_its_owners_other_does(
+    house: House, alice: User, bob: User
+) -> None:
+    read, unread = iphone(), iphone()
+    conversation_id = await conversation_of(alice, bob)
+    message_id = await posted(alice, conversation_id)  # handed off to nobody: he has no phone yet
+    await handed_off(house, message_id)
+    await bob.register(read, unread)
+    await sync(bob, read.installation_id, after=1)
+
+    planned = await _plan(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert task.installation_id == unread.installation_id
+    assert [send.task_id for send in planned.sends] == [task.task_id]
+    assert (planned.streaming, planned.quiet) == (0, 1)
+
+
+async def test_ten_messages_to_a_sleeping_phone_are_one_line_that_shows_the_latest(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phones = [iphone(), android()]
+    await bob.register(*phones)
+    await bob.call("PUT", "/v1/notification-preferences", {"message_preview": "full"})
+    conversation_id = await conversation_of(alice, bob)
+
+    message_ids = [await posted(alice, conversation_id, f"number {number}") for number in range(10)]
+    for message_id in message_ids:
+        await handed_off(house, message_id)
+
+    for phone in phones:
+        [line] = simulator.phone(phone.token).screen
+        assert line.notification.body == "number 9"
+    states = {(task.state, task.last_reason) for each in message_ids for task in await tasks_of(house, each)}
+    assert states <= {("accepted", None), ("withdrawn", "superseded")}
+
+
+async def test_a_later_message_supersedes_one_that_waits_for_its_next_attempt(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+    refuse_once(simulator, phone)
+
+    first = await posted(alice, conversation_id, "first")
+    await eventually(lambda: _waits_again(house, first))
+    second = await posted(alice, conversation_id, "second")
+    await handed_off(house, second)
+    await handed_off(house, first)
+
+    [superseded] = await tasks_of(house, first)
+    [accepted] = await tasks_of(house, second)
+    assert (superseded.state, superseded.last_reason) == ("withdrawn", "superseded")
+    assert accepted.state == "accepted"
+    assert len(simulator.requests.for_token(phone.token)) == 2
+
+
+async def test_a_sync_during_back_off_withdraws_the_push(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await eventually(lambda: _waits_again(house, message_id))
+    cursor = (await sync(bob, phone.installation_id))["next_cursor"]
+    await sync(bob, phone.installation_id, after=cursor)
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert (task.state, task.last_reason, task.attempt_count) == ("withdrawn", "synced", 1)
+    assert task.synced_at is not None
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+    conversation_id = await conversation_of(alice, bob)
+
+    message_id = await posted(alice, conversation_id)
+    await eventually(lambda: _waits_again(house, message_id))
+    await store(house, conversation_id, alice)
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert (task.state, task.last_reason) == ("withdrawn", "not_a_member")
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_token_that_changed_hands_during_back_off_is_not_pushed_to(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone, carol = iphone(), house.user()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await eventually(lambda: _waits_again(house, message_id))
+    await carol.register(Phone(phone.provider, phone.token))
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert task.state == "withdrawn"
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_repeated_message_is_handed_off_once(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+    message_id = await posted(alice, conversation_id)
+    await handed_off(house, message_id)
+
+    again = await post(alice, conversation_id, message_id=message_id)
+    await house.rows("SELECT 1")
+
+    assert again.status_code == 200
+    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    silent, reads = iphone(), iphone()
+    await bob.register(silent, reads)
+    for phone in (silent, reads):
+        await connected(house, bob, phone)
+
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await eventually(lambda: _has_planned(house, message_id))
+    assert not await tasks_of(house, message_id)
+    await sync(bob, reads.installation_id, after=1)
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert task.installation_id == silent.installation_id
+    assert 5 <= (task.accepted_at - task.due_at).total_seconds() < 10
+    assert not simulator.requests.for_token(reads.token)
+
+
+async def _has_planned(house: House, message_id: UUID) -> bool:
+    try:
+        history = (await handoff(house, message_id).fetch_history()).events
+    except RPCError:  # not started yet
+        return False
+    return any(event.HasField("marker_recorded_event_attributes") for event in history)
+
+
+async def _plan(house: House, message_id: UUID, heed: Heed = Heed.PRESENCE) -> PlannedHandoff:
+    return await HandoffPlanning(house.sessions).plan_handoff(PlanHandoff(message_id, heed))
+
+
+async def _waits_again(house: House, message_id: UUID) -> bool:
+    tasks = await tasks_of(house, message_id)
+    return any(task.state == "pending" and task.last_reason is not None for task in tasks)
+
+
+def _shown(payload: Any) -> Any:
+    return payload["aps"]["alert"] if "aps" in payload else payload["message"]["notification"]
+
+
+def _data(payload: Any) -> Any:
+    return payload["message"]["data"] if "message" in payload else payload

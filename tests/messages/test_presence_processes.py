@@ -1,0 +1,119 @@
+"""Streams and presence across processes: posted at one, read at another, and one that goes in order or is killed."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from tests.house import House, User, eventually
+from tests.servers import Part, free_port, part
+from tests.streaming import deaf_client, is_present, streaming
+from tests.talk import conversation_of, posted
+
+MESSAGES = 50
+
+
+@dataclass(frozen=True)
+class Door:
+    """Another API process of the house."""
+
+    address: str
+    process: Part
+
+
+@asynccontextmanager
+async def another_door(house: House) -> AsyncIterator[Door]:
+    """Start an API process."""
+    port = free_port()
+    async with part(house.place.environment(API_PORT=str(port)), "-m", "api") as process:
+        door = Door(f"http://127.0.0.1:{port}", process)
+        await eventually(lambda: _is_ready(door), within=20)
+        await process.says("listening")
+        yield door
+
+
+async def test_what_is_posted_at_one_process_arrives_on_the_streams_of_another_in_order(
+    house: House, alice: User, bob: User
+) -> None:
+    room, phones = await conversation_of(alice, bob), [uuid4() for _ in range(3)]
+
+    async with (
+        another_door(house) as door,
+        streaming(bob, phones[0], at=door.address) as one,
+        streaming(bob, phones[1], at=door.address) as two,
+        streaming(bob, phones[2]) as here,
+    ):
+        for n in range(MESSAGES):
+            await posted(alice, room, str(n))
+        seen = await asyncio.gather(*(events.take(MESSAGES) for events in (one, two, here)))
+
+    assert all([item["body"] for item in items] == [str(n) for n in range(MESSAGES)] for items in seen)
+
+
+async def test_a_reminder_that_comes_due_arrives_on_the_stream(bob: User) -> None:
+    async with streaming(bob, uuid4()) as events:
+        session_id = await bob.start_fast(due_in=1.0)
+        [item] = await events.take(1)
+
+    assert (item["kind"], item["conversation_id"], item["reminder_minutes"]) == ("reminder", str(session_id), 1)
+
+
+async def test_a_process_that_is_told_to_stop_ends_its_streams_at_once_those_that_nobody_reads_too(
+    house: House, alice: User, bob: User
+) -> None:
+    room, phone, deaf = await conversation_of(alice, bob), uuid4(), uuid4()
+
+    async with another_door(house) as door, streaming(bob, phone, at=door.address) as events:
+        async with deaf_client(bob, deaf, at=door.address):
+            await events.comment()
+            for _ in range(MESSAGES):
+                await posted(alice, room, "x" * 16_000)
+            await events.take(MESSAGES)
+            await eventually(lambda: is_present(house, deaf))
+            told_at = time.monotonic()
+            await door.process.end(signal.SIGTERM)
+            took = time.monotonic() - told_at
+        assert await events.to_its_end() == []
+
+    assert took < 5
+    assert not await house.rows("SELECT 1 FROM presences WHERE installation_id IN (:one, :two)", one=phone, two=deaf)
+
+
+@pytest.mark.timeout(90)
+async def test_presence_ends_within_30_s_of_a_process_that_is_killed_or_freezes(
+    house: House, alice: User, bob: User
+) -> None:
+    phones, deadline = [uuid4(), uuid4()], 30.0
+
+    async with (
+        another_door(house) as killed,
+        another_door(house) as frozen,
+        streaming(alice, phones[0], at=killed.address),
+        streaming(bob, phones[1], at=frozen.address),
+    ):
+        frozen.process.process.send_signal(signal.SIGSTOP)
+        killed.process.process.send_signal(signal.SIGKILL)
+        before = [await is_present(house, phone) for phone in phones]
+        for phone in phones:
+            await eventually(partial(_is_absent, house, phone), within=deadline)
+
+    assert before == [True, True]
+
+
+async def _is_ready(door: Door) -> bool:
+    try:
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"{door.address}/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def _is_absent(house: House, installation_id: UUID) -> bool:
+    return not await is_present(house, installation_id)

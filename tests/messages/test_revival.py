@@ -1,0 +1,238 @@
+"""A phone whose token was dead registers anew: what it missed and can still use comes after all, and only to it."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone
+from tests.support.dead import dead_task, redriven, task
+from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
+
+
+def again(phone: Phone, other: Phone | None = None) -> Phone:
+    """The same installation with a new token."""
+    other = other or (iphone() if phone.provider == "apns" else android())
+    return Phone(other.provider, other.token, phone.installation_id)
+
+
+def dead_token(simulator: Simulator, phone: Phone) -> None:
+    """Let the provider call this phone's token dead."""
+    words = {"apns": {"reason": "Unregistered", "status": 410}, "fcm": {"error_code": "UNREGISTERED", "status": 404}}
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", **words[phone.provider])
+
+
+async def missed(house: House, user: User, phone: Phone, **columns: Any) -> UUID:
+    """Give somebody a reminder whose push was refused since the token is dead."""
+    [task_id] = await dead_task(user, phone, reason="Unregistered")
+    columns = {"state": "unregistered"} | columns
+    async with house.sessions.begin() as db:
+        words = ", ".join(f"{name} = :{name}" for name in columns)
+        await db.execute(text(f"UPDATE push_tasks SET {words} WHERE task_id = :id"), {"id": task_id, **columns})
+        invalid = "UPDATE device_tokens SET active = false, inactive_reason = 'invalidated' WHERE installation_id = :id"
+        await db.execute(text(invalid), {"id": phone.installation_id})
+    return task_id
+
+
+async def state_of(house: House, task_id: UUID) -> str:
+    return str((await task(house, task_id)).state)
+
+
+@pytest.mark.parametrize("new_phone", [iphone, android], ids=["apns", "fcm"])
+async def test_a_message_missed_for_a_dead_token_comes_once_the_app_registers(
+    house: House, simulator: Simulator, alice: User, bob: User, new_phone: Any
+) -> None:
+    phone = new_phone()
+    await bob.register(phone)
+    dead_token(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    [refused] = await tasks_of(house, message_id)
+    told = (await bob.call("GET", "/v1/device-tokens")).json()["items"]
+    assert (refused.state, [row["refresh_required"] for row in told]) == ("unregistered", [True])
+    fresh = again(phone)
+
+    await bob.register(fresh)
+
+    assert await redriven(house, refused.task_id) == ("accepted", None)
+    [row] = await tasks_of(house, message_id)
+    assert (row.attempt_count, row.next_attempt_at) == (2, None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+    assert len(simulator.requests.for_token(phone.token)) == 1
+    [now] = [row for row in (await bob.call("GET", "/v1/device-tokens")).json()["items"] if row["active"]]
+    assert not now["refresh_required"]
+
+
+async def test_a_reminder_follows_its_phone_to_another_provider_and_environment(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    fresh = again(phone, android())
+
+    await alice.register(fresh)
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    row = await task(house, task_id)
+    [device] = await house.rows("SELECT id FROM device_tokens WHERE token = :token", token=fresh.token)
+    assert (row.provider, row.environment, row.device_id) == ("fcm", "production", device.id)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+
+
+async def test_the_same_token_registered_again_brings_back_what_was_refused(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+
+    await alice.register(phone)
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+@pytest.mark.parametrize("reason", ["no_active_token", "token_changed"])
+async def test_what_was_withdrawn_for_want_of_the_token_comes_too(house: House, alice: User, reason: str) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone, state="withdrawn", last_reason=reason)
+
+    await alice.register(again(phone))
+
+    assert await redriven(house, task_id) == ("accepted", None)
+
+
+NOT_MISSED = {
+    "opened": "UPDATE push_tasks SET opened_at = now() WHERE task_id = :id",
+    "read": "UPDATE push_tasks SET synced_at = now() WHERE task_id = :id",
+    "expired": "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id",
+    "transferred": "UPDATE push_tasks SET state = 'withdrawn', last_reason = 'token_transferred' WHERE task_id = :id",
+    "unwanted": "UPDATE push_tasks SET state = 'withdrawn', last_reason = 'reminders_off' WHERE task_id = :id",
+    "rejected": "UPDATE push_tasks SET state = 'rejected' WHERE task_id = :id",
+    "dead": "UPDATE push_tasks SET state = 'dead' WHERE task_id = :id",
+}
+
+
+@pytest.mark.parametrize("why", NOT_MISSED)
+async def test_what_was_not_missed_or_is_of_no_use_stays_as_it_is(house: House, alice: User, why: str) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    async with house.sessions.begin() as db:
+        await db.execute(text(NOT_MISSED[why]), {"id": task_id})
+    before = await task(house, task_id)
+
+    await alice.register(again(phone))
+
+    assert await task(house, task_id) == before
+    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+
+
+async def test_of_each_line_only_the_newest_comes_back(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    dead_token(simulator, phone)
+    here, there = await conversation_of(alice, bob), await conversation_of(alice, bob)
+    message_ids = [await posted(alice, each) for each in (here, here, there)]
+    for message_id in message_ids:
+        await handed_off(house, message_id)
+    tasks = [row for message_id in message_ids for row in await tasks_of(house, message_id)]
+    async with house.sessions.begin() as db:  # those after the first were withdrawn, or never planned, by its answer
+        assert tasks
+        refused = "UPDATE push_tasks SET state = 'unregistered', last_reason = 'Unregistered' WHERE user_id = :id"
+        await db.execute(text(refused), {"id": bob.user_id})
+    fresh = again(phone)
+
+    await bob.register(fresh)
+
+    newest: dict[UUID, Any] = {row.conversation_id: row for row in sorted(tasks, key=lambda row: row.due_at)}
+    for row in newest.values():
+        assert await redriven(house, row.task_id) == ("accepted", None)
+    older = {row.task_id for row in tasks} - {row.task_id for row in newest.values()}
+    assert {await state_of(house, task_id) for task_id in older} <= {"unregistered"}
+    assert len(simulator.phone(fresh.token).screen) == len(newest)
+
+
+async def test_a_line_that_a_newer_push_has_taken_is_left_to_it(house: House, alice: User) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    newer = (
+        "INSERT INTO push_tasks (task_id, message_id, kind, user_id, installation_id, device_id, provider, environment,"
+        " conversation_id, collapse_key, due_at, attempt_count, state, accepted_at, expires_at)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), kind, user_id, installation_id, device_id, provider,"
+        " environment, conversation_id, collapse_key, due_at + interval '1 s', 1, 'accepted', now(), expires_at"
+        " FROM push_tasks WHERE task_id = :id"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(text(newer), {"id": task_id})
+
+    await alice.register(again(phone))
+
+    assert await state_of(house, task_id) == "unregistered"
+
+
+async def test_somebody_else_who_registers_on_that_phone_gets_nothing(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    his = again(phone)
+
+    await bob.register(his)
+
+    assert await state_of(house, task_id) == "unregistered"
+    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+    assert not simulator.requests.for_token(his.token)
+
+
+async def test_a_phone_sold_while_its_missed_push_is_on_its_way_again_shows_nothing_of_it(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    fresh = again(phone)
+    async with house.sessions.begin() as db:  # whoever claims the task waits for us
+        await db.execute(text("SELECT 1 FROM fasting_sessions WHERE user_id = :id FOR UPDATE"), {"id": alice.user_id})
+        await alice.register(fresh)
+        await bob.register(fresh)
+
+    assert await redriven(house, task_id) == ("withdrawn", "token_transferred")
+    assert not simulator.requests.for_token(fresh.token)
+
+
+async def test_an_app_that_syncs_before_it_registers_is_not_pushed_to(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    dead_token(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    page = await sync(bob, phone.installation_id)
+    assert page["refresh_required"]
+    await sync(bob, phone.installation_id, after=page["next_cursor"])
+
+    await bob.register(again(phone))
+
+    [row] = await tasks_of(house, message_id)
+    assert row.state == "unregistered"
+    assert row.synced_at is not None
+
+
+async def test_a_task_that_somebody_holds_does_not_keep_a_phone_from_registering(house: House, alice: User) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+
+    async with house.sessions.begin() as db:
+        await db.execute(text("SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"), {"id": task_id})
+        await alice.register(again(phone))
+        assert await state_of(house, task_id) == "unregistered"
+
+    await alice.register(again(phone))
+    assert await eventually(lambda: _accepted(house, task_id))
+
+
+async def _accepted(house: House, task_id: UUID) -> bool:
+    return await state_of(house, task_id) == "accepted"

@@ -1,0 +1,99 @@
+"""Conversations as tests lead them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from sqlalchemy import text
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
+
+from tests.house import House, Phone, User, eventually
+
+
+async def store(house: House, conversation_id: UUID, *members: User) -> httpx.Response:
+    """Make a conversation, or give one these members."""
+    body = {"member_ids": [member.user_id for member in members]}
+    return await house.user("backend", "service").call("PUT", f"/v1/conversations/{conversation_id}", body)
+
+
+async def conversation_of(*members: User) -> UUID:
+    """Make a conversation."""
+    conversation_id = uuid4()
+    answer = await store(members[0].house, conversation_id, *members)
+    assert answer.status_code == 201, answer.text
+    return conversation_id
+
+
+async def post(
+    user: User, conversation_id: UUID, body: str = "Hello", message_id: UUID | None = None
+) -> httpx.Response:
+    """Post a message."""
+    path = f"/v1/conversations/{conversation_id}/messages/{message_id or uuid4()}"
+    return await user.call("PUT", path, {"body": body})
+
+
+async def posted(user: User, conversation_id: UUID, body: str = "Hello") -> UUID:
+    """Post a message that is accepted; gives its id."""
+    answer = await post(user, conversation_id, body)
+    assert answer.status_code == 201, answer.text
+    return UUID(answer.json()["id"])
+
+
+async def sync(user: User, installation_id: UUID, **query: int) -> dict[str, Any]:
+    """Read a page of the user's log."""
+    words = "&".join(f"{name}={value}" for name, value in query.items())
+    answer = await user.call("GET", f"/v1/sync?installation_id={installation_id}&{words}")
+    assert answer.status_code == 200, answer.text
+    synced: dict[str, Any] = answer.json()
+    return synced
+
+
+def handoff(house: House, message_id: UUID) -> WorkflowHandle[Any, Any]:
+    """Find the workflow that hands a message off."""
+    return house.temporal.get_workflow_handle(f"message-handoff/{message_id}")
+
+
+async def handed_off(house: House, message_id: UUID, *, within: float = 30.0) -> str:
+    """Wait until the handoff of a message has nothing left to do; gives what it came to."""
+
+    async def result() -> str | None:
+        try:
+            async with asyncio.timeout(within):
+                return str(await handoff(house, message_id).result())
+        except RPCError:  # not started yet
+            return None
+
+    return str(await eventually(result, within=within))
+
+
+async def tasks_of(house: House, message_id: UUID) -> list[Any]:
+    """Read the push tasks of a message."""
+    return await house.rows("SELECT * FROM push_tasks WHERE message_id = :id ORDER BY provider", id=message_id)
+
+
+async def connected(house: House, user: User, phone: Phone) -> None:
+    """Let the database believe that a phone's stream is open, for a minute."""
+    stream = text(
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), :user_id, :installation_id, now() + interval '1 minute')"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(stream, {"user_id": user.user_id, "installation_id": phone.installation_id})
+
+
+async def give_phones(house: House, users: Sequence[User]) -> None:
+    """Give each of many an iPhone and an Android phone, in one transaction."""
+    rows = [
+        {"user_id": user.user_id, "installation_id": uuid4(), "provider": provider, "token": uuid4().hex * 2}
+        for user in users
+        for provider in ("apns", "fcm")
+    ]
+    registered = text(
+        "INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active, registered_at,"
+        " last_seen_at) VALUES (:user_id, :installation_id, :provider, 'production', :token, true, now(), now())"
+    )
+    async with house.sessions.begin() as db:
+        await db.execute(registered, rows)

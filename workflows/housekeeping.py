@@ -1,0 +1,86 @@
+"""Housekeeping, one run at a time, started by the schedules of `schedules.py`."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from temporalio import workflow
+
+from workflows.fan_out import LOCAL_RETRY, LOCAL_WAIT
+
+with workflow.unsafe.imports_passed_through():
+    from activities.housekeeping import LettingGo, Sweeping
+    from domain.housekeeping import Leftover, LetGo, SweepOrphans, Swept, Walk, Walked
+
+_PAGE_TIMEOUT = timedelta(minutes=2)
+_MOST_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
+_MOST_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
+
+_Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
+
+
+@workflow.defn
+class OrphanSweep:
+    """Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
+
+    What is started again comes first, so that its push tasks are owed to Temporal and not taken for orphans.
+    """
+
+    @workflow.run
+    async def run(self, ask: SweepOrphans) -> Swept:
+        """Make one sweep, from where the last one stopped."""
+        last = workflow.get_last_completion_result(Swept) or Swept()
+        sessions = await _walk(Sweeping.restart_sessions, Walk(ask.untouched, since=last.upto))
+        handoffs = await _walk(Sweeping.restart_handoffs, Walk(ask.untouched))
+        orphans = await _walk(Sweeping.bury_orphans, Walk(ask.untouched, last.after), _MOST_PAGES)
+        workflow.set_current_details(
+            f"Without a workflow: {sessions.changed} fasts and {handoffs.changed} handoffs, to be started again;"
+            f" {orphans.changed} push tasks, dead now."
+        )
+        return Swept(orphans.changed, sessions.changed, handoffs.changed, sessions.upto, orphans.after)
+
+
+@workflow.defn
+class Retention:
+    """Lets go of what was kept long enough."""
+
+    @workflow.run
+    async def run(self) -> dict[str, int]:
+        """Let go until nothing is left to; returns how many rows of each kind went."""
+        gone = {what.value: await _let_go(what) for what in Leftover}
+        workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
+        return gone
+
+
+async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walked:
+    """Ask for page after page, to the end or to so many; returns the last one, with all that was changed."""
+    changed, pages = 0, 0
+    while True:
+        walked = await workflow.execute_local_activity_method(
+            page,
+            walk,
+            start_to_close_timeout=_PAGE_TIMEOUT,
+            retry_policy=LOCAL_RETRY,
+            local_retry_threshold=LOCAL_WAIT,
+        )
+        changed, pages = changed + walked.changed, pages + 1
+        if walked.after is None or pages == most_pages:
+            return replace(walked, changed=changed)
+        walk = replace(walk, after=walked.after, upto=walked.upto)
+
+
+async def _let_go(what: Leftover) -> int:
+    count = 0
+    for _ in range(_MOST_ROUNDS):
+        gone: LetGo = await workflow.execute_local_activity_method(
+            LettingGo.let_go,
+            what,
+            start_to_close_timeout=_PAGE_TIMEOUT,
+            retry_policy=LOCAL_RETRY,
+            local_retry_threshold=LOCAL_WAIT,
+            summary=what.value,
+        )
+        count += gone.count
+        if gone.is_all:
+            break
+    return count

@@ -1,0 +1,81 @@
+"""The schedules of housekeeping, which each worker makes if they are missing."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleState,
+)
+
+from domain.housekeeping import SweepOrphans
+from domain.naming import ORPHAN_SWEEP, RETENTION, WORKFLOW_QUEUE
+from workflows.housekeeping import OrphanSweep, Retention
+
+_RPC_TIMEOUT = timedelta(seconds=10)
+_LONGEST_WAIT = 300.0  # seconds
+_ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are due
+
+log = structlog.get_logger()
+
+
+async def make_schedules_sometime(client: Client) -> None:
+    """Make what is missing, however long Temporal takes to let us."""
+    wait = 1.0
+    while True:
+        try:
+            await make_schedules(client)
+        except Exception as error:  # noqa: BLE001 -- sends go on without housekeeping
+            log.warning("schedules not made yet", error=type(error).__name__)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+        else:
+            return
+
+
+async def make_schedules(client: Client) -> None:
+    """Make what is missing; one that exists stays as it is, paused by a person or not. Raises what Temporal raises."""
+    for name, schedule in _schedules().items():
+        with suppress(ScheduleAlreadyRunningError):
+            await client.create_schedule(name, schedule, rpc_timeout=_RPC_TIMEOUT)
+
+
+def _schedules() -> Mapping[str, Schedule]:
+    sweep = ScheduleActionStartWorkflow(
+        OrphanSweep.run,
+        SweepOrphans(),
+        id=ORPHAN_SWEEP,
+        task_queue=WORKFLOW_QUEUE,
+        execution_timeout=timedelta(minutes=10),  # one that hangs must not keep the next ones from running
+        static_summary="Looks for fasts, messages and push tasks that lost their workflow",
+    )
+    retention = ScheduleActionStartWorkflow(
+        Retention.run,
+        id=RETENTION,
+        task_queue=WORKFLOW_QUEUE,
+        execution_timeout=timedelta(hours=2),
+        static_summary="Deletes what was kept long enough",
+    )
+    return {
+        ORPHAN_SWEEP: _every(timedelta(minutes=1), sweep, "docs/operations.md, Orphans"),
+        RETENTION: _every(timedelta(hours=1), retention, "docs/operations.md, Retention"),
+    }
+
+
+def _every(interval: timedelta, action: ScheduleActionStartWorkflow, note: str) -> Schedule:
+    return Schedule(
+        action=action,
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval, offset=_ASIDE)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
+        state=ScheduleState(note=note),
+    )
