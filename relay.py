@@ -145,7 +145,7 @@ class Relay:
         if session.status is SessionStatus.ACTIVE and state.reminders:
             await self._start_or_reschedule(state)
             return
-        handle = self._client.get_workflow_handle_for(FastingReminder.run, reminder_workflow_id(state.session_id))
+        handle = self._client.get_workflow_handle(reminder_workflow_id(state.session_id))
         signal = {
             SessionStatus.ACTIVE: FastingReminder.reschedule,
             SessionStatus.CANCELLED: FastingReminder.cancel,
