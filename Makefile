@@ -8,7 +8,7 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
 	@CHAOS_MESSAGES=2000 $(BIN)/pytest tests/messages/test_chaos.py

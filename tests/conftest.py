@@ -33,7 +33,11 @@ def postgres() -> Iterator[str]:
     """The address of an embedded PostgreSQL."""
     # Not below pytest's own directory, which only its owner may enter: as root, PostgreSQL runs as somebody else.
     with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
-        server = start_postgres(Path(directory) / "data")
+        data = Path(directory) / "data"
+        start_postgres(data).cleanup()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write("max_connections = 400\n")  # each house has its pools
+        server = start_postgres(data)
         yield server.get_uri()
         server.cleanup()
 

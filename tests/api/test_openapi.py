@@ -45,6 +45,8 @@ async def hasty(detached: Place) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.mark.timeout(150)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a request that is large on purpose
 async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(hasty: House) -> None:
     carol, dave = hasty.user(None, "support", "service"), hasty.user()  # nobody switches dave's reminders off
     known = Known(
