@@ -80,6 +80,7 @@ class Heartbeat:
         self._process = process
         self._worker_id = uuid4()
         self._joined_at: datetime | None = None
+        self._share = 0.0
         self._lapse: asyncio.TimerHandle | None = None
 
     async def beat_forever(self) -> None:
@@ -103,7 +104,7 @@ class Heartbeat:
     async def _try_to_beat(self) -> None:
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with asyncio.timeout(min(_TIMEOUT, self._pulse.lapses)):
                 await self._beat()
         except Exception as error:  # noqa: BLE001 -- whatever ails the database
             log.warning("no heartbeat", error=type(error).__name__)
@@ -119,13 +120,22 @@ class Heartbeat:
                 await workers.forget_dead(db, self._process.host, self._process.is_dead)
         async with self._sessions.begin() as db:
             seen = await workers.beat(db, self._worker_id, self._report(), lives=self._pulse.lives)
+            if self._part(seen) < self._share:  # before the others can see that we know of them, and take theirs
+                self._take(self._part(seen))
         async with self._sessions() as db:
             engaged = await brakes.engaged(db)
         await self._brake.learn(engaged.keys(), changes=changes)
-        if self._joined_at is None:
-            self._joined_at = seen.at
-        known = seen.oldest_other is None or seen.oldest_other > self._joined_at
-        self._gates.share(1 / (seen.others + 1) if known else 0.0)
+        self._joined_at = self._joined_at or seen.at
+        self._take(self._part(seen))
+
+    def _part(self, seen: workers.Seen) -> float:
+        joined_at = self._joined_at or seen.at
+        known = seen.oldest_other is None or seen.oldest_other > joined_at
+        return 1 / (seen.others + 1) if known else 0.0
+
+    def _take(self, share: float) -> None:
+        self._share = share
+        self._gates.share(share)
 
     def _report(self) -> dict[str, Any]:
         """Tell how all gates stand; what cannot be told costs nobody the rate."""
@@ -139,4 +149,4 @@ class Heartbeat:
     def _lapsed(self) -> None:
         log.warning("heartbeat lapsed")
         self._joined_at = None
-        self._gates.share(0.0)
+        self._take(0.0)

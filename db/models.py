@@ -268,8 +268,10 @@ class PushTask(Table):
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     accepted_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]  # when its state became final
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
+    validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM is asked, no phone is told
 
 
 class PushAttempt(Table):
@@ -289,6 +291,24 @@ class PushAttempt(Table):
     reason: Mapped[str | None]
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
+    retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+
+
+class WithheldPush(Table):
+    """A decision not to push: to any phone of somebody, or to one of them."""
+
+    __tablename__ = "withheld_pushes"
+    __table_args__ = (Index("ix_withheld_pushes_user_id_at", "user_id", "at"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    user_id: Mapped[str] = mapped_column(String(200))
+    installation_id: Mapped[UUID | None]  # None: all of them
+    kind: Mapped[str]
+    conversation_id: Mapped[UUID]
+    message_id: Mapped[UUID]
+    reminder_minutes: Mapped[int | None]
+    reason: Mapped[str]
 
 
 class WorkerRow(Table):
@@ -337,10 +357,34 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
-    action: Mapped[str]  # redrive, resume
-    subject_kind: Mapped[str]  # push_task, brake
+    action: Mapped[str]  # redrive, resume, test_push
+    subject_kind: Mapped[str]  # push_task, brake, test_push
     subject_id: Mapped[UUID] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
+
+
+class ConsoleSession(Table):
+    """Somebody signed in to the console; the cookie's value is known by its digest alone."""
+
+    __tablename__ = "console_sessions"
+    __table_args__ = (Index("ix_console_sessions_expires_at", "expires_at"),)
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    csrf_token: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
+class ConsoleCode(Table):
+    """A code that signs somebody in to the console, once; known by its digest alone."""
+
+    __tablename__ = "console_codes"
+    __table_args__ = (Index("ix_console_codes_expires_at", "expires_at"),)
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[datetime]
 
 
 class OutboxRow(Table):
@@ -356,3 +400,4 @@ class OutboxRow(Table):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     next_attempt_at: Mapped[datetime]
     last_error: Mapped[str | None]
+    traceparent: Mapped[str | None]  # W3C Trace Context of the request that wrote it

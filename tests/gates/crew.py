@@ -107,12 +107,13 @@ async def crew(
     clock: Callable[[], float] = time.monotonic,
     back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
+    brake_type: type[Brake] = Brake,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""
     environment = house.place.environment(**settings)
     rotation = make_rotation(environment)
     means = make_means(house.sessions, rotation.apps, environment, timings)
-    brake = Brake(house.sessions, means.gates, clock=clock)
+    brake = brake_type(house.sessions, means.gates, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from activities.brake import Brake
 from activities.heartbeat import Process, Pulse
 from domain.push import Environment, Provider, Route, TaskState
 from simulator import Simulator
@@ -44,6 +45,19 @@ async def test_the_sum_of_all_shares_never_exceeds_the_rate(unmanned: House) -> 
     assert max(watch.sums) <= RATE + 0.001
 
 
+async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_by_then(unmanned: House) -> None:
+    async with watched() as watch, crew(unmanned, LIMITED, pulse=PULSE, brake_type=Stalling) as first:
+        watch.workers.append(first)
+        for _ in range(3):
+            await eventually(lambda: _shares(first, RATE))
+            async with crew(unmanned, LIMITED, pulse=PULSE) as second:
+                watch.workers.append(second)
+                await eventually(lambda: _shares(second, RATE / 2))
+            watch.workers.remove(second)
+
+    assert max(watch.sums) <= RATE + 0.001
+
+
 async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: House) -> None:
     crews = [crew(unmanned, LIMITED, pulse=PULSE) for _ in range(2)]
     async with watched() as watch, crews[0] as first, crews[1] as second:
@@ -55,7 +69,7 @@ async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: Hous
 
 
 async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_take_it(unmanned: House) -> None:
-    async with crew(unmanned, LIMITED, pulse=Pulse(every=60.0, lapses=0.3, lives=0.4)) as worker:
+    async with crew(unmanned, LIMITED, pulse=Pulse(every=60.0, lapses=1.5, lives=1.6)) as worker:
         await eventually(lambda: _shares(worker, RATE))
         await eventually(lambda: _shares(worker, 0))
 
@@ -75,6 +89,15 @@ async def test_a_newcomer_shares_with_those_of_its_host_that_live_and_with_other
         each = [await stack.enter_async_context(crew(unmanned, LIMITED, pulse=PULSE, process=p)) for p in processes]
         for worker in each:
             await eventually(lambda worker=worker: _shares(worker, RATE / 3))  # type: ignore[misc]
+
+
+class Stalling(Brake):
+    """Takes long between the heartbeat and what follows from it."""
+
+    async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
+        """Learn late."""
+        await asyncio.sleep(0.4)
+        await super().learn(engaged, changes=changes)
 
 
 class Watch:
