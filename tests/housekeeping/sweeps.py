@@ -46,6 +46,7 @@ async def without_workflow(user: User, *, due_in: float = 120.0, minutes: tuple[
     """Start a fast whose workflow is terminated before it arms anything."""
     session_id = await user.start_fast(due_in=due_in, minutes=minutes)
     await user.house.started(session_id)
+    await eventually(lambda: _nothing_owed(user))
     await user.house.workflow(session_id).terminate()
     return session_id
 
