@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID:
-        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} characters")
+    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():  # the API would refuse the token
+        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} printable characters")
     return text
 
 

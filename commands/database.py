@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from commands.run_directory import read_settings, run_directory
@@ -11,7 +10,7 @@ from config import ConfigError, service_settings
 from db.engine import UNREACHABLE, Sessions, make_engine, make_sessions
 from db.migrate import migrate
 
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
 _NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
 
 
@@ -45,11 +44,12 @@ async def migrate_named(url: str) -> None:
 def _told_in_one_sentence() -> Iterator[None]:
     try:
         yield
-    except _REFUSED as error:
-        raise ConfigError(f"DATABASE_URL: PostgreSQL refuses this user or database ({type(error).__name__}).") from None
     except UNREACHABLE as error:
         raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) not in _NO_SUCH_TABLE:
+        state = getattr(error.orig, "pgcode", None)
+        if state in _REFUSED:
+            raise ConfigError("DATABASE_URL: PostgreSQL knows no such user, password or database.") from None
+        if state not in _NO_SUCH_TABLE:
             raise
         raise ConfigError("DATABASE_URL: this database is not up to date; `cli.py migrate` makes it so.") from None

@@ -175,7 +175,8 @@ def test_a_command_that_cannot_run_says_in_one_sentence_why(
     [
         ([], "the following arguments are required: command"),
         (["token"], "the following arguments are required: --user"),
-        (["token", "--user", ""], "argument --user: a user id has 1 to 200 characters"),
+        (["token", "--user", ""], "argument --user: a user id has 1 to 200 printable characters"),
+        (["token", "--user", "a\n"], "argument --user: a user id has 1 to 200 printable characters"),
         (["token", "--user", "a", "--hours", "-1"], "argument --hours: a number of hours above 0, at most a year"),
     ],
 )
