@@ -11,7 +11,7 @@ from commands import dead, gates
 from commands.bearer import bearer_token
 from commands.database import migrate_named
 from commands.run_directory import read_settings, run_directory
-from config import AuthSettings, ConfigError, auth_settings
+from config import AuthSettings, ConfigError, auth_settings, service_settings
 from domain.problems import InvalidField, Problem
 
 _LONGEST_USER_ID = 200
@@ -42,10 +42,8 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _migrate(_: argparse.Namespace) -> int:
     """Bring the database that DATABASE_URL names to the newest migration."""
-    database_url = os.environ.get("DATABASE_URL")
-    if not database_url:
-        raise ConfigError("DATABASE_URL is not set; it names the database to migrate.")
-    asyncio.run(migrate_named(database_url))
+    named = {"DATABASE_URL": os.environ.get("DATABASE_URL", "")}
+    asyncio.run(migrate_named(service_settings(named).database_url.get_secret_value()))
     return 0
 
 
@@ -80,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID:
-        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} characters")
+    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():  # the API would refuse the token
+        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} printable characters")
     return text
 
 

@@ -6,7 +6,7 @@ see `temporalio.envconfig`.
 
 import difflib
 import os
-import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -22,6 +22,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 SectionT = TypeVar("SectionT", bound="_Section")
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -37,9 +39,18 @@ def _readable(path: Path) -> Path:
     return path
 
 
+def _authority(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError(f"names a file without certificates: {path}") from None
+    return path
+
+
 def _https(url: str) -> str:
     parts = urlsplit(url)
-    if not parts.hostname or (parts.scheme != "https" and (parts.scheme, parts.hostname) not in _PLAIN):
+    is_allowed = parts.scheme == "https" or (parts.scheme, parts.hostname) in _PLAIN
+    if not parts.hostname or parts.port == 0 or not is_allowed:  # a port that is no number raises ValueError
         raise ValueError("must be an https:// address (http:// only on this machine)")
     return url
 
@@ -64,19 +75,28 @@ def _base(url: str) -> str:
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
-    if not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
-        raise ValueError("must be a postgresql:// address")
+    try:
+        parts = make_url(url.get_secret_value())
+    except (ArgumentError, ValueError):  # the latter from a port that is no number
+        parts = None
+    if parts is None or parts.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError("must be an address such as postgresql://user@host/name")
+    unknown = sorted(parts.query.keys() - _PARAMETERS)
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not a parameter of it; known are {', '.join(sorted(_PARAMETERS))}")
     return url
 
 
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
+_PARAMETERS = {"host", "port", "sslmode"}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
+AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class ApnsSettings(_Section):
@@ -88,7 +108,7 @@ class ApnsSettings(_Section):
     topic: str = Field(min_length=1)
     url: BaseUrl = "https://api.push.apple.com"
     sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
-    ca_file: ReadableFile | None = None
+    ca_file: AuthorityFile | None = None
 
 
 class FcmSettings(_Section):
@@ -96,7 +116,7 @@ class FcmSettings(_Section):
 
     service_account_file: ReadableFile
     url: BaseUrl = "https://fcm.googleapis.com"
-    ca_file: ReadableFile | None = None
+    ca_file: AuthorityFile | None = None
 
 
 class AppSettings(_Section):
@@ -169,7 +189,7 @@ class GateSettings(_Section):
     fcm_rate: float = Field(default=10_000, ge=0)
     brake_share: float = Field(default=0.5, gt=0, le=1)  # of the devices answered for
     brake_token_errors: int = Field(default=20, ge=1, le=200)  # of as many devices
-    brake_window: float = Field(default=600, gt=0)  # seconds
+    brake_window: float = Field(default=600, gt=0, le=86_400)  # seconds
 
 
 class RetentionSettings(_Section):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 
 import structlog
 from temporalio.client import Client
@@ -9,6 +10,8 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+from config import ConfigError
 
 _PYDANTIC = PydanticPayloadConverter()
 
@@ -35,10 +38,18 @@ async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Clie
 
 
 def connection() -> ClientConnectConfig:
-    """Read address, namespace and credentials from the environment; a variable that is empty counts as not set."""
+    """Read address, namespace and credentials from the environment; raises ConfigError.
+
+    A variable that is empty counts as not set.
+    """
     settings = {name: value for name, value in os.environ.items() if value}
-    config = ClientConfig.load_client_connect_config(override_env_vars=settings)
-    config.setdefault("target_host", "127.0.0.1:7233")
+    try:
+        config = ClientConfig.load_client_connect_config(override_env_vars=settings)
+    except (OSError, RuntimeError) as error:
+        why, _, _ = str(error).partition("\n")  # below it are lines of a file that may hold the API key
+        raise ConfigError(f"TEMPORAL_* cannot be used: {why}.") from None
+    if not re.fullmatch(r"[^\s/@]+:[0-9]{1,5}", config.setdefault("target_host", "127.0.0.1:7233")):
+        raise ConfigError("TEMPORAL_ADDRESS must be host:port, for example 127.0.0.1:7233.")
     return config
 
 
@@ -55,6 +66,9 @@ async def connect_when_up(runtime: Runtime) -> Client:
 
 
 def runtime_with_metrics(host: str, port: int) -> Runtime:
-    """Serve the SDK's own metrics for Prometheus."""
+    """Serve the SDK's own metrics for Prometheus; raises ConfigError where it cannot listen."""
     metrics = PrometheusConfig(bind_address=f"{host}:{port}", durations_as_seconds=True, counters_total_suffix=True)
-    return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    try:
+        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    except ValueError as error:
+        raise ConfigError(f"METRICS_HOST and METRICS_PORT: {host}:{port} cannot be used: {error}.") from None

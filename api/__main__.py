@@ -11,6 +11,7 @@ from api.app import create_app
 from api.connection import HttpConnection, allow_connections, bind
 from api.open_streams import DEFAULT_TERMS, Terms
 from config import ConfigError, auth_settings, service_settings
+from temporal import connection
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
+        connection()  # read again as the app starts, where a refusal would be a traceback
         app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)))
     except ConfigError as error:
         sys.exit(str(error))

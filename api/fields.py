@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 
-_TIME_ZONES = frozenset(available_timezones())
+_TIME_ZONES = available_timezones() - {"localtime"}  # not the one of this machine
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 

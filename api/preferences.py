@@ -17,7 +17,7 @@ from domain.sessions import DEFAULT_REMINDER_MINUTES
 
 router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
 
-ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", examples=["22:00"])]
+ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["22:00"])]
 
 
 class QuietHoursBody(Body):

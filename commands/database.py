@@ -3,15 +3,14 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
-import asyncpg
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from commands.run_directory import read_settings, run_directory
-from config import ConfigError
+from config import ConfigError, service_settings
 from db.engine import UNREACHABLE, Sessions, make_engine, make_sessions
 from db.migrate import migrate
 
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
 _NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
 
 
@@ -21,7 +20,7 @@ def database_url(environ: Mapping[str, str]) -> str:
     url = environ.get("DATABASE_URL") or read_settings(run_dir).get("DATABASE_URL")
     if not url:
         raise ConfigError(f"DATABASE_URL is not set, and there is no local run in {run_dir}; `make run` starts one.")
-    return url
+    return service_settings({"DATABASE_URL": url}).database_url.get_secret_value()
 
 
 @asynccontextmanager
@@ -45,13 +44,12 @@ async def migrate_named(url: str) -> None:
 def _told_in_one_sentence() -> Iterator[None]:
     try:
         yield
-    except ArgumentError:
-        raise ConfigError("DATABASE_URL is no database address; one looks like postgresql://user@host/name.") from None
-    except _REFUSED as error:
-        raise ConfigError(f"DATABASE_URL: PostgreSQL refuses this user or database ({type(error).__name__}).") from None
     except UNREACHABLE as error:
         raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) not in _NO_SUCH_TABLE:
+        state = getattr(error.orig, "pgcode", None)
+        if state in _REFUSED:
+            raise ConfigError("DATABASE_URL: PostgreSQL knows no such user, password or database.") from None
+        if state not in _NO_SUCH_TABLE:
             raise
         raise ConfigError("DATABASE_URL: this database is not up to date; `cli.py migrate` makes it so.") from None

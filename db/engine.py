@@ -36,7 +36,9 @@ Sessions = async_sessionmaker[AsyncSession]
 
 def async_url(database_url: str) -> URL:
     """Read a `postgresql://` address, whichever driver it names, as one for asyncpg."""
-    return make_url(database_url).set(drivername="postgresql+asyncpg")
+    url = make_url(database_url).set(drivername="postgresql+asyncpg")
+    mode = url.query.get("sslmode")  # asyncpg has the same under another name
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
 
 
 def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:

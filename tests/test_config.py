@@ -106,6 +106,12 @@ def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> N
     assert refused(gate_settings, {"BRAKE_TOKEN_ERRORS": "201"}).startswith("BRAKE_TOKEN_ERRORS: ")
 
 
+@pytest.mark.parametrize("name", ["APNS_RATE", "FCM_RATE", "BRAKE_SHARE", "BRAKE_WINDOW"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_finite_number_is_no_limit(name: str, value: str) -> None:
+    assert refused(gate_settings, {name: value}) == f"{name}: Input should be a finite number."
+
+
 def test_limits_alone_configure_no_provider() -> None:
     assert apns_settings({"APNS_RATE": "100", "APNS_CONCURRENCY": "10"}) is None
     assert fcm_settings({"FCM_RATE": "100"}) is None
@@ -128,6 +134,11 @@ def test_a_providers_address_with_a_path_is_refused(key_file: str, url: str) -> 
     for name in ("APNS_URL", "APNS_SANDBOX_URL"):
         assert refused(apns_settings, apns(key_file, **{name: url})) == f"{name}: {sentence}"
     assert refused(fcm_settings, {"FCM_SERVICE_ACCOUNT_FILE": key_file, "FCM_URL": url}) == f"FCM_URL: {sentence}"
+
+
+def test_an_address_with_a_port_that_is_none_is_refused(key_file: str) -> None:
+    assert refused(apns_settings, apns(key_file, APNS_URL="https://h:port")).startswith("APNS_URL: Port could not be")
+    assert refused(auth_settings, {"AUTH_JWKS_URL": "https://h:99999/keys"}).startswith("AUTH_JWKS_URL: Port out of")
 
 
 EXACTLY_ONE = "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked."
@@ -157,6 +168,9 @@ def test_a_key_sets_address_is_taken_as_it_is(url: str) -> None:
     assert auth_settings({"AUTH_JWKS_URL": url}).jwks_url == url
 
 
+POSTGRESQL = "must be an address such as postgresql://user@host/name"
+
+
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
@@ -164,7 +178,14 @@ def test_a_key_sets_address_is_taken_as_it_is(url: str) -> None:
         ({"API_PORT": "http"}, "API_PORT: Input should be a valid integer, unable to parse string as an integer."),
         ({"ARM_WINDOW": "-1"}, "ARM_WINDOW: Input should be greater than or equal to 0."),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
-        ({"DATABASE_URL": "mysql://app:hush-hush@db/x"}, "DATABASE_URL: must be a postgresql:// address."),
+        ({"ARM_WINDOW": "nan"}, "ARM_WINDOW: Input should be a finite number."),
+        ({"DATABASE_URL": "mysql://app:hush-hush@db/x"}, f"DATABASE_URL: {POSTGRESQL}."),
+        ({"DATABASE_URL": "postgresql://app:hush-hush@db:port/x"}, f"DATABASE_URL: {POSTGRESQL}."),
+        ({"DATABASE_URL": "postgresql://app:hush-hush@[::1/x"}, f"DATABASE_URL: {POSTGRESQL}."),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@db/x?sslmode=require&connect_timeout=5"},
+            "DATABASE_URL: connect_timeout is not a parameter of it; known are host, port, sslmode.",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_without_being_repeated(environ: dict[str, str], sentence: str) -> None:
@@ -175,6 +196,14 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert refused(apns_settings, apns(str(tmp_path / "none.p8"))) == (
         f"APNS_KEY_FILE: names a file that does not exist: {tmp_path}/none.p8."
     )
+
+
+def test_a_file_that_holds_no_certificates_is_refused_as_an_authority(key_file: str) -> None:
+    sentence = f"names a file without certificates: {key_file}."
+
+    assert refused(apns_settings, apns(key_file, APNS_CA_FILE=key_file)) == f"APNS_CA_FILE: {sentence}"
+    fcm = {"FCM_SERVICE_ACCOUNT_FILE": key_file, "FCM_CA_FILE": key_file}
+    assert refused(fcm_settings, fcm) == f"FCM_CA_FILE: {sentence}"
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"])

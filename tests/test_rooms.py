@@ -21,7 +21,7 @@ ROOT_FILES = {
     "embedded": {"domain"},
     "logs": set(),
     "relay": {"db", "domain", "workflows"},
-    "temporal": set(),
+    "temporal": {"config"},
     "worker": {"activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
     "cli": {"commands", "config", "domain"},
     "local": {"config", "local_parts"},

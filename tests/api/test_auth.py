@@ -328,6 +328,10 @@ async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_
             "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked.",
         ),
         ({"AUTH_JWT_SECRET": "short and secret"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
+        (
+            {"AUTH_JWT_SECRET": SECRET, "TEMPORAL_ADDRESS": "temporal"},
+            "TEMPORAL_ADDRESS must be host:port, for example 127.0.0.1:7233.",
+        ),
     ],
 )
 async def test_the_api_process_refuses_to_start_with_one_sentence(settings: dict[str, str], sentence: str) -> None:

@@ -169,6 +169,15 @@ async def test_a_start_with_other_content_under_a_taken_id_is_a_conflict(alice: 
     }
 
 
+async def test_another_beginning_or_other_reminders_are_other_content(alice: User) -> None:
+    session = await started(alice)
+
+    for other in ({"started_at": in_future(hours=-2)}, {"reminder_minutes": [29]}):
+        answer = await put(alice, session["id"], ends_at=session["ends_at"], **other)
+
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:fastbell:problem:session-exists")
+
+
 async def test_a_session_can_be_read_again(alice: User) -> None:
     session = await started(alice)
 
@@ -229,6 +238,15 @@ async def test_a_fast_that_is_ended_after_its_goal_is_completed(alice: User) -> 
     ended = await post(alice, session["id"], "end")
 
     assert (ended.status_code, ended.json()["status"]) == (200, "completed")
+
+
+async def test_reminders_can_be_changed_after_the_goal_was_reached(alice: User) -> None:
+    session = await started(alice)
+    await pass_by(alice, session["id"])
+
+    answer = await patch(alice, session["id"], reminder_minutes=[])
+
+    assert (answer.status_code, answer.json()["reminders"]) == (200, [])
 
 
 async def test_a_fast_can_be_cancelled(alice: User) -> None:

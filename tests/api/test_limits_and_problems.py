@@ -225,6 +225,9 @@ async def test_preferences_are_the_defaults_until_they_are_set_and_then_what_was
     assert (await bob.call("GET", PREFERENCES)).json() == DEFAULTS
 
 
+CLOCK_FORM = "String should match pattern '^([01][0-9]|2[0-3]):[0-5][0-9]$'"
+
+
 @pytest.mark.parametrize(
     ("body", "field", "detail"),
     [
@@ -244,7 +247,17 @@ async def test_preferences_are_the_defaults_until_they_are_set_and_then_what_was
         (
             {"quiet_hours": {"starts": "24:00", "ends": "06:00", "time_zone": "UTC"}},
             "quiet_hours.starts",
-            "String should match pattern '^([01]\\d|2[0-3]):[0-5]\\d$'",
+            CLOCK_FORM,
+        ),
+        (
+            {"quiet_hours": {"starts": "1\u0663:00", "ends": "06:00", "time_zone": "UTC"}},  # an Arabic three
+            "quiet_hours.starts",
+            CLOCK_FORM,
+        ),
+        (
+            {"quiet_hours": {"starts": "22:00", "ends": "06:00", "time_zone": "localtime"}},  # of whose machine?
+            "quiet_hours.time_zone",
+            "must be an IANA time zone such as Europe/Berlin",
         ),
         (
             {"quiet_hours": {"starts": "22:00", "ends": "06:00", "time_zone": "../etc/passwd"}},

@@ -15,6 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from commands.database import migrate_named
+from config import ConfigError
 from db.engine import async_url, is_ready, make_sessions
 from db.migrate import ALEMBIC, migrate
 from db.models import Table
@@ -149,6 +151,16 @@ async def test_migrations_that_start_at_once_queue(empty: AsyncEngine) -> None:
 
     newest = ScriptDirectory.from_config(Config(ALEMBIC)).get_current_head()
     assert await run(empty, lambda c: c.execute(text("SELECT version_num FROM alembic_version")).all()) == [(newest,)]
+
+
+@pytest.mark.parametrize("wrong", [{"database": "no_such"}, {"username": "nobody"}], ids=str)
+async def test_a_database_that_postgresql_does_not_know_is_told_in_one_sentence(
+    postgres: str, wrong: dict[str, str]
+) -> None:
+    url = async_url(postgres).set(**wrong).render_as_string(hide_password=False)  # type: ignore[arg-type] # one of many
+
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL: PostgreSQL knows no such user, password or database\.$"):
+        await migrate_named(url)
 
 
 async def test_a_migrated_database_may_be_migrated_again(empty: AsyncEngine) -> None:

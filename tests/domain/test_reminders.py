@@ -9,12 +9,14 @@ import pytest
 from domain.push import TaskState
 from domain.reminders import (
     ARM_LEAD,
+    LEAST_KEPT,
     Reminder,
     ReminderState,
     arm_seconds,
     is_skipped,
     message_id,
     reminders,
+    scheduled_at,
     state_of,
     upcoming,
 )
@@ -71,6 +73,26 @@ def test_a_reminder_whose_moment_was_past_when_the_goal_was_set_is_skipped(set_a
     assert [r.minutes for r in reminders(session) if not is_skipped(session, r)] == ahead
 
 
+@pytest.mark.parametrize(
+    ("minutes", "moved_by", "is_set_anew"),
+    [
+        ((30,), 0, False),  # dropped
+        ((60, 30, 24, 0), 0, False),  # added in time
+        ((60, 30, 25, 0), 0, True),  # added in the very instant of its moment
+        ((60, 40, 30, 0), 0, True),  # added too late
+        ((60, 30, 0), 1, True),
+        ((60, 30, 0), -1, True),
+    ],
+)
+def test_only_a_moved_goal_or_a_reminder_that_is_added_too_late_sets_the_reminders_anew(
+    minutes: tuple[int, ...], moved_by: int, is_set_anew: bool
+) -> None:
+    now = at(17, 35)
+    changed = replace(SESSION, reminder_minutes=minutes, ends_at=ENDS_AT + timedelta(minutes=moved_by))
+
+    assert scheduled_at(SESSION, changed, now) == (now if is_set_anew else SESSION.scheduled_at)
+
+
 def test_a_message_has_the_same_id_in_every_release_that_ever_plans_it() -> None:
     assert message_id(SESSION.session_id, 30, at(17, 30)) == UUID("4bff697c-c9ac-5ca5-b5a2-6e190d488751")
 
@@ -102,7 +124,7 @@ def test_without_a_window_nothing_is_armed() -> None:
     assert arm_seconds(SESSION.session_id, 0.0) == 0.0
 
 
-BEFORE, AFTER = at(17, 29), at(17, 31)
+BEFORE, DUE_AT, AFTER, EXPIRED_AT = at(17, 29), at(17, 30), at(17, 31), at(18, 0)
 LONG_AFTER = AFTER + timedelta(days=3)
 ENDED = replace(SESSION, status=SessionStatus.BROKEN, ended_at=BEFORE)
 LATE = replace(SESSION, scheduled_at=at(17, 45))
@@ -122,7 +144,12 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
     [
         (SESSION, {}, BEFORE, ReminderState.SCHEDULED),
         (SESSION, {}, AFTER, ReminderState.DUE),
+        (SESSION, {}, DUE_AT, ReminderState.DUE),
+        (SESSION, {}, EXPIRED_AT, ReminderState.WITHDRAWN),
+        (SESSION, {}, EXPIRED_AT + LEAST_KEPT - timedelta(seconds=1), ReminderState.WITHDRAWN),
+        (SESSION, {}, EXPIRED_AT + LEAST_KEPT, ReminderState.PAST),
         (SESSION, {PENDING: 2}, BEFORE, ReminderState.SCHEDULED),  # armed
+        (SESSION, {PENDING: 2}, DUE_AT, ReminderState.DUE),
         (SESSION, {PENDING: 2}, AFTER, ReminderState.DUE),
         (SESSION, {PENDING: 1, ACCEPTED: 1}, AFTER, ReminderState.SENT),
         (SESSION, {ACCEPTED: 1, DEAD: 1, WITHDRAWN: 1}, AFTER, ReminderState.SENT),

@@ -128,6 +128,9 @@ def test_a_parts_line_is_read_for_what_it_is(line: str, plain_level: str, read: 
     assert read_line(line, plain_level) == read
 
 
+NO_ADDRESS = "DATABASE_URL: must be an address such as postgresql://user@host/name."
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "sentence"),
     [
@@ -138,12 +141,10 @@ def test_a_parts_line_is_read_for_what_it_is(line: str, plain_level: str, read: 
             {"AUTH_JWKS_URL": "https://issuer"},
             "AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.",
         ),
-        ("migrate", {}, "DATABASE_URL is not set; it names the database to migrate."),
-        (
-            "migrate",
-            {"DATABASE_URL": "nonsense"},
-            "DATABASE_URL is no database address; one looks like postgresql://user@host/name.",
-        ),
+        ("migrate", {}, "DATABASE_URL is not set; see .env.example for what it means."),
+        ("migrate", {"DATABASE_URL": "nonsense"}, NO_ADDRESS),
+        ("migrate", {"DATABASE_URL": "postgresql://user@host:port/name"}, NO_ADDRESS),
+        ("dead list", {"DATABASE_URL": "postgresql://user@host:port/name"}, NO_ADDRESS),
         (
             "migrate",
             {"DATABASE_URL": "postgresql://127.0.0.1:9/x"},
@@ -174,7 +175,8 @@ def test_a_command_that_cannot_run_says_in_one_sentence_why(
     [
         ([], "the following arguments are required: command"),
         (["token"], "the following arguments are required: --user"),
-        (["token", "--user", ""], "argument --user: a user id has 1 to 200 characters"),
+        (["token", "--user", ""], "argument --user: a user id has 1 to 200 printable characters"),
+        (["token", "--user", "a\n"], "argument --user: a user id has 1 to 200 printable characters"),
         (["token", "--user", "a", "--hours", "-1"], "argument --hours: a number of hours above 0, at most a year"),
     ],
 )
