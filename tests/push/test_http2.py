@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+import structlog
 from h2.errors import ErrorCodes
 from hpack import HeaderTuple
 
@@ -107,6 +108,31 @@ async def test_goaway_and_an_answer_in_one_packet_are_both_read(peer: Peer, pool
     peer.script = leave
 
     assert (await send(pool)).body == b"done"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b'{"reason":"BadDeviceToken"}', "BadDeviceToken"),
+        (b"bad field :path /3/device/abab", None),
+        (b'{"reason":"/3/device/abab"}', None),
+        (b"", None),
+    ],
+)
+async def test_of_a_goaway_only_apples_word_is_told_since_others_quote_what_we_sent(
+    peer: Peer, pool: Pool, said: bytes, told: str | None
+) -> None:
+    def leave(request: Request) -> None:
+        request.line.go_away(request.stream_id, said)
+        request.answer()
+
+    peer.script = leave
+
+    with structlog.testing.capture_logs() as logs:
+        await send(pool)
+
+    assert [entry["reason"] for entry in logs if entry["event"] == "connection got GOAWAY"] == [told]
+    assert "abab" not in str(logs)
 
 
 async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unknown(peer: Peer, pool: Pool) -> None:
