@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -44,7 +45,7 @@ from tests.push.conftest import (
     make_push,
     outcome,
 )
-from tests.push.peer import Peer
+from tests.push.peer import Peer, Request
 
 DIED_AT = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
 
@@ -150,6 +151,41 @@ async def test_verdict(sim: Simulator, apns: ApnsSender, status: int, reason: st
     answer = await outcome(apns, make_push(APNS_TOKEN))
 
     assert (made_of(answer) if isinstance(answer, Exception) else answer) == _expected(status, reason, verdict)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(400, "IdleTimeout"), (403, "UnrelatedKeyIdInToken"), (503, "Shutdown")]
+)
+async def test_after_a_refusal_for_its_connection_calls_go_over_another(
+    peer: Peer, to_peer: ApnsSender, status: int, reason: str
+) -> None:
+    peer.script = lambda request: request.answer(status, json.dumps({"reason": reason}).encode())
+    assert isinstance(await outcome(to_peer, make_push(APNS_TOKEN)), Unavailable)
+    peer.script = Request.answer
+
+    assert isinstance(await outcome(to_peer, make_push(APNS_TOKEN)), Accepted)
+    assert [request.line for request in peer.requests] == peer.lines
+    assert len(peer.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "alarm"),
+    [
+        (400, "DeviceTokenNotForTopic", "token of another topic"),
+        (413, "PayloadTooLarge", "provider rejected our push"),
+        (403, "InvalidProviderToken", "provider misconfigured"),
+    ],
+)
+async def test_a_refusal_that_is_our_fault_is_told_as_an_error(
+    sim: Simulator, apns: ApnsSender, status: int, reason: str, alarm: str
+) -> None:
+    sim.faults.add(fault="answer", provider="apns", status=status, reason=reason)
+
+    with structlog.testing.capture_logs() as logs:
+        await outcome(apns, make_push(APNS_TOKEN))
+
+    told = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "error"]
+    assert told == [(alarm, reason)]
 
 
 @pytest.mark.parametrize("timestamp", [10**15, 10**30, -(10**30)])

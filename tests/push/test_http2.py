@@ -13,6 +13,7 @@ from hpack import HeaderTuple
 
 from push.http2_call import Response
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2_pulse import QUIET_AFTER, Pulse
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening
@@ -256,6 +257,40 @@ async def test_a_dead_peer_is_found_out_by_a_ping_before_the_answer_is_due(peer:
     assert fates(outcomes) == [Fate.UNKNOWN] * 2
     assert (await send(pool)).status == 200
     await pool.close()
+
+
+@pytest.mark.parametrize(("is_deaf", "lines"), [(False, 1), (True, 2)])
+async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_it_gets_a_call(
+    peer: Peer, is_deaf: bool, lines: int
+) -> None:
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    await send(pool)
+    peer.lines[0].is_deaf = is_deaf
+    pool._connections[0]._pulse.heard_at -= QUIET_AFTER
+
+    assert (await send(pool)).status == 200
+
+    assert len(peer.lines) == lines
+    assert len(peer.requests) == 2
+    await pool.close()
+
+
+async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> None:
+    pings, deaths = [], asyncio.Event()
+    pulse = Pulse(within=0.01, send_ping=lambda: pings.append(True), on_death=deaths.set)
+    hourly = pulse._idle
+    assert hourly.when() - asyncio.get_running_loop().time() == pytest.approx(3600, abs=1)
+
+    pulse._check_idle()
+    assert not pings  # it was heard just now
+    pulse.heard_at -= 3600
+    pulse._check_idle()
+
+    async with asyncio.timeout(1):
+        await deaths.wait()
+    assert len(pings) == 1
+    hourly.cancel()
+    pulse.stop()
 
 
 @pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Fate.UNKNOWN)])
