@@ -452,6 +452,15 @@ async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: P
     assert min(rests) >= SHORTEST_REST
 
 
+async def test_a_connection_lost_before_its_first_answer_is_followed_by_a_rest(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: request.line.reset()
+
+    outcomes = await send_all(pool, 1) + await send_all(pool, 1)
+
+    assert [made_of(outcome)[1] for outcome in outcomes] == ["connection_lost", "resting_after_failed_connection"]
+    assert len(peer.lines) == 1
+
+
 async def test_a_host_that_is_no_name_is_a_failed_connection_each_time() -> None:
     pool = Pool("http://a..b", ca_file=None, connections=8, timeouts=SHORT)
 
