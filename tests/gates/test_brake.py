@@ -86,6 +86,26 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
     assert await active_tokens(unmanned, all_due) == MANY
 
 
+@pytest.mark.parametrize(
+    ("mistake", "new_phone"), [(wrong_topic, iphone), (swapped_environment, iphone), (wrong_project, android)]
+)
+async def test_a_mistake_that_hits_few_devices_in_several_workers_deactivates_none_either(
+    unmanned: House, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone]
+) -> None:
+    phones = [new_phone() for _ in range(6)]
+    for phone in phones:
+        simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
+    all_due = await due_now(unmanned, phones)
+    settings = mistake(unmanned, simulator)
+
+    async with crew(unmanned, settings, pulse=SOON) as first, crew(unmanned, settings, pulse=SOON) as second:
+        sent = await first.send_all(all_due[:3]) + await second.send_all(all_due[3:])
+
+    assert {each.state for each in sent} <= {TaskState.UNREGISTERED, TaskState.REJECTED}
+    assert await active_tokens(unmanned, all_due) == len(simulator.requests) == 6
+    assert not await unmanned.rows("SELECT 1 FROM brakes")
+
+
 async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanned: House, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
     all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
