@@ -39,6 +39,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
 }
 BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; anything else is our bug
     403: Verdict.MISCONFIGURED,
+    404: Verdict.MISCONFIGURED,  # a wrong address; Apple's own word for a wrong path is BadPath
     410: Verdict.MISCONFIGURED,  # a gateway says so of an address; only Apple's own words bury a token
     429: Verdict.THROTTLED,
 }

@@ -3,6 +3,7 @@
 Answers are matched by stream id and received data is credited back; RST_STREAM and GOAWAY mean what the RFC says.
 """
 
+import re
 from collections.abc import Sequence
 
 import structlog
@@ -34,6 +35,7 @@ from push.sender import Fate
 log = structlog.get_logger()
 
 CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
+_REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # Apple's way; other words may quote what we sent
 
 
 class Streams:
@@ -195,7 +197,8 @@ class Streams:
 
     def _take_goaway(self, frame: Frame) -> None:
         last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")
-        log.info("connection got GOAWAY", code=code, detail=frame.payload[8:208])
+        said = _REASON.search(frame.payload, 8)
+        log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
             self.calls.pop(stream_id).fail("goaway", Fate.NEVER_PROCESSED)

@@ -25,23 +25,24 @@ async def test_goaway_repeats_those_above_its_line_and_waits_for_those_below(ser
 
 
 @pytest.mark.parametrize(
-    ("fault", "attempts"),
+    ("fault", "attempts", "beside"),
     [
-        ({"fault": "freeze", "processed": True}, 2),
-        ({"fault": "close"}, 2),
-        ({"fault": "cut_answer", "by": "close"}, 1),  # behind the status line, which says it all
-        ({"fault": "goaway", "processed": True, "answer_in_flight": False}, 2),
+        ({"fault": "freeze", "processed": True}, 2, 10),
+        ({"fault": "freeze", "processed": True}, 2, 0),
+        ({"fault": "close"}, 2, 10),
+        ({"fault": "cut_answer", "by": "close"}, 1, 10),  # behind the status line, which says it all
+        ({"fault": "goaway", "processed": True, "answer_in_flight": False}, 2, 10),
     ],
-    ids=["silent peer", "cut", "cut in the middle of an answer", "goaway without answers"],
+    ids=["silent peer", "silent peer alone", "cut", "cut in the middle of an answer", "goaway without answers"],
 )
 async def test_a_connection_that_dies_costs_no_push_and_no_second_line(
-    service: Service, fault: dict[str, Any], attempts: int
+    service: Service, fault: dict[str, Any], attempts: int, beside: int
 ) -> None:
     triggers = [iphone(), android()]
     for phone in triggers:
         _trouble(service, phone, count=1, **fault)
 
-    pushed = await service.remind([*triggers, *healthy()])
+    pushed = await service.remind([*triggers, *healthy(beside)])
 
     assert {(each.state, each.token_active) for each in pushed} == {("accepted", True)}
     assert [len(each.attempts) for each in pushed[:2]] == [attempts, attempts]

@@ -1,7 +1,7 @@
 """The mass-failure brake: a mistake of ours deactivates no token, keeps the pushes, and waits for a person."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from activities.heartbeat import Pulse
 from db import brakes, device_tokens
 from domain.mass_failure import MassFailure
 from domain.push import Environment, Provider, Route, TaskState
+from domain.wire import PlannedSend
 from simulator import Simulator
 from simulator.exchange import Environment as Space
 from simulator.exchange import Provider as Peer
@@ -83,6 +84,26 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
             assert await brakes.resume(db, await engaged_brake(unmanned, phones[0].provider), "ann")
         assert {sent.state for sent in await draining} <= {TaskState.ACCEPTED}
     assert await active_tokens(unmanned, all_due) == MANY
+
+
+@pytest.mark.parametrize(
+    ("mistake", "new_phone"), [(wrong_topic, iphone), (swapped_environment, iphone), (wrong_project, android)]
+)
+async def test_a_mistake_that_hits_few_devices_in_several_workers_deactivates_none_either(
+    unmanned: House, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone]
+) -> None:
+    phones = [new_phone() for _ in range(6)]
+    for phone in phones:
+        simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
+    all_due = await due_now(unmanned, phones)
+    settings = mistake(unmanned, simulator)
+
+    async with crew(unmanned, settings, pulse=SOON) as first, crew(unmanned, settings, pulse=SOON) as second:
+        sent = await first.send_all(all_due[:3]) + await second.send_all(all_due[3:])
+
+    assert {each.state for each in sent} <= {TaskState.UNREGISTERED, TaskState.REJECTED}
+    assert await active_tokens(unmanned, all_due) == len(simulator.requests) == 6
+    assert not await unmanned.rows("SELECT 1 FROM brakes")
 
 
 async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanned: House, simulator: Simulator) -> None:
@@ -226,6 +247,22 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(unmanned: House, simu
     assert deed.detail["reason"] == "BadDeviceToken"
 
 
+async def test_what_another_worker_was_refused_before_a_brake_engages_is_kept_for_a_redrive_too(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
+    few, many = [await due_now(unmanned, [iphone() for _ in range(count)]) for count in (5, 30)]
+    async with crew(unmanned, pulse=SOON) as first, crew(unmanned, pulse=SOON) as second:
+        await eventually(lambda: _alive(unmanned, 2))
+        await second.send_all(few)
+        assert await states(unmanned, few) == {(TaskState.UNREGISTERED, "BadDeviceToken"): 5}
+
+        await asyncio.gather(*map(first.send_once, many), return_exceptions=True)
+        await eventually(lambda: _all_dead(unmanned, few))
+
+    assert await active_tokens(unmanned, few + many) == 35
+
+
 class Clock:
     """A clock that a test sets."""
 
@@ -242,6 +279,10 @@ async def _braked_with_none_under_way(worker: Crew, house: House, provider: str)
 
 async def _alive(house: House, count: int) -> bool:
     return len(await house.rows("SELECT 1 FROM workers")) == count
+
+
+async def _all_dead(house: House, all_due: Sequence[PlannedSend]) -> bool:
+    return await states(house, all_due) == {(TaskState.DEAD, "BadDeviceToken"): len(all_due)}
 
 
 async def _says(report: dict[str, list[dict[str, object]]], state: str) -> bool:

@@ -175,6 +175,33 @@ async def test_a_push_of_unknown_fate_is_sent_again_only_if_the_phone_can_collap
     assert len(simulator.phone(phone.token).screen) == 1
 
 
+@pytest.mark.parametrize("collapse_key", ["", "a-key"])
+async def test_a_push_whose_worker_was_lost_in_its_call_is_sent_again_only_if_the_phone_can_collapse_it(
+    unmanned: House, simulator: Simulator, collapse_key: str
+) -> None:
+    [due] = await due_now(unmanned, [iphone()])
+    async with unmanned.sessions.begin() as db:
+        values = {"key": collapse_key, "id": due.task_id}
+        await db.execute(
+            text("UPDATE push_tasks SET collapse_key = :key, attempt_count = 1 WHERE task_id = :id"), values
+        )
+        await db.execute(
+            text(
+                "INSERT INTO push_attempts (attempt_id, task_id, number, started_at)"
+                " VALUES (gen_random_uuid(), :id, 1, now() - interval '1 minute')"
+            ),
+            {"id": due.task_id},
+        )
+
+    async with crew(unmanned) as worker:
+        sent = await worker.send(due)
+
+    again = bool(collapse_key)
+    assert (sent.state, sent.reason) == ((TaskState.ACCEPTED, None) if again else (TaskState.DEAD, "fate_unknown"))
+    assert len(simulator.requests) == (1 if again else 0)
+    assert await attempts(unmanned, [due]) == (2 if again else 1)
+
+
 async def test_through_temporal_an_outage_costs_a_few_calls_and_all_get_through_afterwards(
     unmanned: House, simulator: Simulator
 ) -> None:

@@ -96,9 +96,9 @@ class Line(asyncio.Protocol):
         self.h2.increment_flow_control_window(size, stream_id)
         self.flush()
 
-    def go_away(self, last_stream_id: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+    def go_away(self, last_stream_id: int, said: bytes = b'{"reason":"Shutdown"}') -> None:
         """Send GOAWAY and stay."""
-        frame = GoAwayFrame(0, last_stream_id=last_stream_id, error_code=code, additional_data=b'{"reason":"Shutdown"}')
+        frame = GoAwayFrame(0, last_stream_id=last_stream_id, error_code=0, additional_data=said)
         self.transport.write(frame.serialize())
 
     def reset(self) -> None:

@@ -6,9 +6,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jwt
 import pytest
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from domain.push import Environment
 from push.apns import ApnsSender
@@ -22,6 +26,7 @@ from push.sender import (
     Foreign,
     Misconfigured,
     Rejected,
+    StaleCredential,
     Throttled,
     Unavailable,
     Unregistered,
@@ -40,7 +45,7 @@ from tests.push.conftest import (
     make_push,
     outcome,
 )
-from tests.push.peer import Peer
+from tests.push.peer import Peer, Request
 
 DIED_AT = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
 
@@ -129,6 +134,7 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
 UNKNOWN = {
     (400, "NewAndStrange"): Verdict.OUR_BUG,
     (403, "NewAndStrange"): Verdict.MISCONFIGURED,
+    (404, "NewAndStrange"): Verdict.MISCONFIGURED,
     (410, "NewAndStrange"): Verdict.MISCONFIGURED,
     (429, "NewAndStrange"): Verdict.THROTTLED,
     (500, "NewAndStrange"): Verdict.TRANSIENT,
@@ -145,6 +151,41 @@ async def test_verdict(sim: Simulator, apns: ApnsSender, status: int, reason: st
     answer = await outcome(apns, make_push(APNS_TOKEN))
 
     assert (made_of(answer) if isinstance(answer, Exception) else answer) == _expected(status, reason, verdict)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(400, "IdleTimeout"), (403, "UnrelatedKeyIdInToken"), (503, "Shutdown")]
+)
+async def test_after_a_refusal_for_its_connection_calls_go_over_another(
+    peer: Peer, to_peer: ApnsSender, status: int, reason: str
+) -> None:
+    peer.script = lambda request: request.answer(status, json.dumps({"reason": reason}).encode())
+    assert isinstance(await outcome(to_peer, make_push(APNS_TOKEN)), Unavailable)
+    peer.script = Request.answer
+
+    assert isinstance(await outcome(to_peer, make_push(APNS_TOKEN)), Accepted)
+    assert [request.line for request in peer.requests] == peer.lines
+    assert len(peer.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "alarm"),
+    [
+        (400, "DeviceTokenNotForTopic", "token of another topic"),
+        (413, "PayloadTooLarge", "provider rejected our push"),
+        (403, "InvalidProviderToken", "provider misconfigured"),
+    ],
+)
+async def test_a_refusal_that_is_our_fault_is_told_as_an_error(
+    sim: Simulator, apns: ApnsSender, status: int, reason: str, alarm: str
+) -> None:
+    sim.faults.add(fault="answer", provider="apns", status=status, reason=reason)
+
+    with structlog.testing.capture_logs() as logs:
+        await outcome(apns, make_push(APNS_TOKEN))
+
+    told = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "error"]
+    assert told == [(alarm, reason)]
 
 
 @pytest.mark.parametrize("timestamp", [10**15, 10**30, -(10**30)])
@@ -176,6 +217,7 @@ async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator,
     [
         ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, None)),
         ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, None)),
+        ({"fault": "html", "status": 404}, (Misconfigured, "http_404", None)),
         ({"fault": "html", "status": 410}, (Misconfigured, "http_410", None)),
         ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None)),
         (
@@ -256,14 +298,32 @@ async def test_the_provider_token_lies_on_the_grid(sim: Simulator) -> None:
     assert claims["iat"] == int(time.time()) // GRID * GRID
 
 
-async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(sim: Simulator) -> None:
-    token = _provider_token(sim)
+@pytest.mark.parametrize(("age", "is_old"), [(0, False), (HALF_GRID - 1, False), (HALF_GRID, True), (GRID - 1, True)])
+async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(
+    sim: Simulator, age: int, is_old: bool
+) -> None:
+    now = int(time.time()) // GRID * GRID + age
+    token = _provider_token(sim, clock=lambda: now)
     header = token.get_header()
-    is_old = int(time.time()) % GRID >= HALF_GRID
 
     assert token.refused(header) is is_old
     assert (token.get_header() != header) is is_old
     assert token.refused(token.get_header()) is False
+
+
+async def test_a_renewed_provider_token_is_twenty_minutes_younger_and_lives_as_long(sim: Simulator) -> None:
+    shown = [int(time.time()) // GRID * GRID + HALF_GRID]
+    token = _provider_token(sim, clock=lambda: shown[0])
+    old = token.get_header()
+    token.refused(old)
+    issued = [_issued_at(old), _issued_at(token.get_header())]
+
+    shown[0] += HALF_GRID - 1
+    issued.append(_issued_at(token.get_header()))
+    shown[0] += 1
+    issued.append(_issued_at(token.get_header()))
+
+    assert [later - issued[0] for later in issued] == [0, HALF_GRID, HALF_GRID, GRID]
 
 
 async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(sim: Simulator) -> None:
@@ -279,14 +339,30 @@ async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(
     assert claims["iat"] == int(now) // GRID * GRID
 
 
-async def test_a_young_provider_token_that_apple_calls_expired_means_a_wrong_clock(
-    sim: Simulator, apns: ApnsSender
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [
+        (HALF_GRID - 1, (Misconfigured, "ExpiredProviderToken", None)),  # it is young, so some clock is wrong
+        (HALF_GRID, (Unavailable, "ExpiredProviderToken", Fate.NEVER_PROCESSED, None)),
+    ],
+)
+async def test_a_provider_token_that_apple_calls_expired_is_renewed_once_and_only_where_it_is_old(
+    sim: Simulator, tmp_path: Path, age: int, expected: object
 ) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "key.p8"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    account = replace(apns_account(sim), key_file=file)
+    now = int(time.time()) // GRID * GRID + age
+    provider_token(file.read_text(), account.key_id, account.team_id)._clock = lambda: now
     sim.faults.add(fault="answer", provider="apns", status=403, reason="ExpiredProviderToken")
+    sender = ApnsSender(account, timeouts=PATIENT)
 
-    outcomes = [await outcome(apns, make_push(APNS_TOKEN)) for _ in range(2)]
+    answers = [await outcome(sender, make_push(APNS_TOKEN)) for _ in range(2)]
+    await sender.close()
 
-    assert made_of(outcomes[-1]) == (Misconfigured, "ExpiredProviderToken", None)
+    assert [made_of(answer) for answer in answers] == [expected, (Misconfigured, "ExpiredProviderToken", None)]
+    assert isinstance(answers[0], StaleCredential) is (age == HALF_GRID)
 
 
 async def test_a_wrong_key_is_misconfigured(sim: Simulator) -> None:
@@ -314,6 +390,10 @@ def _provider_token(sim: Simulator, clock: Callable[[], float] = time.time) -> P
     account = apns_account(sim)
     key = account.key_file.read_text()
     return ProviderToken(key=key, key_id=account.key_id, team_id=account.team_id, clock=clock)
+
+
+def _issued_at(header: str) -> int:
+    return int(jwt.decode(header.removeprefix("bearer "), options={"verify_signature": False})["iat"])
 
 
 async def test_an_expiry_is_an_instant_however_late_it_is_sent(sim: Simulator, apns: ApnsSender) -> None:

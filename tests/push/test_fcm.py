@@ -3,10 +3,11 @@
 import asyncio
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from domain.push import Environment
 from push.fcm import FcmSender
@@ -115,6 +116,26 @@ async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object],
     answer = await outcome(fcm, make_push(FCM_TOKEN))
 
     assert (made_of(answer) if isinstance(answer, Exception) else answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "alarm"),
+    [
+        ({"errorCode": "SENDER_ID_MISMATCH"}, "SENDER_ID_MISMATCH", "token of another project"),
+        ({"errorCode": "INVALID_ARGUMENT"}, "INVALID_ARGUMENT", "provider rejected our push"),
+        ({"status": 403}, "PERMISSION_DENIED", "provider misconfigured"),
+    ],
+)
+async def test_a_refusal_that_is_our_fault_is_told_as_an_error(
+    sim: Simulator, fcm: FcmSender, fault: dict[str, object], reason: str, alarm: str
+) -> None:
+    sim.faults.add(fault="answer", provider="fcm", **fault)
+
+    with structlog.testing.capture_logs() as logs:
+        await outcome(fcm, make_push(FCM_TOKEN))
+
+    told = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "error"]
+    assert told == [(alarm, reason)]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +277,16 @@ async def test_calls_go_on_while_the_access_token_cannot_be_renewed(sim: Simulat
     outcomes = [await outcome(fcm, make_push(FCM_TOKEN)) for _ in range(5)]
 
     assert all(isinstance(answer, Accepted) for answer in outcomes)
+
+
+async def test_an_access_token_is_renewed_well_before_it_ends(sim: Simulator, fcm: FcmSender) -> None:  # noqa: ARG001
+    await outcome(fcm, make_push(FCM_TOKEN))
+
+    access, now = fcm._access, asyncio.get_running_loop().time()
+    expiry = access._credential.expiry
+    assert expiry is not None
+    ends = now + (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+    assert now + 60 < access._renew_at < access._unfit_at - 60 < access._unfit_at < ends - 10
 
 
 async def test_a_foreign_project_is_misconfigured(sim: Simulator, tmp_path: Path) -> None:

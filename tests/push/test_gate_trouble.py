@@ -23,6 +23,7 @@ from push.sender import (
     NoRoom,
     Paused,
     ProviderTrouble,
+    StaleCredential,
     Unavailable,
     Unsendable,
 )
@@ -66,6 +67,17 @@ async def booked(gate: Gate, priority: Priority = Priority.REMINDER) -> float:
             pass
     assert told.value.retry_after is not None
     return told.value.retry_after.total_seconds()
+
+
+async def test_refusals_of_a_credential_that_was_renewed_since_open_nothing_however_many() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+
+    for _ in range(100):
+        clock.now += MOMENT * 2
+        await come_to(gate, StaleCredential("UNAUTHENTICATED", Fate.NEVER_PROCESSED))
+
+    assert gate.report().state == "closed"
 
 
 async def test_what_we_refuse_ourselves_opens_nothing_whether_before_a_call_or_instead_of_one() -> None:

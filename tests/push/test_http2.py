@@ -7,11 +7,13 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+import structlog
 from h2.errors import ErrorCodes
 from hpack import HeaderTuple
 
 from push.http2_call import Response
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2_pulse import QUIET_AFTER, Pulse
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening
@@ -107,6 +109,31 @@ async def test_goaway_and_an_answer_in_one_packet_are_both_read(peer: Peer, pool
     peer.script = leave
 
     assert (await send(pool)).body == b"done"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b'{"reason":"BadDeviceToken"}', "BadDeviceToken"),
+        (b"bad field :path /3/device/abab", None),
+        (b'{"reason":"/3/device/abab"}', None),
+        (b"", None),
+    ],
+)
+async def test_of_a_goaway_only_apples_word_is_told_since_others_quote_what_we_sent(
+    peer: Peer, pool: Pool, said: bytes, told: str | None
+) -> None:
+    def leave(request: Request) -> None:
+        request.line.go_away(request.stream_id, said)
+        request.answer()
+
+    peer.script = leave
+
+    with structlog.testing.capture_logs() as logs:
+        await send(pool)
+
+    assert [entry["reason"] for entry in logs if entry["event"] == "connection got GOAWAY"] == [told]
+    assert "abab" not in str(logs)
 
 
 async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unknown(peer: Peer, pool: Pool) -> None:
@@ -230,6 +257,40 @@ async def test_a_dead_peer_is_found_out_by_a_ping_before_the_answer_is_due(peer:
     assert fates(outcomes) == [Fate.UNKNOWN] * 2
     assert (await send(pool)).status == 200
     await pool.close()
+
+
+@pytest.mark.parametrize(("is_deaf", "lines"), [(False, 1), (True, 2)])
+async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_it_gets_a_call(
+    peer: Peer, is_deaf: bool, lines: int
+) -> None:
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    await send(pool)
+    peer.lines[0].is_deaf = is_deaf
+    pool._connections[0]._pulse.heard_at -= QUIET_AFTER
+
+    assert (await send(pool)).status == 200
+
+    assert len(peer.lines) == lines
+    assert len(peer.requests) == 2
+    await pool.close()
+
+
+async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> None:
+    pings, deaths = [], asyncio.Event()
+    pulse = Pulse(within=0.01, send_ping=lambda: pings.append(True), on_death=deaths.set)
+    hourly = pulse._idle
+    assert hourly.when() - asyncio.get_running_loop().time() == pytest.approx(3600, abs=1)
+
+    pulse._check_idle()
+    assert not pings  # it was heard just now
+    pulse.heard_at -= 3600
+    pulse._check_idle()
+
+    async with asyncio.timeout(1):
+        await deaths.wait()
+    assert len(pings) == 1
+    hourly.cancel()
+    pulse.stop()
 
 
 @pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Fate.UNKNOWN)])
@@ -389,6 +450,15 @@ async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: P
     rests = [later - earlier for earlier, later in pairwise(peer.opened_at)]
     assert rests
     assert min(rests) >= SHORTEST_REST
+
+
+async def test_a_connection_lost_before_its_first_answer_is_followed_by_a_rest(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: request.line.reset()
+
+    outcomes = await send_all(pool, 1) + await send_all(pool, 1)
+
+    assert [made_of(outcome)[1] for outcome in outcomes] == ["connection_lost", "resting_after_failed_connection"]
+    assert len(peer.lines) == 1
 
 
 async def test_a_host_that_is_no_name_is_a_failed_connection_each_time() -> None:
