@@ -1,6 +1,6 @@
 """What each of Apple's refusals means."""
 
-from push.verdict import Verdict, code, note_unknown
+from push.verdict import Verdict, by_status, code, note_unknown
 
 # https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
 VERDICTS: dict[tuple[int, str], Verdict] = {
@@ -37,7 +37,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (503, "ServiceUnavailable"): Verdict.TRANSIENT,
     (503, "Shutdown"): Verdict.RECONNECT,
 }
-BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; anything else is our bug
+BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; the rest is `by_status`
     403: Verdict.MISCONFIGURED,
     404: Verdict.MISCONFIGURED,  # a wrong address; Apple's own word for a wrong path is BadPath
     410: Verdict.MISCONFIGURED,  # a gateway says so of an address; only Apple's own words bury a token
@@ -51,4 +51,4 @@ def verdict(status: int, reason: str) -> Verdict:
     if known:
         return known
     note_unknown("apns", status, code(reason, status))
-    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
+    return BY_STATUS.get(status) or by_status(status)

@@ -1,6 +1,6 @@
 """What each of Google's refusals means."""
 
-from push.verdict import Verdict, code, note_unknown
+from push.verdict import Verdict, by_status, code, note_unknown
 
 # https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
 # The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
@@ -25,8 +25,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (503, ""): Verdict.TRANSIENT,
     (504, ""): Verdict.TRANSIENT,
 }
-BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; anything else is our bug
-    401: Verdict.MISCONFIGURED,
+BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; the rest is `by_status`
     403: Verdict.MISCONFIGURED,
     404: Verdict.MISCONFIGURED,
     429: Verdict.THROTTLED,
@@ -39,4 +38,4 @@ def verdict(status: int, word: str) -> Verdict:
     if known:
         return known
     note_unknown("fcm", status, code(word, status))
-    return Verdict.TRANSIENT if status >= 500 else BY_STATUS.get(status, Verdict.OUR_BUG)
+    return BY_STATUS.get(status) or by_status(status)

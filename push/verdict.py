@@ -41,6 +41,13 @@ def code(reason: object, status: int) -> str:
     return f"http_{status}"
 
 
+def by_status(status: int) -> Verdict:
+    """Judge a refusal of either provider by its status alone; redirects and sign-in are a gateway's in between."""
+    if status >= 500 or status == 408:
+        return Verdict.TRANSIENT
+    return Verdict.MISCONFIGURED if status < 400 or status in {401, 407} else Verdict.OUR_BUG
+
+
 def note_unknown(provider: str, status: int, reason: str) -> None:
     """Tell and count a refusal that the provider's table does not know."""
     log.error("unknown provider reason", provider=provider, status=status, reason=reason)

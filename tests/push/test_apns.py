@@ -126,15 +126,19 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
         case Verdict.OVERDONE:
             return Throttled, Extent.ROUTE, reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
-            return Unavailable, reason, Fate.UNKNOWN if status >= 500 else Fate.NEVER_PROCESSED, None
+            refused_unread = verdict is Verdict.RECONNECT and status < 500
+            return Unavailable, reason, Fate.NEVER_PROCESSED if refused_unread else Fate.UNKNOWN, None
         case Verdict.STALE_CREDENTIAL:
             raise AssertionError("depends on the clock: has tests of its own")
 
 
 UNKNOWN = {
+    (302, "NewAndStrange"): Verdict.MISCONFIGURED,
     (400, "NewAndStrange"): Verdict.OUR_BUG,
+    (401, "NewAndStrange"): Verdict.MISCONFIGURED,
     (403, "NewAndStrange"): Verdict.MISCONFIGURED,
     (404, "NewAndStrange"): Verdict.MISCONFIGURED,
+    (408, "NewAndStrange"): Verdict.TRANSIENT,
     (410, "NewAndStrange"): Verdict.MISCONFIGURED,
     (429, "NewAndStrange"): Verdict.THROTTLED,
     (500, "NewAndStrange"): Verdict.TRANSIENT,
