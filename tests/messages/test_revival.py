@@ -1,13 +1,20 @@
 """A phone whose token was dead registers anew: what it missed and can still use comes after all, and only to it."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from activities.attempts import begin_attempts
+from activities.judging import Claim, Go
+from activities.outcomes import answered, end_attempts
+from db import device_tokens, revivals
+from domain.push import Environment, Provider
+from push.sender import Unregistered
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
@@ -200,6 +207,74 @@ async def test_a_phone_sold_while_its_missed_push_is_on_its_way_again_shows_noth
 
     assert await redriven(house, task_id) == ("withdrawn", "token_transferred")
     assert not simulator.requests.for_token(fresh.token)
+
+
+async def test_a_push_that_is_checked_while_its_phone_registers_finds_the_new_token(house: House, alice: User) -> None:
+    phone, fresh = iphone(), iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    told = device_tokens.Registration(Provider.APNS, fresh.token, Environment.PRODUCTION)
+
+    async with house.sessions.begin() as db:
+        row = await device_tokens.register(db, alice.user_id, phone.installation_id, told)
+        await revivals.revive(db, row)
+        checking = asyncio.create_task(begin_attempts(house.sessions, [Claim(task_id)]))
+        await eventually(house.someone_waits_for_a_lock)
+    [verdict] = await checking
+
+    assert isinstance(verdict, Go)
+    assert verdict.push.token == fresh.token
+
+
+async def test_a_push_refused_for_a_token_that_was_replaced_meanwhile_goes_to_the_new_one(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    await alice.register(phone)
+    [go] = await begin_attempts(house.sessions, [Claim(task_id)])
+    assert isinstance(go, Go)
+    fresh = again(phone)
+    await alice.register(fresh)
+
+    await end_attempts(house.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+
+
+async def test_a_push_refused_for_the_token_that_the_phone_still_has_stays_refused(house: House, alice: User) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    await alice.register(phone)
+    [go] = await begin_attempts(house.sessions, [Claim(task_id)])
+    assert isinstance(go, Go)
+
+    await end_attempts(house.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+
+    assert await state_of(house, task_id) == "unregistered"
+    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+
+
+@pytest.mark.parametrize("new", [{"environment": "sandbox"}, {}], ids=["environment", "provider"])
+async def test_a_push_in_back_off_follows_its_phone_to_another_address(
+    house: House, simulator: Simulator, alice: User, bob: User, new: dict[str, str]
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+
+    async def refused() -> bool:
+        return any(row.last_reason for row in await tasks_of(house, message_id))
+
+    await eventually(refused)
+    fresh = again(phone, None if new else android())
+    await bob.register(fresh, **new)
+
+    await handed_off(house, message_id)
+    [row] = await tasks_of(house, message_id)
+    assert await redriven(house, row.task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
 
 
 async def test_an_app_that_syncs_before_it_registers_is_not_pushed_to(
