@@ -11,12 +11,15 @@ from activities.attempts import begin_attempts
 from activities.judging import Claim, Go
 from activities.outcomes import answered, end_attempts
 from db import device_tokens, revivals
+from domain.kinds import Kind
 from domain.push import Environment, Provider
+from domain.wire import PlannedSend, RedriveState
 from push.sender import Unregistered
 from simulator import Simulator
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
+from workflows.redrive import Redrive
 
 
 def again(phone: Phone, other: Phone | None = None) -> Phone:
@@ -274,6 +277,28 @@ async def test_a_push_in_back_off_follows_its_phone_to_another_address(
     await handed_off(house, message_id)
     [row] = await tasks_of(house, message_id)
     assert await redriven(house, row.task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+
+
+async def test_a_push_that_is_taken_back_before_its_redrive_is_through_goes_to_where_it_goes_now(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    refuse_once(simulator, phone)
+    await alice.register(phone)
+
+    async def refused() -> bool:
+        return bool((await task(house, task_id)).last_reason == "ServiceUnavailable")
+
+    await eventually(refused)
+    row, fresh = await task(house, task_id), again(phone, android())
+    await alice.register(fresh)
+    moved = PlannedSend(task_id, Provider.FCM, Environment.PRODUCTION, None, Kind.REMINDER)
+    state = RedriveState(moved, row.conversation_id, row.due_at, row.expires_at)
+    await house.temporal.get_workflow_handle(f"redrive/{task_id}").signal(Redrive.again, state)  # as the relay does
+
+    assert await redriven(house, task_id) == ("accepted", None)
     assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
 
 
