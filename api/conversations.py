@@ -74,7 +74,9 @@ class MessagePlace:
 class MessageIn(Body):
     """A message to post."""
 
-    body: Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+    body: Annotated[
+        str, Field(min_length=1, description=f"At most {LARGEST_BODY} bytes of UTF-8."), AfterValidator(_storable)
+    ]
 
 
 class MessageOut(BaseModel):

@@ -245,12 +245,17 @@ async def test_a_push_refused_for_a_token_that_was_replaced_meanwhile_goes_to_th
     assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
 
 
-async def test_a_push_refused_for_the_token_that_the_phone_still_has_stays_refused(house: House, alice: User) -> None:
+@pytest.mark.parametrize("new_owner", [False, True], ids=["same token", "somebody else's"])
+async def test_a_push_refused_where_its_user_has_no_new_token_stays_refused(
+    house: House, alice: User, bob: User, new_owner: bool
+) -> None:
     phone = iphone()
     task_id = await missed(house, alice, phone, state="pending")
     await alice.register(phone)
     [go] = await begin_attempts(house.sessions, [Claim(task_id)])
     assert isinstance(go, Go)
+    if new_owner:
+        await bob.register(again(phone))
 
     await end_attempts(house.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
 
