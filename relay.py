@@ -209,6 +209,7 @@ class Relay:
             id=redrive_workflow_id(state.send.task_id),
             task_queue=WORKFLOW_QUEUE,
             start_signal="again",
+            start_signal_args=[state],
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from activities.judging import (
     IN_FLIGHT,
     Busy,
@@ -21,18 +23,29 @@ from activities.judging import (
     enters_the_log,
     judge_all,
 )
-from db import device_tokens, fasting_sessions, messages, preferences, push_attempts, push_tasks, screen_lines
+from db import (
+    device_tokens,
+    fasting_sessions,
+    log,
+    messages,
+    preferences,
+    push_attempts,
+    push_tasks,
+    revivals,
+    screen_lines,
+)
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from domain.kinds import RULES, Subject
 from domain.push import TaskState
+
+_MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
     """Check each task a last time and begin an attempt where it may be sent; one transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        tasks = await push_tasks.locked(db, {claim.task_id for claim in claims})
-        about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
+        tasks, about_messages = await _hold(db, claims)
         facts = Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
             messages=await messages.addressed(
@@ -60,6 +73,9 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
         await messages.enter_reminders(db, [_message(task) for task in tasks if enters_the_log(task, facts)])
+        moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
+        for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
+            await revivals.revive(db, facts.devices[installation_id])
 
     taken: set[UUID] = set()
     answers: list[Verdict] = []
@@ -70,6 +86,16 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         taken.add(claim.task_id)
         answers.append(verdict)
     return answers
+
+
+async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:
+    """Hold all tasks; gives also those that are about messages."""
+    task_ids = {claim.task_id for claim in claims}
+    tasks = await push_tasks.locked(db, task_ids)
+    about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
+    if about_messages and await log.settle_read(db, [task.task_id for task in about_messages]):
+        return await _hold(db, claims)
+    return tasks, about_messages
 
 
 def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_tasks.Update | None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from api.dependencies import AnyCaller, Database, Dispatch, Paged, ServiceCaller, next_cursor
 from api.fields import Body
 from api.problems import responses
+from api.sync import MOST_SEQ
 from db import conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MOST_MEMBERS, Conversation, Message, check_repeat
 from domain.problems import NotFound
@@ -73,7 +74,9 @@ class MessagePlace:
 class MessageIn(Body):
     """A message to post."""
 
-    body: Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+    body: Annotated[
+        str, Field(min_length=1, description=f"At most {LARGEST_BODY} bytes of UTF-8."), AfterValidator(_storable)
+    ]
 
 
 class MessageOut(BaseModel):
@@ -168,7 +171,7 @@ async def list_messages(
     conversation_id: UUID,
     caller: AnyCaller,
     sessions: Database,
-    cursor: Annotated[int | None, Query(ge=1, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MOST_SEQ, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> MessageList:
     """List a conversation's messages, those from before the caller joined, too."""

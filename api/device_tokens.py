@@ -114,7 +114,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
-        in_use = {row.installation_id for row in await device_tokens.active_for_user(db, caller.user_id)}
+        in_use = (await device_tokens.active_at(db, {row.installation_id for row in rows})).keys()
     shown = rows[: page.limit]
     more = len(rows) > len(shown)
     return DeviceTokenList(
@@ -139,7 +139,7 @@ def _apns_token(token: str) -> str:
 
 
 def _out(row: DeviceToken, in_use: Collection[UUID]) -> DeviceTokenOut:
-    """Show a row; `in_use` are the installations that have an active token."""
+    """Show a row; `in_use` are the installations that have an active token, anybody's."""
     return DeviceTokenOut(
         id=row.id,
         installation_id=row.installation_id,

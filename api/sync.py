@@ -55,8 +55,8 @@ async def sync(
 ) -> SyncOut:
     """Read the log of the caller after a cursor; `after` says what this installation has already."""
     async with sessions.begin() as db:
+        found = await log.items_after(db, caller.user_id, after, limit + 1)  # before it is known that none was let go
         standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
-        found = await log.items_after(db, caller.user_id, after, limit + 1)
     shown = found[:limit]
     return SyncOut(
         items=[item_out(item) for item in shown],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
@@ -109,18 +109,27 @@ async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dic
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
-    found: dict[UUID, DeviceToken] = {}
-    for _ in range(2):  # a row that was rotated while we waited for it is gone; its successor is in the next snapshot
-        missing = [each for each in installation_ids if each not in found]
-        if missing:
-            query = (
-                select(DeviceToken)
-                .where(DeviceToken.active, among(DeviceToken.installation_id, missing))
-                .order_by(DeviceToken.id)
-                .with_for_update(read=True)
-            )
-            found |= {row.installation_id: row for row in await db.scalars(query)}
+    found = await _held(db, installation_ids)
+    missing = [each for each in installation_ids if each not in found]
+    if missing:  # rotated while we waited for the row, or registering now: the token is in the next snapshot
+        await await_registrations(db, missing)
+        found |= await _held(db, missing)
     return found
+
+
+async def await_registrations(db: AsyncSession, installation_ids: Collection[UUID]) -> None:
+    """Wait for whoever registers or signs out on these installations; nobody does until the transaction ends."""
+    await db.execute(_AWAIT_REGISTRATIONS, {"installation_ids": list(installation_ids)})
+
+
+async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
+    query = (
+        select(DeviceToken)
+        .where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
+        .order_by(DeviceToken.id)
+        .with_for_update(read=True)
+    )
+    return {row.installation_id: row for row in await db.scalars(query)}
 
 
 async def _deactivate(
@@ -143,3 +152,9 @@ async def _note(db: AsyncSession, device_ids: Sequence[UUID], event: str, reason
 async def _lock(db: AsyncSession, *names: str) -> None:
     for name in sorted(names):
         await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+_AWAIT_REGISTRATIONS = text("""
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))
+      FROM (SELECT DISTINCT id FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (id) ORDER BY id) AS each
+""")

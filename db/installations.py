@@ -24,4 +24,6 @@ async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> Sta
         return Standing.FOREIGN
     if mine[0].active:
         return Standing.ACTIVE
+    if rows[0].active:
+        return Standing.INACTIVE
     return Standing.INVALIDATED if mine[0].inactive_reason == "invalidated" else Standing.INACTIVE

@@ -68,7 +68,15 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
         where=SyncPosition.seq < position.excluded.seq,
     )
     await db.execute(further)
-    await db.execute(_SYNCED, {"user_id": user_id, "installation_id": installation_id, "seq": seq})
+    values = {"user_id": user_id, "installation_id": installation_id, "seq": seq}
+    await _settle(db, (await db.scalars(_READ, values)).all())
+
+
+async def settle_read(db: AsyncSession, task_ids: Collection[UUID]) -> bool:
+    """Settle those of these tasks, which are locked, that were planned while their installation read past them."""
+    read = (await db.scalars(_READ_ALREADY, {"task_ids": list(task_ids)})).all()
+    await _settle(db, read)
+    return bool(read)
 
 
 async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
@@ -77,6 +85,11 @@ async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
     if await db.scalar(head.values(horizon=upto).returning(LogHead.user_id), execution_options=_BLIND):
         old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
         await db.execute(old, execution_options=_BLIND)
+
+
+async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:
+    if task_ids:
+        await db.execute(_SYNCED, {"task_ids": task_ids})
 
 
 def _item(seq: int, message: Message) -> LogItem:
@@ -106,19 +119,25 @@ _PAGES = select(column("place", BigInteger), column("seq", BigInteger), Message)
      ORDER BY asked.place, i.seq
     """)
 )
+_READ = text("""
+    SELECT t.task_id
+      FROM push_tasks t JOIN log_items i ON i.message_id = t.message_id AND i.user_id = t.user_id
+     WHERE t.installation_id = :installation_id AND t.user_id = :user_id AND t.synced_at IS NULL AND i.seq <= :seq
+     ORDER BY t.task_id
+       FOR UPDATE OF t
+""")
+_READ_ALREADY = text("""
+    SELECT t.task_id
+      FROM push_tasks t
+      JOIN log_items i ON i.message_id = t.message_id AND i.user_id = t.user_id
+      JOIN sync_positions p ON p.user_id = t.user_id AND p.installation_id = t.installation_id AND p.seq >= i.seq
+     WHERE t.task_id = ANY(CAST(:task_ids AS uuid[])) AND t.synced_at IS NULL
+""")
 _SYNCED = text("""
-    WITH read AS (
-        SELECT t.task_id
-          FROM push_tasks t JOIN log_items i ON i.message_id = t.message_id AND i.user_id = t.user_id
-         WHERE t.installation_id = :installation_id AND t.user_id = :user_id AND t.synced_at IS NULL AND i.seq <= :seq
-         ORDER BY t.task_id
-           FOR UPDATE OF t
-    )
-    UPDATE push_tasks t
+    UPDATE push_tasks
        SET synced_at = clock_timestamp(),
-           state = CASE t.state WHEN 'pending' THEN 'withdrawn' ELSE t.state END,
-           last_reason = CASE t.state WHEN 'pending' THEN 'synced' ELSE t.last_reason END,
-           next_attempt_at = CASE t.state WHEN 'pending' THEN NULL ELSE t.next_attempt_at END
-      FROM read
-     WHERE t.task_id = read.task_id
+           state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE state END,
+           last_reason = CASE state WHEN 'pending' THEN 'synced' ELSE last_reason END,
+           next_attempt_at = CASE state WHEN 'pending' THEN NULL ELSE next_attempt_at END
+     WHERE task_id = ANY(CAST(:task_ids AS uuid[]))
 """)

@@ -122,6 +122,11 @@ async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID
     return {task_id: (TaskState(state), reason) for task_id, state, reason in await db.execute(query)}
 
 
+async def installations_of(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[UUID]:
+    """Say which installations tasks go to."""
+    return (await db.scalars(select(PushTask.installation_id).where(among(PushTask.task_id, task_ids)))).all()
+
+
 async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]) -> dict[UUID, dict[TaskState, int]]:
     """Count the tasks of these conversations by message and state."""
     query = (

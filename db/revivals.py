@@ -1,9 +1,13 @@
 """Revivals: what a phone missed for want of a token is on its way again once it registers anew."""
 
-from sqlalchemy import text
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import DeviceToken
+from db.engine import among
+from db.models import DeviceToken, PushAttempt, PushTask
 from db.redrives import OUTBOX_KIND
 
 
@@ -23,6 +27,18 @@ async def revive(db: AsyncSession, device: DeviceToken) -> int:
         "outbox_kind": OUTBOX_KIND,
     }
     return len((await db.execute(_REVIVE, values)).all())
+
+
+async def registered_meanwhile(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[DeviceToken]:
+    """List tokens that were registered while these tasks were refused for older ones."""
+    began_at = select(func.max(PushAttempt.started_at)).where(PushAttempt.task_id == PushTask.task_id)
+    query = (
+        select(DeviceToken)
+        .join(PushTask, PushTask.installation_id == DeviceToken.installation_id)
+        .where(among(PushTask.task_id, task_ids), PushTask.user_id == DeviceToken.user_id)
+        .where(DeviceToken.active, DeviceToken.registered_at > began_at.scalar_subquery())
+    )
+    return (await db.scalars(query)).unique().all()
 
 
 _REVIVE = text("""

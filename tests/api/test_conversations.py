@@ -90,6 +90,15 @@ async def test_messages_are_listed_in_pages_the_latest_first(alice: User) -> Non
     assert seen == [5, 4, 3, 2, 1]
 
 
+@pytest.mark.parametrize("cursor", ["0", "-1", "x", str(2**63)])
+async def test_a_page_of_messages_that_cannot_be_is_refused_by_field(alice: User, cursor: str) -> None:
+    conversation_id = await conversation_of(alice)
+
+    answer = await alice.call("GET", f"/v1/conversations/{conversation_id}/messages?cursor={cursor}")
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "cursor")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db import conversations, log, messages
-from tests.house import House, User, android, iphone
+from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.talk import conversation_of, post, sync
 
 WRITERS, READERS, MESSAGES, AT_ONCE = 8, 4, 10_000, 10
@@ -91,6 +91,23 @@ async def test_an_installation_must_be_the_callers_and_signed_in(alice: User, bo
     assert problem["type"] == "urn:fastbell:problem:installation-inactive"
 
 
+async def test_a_phone_with_a_dead_token_where_somebody_else_signed_in_asks_for_no_new_one(
+    alice: User, bob: User, api: House
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    async with api.sessions.begin() as db:
+        dead = "UPDATE device_tokens SET active = false, inactive_reason = 'invalidated' WHERE installation_id = :id"
+        await db.execute(text(dead), {"id": phone.installation_id})
+    await bob.register(Phone(phone.provider, iphone().token, phone.installation_id))
+
+    status, problem = await answer_to(alice, f"installation_id={phone.installation_id}")
+    [row] = (await alice.call("GET", "/v1/device-tokens")).json()["items"]
+
+    assert (status, problem["type"]) == (409, "urn:fastbell:problem:installation-inactive")
+    assert not row["refresh_required"]
+
+
 async def test_a_dead_token_does_not_keep_its_phone_from_syncing_but_asks_for_a_new_one(
     alice: User, api: House
 ) -> None:
@@ -124,6 +141,24 @@ async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api:
     assert from_the_start == at_the_edge
     kept = (await alice.call("GET", f"/v1/conversations/{conversation_id}/messages")).json()["items"]
     assert [each["body"] for each in kept] == ["number 3", "number 2", "number 1", "number 0"]
+
+
+async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: House) -> None:
+    conversation_id, phone = await conversation_of(alice), uuid4()
+    for _ in range(4):
+        await post(alice, conversation_id)
+    await sync(alice, phone, after=1)
+
+    held = "SELECT 1 FROM sync_positions WHERE installation_id = :id FOR UPDATE"
+    async with uncommitted(api, held, id=phone):
+        reading = asyncio.create_task(answer_to(alice, f"installation_id={phone}&after=2"))
+        await eventually(api.someone_waits_for_a_lock)
+        async with api.sessions.begin() as db:
+            await log.let_go(db, alice.user_id, upto=3)
+    status, page = await reading
+
+    assert (status, [item["seq"] for item in page["items"]]) == (200, [3, 4])
+    assert (await answer_to(alice, f"installation_id={phone}&after=2"))[0] == 410
 
 
 async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: User, bob: User, api: House) -> None:

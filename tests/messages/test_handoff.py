@@ -11,7 +11,7 @@ from activities.handoff import HandoffPlanning
 from domain.handoff import Heed
 from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
 
 GENERIC = {"title": "New message", "body": "Open the app to read it."}
@@ -95,6 +95,26 @@ async def test_a_phone_that_has_synced_past_a_message_needs_no_push_and_its_owne
     assert (planned.streaming, planned.quiet) == (0, 1)
 
 
+async def test_a_phone_that_syncs_while_its_push_is_planned_gets_none(
+    house: House, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+
+    held = "SELECT 1 FROM device_tokens WHERE installation_id = :id FOR UPDATE"
+    async with uncommitted(house, held, id=phone.installation_id):  # the plan has read positions, and cannot write
+        message_id = await posted(alice, conversation_id)
+        await eventually(house.someone_waits_for_a_lock)
+        await sync(bob, phone.installation_id, after=1)
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert (task.state, task.last_reason, task.attempt_count) == ("withdrawn", "synced", 0)
+    assert task.synced_at is not None
+    assert not simulator.requests.for_token(phone.token)
+
+
 async def test_ten_messages_to_a_sleeping_phone_are_one_line_that_shows_the_latest(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
@@ -172,6 +192,26 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
+@pytest.mark.parametrize(
+    ("wishes", "reason"), [({"messages": False}, "messages_off"), ({"quiet_hours": _quiet_now()}, "quiet_hours")]
+)
+async def test_whoever_wants_no_push_any_more_is_not_pushed_to_again(
+    house: House, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await eventually(lambda: _waits_again(house, message_id))
+    await bob.call("PUT", "/v1/notification-preferences", wishes)
+    await handed_off(house, message_id)
+
+    [task] = await tasks_of(house, message_id)
+    assert (task.state, task.last_reason) == ("withdrawn", reason)
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
 async def test_a_token_that_changed_hands_during_back_off_is_not_pushed_to(
     house: House, simulator: Simulator, alice: User, bob: User
 ) -> None:
@@ -197,12 +237,16 @@ async def test_a_repeated_message_is_handed_off_once(
     conversation_id = await conversation_of(alice, bob)
     message_id = await posted(alice, conversation_id)
     await handed_off(house, message_id)
+    first = (await handoff(house, message_id).describe()).run_id
 
     again = await post(alice, conversation_id, message_id=message_id)
-    await house.rows("SELECT 1")
 
+    async def nothing_is_owed() -> bool:
+        return not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+
+    await eventually(nothing_is_owed)
     assert again.status_code == 200
-    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+    assert (await handoff(house, message_id).describe()).run_id == first
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 

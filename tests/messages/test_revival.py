@@ -1,15 +1,25 @@
 """A phone whose token was dead registers anew: what it missed and can still use comes after all, and only to it."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from activities.attempts import begin_attempts
+from activities.judging import Claim, Go
+from activities.outcomes import answered, end_attempts
+from db import device_tokens, revivals
+from domain.kinds import Kind
+from domain.push import Environment, Provider
+from domain.wire import PlannedSend, RedriveState
+from push.sender import Unregistered
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
+from workflows.redrive import Redrive
 
 
 def again(phone: Phone, other: Phone | None = None) -> Phone:
@@ -200,6 +210,101 @@ async def test_a_phone_sold_while_its_missed_push_is_on_its_way_again_shows_noth
 
     assert await redriven(house, task_id) == ("withdrawn", "token_transferred")
     assert not simulator.requests.for_token(fresh.token)
+
+
+async def test_a_push_that_is_checked_while_its_phone_registers_finds_the_new_token(house: House, alice: User) -> None:
+    phone, fresh = iphone(), iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    told = device_tokens.Registration(Provider.APNS, fresh.token, Environment.PRODUCTION)
+
+    async with house.sessions.begin() as db:
+        row = await device_tokens.register(db, alice.user_id, phone.installation_id, told)
+        await revivals.revive(db, row)
+        checking = asyncio.create_task(begin_attempts(house.sessions, [Claim(task_id)]))
+        await eventually(house.someone_waits_for_a_lock)
+    [verdict] = await checking
+
+    assert isinstance(verdict, Go)
+    assert verdict.push.token == fresh.token
+
+
+async def test_a_push_refused_for_a_token_that_was_replaced_meanwhile_goes_to_the_new_one(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    await alice.register(phone)
+    [go] = await begin_attempts(house.sessions, [Claim(task_id)])
+    assert isinstance(go, Go)
+    fresh = again(phone)
+    await alice.register(fresh)
+
+    await end_attempts(house.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+
+
+@pytest.mark.parametrize("new_owner", [False, True], ids=["same token", "somebody else's"])
+async def test_a_push_refused_where_its_user_has_no_new_token_stays_refused(
+    house: House, alice: User, bob: User, new_owner: bool
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone, state="pending")
+    await alice.register(phone)
+    [go] = await begin_attempts(house.sessions, [Claim(task_id)])
+    assert isinstance(go, Go)
+    if new_owner:
+        await bob.register(again(phone))
+
+    await end_attempts(house.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+
+    assert await state_of(house, task_id) == "unregistered"
+    assert not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+
+
+@pytest.mark.parametrize("new", [{"environment": "sandbox"}, {}], ids=["environment", "provider"])
+async def test_a_push_in_back_off_follows_its_phone_to_another_address(
+    house: House, simulator: Simulator, alice: User, bob: User, new: dict[str, str]
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+
+    async def refused() -> bool:
+        return any(row.last_reason for row in await tasks_of(house, message_id))
+
+    await eventually(refused)
+    fresh = again(phone, None if new else android())
+    await bob.register(fresh, **new)
+
+    await handed_off(house, message_id)
+    [row] = await tasks_of(house, message_id)
+    assert await redriven(house, row.task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
+
+
+async def test_a_push_that_is_taken_back_before_its_redrive_is_through_goes_to_where_it_goes_now(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    task_id = await missed(house, alice, phone)
+    refuse_once(simulator, phone)
+    await alice.register(phone)
+
+    async def refused() -> bool:
+        return bool((await task(house, task_id)).last_reason == "ServiceUnavailable")
+
+    await eventually(refused)
+    row, fresh = await task(house, task_id), again(phone, android())
+    await alice.register(fresh)
+    moved = PlannedSend(task_id, Provider.FCM, Environment.PRODUCTION, None, Kind.REMINDER)
+    state = RedriveState(moved, row.conversation_id, row.due_at, row.expires_at)
+    await house.temporal.get_workflow_handle(f"redrive/{task_id}").signal(Redrive.again, state)  # as the relay does
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
 
 
 async def test_an_app_that_syncs_before_it_registers_is_not_pushed_to(

@@ -1,4 +1,4 @@
-"""Promise 8 for messages: tokens and texts never appear in logs or workflow histories."""
+"""Promise 8 for messages: tokens and texts never appear in logs, errors or workflow histories."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from tests.talk import conversation_of, handed_off, handoff, post, posted
 SECRET = "the words that only alice and bob should know"
 
 
-async def test_neither_logs_nor_histories_hold_a_token_or_a_text(
+async def test_neither_logs_nor_errors_nor_histories_hold_a_token_or_a_text(
     house: House,
     simulator: Simulator,
     alice: User,
@@ -30,8 +30,11 @@ async def test_neither_logs_nor_histories_hold_a_token_or_a_text(
     conversation_id = await conversation_of(alice, bob)
 
     message_id = await posted(alice, conversation_id, SECRET)
-    await post(alice, conversation_id, f"other than {SECRET}", message_id)  # a conflict
-    await post(alice, conversation_id, SECRET + "\0")  # refused
+    refused = [
+        await post(alice, conversation_id, f"other than {SECRET}", message_id),
+        await post(alice, conversation_id, SECRET + "\0"),
+        await post(alice, conversation_id, SECRET * 1000),
+    ]
     await handed_off(house, message_id)
 
     handle = handoff(house, message_id)
@@ -40,6 +43,8 @@ async def test_neither_logs_nor_histories_hold_a_token_or_a_text(
     logs = "".join(capsys.readouterr()) + caplog.text
     assert str(message_id) in history
     assert logs
+    assert [answer.status_code for answer in refused] == [409, 422, 422]
+    assert not [answer.text for answer in refused if SECRET in answer.text]
     for phone in phones:
         [*_, receipt] = await simulator.received(phone.token)
         assert SECRET in str(receipt.request.payload)
