@@ -1,5 +1,6 @@
 """Errors as application/problem+json (RFC 9457): the one table from domain error to answer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from api.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, NotFound
 
@@ -58,12 +60,20 @@ class Forbidden(Exception):
     """The bearer token lacks a scope."""
 
 
+class TooManyRequests(Exception):
+    """The caller asks more often than is granted."""
+
+    def __init__(self, detail: str = "Too many requests. Try again later.", *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after  # seconds
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document the problems that a route may answer with, besides those of every route."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": _TITLES[status], "content": {_MEDIA_TYPE: {"schema": schema}}}
-        for status in (401, 413, 422, 503, *statuses)
+        for status in (401, 413, 422, 429, 503, *statuses)
     }
 
 
@@ -87,6 +97,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
+    app.add_exception_handler(TooManyRequests, _too_many_requests)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(DBAPIError, _database_error)
@@ -127,6 +138,8 @@ _TITLES = {
     410: "Gone",
     413: "Body too large",
     422: "Invalid request",
+    429: "Too many requests",
+    431: "Head too large",
     500: "Internal error",
     503: "Temporarily unavailable",
 }
@@ -166,6 +179,12 @@ async def _forbidden(_: Request, error: Exception) -> ProblemResponse:
     return problem(403, "not-allowed", str(error))
 
 
+async def _too_many_requests(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, TooManyRequests)
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return problem(429, "too-many-requests", str(error), headers=headers)
+
+
 async def _http(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # FastAPI's answer to a body that its parser chokes on
@@ -193,7 +212,8 @@ async def _database_error(request: Request, error: Exception) -> ProblemResponse
 
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
     log.error("unexpected error", path=request.scope.get("path"), exc_info=error)
-    return problem(500, "internal-error", "Something went wrong on our side.")
+    detail = "Something went wrong on our side."
+    return problem(500, "internal-error", detail, headers=FOR_ERRORS)  # this answer passes by the middleware
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -44,6 +44,7 @@ _OURS = (
     "FCM_",
     "LOG_",
     "METRICS_",
+    "RATE_",
     "RUN_DIR",
     "SIMULATOR_",
     "TEMPORAL_",
