@@ -1,7 +1,7 @@
 """Errors as application/problem+json (RFC 9457): the one table from domain error to answer."""
 
-import math
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from api.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, InvalidField, NotFound
+from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound
 
 log = structlog.get_logger()
 
@@ -60,14 +60,6 @@ class Forbidden(Exception):
     """The bearer token lacks a scope."""
 
 
-class TooManyRequests(Exception):
-    """The caller asks more often than is granted."""
-
-    def __init__(self, detail: str = "Too many requests. Try again later.", *, retry_after: float) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after  # seconds
-
-
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document the problems that a route may answer with, besides those of every route."""
     schema = {"$ref": "#/components/schemas/Problem"}
@@ -95,9 +87,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(CursorTooOld, _cursor_too_old)
     app.add_exception_handler(Conflict, _conflict)
+    app.add_exception_handler(LimitReached, _limit_reached)
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
-    app.add_exception_handler(TooManyRequests, _too_many_requests)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(DBAPIError, _database_error)
@@ -171,18 +163,18 @@ async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     return problem(409, error.code, str(error), more={"reason": error.reason})
 
 
+async def _limit_reached(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, LimitReached)
+    retry_after = max(1, ceil(error.retry_after.total_seconds()))
+    return problem(429, "too-many-requests", str(error), headers={"Retry-After": str(retry_after)})
+
+
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:
     return problem(401, "not-signed-in", str(error), headers={"WWW-Authenticate": "Bearer"})
 
 
 async def _forbidden(_: Request, error: Exception) -> ProblemResponse:
     return problem(403, "not-allowed", str(error))
-
-
-async def _too_many_requests(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, TooManyRequests)
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
-    return problem(429, "too-many-requests", str(error), headers=headers)
 
 
 async def _http(_: Request, error: Exception) -> ProblemResponse:

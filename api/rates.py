@@ -3,11 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 
 import limits
 
 from api.auth import Caller
-from api.problems import TooManyRequests
+from domain.problems import LimitReached
 
 _LARGER = frozenset({"service", "support"})
 
@@ -28,7 +29,7 @@ class Rate:
         self._before: Counter[str] = Counter()
 
     def spend(self, user_id: str) -> None:
-        """Count a request; raises TooManyRequests for one too many, which does not count."""
+        """Count a request; raises LimitReached for one too many, which does not count."""
         window, passed = divmod(self._clock(), self._length)
         if window != self._window:
             self._before = self._counts if window == self._window + 1 else Counter()
@@ -36,14 +37,16 @@ class Rate:
         weight = 1 - passed / self._length
         count, before = self._counts[user_id], self._before[user_id]
         if before * weight + count >= self._most:
-            raise TooManyRequests(retry_after=self._wait(count, before, passed))
+            raise LimitReached("Too many requests. Try again later.", self._wait(count, before, passed))
         self._counts[user_id] = count + 1
 
-    def _wait(self, count: int, before: int, passed: float) -> float:
-        """Tell in how many seconds one more has room, if nothing is asked until then."""
+    def _wait(self, count: int, before: int, passed: float) -> timedelta:
+        """Tell when one more has room, if nothing is asked until then."""
         if count < self._most:  # the window before has to weigh less
-            return self._length * (1 - (self._most - count) / before) - passed
-        return self._length * (2 - self._most / count) - passed  # as the window before, then, this one has to
+            wait = self._length * (1 - (self._most - count) / before) - passed
+        else:  # this window has to be the one before, and weigh less
+            wait = self._length * (2 - self._most / count) - passed
+        return timedelta(seconds=wait)
 
 
 class Rates:
@@ -53,7 +56,7 @@ class Rates:
         self._of_users, self._of_services = _rate(of_users), _rate(of_services)
 
     def spend(self, caller: Caller) -> None:
-        """Count a caller's request; raises TooManyRequests."""
+        """Count a caller's request; raises LimitReached."""
         rate = self._of_users if _LARGER.isdisjoint(caller.scopes) else self._of_services
         if rate is not None:
             rate.spend(caller.user_id)

@@ -8,9 +8,9 @@ import pytest
 
 from api.app import create_app
 from api.auth import Caller
-from api.problems import TooManyRequests
 from api.rates import Rate, Rates
 from config import auth_settings, limit_settings, service_settings
+from domain.problems import LimitReached
 from tests.house import Place, make_house
 
 PREFERENCES = "/v1/notification-preferences"
@@ -43,7 +43,7 @@ def spent(rate: Spends[WhoT_contra], times: int, who: WhoT_contra) -> int:
     for _ in range(times):
         try:
             rate.spend(who)
-        except TooManyRequests:
+        except LimitReached:
             continue
         granted += 1
     return granted
@@ -51,9 +51,9 @@ def spent(rate: Spends[WhoT_contra], times: int, who: WhoT_contra) -> int:
 
 def wait(rate: Rate) -> float:
     """Ask once too often; gives how long to wait."""
-    with pytest.raises(TooManyRequests) as raised:
+    with pytest.raises(LimitReached) as raised:
         rate.spend("alice")
-    return raised.value.retry_after
+    return raised.value.retry_after.total_seconds()
 
 
 def test_so_many_are_granted_to_each_and_refusals_do_not_count() -> None:

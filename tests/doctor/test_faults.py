@@ -33,12 +33,12 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def account(healthy: House, directory: Path, **changes: str) -> str:
+def account(healthy: House, directory: Path, *, mode: int = 0o600, **changes: str) -> str:
     """Write a service account that differs a little."""
     found = json.loads(Path(healthy.place.simulator.environment["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
     file = directory / "account.json"
     file.write_text(json.dumps(found | changes))
-    file.chmod(0o600)
+    file.chmod(mode)
     return str(file)
 
 
@@ -265,8 +265,7 @@ async def test_names_that_are_not_as_apple_makes_them(examine: Examine) -> None:
 
 async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: House, tmp_path: Path) -> None:
     theirs = healthy.place.simulator.environment
-    open_ = Path(account(healthy, tmp_path))
-    open_.chmod(0o644)
+    open_ = account(healthy, tmp_path, mode=0o644)
     (tmp_path / "no.p8").write_text("no key")
     fcm = f'url = "{theirs["FCM_URL"]}"\nca_file = "{theirs["FCM_CA_FILE"]}"\n'
     (tmp_path / "apps.toml").write_text(f"""
