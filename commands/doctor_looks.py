@@ -12,7 +12,7 @@ from commands.doctor_phones import REMINDERS
 from commands.doctor_providers import checks_of, look_at_files
 from commands.doctor_settings import Found, look_at_settings
 from commands.doctor_temporal import AREA as TEMPORAL
-from commands.doctor_temporal import look_at_temporal, look_at_temporals_files
+from commands.doctor_temporal import look_at_temporal, look_at_temporals_certificate, look_at_temporals_files
 from commands.doctor_web import BEARERS, look_at_key_set
 from commands.run_directory import read_settings, run_directory
 
@@ -45,6 +45,7 @@ def _checks(environ: Mapping[str, str], processes: Collection[str], settings: Fo
     if environ.get("DATABASE_URL"):
         found.append(Check(DATABASE, "database", partial(look_at_database, environ["DATABASE_URL"])))
     found.append(Check(TEMPORAL, "Temporal", partial(look_at_temporal, environ, settings.providers)))
+    found.append(Check(TEMPORAL, "Temporal's certificate", partial(look_at_temporals_certificate, environ)))
     if "api" in processes and environ.get("AUTH_JWKS_URL"):
         found.append(Check(BEARERS, "key set", partial(look_at_key_set, environ["AUTH_JWKS_URL"])))
     for key, sender in settings.senders.items():

@@ -1,5 +1,6 @@
 """The doctor's look at Temporal: namespace, search attributes, workers at each queue, schedules, our certificates."""
 
+import ssl
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
@@ -10,13 +11,13 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from commands.doctor_certificates import file_lines
+from commands.doctor_certificates import file_lines, peer_lines
 from commands.doctor_lines import Area, Check, Line, lines_of
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from temporal import connect
+from temporal import connect, connection
 
 AREA = Area("temporal")
 
@@ -41,6 +42,19 @@ async def look_at_temporal(environ: Mapping[str, str], providers: Collection[Pro
     looks |= {f"task queue {name}": partial(_queue, client, name, kind) for name, kind in queues.items()}
     looks |= {f"schedule {name}": partial(_schedule, client, name) for name in (ORPHAN_SWEEP, RETENTION)}
     return await lines_of([Check(AREA, what, look) for what, look in looks.items()], within=10.0)
+
+
+async def look_at_temporals_certificate(environ: Mapping[str, str]) -> Sequence[Line]:
+    """See how long the server's certificate lasts, where TLS is on."""
+    config = connection(environ)
+    tls = config.get("tls")
+    if not tls:
+        return []
+    trusted = tls.server_root_ca_cert if isinstance(tls, TLSConfig) else None
+    context = ssl.create_default_context(cadata=trusted.decode() if trusted else None)
+    context.set_alpn_protocols(["h2"])
+    name = tls.domain if isinstance(tls, TLSConfig) else None
+    return await peer_lines(AREA, config["target_host"], context, name)
 
 
 def look_at_temporals_files(environ: Mapping[str, str]) -> list[Line]:

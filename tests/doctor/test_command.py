@@ -6,6 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
+from commands.doctor_lines import Level
+from tests.doctor.conftest import Examine
 from tests.house import ROOT, SECRET, House
 
 
@@ -63,11 +67,13 @@ async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: H
     _tells_no_secret(healthy, out)
 
 
-async def test_what_is_broken_everywhere_tells_no_secret(healthy: House, tmp_path: Path) -> None:
+async def test_what_is_broken_everywhere_tells_no_secret(
+    healthy: House, examine: Examine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     key = tmp_path / "AuthKey_ABCDE12345.p8"
     key.write_text("-----BEGIN PRIVATE KEY-----\nhush-hush\n-----END PRIVATE KEY-----\n")
-    status, out, complaints = await _doctor(
-        healthy,
+
+    lines = await examine(
         APNS_KEY_FILE=str(key),
         DATABASE_URL="postgresql://app:hush-hush@127.0.0.1:9/none",
         HTTPS_PROXY="ftp://user:hush-hush@proxy.example",
@@ -76,24 +82,20 @@ async def test_what_is_broken_everywhere_tells_no_secret(healthy: House, tmp_pat
         TEMPORAL_API_KEY="hush-hush",
     )
 
-    assert (status, complaints) == (1, "")
-    assert "hush-hush" not in out
-    assert out.count("FAILURE") == 5
-    _tells_no_secret(healthy, out)
+    told = str([lines, *capfd.readouterr()])
+    assert sum(line.level is Level.FAILURE for line in lines) == 5
+    assert "hush-hush" not in told
+    _tells_no_secret(healthy, told)
 
 
-async def test_offline_nothing_is_reached_and_each_process_has_its_own_needs(healthy: House) -> None:
+async def test_offline_nothing_is_reached_and_each_process_has_its_own_needs(healthy: House, examine: Examine) -> None:
     simulator = healthy.place.simulator
-    nothing = dict.fromkeys(simulator.environment, "")
     simulator.requests.clear()
 
-    api, worker = await asyncio.gather(
-        _doctor(healthy, "--offline", "--process", "api", **nothing),
-        _doctor(healthy, "--offline", "--process", "worker", AUTH_JWT_SECRET=""),
-    )
+    api = await examine("api", offline=True, **dict.fromkeys(simulator.environment, ""))
+    worker = await examine("worker", offline=True, AUTH_JWT_SECRET="", TEMPORAL_ADDRESS="127.0.0.1:9")
 
-    assert (api[0], worker[0]) == (0, 0), (api, worker)
-    assert "temporal:" not in api[1] + worker[1]
+    assert (api, worker) == ([], [])
     assert not list(simulator.requests)
 
 

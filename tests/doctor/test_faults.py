@@ -163,6 +163,22 @@ async def test_certificates_that_this_client_shows_to_temporal(examine: Examine,
     ]
 
 
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [(-1, "its certificate is not good: certificate has expired"), (3, "certificate until ")],
+)
+async def test_a_certificate_of_temporal(examine: Examine, tmp_path: Path, days: int, found: str) -> None:
+    files = certificate(tmp_path, lasts=timedelta(days=days))
+    async with showing(files, "h2") as url:
+        address = url.removeprefix("https://")
+        settings = {"TEMPORAL_ADDRESS": address, "TEMPORAL_TLS": "true"}
+        lines = told(await examine(**settings, TEMPORAL_TLS_SERVER_CA_CERT_PATH=str(files[0])))
+
+    [line] = [line for line in lines if line[2].startswith(address)]
+    assert line[:2] == ("temporal", "failure" if days < 0 else "warning")
+    assert line[2].startswith(f"{address}: {found}")
+
+
 async def test_a_namespace_without_search_attributes_workers_and_schedules(examine: Examine, healthy: House) -> None:
     bare = f"bare-{uuid4()}"
     request = RegisterNamespaceRequest(
