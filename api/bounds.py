@@ -48,7 +48,8 @@ class RequestBounds:
 
         async def send_in_time(message: Message) -> None:
             if waits:
-                deadline.reschedule(None)
+                if not deadline.expired():
+                    deadline.reschedule(None)
                 answered()
             await send(message)
 
@@ -57,7 +58,7 @@ class RequestBounds:
             async with asyncio.timeout(self._timeout) as deadline:
                 await self._app(scope, receive, send_in_time)
         except TimeoutError:
-            if not deadline.expired():
+            if not (waits and deadline.expired()):
                 raise
             log.warning("request given up", path=scope["path"], method=scope["method"])
             await _unavailable("This took too long. Try again: repeats are harmless.")(scope, receive, send)

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from commands.doctor_advice import EXPECTED, UNREACHABLE, advice
@@ -39,7 +39,7 @@ def checks_of(key: Key, account: Account, sender: Sender) -> list[Check]:
     """Name the looks at one app's provider over the network."""
     area, found = _area(key), []
     for environment, (where, url) in _places(key, account).items():
-        found.append(Check(area, f"{where}: connection", partial(_connection, area, where, url, account)))
+        found.append(Check(area, f"{where}: connection", partial(_connection, area, environment, where, url, account)))
         found.append(Check(area, f"{where}: probe", partial(_probe, key[0], sender, environment, where)))
     if key[0] is Provider.FCM:  # Apple tells no time
         clock = partial(look_at_clock, area, account.url, account.ca_file, account.proxies)
@@ -83,24 +83,25 @@ def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[Line]:
         yield area.ok(f"{name}: key id, team id and topic look like Apple's")
 
 
-async def _connection(area: Area, where: str, url: str, account: Account) -> Sequence[Line]:
+async def _connection(area: Area, environment: Environment, where: str, url: str, account: Account) -> Sequence[Line]:
+    fault = _fault(area, environment)
     try:
         peer = await look(url, account.ca_file, account.proxies)
     except ssl.SSLCertVerificationError as error:
         to_do = (
             "Take the proxy off this way or trust its authority (…_CA_FILE); an expired certificate has to be renewed."
         )
-        return [area.failure(f"{where}: its certificate is not good: {error.verify_message}", to_do)]
+        return [fault(f"{where}: its certificate is not good: {error.verify_message}", to_do)]
     except ProxyTrouble as error:
         meaning, to_do = advice(error.reason)
-        return [area.failure(f"{where}: no connection: {meaning} ({error.reason})", to_do)]
+        return [fault(f"{where}: no connection: {meaning} ({error.reason})", to_do)]
     except OSError as error:
-        return [area.failure(f"{where}: no connection ({type(error).__name__})", UNREACHABLE)]
+        return [fault(f"{where}: no connection ({type(error).__name__})", UNREACHABLE)]
     if peer is None:
         return [area.warning(f"{where}: connects without TLS", "Use an https:// address.")]
     if peer.protocol != "h2":
         to_do = "Let the way there be a plain tunnel: whatever opens TLS has to speak HTTP/2."
-        return [area.failure(f"{where}: does not speak HTTP/2 ({peer.tls}, ALPN {peer.protocol})", to_do)]
+        return [fault(f"{where}: does not speak HTTP/2 ({peer.tls}, ALPN {peer.protocol})", to_do)]
     return [
         area.ok(f"{where}: connects ({peer.tls}, HTTP/2)"),
         expiry_line(area, where, peer.expires_at, _RENEWED),
@@ -123,7 +124,9 @@ async def _probe(provider: Provider, sender: Sender, environment: Environment, w
 
 def _refusal(area: Area, where: str, reason: str, environment: Environment) -> Line:
     meaning, to_do = advice(reason)
-    found = f"{where}: {reason}: {meaning}"
-    if environment is Environment.SANDBOX:  # only builds from Xcode have its tokens
-        return area.warning(found, f"{to_do} Of no matter where no phone has a sandbox token.")
-    return area.failure(found, to_do)
+    return _fault(area, environment)(f"{where}: {reason}: {meaning}", to_do)
+
+
+def _fault(area: Area, environment: Environment) -> Callable[[str, str], Line]:
+    """Say how bad it is: only builds from Xcode have tokens of the sandbox."""
+    return area.warning if environment is Environment.SANDBOX else area.failure

@@ -74,15 +74,16 @@ def _look_at_apps(found: Found, environ: Mapping[str, str]) -> None:
         proxies = proxies_of(environ)
     except ConfigError:  # told with its section
         proxies = STRAIGHT
-    for app_id, app in _apps(environ):
+    apps = list(_apps(environ))
+    for app_id, app in apps:
         if isinstance(app, ConfigError):
             found.lines.append(AREA.failure(str(app), _TO_DO))
-            continue
-        found.accounts.update(accounts_of(app_id, app, proxies))
+        else:
+            found.accounts.update(accounts_of(app_id, app, proxies))
     for key, account in found.accounts.items():
         found.lines.extend(_files(found, key, account))
     found.providers.update(Provider if environ.get("APPS_FILE") else (provider for provider, _ in found.accounts))
-    if not found.accounts:
+    if not apps:
         to_do = "Set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (.env.example)."
         found.lines.append(AREA.failure("no provider is configured, so no worker starts", to_do))
 

@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from api.app import create_app
-from api.bounds import MOST_HEADERS
+from api.bounds import MOST_HEADERS, RequestBounds
 from api.connection import connection_of
 from config import auth_settings, limit_settings, service_settings
 from tests.house import House, Place, User, eventually, iphone, make_house, uncommitted
@@ -83,32 +84,48 @@ async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: 
         assert (await user.call("GET", PREFERENCES)).status_code == 200
 
 
-async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_request(detached: Place) -> None:
-    async with bounded(detached, read_within=0.2, REQUEST_TIMEOUT="0.2", MOST_REQUESTS="1") as house:
-        user, phone = house.user(), iphone()
-        await user.register(phone)
-        async with streaming(user, phone.installation_id) as events, connected(house) as (reader, writer):
+async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_request(
+    api: House, detached: Place
+) -> None:
+    user, phone = api.user(), iphone()
+    await user.register(phone)
+    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MOST_REQUESTS="1") as house:
+        at = str(house.http.base_url)
+        async with streaming(user, phone.installation_id, at=at) as events, connected(house) as (reader, writer):
             await events.comment()
             for _ in range(2):
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert b" 200 OK" in await reader.readuntil(b"}")
-                await asyncio.sleep(0.5)
-            await user.call("GET", PREFERENCES)
+                await asyncio.sleep(0.6)
             await events.comment()
 
 
-async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(detached: Place) -> None:
+async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: House, detached: Place) -> None:
+    user = api.user()
+    session_id = await user.start_fast(due_in=3600)
+    path = f"/v1/fasting-sessions/{session_id}/end"
     async with bounded(detached, REQUEST_TIMEOUT="0.3") as house:
-        user = house.user()
-        session_id = await user.start_fast(due_in=3600)
-        path = f"/v1/fasting-sessions/{session_id}/end"
-        async with uncommitted(house, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
-            late = await user.call("POST", path)
+        async with uncommitted(api, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
+            late = await house.http.post(path, headers=user.headers)
         again = await user.call("POST", path)
 
     assert (late.status_code, late.json(), late.headers["retry-after"]) == (503, LATE, "1")
     assert late.headers["x-content-type-options"] == "nosniff"
     assert again.status_code == 200
+
+
+async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    bounds = RequestBounds(app, timeout=0.05, most=1)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(bounds), base_url="http://a") as http:
+        answers = [await http.get("/v1/anything") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [204, 204]
 
 
 async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_sign_of_life(detached: Place) -> None:

@@ -122,6 +122,15 @@ async def test_a_provider_that_cannot_be_reached(examine: Examine) -> None:
     ]
 
 
+async def test_a_sandbox_that_cannot_be_reached_is_of_no_matter_to_most(examine: Examine) -> None:
+    lines = await examine(APNS_SANDBOX_URL=f"https://127.0.0.1:{free_port()}")
+
+    assert told(lines) == [
+        ("apns", "warning", "default app, sandbox: no connection (ConnectionRefusedError)"),
+        ("apns", "warning", "default app, sandbox: connect_failed: no connection could be made"),
+    ]
+
+
 async def test_a_certificate_that_has_expired(examine: Examine, tmp_path: Path) -> None:
     files = certificate(tmp_path, lasts=timedelta(days=-1))
     async with showing(files, "h2") as url:
@@ -304,6 +313,14 @@ async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: 
         ("settings", "failure", f"apns, broken: {tmp_path}/no.p8 cannot be used: ValueError"),
         ("settings", "warning", f"fcm, good: {open_} can be read by everybody on this machine"),
     ]
+
+
+async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Examine, healthy: House) -> None:
+    nothing = dict.fromkeys(healthy.place.simulator.environment, "")
+
+    [line] = told(await examine(offline=True, **nothing | {"APNS_KEY_ID": "ABCDE12345"}))
+
+    assert line[2].startswith("APNS_KEY_FILE is not set")
 
 
 async def test_no_provider_at_all(examine: Examine, healthy: House) -> None:
