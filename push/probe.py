@@ -7,7 +7,7 @@ from domain.kinds import Kind
 from domain.push import Environment, Provider, Push
 from push.sender import Answer, Sender
 
-NOBODY = {Provider.APNS: "0" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # tokens that no phone can have
+NOBODY = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # tokens that no phone can have
 
 
 async def probe(sender: Sender, provider: Provider, environment: Environment) -> Answer:
