@@ -5,7 +5,7 @@ import difflib
 import re
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ _TABLES: dict[str, type[BaseModel]] = {"apns": ApnsSettings, "fcm": FcmSettings}
 def app_settings(file: Path) -> dict[str, AppSettings]:
     """Read every app; raises ConfigError."""
     return {app_id: _app(file.parent, app_id, table) for app_id, table in _tables(_content(file)).items()}
+
+
+def each_app(file: Path) -> Iterator[tuple[str, AppSettings | ConfigError]]:
+    """Read every app, or what is wrong with it; raises ConfigError where the file as a whole cannot be read."""
+    for app_id, table in _tables(_content(file)).items():
+        try:
+            yield app_id, _app(file.parent, app_id, table)
+        except ConfigError as error:
+            yield app_id, error
 
 
 class AppIds:

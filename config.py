@@ -8,13 +8,16 @@ import difflib
 import os
 import ssl
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+import limits
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -74,6 +77,33 @@ def _base(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _rate(text: str) -> str:
+    try:
+        is_good = text == "0" or [rate.amount > 0 for rate in limits.parse_many(text)] == [True]
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError("must be a rate such as 600/minute, or 0 for no limit")
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(each.strip() for each in text.split(",") if each.strip())
+    for origin in origins:
+        if _base(_https(origin)) != origin:
+            raise ValueError(f"must be origins without a path, separated by commas, not {origin}")
+    return origins
+
+
+def _addresses(text: str) -> str:
+    for word in text.split(","):
+        try:
+            ip_network(word.strip(), strict=False)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+    return text
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
     try:
         parts = make_url(url.get_secret_value())
@@ -92,6 +122,7 @@ _PARAMETERS = {"host", "port", "sslmode"}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+Rate = Annotated[str, AfterValidator(_rate)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
@@ -192,12 +223,27 @@ class GateSettings(_Section):
     brake_window: float = Field(default=600, gt=0, le=86_400)  # seconds
 
 
+class LimitSettings(_Section):
+    """What one API process grants its callers, and what it believes of whoever stands in front of it."""
+
+    rate_limit: Rate = "600/minute"  # of each user
+    rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
+    request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
+    most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    forwarded_allow_ips: Annotated[str, AfterValidator(_addresses)] = (
+        ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+    )
+
+
 class RetentionSettings(_Section):
     """How long what is finished is kept."""
 
     retention_days: int = Field(default=30, ge=2, le=3650)  # a push is of use for at most some 24 hours
     log_retention_days: int = Field(default=90, ge=2, le=3650)
 
+
+DEFAULT_LIMITS = LimitSettings()
 
 _SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
 
@@ -215,6 +261,11 @@ def gate_settings(environ: Mapping[str, str] = os.environ) -> GateSettings:
 def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSettings:
     """Read how long what is finished is kept."""
     return _read(RetentionSettings, _unprefixed(RetentionSettings, environ), "")
+
+
+def limit_settings(environ: Mapping[str, str] = os.environ) -> LimitSettings:
+    """Read what the API grants its callers."""
+    return _read(LimitSettings, _unprefixed(LimitSettings, environ), "")
 
 
 def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:

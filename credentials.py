@@ -27,19 +27,8 @@ def make_rotation(environ: Mapping[str, str] = os.environ, *, every: timedelta =
         raise ConfigError(f"{setting}: {error}.") from None
 
 
-def _accounts(environ: Mapping[str, str]) -> Accounts:
-    """Read who sends for which app; the environment's app is the default one."""
-    apns, fcm, apps_file = apns_settings(environ), fcm_settings(environ), service_settings(environ).apps_file
-    default = AppSettings(apns=apns, fcm=fcm) if apns or fcm else None
-    named = {} if apps_file is None else app_settings(apps_file)
-    proxies = _proxies(environ)
-    of = _accounts_of(None, default, proxies) if default else {}
-    for app_id, app in named.items():
-        of |= _accounts_of(app_id, app, proxies)
-    return Accounts(of, frozenset(named) if apps_file else None)
-
-
-def _accounts_of(app_id: str | None, app: AppSettings, proxies: Proxies) -> dict[Key, Account]:
+def accounts_of(app_id: str | None, app: AppSettings, proxies: Proxies) -> dict[Key, Account]:
+    """Say who sends for one app."""
     found: dict[Key, Account] = {}
     if app.apns:
         found[Provider.APNS, app_id] = ApnsAccount(**app.apns.model_dump(), encrypted=app.encrypted, proxies=proxies)
@@ -48,7 +37,20 @@ def _accounts_of(app_id: str | None, app: AppSettings, proxies: Proxies) -> dict
     return found
 
 
-def _proxies(environ: Mapping[str, str]) -> Proxies:
+def proxies_of(environ: Mapping[str, str]) -> Proxies:
+    """Read which proxy leads where; raises ConfigError."""
     settings = proxy_settings(environ)
     https = Proxy(settings.https_proxy.get_secret_value()) if settings.https_proxy else None
     return Proxies(https, settings.spared)
+
+
+def _accounts(environ: Mapping[str, str]) -> Accounts:
+    """Read who sends for which app; the environment's app is the default one."""
+    apns, fcm, apps_file = apns_settings(environ), fcm_settings(environ), service_settings(environ).apps_file
+    default = AppSettings(apns=apns, fcm=fcm) if apns or fcm else None
+    named = {} if apps_file is None else app_settings(apps_file)
+    proxies = proxies_of(environ)
+    of = accounts_of(None, default, proxies) if default else {}
+    for app_id, app in named.items():
+        of |= accounts_of(app_id, app, proxies)
+    return Accounts(of, frozenset(named) if apps_file else None)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from collections.abc import Mapping
 
 import structlog
 from temporalio.client import Client
@@ -32,17 +33,19 @@ class OneConverter(CompositePayloadConverter):
 data_converter = DataConverter(payload_converter_class=OneConverter)
 
 
-async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
+async def connect(
+    *, lazy: bool = False, runtime: Runtime | None = None, environ: Mapping[str, str] = os.environ
+) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    return await Client.connect(**connection(), lazy=lazy, runtime=runtime, data_converter=data_converter)
+    return await Client.connect(**connection(environ), lazy=lazy, runtime=runtime, data_converter=data_converter)
 
 
-def connection() -> ClientConnectConfig:
+def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:
     """Read address, namespace and credentials from the environment; raises ConfigError.
 
     A variable that is empty counts as not set.
     """
-    settings = {name: value for name, value in os.environ.items() if value}
+    settings = {name: value for name, value in environ.items() if value}
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=settings)
     except (OSError, RuntimeError) as error:

@@ -8,10 +8,12 @@ from uvicorn.config import STARTUP_FAILURE
 
 import logs
 from api.app import create_app
-from api.connection import HttpConnection, allow_connections, bind
+from api.connection import allow_connections, bind, connection_of
 from api.open_streams import DEFAULT_TERMS, Terms
-from config import ConfigError, auth_settings, service_settings
+from config import ConfigError, auth_settings, limit_settings, service_settings
 from temporal import connection
+
+KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, so that they never write to a closed one
 
 
 def main() -> None:
@@ -20,7 +22,8 @@ def main() -> None:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
         connection()  # read again as the app starts, where a refusal would be a traceback
-        app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)))
+        limits, streams = limit_settings(), allow_connections(DEFAULT_TERMS.most)
+        app = create_app(settings, auth, Terms(most=streams), limits)
     except ConfigError as error:
         sys.exit(str(error))
     config = uvicorn.Config(
@@ -28,10 +31,13 @@ def main() -> None:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http=HttpConnection,
+        http=connection_of(lasting=streams),
         access_log=False,
         log_config=None,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        proxy_headers=bool(limits.forwarded_allow_ips),
+        forwarded_allow_ips=limits.forwarded_allow_ips,
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from api import (
     conversations,
@@ -18,22 +19,31 @@ from api import (
     sync,
 )
 from api.auth import TokenCheck
+from api.bounds import RequestBounds
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
+from api.rates import Rates
+from api.security_headers import SecurityHeaders
 from apps_file import AppIds
-from config import AuthSettings, ServiceSettings
+from config import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
 from relay import Relay
 from temporal import connect
 
 
-def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEFAULT_TERMS) -> FastAPI:
+def create_app(
+    settings: ServiceSettings,
+    auth: AuthSettings,
+    terms: Terms = DEFAULT_TERMS,
+    limits: LimitSettings = DEFAULT_LIMITS,
+) -> FastAPI:
     """Make the application, to be served over `HttpConnection`. Raises ConfigError.
 
     It comes up while its database and Temporal are away.
     """
     app_ids = AppIds(settings.apps_file)
+    rates = Rates(limits.rate_limit, limits.rate_limit_service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -42,7 +52,7 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
         sessions = make_sessions(engine)
         relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
         streams = OpenStreams(sessions, database_url, terms)
-        app.state.services = Services(sessions, TokenCheck(auth), relay, app_ids, streams)
+        app.state.services = Services(sessions, TokenCheck(auth), rates, relay, app_ids, streams)
         async with streams.running():
             yield
         await relay.close()
@@ -57,7 +67,17 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
         redirect_slashes=False,
     )
     problems.install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit)  # the last one added is the first one passed
+    app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
+    if limits.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=limits.cors_origins,
+            allow_methods=("GET", "PUT", "POST", "PATCH", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Last-Event-ID"),
+            expose_headers=("Retry-After",),
+        )
+    app.add_middleware(SecurityHeaders)
     for resource in (
         device_tokens,
         fasting_sessions,

@@ -3,15 +3,22 @@
 import asyncio
 import resource
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.problems import problem
+from api.security_headers import FOR_ERRORS
+
 UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window shut
-_OTHER_FILES = 500  # for everything else
+READ_WITHIN = 15.0  # seconds from the first byte of a request to its last
+_OTHER_FILES = 500  # for everything else: connections that do not last, too
+_PASSING = 400  # connections that do not last
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +30,70 @@ class Line:
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, which tells long answers when to end. Without that they hold up the shutdown."""
+    """uvicorn's HTTP/1.1, which tells long answers when to end. Without that they hold up the shutdown.
+
+    A client that takes too long over a request is cut off, and so is whoever comes when there are too many.
+    """
+
+    read_within = READ_WITHIN
+    most = sys.maxsize
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Note a new connection."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
+        self._reading = self.loop.call_later(self.read_within, transport.abort)
         self._line = Line(self.loop.create_future(), transport.abort)
         self.app_state = {**self.app_state, "line": self._line}
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is still written to it."""
         super().connection_lost(exc)
+        self._read()
         self._end()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of a request, and watch how long its last one takes to come."""
+        super().data_received(data)
+        state = self.conn.their_state
+        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
+            self._reading = self._reading or self.loop.call_later(self.read_within, self.transport.abort)
+        else:
+            self._read()
 
     def shutdown(self) -> None:
         """End what is still written to it: the process was told to stop."""
         super().shutdown()
         self._end()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, or a head without end, in the form of all problems."""
+        answer = problem(400, "not-http", msg, headers=FOR_ERRORS | {"Connection": "close"})
+        parts = (
+            h11.Response(status_code=400, headers=answer.raw_headers),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        )
+        for part in parts:
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
+
+    def _read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def _end(self) -> None:
         if not self._line.over.done():
             self._line.over.set_result(None)
+
+
+def connection_of(*, lasting: int, read_within: float = READ_WITHIN) -> type[HttpConnection]:
+    """Bound the connections of a process: so many that last, and some that do not."""
+    bounds = {"most": lasting + _PASSING, "read_within": read_within}
+    return type("BoundHttpConnection", (HttpConnection,), bounds)
 
 
 def allow_connections(wanted: int) -> int:

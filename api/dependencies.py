@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.auth import Caller, TokenCheck
 from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
+from api.rates import Rates
 from apps_file import AppIds
 from db.engine import Sessions
 from domain.problems import InvalidField
@@ -27,6 +28,7 @@ class Services:
 
     sessions: Sessions
     tokens: TokenCheck
+    rates: Rates
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
@@ -59,7 +61,9 @@ async def _caller(
 ) -> Caller:
     if credentials is None:
         raise Unauthorized("Send a bearer token in the Authorization header.")
-    return await services.tokens.caller(credentials.credentials)
+    caller = await services.tokens.caller(credentials.credentials)
+    services.rates.spend(caller)
+    return caller
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from db.engine import async_url
 
@@ -20,6 +22,16 @@ async def migrate(database_url: str) -> None:
             await connection.run_sync(_upgrade)
     finally:
         await engine.dispose()
+
+
+def newest_revision() -> str:
+    """Name the newest migration that this release has."""
+    return str(ScriptDirectory.from_config(Config(ALEMBIC)).get_current_head())
+
+
+async def present_revision(db: AsyncSession) -> str | None:
+    """Name the migration that a database is at; None where it was never migrated."""
+    return await (await db.connection()).run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
 def _upgrade(connection: Connection) -> None:

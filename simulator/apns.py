@@ -81,6 +81,8 @@ class _ApnsPush:
         return self._answer(error.status or 500, error.reason, error.timestamp)
 
     def _deliver(self, payload: dict[str, Any], now: float) -> None:
+        if not self.request.token.strip("f"):
+            raise Rejection(400, "BadDeviceToken")  # Apple gives no such token, and knows that it did not
         phones = self._endpoint.phones
         phone = phones.seen(self.request.token, Provider.APNS, self._endpoint.environment)
         if phone.environment is not self._endpoint.environment or phone.provider is not Provider.APNS:

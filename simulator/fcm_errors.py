@@ -53,7 +53,7 @@ class InvalidMessage(Exception):
 def json_answer(status: int, content: object, *, reason: str | None = None) -> Answer:
     """Build any JSON answer of Google's."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Answer(status, reason, (_JSON,), (body,))
+    return Answer(status, reason, (_JSON, _date()), (body,))
 
 
 def unregistered() -> Answer:
@@ -95,7 +95,7 @@ def permission_denied(project: str) -> Answer:
 def not_found() -> Answer:
     """Build Google's bare 404, which says nothing about any token."""
     body = b"<!DOCTYPE html>\n<html lang=en><title>Error 404 (Not Found)!!1</title><p><b>404.</b> Not Found\n"
-    return Answer(404, "not_found", ((b"content-type", b"text/html; charset=UTF-8"),), (body,))
+    return Answer(404, "not_found", ((b"content-type", b"text/html; charset=UTF-8"), _date()), (body,))
 
 
 def scripted(error: Error) -> Answer:
@@ -124,6 +124,10 @@ def _error(status: int, message: str, reason: str, details: list[dict[str, Any]]
     if details:
         error["details"] = details
     return json_answer(status, {"error": error}, reason=reason)
+
+
+def _date() -> tuple[bytes, bytes]:
+    return b"date", formatdate(usegmt=True).encode()
 
 
 def _fcm_error(code: str) -> dict[str, Any]:

@@ -246,12 +246,17 @@ async def working(house: House, environment: dict[str, str]) -> AsyncIterator[Ro
 
 @asynccontextmanager
 async def make_house(
-    place: Place, app: FastAPI, *, lazy: bool = False, unacknowledged: timedelta = UNACKNOWLEDGED
+    place: Place,
+    app: FastAPI,
+    *,
+    lazy: bool = False,
+    unacknowledged: timedelta = UNACKNOWLEDGED,
+    http: type[HttpConnection] = HttpConnection,
 ) -> AsyncIterator[House]:
     """Serve the API on a socket in this process, with no worker; lazy: Temporal may be away."""
     with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
         config = uvicorn.Config(
-            app, port=0, http=HttpConnection, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=300
+            app, port=0, http=http, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=300
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([bind(config, unacknowledged)]))
@@ -261,8 +266,8 @@ async def make_house(
     port = server.servers[0].sockets[0].getsockname()[1]
     engine = make_engine(place.database_url)
     client = await temporal_client(place, lazy=lazy)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-        yield House(place, http, make_sessions(engine), client)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client_http:
+        yield House(place, client_http, make_sessions(engine), client)
     server.should_exit = True
     await serving
     await engine.dispose()

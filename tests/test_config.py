@@ -13,6 +13,7 @@ from config import (
     auth_settings,
     fcm_settings,
     gate_settings,
+    limit_settings,
     proxy_settings,
     service_settings,
 )
@@ -262,3 +263,42 @@ def test_a_proxy_that_is_none_is_refused_without_being_repeated(url: str) -> Non
     sentence = refused(proxy_settings, {"HTTPS_PROXY": url})
 
     assert sentence == "HTTPS_PROXY: must be the http:// address of a proxy."
+
+
+def test_what_callers_are_granted_is_read() -> None:
+    environ = {
+        "RATE_LIMIT": "0",
+        "RATE_LIMIT_SERVICE": "5 per second",
+        "CORS_ORIGINS": "https://a.example, https://b.example:8443,",
+    }
+    settings = limit_settings(environ | {"FORWARDED_ALLOW_IPS": "10.0.0.5, fd00::/8", "REQUEST_TIMEOUT": ""})
+
+    assert settings.model_dump() == {
+        "rate_limit": "0",
+        "rate_limit_service": "5 per second",
+        "request_timeout": 30.0,
+        "most_requests": 1000,
+        "cors_origins": ("https://a.example", "https://b.example:8443"),
+        "forwarded_allow_ips": "10.0.0.5, fd00::/8",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("RATE_LIMIT", "many", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("RATE_LIMIT_SERVICE", "0/minute", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("RATE_LIMIT", "9/second;600/minute", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("REQUEST_TIMEOUT", "0", "Input should be greater than 0."),
+        ("CORS_ORIGINS", "http://app.example", "must be an https:// address (http:// only on this machine)."),
+        ("CORS_ORIGINS", "*", "must be an https:// address (http:// only on this machine)."),
+        (
+            "CORS_ORIGINS",
+            "https://a.example/",
+            "must be origins without a path, separated by commas, not https://a.example/.",
+        ),
+        ("FORWARDED_ALLOW_IPS", "proxy", "must be addresses or networks such as 10.0.0.0/8, separated by commas."),
+    ],
+)
+def test_a_grant_that_cannot_be_is_refused(name: str, value: str, problem: str) -> None:
+    assert refused(limit_settings, {name: value}) == f"{name}: {problem}"

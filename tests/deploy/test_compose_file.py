@@ -7,6 +7,7 @@ from config import (
     AuthSettings,
     FcmSettings,
     GateSettings,
+    LimitSettings,
     ProxySettings,
     RetentionSettings,
     ServiceSettings,
@@ -16,7 +17,9 @@ from tests.deploy.faults import SETTINGS, faults
 
 NOT_PASSED = {"APNS_CA_FILE", "FCM_CA_FILE"}  # only a simulator signs its own certificates
 OF_BOTH = {name.upper() for name in ServiceSettings.model_fields}
-OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields}
+OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields} | {
+    name.upper() for name in LimitSettings.model_fields
+}
 OF_WORKER = {f"APNS_{name.upper()}" for name in ApnsSettings.model_fields} | {
     f"FCM_{name.upper()}" for name in FcmSettings.model_fields
 }

@@ -1,0 +1,59 @@
+"""`cli.py doctor`: whether reminders could reach phones from here, with these settings; and what to do if not."""
+
+import argparse
+import asyncio
+import logging
+import os
+
+import structlog
+
+from commands.doctor_lines import Level, Report
+from commands.telling import cell, say_json
+
+PROCESSES = ("api", "worker")
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="look at everything that reminders need, before production and in trouble",
+        description="Looks at settings, database, Temporal, Apple and Google as the processes would see them, and says "
+        "what to do. One call with a token of nobody's is made to each provider. Exit status 1: something failed.",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--offline", action="store_true", help="settings and files only, without the network")
+    parser.add_argument(
+        "--process", choices=PROCESSES, help="only what this process needs, where each has its settings"
+    )
+    parser.set_defaults(command=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from commands.doctor_looks import examined, settings_here  # noqa: PLC0415 -- other commands need not wait for it
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # the lines say it
+    environ = settings_here(os.environ)
+    processes = PROCESSES if arguments.process is None else (arguments.process,)
+    report = asyncio.run(examined(environ, processes, offline=arguments.offline))
+    if arguments.json:
+        say_json(report)
+    else:
+        _tell(report)
+    return 0 if report.healthy else 1
+
+
+_MARKS = {Level.OK: "ok       ", Level.WARNING: "WARNING  ", Level.FAILURE: "FAILURE  ", Level.REMINDER: "remember "}
+
+
+def _tell(report: Report) -> None:
+    for line in report.items:
+        print(f"{_MARKS[line.level]} {line.area}: {cell(line.found)}")
+        for more in (line.to_do, line.link):
+            if more:
+                print(f"{'':10}{more}")
+    print(f"\n{report.ok} ok, {_counted(report.warnings, 'warning')}, {_counted(report.failures, 'failure')}.")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,41 @@
+"""The doctor's look at PostgreSQL: reachable, migrated, and what time it is there."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from commands.database import opened
+from commands.doctor_clock import clock_line
+from commands.doctor_lines import Area, Line
+from config import ConfigError
+from db.engine import present_instant
+from db.migrate import newest_revision, present_revision
+
+AREA = Area("database")
+
+
+async def look_at_database(url: str) -> Sequence[Line]:
+    """Reach it, and compare its schema and its clock with ours."""
+    try:
+        async with opened(url) as sessions, sessions() as db:
+            before = time.time()
+            there = await present_instant(db)
+            now = (before + time.time()) / 2
+            present, newest = await present_revision(db), await asyncio.to_thread(newest_revision)
+    except ConfigError as error:
+        return [
+            AREA.failure(str(error), "See that PostgreSQL runs, and that DATABASE_URL names it, its user and password.")
+        ]
+    return [
+        AREA.ok("PostgreSQL answers"),
+        _schema(present, newest),
+        clock_line(AREA, "PostgreSQL", there.timestamp(), now),
+    ]
+
+
+def _schema(present: str | None, newest: str) -> Line:
+    if present == newest:
+        return AREA.ok(f"migrated to {newest}, the newest")
+    found = "was never migrated" if present is None else f"is at migration {present}, not at {newest}"
+    to_do = "Run `cli.py migrate`, then restart workers and API; a database that is ahead needs the newer release."
+    return AREA.failure(f"the database {found}", to_do)

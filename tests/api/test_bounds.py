@@ -1,0 +1,191 @@
+"""No client holds the process up: not by slowness, not by size, not by number."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from api.app import create_app
+from api.bounds import MOST_HEADERS, RequestBounds
+from api.connection import connection_of
+from config import auth_settings, limit_settings, service_settings
+from tests.house import House, Place, User, eventually, iphone, make_house, uncommitted
+from tests.streaming import streaming
+
+PREFERENCES = "/v1/notification-preferences"
+BUSY = {
+    "type": "urn:fastbell:problem:unavailable",
+    "title": "Temporarily unavailable",
+    "status": 503,
+    "detail": "This process has too many requests under way. Try again.",
+}
+LATE = BUSY | {"detail": "This took too long. Try again: repeats are harmless."}
+
+
+@asynccontextmanager
+async def bounded(
+    place: Place, *, lasting: int = 100, read_within: float = 15, **settings: str
+) -> AsyncIterator[House]:
+    """Serve an API with narrow bounds."""
+    environment = place.environment(**settings)
+    app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+    async with make_house(place, app, http=connection_of(lasting=lasting, read_within=read_within)) as house:
+        yield house
+
+
+@asynccontextmanager
+async def connected(house: House) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a bare connection."""
+    reader, writer = await asyncio.open_connection(house.http.base_url.host, house.http.base_url.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def drip(house: House, first: bytes, drop: bytes, *, answered: int = 0) -> float:
+    """Send drop after drop until cut off; gives how long that took."""
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(10), connected(house) as (reader, writer):
+        writer.write(first)
+        answer = asyncio.create_task(reader.read())
+        while not answer.done():
+            writer.write(drop)
+            await asyncio.sleep(0.05)
+        with suppress(ConnectionResetError):
+            assert answer.result().count(b"HTTP/1.1 ") == answered
+    return asyncio.get_running_loop().time() - began
+
+
+def head(user: User, more: str) -> bytes:
+    """Begin a request."""
+    return f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\nAuthorization: {user.headers['Authorization']}\r\n{more}".encode()
+
+
+async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: Place) -> None:
+    async with bounded(detached, read_within=0.5) as house:
+        user = house.user()
+        body = "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+        took = await asyncio.gather(
+            drip(house, b"", b""),
+            drip(house, b"GET /livez HTTP/1.1\r\n", b"X-More: more\r\n"),
+            drip(house, head(user, body), b" "),
+            drip(
+                house, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\n", b"X-More: more\r\n", answered=1
+            ),
+        )
+
+        assert all(0.4 < each < 3 for each in took), took
+        assert (await user.call("GET", PREFERENCES)).status_code == 200
+
+
+async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_request(
+    api: House, detached: Place
+) -> None:
+    user, phone = api.user(), iphone()
+    await user.register(phone)
+    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MOST_REQUESTS="1") as house:
+        at = str(house.http.base_url)
+        async with streaming(user, phone.installation_id, at=at) as events, connected(house) as (reader, writer):
+            await events.comment()
+            for _ in range(2):
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert b" 200 OK" in await reader.readuntil(b"}")
+                await asyncio.sleep(0.6)
+            await events.comment()
+
+
+async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: House, detached: Place) -> None:
+    user = api.user()
+    session_id = await user.start_fast(due_in=3600)
+    path = f"/v1/fasting-sessions/{session_id}/end"
+    async with bounded(detached, REQUEST_TIMEOUT="0.3") as house:
+        async with uncommitted(api, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
+            late = await house.http.post(path, headers=user.headers)
+        again = await user.call("POST", path)
+
+    assert (late.status_code, late.json(), late.headers["retry-after"]) == (503, LATE, "1")
+    assert late.headers["x-content-type-options"] == "nosniff"
+    assert again.status_code == 200
+
+
+async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    bounds = RequestBounds(app, timeout=0.05, most=1)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(bounds), base_url="http://a") as http:
+        answers = [await http.get("/v1/anything") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [204, 204]
+
+
+async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_sign_of_life(detached: Place) -> None:
+    async with bounded(detached, MOST_REQUESTS="2") as house:
+        user = house.user()
+        session_ids = [await user.start_fast(due_in=3600) for _ in range(2)]
+        hold = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
+        async with uncommitted(house, hold, ids=session_ids):
+            ending = [asyncio.create_task(_end(user, each)) for each in session_ids]
+            await eventually(lambda: _waiting(house, 2))
+            third, alive = await user.call("GET", PREFERENCES), await house.http.get("/livez")
+        ended = [(await each).status_code for each in ending]
+        after = await user.call("GET", PREFERENCES)
+
+    assert (third.status_code, third.json(), third.headers["retry-after"]) == (503, BUSY, "1")
+    assert (alive.status_code, ended, after.status_code) == (204, [200, 200], 200)
+
+
+async def test_more_connections_than_allowed_are_closed_at_once(detached: Place) -> None:
+    async with bounded(detached, lasting=-397) as house:  # and 400 that do not last
+        async with connected(house) as (_, one), connected(house) as (_, two), connected(house) as (reader, three):
+            for writer in (one, two, three):
+                writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
+            async with connected(house) as (turned_away, _):
+                assert await turned_away.read() == b""
+        await eventually(lambda: _alive(house))
+
+
+@pytest.mark.parametrize("headers", [{f"X-{n}": "" for n in range(MOST_HEADERS)}, {"X-Long": "x" * 16_100}], ids=len)
+async def test_a_head_with_too_many_headers_or_bytes_is_refused(alice: User, headers: dict[str, str]) -> None:
+    answer = await alice.house.http.get(PREFERENCES, headers=alice.headers | headers)
+
+    assert (answer.status_code, answer.json()["type"]) == (431, "urn:fastbell:problem:head-too-large")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET /livez HTTP/1.1\r\nX: " + b"x" * 20_000, b"\x16\x03\x01\x02\x00\x01\r\n\r\n"], ids=len
+)
+async def test_a_head_without_end_and_what_is_no_http_are_refused_as_problems(api: House, sent: bytes) -> None:
+    async with connected(api) as (reader, writer):
+        writer.write(sent)
+        start, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+    assert start.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in start.lower()
+    assert json.loads(body)["type"] == "urn:fastbell:problem:not-http"
+
+
+async def _end(user: User, session_id: UUID) -> httpx.Response:
+    return await user.call("POST", f"/v1/fasting-sessions/{session_id}/end")
+
+
+async def _waiting(house: House, count: int) -> bool:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return len(await house.rows(waiting)) >= count
+
+
+async def _alive(house: House) -> bool:
+    try:
+        return (await house.http.get("/livez", params={"again": str(uuid4())})).status_code == 204
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,1 @@
+"""The doctor, against things that are well and things that are not."""

@@ -1,0 +1,36 @@
+"""A house with all that production has, and what the doctor says of it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from commands.doctor_lines import Level, Line
+from commands.doctor_looks import examined
+from simulator import Simulator
+from tests.house import House, Place, open_house
+from workflows.schedules import make_schedules
+
+Examine = Callable[..., Awaitable[list[Line]]]
+
+
+@pytest.fixture(scope="session")
+async def healthy(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
+) -> AsyncIterator[House]:
+    """A house with a worker and the schedules."""
+    place = Place(await new_database("doctor"), temporal, "doctor", simulator)
+    async with open_house(place) as house:
+        await make_schedules(house.temporal)
+        yield house
+
+
+@pytest.fixture
+def examine(healthy: House) -> Examine:
+    """Let the doctor look at the house, with some settings of its own; gives what is not as it should be."""
+
+    async def look(*processes: str, offline: bool = False, **settings: str) -> list[Line]:
+        environ = {name: value for name, value in healthy.place.environment(**settings).items() if value}
+        report = await examined(environ, processes or ("api", "worker"), offline=offline)
+        return [line for line in report.items if line.level in {Level.WARNING, Level.FAILURE}]
+
+    return look
