@@ -11,6 +11,7 @@ from api.app import create_app
 from api.connection import HttpConnection, allow_connections, bind
 from api.open_streams import DEFAULT_TERMS, Terms
 from config import ConfigError, auth_settings, service_settings
+from temporal import metered_runtime
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
-        app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)))
+        app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)), metered_runtime())
     except ConfigError as error:
         sys.exit(str(error))
     config = uvicorn.Config(

@@ -2,17 +2,21 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, column, delete, func, select, text, update
+from sqlalchemy import BigInteger, Row, column, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.counting import count_settled, once_committed
 from db.engine import among
 from db.models import LogHead, Message, SyncPosition
 from db.models import LogItem as LogItemRow
 from domain.kinds import Kind
 from domain.messages import LogItem
+from domain.push import TaskState
+from telemetry import metrics
 
 CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
 
@@ -68,7 +72,9 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
         where=SyncPosition.seq < position.excluded.seq,
     )
     await db.execute(further)
-    await db.execute(_SYNCED, {"user_id": user_id, "installation_id": installation_id, "seq": seq})
+    read = (await db.execute(_SYNCED, {"user_id": user_id, "installation_id": installation_id, "seq": seq})).all()
+    count_settled(db, [row for row in read if (row.state, row.last_reason) == (TaskState.WITHDRAWN, "synced")])
+    once_committed(db, lambda: _count_synced([row for row in read if row.accepted_at]))
 
 
 async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
@@ -77,6 +83,13 @@ async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
     if await db.scalar(head.values(horizon=upto).returning(LogHead.user_id), execution_options=_BLIND):
         old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
         await db.execute(old, execution_options=_BLIND)
+
+
+def _count_synced(rows: Sequence[Row[Any]]) -> None:
+    for row in rows:
+        metrics.pushes_synced.labels(row.provider, row.kind).inc()
+        delay = max((row.synced_at - row.accepted_at).total_seconds(), 0.0)
+        metrics.push_to_sync.labels(row.provider, row.kind).observe(delay)
 
 
 def _item(seq: int, message: Message) -> LogItem:
@@ -121,4 +134,5 @@ _SYNCED = text("""
            next_attempt_at = CASE t.state WHEN 'pending' THEN NULL ELSE t.next_attempt_at END
       FROM read
      WHERE t.task_id = read.task_id
+    RETURNING t.provider, t.kind, t.state, t.last_reason, t.accepted_at, t.synced_at
 """)
