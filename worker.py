@@ -37,7 +37,7 @@ from push.gate_terms import Limits, Timings
 from push.gates import DEFAULT_TIMINGS, Gates
 from push.senders import Apps
 from relay import Relay
-from telemetry import metrics
+from telemetry import labels, metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
 from temporal import Metered, connect_when_up, metered_runtime, watch
@@ -171,6 +171,8 @@ def _keep() -> Keep:
 
 def _tell(settings: ServiceSettings, metered: Metered, gates: Gates, fleet: FleetSignals) -> Server:
     """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
+    for provider, app_id in fleet.apps.keys:
+        metrics.expect(provider, labels.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
     exposition = expose(metrics.WORKER, [GateGauges(gates), fleet, certificates], metered.port)
     try:

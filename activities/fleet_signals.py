@@ -31,7 +31,7 @@ class FleetSignals(Collector):
     def __init__(self, sessions: Sessions, database_url: str, apps: Apps, *, every: float = EVERY) -> None:
         self._sessions = sessions
         self._database_url = database_url
-        self._apps = apps
+        self.apps = apps
         self._every = every
         self._connection: Any = None
         self._signals: Signals | None = None
@@ -54,7 +54,7 @@ class FleetSignals(Collector):
         """Give the gauges, where this worker leads."""
         signals_read = self._signals
         if signals_read is not None:
-            yield from families(signals_read, self._apps.keys)
+            yield from families(signals_read, self.apps.keys)
 
     async def _read(self) -> Signals | None:
         if self._connection is None:

@@ -24,9 +24,9 @@ class Capped:
 
 
 reason = Capped()
-_app = Capped()
+app = Capped()
 
 
 def of_route(route: Route) -> tuple[str, str, str]:
     """Give provider, app and environment; the default app has no name."""
-    return route.provider.value, _app(route.app_id), route.environment.value
+    return route.provider.value, app(route.app_id), route.environment.value

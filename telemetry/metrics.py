@@ -3,7 +3,14 @@
 What a process holds at the moment (gates, signals, certificates) is told by collectors when somebody asks.
 """
 
+from itertools import product
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from domain.kinds import Kind
+from domain.push import Provider
+
+OUTCOMES = ("accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each counter, which nobody reads
 
@@ -95,3 +102,13 @@ http_answer = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=API,
 )
+
+for _labels in product((provider.value for provider in Provider), (kind.value for kind in Kind)):
+    for _metric in (pushes_planned, push_lateness, pushes_synced, push_to_sync):
+        _metric.labels(*_labels)  # what begins at nought can be seen to rise
+
+
+def expect(provider: str, app_id: str) -> None:
+    """Let the answers to an app begin at nought."""
+    for outcome in OUTCOMES:
+        provider_answer.labels(provider, app_id, outcome)
