@@ -39,3 +39,9 @@ async def watched(
         targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
         async with scraping(directory, targets) as prometheus:
             yield Watched(product, prometheus, await live(product.house, simulator), ca_file)
+
+
+@pytest.fixture
+def simulator_ca(simulator: Simulator) -> Path:
+    """A file with a certificate in it."""
+    return Path(simulator.environment["APNS_CA_FILE"])
