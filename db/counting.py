@@ -1,6 +1,6 @@
 """Counts what a transaction did once it has committed; what is rolled back never happened."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, event
@@ -19,17 +19,17 @@ def once_committed(db: AsyncSession, count: Callable[[], None]) -> None:
     db.info.setdefault(_KEY, []).append(count)
 
 
-def count_settled(db: AsyncSession, rows: Rows) -> None:
-    """Count push tasks that became final: rows with provider, kind, state and last reason."""
-    if rows:
-        once_committed(db, lambda: _count_settled(rows))
+def count_settled(db: AsyncSession, counts: Mapping[Any, int]) -> None:
+    """Count push tasks that became final, by provider, kind, state and last reason."""
+    if counts:
+        once_committed(db, lambda: _count_settled(counts))
 
 
-def _count_settled(rows: Rows) -> None:
-    for row in rows:
-        metrics.pushes_settled.labels(row.provider, row.kind, row.state, labels.reason(row.last_reason)).inc()
-        if row.last_reason == "superseded":
-            metrics.pushes_collapsed.labels(row.provider, row.kind, "before_acceptance").inc()
+def _count_settled(counts: Mapping[Any, int]) -> None:
+    for (provider, kind, state, reason), count in counts.items():
+        metrics.pushes_settled.labels(provider, kind, state, labels.reason(reason)).inc(count)
+        if reason == "superseded":
+            metrics.pushes_collapsed.labels(provider, kind, "before_acceptance").inc(count)
 
 
 @event.listens_for(Session, "after_commit")

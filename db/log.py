@@ -1,5 +1,6 @@
 """Each user's log, how far it was read, and what reading it settles."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,8 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
     )
     await db.execute(further)
     read = (await db.execute(_SYNCED, {"user_id": user_id, "installation_id": installation_id, "seq": seq})).all()
-    count_settled(db, [row for row in read if (row.state, row.last_reason) == (TaskState.WITHDRAWN, "synced")])
+    withdrawn = [row for row in read if (row.state, row.last_reason) == (TaskState.WITHDRAWN, "synced")]
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in withdrawn))
     once_committed(db, lambda: _count_synced([row for row in read if row.accepted_at]))
 
 

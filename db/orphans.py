@@ -1,5 +1,6 @@
 """Orphans: what waits in the database for a workflow that may be gone. All by the database's clock."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,7 +63,7 @@ async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
         "revs": [stray.rev for stray in found],
     }
     buried = (await db.execute(_BURY, columns)).all()
-    count_settled(db, buried)
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in buried))
     lost = await push_attempts.under_way(db, [row.task_id for row in buried])
     await push_attempts.end_lost(db, lost.values())
     return len(buried)

@@ -1,5 +1,6 @@
 """Push tasks: planned once, claimed before each call, closed for good."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.counting import count_settled, once_committed
+from db.counting import Rows, count_settled, once_committed
 from db.engine import among
 from db.models import DeviceToken, PushTask
 from domain.kinds import Kind
@@ -100,8 +101,9 @@ async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store how tasks stand. Acceptance always wins; anything else changes only a pending task."""
     if updates:
         settled = (await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))).all()
-        count_settled(db, settled)
-        once_committed(db, lambda: _count_accepted([row for row in settled if row.accepted_at]))
+        if settled:
+            count_settled(db, {tuple(group[:4]): group.total for group in settled})
+            once_committed(db, lambda: _count_accepted(settled))
 
 
 async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, reason: str) -> None:
@@ -112,7 +114,7 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
         query.values(state=state, last_reason=kept, next_attempt_at=None).returning(*_COUNTED),
         execution_options={"synchronize_session": False},
     )
-    count_settled(db, closed.all())
+    count_settled(db, Counter(map(tuple, closed)))
 
 
 async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
@@ -120,7 +122,7 @@ async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused).values(state=TaskState.DEAD)
     buried = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
-    count_settled(db, buried.all())
+    count_settled(db, Counter(map(tuple, buried)))
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
@@ -185,17 +187,22 @@ _APPLY = text("""
                AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
-        RETURNING t.*
+        RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
+                  CAST(extract(epoch FROM t.accepted_at - t.due_at) AS float8) AS lateness
     )
-    SELECT provider, kind, state, last_reason, due_at, accepted_at,
-           state = 'accepted' AND EXISTS (
-               SELECT FROM push_tasks AS o
-                WHERE o.installation_id = a.installation_id AND o.collapse_key = a.collapse_key
-                  AND o.collapse_key <> '' AND o.synced_at IS NULL AND o.opened_at IS NULL
-                  AND o.state = 'accepted' AND o.task_id <> a.task_id
-           ) AS replaces
+    SELECT provider, kind, state, last_reason, count(*) AS total,
+           array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,
+           count(*) FILTER (
+               WHERE state = 'accepted' AND collapse_key <> '' AND EXISTS (
+                   SELECT FROM push_tasks AS o
+                    WHERE o.installation_id = a.installation_id AND o.collapse_key = a.collapse_key
+                      AND o.synced_at IS NULL AND o.opened_at IS NULL AND o.state = 'accepted'
+                      AND o.task_id <> a.task_id
+               )
+           ) AS replacing
       FROM applied AS a
      WHERE state <> 'pending'
+     GROUP BY provider, kind, state, last_reason
 """)
 
 
@@ -204,12 +211,13 @@ def _count_planned(providers: Sequence[str], kind: Kind) -> None:
         metrics.pushes_planned.labels(provider, kind).inc()
 
 
-def _count_accepted(rows: Sequence[Row[Any]]) -> None:
-    for row in rows:
-        lateness = max((row.accepted_at - row.due_at).total_seconds(), 0.0)
-        metrics.push_lateness.labels(row.provider, row.kind).observe(lateness)
-        if row.replaces:
-            metrics.pushes_collapsed.labels(row.provider, row.kind, "after_acceptance").inc()
+def _count_accepted(groups: Rows) -> None:
+    for group in groups:
+        late = metrics.push_lateness.labels(group.provider, group.kind)
+        for seconds in group.latenesses or ():
+            late.observe(max(seconds, 0.0))
+        if group.replacing:
+            metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
 def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
