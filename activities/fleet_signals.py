@@ -9,11 +9,11 @@ import structlog
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from activities.fleet_gauges import families
 from db import signals
 from db.engine import Sessions, connect_alone
 from domain.signals import Signals
 from push.senders import Apps
+from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds
 _TIMEOUT = 10.0  # seconds that one reading may take

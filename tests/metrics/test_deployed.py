@@ -10,7 +10,6 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from activities.fleet_gauges import families
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, Dead, Owed, Signals
@@ -19,6 +18,7 @@ from push.gate_terms import Limits
 from push.gates import Gates
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
+from telemetry.fleet_gauges import families
 from tests.debian import program
 from tests.metrics.prometheus import ALERTS, DASHBOARDS, alerts, panels
 from tests.servers import ROOT

@@ -48,8 +48,9 @@ async def test_metrics_tell_what_the_database_and_the_providers_tell(watched: Wa
     house = watched.product.house
     tasks = await house.rows("SELECT provider, kind, state, coalesce(last_reason, '') AS reason FROM push_tasks")
     calls = await house.rows("SELECT outcome, coalesce(reason, '') AS reason FROM push_attempts")
-    counted = _samples(await watched.product.metrics_of_worker())
-    in_api = _samples(await watched.product.metrics_of_api())
+    pages = await watched.product.metrics_of_worker(), await watched.product.metrics_of_api()
+    counted, in_api = map(_samples, pages)
+    assert not [phone for phone in watched.life.phones for page in pages if phone.token in page]
 
     settled = Counter((task.provider, task.kind, task.state, task.reason) for task in tasks)
     assert _by(counted, "fastbell_pushes_settled_total", "provider", "kind", "state", "reason") == settled
