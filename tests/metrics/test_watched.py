@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ from tests.house import User, android, eventually, iphone, uncommitted
 from tests.metrics.conftest import Watched
 from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, panels
 
+
+@dataclass(frozen=True)
+class Trouble:
+    """What the first panel says."""
+
+    not_delivered: bool
+    delayed: bool
+
+
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -28,6 +38,7 @@ async def test_nothing_is_raised_while_all_is_well(watched: Watched) -> None:
     await eventually(lambda: _scraped(watched.prometheus))
 
     assert await watched.prometheus.raised() == set()
+    assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=False)
 
 
 @pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: str(board.stem))
@@ -100,14 +111,17 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     await house.user().start_fast(due_in=3600)
     async with house.sessions.begin() as db:  # ten minutes pass
         await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
+        await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))
     rest = ("TokensDying", "RemindersLate", "BrakeEngaged", "PushesDead", "TemporalDownAcceptanceFine", "OutboxStuck")
     await eventually(saw(*rest), within=60)
     assert "AcceptanceFailing" not in seen
+    assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
 
     async with uncommitted(house, "LOCK TABLE fasting_sessions IN ACCESS EXCLUSIVE MODE"):
         knocking = asyncio.create_task(_knock(house.user()))
         await eventually(saw("AcceptanceFailing"), within=30)
         assert "TemporalDownAcceptanceFine" not in await watched.prometheus.raised()
+        assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)
         knocking.cancel()
 
     assert not seen & {"WorkersAbsent", "ApiAbsent", "SignalsUnread"}
@@ -115,6 +129,13 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     watched.product.api.process.kill()
     await eventually(saw("WorkersAbsent", "ApiAbsent", "SignalsUnread"), within=20)
     assert seen == {rule["alert"] for rule in alerts()}
+
+
+async def _trouble(prometheus: Prometheus) -> Trouble:
+    """Read the panel that tells the one from the other."""
+    [board] = [board for board in DASHBOARDS if board.stem == "on-time"]
+    values = [await prometheus.value(each) for title, each in panels(board) if title == "Which trouble is it"]
+    return Trouble(*map(bool, values))
 
 
 async def _scraped(prometheus: Prometheus) -> bool:
