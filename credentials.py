@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from apps_file import app_settings
 from config import AppSettings, ConfigError, apns_settings, fcm_settings, proxy_settings, service_settings
@@ -25,6 +26,16 @@ def make_rotation(environ: Mapping[str, str] = os.environ, *, every: timedelta =
         provider, app_id = error.key
         setting = _KEY_SETTINGS[provider] if app_id is None else f"APPS_FILE, app {app_id}"
         raise ConfigError(f"{setting}: {error}.") from None
+
+
+def certificate_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
+    """Name the files of authorities that the providers' certificates are checked with."""
+    accounts = _accounts(environ)
+    return {
+        f"{provider.value} {app_id or ''}".strip(): account.ca_file
+        for (provider, app_id), account in accounts.of.items()
+        if account.ca_file
+    }
 
 
 def accounts_of(app_id: str | None, app: AppSettings, proxies: Proxies) -> dict[Key, Account]:

@@ -38,6 +38,7 @@ from domain.naming import (
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState
+from telemetry import labels, metrics
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive
@@ -98,7 +99,10 @@ class Relay:
                     await outbox.settle(db, owed.id)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
                 log.warning("dispatch postponed", subject_id=str(owed.subject_id), error=_name(error))
+                metrics.dispatches.labels(owed.subject_kind, "postponed", labels.reason(_name(error))).inc()
                 await self._postpone(owed, _name(error))
+            else:
+                metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()
 
     def state_of(self, session: FastingSession) -> SessionState:
         """Put into words for Temporal what the session is, its reminders computed."""

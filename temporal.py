@@ -3,9 +3,14 @@
 import asyncio
 import os
 import re
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import structlog
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
@@ -13,10 +18,25 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 from config import ConfigError
+from telemetry import metrics
 
+_PORTS_TRIED = 5
+_WATCH_EVERY = 10.0  # seconds
+_ANSWERS_WITHIN = timedelta(seconds=5)
 _PYDANTIC = PydanticPayloadConverter()
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A runtime of the SDK (None: the common one), and where on this machine its own metrics can be had."""
+
+    runtime: Runtime | None
+    port: int | None
+
+
+UNMETERED = Metered(None, None)
 
 
 class OneConverter(CompositePayloadConverter):
@@ -56,7 +76,7 @@ def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:
     return config
 
 
-async def connect_when_up(runtime: Runtime) -> Client:
+async def connect_when_up(runtime: Runtime | None) -> Client:
     """Connect, however long the server takes to appear."""
     wait = 0.5
     while True:
@@ -68,10 +88,35 @@ async def connect_when_up(runtime: Runtime) -> Client:
             wait = min(wait * 2, 10.0)
 
 
-def runtime_with_metrics(host: str, port: int) -> Runtime:
-    """Serve the SDK's own metrics for Prometheus; raises ConfigError where it cannot listen."""
-    metrics = PrometheusConfig(bind_address=f"{host}:{port}", durations_as_seconds=True, counters_total_suffix=True)
-    try:
-        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
-    except ValueError as error:
-        raise ConfigError(f"METRICS_HOST and METRICS_PORT: {host}:{port} cannot be used: {error}.") from None
+def metered_runtime() -> Metered:
+    """Make a runtime that tells its own metrics on a port of this machine; without them if none can be had."""
+    for _ in range(_PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        exporter = PrometheusConfig(f"127.0.0.1:{port}", durations_as_seconds=True, counters_total_suffix=True)
+        try:
+            return Metered(Runtime(telemetry=TelemetryConfig(metrics=exporter)), port)
+        except (RuntimeError, ValueError):  # somebody else was quicker to take the port
+            continue
+    log.warning("temporal's own metrics cannot be had")
+    return Metered(Runtime(telemetry=TelemetryConfig()), None)
+
+
+def certificate_files() -> dict[str, Path]:
+    """Name the certificates that this client shows and trusts."""
+    settings = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+    return {name: Path(os.environ[name]) for name in settings if os.environ.get(name)}
+
+
+async def watch(client: Client) -> None:
+    """Tell the metrics whether the server answers, until cancelled."""
+    while True:
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
+                await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=_ANSWERS_WITHIN)
+        except Exception:  # noqa: BLE001 -- whoever stops to watch would never see it come back
+            metrics.temporal_reachable.set(0)
+        else:
+            metrics.temporal_reachable.set(1)
+        await asyncio.sleep(_WATCH_EVERY)

@@ -18,24 +18,30 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 import logs
 from activities.brake import Brake
 from activities.failures import NamelessFailures
+from activities.fleet_signals import FleetSignals
 from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
-from config import ConfigError, gate_settings, retention_settings, service_settings
-from credentials import make_rotation
+from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings
+from credentials import certificate_files, make_rotation
 from db.engine import Sessions, make_engine, make_sessions
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
+from push.gate_gauges import GateGauges
 from push.gate_terms import Limits, Timings
 from push.gates import DEFAULT_TIMINGS, Gates
 from push.senders import Apps
 from relay import Relay
-from temporal import connect_when_up, runtime_with_metrics
+from telemetry import labels, metrics
+from telemetry.certificates import CertificateExpiry
+from telemetry.exposition import Server, expose
+from temporal import Metered, connect_when_up, metered_runtime, watch
+from temporal import certificate_files as temporal_certificates
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
@@ -116,22 +122,28 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    runtime = runtime_with_metrics(settings.metrics_host, settings.metrics_port)
-    client = await _unless(stop, connect_when_up(runtime))
+    means, metered = make_means(sessions, rotation.apps), metered_runtime()
+    fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
+    telling = _tell(settings, metered, means.gates, fleet)
+    asides = [asyncio.create_task(fleet.read_forever())]
+    client = await _unless(stop, connect_when_up(metered.runtime))
     if client is not None:
-        relay = Relay(sessions, client, settings.arm_window)
-        sweeper = asyncio.create_task(relay.sweep_forever())
-        following = asyncio.create_task(rotation.follow())
-        means = make_means(sessions, rotation.apps)
         heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
-        beating = asyncio.create_task(heartbeat.beat_forever())
-        scheduling = asyncio.create_task(make_schedules_sometime(client))
+        asides += [
+            asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
+            asyncio.create_task(rotation.follow()),
+            asyncio.create_task(heartbeat.beat_forever()),
+            asyncio.create_task(make_schedules_sometime(client)),
+            asyncio.create_task(watch(client)),
+        ]
         await _work(make_workers(client, sessions, means, keep), means.rush, stop)
-        for task in (sweeper, following, beating, scheduling):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    for task in asides:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    if client is not None:
         await heartbeat.leave()
+    telling.close()
     await rotation.close()
     await engine.dispose()
     log.info("worker stopped")
@@ -155,6 +167,18 @@ def make_means(
 def _keep() -> Keep:
     settings = retention_settings()
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
+
+
+def _tell(settings: ServiceSettings, metered: Metered, gates: Gates, fleet: FleetSignals) -> Server:
+    """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
+    for provider, app_id in fleet.apps.keys:
+        metrics.expect(provider, labels.app(app_id))
+    certificates = CertificateExpiry(certificate_files() | temporal_certificates())
+    exposition = expose(metrics.WORKER, [GateGauges(gates), fleet, certificates], metered.port)
+    try:
+        return Server(settings.metrics_host, settings.metrics_port, exposition.text)
+    except OSError as error:
+        raise ConfigError(f"METRICS_HOST and METRICS_PORT: nobody can listen there: {error.strerror}.") from None
 
 
 async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:

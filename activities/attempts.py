@@ -62,9 +62,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
         lost = [begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy)]
-        await push_attempts.end(
-            db, [push_attempts.Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in lost]
-        )
+        await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
             [push_attempts.Begun(go.push.attempt_id, go.push.task_id, go.number, go.began_at) for go in going],

@@ -14,6 +14,7 @@ from activities.brake import Brake
 from db import brakes, workers
 from db.engine import Sessions
 from push.gates import Gates
+from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that one heartbeat may take
 
@@ -108,7 +109,9 @@ class Heartbeat:
                 await self._beat()
         except Exception as error:  # noqa: BLE001 -- whatever ails the database
             log.warning("no heartbeat", error=type(error).__name__)
+            metrics.heartbeats_missed.inc()
             return
+        metrics.heartbeat_at.set_to_current_time()
         if self._lapse is not None:
             self._lapse.cancel()
         self._lapse = asyncio.get_running_loop().call_at(began + self._pulse.lapses, self._lapsed)

@@ -21,14 +21,16 @@ from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
 from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
 from db.engine import Sessions
+from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.kinds import RULES
-from domain.push import Provider, TaskState
+from domain.push import Provider, Route, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
 from push.sender import Answer, Fate, Misconfigured, ProviderTrouble, Sender, Slot, Unavailable
 from push.senders import Apps
+from telemetry import labels, metrics
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
@@ -159,13 +161,20 @@ class PushSending:
             delay = self._delay(came_to, go.number)
             next_attempt_at = go.began_at + timedelta(seconds=called.latency) + delay
             pending = Update(go.push.task_id, TaskState.PENDING, came_to.reason, next_attempt_at=next_attempt_at)
-            await self._record(outcomes.failed(go, came_to, called.latency, pending))
+            await self._record(outcomes.failed(go, came_to, called.latency, pending), called)
             raise _again(came_to.reason, delay)
-        state = await self._record(outcome)
+        state = await self._record(outcome, called)
         await self._rush.over()
         return SentPush(go.push.task_id, state, outcome.update.reason)
 
-    async def _record(self, outcome: Outcome) -> TaskState:
+    async def _record(self, outcome: Outcome, called: _Called) -> TaskState:
+        """Store an outcome, and count it."""
+        state = await self._store(outcome)
+        if isinstance(outcome.ended, Ended):
+            _count(called.go.route, outcome.ended, called.latency)
+        return state
+
+    async def _store(self, outcome: Outcome) -> TaskState:
         """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""
         for wait in (0.1, 0.5, 2.0):
             try:
@@ -189,6 +198,13 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called
         log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
         came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
     return _Called(go, sender, came_to, time.monotonic() - started)
+
+
+def _count(route: Route, ended: Ended, latency: float) -> None:
+    provider, app_id, environment = labels.of_route(route)
+    metrics.push_attempts.labels(provider, app_id, environment, ended.outcome, labels.reason(ended.reason)).inc()
+    if latency:  # else it came to no call
+        metrics.provider_answer.labels(provider, app_id, ended.outcome).observe(latency)
 
 
 def _not_called(go: Go, sender: Sender, why: str) -> _Called:

@@ -1,5 +1,6 @@
 """The application: routers, problems, and what is held while it runs."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,12 +25,16 @@ from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from api.rates import Rates
+from api.request_metrics import RequestMetrics
 from api.security_headers import SecurityHeaders
 from apps_file import AppIds
 from config import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
 from relay import Relay
-from temporal import connect
+from telemetry import metrics
+from telemetry.certificates import CertificateExpiry
+from telemetry.exposition import expose
+from temporal import UNMETERED, Metered, certificate_files, connect, watch
 
 
 def create_app(
@@ -37,6 +42,7 @@ def create_app(
     auth: AuthSettings,
     terms: Terms = DEFAULT_TERMS,
     limits: LimitSettings = DEFAULT_LIMITS,
+    metered: Metered = UNMETERED,
 ) -> FastAPI:
     """Make the application, to be served over `HttpConnection`. Raises ConfigError.
 
@@ -50,11 +56,15 @@ def create_app(
         database_url = settings.database_url.get_secret_value()
         engine = make_engine(database_url, pool_size=settings.database_pool_size)
         sessions = make_sessions(engine)
-        relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
+        client = await connect(lazy=True, runtime=metered.runtime)
+        relay = Relay(sessions, client, settings.arm_window)
         streams = OpenStreams(sessions, database_url, terms)
-        app.state.services = Services(sessions, TokenCheck(auth), rates, relay, app_ids, streams)
+        exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
+        app.state.services = Services(sessions, TokenCheck(auth), rates, relay, app_ids, streams, exposition)
+        watching = asyncio.create_task(watch(client))
         async with streams.running():
             yield
+        watching.cancel()
         await relay.close()
         await engine.dispose()
 
@@ -78,6 +88,7 @@ def create_app(
             expose_headers=("Retry-After",),
         )
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics)
     for resource in (
         device_tokens,
         fasting_sessions,

@@ -18,6 +18,7 @@ from apps_file import AppIds
 from db.engine import Sessions
 from domain.problems import InvalidField
 from relay import Relay
+from telemetry.exposition import Exposition
 
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
@@ -32,6 +33,7 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    exposition: Exposition
 
 
 def _services(request: Request) -> Services:
@@ -53,6 +55,10 @@ def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
 
 def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
     return services.streams
+
+
+def _exposition(services: Annotated[Services, Depends(_services)]) -> Exposition:
+    return services.exposition
 
 
 async def _caller(
@@ -115,4 +121,5 @@ ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Streams = Annotated[OpenStreams, Depends(_streams)]
+Told = Annotated[Exposition, Depends(_exposition)]
 Paged = Annotated[Page, Depends(page_at)]

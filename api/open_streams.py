@@ -15,6 +15,7 @@ from api.problems import Unavailable
 from db import log as logs
 from db.engine import Sessions
 from domain.messages import LogItem
+from telemetry import metrics
 
 _MOST_NEWS = 200  # beyond this it is cheaper to let every stream look
 
@@ -102,11 +103,13 @@ class OpenStreams:
             lasting[0].end()
         of_user.append(stream)
         self._streams[stream.stream_id] = stream
+        metrics.streams_open.inc()
         stream.news.set()
 
     async def remove(self, stream: Stream) -> None:
         """Forget a stream that ended, and its presence."""
         del self._streams[stream.stream_id]
+        metrics.streams_open.dec()
         of_user = self._of_user[stream.user_id]
         of_user.remove(stream)
         if not of_user:

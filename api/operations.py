@@ -1,10 +1,12 @@
-"""Operations: whether the process lives, and whether it can accept."""
+"""Operations: whether the process lives, whether it can accept, and its metrics."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from api.dependencies import Database
+from api.dependencies import Database, Told
 from db.engine import is_ready
+from telemetry.exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
 
@@ -27,3 +29,9 @@ async def readyz(sessions: Database, response: Response) -> Readiness:
     ready = await is_ready(sessions)
     response.status_code = 200 if ready else 503
     return Readiness(database=ready)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(told: Told) -> Response:
+    """Tell the metrics of this process, for Prometheus."""
+    return Response(told.text(), media_type=CONTENT_TYPE)

@@ -13,9 +13,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.counting import once_committed
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from domain.push import Environment, Provider
+from telemetry import labels, metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,20 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
 async def _deactivate(
     db: AsyncSession, which: ColumnElement[bool], reason: str, *, detail: str | None = None
 ) -> Sequence[UUID]:
-    locked = select(DeviceToken.id).where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update()
-    ids = (await db.scalars(locked)).all()
+    columns = select(DeviceToken.id, DeviceToken.provider)
+    rows = (await db.execute(columns.where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update())).all()
+    ids = [row.id for row in rows]
     if ids:
         change = update(DeviceToken).where(DeviceToken.id.in_(ids)).values(active=False, inactive_reason=reason)
         await db.execute(change, execution_options={"synchronize_session": False})
         await _note(db, ids, reason, detail)
+        once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
     return ids
+
+
+def _count(providers: Sequence[str], cause: str, reason: str | None) -> None:
+    for provider in providers:
+        metrics.device_tokens_deactivated.labels(provider, cause, labels.reason(reason)).inc()
 
 
 async def _note(db: AsyncSession, device_ids: Sequence[UUID], event: str, reason: str | None) -> None:

@@ -1,18 +1,23 @@
 """Each user's log, how far it was read, and what reading it settles."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, column, delete, func, select, text, update
+from sqlalchemy import BigInteger, Row, column, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.counting import count_settled, once_committed
 from db.engine import among
 from db.models import LogHead, Message, SyncPosition
 from db.models import LogItem as LogItemRow
 from domain.kinds import Kind
 from domain.messages import LogItem
+from domain.push import TaskState
+from telemetry import metrics
 
 CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
 
@@ -88,8 +93,19 @@ async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
 
 
 async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:
-    if task_ids:
-        await db.execute(_SYNCED, {"task_ids": task_ids})
+    if not task_ids:
+        return
+    read = (await db.execute(_SYNCED, {"task_ids": task_ids})).all()
+    withdrawn = [row for row in read if (row.state, row.last_reason) == (TaskState.WITHDRAWN, "synced")]
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in withdrawn))
+    once_committed(db, lambda: _count_synced([row for row in read if row.accepted_at]))
+
+
+def _count_synced(rows: Sequence[Row[Any]]) -> None:
+    for row in rows:
+        metrics.pushes_synced.labels(row.provider, row.kind).inc()
+        delay = max((row.synced_at - row.accepted_at).total_seconds(), 0.0)
+        metrics.push_to_sync.labels(row.provider, row.kind).observe(delay)
 
 
 def _item(seq: int, message: Message) -> LogItem:
@@ -140,4 +156,5 @@ _SYNCED = text("""
            last_reason = CASE state WHEN 'pending' THEN 'synced' ELSE last_reason END,
            next_attempt_at = CASE state WHEN 'pending' THEN NULL ELSE next_attempt_at END
      WHERE task_id = ANY(CAST(:task_ids AS uuid[]))
+    RETURNING provider, kind, state, last_reason, accepted_at, synced_at
 """)

@@ -1,5 +1,6 @@
 """Orphans: what waits in the database for a workflow that may be gone. All by the database's clock."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts
+from db.counting import count_settled
 from db.engine import among
 from db.models import Message, OutboxRow
 from domain.housekeeping import Mark
@@ -60,11 +62,10 @@ async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
         "next_attempt_ats": [stray.next_attempt_at for stray in found],
         "revs": [stray.rev for stray in found],
     }
-    buried = (await db.scalars(_BURY, columns)).all()
-    lost = await push_attempts.under_way(db, buried)
-    await push_attempts.end(
-        db, [push_attempts.Ended(begun.attempt_id, "unknown", "worker_lost", None, None) for begun in lost.values()]
-    )
+    buried = (await db.execute(_BURY, columns)).all()
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in buried))
+    lost = await push_attempts.under_way(db, [row.task_id for row in buried])
+    await push_attempts.end_lost(db, lost.values())
     return len(buried)
 
 
@@ -140,7 +141,7 @@ _BURY = text("""
        SET state = 'dead', last_reason = coalesce(t.last_reason, 'orphaned'), next_attempt_at = NULL
       FROM same
      WHERE t.task_id = same.task_id
-    RETURNING t.task_id
+    RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason
 """)
 
 _SESSIONS_DUE = text("""

@@ -8,8 +8,10 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.counting import once_committed
 from db.engine import among
 from db.models import PushAttempt
+from telemetry import metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
             "provider_ids": [a.provider_id for a in ordered],
         }
         await db.execute(_END, columns)
+
+
+async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
+    """Record of calls that their worker was lost before it could say what they came to."""
+    await end(db, [Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in attempts])
+    once_committed(db, lambda: metrics.push_attempts_lost.inc(len(attempts)))
 
 
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:

@@ -1,5 +1,6 @@
 """Push tasks: planned once, claimed before each call, closed for good."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -9,11 +10,13 @@ from uuid import UUID, uuid5
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.counting import Rows, count_settled, once_committed
 from db.engine import among
 from db.models import DeviceToken, PushTask
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
+from telemetry import metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceTo
         "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
         "device_ids": [device.id for device in devices],
     }
-    await db.execute(_PLAN, asdict(message) | columns)
+    made = (await db.scalars(_PLAN, asdict(message) | columns)).all()
+    once_committed(db, lambda: _count_planned(made, message.kind))
 
 
 async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
@@ -96,24 +100,29 @@ async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store how tasks stand. Acceptance always wins; anything else changes only a pending task."""
     if updates:
-        await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))
+        settled = (await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))).all()
+        if settled:
+            count_settled(db, {tuple(group[:4]): group.total for group in settled})
+            once_committed(db, lambda: _count_accepted(settled))
 
 
 async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, reason: str) -> None:
     """Close tasks that are still pending; a dead one keeps the reason of its last attempt."""
     query = update(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.PENDING)
     kept = func.coalesce(PushTask.last_reason, reason) if state is TaskState.DEAD else reason
-    await db.execute(
-        query.values(state=state, last_reason=kept, next_attempt_at=None),
+    closed = await db.execute(
+        query.values(state=state, last_reason=kept, next_attempt_at=None).returning(*_COUNTED),
         execution_options={"synchronize_session": False},
     )
+    count_settled(db, Counter(map(tuple, closed)))
 
 
 async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused).values(state=TaskState.DEAD)
-    await db.execute(query, execution_options={"synchronize_session": False})
+    buried = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
+    count_settled(db, Counter(map(tuple, buried)))
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
@@ -151,6 +160,8 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
+_COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reason)
+
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
@@ -162,22 +173,56 @@ _PLAN = text("""
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
+    RETURNING provider
 """)
 
+# Gives those that are settled, to be counted. One that is accepted replaces what its line on the screen showed unread.
 _APPLY = text("""
-    UPDATE push_tasks AS t
-       SET state = new.state,
-           last_reason = new.reason,
-           next_attempt_at = new.next_attempt_at,
-           attempt_count = t.attempt_count + new.new_attempts,
-           device_id = coalesce(new.device_id, t.device_id),
-           accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END
-      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                  CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]), CAST(:device_ids AS uuid[]))
-           AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
-     WHERE t.task_id = new.task_id
-       AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
+    WITH applied AS (
+        UPDATE push_tasks AS t
+           SET state = new.state,
+               last_reason = new.reason,
+               next_attempt_at = new.next_attempt_at,
+               attempt_count = t.attempt_count + new.new_attempts,
+               device_id = coalesce(new.device_id, t.device_id),
+               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END
+          FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+                      CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]),
+                      CAST(:device_ids AS uuid[]))
+               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
+         WHERE t.task_id = new.task_id
+           AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
+        RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
+                  CAST(extract(epoch FROM t.accepted_at - t.due_at) AS float8) AS lateness
+    )
+    SELECT provider, kind, state, last_reason, count(*) AS total,
+           array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,
+           count(*) FILTER (
+               WHERE state = 'accepted' AND collapse_key <> '' AND EXISTS (
+                   SELECT FROM push_tasks AS o
+                    WHERE o.installation_id = a.installation_id AND o.collapse_key = a.collapse_key
+                      AND o.synced_at IS NULL AND o.opened_at IS NULL AND o.state = 'accepted'
+                      AND o.task_id <> a.task_id
+               )
+           ) AS replacing
+      FROM applied AS a
+     WHERE state <> 'pending'
+     GROUP BY provider, kind, state, last_reason
 """)
+
+
+def _count_planned(providers: Sequence[str], kind: Kind) -> None:
+    for provider in providers:
+        metrics.pushes_planned.labels(provider, kind).inc()
+
+
+def _count_accepted(groups: Rows) -> None:
+    for group in groups:
+        late = metrics.push_lateness.labels(group.provider, group.kind)
+        for seconds in group.latenesses or ():
+            late.observe(max(seconds, 0.0))
+        if group.replacing:
+            metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
 def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:

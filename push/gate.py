@@ -141,6 +141,7 @@ class Gate:
             app_id=self._route.app_id,
             environment=self._route.environment.value,
             state="braked" if self.braked else state.value,
+            cause="brake" if self.braked else self._breaker.cause,
             reason=BRAKED if self.braked else self._breaker.reason,
             until=until if state is State.OPEN and not self.braked else None,
             waiting=self._turns.waiting,

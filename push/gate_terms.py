@@ -47,6 +47,7 @@ class GateReport:
     app_id: str | None
     environment: str
     state: str  # closed, open or half_open, as said of a circuit breaker; or braked
+    cause: str | None  # why it is shut: outage, throttled, misconfigured or brake
     reason: str | None
     until: datetime | None  # while open: the earliest next call
     waiting: int

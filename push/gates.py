@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.push import Provider, Route
 from push.gate import Gate
-from push.gate_terms import Limits, Timings
+from push.gate_terms import GateReport, Limits, Timings
 from push.verdict import unknown_refusals
 
 DEFAULT_TIMINGS = Timings()
@@ -60,9 +60,13 @@ class Gates:
         for gate in self._gates.values():
             gate.share(share)
 
+    def reports(self) -> list[GateReport]:
+        """Tell how all gates stand; another thread may ask."""
+        return [gate.report() for gate in list(self._gates.values())]
+
     def report(self) -> dict[str, Any]:
         """Tell how all gates stand, and which refusals no table knows, as JSON."""
-        rows = [asdict(gate.report()) for gate in self._gates.values()]
+        rows = [asdict(report) for report in self.reports()]
         return {
             "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
             "unknown_refusals": [

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
+from telemetry.certificates import note_shown
+
 HEAD_AT_MOST = 16384  # bytes of a proxy's answer
 
 
@@ -69,13 +71,16 @@ async def connect(
     host, port = address
     shutdown = 1.0 if tls else None
     if proxy is None:
-        await loop.create_connection(lambda: protocol, host, port, ssl=tls, ssl_shutdown_timeout=shutdown)
+        transport, _ = await loop.create_connection(
+            lambda: protocol, host, port, ssl=tls, ssl_shutdown_timeout=shutdown
+        )
     else:
         tunnel = await _tunnel(proxy, host, port)
         name = host if tls else None
-        await loop.create_connection(
+        transport, _ = await loop.create_connection(
             lambda: protocol, sock=tunnel, ssl=tls, server_hostname=name, ssl_shutdown_timeout=shutdown
         )
+    note_shown(f"{host}:{port}", transport.get_extra_info("ssl_object"))
 
 
 async def _tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:

@@ -25,6 +25,11 @@ class Apps:
         """The providers to take work for: all where apps come and go, for then work of any may come."""
         return frozenset(provider for provider, _ in self._senders) if self._named is None else frozenset(Provider)
 
+    @property
+    def keys(self) -> frozenset[Key]:
+        """The apps that have credentials, by provider."""
+        return frozenset(self._senders)
+
     def route(self, provider: Provider, app_id: str | None, environment: Environment) -> Route:
         """Name the route to a phone: where no app has credentials of its own, whatever a phone says is the default."""
         return Route(provider, None if self._named is None else app_id, environment)

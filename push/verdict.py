@@ -7,6 +7,7 @@ from enum import Enum, auto
 import structlog
 
 from push.sender import Extent
+from telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -55,3 +56,4 @@ def note_unknown(provider: str, status: int, reason: str) -> None:
     if key not in unknown_refusals and len(unknown_refusals) >= REASONS_AT_MOST:
         key = (provider, 0, "others")
     unknown_refusals[key] += 1
+    metrics.unknown_refusals.labels(*key).inc()

@@ -25,7 +25,19 @@ structlog.configure(
 )
 
 NewDatabase = Callable[[str], Awaitable[str]]
-NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults", "chaos", "housekeeping", "doctor")
+NAMESPACES = (
+    "main",
+    "killed",
+    "postgres",
+    "detached",
+    "apps",
+    "gates",
+    "faults",
+    "chaos",
+    "housekeeping",
+    "doctor",
+    "metrics",
+)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,21 @@ ROOT_FILES = {
     "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
     "logs": set(),
-    "relay": {"db", "domain", "workflows"},
-    "temporal": {"config"},
-    "worker": {"activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
+    "relay": {"db", "domain", "telemetry", "workflows"},
+    "temporal": {"config", "telemetry"},
+    "worker": {
+        "activities",
+        "config",
+        "credentials",
+        "db",
+        "domain",
+        "logs",
+        "push",
+        "relay",
+        "telemetry",
+        "temporal",
+        "workflows",
+    },
     "cli": {"commands", "config", "domain"},
     "local": {"config", "local_parts"},
 }
@@ -39,7 +51,7 @@ BREAKS = {
     "simulator/phones.py": "import domain.push",
     "domain/sessions.py": "import sqlalchemy",
     "db/outbox.py": "import config",
-    "telemetry/__init__.py": "import push.sender",
+    "telemetry/metrics.py": "import db.engine",
 }
 
 

@@ -247,13 +247,14 @@ async def test_gates_tell_how_they_stand_as_json() -> None:
 
     apns, fcm = gates.report()["gates"]
 
-    assert (apns["state"], apns["reason"], apns["rate"]) == ("open", "wrong_key", None)
+    assert (apns["state"], apns["cause"], apns["reason"], apns["rate"]) == ("open", "misconfigured", "wrong_key", None)
     assert apns["until"].endswith("+00:00")
     assert fcm == {
         "provider": "fcm",
         "app_id": "pro",
         "environment": "production",
         "state": "closed",
+        "cause": None,
         "reason": None,
         "until": None,
         "waiting": 0,

@@ -1,0 +1,74 @@
+"""Reads the database's signals for the whole fleet: one worker does, the others stand by."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from db import signals
+from db.engine import Sessions, connect_alone
+from domain.signals import Signals
+from push.senders import Apps
+from telemetry.fleet_gauges import families
+
+EVERY = 15.0  # seconds
+_TIMEOUT = 10.0  # seconds that one reading may take
+_LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
+
+log = structlog.get_logger()
+
+
+class FleetSignals(Collector):
+    """Holds what was read last, for who scrapes; nothing while another worker reads.
+
+    Who reads holds a lock of PostgreSQL on a connection of its own, so that it goes with the process.
+    """
+
+    def __init__(self, sessions: Sessions, database_url: str, apps: Apps, *, every: float = EVERY) -> None:
+        self._sessions = sessions
+        self._database_url = database_url
+        self.apps = apps
+        self._every = every
+        self._connection: Any = None
+        self._signals: Signals | None = None
+
+    async def read_forever(self) -> None:
+        """Read, or stand by, until cancelled."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_TIMEOUT):
+                        self._signals = await self._read()
+                except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                    log.warning("signals not read", error=type(error).__name__)
+                    self._give_up()
+                await asyncio.sleep(self._every)
+        finally:
+            self._give_up()
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the gauges, where this worker leads."""
+        signals_read = self._signals
+        if signals_read is not None:
+            yield from families(signals_read, self.apps.keys)
+
+    async def _read(self) -> Signals | None:
+        if self._connection is None:
+            self._connection = await connect_alone(self._database_url, "fastbell-signals")
+        if self._signals is None and not await self._connection.fetchval(_LEADS):
+            return None
+        if self._signals is not None:
+            await self._connection.fetchval("SELECT 1")  # whoever lost the connection has lost the lock
+        async with self._sessions() as db:
+            return await signals.present(db)
+
+    def _give_up(self) -> None:
+        self._signals = None
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.terminate()
+            self._connection = None

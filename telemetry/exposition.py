@@ -1,0 +1,95 @@
+"""Metrics as text for Prometheus, and a server for processes that have none of their own.
+
+Everything here runs in threads: a scrape never holds the event loop up.
+"""
+
+import http.client
+import threading
+from collections.abc import Callable, Collection
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
+
+from telemetry import metrics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ANSWERS_WITHIN = 2.0  # seconds
+_READS_WITHIN = 5.0  # seconds
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    """Everything that one process tells: what is counted, what its collectors see, and the Temporal SDK's own.
+
+    `sdk_port`: where on this machine the SDK's exporter listens; without it our own metrics are all there is.
+    """
+
+    registries: Collection[CollectorRegistry]
+    sdk_port: int | None
+
+    def text(self) -> bytes:
+        """Give all of it; called in a thread."""
+        own = b"".join(generate_latest(registry) for registry in self.registries)
+        return own + _asked(self.sdk_port)
+
+
+def expose(registry: CollectorRegistry, collectors: Collection[Collector], sdk_port: int | None) -> Exposition:
+    """Put together what a process tells; `registry` is the one of its kind."""
+    held = CollectorRegistry()
+    ProcessCollector(registry=held)
+    for collector in collectors:
+        held.register(collector)
+    return Exposition((metrics.BOTH, registry, held), sdk_port)
+
+
+class Server:
+    """Serves GET /metrics until it is closed."""
+
+    def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:
+        """Listen; raises OSError."""
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _READS_WITHIN
+
+            def do_GET(self) -> None:
+                if self.path.partition("?")[0] != "/metrics":
+                    self.send_error(404)
+                    return
+                body = text()
+                self.send_response(200)
+                self.send_header("Content-Type", CONTENT_TYPE)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing of scrapes."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _asked(port: int | None) -> bytes:
+    if port is None:
+        return b""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWERS_WITHIN)
+    with suppress(OSError, http.client.HTTPException), closing(connection):
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        if answer.status == 200:
+            return answer.read()
+    log.warning("temporal's own metrics cannot be had")
+    return b""

@@ -1,0 +1,103 @@
+"""The fleet's signals as gauges. Routes that are configured are told of even where nothing waits."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily
+
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route
+from domain.signals import Owed, Signals
+from telemetry import labels
+
+Key = tuple[Provider, str | None]
+
+_ROUTE = ("provider", "app_id", "environment")
+_BACKLOG = {
+    "pending": "Push tasks that are pending, armed ones included.",
+    "overdue": "Pending push tasks that are due by now.",
+    "retrying": "Overdue push tasks that were hindered at least once: the depth of the retry queue.",
+    "behind_gate": "Overdue push tasks on a route whose gate is shut in some worker, or braked.",
+}
+_DEAD = {
+    "dead": "Dead push tasks, of those due in the last 24 hours.",
+    "redrivable": "Dead push tasks that have not expired: a person can still save them.",
+}
+
+
+def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
+    """Give all gauges; an app that is not configured counts as the default one."""
+    yield _single("read_timestamp_seconds", "When these signals were read.", read.at.timestamp())
+    yield from _backlogs(read, configured)
+    yield from _dead(read, configured)
+    yield from _owed("outbox", "Rows of the outbox", read.outbox, read.at)
+    yield from _owed("handoffs", "Messages of which it is not decided how each phone is told", read.handoffs, read.at)
+    yield _brakes(read, configured)
+    yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
+    yield _single("streams", "Open streams.", read.streams)
+
+
+def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
+    found = {(route, kind): dict.fromkeys((*_BACKLOG, "age"), 0.0) for route in _routes(configured) for kind in Kind}
+    for each in read.backlogs:
+        row = found.setdefault((_known(each.route, configured), each.kind), dict.fromkeys((*_BACKLOG, "age"), 0.0))
+        for name in _BACKLOG:
+            row[name] += getattr(each, name)
+        row["age"] = max(row["age"], _age(each.oldest_due_at, read.at))
+    for name, meaning in _BACKLOG.items():
+        family = _family(f"{name}_pushes", meaning, (*_ROUTE, "kind"))
+        for (route, kind), row in found.items():
+            family.add_metric((*labels.of_route(route), kind.value), row[name])
+        yield family
+    family = _family("oldest_overdue_push_seconds", "How long the oldest overdue push task is due.", (*_ROUTE, "kind"))
+    for (route, kind), row in found.items():
+        family.add_metric((*labels.of_route(route), kind.value), row["age"])
+    yield family
+
+
+def _dead(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
+    found = {(route, kind): [0, 0] for route in _routes(configured) for kind in Kind}
+    for each in read.dead:
+        row = found.setdefault((_known(each.route, configured), each.kind), [0, 0])
+        row[0] += each.count
+        row[1] += each.unexpired
+    for place, (name, meaning) in enumerate(_DEAD.items()):
+        family = _family(f"{name}_pushes", meaning, (*_ROUTE, "kind"))
+        for (route, kind), counts in found.items():
+            family.add_metric((*labels.of_route(route), kind.value), counts[place])
+        yield family
+
+
+def _owed(name: str, what: str, owed: Owed, now: datetime) -> Iterator[GaugeMetricFamily]:
+    yield _single(name, f"{what}.", owed.count)
+    yield _single(f"{name}_oldest_seconds", f"{what}: the age of the oldest.", _age(owed.oldest_at, now))
+
+
+def _brakes(read: Signals, configured: Collection[Key]) -> GaugeMetricFamily:
+    family = _family("brake_engaged", "1 while a route's brake is engaged; a person resumes.", _ROUTE)
+    engaged = {_known(route, configured) for route in read.brakes}
+    for route in {*_routes(configured), *engaged}:
+        family.add_metric(labels.of_route(route), float(route in engaged))
+    return family
+
+
+def _routes(configured: Collection[Key]) -> list[Route]:
+    return [Route(provider, app_id, Environment.PRODUCTION) for provider, app_id in configured]
+
+
+def _known(route: Route, configured: Collection[Key]) -> Route:
+    if (route.provider, route.app_id) in configured:
+        return route
+    return Route(route.provider, None, route.environment)
+
+
+def _family(name: str, meaning: str, names: Collection[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"fastbell_fleet_{name}", meaning, labels=tuple(names))
+
+
+def _single(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"fastbell_fleet_{name}", meaning, value=value)
+
+
+def _age(at: datetime | None, now: datetime) -> float:
+    return 0.0 if at is None else max((now - at).total_seconds(), 0.0)

@@ -1,0 +1,32 @@
+"""Label values: words from outside are told apart only so far, so that nobody can make series without end."""
+
+from domain.push import Route
+
+MOST = 100  # different values of one label
+OTHERS = "others"
+
+
+class Capped:
+    """The values of one label; those that come after the first hundred are one."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, value: str | None) -> str:
+        """Give the value for the label; of nothing an empty one."""
+        if not value or value in self._known:
+            return value or ""
+        if len(self._known) >= self._most:
+            return OTHERS
+        self._known.add(value)
+        return value
+
+
+reason = Capped()
+app = Capped()
+
+
+def of_route(route: Route) -> tuple[str, str, str]:
+    """Give provider, app and environment; the default app has no name."""
+    return route.provider.value, app(route.app_id), route.environment.value

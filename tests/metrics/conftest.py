@@ -1,0 +1,47 @@
+"""The product, running as it does in production and watched by a Prometheus server."""
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from simulator import Simulator
+from tests.house import Place
+from tests.metrics.life import Life, live
+from tests.metrics.product import Product, running
+from tests.metrics.prometheus import Prometheus, scraping
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A product after an ordinary day, the server that scraped it meanwhile, and the authority that it trusts."""
+
+    product: Product
+    prometheus: Prometheus
+    life: Life
+    ca_file: Path
+
+
+@pytest.fixture(scope="session")
+async def watched(
+    new_database: Callable[[str], Awaitable[str]],
+    temporal: str,
+    simulator: Simulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Watched]:
+    """Run all of it, and let people use it."""
+    directory = tmp_path_factory.mktemp("watched")
+    ca_file = Path(shutil.copy(simulator.environment["FCM_CA_FILE"], directory / "ca.pem"))
+    place = Place(await new_database("metrics"), temporal, "metrics", simulator)
+    async with running(place, FCM_CA_FILE=str(ca_file)) as product:
+        targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
+        async with scraping(directory, targets) as prometheus:
+            yield Watched(product, prometheus, await live(product.house, simulator), ca_file)
+
+
+@pytest.fixture
+def simulator_ca(simulator: Simulator) -> Path:
+    """A file with a certificate in it."""
+    return Path(simulator.environment["APNS_CA_FILE"])

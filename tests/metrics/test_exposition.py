@@ -1,0 +1,100 @@
+"""How metrics are counted and served."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import text
+
+from db.counting import once_committed
+from db.engine import make_engine, make_sessions
+from simulator import Simulator
+from telemetry.exposition import Server, expose
+from telemetry.labels import Capped
+from temporal import metered_runtime
+from tests.servers import free_port, part
+
+
+class Slow(Collector):
+    """Takes half a second of waiting, as a large process with a slow disk might."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Wait, then tell; not when it is first registered."""
+        time.sleep(0.5)
+        yield GaugeMetricFamily("slow", "", value=1)
+
+
+async def test_the_temporal_sdk_s_own_metrics_stand_beside_ours() -> None:
+    metered = metered_runtime()
+    assert metered.runtime is not None
+    metered.runtime.metric_meter.create_counter("from_the_sdk", "", "").add(3)
+
+    page = (await asyncio.to_thread(expose(CollectorRegistry(), [], metered.port).text)).decode()
+
+    assert "from_the_sdk_total" in page
+    assert "fastbell_pushes_planned_total" in page
+    assert "process_resident_memory_bytes" in page
+
+
+async def test_a_dead_exporter_of_the_sdk_takes_nothing_else_away() -> None:
+    with socket.socket() as deaf:  # takes connections and says nothing
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        for port in (free_port(), int(deaf.getsockname()[1])):
+            page = (await asyncio.to_thread(expose(CollectorRegistry(), [], port).text)).decode()
+            assert "fastbell_pushes_planned_total" in page
+
+
+async def test_a_scrape_does_not_hold_the_event_loop_up() -> None:
+    server = Server("127.0.0.1", 0, expose(CollectorRegistry(), [Slow()], None).text)
+    turns = 0
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+        scrape = asyncio.create_task(http.get("/metrics"))
+        while not scrape.done():
+            await asyncio.sleep(0.005)
+            turns += 1
+        assert "slow 1.0" in (await scrape).text
+        assert (await http.get("/")).status_code == 404
+    await asyncio.to_thread(server.close)
+
+    assert turns > 20
+
+
+async def test_a_port_that_is_taken_is_told_in_one_sentence(simulator: Simulator) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "METRICS_PORT": str(taken.getsockname()[1])}
+        async with part({**simulator.environment, **environment}, "worker.py") as worker:
+            assert await worker.process.wait() == 1
+            await worker._reading
+
+    assert worker.lines == ["METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_what_is_rolled_back_is_not_counted(new_database: Callable[[str], Awaitable[str]], end: str) -> None:
+    engine = make_engine(await new_database(f"counting_{end}"))
+    counted: list[str] = []
+    async with make_sessions(engine)() as db:
+        await db.execute(text("SELECT 1"))
+        once_committed(db, lambda: counted.append(end))
+        assert counted == []
+        await (db.commit() if end == "commit" else db.rollback())
+        await db.execute(text("SELECT 1"))
+        await db.commit()
+    await engine.dispose()
+
+    assert counted == (["commit"] if end == "commit" else [])
+
+
+def test_words_from_outside_cannot_make_series_without_end() -> None:
+    label = Capped(most=2)
+
+    assert [label(word) for word in ("a", "b", "c", "a", None, "d")] == ["a", "b", "others", "a", "", "others"]

@@ -1,0 +1,160 @@
+"""The database's signals: right, cheap, and read by one worker at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from activities.fleet_signals import FleetSignals
+from db import signals
+from db.engine import Sessions, make_engine, make_sessions
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route
+from push.senders import Apps
+from tests.house import eventually
+
+APNS = Route(Provider.APNS, None, Environment.PRODUCTION)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own."""
+
+    url: str
+    sessions: Sessions
+
+    async def run(self, *statements: str) -> None:
+        """Change something."""
+        async with self.sessions.begin() as db:
+            for statement in statements:
+                await db.execute(text(statement))
+
+
+@pytest.fixture(scope="module")
+async def _database(new_database: Callable[[str], Awaitable[str]]) -> AsyncIterator[Database]:
+    url = await new_database("signals")
+    engine = make_engine(url)
+    yield Database(url, make_sessions(engine))
+    await engine.dispose()
+
+
+@pytest.fixture
+async def database(_database: Database) -> Database:
+    """The same, with nothing in it."""
+    await _database.run("TRUNCATE push_tasks, device_tokens, outbox, messages, brakes, workers, presences CASCADE")
+    return _database
+
+
+async def test_signals_tell_what_waits_where_and_for_how_long(database: Database) -> None:
+    await database.run(
+        _device(),
+        _tasks(2, "pending", due="now() + interval '1 hour'"),
+        _tasks(3, "pending", due="now() - interval '1 minute'"),
+        _tasks(4, "pending", due="now() - interval '10 seconds'", reason="'Shutdown'", app="'an.app'"),
+        _tasks(5, "dead", due="now() - interval '1 hour'"),
+        _tasks(6, "dead", due="now() - interval '1 hour'", expires="now() + interval '1 hour'"),
+        _tasks(7, "dead", due="now() - interval '3 days'"),
+        _tasks(8, "withdrawn", due="now()"),
+        "INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)"
+        " SELECT 'x', gen_random_uuid(), now() - interval '90 seconds', now() FROM generate_series(1, 9)",
+        "INSERT INTO brakes (provider, environment, reason, token_errors, answers)"
+        " VALUES ('apns', 'production', 'BadDeviceToken', 20, 20)",
+        "INSERT INTO workers (worker_id, seen_at, gates) VALUES (gen_random_uuid(), now(), '{}')",
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), 'u', gen_random_uuid(), now() + interval '1 minute')",
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    [of_app, of_default] = sorted(read.backlogs, key=lambda each: each.overdue, reverse=True)
+    assert (of_app.route.app_id, of_app.kind) == ("an.app", Kind.REMINDER)
+    assert (of_app.pending, of_app.overdue, of_app.retrying, of_app.behind_gate) == (4, 4, 4, 4)
+    assert of_default.route == APNS
+    assert (of_default.pending, of_default.overdue, of_default.retrying, of_default.behind_gate) == (5, 3, 0, 3)
+    assert of_default.oldest_due_at is not None
+    assert timedelta(seconds=60) < read.at - of_default.oldest_due_at < timedelta(seconds=90)
+    [dead] = read.dead
+    assert (dead.count, dead.unexpired) == (11, 6)
+    assert read.outbox.count == 9
+    assert read.brakes == (APNS,)
+    assert (read.handoffs.count, read.workers, read.streams) == (0, 1, 1)
+
+
+async def test_finished_tasks_and_old_messages_are_never_looked_through(database: Database) -> None:
+    await database.run(
+        _device(),
+        _tasks(20_000, "withdrawn", due="now() - interval '1 day'"),
+        _tasks(20, "pending", due="now()"),
+        _tasks(20, "dead", due="now()"),
+        "INSERT INTO messages (id, kind, conversation_id, reminder_minutes)"
+        " SELECT gen_random_uuid(), 'reminder', gen_random_uuid(), 1 FROM generate_series(1, 20000)",
+    )
+    await database.run("ANALYZE push_tasks, messages")
+    plans = []
+    async with database.sessions() as db:
+        now = (await db.execute(text("SELECT now()"))).scalar_one()
+        for query, values in (
+            (signals._PENDING, {"now": now}),
+            (signals._DEAD, {"now": now, "of_use": timedelta(days=1)}),
+            (signals._UNDECIDED, {}),
+        ):
+            lines = await db.scalars(text(f"EXPLAIN {query.text}"), values)
+            plans.append("\n".join(lines))
+
+    for plan, index in zip(plans, ("_pending", "_dead", "_not_handed_off"), strict=True):
+        assert index in plan, plan
+        assert "Seq Scan" not in plan, plan
+
+
+async def test_one_worker_reads_for_all_and_another_takes_over_when_it_dies(database: Database) -> None:
+    fleet = [FleetSignals(database.sessions, database.url, Apps({}), every=0.05) for _ in range(3)]
+    reading = [asyncio.create_task(each.read_forever()) for each in fleet]
+
+    async def leader() -> int | None:
+        telling = [place for place, each in enumerate(fleet) if any(each.collect())]
+        assert len(telling) <= 1
+        return telling[0] + 1 if telling else None
+
+    first = (await eventually(leader)) - 1
+    reading[first].cancel()
+    with suppress(asyncio.CancelledError):
+        await reading[first]
+    assert not list(fleet[first].collect())
+    second = (await eventually(leader)) - 1
+    assert second != first
+
+    async def another() -> bool:
+        now = await leader()
+        return now is not None and now - 1 != second
+
+    await database.run(  # the connection that holds the lock is lost
+        "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE locktype = 'advisory' AND granted AND application_name = 'fastbell-signals'"
+    )
+    await eventually(another)
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+def _device() -> str:
+    return (
+        "INSERT INTO device_tokens (id, user_id, installation_id, provider, environment, token, active, registered_at,"
+        " last_seen_at) VALUES ('00000000-0000-0000-0000-000000000001', 'u', gen_random_uuid(), 'apns', 'production',"
+        " 't', true, now(), now())"
+    )
+
+
+def _tasks(count: int, state: str, *, due: str, expires: str = "now()", reason: str = "NULL", app: str = "NULL") -> str:
+    return (
+        "INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,"
+        " conversation_id, message_id, collapse_key, due_at, expires_at, attempt_count, state, last_reason)"
+        " SELECT gen_random_uuid(), 'reminder', 'u', gen_random_uuid(), '00000000-0000-0000-0000-000000000001',"
+        f" 'apns', 'production', {app}, gen_random_uuid(), gen_random_uuid(), 'k', {due}, {expires}, 0, '{state}',"
+        f" {reason} FROM generate_series(1, {count})"
+    )

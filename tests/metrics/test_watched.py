@@ -1,0 +1,177 @@
+"""A Prometheus server watches the running product. The last test breaks everything."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from simulator import Simulator
+from tests.house import User, android, eventually, iphone, uncommitted
+from tests.metrics.conftest import Watched
+from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, panels
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What the first panel says."""
+
+    not_delivered: bool
+    delayed: bool
+
+
+pytestmark = pytest.mark.timeout(150)
+
+
+async def test_nothing_is_raised_while_all_is_well(watched: Watched) -> None:
+    await eventually(lambda: _scraped(watched.prometheus))
+
+    assert await watched.prometheus.raised() == set()
+    assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=False)
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: str(board.stem))
+async def test_every_expression_of_a_dashboard_returns_a_series(watched: Watched, board: Path) -> None:
+    async def empty() -> list[tuple[str, str]]:
+        return [each for each in panels(board) if not await watched.prometheus.series(each[1])]
+
+    async def none_empty() -> bool:
+        return not await empty()
+
+    try:
+        await eventually(none_empty)
+    except TimeoutError:
+        pytest.fail(str(await empty()))
+
+
+async def test_metrics_tell_what_the_database_and_the_providers_tell(watched: Watched, simulator: Simulator) -> None:
+    house = watched.product.house
+    tasks = await house.rows("SELECT provider, kind, state, coalesce(last_reason, '') AS reason FROM push_tasks")
+    calls = await house.rows("SELECT outcome, coalesce(reason, '') AS reason FROM push_attempts")
+    pages = await watched.product.metrics_of_worker(), await watched.product.metrics_of_api()
+    counted, in_api = map(_samples, pages)
+    assert not [phone for phone in watched.life.phones for page in pages if phone.token in page]
+
+    settled = Counter((task.provider, task.kind, task.state, task.reason) for task in tasks)
+    assert _by(counted, "fastbell_pushes_settled_total", "provider", "kind", "state", "reason") == settled
+    assert _by(counted, "fastbell_pushes_planned_total", "provider") == Counter((task.provider,) for task in tasks)
+    assert _by(counted, "fastbell_push_attempts_total", "outcome", "reason") == Counter(map(tuple, calls))
+    requests = sum(len(simulator.requests.for_token(phone.token)) for phone in watched.life.phones)
+    assert sum(_by(counted, "fastbell_provider_answer_seconds_count", "provider").values()) == len(calls) == requests
+    assert _by(counted, "fastbell_push_lateness_seconds_count", "kind") == {("reminder",): 1, ("message",): 2}
+    assert _by(counted, "fastbell_pushes_collapsed_total", "kind", "when") == {("message", "after_acceptance"): 1}
+    assert _by(in_api, "fastbell_pushes_synced_total", "kind") == {("message",): 2}
+    assert _by(counted, "fastbell_device_tokens_deactivated_total", "cause", "reason") == {
+        ("invalidated", "UNREGISTERED"): 1
+    }
+    assert _by(in_api, "fastbell_device_tokens_deactivated_total", "cause") == {("transferred",): 1, ("rotated",): 1}
+
+
+async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulator) -> None:
+    house, seen = watched.product.house, set[str]()
+
+    def saw(*names: str) -> Callable[[], Any]:
+        async def all_seen() -> bool:
+            seen.update(await watched.prometheus.raised())
+            return seen.issuperset(names)
+
+        return all_seen
+
+    with watched.ca_file.open("ab") as file:
+        file.write(_certificate(timedelta(days=13)))
+    odd, slow, apple = android(), android(), iphone()
+    fcm: dict[str, Any] = {"provider": "fcm", "fault": "answer"}
+    simulator.faults.add(**fcm, token=odd.token, status=400, error_code="NEVER_HEARD_OF")
+    simulator.faults.add(provider="fcm", token=slow.token, fault="slow", delay=6)
+    simulator.faults.add(**fcm, status=503, error_code="UNAVAILABLE")
+    wrong: dict[str, Any] = {"provider": "apns", "fault": "answer"}
+    simulator.faults.add(**wrong, environment="sandbox", status=400, reason="BadDeviceToken")
+    simulator.faults.add(**wrong, environment="production", status=403, reason="InvalidProviderToken")
+    await _remind(house.user(), odd, slow, apple, due_in=1.0)
+    many = house.user()
+    await many.register(*[iphone() for _ in range(25)], environment="sandbox")
+    await many.start_fast(due_in=1.0)
+    for _ in range(8):
+        await _remind(house.user(), android(), due_in=2.0)
+    await eventually(saw("ProviderDown", "Misconfigured", "CertificateExpiring", "UnknownRefusal"), within=30)
+    await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
+
+    watched.product.to_temporal.cut()
+    await house.user().start_fast(due_in=3600)
+    async with house.sessions.begin() as db:  # ten minutes pass
+        await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
+        await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))
+    rest = ("TokensDying", "RemindersLate", "BrakeEngaged", "PushesDead", "TemporalDownAcceptanceFine", "OutboxStuck")
+    await eventually(saw(*rest), within=60)
+    assert "AcceptanceFailing" not in seen
+    assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
+
+    async with uncommitted(house, "LOCK TABLE fasting_sessions IN ACCESS EXCLUSIVE MODE"):
+        knocking = asyncio.create_task(_knock(house.user()))
+        await eventually(saw("AcceptanceFailing"), within=30)
+        assert "TemporalDownAcceptanceFine" not in await watched.prometheus.raised()
+        assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)
+        knocking.cancel()
+
+    assert not seen & {"WorkersAbsent", "ApiAbsent", "SignalsUnread"}
+    watched.product.worker.process.kill()
+    watched.product.api.process.kill()
+    await eventually(saw("WorkersAbsent", "ApiAbsent", "SignalsUnread"), within=20)
+    assert seen == {rule["alert"] for rule in alerts()}
+
+
+async def _trouble(prometheus: Prometheus) -> Trouble:
+    """Read the panel that tells the one from the other."""
+    [board] = [board for board in DASHBOARDS if board.stem == "on-time"]
+    values = [await prometheus.value(each) for title, each in panels(board) if title == "Which trouble is it"]
+    return Trouble(*map(bool, values))
+
+
+async def _scraped(prometheus: Prometheus) -> bool:
+    """Tell whether both were scraped, and the alerts judged since."""
+    up = await prometheus.series("min_over_time(up[2s]) == 1 and on () fastbell_fleet_read_timestamp_seconds")
+    return len(up) == 2
+
+
+async def _remind(user: User, *phones: Any, due_in: float) -> None:
+    await user.register(*phones)
+    await user.start_fast(due_in=due_in)
+
+
+async def _knock(user: User) -> None:
+    """Try to start fasts until cancelled."""
+    body = {"ends_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    while True:
+        await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for _ in range(3)))
+
+
+def _samples(page: str) -> list[Any]:
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+
+
+def _by(samples: list[Any], name: str, *labels: str) -> Counter[tuple[str, ...]]:
+    """Sum a metric's series by these labels; what is nought is left out."""
+    found = Counter[tuple[str, ...]]()
+    for sample in samples:
+        if sample.name == name and sample.value:
+            found[tuple(sample.labels[label] for label in labels)] += int(sample.value)
+    return found
+
+
+def _certificate(lives: timedelta) -> bytes:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Old authority")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + lives).sign(key, hashes.SHA256())
+    return signed.public_bytes(Encoding.PEM)
