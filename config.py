@@ -79,6 +79,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+PageUrl = Annotated[str, AfterValidator(_page)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
@@ -163,7 +164,7 @@ class ServiceSettings(_Section):
     api_port: Port = 8000
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
-    temporal_ui_url: Annotated[str, AfterValidator(_page)] | None = None
+    temporal_ui_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -187,6 +188,34 @@ class RetentionSettings(_Section):
     log_retention_days: int = Field(default=90, ge=2, le=3650)
 
 
+class TracingSettings(_Section):
+    """Whether to trace; what else the OpenTelemetry SDK knows of (OTEL_*) it reads by itself."""
+
+    otel_exporter_otlp_endpoint: PageUrl | None = None
+    otel_exporter_otlp_traces_endpoint: PageUrl | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_exporter: Literal["otlp", "none"] = "otlp"
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"
+    otel_sdk_disabled: bool = False
+    otel_service_name: str | None = None
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where spans go; None: nowhere."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        whole = self.otel_exporter_otlp_endpoint and f"{self.otel_exporter_otlp_endpoint}/v1/traces"
+        return self.otel_exporter_otlp_traces_endpoint or whole
+
+
 _SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
 
 
@@ -203,6 +232,11 @@ def gate_settings(environ: Mapping[str, str] = os.environ) -> GateSettings:
 def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSettings:
     """Read how long what is finished is kept."""
     return _read(RetentionSettings, _unprefixed(RetentionSettings, environ), "")
+
+
+def tracing_settings(environ: Mapping[str, str] = os.environ) -> TracingSettings:
+    """Read whether to trace."""
+    return _read(TracingSettings, _unprefixed(TracingSettings, environ), "")
 
 
 def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:

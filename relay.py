@@ -38,6 +38,7 @@ from domain.naming import (
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState
+from telemetry import tracing
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive
@@ -49,6 +50,11 @@ _AT_ONCE = 20  # dispatches under way in one process
 _MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
 _SWEEP_MOST = 200
+_SUBJECT_IDS = {
+    fasting_sessions.OUTBOX_KIND: "session_id",
+    messages.OUTBOX_KIND: "message_id",
+    redrives.OUTBOX_KIND: "task_id",
+}
 
 log = structlog.get_logger()
 
@@ -90,15 +96,14 @@ class Relay:
 
     async def dispatch(self, owed: outbox.Owed) -> None:
         """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
+        subject = {_SUBJECT_IDS.get(owed.subject_kind, "subject_id"): str(owed.subject_id)}
         async with self._at_once:
-            try:
-                async with asyncio.timeout(_DISPATCH_TIMEOUT):
-                    await self._make_agree(owed)
-                async with self._sessions.begin() as db:
-                    await outbox.settle(db, owed.id)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
-                log.warning("dispatch postponed", subject_id=str(owed.subject_id), error=_name(error))
-                await self._postpone(owed, _name(error))
+            with structlog.contextvars.bound_contextvars(**subject):
+                try:
+                    await self._dispatch(owed)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
+                    log.warning("dispatch postponed", error=_name(error))
+                    await self._postpone(owed, _name(error))
 
     def state_of(self, session: FastingSession) -> SessionState:
         """Put into words for Temporal what the session is, its reminders computed."""
@@ -117,6 +122,16 @@ class Relay:
             _, late = await asyncio.wait(self._soon, timeout=_CLOSE_WITHIN)
             for task in late:  # their rows stay owed; a sweeper has them
                 task.cancel()
+
+    async def _dispatch(self, owed: outbox.Owed) -> None:
+        parent = tracing.context_of(owed.traceparent)
+        about: tracing.Attributes = {"fastbell.subject": owed.subject_kind, "fastbell.attempt": owed.attempts}
+        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, about):
+            async with asyncio.timeout(_DISPATCH_TIMEOUT):
+                await self._make_agree(owed)
+            log.debug("dispatched")
+        async with self._sessions.begin() as db:
+            await outbox.settle(db, owed.id)
 
     async def _make_agree(self, owed: outbox.Owed) -> None:
         match owed.subject_kind:

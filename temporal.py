@@ -10,6 +10,9 @@ from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from telemetry import tracing
+from telemetry.temporal_tracing import Tracing
+
 _PYDANTIC = PydanticPayloadConverter()
 
 log = structlog.get_logger()
@@ -31,7 +34,10 @@ data_converter = DataConverter(payload_converter_class=OneConverter)
 
 async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    return await Client.connect(**connection(), lazy=lazy, runtime=runtime, data_converter=data_converter)
+    interceptors = [Tracing()] if tracing.is_on() else []
+    return await Client.connect(
+        **connection(), lazy=lazy, runtime=runtime, data_converter=data_converter, interceptors=interceptors
+    )
 
 
 def connection() -> ClientConnectConfig:

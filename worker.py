@@ -21,10 +21,11 @@ from activities.failures import NamelessFailures
 from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
+from activities.ids_in_logs import IdsInLogs
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
-from config import ConfigError, gate_settings, retention_settings, service_settings
+from config import ConfigError, gate_settings, retention_settings, service_settings, tracing_settings
 from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
 from domain.housekeeping import DEFAULT_KEEP, Keep
@@ -35,6 +36,7 @@ from push.gate_terms import Limits, Timings
 from push.gates import DEFAULT_TIMINGS, Gates
 from push.senders import Apps
 from relay import Relay
+from telemetry import tracing
 from temporal import connect_when_up, runtime_with_metrics
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
@@ -77,7 +79,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
             ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
-            interceptors=[NamelessFailures()],
+            interceptors=[IdsInLogs(), NamelessFailures()],
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
             max_concurrent_local_activities=50,
@@ -92,7 +94,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
                 client,
                 task_queue=push_queue(provider),
                 activities=[sending.send_push],
-                interceptors=[NamelessFailures()],
+                interceptors=[IdsInLogs(), NamelessFailures()],
                 max_concurrent_activities=MOST_HELD,
                 activity_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
                 graceful_shutdown_timeout=GRACE,
@@ -109,6 +111,8 @@ async def main() -> None:
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
     keep, rotation = _keep(), make_rotation()
+    if endpoint := tracing_settings().endpoint:
+        tracing.start(tracing_settings().otel_service_name or "fastbell-worker", endpoint)
     if not rotation.apps.providers:
         raise ConfigError(
             "No provider is configured: set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (see .env.example)."
@@ -208,5 +212,6 @@ if __name__ == "__main__":
         uvloop.run(main())
     except ConfigError as error:
         sys.exit(str(error))
+    tracing.stop()
     sys.stdout.flush()
     os._exit(0)  # the SDK's threads may crash an interpreter that shuts down (sdk-python #300)

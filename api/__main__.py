@@ -10,7 +10,8 @@ import logs
 from api.app import create_app
 from api.connection import HttpConnection, allow_connections, bind
 from api.open_streams import DEFAULT_TERMS, Terms
-from config import ConfigError, auth_settings, service_settings
+from config import ConfigError, auth_settings, service_settings, tracing_settings
+from telemetry import tracing
 
 
 def main() -> None:
@@ -18,6 +19,8 @@ def main() -> None:
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
+        if endpoint := tracing_settings().endpoint:
+            tracing.start(tracing_settings().otel_service_name or "fastbell-api", endpoint)
         app = create_app(settings, auth, Terms(most=allow_connections(DEFAULT_TERMS.most)))
     except ConfigError as error:
         sys.exit(str(error))
@@ -35,6 +38,7 @@ def main() -> None:
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
         server.run([bind(config)])
+    tracing.stop()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 

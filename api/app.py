@@ -21,6 +21,7 @@ from api.auth import TokenCheck
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
+from api.request_log import RequestLog
 from apps_file import AppIds
 from config import AuthSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
@@ -58,6 +59,7 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)
     for resource in (
         device_tokens,
         fasting_sessions,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from api.request_log import current_request_id
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, NotFound
 
@@ -193,7 +194,7 @@ async def _database_error(request: Request, error: Exception) -> ProblemResponse
 
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
     log.error("unexpected error", path=request.scope.get("path"), exc_info=error)
-    return problem(500, "internal-error", "Something went wrong on our side.")
+    return problem(500, "internal-error", "Something went wrong on our side.", headers=current_request_id())
 
 
 def _path(location: Sequence[str | int]) -> str:

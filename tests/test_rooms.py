@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("activities", "api", "bench", "commands", "db", "domain", "local_parts", "push", "simulator", "workflows")
+PACKAGES = (
+    "activities",
+    "api",
+    "bench",
+    "commands",
+    "db",
+    "domain",
+    "local_parts",
+    "push",
+    "simulator",
+    "telemetry",
+    "workflows",
+)
 OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 
 ROOT_FILES = {
@@ -18,10 +30,13 @@ ROOT_FILES = {
     "config": set(),
     "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
-    "logs": set(),
-    "relay": {"db", "domain", "workflows"},
-    "temporal": set(),
-    "worker": {"activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "temporal", "workflows"},
+    "logs": {"telemetry"},
+    "relay": {"db", "domain", "telemetry", "workflows"},
+    "temporal": {"telemetry"},
+    "worker": {
+        *("activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "telemetry", "temporal"),
+        "workflows",
+    },
     "cli": {"commands", "config", "domain"},
     "local": {"config", "local_parts"},
 }
@@ -38,6 +53,7 @@ BREAKS = {
     "simulator/phones.py": "import domain.push",
     "domain/sessions.py": "import sqlalchemy",
     "db/outbox.py": "import config",
+    "activities/retries.py": "import opentelemetry.trace",
 }
 
 
