@@ -125,11 +125,9 @@ class Relay:
 
     async def _dispatch(self, owed: outbox.Owed) -> None:
         parent = tracing.context_of(owed.traceparent)
-        about: tracing.Attributes = {"fastbell.subject": owed.subject_kind, "fastbell.attempt": owed.attempts}
-        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, about):
+        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
             async with asyncio.timeout(_DISPATCH_TIMEOUT):
                 await self._make_agree(owed)
-            log.debug("dispatched")
         async with self._sessions.begin() as db:
             await outbox.settle(db, owed.id)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
 from activities.judging import Go
 from activities.outcomes import word
 from push.sender import Accepted, Answer, ProviderTrouble

@@ -56,6 +56,7 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
         "source of truth; a push only says: come and look.",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it tells what exceptions say
     )
     problems.install(app)
     app.add_middleware(BodyLimit)

@@ -57,11 +57,17 @@ class RequestLog:
                 status = 500  # answered further out
                 raise
             finally:
-                route = getattr(scope.get("route"), "path", "unmatched")
+                route = _route(scope)
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 span.update_name(f"{method} {route}")
                 span.set_attributes({"http.route": route, "http.response.status_code": status or 0})
                 log.info("request", method=method, route=route, status=status, ms=ms)
+
+
+def _route(scope: Scope) -> str:
+    """Name the route that took a request; of a router inside of another, FastAPI keeps the whole path apart."""
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    return getattr(whole or scope.get("route"), "path_format", "unmatched")
 
 
 def current_request_id() -> dict[str, str]:

@@ -25,7 +25,7 @@ structlog.configure(
 )
 
 NewDatabase = Callable[[str], Awaitable[str]]
-NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults", "chaos", "housekeeping")
+NAMESPACES = ("main", "killed", "postgres", "detached", "apps", "gates", "faults", "chaos", "housekeeping", "traced")
 
 
 @pytest.fixture(scope="session")

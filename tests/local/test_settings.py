@@ -17,6 +17,7 @@ from config import (
     GateSettings,
     RetentionSettings,
     ServiceSettings,
+    TracingSettings,
 )
 from domain.push import Provider
 from local_parts.log_lines import LogLine, read_line
@@ -113,7 +114,9 @@ def test_every_setting_has_a_line_in_the_example() -> None:
     sections: dict[str, Any] = {"": ServiceSettings, "APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
     known = {prefix + name.upper() for prefix, section in sections.items() for name in section.model_fields}
 
-    known |= {name.upper() for section in (GateSettings, RetentionSettings) for name in section.model_fields}
+    known |= {
+        name.upper() for section in (GateSettings, RetentionSettings, TracingSettings) for name in section.model_fields
+    }
     assert known <= listed
     assert {"RUN_DIR", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "SIMULATOR_PORT", "TEMPORAL_ADDRESS"} <= listed
 
