@@ -19,6 +19,7 @@ COPY commands/ commands/
 COPY db/ db/
 COPY domain/ domain/
 COPY push/ push/
+COPY telemetry/ telemetry/
 COPY workflows/ workflows/
 COPY deploy/healthy.py deploy/
 USER 10001:10001

@@ -5,20 +5,13 @@ sweeper in each worker dispatches whatever is left.
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
 import structlog
 from temporalio.client import Client
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from db import fasting_sessions, handoffs, messages, outbox, redrives
@@ -39,6 +32,7 @@ from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState
 from telemetry import tracing
+from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, found_by
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive
@@ -180,7 +174,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Reminders of fasting session {state.session_id}",
-            search_attributes=_attributes(
+            static_details=ABOUT_REMINDERS,
+            search_attributes=found_by(
                 {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
             ),
             rpc_timeout=_RPC_TIMEOUT,
@@ -199,7 +194,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Handoff of message {message_id}",
-            search_attributes=_attributes(
+            static_details=ABOUT_HANDOFF,
+            search_attributes=found_by(
                 {
                     CONVERSATION_ID_ATTRIBUTE: str(message.conversation_id),
                     MESSAGE_ID_ATTRIBUTE: str(message_id),
@@ -225,7 +221,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",
-            search_attributes=_attributes(_about(state)),
+            static_details=ABOUT_REDRIVE,
+            search_attributes=found_by(_about(state)),
             rpc_timeout=_RPC_TIMEOUT,
         )
 
@@ -237,17 +234,13 @@ class Relay:
             log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
 
 
-def _attributes(values: Mapping[str, str]) -> TypedSearchAttributes:
-    pairs = [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
-    return TypedSearchAttributes(pairs)
-
-
 def _about(state: RedriveState) -> dict[str, str]:
     match RULES[state.send.kind].subject:
         case Subject.SESSION:
             return {SESSION_ID_ATTRIBUTE: str(state.conversation_id)}
         case Subject.MESSAGE:
-            return {CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id)}
+            message = {MESSAGE_ID_ATTRIBUTE: str(state.message_id)} if state.message_id else {}
+            return {CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id), **message}
         case Subject.NOTHING:
             return {}
         case never:

@@ -2,6 +2,7 @@
 
 from temporalio import workflow
 
+from workflows.details import Pushes, clock
 from workflows.fan_out import never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
@@ -20,6 +21,7 @@ class Redrive:
     def __init__(self, _: RedriveState) -> None:
         """Know that there is something to send."""
         self._asked = True
+        self._pushes = Pushes()
 
     @workflow.run
     async def run(self, ask: RedriveState) -> str:
@@ -27,12 +29,15 @@ class Redrive:
         came_to: tuple[SentPush, ...] = ()
         while self._asked:
             self._asked = False
-            workflow.set_current_details(f"Push task {ask.send.task_id} is on its way again.")
-            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over)
+            self._pushes.begin([ask.send])
+            self._describe(f"its answer, until {clock(ask.expires_at)} at the latest")
+            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
         [sent] = came_to
-        reason = f" ({sent.reason})" if sent.reason else ""
-        workflow.set_current_details(f"Push task {sent.task_id} {sent.state}{reason}.")
+        self._describe("nothing any more")
         return sent.state
+
+    def _describe(self, waiting_for: str) -> None:
+        workflow.set_current_details(f"Waits for **{waiting_for}**.\n\n{self._pushes.table()}")
 
     @workflow.signal
     def again(self) -> None:
