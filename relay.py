@@ -6,7 +6,6 @@ sweeper in each worker dispatches whatever is left.
 
 import asyncio
 from datetime import timedelta
-from typing import assert_never
 from uuid import UUID
 
 import structlog
@@ -16,7 +15,6 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db import fasting_sessions, handoffs, messages, outbox, redrives
 from db.engine import Sessions
-from domain.kinds import RULES, Subject
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
     HANDOFF_STATE_ATTRIBUTE,
@@ -35,7 +33,7 @@ from telemetry import tracing
 from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, found_by
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
-from workflows.redrive import Redrive
+from workflows.redrive import Redrive, about
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
@@ -222,7 +220,7 @@ class Relay:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",
             static_details=ABOUT_REDRIVE,
-            search_attributes=found_by(_about(state)),
+            search_attributes=found_by(about(state, "redriving")),
             rpc_timeout=_RPC_TIMEOUT,
         )
 
@@ -232,19 +230,6 @@ class Relay:
                 await outbox.postpone(db, owed.id, owed.attempts, error)
         except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself
             log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
-
-
-def _about(state: RedriveState) -> dict[str, str]:
-    match RULES[state.send.kind].subject:
-        case Subject.SESSION:
-            return {SESSION_ID_ATTRIBUTE: str(state.conversation_id)}
-        case Subject.MESSAGE:
-            message = {MESSAGE_ID_ATTRIBUTE: str(state.message_id)} if state.message_id else {}
-            return {CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id), **message}
-        case Subject.NOTHING:
-            return {}
-        case never:
-            assert_never(never)
 
 
 def _name(error: Exception) -> str:

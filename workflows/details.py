@@ -27,40 +27,29 @@ class Pushes:
     """The pushes of one fan-out, and what each came to so far."""
 
     def __init__(self) -> None:
-        self._providers: dict[UUID, Provider] = {}
-        self._sent: dict[UUID, SentPush] = {}
+        self.states: set[TaskState] = set()  # what any of them came to
+        self._stands: dict[UUID, tuple[Provider, str]] = {}
 
     def begin(self, sends: Iterable[PlannedSend]) -> None:
         """Note that these are on their way."""
-        for send in sends:
-            self._providers[send.task_id] = send.provider
-            self._sent.pop(send.task_id, None)
+        self._stands |= {send.task_id: (send.provider, "on its way") for send in sends}
 
     def end(self, sent: SentPush) -> None:
         """Note what one came to."""
-        self._sent[sent.task_id] = sent
-
-    @property
-    def states(self) -> set[TaskState]:
-        """What any of them came to."""
-        return {sent.state for sent in self._sent.values()}
+        self.states.add(sent.state)
+        provider, _ = self._stands[sent.task_id]
+        self._stands[sent.task_id] = (provider, f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else ""))
 
     def rows(self) -> list[tuple[str, str]]:
         """Name each, and say how it stands; many are counted."""
-        if len(self._providers) <= MOST_ROWS:
-            return [(f"{provider} `{task_id}`", self._stands(task_id)) for task_id, provider in self._providers.items()]
-        counts = Counter((provider, self._stands(task_id)) for task_id, provider in self._providers.items())
+        if len(self._stands) <= MOST_ROWS:
+            return [(f"{provider} `{task_id}`", stands) for task_id, (provider, stands) in self._stands.items()]
+        counts = Counter(self._stands.values())
         return [(f"{provider}: {count}", stands) for (provider, stands), count in sorted(counts.items())]
 
     def table(self) -> str:
         """Draw them."""
         return _table(("Push", "State"), self.rows())
-
-    def _stands(self, task_id: UUID) -> str:
-        sent = self._sent.get(task_id)
-        if sent is None:
-            return "on its way"
-        return f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else "")
 
 
 def of_reminders(

@@ -1,12 +1,37 @@
 """One durable workflow per redriven push task: the same send as ever, with all checks again."""
 
+from typing import assert_never
+
 from temporalio import workflow
+from temporalio.common import SearchAttributeKey
 
 from workflows.details import Pushes, clock
 from workflows.fan_out import never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
+    from domain.kinds import RULES, Subject
+    from domain.naming import (
+        CONVERSATION_ID_ATTRIBUTE,
+        HANDOFF_STATE_ATTRIBUTE,
+        MESSAGE_ID_ATTRIBUTE,
+        REMINDER_STATE_ATTRIBUTE,
+        SESSION_ID_ATTRIBUTE,
+    )
     from domain.wire import RedriveState, SentPush
+
+
+def about(ask: RedriveState, state: str) -> dict[str, str]:
+    """Name by what a redrive is found, as the workflow of its reminder or message is."""
+    message = {MESSAGE_ID_ATTRIBUTE: str(ask.message_id)} if ask.message_id else {}
+    match RULES[ask.send.kind].subject:
+        case Subject.SESSION:
+            return {SESSION_ID_ATTRIBUTE: str(ask.conversation_id), REMINDER_STATE_ATTRIBUTE: state}
+        case Subject.MESSAGE:
+            return {CONVERSATION_ID_ATTRIBUTE: str(ask.conversation_id), HANDOFF_STATE_ATTRIBUTE: state, **message}
+        case Subject.NOTHING:
+            return {}
+        case never:
+            assert_never(never)
 
 
 @workflow.defn
@@ -34,6 +59,11 @@ class Redrive:
             came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
         [sent] = came_to
         self._describe("nothing any more")
+        if workflow.patched("state-in-the-end"):
+            found = about(ask, sent.state).items()
+            workflow.upsert_search_attributes(
+                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in found]
+            )
         return sent.state
 
     def _describe(self, waiting_for: str) -> None:
