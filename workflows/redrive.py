@@ -59,8 +59,8 @@ class Redrive:
             came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
         [sent] = came_to
         self._describe("nothing any more")
-        if workflow.patched("state-in-the-end"):
-            found = about(ask, sent.state).items()
+        found = about(ask, sent.state).items()
+        if found and workflow.patched("state-in-the-end"):
             workflow.upsert_search_attributes(
                 [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in found]
             )
