@@ -18,7 +18,7 @@ Attributes = Mapping[str, str | int]
 
 given_span_id: ContextVar[int | None] = ContextVar("given_span_id", default=None)
 
-_LAST_WORDS_WITHIN = 5.0  # seconds
+_LAST_WORDS_WITHIN = 3.0  # seconds
 
 _tracer = trace.get_tracer("fastbell")
 _w3c = TraceContextTextMapPropagator()

@@ -13,7 +13,6 @@ from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
 from workflows.details import MOST_ROWS, Pushes
 
-
 SERVERS = {"BuildIds", "TemporalChangeVersion"}
 
 
