@@ -48,8 +48,8 @@ class Pushes:
         return [(f"{provider}: {count}", stands) for (provider, stands), count in sorted(counts.items())]
 
     def table(self) -> str:
-        """Draw them."""
-        return _table(("Push", "State"), self.rows())
+        """Draw them; nothing where there is none."""
+        return _table(("Push", "State"), self.rows()) if self._stands else ""
 
 
 def of_reminders(

@@ -1,5 +1,6 @@
 """One trace per reminder, message and redrive, from the request to the provider's answer."""
 
+import json
 import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -97,6 +98,8 @@ async def test_what_another_process_dispatches_stays_in_the_requests_trace(trace
         await db.execute(text("UPDATE outbox SET next_attempt_at = now()"))
 
     assert answer.status_code == 201
+    [line] = [json.loads(line) for line in api.lines if "dispatch postponed" in line]
+    assert (line["message_id"], line["request_id"]) == (str(message_id), answer.headers["X-Request-ID"])
     assert await handed_off(house, message_id) == "accepted"
     [task] = await tasks_of(house, message_id)
     assert await traced.collector.tree(message_id, task.task_id, spans=7) == [
