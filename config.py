@@ -104,6 +104,13 @@ def _addresses(text: str) -> str:
     return text
 
 
+def _page(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http:// or https:// address")
+    return url.rstrip("/")
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
     try:
         parts = make_url(url.get_secret_value())
@@ -123,6 +130,7 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
+PageUrl = Annotated[str, AfterValidator(_page)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
@@ -207,6 +215,7 @@ class ServiceSettings(_Section):
     api_port: Port = 8000
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
+    temporal_ui_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -243,6 +252,34 @@ class RetentionSettings(_Section):
     log_retention_days: int = Field(default=90, ge=2, le=3650)
 
 
+class TracingSettings(_Section):
+    """Whether to trace; what else the OpenTelemetry SDK knows of (OTEL_*) it reads by itself."""
+
+    otel_exporter_otlp_endpoint: PageUrl | None = None
+    otel_exporter_otlp_traces_endpoint: PageUrl | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_exporter: Literal["otlp", "none"] = "otlp"
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"
+    otel_sdk_disabled: bool = False
+    otel_service_name: str | None = None
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where spans go; None: nowhere."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        whole = self.otel_exporter_otlp_endpoint and f"{self.otel_exporter_otlp_endpoint}/v1/traces"
+        return self.otel_exporter_otlp_traces_endpoint or whole
+
+
 DEFAULT_LIMITS = LimitSettings()
 
 _SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
@@ -266,6 +303,11 @@ def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSett
 def limit_settings(environ: Mapping[str, str] = os.environ) -> LimitSettings:
     """Read what the API grants its callers."""
     return _read(LimitSettings, _unprefixed(LimitSettings, environ), "")
+
+
+def tracing_settings(environ: Mapping[str, str] = os.environ) -> TracingSettings:
+    """Read whether to trace."""
+    return _read(TracingSettings, _unprefixed(TracingSettings, environ), "")
 
 
 def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:

@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 
+from telemetry import tracing
+
 
 def configure(log_format: str, log_level: str) -> None:
     """Send all logs, the libraries' too, to standard output in one form."""
@@ -21,6 +23,7 @@ def configure(log_format: str, log_level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         name_exception,
+        _name_span,
         _first_line,
     ]
     structlog.configure(
@@ -47,6 +50,12 @@ def name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
         frames = traceback.extract_tb(error.__traceback__)[-8:]
         event["error_type"] = f"{type(error).__module__}.{type(error).__qualname__}"
         event["error_at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
+
+
+def _name_span(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
+    """Tell where in which trace this happened, where there is one."""
+    event.update(tracing.current_ids())
     return event
 
 

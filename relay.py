@@ -5,25 +5,16 @@ sweeper in each worker dispatches whatever is left.
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import assert_never
 from uuid import UUID
 
 import structlog
 from temporalio.client import Client
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from db import fasting_sessions, handoffs, messages, outbox, redrives
 from db.engine import Sessions
-from domain.kinds import RULES, Subject
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
     HANDOFF_STATE_ATTRIBUTE,
@@ -38,10 +29,11 @@ from domain.naming import (
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState
-from telemetry import labels, metrics
+from telemetry import labels, metrics, tracing
+from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, found_by
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
-from workflows.redrive import Redrive
+from workflows.redrive import Redrive, about
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
@@ -50,6 +42,11 @@ _AT_ONCE = 20  # dispatches under way in one process
 _MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
 _SWEEP_MOST = 200
+_SUBJECT_IDS = {
+    fasting_sessions.OUTBOX_KIND: "session_id",
+    messages.OUTBOX_KIND: "message_id",
+    redrives.OUTBOX_KIND: "task_id",
+}
 
 log = structlog.get_logger()
 
@@ -91,18 +88,17 @@ class Relay:
 
     async def dispatch(self, owed: outbox.Owed) -> None:
         """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
+        subject = {_SUBJECT_IDS.get(owed.subject_kind, "subject_id"): str(owed.subject_id)}
         async with self._at_once:
-            try:
-                async with asyncio.timeout(_DISPATCH_TIMEOUT):
-                    await self._make_agree(owed)
-                async with self._sessions.begin() as db:
-                    await outbox.settle(db, owed.id)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
-                log.warning("dispatch postponed", subject_id=str(owed.subject_id), error=_name(error))
-                metrics.dispatches.labels(owed.subject_kind, "postponed", labels.reason(_name(error))).inc()
-                await self._postpone(owed, _name(error))
-            else:
-                metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()
+            with structlog.contextvars.bound_contextvars(**subject):
+                try:
+                    await self._dispatch(owed)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
+                    log.warning("dispatch postponed", error=_name(error))
+                    metrics.dispatches.labels(owed.subject_kind, "postponed", labels.reason(_name(error))).inc()
+                    await self._postpone(owed, _name(error))
+                else:
+                    metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()
 
     def state_of(self, session: FastingSession) -> SessionState:
         """Put into words for Temporal what the session is, its reminders computed."""
@@ -121,6 +117,14 @@ class Relay:
             _, late = await asyncio.wait(self._soon, timeout=_CLOSE_WITHIN)
             for task in late:  # their rows stay owed; a sweeper has them
                 task.cancel()
+
+    async def _dispatch(self, owed: outbox.Owed) -> None:
+        parent = tracing.context_of(owed.traceparent)
+        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
+            async with asyncio.timeout(_DISPATCH_TIMEOUT):
+                await self._make_agree(owed)
+        async with self._sessions.begin() as db:
+            await outbox.settle(db, owed.id)
 
     async def _make_agree(self, owed: outbox.Owed) -> None:
         match owed.subject_kind:
@@ -171,7 +175,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Reminders of fasting session {state.session_id}",
-            search_attributes=_attributes(
+            static_details=ABOUT_REMINDERS,
+            search_attributes=found_by(
                 {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
             ),
             rpc_timeout=_RPC_TIMEOUT,
@@ -190,7 +195,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Handoff of message {message_id}",
-            search_attributes=_attributes(
+            static_details=ABOUT_HANDOFF,
+            search_attributes=found_by(
                 {
                     CONVERSATION_ID_ATTRIBUTE: str(message.conversation_id),
                     MESSAGE_ID_ATTRIBUTE: str(message_id),
@@ -217,7 +223,8 @@ class Relay:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",
-            search_attributes=_attributes(_about(state)),
+            static_details=ABOUT_REDRIVE,
+            search_attributes=found_by(about(state, "redriving")),
             rpc_timeout=_RPC_TIMEOUT,
         )
 
@@ -227,23 +234,6 @@ class Relay:
                 await outbox.postpone(db, owed.id, owed.attempts, error)
         except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself
             log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
-
-
-def _attributes(values: Mapping[str, str]) -> TypedSearchAttributes:
-    pairs = [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
-    return TypedSearchAttributes(pairs)
-
-
-def _about(state: RedriveState) -> dict[str, str]:
-    match RULES[state.send.kind].subject:
-        case Subject.SESSION:
-            return {SESSION_ID_ATTRIBUTE: str(state.conversation_id)}
-        case Subject.MESSAGE:
-            return {CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id)}
-        case Subject.NOTHING:
-            return {}
-        case never:
-            assert_never(never)
 
 
 def _name(error: Exception) -> str:

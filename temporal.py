@@ -18,7 +18,8 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 from config import ConfigError
-from telemetry import metrics
+from telemetry import metrics, tracing
+from telemetry.temporal_tracing import Tracing
 
 _PORTS_TRIED = 5
 _WATCH_EVERY = 10.0  # seconds
@@ -57,7 +58,10 @@ async def connect(
     *, lazy: bool = False, runtime: Runtime | None = None, environ: Mapping[str, str] = os.environ
 ) -> Client:
     """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
-    return await Client.connect(**connection(environ), lazy=lazy, runtime=runtime, data_converter=data_converter)
+    interceptors = [Tracing()] if tracing.is_on() else []
+    return await Client.connect(
+        **connection(environ), lazy=lazy, runtime=runtime, data_converter=data_converter, interceptors=interceptors
+    )
 
 
 def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:

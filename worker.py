@@ -22,10 +22,11 @@ from activities.fleet_signals import FleetSignals
 from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
+from activities.ids_in_logs import IdsInLogs
 from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
-from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings
+from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings, tracing_settings
 from credentials import certificate_files, make_rotation
 from db.engine import Sessions, make_engine, make_sessions
 from domain.housekeeping import DEFAULT_KEEP, Keep
@@ -37,7 +38,7 @@ from push.gate_terms import Limits, Timings
 from push.gates import DEFAULT_TIMINGS, Gates
 from push.senders import Apps
 from relay import Relay
-from telemetry import labels, metrics
+from telemetry import labels, metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
 from temporal import Metered, connect_when_up, metered_runtime, watch
@@ -83,7 +84,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
             ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
-            interceptors=[NamelessFailures()],
+            interceptors=[IdsInLogs(), NamelessFailures()],
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
             max_concurrent_local_activities=50,
@@ -98,7 +99,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
                 client,
                 task_queue=push_queue(provider),
                 activities=[sending.send_push],
-                interceptors=[NamelessFailures()],
+                interceptors=[IdsInLogs(), NamelessFailures()],
                 max_concurrent_activities=MOST_HELD,
                 activity_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
                 graceful_shutdown_timeout=GRACE,
@@ -115,6 +116,8 @@ async def main() -> None:
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
     keep, rotation = _keep(), make_rotation()
+    if endpoint := tracing_settings().endpoint:
+        tracing.start(tracing_settings().otel_service_name or "fastbell-worker", endpoint)
     if not rotation.apps.providers:
         raise ConfigError(
             "No provider is configured: set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (see .env.example)."
@@ -232,5 +235,6 @@ if __name__ == "__main__":
         uvloop.run(main())
     except ConfigError as error:
         sys.exit(str(error))
+    tracing.stop()
     sys.stdout.flush()
     os._exit(0)  # the SDK's threads may crash an interpreter that shuts down (sdk-python #300)

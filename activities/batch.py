@@ -1,6 +1,7 @@
 """Batches: many callers ask one by one, the database is asked once for all of them."""
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -24,6 +25,7 @@ class Batch(Generic[Ask, Answer]):
         self._free = in_flight
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._nobodys = contextvars.Context()  # so that no batch logs in the name of whoever asked first
 
     async def ask(self, ask: Ask) -> Answer:
         """Join the next batch; returns its answer for this ask."""
@@ -31,7 +33,7 @@ class Batch(Generic[Ask, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((ask, future))
         if self._free:
-            loop.call_soon(self._start)  # everyone who asks in this turn of the loop comes along
+            loop.call_soon(self._start, context=self._nobodys)  # everyone who asks in this turn of the loop comes along
         return await future
 
     def _start(self) -> None:

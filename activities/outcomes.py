@@ -53,34 +53,44 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
     match answer:
         case Accepted(provider_id):
             update = Update(go.push.task_id, TaskState.ACCEPTED, None)
-            return Outcome(_ended(go, "accepted", None, latency, provider_id), update, dead_tokens=dead_tokens)
+            return Outcome(_ended(go, word(answer), None, latency, provider_id), update, dead_tokens=dead_tokens)
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, "rejected", reason, latency), update)
+            return Outcome(_ended(go, word(answer), reason, latency), update)
         case Unregistered(reason) | Doubtful(reason):
             update = Update(go.push.task_id, TaskState.UNREGISTERED, reason)
-            return Outcome(_ended(go, "unregistered", reason, latency), update, go.route, dead_tokens)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens)
         case Foreign(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, "rejected", reason, latency), update, go.route)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route)
         case _:
             assert_never(answer)
 
 
 def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
     """Record trouble; `again` is how the task stands when it is to be tried again."""
-    match trouble:
-        case Unavailable(fate=Fate.NOT_SENT):
-            return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
+    if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
+        return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
+    return Outcome(_ended(go, word(trouble), trouble.reason, latency), again)
+
+
+def word(came_to: Answer | ProviderTrouble) -> str:
+    """Give the word for what a call came to, in `push_attempts` and in traces."""
+    match came_to:
+        case Accepted():
+            return "accepted"
+        case Rejected() | Foreign():
+            return "rejected"
+        case Unregistered() | Doubtful():
+            return "unregistered"
         case Unavailable(fate=Fate.UNKNOWN):
-            word = "unknown"
+            return "unknown"
         case Throttled():
-            word = "throttled"
+            return "throttled"
         case Misconfigured():
-            word = "misconfigured"
+            return "misconfigured"
         case _:
-            word = "unavailable"
-    return Outcome(_ended(go, word, trouble.reason, latency), again)
+            return "unavailable"
 
 
 async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:
@@ -113,5 +123,5 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     return [update.state for update in updates]
 
 
-def _ended(go: Go, word: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
-    return Ended(go.push.attempt_id, word, reason, round(latency * 1000), provider_id)
+def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
+    return Ended(go.push.attempt_id, outcome, reason, round(latency * 1000), provider_id)

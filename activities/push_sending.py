@@ -17,6 +17,7 @@ from activities import outcomes, retries
 from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
+from activities.call_span import call_span
 from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
 from activities.outcomes import Outcome, end_attempts
 from activities.rush import Rush
@@ -190,13 +191,15 @@ class PushSending:
 
 async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:
     started = time.monotonic()
-    try:
-        came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
-    except ProviderTrouble as trouble:
-        came_to = trouble
-    except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
-        log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
-        came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
+    with call_span(go) as answered:
+        try:
+            came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
+        except ProviderTrouble as trouble:
+            came_to = trouble
+        except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
+            log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
+            came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
+        answered(came_to)
     return _Called(go, sender, came_to, time.monotonic() - started)
 
 

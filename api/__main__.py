@@ -10,7 +10,8 @@ import logs
 from api.app import create_app
 from api.connection import allow_connections, bind, connection_of
 from api.open_streams import DEFAULT_TERMS, Terms
-from config import ConfigError, auth_settings, limit_settings, service_settings
+from config import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
+from telemetry import tracing
 from temporal import connection, metered_runtime
 
 KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, so that they never write to a closed one
@@ -23,6 +24,8 @@ def main() -> None:
         logs.configure(settings.log_format, settings.log_level)
         connection()  # read again as the app starts, where a refusal would be a traceback
         limits, streams = limit_settings(), allow_connections(DEFAULT_TERMS.most)
+        if endpoint := tracing_settings().endpoint:
+            tracing.start(tracing_settings().otel_service_name or "fastbell-api", endpoint)
         app = create_app(settings, auth, Terms(most=streams), limits, metered_runtime())
     except ConfigError as error:
         sys.exit(str(error))
@@ -43,6 +46,7 @@ def main() -> None:
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
         server.run([bind(config)])
+    tracing.stop()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 

@@ -25,6 +25,7 @@ from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from api.rates import Rates
+from api.request_log import RequestLog
 from api.request_metrics import RequestMetrics
 from api.security_headers import SecurityHeaders
 from apps_file import AppIds
@@ -75,6 +76,7 @@ def create_app(
         "source of truth; a push only says: come and look.",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it tells what exceptions say
     )
     problems.install(app)
     app.add_middleware(BodyLimit)  # the last one added is the first one passed
@@ -89,6 +91,7 @@ def create_app(
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
+    app.add_middleware(RequestLog)
     for resource in (
         device_tokens,
         fasting_sessions,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from api.request_log import current_request_id
 from api.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound
@@ -205,7 +206,8 @@ async def _database_error(request: Request, error: Exception) -> ProblemResponse
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
     log.error("unexpected error", path=request.scope.get("path"), exc_info=error)
     detail = "Something went wrong on our side."
-    return problem(500, "internal-error", detail, headers=FOR_ERRORS)  # this answer passes by the middleware
+    headers = FOR_ERRORS | current_request_id()  # this answer passes by the middleware
+    return problem(500, "internal-error", detail, headers=headers)
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import OutboxRow
+from telemetry import tracing
 
 GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; then they are anybody's
 LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
@@ -24,23 +25,30 @@ class Owed:
     subject_kind: str
     subject_id: UUID
     attempts: int
+    traceparent: str | None = None
 
 
 async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> Owed:
     """Owe Temporal a dispatch of this subject, which this process is to try first."""
+    traceparent = tracing.traceparent()
     values = {
         "subject_kind": subject_kind,
         "subject_id": subject_id,
         "next_attempt_at": func.clock_timestamp() + GRACE,
+        "traceparent": traceparent,
     }
     outbox_id = (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
-    return Owed(outbox_id, subject_kind, subject_id, attempts=1)
+    return Owed(outbox_id, subject_kind, subject_id, 1, traceparent)
 
 
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
     """Owe Temporal dispatches that no API process will try first."""
-    now = func.clock_timestamp()
-    rows = [{"subject_kind": subject_kind, "subject_id": each, "next_attempt_at": now} for each in subject_ids]
+    common = {
+        "subject_kind": subject_kind,
+        "next_attempt_at": func.clock_timestamp(),
+        "traceparent": tracing.traceparent(),
+    }
+    rows = [{"subject_id": each, **common} for each in subject_ids]
     if rows:
         await db.execute(insert(OutboxRow).values(rows))
 
@@ -59,7 +67,9 @@ async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
         update(OutboxRow)
         .where(OutboxRow.id.in_(due.scalar_subquery()))
         .values(next_attempt_at=now + LEASE, attempts=OutboxRow.attempts + 1)
-        .returning(OutboxRow.id, OutboxRow.subject_kind, OutboxRow.subject_id, OutboxRow.attempts)
+        .returning(
+            OutboxRow.id, OutboxRow.subject_kind, OutboxRow.subject_id, OutboxRow.attempts, OutboxRow.traceparent
+        )
     )
     return [Owed(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
 

@@ -74,7 +74,7 @@ async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
     if task is None:
         return None
     send = PlannedSend(task_id, Provider(task.provider), Environment(task.environment), task.app_id, Kind(task.kind))
-    return RedriveState(send, task.conversation_id, task.due_at, task.expires_at)
+    return RedriveState(send, task.conversation_id, task.due_at, task.expires_at, task.message_id)
 
 
 async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> None:

@@ -1,5 +1,6 @@
 """Names that several rooms agree on: task queues, workflow ids, search attributes."""
 
+from urllib.parse import quote
 from uuid import UUID
 
 from domain.push import Provider
@@ -20,6 +21,9 @@ SEARCH_ATTRIBUTES = (
     HANDOFF_STATE_ATTRIBUTE,
 )
 
+_FASTING_REMINDER, _MESSAGE_HANDOFF, _REDRIVE = "fasting-reminder", "message-handoff", "redrive"
+_SUBJECTS = {_FASTING_REMINDER: "session_id", _MESSAGE_HANDOFF: "message_id", _REDRIVE: "task_id"}
+
 
 def push_queue(provider: Provider) -> str:
     """Name the task queue of one provider's sends."""
@@ -28,12 +32,12 @@ def push_queue(provider: Provider) -> str:
 
 def reminder_workflow_id(session_id: UUID) -> str:
     """Name the workflow of one fasting session."""
-    return f"fasting-reminder/{session_id}"
+    return f"{_FASTING_REMINDER}/{session_id}"
 
 
 def handoff_workflow_id(message_id: UUID) -> str:
     """Name the workflow that hands one message off."""
-    return f"message-handoff/{message_id}"
+    return f"{_MESSAGE_HANDOFF}/{message_id}"
 
 
 def sending_workflow_id(message_id: UUID, page: int) -> str:
@@ -43,4 +47,16 @@ def sending_workflow_id(message_id: UUID, page: int) -> str:
 
 def redrive_workflow_id(task_id: UUID) -> str:
     """Name the workflow of one redriven push task."""
-    return f"redrive/{task_id}"
+    return f"{_REDRIVE}/{task_id}"
+
+
+def subject_of(workflow_id: str) -> dict[str, str]:
+    """Read what a workflow is about from its id, by the name of the subject's own id; nothing of an unknown one."""
+    kind, _, rest = workflow_id.partition("/")
+    name = _SUBJECTS.get(kind)
+    return {name: rest.partition("/")[0]} if name else {}
+
+
+def workflow_page(ui_url: str, namespace: str, workflow_id: str) -> str:
+    """Name the page of a workflow's latest run in Temporal's Web UI."""
+    return f"{ui_url}/namespaces/{quote(namespace, safe='')}/workflows/{quote(workflow_id, safe='')}"

@@ -133,6 +133,7 @@ class RedriveState:
     conversation_id: UUID
     due_at: datetime
     expires_at: datetime
+    message_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

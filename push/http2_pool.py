@@ -6,6 +6,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -160,7 +161,7 @@ class Pool:
         if self._closed:
             self._refuse(lambda: NoRoom("closing"))
         elif asyncio.get_running_loop().time() >= self._rest_until:
-            self._opening = asyncio.create_task(self._open())
+            self._opening = asyncio.create_task(self._open(), context=Context())  # it outlives who asked
         elif not usable:
             self._refuse(lambda: NoRoom("resting_after_failed_connection"))
 

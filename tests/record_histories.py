@@ -113,7 +113,7 @@ async def _redriven(house: House, simulator: Simulator) -> None:
     refuse_once(simulator, phone)
     await redrive(house.user(None, "support"), task_id)
     await redriven(house, task_id)
-    _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven")
+    _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven-and-found")
 
 
 async def _handed_off(house: House, simulator: Simulator) -> None:

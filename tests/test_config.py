@@ -16,6 +16,7 @@ from config import (
     limit_settings,
     proxy_settings,
     service_settings,
+    tracing_settings,
 )
 
 SECRET = "a secret that is long enough to be one"
@@ -51,6 +52,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "api_port": 8000,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
+        "temporal_ui_url": None,
         "log_format": "auto",
         "log_level": "INFO",
     }
@@ -187,10 +189,45 @@ POSTGRESQL = "must be an address such as postgresql://user@host/name"
             {"DATABASE_URL": "postgresql://app:hush-hush@db/x?sslmode=require&connect_timeout=5"},
             "DATABASE_URL: connect_timeout is not a parameter of it; known are host, port, sslmode.",
         ),
+        ({"TEMPORAL_UI_URL": "ui.example:8080"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
+        ({"TEMPORAL_UI_URL": "https://"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_without_being_repeated(environ: dict[str, str], sentence: str) -> None:
     assert refused(service_settings, DATABASE | environ) == sentence
+
+
+AT = "http://collector.example:4318"
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint"),
+    [
+        ({}, None),
+        ({"OTEL_SERVICE_NAME": "fastbell", "OTEL_TRACES_EXPORTER": "otlp"}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": AT}, f"{AT}/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"{AT}/"}, f"{AT}/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": AT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{AT}/t"}, f"{AT}/t"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": AT, "OTEL_SDK_DISABLED": "true"}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": AT, "OTEL_TRACES_EXPORTER": "none"}, None),
+    ],
+)
+def test_traces_go_where_the_standard_variables_say_and_nowhere_by_default(
+    environ: dict[str, str], endpoint: str | None
+) -> None:
+    assert tracing_settings(environ).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "must be an http:// or https:// address."),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "Input should be 'http/protobuf'."),
+        ("OTEL_TRACES_EXPORTER", "console", "Input should be 'otlp' or 'none'."),
+    ],
+)
+def test_a_way_to_trace_that_there_is_not_is_refused(name: str, value: str, sentence: str) -> None:
+    assert refused(tracing_settings, {name: value}) == f"{name}: {sentence}"
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:

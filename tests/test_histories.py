@@ -1,13 +1,15 @@
 """Promise 9: histories recorded by earlier code, sleeping ones above all, replay with this code."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
+from temporalio.worker import Interceptor, Replayer, UnsandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
+from telemetry.temporal_tracing import Tracing
 from temporal import data_converter
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
@@ -24,6 +26,17 @@ async def test_a_recorded_history_replays(name: str) -> None:
     await _replayer().replay_workflow(history)
 
 
+@pytest.mark.parametrize("name", sorted(HISTORIES))
+async def test_a_history_that_was_recorded_untraced_or_traced_replays_where_tracing_is_on(name: str) -> None:
+    recorded = json.loads(HISTORIES[name])
+    await _replayer(Tracing()).replay_workflow(WorkflowHistory.from_json("recorded", json.dumps(recorded)))
+
+    carried = json.dumps({"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}).encode()
+    header = {"metadata": {"encoding": b64encode(b"json/plain").decode()}, "data": b64encode(carried).decode()}
+    recorded["events"][0]["workflowExecutionStartedEventAttributes"]["header"] = {"fields": {"_tracer-data": header}}
+    await _replayer(Tracing()).replay_workflow(WorkflowHistory.from_json("recorded", json.dumps(recorded)))
+
+
 async def test_a_history_that_does_not_fit_is_noticed() -> None:
     recorded = json.loads(HISTORIES["accepted"])
     for event in recorded["events"]:
@@ -36,9 +49,10 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
         await _replayer().replay_workflow(history)
 
 
-def _replayer() -> Replayer:
+def _replayer(*interceptors: Interceptor) -> Replayer:
     return Replayer(
         workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, OrphanSweep, Retention],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=data_converter,
+        interceptors=interceptors,
     )

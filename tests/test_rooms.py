@@ -19,20 +19,11 @@ ROOT_FILES = {
     "config": set(),
     "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
-    "logs": set(),
+    "logs": {"telemetry"},
     "relay": {"db", "domain", "telemetry", "workflows"},
     "temporal": {"config", "telemetry"},
     "worker": {
-        "activities",
-        "config",
-        "credentials",
-        "db",
-        "domain",
-        "logs",
-        "push",
-        "relay",
-        "telemetry",
-        "temporal",
+        *("activities", "config", "credentials", "db", "domain", "logs", "push", "relay", "telemetry", "temporal"),
         "workflows",
     },
     "cli": {"commands", "config", "domain"},
@@ -52,6 +43,7 @@ BREAKS = {
     "domain/sessions.py": "import sqlalchemy",
     "db/outbox.py": "import config",
     "telemetry/metrics.py": "import db.engine",
+    "activities/retries.py": "import opentelemetry.trace",
 }
 
 

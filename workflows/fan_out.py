@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -23,13 +24,21 @@ _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=tim
 
 
 async def send_all(
-    sends: Sequence[PlannedSend], due_at: datetime, expires_at: datetime, over: Callable[[], str | None]
+    sends: Sequence[PlannedSend],
+    due_at: datetime,
+    expires_at: datetime,
+    over: Callable[[], str | None],
+    told: Callable[[SentPush], None],
 ) -> tuple[SentPush, ...]:
     """Start all sends at once and wait until each is finished; `over` tells when to withdraw them, and why.
+
+    `told` is told of each when it is finished.
 
     A send that backs off is cancelled at once. One that holds or calls is left to report what really happened.
     """
     handles = [_start(send, due_at, expires_at) for send in sends]
+    for handle in handles:
+        handle.add_done_callback(partial(_tell, told))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
     for handle in handles:
         if not handle.done():
@@ -48,6 +57,8 @@ async def send_all(
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
         )
+    for sent in closed:
+        told(sent)
     return tuple(sent for sent in reported if sent is not None) + closed
 
 
@@ -74,6 +85,12 @@ def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> Activit
 
 def _all_done(handles: Sequence[ActivityHandle[SentPush]]) -> bool:
     return all(handle.done() for handle in handles)
+
+
+def _tell(told: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
+    sent = _report(handle)
+    if sent is not None:
+        told(sent)
 
 
 def _report(handle: ActivityHandle[SentPush]) -> SentPush | None:

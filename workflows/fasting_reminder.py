@@ -1,6 +1,7 @@
 """One durable workflow per fasting session: sleeps until each reminder is nearly due, asks the database, fans out."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -8,6 +9,7 @@ from functools import partial
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
+from workflows.details import Pushes, clock, of_reminders
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 
 with workflow.unsafe.imports_passed_through():
@@ -34,7 +36,7 @@ class FastingReminder:
         """Know the state from the first moment: a signal may come before `run` does."""
         self._state = state
         self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
-        self._came_to: dict[tuple[int, datetime], tuple[SentPush, ...] | str] = {}
+        self._came_to: dict[tuple[int, datetime], Pushes | str] = {}
         self._waiting_for = "its first task"
 
     @workflow.run
@@ -78,7 +80,7 @@ class FastingReminder:
             rev=self._state.rev,
             status=self._state.status,
             waiting_for=self._waiting_for,
-            reminders=self._lines(),
+            reminders=tuple(self._lines()),
         )
 
     def _learn(self, state: SessionState) -> None:
@@ -127,10 +129,10 @@ class FastingReminder:
             self._describe("the sends under way")
             await workflow.wait_condition(stirred)
             return
-        self._describe(f"the next reminder, to be armed at {_clock(wake_at)}")
+        self._describe(f"the next reminder, to be armed at {clock(wake_at)}")
         try:
             await workflow.wait_condition(
-                stirred, timeout=wake_at - workflow.now(), timeout_summary=f"until {_clock(wake_at)}"
+                stirred, timeout=wake_at - workflow.now(), timeout_summary=f"until {clock(wake_at)}"
             )
         except TimeoutError:
             return
@@ -143,19 +145,22 @@ class FastingReminder:
         opened = await self._open(reminder, moment)
         if moment is Moment.ARMING and not opened.sends:
             opened = await self._open_when_due(reminder)
-        sent: tuple[SentPush, ...] = ()
+        pushes = Pushes()
         while opened.sends:
-            self._note(reminder, f"{len(opened.sends)} on their way")
+            pushes.begin(opened.sends)
+            self._note(reminder, pushes)
             over = partial(self._over_for, reminder)
-            sent += await send_all(opened.sends, reminder.due_at, reminder.expires_at, over)
+            told = partial(self._note_end, pushes)
+            await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, told)
             opened = await self._open(reminder, Moment.DUE)  # for phones that were registered after arming
-        self._note(reminder, sent or opened.withheld or "no_active_token")
+        if not pushes.states:
+            self._note(reminder, opened.withheld or "no_active_token")
 
     async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
         """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
         left = reminder.due_at - workflow.now()
         if left > timedelta(0):
-            until = f"due at {_clock(reminder.due_at)}"
+            until = f"due at {clock(reminder.due_at)}"
             with suppress(TimeoutError):
                 await workflow.wait_condition(lambda: self._over() is not None, timeout=left, timeout_summary=until)
         return OpenedReminder(withheld=self._over()) if self._over() else await self._open(reminder, Moment.DUE)
@@ -167,37 +172,30 @@ class FastingReminder:
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
-            summary=f"{reminder.minutes} minutes before the end, due at {_clock(reminder.due_at)}",
+            summary=f"{reminder.minutes} minutes before the end, due at {clock(reminder.due_at)}",
         )
 
-    def _note(self, reminder: Reminder, what: tuple[SentPush, ...] | str) -> None:
+    def _note(self, reminder: Reminder, what: Pushes | str) -> None:
         self._came_to[reminder.minutes, reminder.due_at] = what
+        self._describe(self._waiting_for)
+
+    def _note_end(self, pushes: Pushes, sent: SentPush) -> None:
+        pushes.end(sent)
         self._describe(self._waiting_for)
 
     def _describe(self, waiting_for: str) -> None:
         self._waiting_for = waiting_for
-        head = f"Session is **{self._state.status}** (rev {self._state.rev}); waits for {waiting_for}."
-        workflow.set_current_details("\n".join([head, *(f"- {line}" for line in self._lines())]))
+        workflow.set_current_details(of_reminders(self._state, waiting_for, self._came_to, self._over() or "asleep"))
 
-    def _lines(self) -> tuple[str, ...]:
-        return tuple(
-            f"{minutes} min before the end ({_clock(due_at)}): "
-            + (what if isinstance(what, str) else ", ".join(_in_words(sent) for sent in what))
-            for (minutes, due_at), what in self._came_to.items()
-        )
+    def _lines(self) -> Iterator[str]:
+        for (minutes, due_at), what in self._came_to.items():
+            for push, stands in [("no push", what)] if isinstance(what, str) else what.rows():
+                yield f"{minutes} min before the end ({clock(due_at)}): {push} {stands}"
 
     def _outcome(self) -> str:
         """Sum up for the search attribute: the best that any send came to, else why there was none."""
-        states = {sent.state for what in self._came_to.values() if not isinstance(what, str) for sent in what}
+        states = {state for what in self._came_to.values() if isinstance(what, Pushes) for state in what.states}
         for state in (TaskState.ACCEPTED, TaskState.DEAD):
             if state in states:
                 return state
         return self._over() or ("withheld" if self._came_to else "nothing_due")
-
-
-def _clock(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _in_words(sent: SentPush) -> str:
-    return f"push task {sent.task_id} {sent.state}" + (f" ({sent.reason})" if sent.reason else "")

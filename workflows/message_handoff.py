@@ -2,21 +2,27 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ChildWorkflowError
 
+from workflows.details import ABOUT_PAGE, Pushes, clock, found_by
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoff import HandoffPlanning
     from domain.handoff import PRESENCE_TRUSTED, Heed
-    from domain.naming import HANDOFF_STATE_ATTRIBUTE, sending_workflow_id
+    from domain.naming import (
+        CONVERSATION_ID_ATTRIBUTE,
+        HANDOFF_STATE_ATTRIBUTE,
+        MESSAGE_ID_ATTRIBUTE,
+        sending_workflow_id,
+    )
     from domain.push import TaskState
-    from domain.wire import HandoffState, PlanHandoff, PlannedHandoff, SendPage
+    from domain.wire import HandoffState, PlanHandoff, PlannedHandoff, SendPage, SentPush
 
 PAGE = 100  # sends in one history: some 600 events at the most
 
@@ -30,7 +36,8 @@ class SendingPage:
     @workflow.run
     async def run(self, page: SendPage) -> dict[str, int]:
         """Live until each send is finished; returns how many came to what."""
-        return await _send_page(page)
+        pushes = Pushes()
+        return await _send_page(page, pushes, lambda: workflow.set_current_details(pushes.table()))
 
 
 @workflow.defn
@@ -46,7 +53,10 @@ class MessageHandoff:
         """Know the message."""
         self._message_id = ask.message_id
         self._begun: set[UUID] = set()
+        self._conversation_id = ask.conversation_id
         self._pages = 0
+        self._pushes = Pushes()
+        self._waiting_for = "its plan"
 
     @workflow.run
     async def run(self, _: HandoffState) -> str:
@@ -54,7 +64,7 @@ class MessageHandoff:
         planned = await self._plan(Heed.PRESENCE)
         sending = self._send(planned)
         if planned.streaming:
-            workflow.set_current_details(f"Left to their open streams: {planned.streaming} phones.")
+            self._describe(f"the open streams of {planned.streaming} phones, {PRESENCE_TRUSTED.seconds} s long")
             await workflow.sleep(PRESENCE_TRUSTED, summary="until open streams have had their time")
             sending += self._send(await self._plan(Heed.NOTHING))
         came_to = Counter[str]()
@@ -63,7 +73,7 @@ class MessageHandoff:
         outcome = next((state for state in (TaskState.ACCEPTED, TaskState.DEAD) if came_to[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
         told = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
-        workflow.set_current_details(f"Pushes: {told or 'none'}; without one: {planned.quiet} phones.")
+        self._describe(f"nothing any more: {told or 'no push'}; without a push: {planned.quiet} phones")
         return outcome
 
     def _send(self, planned: PlannedHandoff) -> list[asyncio.Task[Mapping[str, int]]]:
@@ -72,11 +82,11 @@ class MessageHandoff:
         if not sends or planned.due_at is None or planned.expires_at is None:
             return []
         self._begun.update(send.task_id for send in sends)
-        workflow.set_current_details(f"On their way: {len(self._begun)} pushes.")
+        self._describe(f"{len(self._begun)} pushes to be answered, until {clock(planned.expires_at)} at the latest")
         cuts = range(0, len(sends), PAGE)
         pages = [SendPage(tuple(sends[cut : cut + PAGE]), planned.due_at, planned.expires_at) for cut in cuts]
         if len(pages) == 1:
-            return [asyncio.create_task(_send_page(pages[0]))]
+            return [asyncio.create_task(_send_page(pages[0], self._pushes, self._describe))]
         return [asyncio.create_task(self._send_apart(page)) for page in pages]
 
     async def _send_apart(self, page: SendPage) -> Mapping[str, int]:
@@ -87,9 +97,21 @@ class MessageHandoff:
                 page,
                 id=sending_workflow_id(self._message_id, self._pages),
                 static_summary=f"{len(page.sends)} pushes of message {self._message_id}",
+                static_details=ABOUT_PAGE,
+                search_attributes=found_by(
+                    {
+                        MESSAGE_ID_ATTRIBUTE: str(self._message_id),
+                        CONVERSATION_ID_ATTRIBUTE: str(self._conversation_id),
+                    }
+                ),
             )
         except ChildWorkflowError:  # terminated by hand: the orphan sweep has its pushes, the other pages go on
             return {"orphaned": len(page.sends)}
+
+    def _describe(self, waiting_for: str | None = None) -> None:
+        self._waiting_for = waiting_for or self._waiting_for
+        pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
+        workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
     async def _plan(self, heed: Heed) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
@@ -102,6 +124,12 @@ class MessageHandoff:
         )
 
 
-async def _send_page(page: SendPage) -> dict[str, int]:
-    sent = await send_all(page.sends, page.due_at, page.expires_at, never_over)
+async def _send_page(page: SendPage, pushes: Pushes, describe: Callable[[], None]) -> dict[str, int]:
+    def told(one: SentPush) -> None:
+        pushes.end(one)
+        describe()
+
+    pushes.begin(page.sends)
+    describe()
+    sent = await send_all(page.sends, page.due_at, page.expires_at, never_over, told)
     return dict(Counter(each.state.value for each in sent))

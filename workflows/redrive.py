@@ -1,11 +1,37 @@
 """One durable workflow per redriven push task: the same send as ever, with all checks again."""
 
-from temporalio import workflow
+from typing import assert_never
 
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from workflows.details import Pushes, clock
 from workflows.fan_out import never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
+    from domain.kinds import RULES, Subject
+    from domain.naming import (
+        CONVERSATION_ID_ATTRIBUTE,
+        HANDOFF_STATE_ATTRIBUTE,
+        MESSAGE_ID_ATTRIBUTE,
+        REMINDER_STATE_ATTRIBUTE,
+        SESSION_ID_ATTRIBUTE,
+    )
     from domain.wire import RedriveState, SentPush
+
+
+def about(ask: RedriveState, state: str) -> dict[str, str]:
+    """Name by what a redrive is found, as the workflow of its reminder or message is."""
+    message = {MESSAGE_ID_ATTRIBUTE: str(ask.message_id)} if ask.message_id else {}
+    match RULES[ask.send.kind].subject:
+        case Subject.SESSION:
+            return {SESSION_ID_ATTRIBUTE: str(ask.conversation_id), REMINDER_STATE_ATTRIBUTE: state}
+        case Subject.MESSAGE:
+            return {CONVERSATION_ID_ATTRIBUTE: str(ask.conversation_id), HANDOFF_STATE_ATTRIBUTE: state, **message}
+        case Subject.NOTHING:
+            return {}
+        case never:
+            assert_never(never)
 
 
 @workflow.defn
@@ -20,6 +46,7 @@ class Redrive:
     def __init__(self, ask: RedriveState) -> None:
         """Know that there is something to send."""
         self._asked, self._ask = True, ask
+        self._pushes = Pushes()
 
     @workflow.run
     async def run(self, _: RedriveState) -> str:
@@ -27,12 +54,20 @@ class Redrive:
         came_to: tuple[SentPush, ...] = ()
         while self._asked:
             self._asked, ask = False, self._ask
-            workflow.set_current_details(f"Push task {ask.send.task_id} is on its way again.")
-            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over)
+            self._pushes.begin([ask.send])
+            self._describe(f"its answer, until {clock(ask.expires_at)} at the latest")
+            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
         [sent] = came_to
-        reason = f" ({sent.reason})" if sent.reason else ""
-        workflow.set_current_details(f"Push task {sent.task_id} {sent.state}{reason}.")
+        self._describe("nothing any more")
+        found = about(self._ask, sent.state).items()
+        if found and workflow.patched("state-in-the-end"):
+            workflow.upsert_search_attributes(
+                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in found]
+            )
         return sent.state
+
+    def _describe(self, waiting_for: str) -> None:
+        workflow.set_current_details(f"Waits for **{waiting_for}**.\n\n{self._pushes.table()}")
 
     @workflow.signal
     def again(self, ask: RedriveState | None = None) -> None:  # None: an older release's relay

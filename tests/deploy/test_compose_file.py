@@ -11,12 +11,14 @@ from config import (
     ProxySettings,
     RetentionSettings,
     ServiceSettings,
+    TracingSettings,
 )
 from tests.deploy.compose import COMPOSE_FILE, project
 from tests.deploy.faults import SETTINGS, faults
 
 NOT_PASSED = {"APNS_CA_FILE", "FCM_CA_FILE"}  # only a simulator signs its own certificates
-OF_BOTH = {name.upper() for name in ServiceSettings.model_fields}
+OF_BOTH = {name.upper() for section in (ServiceSettings, TracingSettings) for name in section.model_fields}
+OF_THE_SDKS = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"}
 OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields} | {
     name.upper() for name in LimitSettings.model_fields
 }
@@ -70,7 +72,7 @@ def test_a_service_is_passed_its_settings_and_no_unknown_one(name: str, own: set
     passed = services[name]["environment"].keys()
 
     assert own - passed - NOT_PASSED == set(), "docker-compose.yml and docs/deployment.md must name these settings"
-    assert {one for one in passed if not one.startswith("TEMPORAL_")} <= OF_BOTH | own
+    assert {one for one in passed if not one.startswith("TEMPORAL_")} <= OF_BOTH | OF_THE_SDKS | own
     assert services["api"]["environment"].keys() | services["worker"]["environment"].keys() >= OF_BOTH
 
 

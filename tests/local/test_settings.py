@@ -17,6 +17,7 @@ from config import (
     GateSettings,
     RetentionSettings,
     ServiceSettings,
+    TracingSettings,
 )
 from domain.push import Provider
 from local_parts.log_lines import LogLine, read_line
@@ -79,9 +80,16 @@ def test_servers_that_are_named_are_used_and_not_started(tmp_path: Path) -> None
     assert not settings.starts_postgres
     assert not settings.starts_temporal
     assert "TEMPORAL_PORT" not in settings.ports
+    assert "TEMPORAL_UI_URL" not in shared
     assert named.items() <= shared.items()
     assert shared["AUTH_JWT_SECRET"] == SECRET
     assert settings.inherited == {"HOME": "/home/me"}
+
+
+def test_the_page_of_a_temporal_that_is_started_is_its_own(tmp_path: Path) -> None:
+    settings = local_settings({"RUN_DIR": str(tmp_path), "TEMPORAL_UI_PORT": "1234", "TEMPORAL_UI_URL": "http://else"})
+
+    assert shared_environment(settings, "")["TEMPORAL_UI_URL"] == "http://127.0.0.1:1234"
 
 
 def test_a_run_keeps_its_secret(tmp_path: Path) -> None:
@@ -106,7 +114,9 @@ def test_every_setting_has_a_line_in_the_example() -> None:
     sections: dict[str, Any] = {"": ServiceSettings, "APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
     known = {prefix + name.upper() for prefix, section in sections.items() for name in section.model_fields}
 
-    known |= {name.upper() for section in (GateSettings, RetentionSettings) for name in section.model_fields}
+    known |= {
+        name.upper() for section in (GateSettings, RetentionSettings, TracingSettings) for name in section.model_fields
+    }
     assert known <= listed
     assert {"RUN_DIR", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "SIMULATOR_PORT", "TEMPORAL_ADDRESS"} <= listed
 

@@ -1,0 +1,76 @@
+"""Each request under an id of its own, which its log lines and its answer bear; one line, and one span, for each."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from telemetry import tracing
+
+HEADER = "X-Request-ID"
+_GIVEN = re.compile(
+    rb"[A-Za-z0-9._-]{8,40}"
+)  # shorter than any device token or bearer token, which are not to be logged
+_METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
+_QUIET = {"/livez", "/readyz", "/metrics"}
+
+log = structlog.get_logger()
+
+
+class RequestLog:
+    """Stands outside of all that answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = _GIVEN.fullmatch(headers.get(b"x-request-id", b""))
+        request_id = given[0].decode() if given else uuid4().hex
+        structlog.contextvars.clear_contextvars()  # a connection's requests may share a context
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status: int | None = None  # None: nobody was there to be answered
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (HEADER.lower().encode(), request_id.encode())]
+            await send(message)
+
+        if scope["path"] in _QUIET:
+            await self._app(scope, receive, send_named)
+            return
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        began = time.perf_counter()
+        parent = tracing.context_of(headers.get(b"traceparent", b"").decode("latin-1"))
+        with tracing.span(method, tracing.Kind.SERVER, parent, {"http.request.method": method}) as span:
+            try:
+                await self._app(scope, receive, send_named)
+            except Exception:
+                status = 500  # answered further out
+                raise
+            finally:
+                route = _route(scope)
+                ms = round((time.perf_counter() - began) * 1000, 1)
+                span.update_name(f"{method} {route}")
+                span.set_attributes({"http.route": route, "http.response.status_code": status or 0})
+                log.info("request", method=method, route=route, status=status, ms=ms)
+
+
+def _route(scope: Scope) -> str:
+    """Name the route that took a request; of a router inside of another, FastAPI keeps the whole path apart."""
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    return getattr(whole or scope.get("route"), "path_format", "unmatched")
+
+
+def current_request_id() -> dict[str, str]:
+    """Give the header for an answer that is made further out."""
+    found = structlog.contextvars.get_contextvars().get("request_id")
+    return {HEADER: found} if found else {}
