@@ -78,6 +78,16 @@ async def test_metrics_tell_what_the_database_and_the_providers_tell(watched: Wa
     assert _by(in_api, "fastbell_device_tokens_deactivated_total", "cause") == {("transferred",): 1, ("rotated",): 1}
 
 
+async def test_requests_are_counted_by_the_route_that_served_them(watched: Watched) -> None:
+    assert (await watched.product.house.user().call("GET", f"/nowhere/{uuid4()}")).status_code == 404
+
+    counted = _by(_samples(await watched.product.metrics_of_api()), "fastbell_http_requests_total", "route", "status")
+
+    assert counted["/v1/device-tokens/{installation_id}", "2xx"] == len(watched.life.phones) + 1  # one changed hands
+    assert counted["none", "4xx"] == 1
+    assert not [route for route, _ in counted if "nowhere" in route]
+
+
 async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulator) -> None:
     house, seen = watched.product.house, set[str]()
 
