@@ -357,8 +357,8 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
-    action: Mapped[str]  # redrive, resume, test_push
-    subject_kind: Mapped[str]  # push_task, brake, test_push
+    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out
+    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session
     subject_id: Mapped[UUID] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
 
