@@ -1,5 +1,7 @@
 """What can be wrong with a request, as exceptions that the API turns into problem+json."""
 
+from datetime import timedelta
+
 
 class Problem(Exception):
     """A request cannot be served as it is."""
@@ -39,3 +41,11 @@ class Conflict(Problem):
         super().__init__(detail)
         self.code = code  # stable, kebab-case: becomes the problem's type
         self.reason = reason  # stable, where one code has several
+
+
+class LimitReached(Problem):
+    """So much was asked for lately that this has to wait."""
+
+    def __init__(self, detail: str, retry_after: timedelta) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
