@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test chaos check fmt bench bench-sleepers bench-providers bench-acceptance clean
+.PHONY: run test tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+tools: ## what some tests need from Debian: Prometheus, unpacked into .tools/, and Chromium
+	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
 	@CHAOS_MESSAGES=2000 $(BIN)/pytest tests/messages/test_chaos.py
@@ -36,7 +39,7 @@ bench-providers: .venv/installed-bench
 	@$(BIN)/python -m bench.providers
 
 clean: ## forget what was installed and what local runs kept
-	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .run .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

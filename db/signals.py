@@ -1,0 +1,82 @@
+"""Operational signals: what is counted once for the whole fleet. Finished tasks, however many, cost nothing."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import brakes, workers
+from db.engine import present_instant
+from db.models import OutboxRow, Presence, WorkerRow
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route
+from domain.reminders import LONGEST_OF_USE
+from domain.signals import Backlog, Dead, Owed, Signals
+
+
+async def present(db: AsyncSession) -> Signals:
+    """Read all signals, as they are now."""
+    now = await present_instant(db)
+    engaged = (await brakes.engaged(db)).keys()
+    reporting = await workers.live(db)
+    shut = _shut(reporting) | engaged
+    known = _reported(reporting) | engaged
+    waiting = (await db.execute(_PENDING, {"now": now})).all()
+    dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE})).all()
+    return Signals(
+        at=now,
+        backlogs=tuple(_backlog(row, shut, known) for row in waiting),
+        dead=tuple(Dead(_route(row), Kind(row.kind), row.total, row.unexpired) for row in dead),
+        outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
+        handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
+        brakes=tuple(engaged),
+        workers=len(reporting),
+        streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
+    )
+
+
+def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -> Backlog:
+    """Tell whether the gate is shut: that of the app, or of the default app where it has none of its own."""
+    route = _route(row)
+    gate = route if route in known else Route(route.provider, None, route.environment)
+    behind_gate = row.overdue if gate in shut else 0
+    return Backlog(route, Kind(row.kind), row.pending, row.overdue, row.retrying, behind_gate, row.oldest_due_at)
+
+
+def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
+    return {_gate(gate) for worker in reporting for gate in worker.gates.get("gates", ())}
+
+
+def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
+    return {_gate(gate) for worker in reporting for gate in worker.gates.get("gates", ()) if gate["state"] != "closed"}
+
+
+def _gate(report: dict[str, Any]) -> Route:
+    return Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
+
+
+def _route(row: Row[Any]) -> Route:
+    return Route(Provider(row.provider), row.app_id, Environment(row.environment))
+
+
+# States and kinds are written out, so that the planner sees that partial indexes serve.
+_PENDING = text("""
+    SELECT provider, app_id, environment, kind, count(*) AS pending,
+           count(*) FILTER (WHERE due_at <= :now) AS overdue,
+           count(*) FILTER (WHERE due_at <= :now AND last_reason IS NOT NULL) AS retrying,
+           min(due_at) FILTER (WHERE due_at <= :now) AS oldest_due_at
+      FROM push_tasks
+     WHERE state = 'pending'
+     GROUP BY provider, app_id, environment, kind
+""")
+
+_DEAD = text("""
+    SELECT provider, app_id, environment, kind, count(*) AS total,
+           count(*) FILTER (WHERE expires_at > :now) AS unexpired
+      FROM push_tasks
+     WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:of_use AS interval)
+     GROUP BY provider, app_id, environment, kind
+""")
+
+_UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")

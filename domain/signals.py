@@ -1,0 +1,52 @@
+"""Operational signals: how the service stands at a moment, as the database tells it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.kinds import Kind
+from domain.push import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The pushes of one kind that are pending for one route."""
+
+    route: Route  # as the phones say it, so its app may be unknown
+    kind: Kind
+    pending: int  # those armed or posted ahead of their due instant, too
+    overdue: int  # due by now
+    retrying: int  # of these, hindered at least once; each waits for its next attempt
+    behind_gate: int  # of these, on a route whose gate is shut in some worker, or braked
+    oldest_due_at: datetime | None  # of those overdue
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The pushes of one kind that are dead on one route, of those due so lately that they may be of use."""
+
+    route: Route
+    kind: Kind
+    count: int
+    unexpired: int  # a person can still redrive them
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What waits to be handed over."""
+
+    count: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """All of them, read at one moment."""
+
+    at: datetime  # by the database's clock
+    backlogs: tuple[Backlog, ...]
+    dead: tuple[Dead, ...]
+    outbox: Owed  # dispatches to Temporal
+    handoffs: Owed  # messages of which it is not decided yet how each phone is told
+    brakes: tuple[Route, ...]  # engaged
+    workers: int  # seen lately
+    streams: int  # open
