@@ -63,6 +63,13 @@ def _base(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _page(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http:// or https:// address")
+    return url.rstrip("/")
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
     if not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
         raise ValueError("must be a postgresql:// address")
@@ -156,6 +163,7 @@ class ServiceSettings(_Section):
     api_port: Port = 8000
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
+    temporal_ui_url: Annotated[str, AfterValidator(_page)] | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

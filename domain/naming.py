@@ -1,5 +1,6 @@
 """Names that several rooms agree on: task queues, workflow ids, search attributes."""
 
+from urllib.parse import quote
 from uuid import UUID
 
 from domain.push import Provider
@@ -44,3 +45,8 @@ def sending_workflow_id(message_id: UUID, page: int) -> str:
 def redrive_workflow_id(task_id: UUID) -> str:
     """Name the workflow of one redriven push task."""
     return f"redrive/{task_id}"
+
+
+def workflow_page(ui_url: str, namespace: str, workflow_id: str) -> str:
+    """Name the page of a workflow's latest run in Temporal's Web UI."""
+    return f"{ui_url}/namespaces/{quote(namespace, safe='')}/workflows/{quote(workflow_id, safe='')}"

@@ -129,6 +129,7 @@ def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, 
         found = {name: value for name, value in found.items() if not name.startswith("TEMPORAL_")}
         found["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
         found["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
+        found["TEMPORAL_UI_URL"] = settings.temporal_ui_url
         found["TEMPORAL_CONFIG_FILE"] = os.devnull  # a person's profile for another server
     if settings.simulated:
         made = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))

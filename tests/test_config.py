@@ -50,6 +50,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "api_port": 8000,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
+        "temporal_ui_url": None,
         "log_format": "auto",
         "log_level": "INFO",
     }
@@ -164,6 +165,8 @@ def test_a_key_sets_address_is_taken_as_it_is(url: str) -> None:
         ({"API_PORT": "http"}, "API_PORT: Input should be a valid integer, unable to parse string as an integer."),
         ({"ARM_WINDOW": "-1"}, "ARM_WINDOW: Input should be greater than or equal to 0."),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
+        ({"TEMPORAL_UI_URL": "ui.example:8080"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
+        ({"TEMPORAL_UI_URL": "https://"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
         ({"DATABASE_URL": "mysql://app:hush-hush@db/x"}, "DATABASE_URL: must be a postgresql:// address."),
     ],
 )

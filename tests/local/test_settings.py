@@ -79,9 +79,16 @@ def test_servers_that_are_named_are_used_and_not_started(tmp_path: Path) -> None
     assert not settings.starts_postgres
     assert not settings.starts_temporal
     assert "TEMPORAL_PORT" not in settings.ports
+    assert "TEMPORAL_UI_URL" not in shared
     assert named.items() <= shared.items()
     assert shared["AUTH_JWT_SECRET"] == SECRET
     assert settings.inherited == {"HOME": "/home/me"}
+
+
+def test_the_page_of_a_temporal_that_is_started_is_its_own(tmp_path: Path) -> None:
+    settings = local_settings({"RUN_DIR": str(tmp_path), "TEMPORAL_UI_PORT": "1234", "TEMPORAL_UI_URL": "http://else"})
+
+    assert shared_environment(settings, "")["TEMPORAL_UI_URL"] == "http://127.0.0.1:1234"
 
 
 def test_a_run_keeps_its_secret(tmp_path: Path) -> None:
