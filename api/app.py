@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
 from api import (
     conversations,
@@ -18,6 +19,9 @@ from api import (
     sync,
 )
 from api.auth import TokenCheck
+from api.console.app import make_console
+from api.console.door import PATH
+from api.console.means import ConsoleMeans
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
@@ -40,9 +44,11 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
         database_url = settings.database_url.get_secret_value()
         engine = make_engine(database_url, pool_size=settings.database_pool_size)
         sessions = make_sessions(engine)
-        relay = Relay(sessions, await connect(lazy=True), settings.arm_window)
+        temporal = await connect(lazy=True)
+        relay = Relay(sessions, temporal, settings.arm_window)
         streams = OpenStreams(sessions, database_url, terms)
         app.state.services = Services(sessions, TokenCheck(auth), relay, app_ids, streams)
+        app.state.console = ConsoleMeans(temporal, settings.temporal_ui_url)
         async with streams.running():
             yield
         await relay.close()
@@ -70,4 +76,6 @@ def create_app(settings: ServiceSettings, auth: AuthSettings, terms: Terms = DEF
         operations,
     ):
         app.include_router(resource.router)
+    app.mount(PATH, make_console(app.state))
+    app.add_route(PATH, lambda _: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
     return app

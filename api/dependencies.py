@@ -104,6 +104,7 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
         raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.") from None
 
 
+AllServices = Annotated[Services, Depends(_services)]
 AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]

@@ -82,7 +82,7 @@ async def start(
             if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
                 raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
             response.status_code = 200
-        [answer] = await _out(db, [session])
+        [answer] = await with_reminders(db, [session])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -94,7 +94,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Sessi
     async with sessions() as db:
         found = await fasting_sessions.owned_by(db, caller.user_id, page.after, page.limit + 1)
         shown = found[: page.limit]
-        items = await _out(db, shown)
+        items = await with_reminders(db, shown)
     more = len(found) > len(shown)
     return SessionList(
         items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
@@ -108,7 +108,7 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
         session = await fasting_sessions.read(db, session_id)
         if session is None or session.user_id != caller.user_id:
             raise NotFound("fasting session")
-        return (await _out(db, [session]))[0]
+        return (await with_reminders(db, [session]))[0]
 
 
 @router.patch("/{session_id}", responses=responses(404, 409))
@@ -129,7 +129,7 @@ async def change(
                 check_times(changed.started_at, changed.ends_at, now)
             changed = replace(changed, scheduled_at=scheduled_at(session, changed, now), rev=session.rev + 1)
             owed = await fasting_sessions.change(db, changed)
-        [answer] = await _out(db, [changed])
+        [answer] = await with_reminders(db, [changed])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -158,7 +158,7 @@ async def _finish(
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
             owed = await fasting_sessions.change(db, session)
-        [answer] = await _out(db, [session])
+        [answer] = await with_reminders(db, [session])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -200,7 +200,8 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
     )
 
 
-async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
+async def with_reminders(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
+    """Show sessions with what became of their reminders."""
     counts = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
     now = await present_instant(db)
 

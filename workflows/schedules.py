@@ -1,4 +1,4 @@
-"""The schedules of housekeeping, which each worker makes if they are missing."""
+"""The schedules of housekeeping: each worker makes them if they are missing; the console shows how they run."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import structlog
 from temporalio.client import (
     Client,
     Schedule,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleIntervalSpec,
@@ -16,13 +17,16 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
     ScheduleState,
+    WorkflowExecutionStatus,
 )
+from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import SweepOrphans
+from domain.housekeeping import ShownSchedule, SweepOrphans, findings
 from domain.naming import ORPHAN_SWEEP, RETENTION, WORKFLOW_QUEUE
 from workflows.housekeeping import OrphanSweep, Retention
 
 _RPC_TIMEOUT = timedelta(seconds=10)
+_LOOKS_FOR = timedelta(seconds=2)
 _LONGEST_WAIT = 300.0  # seconds
 _ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are due
 
@@ -79,3 +83,30 @@ def _every(interval: timedelta, action: ScheduleActionStartWorkflow, note: str) 
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
         state=ScheduleState(note=note),
     )
+
+
+async def latest_runs(client: Client) -> list[ShownSchedule]:
+    """Tell of each schedule when it last ran, and what it found; raises what Temporal raises."""
+    return list(await asyncio.gather(*(_latest_run(client, name) for name in _schedules())))
+
+
+async def _latest_run(client: Client, name: str) -> ShownSchedule:
+    try:
+        described = await client.get_schedule_handle(name).describe(rpc_timeout=_LOOKS_FOR)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return ShownSchedule(name, None, "missing", None, None)
+    started_at, state, found = None, None, None
+    if described.info.recent_actions:
+        latest = described.info.recent_actions[-1]
+        started_at = latest.started_at
+        assert isinstance(latest.action, ScheduleActionExecutionStartWorkflow)
+        run = client.get_workflow_handle(latest.action.workflow_id, run_id=latest.action.first_execution_run_id)
+        status = (await run.describe(rpc_timeout=_LOOKS_FOR)).status
+        state = status.name.lower() if status else None
+        if status is WorkflowExecutionStatus.COMPLETED:
+            found = await run.result(rpc_timeout=_LOOKS_FOR)
+    next_at = next(iter(described.info.next_action_times), None)
+    paused = described.schedule.state.paused
+    return ShownSchedule(name, started_at, state, findings(name, found), None if paused else next_at)

@@ -11,13 +11,17 @@ from domain.support import refusal_in_words
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
+_NOTHING = Markup("\N{EN DASH}")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-_SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
+SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
 
 
 class _OnRoute(Protocol):
-    provider: Provider
-    app_id: str | None
+    @property
+    def provider(self) -> Provider: ...
+
+    @property
+    def app_id(self) -> str | None: ...
 
 
 def count(number: float | None) -> str:
@@ -54,7 +58,7 @@ def share(part: float, whole: float) -> str:
 def ago(at: datetime | None) -> Markup:
     """Write how long ago an instant was, or how soon it is; the instant itself shows on a closer look."""
     if at is None:
-        return Markup(_NONE)
+        return _NOTHING
     passed = (datetime.now(UTC) - at).total_seconds()
     if abs(passed) < 1:
         words = "now"
@@ -66,15 +70,25 @@ def ago(at: datetime | None) -> Markup:
 def instant(at: datetime | None) -> Markup:
     """Write an instant to the second, in UTC; without its day where that is today."""
     if at is None:
-        return Markup(_NONE)
+        return _NOTHING
     today = at.astimezone(UTC).date() == datetime.now(UTC).date()
     return _time(at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}")
+
+
+def clock(at: datetime) -> str:
+    """Write a time of day, in UTC."""
+    return f"{at.astimezone(UTC):%H:%M}"
+
+
+def filled(fields: Mapping[str, object]) -> dict[str, object]:
+    """Leave out what is empty."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def route(of: _OnRoute) -> str:
     """Name a way to phones; its environment only where it is not the usual one."""
     environment = getattr(of, "environment", "production")
-    parts = (_SPOKEN[of.provider], of.app_id, None if environment == "production" else environment)
+    parts = (SPOKEN[of.provider], of.app_id, None if environment == "production" else environment)
     return " · ".join(filter(None, parts))
 
 
@@ -95,7 +109,10 @@ def _time(at: datetime, text: str) -> Markup:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "clock": clock,
     "count": count,
+    "filled": filled,
+    "provider": SPOKEN.__getitem__,
     "seconds": seconds,
     "share": share,
     "ago": ago,

@@ -23,10 +23,17 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(figures.FILTERS)
-_templates.globals.update(style_version=STYLE_VERSION, bars=charts.bars, lines=charts.lines)
+_templates.globals.update(style_version=STYLE_VERSION, bars=charts.bars)
 
 
-def page(request: Request, name: str, visitor: Visitor | None = None, *, status: int = 200, **shown: Any) -> HTMLResponse:  # noqa: ANN401 -- whatever a page shows
+def page(
+    request: Request,
+    name: str,
+    visitor: Visitor | None = None,
+    *,
+    status: int = 200,
+    **shown: Any,  # noqa: ANN401 -- whatever a page shows
+) -> HTMLResponse:
     """Render a page, for somebody who is signed in or for anybody."""
     template = _templates.get_template(f"{name}.html")
     return HTMLResponse(template.render(visitor=visitor, here=request.url.path, **shown), status)
