@@ -6,7 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from domain.kinds import RULES, Kind, Subject
-from domain.naming import handoff_workflow_id, redrive_workflow_id, reminder_workflow_id
+from domain.naming import handoff_workflow_id, redrive_workflow_id, reminder_workflow_id, test_push_workflow_id
 
 UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
 AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for
@@ -94,4 +94,4 @@ def senders(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) 
         case Subject.MESSAGE:
             return (handoff_workflow_id(message_id), redrive)
         case Subject.NOTHING:
-            return (redrive,)
+            return (test_push_workflow_id(message_id), redrive)
