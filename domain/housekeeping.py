@@ -16,7 +16,7 @@ AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow 
 class Keep:
     """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens
+    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens, withheld pushes
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -75,6 +75,9 @@ class Leftover(StrEnum):
     TOKEN_EVENTS = "token_events"  # noqa: S105
     PRESENCES = "presences"
     LOG_ITEMS = "log_items"
+    WITHHELD_PUSHES = "withheld_pushes"
+    CONSOLE_SESSIONS = "console_sessions"
+    CONSOLE_CODES = "console_codes"
 
 
 @dataclass(frozen=True, slots=True)
