@@ -21,7 +21,7 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, handoffs, messages, outbox, redrives
+from db import fasting_sessions, handoffs, messages, outbox, redrives, test_pushes
 from db.engine import Sessions
 from domain.kinds import RULES, Subject
 from domain.naming import (
@@ -34,6 +34,7 @@ from domain.naming import (
     handoff_workflow_id,
     redrive_workflow_id,
     reminder_workflow_id,
+    test_push_workflow_id,
 )
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
@@ -41,6 +42,7 @@ from domain.wire import HandoffState, RedriveState, SessionState
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive
+from workflows.test_push import TestPush
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
@@ -126,6 +128,8 @@ class Relay:
                 await self._hand_off(owed.subject_id)
             case redrives.OUTBOX_KIND:
                 await self._redrive(owed.subject_id)
+            case test_pushes.OUTBOX_KIND:
+                await self._test(owed.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
 
@@ -213,6 +217,23 @@ class Relay:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Redrive of push task {state.send.task_id}",
             search_attributes=_attributes(_about(state)),
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+    async def _test(self, test_push_id: UUID) -> None:
+        async with self._sessions() as db:
+            state = await test_pushes.under_way(db, test_push_id)
+        if state is None:
+            return
+        await self._client.start_workflow(
+            TestPush.run,
+            state,
+            id=test_push_workflow_id(test_push_id),
+            task_queue=WORKFLOW_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=f"Test push {test_push_id}",
+            search_attributes=_attributes({MESSAGE_ID_ATTRIBUTE: str(test_push_id)}),
             rpc_timeout=_RPC_TIMEOUT,
         )
 

@@ -52,8 +52,9 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
     """Record an answer that settles the push; `latency` is in seconds."""
     match answer:
         case Accepted(provider_id):
-            update = Update(go.push.task_id, TaskState.ACCEPTED, None)
-            return Outcome(_ended(go, "accepted", None, latency, provider_id), update, dead_tokens=dead_tokens)
+            validated = "validated" if go.push.validate_only else None
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
+            return Outcome(_ended(go, "accepted", validated, latency, provider_id), update, dead_tokens=dead_tokens)
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
             return Outcome(_ended(go, "rejected", reason, latency), update)
@@ -80,7 +81,8 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
             word = "misconfigured"
         case _:
             word = "unavailable"
-    return Outcome(_ended(go, word, trouble.reason, latency), again)
+    ended = replace(_ended(go, word, trouble.reason, latency), retry_at=again.next_attempt_at)
+    return Outcome(ended, again)
 
 
 async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:

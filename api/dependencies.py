@@ -1,8 +1,9 @@
 """What routes ask for: the caller, the database, the relay, a page."""
 
+import asyncio
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -18,6 +19,8 @@ from db.engine import Sessions
 from domain.problems import InvalidField
 from relay import Relay
 
+MOST_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
+
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
@@ -30,6 +33,7 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WATCHERS))
 
 
 def _services(request: Request) -> Services:
@@ -51,6 +55,10 @@ def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
 
 def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
     return services.streams
+
+
+def _watchers(services: Annotated[Services, Depends(_services)]) -> asyncio.Semaphore:
+    return services.watchers
 
 
 async def _caller(
@@ -112,4 +120,5 @@ ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Streams = Annotated[OpenStreams, Depends(_streams)]
+Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
 Paged = Annotated[Page, Depends(page_at)]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Paged, next_cursor
+from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, next_cursor
 from api.fields import Body, Instant, ReminderMinutes
 from api.problems import responses
 from db import fasting_sessions, preferences, push_tasks
@@ -82,7 +82,7 @@ async def start(
             if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
                 raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
             response.status_code = 200
-        [answer] = await with_reminders(db, [session])
+        [answer] = await _out(db, [session])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -91,10 +91,15 @@ async def start(
 @router.get("", responses=responses())
 async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
+    return await list_of(caller.user_id, sessions, page)
+
+
+async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
+    """List somebody's fasting sessions."""
     async with sessions() as db:
-        found = await fasting_sessions.owned_by(db, caller.user_id, page.after, page.limit + 1)
+        found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
         shown = found[: page.limit]
-        items = await with_reminders(db, shown)
+        items = await _out(db, shown)
     more = len(found) > len(shown)
     return SessionList(
         items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
@@ -108,7 +113,7 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
         session = await fasting_sessions.read(db, session_id)
         if session is None or session.user_id != caller.user_id:
             raise NotFound("fasting session")
-        return (await with_reminders(db, [session]))[0]
+        return (await _out(db, [session]))[0]
 
 
 @router.patch("/{session_id}", responses=responses(404, 409))
@@ -129,7 +134,7 @@ async def change(
                 check_times(changed.started_at, changed.ends_at, now)
             changed = replace(changed, scheduled_at=scheduled_at(session, changed, now), rev=session.rev + 1)
             owed = await fasting_sessions.change(db, changed)
-        [answer] = await with_reminders(db, [changed])
+        [answer] = await _out(db, [changed])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -158,7 +163,7 @@ async def _finish(
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
             owed = await fasting_sessions.change(db, session)
-        [answer] = await with_reminders(db, [session])
+        [answer] = await _out(db, [session])
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
@@ -200,8 +205,7 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
     )
 
 
-async def with_reminders(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
-    """Show sessions with what became of their reminders."""
+async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
     counts = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
     now = await present_instant(db)
 

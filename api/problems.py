@@ -1,6 +1,7 @@
 """Errors as application/problem+json (RFC 9457): the one table from domain error to answer."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, InvalidField, NotFound
+from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound
 
 log = structlog.get_logger()
 
@@ -85,6 +86,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(CursorTooOld, _cursor_too_old)
     app.add_exception_handler(Conflict, _conflict)
+    app.add_exception_handler(LimitReached, _limit_reached)
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
     app.add_exception_handler(HTTPException, _http)
@@ -127,6 +129,7 @@ _TITLES = {
     410: "Gone",
     413: "Body too large",
     422: "Invalid request",
+    429: "Too many requests",
     500: "Internal error",
     503: "Temporarily unavailable",
 }
@@ -156,6 +159,12 @@ async def _cursor_too_old(_: Request, error: Exception) -> ProblemResponse:
 async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Conflict)
     return problem(409, error.code, str(error), more={"reason": error.reason})
+
+
+async def _limit_reached(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, LimitReached)
+    retry_after = max(1, ceil(error.retry_after.total_seconds()))
+    return problem(429, "too-many-requests", str(error), headers={"Retry-After": str(retry_after)})
 
 
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:

@@ -118,7 +118,8 @@ _SYNCED = text("""
        SET synced_at = clock_timestamp(),
            state = CASE t.state WHEN 'pending' THEN 'withdrawn' ELSE t.state END,
            last_reason = CASE t.state WHEN 'pending' THEN 'synced' ELSE t.last_reason END,
-           next_attempt_at = CASE t.state WHEN 'pending' THEN NULL ELSE t.next_attempt_at END
+           next_attempt_at = CASE t.state WHEN 'pending' THEN NULL ELSE t.next_attempt_at END,
+           settled_at = CASE t.state WHEN 'pending' THEN clock_timestamp() ELSE t.settled_at END
       FROM read
      WHERE t.task_id = read.task_id
 """)

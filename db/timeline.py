@@ -1,15 +1,135 @@
 """A person's timeline, derived from the tables that hold the truth: one statement, by indexes of the person alone."""
 
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from domain.timeline import Part, TimelineItem
+from domain.kinds import RULES, Kind, Subject
+from domain.push import Provider
+from domain.timeline import Event, Happening, Part, TimelineItem
+from domain.timeline_words import in_words
 
 
 async def of_user(
     db: AsyncSession, user_id: str, part: Part, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[TimelineItem]:
     """List what happened to somebody's pushes, the latest first, from below an item's (at, id)."""
-    raise NotImplementedError
+    before_at, before_id = after or (part.at_to, None)
+    values = {"user_id": user_id, "before_at": before_at, "before_id": before_id, "limit": limit}
+    return [_item(row) for row in await db.execute(_ITEMS, asdict(part) | values)]
+
+
+def _item(row: Row[Any]) -> TimelineItem:
+    kind = None if row.kind is None else Kind(row.kind)
+    subject = None if kind is None else RULES[kind].subject
+    event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
+    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, row.detail)
+    return TimelineItem(
+        id=row.id,
+        at=row.at,
+        event=event,
+        text=in_words(happening),
+        session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
+        conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
+        message_id=row.message_id,
+        task_id=row.task_id,
+        installation_id=row.installation_id,
+        provider=provider,
+        reason=row.reason,
+        detail=row.detail,
+    )
+
+
+# Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. What was settled
+# before this was noted (migration 0004) is told as of its due instant.
+_ITEMS = text("""
+    WITH tasks AS MATERIALIZED (
+        SELECT t.*, t.state = 'pending' AS waits,
+               CASE WHEN t.state NOT IN ('pending', 'accepted')
+                    THEN coalesce(t.settled_at, greatest(t.due_at, t.created_at)) END AS ended_at
+          FROM push_tasks t
+         WHERE t.user_id = :user_id
+           AND (CAST(:session_id AS uuid) IS NULL OR t.conversation_id = :session_id)
+           AND (CAST(:message_id AS uuid) IS NULL OR t.message_id = :message_id)
+           AND (CAST(:before_at AS timestamptz) IS NULL OR t.created_at <= :before_at)
+    ), of_tasks AS (
+        SELECT e.at, e.event, t.task_id::text AS subject, e.reason, e.detail, t.task_id
+          FROM tasks t
+         CROSS JOIN LATERAL (VALUES
+               ('planned', t.created_at, CASE WHEN t.waits THEN t.last_reason END,
+                jsonb_build_object('due_at', t.due_at, 'expires_at', t.expires_at, 'is_pending', t.waits,
+                                   'next_attempt_at', t.next_attempt_at, 'attempts', t.attempt_count)),
+               ('accepted', t.accepted_at, t.last_reason, jsonb_build_object('due_at', t.due_at)),
+               ('opened', t.opened_at, NULL, '{}'),
+               ('synced', t.synced_at, NULL, '{}'),
+               (t.state, t.ended_at, t.last_reason, jsonb_build_object('attempts', t.attempt_count)))
+               AS e (event, at, reason, detail)
+         WHERE e.at IS NOT NULL
+         UNION ALL
+        SELECT e.at, e.event, a.attempt_id::text, e.reason, e.detail || jsonb_build_object('attempt', a.number),
+               t.task_id
+          FROM tasks t
+          JOIN push_attempts a ON a.task_id = t.task_id
+         CROSS JOIN LATERAL (VALUES
+               ('attempted', a.started_at, NULL, '{}'),
+               ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
+                jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
+               AS e (event, at, reason, detail)
+         WHERE e.event = 'attempted' OR a.outcome IS NOT NULL
+         UNION ALL
+        SELECT e.at, e.event, a.id::text, a.detail ->> 'reason', a.detail || jsonb_build_object('actor', a.actor),
+               t.task_id
+          FROM tasks t
+          JOIN support_actions a ON a.subject_id = t.task_id AND a.action = 'redrive'
+         CROSS JOIN LATERAL (VALUES ('redriven', a.at), ('dead', CAST(a.detail ->> 'dead_at' AS timestamptz)))
+               AS e (event, at)
+         WHERE e.at IS NOT NULL
+    ), items AS (
+        SELECT i.at, i.event, i.subject, i.reason, i.detail, t.kind, t.conversation_id, t.message_id, t.task_id,
+               t.installation_id, t.provider, t.reminder_minutes
+          FROM of_tasks i JOIN tasks t USING (task_id)
+         UNION ALL
+        SELECT a.at, 'test_push', a.id::text, NULL, a.detail || jsonb_build_object('actor', a.actor), 'test',
+               t.message_id, t.message_id, NULL, NULL, NULL, NULL
+          FROM (SELECT DISTINCT message_id FROM tasks WHERE kind = 'test') t
+          JOIN support_actions a ON a.subject_id = t.message_id AND a.action = 'test_push'
+         UNION ALL
+        SELECT w.at, 'withheld', w.id::text, w.reason, '{}', w.kind, w.conversation_id, w.message_id, NULL,
+               w.installation_id, NULL, w.reminder_minutes
+          FROM withheld_pushes w
+         WHERE w.user_id = :user_id
+           AND (CAST(:session_id AS uuid) IS NULL OR w.conversation_id = :session_id)
+           AND (CAST(:message_id AS uuid) IS NULL OR w.message_id = :message_id)
+         UNION ALL
+        SELECT e.at, e.event, s.id::text, NULL,
+               jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
+                                  'first_ends_at', s.started_with ->> 'ends_at', 'scheduled_at', s.scheduled_at),
+               NULL, s.id, NULL, NULL, NULL, NULL, NULL
+          FROM fasting_sessions s
+         CROSS JOIN LATERAL (VALUES
+               ('fast_started', s.started_at),
+               ('goal_moved', CASE WHEN CAST(s.started_with ->> 'ends_at' AS timestamptz) <> s.ends_at
+                                   THEN s.scheduled_at END),
+               ('fast_' || s.status, s.ended_at)) AS e (event, at)
+         WHERE s.user_id = :user_id AND e.at IS NOT NULL AND CAST(:message_id AS uuid) IS NULL
+           AND (CAST(:session_id AS uuid) IS NULL OR s.id = :session_id)
+         UNION ALL
+        SELECT e.at, e.event, e.id::text, e.reason, jsonb_build_object('app_id', d.app_id), NULL, NULL, NULL, NULL,
+               d.installation_id, d.provider, NULL
+          FROM device_tokens d JOIN device_token_events e ON e.device_id = d.id
+         WHERE d.user_id = :user_id AND CAST(:message_id AS uuid) IS NULL AND CAST(:session_id AS uuid) IS NULL
+    ), named AS (
+        SELECT *, CAST(md5(event || '/' || subject) AS uuid) AS id FROM items
+    )
+    SELECT * FROM named
+     WHERE (CAST(:before_at AS timestamptz) IS NULL OR at <= :before_at)
+       AND (CAST(:before_at AS timestamptz) IS NULL OR at < :before_at OR id < CAST(:before_id AS uuid))
+       AND (CAST(:at_from AS timestamptz) IS NULL OR at >= :at_from)
+       AND (CAST(:at_to AS timestamptz) IS NULL OR at < :at_to)
+     ORDER BY at DESC, id DESC
+     LIMIT :limit
+""")

@@ -1,4 +1,4 @@
-"""Device tokens as support sees them."""
+"""Device tokens as their owner and support see them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +17,8 @@ class ShownTokenEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownDevice:
-    """A device token with its history."""
+class ShownToken:
+    """A device token."""
 
     id: UUID
     installation_id: UUID
@@ -28,11 +28,17 @@ class ShownDevice:
     token: str  # its last 6 characters; nothing of a very short one
     active: bool
     inactive_reason: str | None
-    refresh_required: bool  # the next time the app is opened it is to register anew
+    refresh_required: bool  # the app should fetch its token from the system and register again
     registered_at: datetime
     last_seen_at: datetime
     locale: str | None
     time_zone: str | None
     app_version: str | None
-    has_public_key: bool
+    has_public_key: bool  # whether texts can be sealed for this installation
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDevice(ShownToken):
+    """A device token with its history, for support."""
+
     history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50

@@ -8,7 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from domain.kinds import RULES, Kind, Subject
-from domain.naming import RETENTION, handoff_workflow_id, redrive_workflow_id, reminder_workflow_id
+from domain.naming import (
+    RETENTION,
+    handoff_workflow_id,
+    redrive_workflow_id,
+    reminder_workflow_id,
+    test_push_workflow_id,
+)
 
 UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
 AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for
@@ -18,7 +24,7 @@ AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow 
 class Keep:
     """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens
+    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens, withheld pushes
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -77,6 +83,9 @@ class Leftover(StrEnum):
     TOKEN_EVENTS = "token_events"  # noqa: S105
     PRESENCES = "presences"
     LOG_ITEMS = "log_items"
+    WITHHELD_PUSHES = "withheld_pushes"
+    CONSOLE_SESSIONS = "console_sessions"
+    CONSOLE_CODES = "console_codes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,7 @@ def senders(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) 
         case Subject.MESSAGE:
             return (handoff_workflow_id(message_id), redrive)
         case Subject.NOTHING:
-            return (redrive,)
+            return (test_push_workflow_id(message_id), redrive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from domain.push import Environment, Provider, TaskState
+from domain.reasons import why
 
 MOST_PER_MINUTE = 5  # to one person
 
@@ -44,6 +45,7 @@ class ShownTestPush:
 
     test_push_id: UUID
     user_id: str
+    sent_by: str
     validate_only: bool
     created_at: datetime
     expires_at: datetime
@@ -51,3 +53,12 @@ class ShownTestPush:
     items: list[TestedPhone]
     skipped: list[UUID]  # installations with no dry run (APNs), where only that was asked for
     next_cursor: None = None
+
+
+def standing_in_words(state: TaskState, reason: str | None) -> str:
+    """Say how a test push stands on a phone."""
+    if state is TaskState.ACCEPTED:
+        return "Accepted by the provider." if reason is None else f"Accepted: {why(reason)}"
+    if state is TaskState.PENDING:
+        return "On its way." if reason is None else f"On its way; {why(reason)}"
+    return f"Not sent ({state}): {why(reason)}"

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from domain.kinds import Kind
 from domain.push import Provider
 
 
@@ -47,6 +48,19 @@ class Part:
     message_id: UUID | None = None
     at_from: datetime | None = None
     at_to: datetime | None = None  # itself not included
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What is put into words."""
+
+    event: Event
+    kind: Kind | None  # of the push
+    provider: Provider | None
+    installation_id: UUID | None
+    reminder_minutes: int | None
+    reason: str | None
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def sealed_payload(push: Push) -> messaging.Message:
 
 def request(push: Push, shape: Shape = payload) -> bytes:
     """Put a message into the envelope of `messages:send`."""
-    return fitted(push, lambda fitting: _encoded(shape(fitting)), PAYLOAD_AT_MOST)
+    return fitted(push, lambda fitting: _encoded(shape(fitting), fitting), PAYLOAD_AT_MOST)
 
 
 def _message(
@@ -182,5 +182,6 @@ def _message(
     return message
 
 
-def _encoded(message: messaging.Message) -> bytes:
-    return b'{"message": %b}' % str(message).encode()
+def _encoded(message: messaging.Message, push: Push) -> bytes:
+    dry_run = b', "validate_only": true' if push.validate_only else b""
+    return b'{"message": %b%b}' % (str(message).encode(), dry_run)

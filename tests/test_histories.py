@@ -13,6 +13,7 @@ from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
+from workflows.test_push import TestPush
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 
@@ -38,7 +39,7 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
 
 def _replayer() -> Replayer:
     return Replayer(
-        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, OrphanSweep, Retention],
+        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, TestPush, OrphanSweep, Retention],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=data_converter,
     )

@@ -9,10 +9,10 @@ from pydantic import Field
 from api.console.door import Signed
 from api.console.means import Means
 from api.console.rendering import page
-from api.dependencies import Cursor, Database, next_cursor, page_at
-from api.fasting_sessions import with_reminders
+from api.dependencies import Cursor, Database, Page, next_cursor, page_at
+from api.fasting_sessions import list_of
 from api.fields import Body
-from db import device_history, fasting_sessions, timeline
+from db import device_history, timeline
 from domain.naming import reminder_workflow_id
 from domain.timeline import Part
 
@@ -45,8 +45,8 @@ async def person(
     part, after = Part(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
     async with sessions() as db:
         devices = await device_history.of_user(db, user, None, _MOST_DEVICES)
-        fasts = await with_reminders(db, await fasting_sessions.owned_by(db, user, None, _MOST_FASTS))
         items = await timeline.of_user(db, user, part, after, _ITEMS + 1)
+    fasts = (await list_of(user, sessions, Page(None, _MOST_FASTS))).items
     shown = items[:_ITEMS]
     return page(
         request,

@@ -10,7 +10,7 @@ from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import Database
 from db import test_pushes
-from domain.naming import redrive_workflow_id
+from domain.naming import test_push_workflow_id
 from domain.problems import InvalidField, NotFound
 from domain.test_push import AskedTest
 
@@ -38,8 +38,8 @@ async def show(test_push_id: UUID, request: Request, visitor: Signed, sessions: 
         found = await test_pushes.shown(db, test_push_id)
     if found is None:
         raise NotFound("test push")
-    phones = [(phone, means.workflow_page(redrive_workflow_id(phone.task_id))) for phone in found.items]
-    return page(request, "test_push", visitor, test=found, phones=phones)
+    workflow = means.workflow_page(test_push_workflow_id(test_push_id))
+    return page(request, "test_push", visitor, test=found, workflow=workflow)
 
 
 def _installation(text: str) -> UUID | None:
