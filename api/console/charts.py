@@ -17,14 +17,14 @@ class Column:
     upper: float = 0.0
 
 
-def bars(columns: Sequence[Column], label: str) -> Markup:
-    """Draw columns to the scale of the highest."""
+def bars(columns: Sequence[Column], label: str, tone: str) -> Markup:
+    """Draw columns to the scale of the highest; the tone says what the colours mean: see the style sheet."""
     highest = max((column.lower + column.upper for column in columns), default=0.0) or 1.0
     width = _WIDTH / max(len(columns), 1)
     drawn = Markup("").join(
         _column(column, place * width, width - _GAP, highest) for place, column in enumerate(columns)
     )
-    return _CHART.format(label=label, width=_WIDTH, height=_HEIGHT, base=_HEIGHT - 0.5, columns=drawn)
+    return _CHART.format(tone=tone, label=label, width=_WIDTH, height=_HEIGHT, base=_HEIGHT - 0.5, columns=drawn)
 
 
 def _column(column: Column, x: float, width: float, highest: float) -> Markup:
@@ -40,7 +40,7 @@ def _column(column: Column, x: float, width: float, highest: float) -> Markup:
 
 
 _CHART = Markup(
-    '<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none">'
+    '<svg class="chart {tone}" role="img" aria-label="{label}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none">'
     '<line class="base" x1="0" x2="{width:g}" y1="{base:g}" y2="{base:g}"/>{columns}</svg>'
 )
 _COLUMN = Markup(

@@ -19,6 +19,7 @@ from domain.support import MOST_AT_ONCE, Wanted
 router = APIRouter(prefix="/dead")
 
 _ITEMS = 50
+_SELDOM = {"app_id", "environment", "conversation_id", "message_id", "due_from", "due_to"}  # folded away
 _USUALLY = 1000  # redriven at once
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
 
@@ -43,6 +44,7 @@ async def listing(request: Request, visitor: Signed, sessions: Database) -> Resp
         query=urlencode(asked),
         next=following,
         is_first=after is None,
+        narrow=not _SELDOM.isdisjoint(asked),
         **_CHOICES,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from domain.push import Provider
-from domain.support import refusal_in_words
+from domain.reasons import why
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
@@ -97,11 +97,6 @@ def words(name: str | None) -> str:
     return _NONE if name is None else str(name).replace("_", " ")
 
 
-def refusal(reason: str) -> str:
-    """Say why a push cannot be redriven, without saying again that it cannot."""
-    return refusal_in_words(reason).partition(": ")[2]
-
-
 def _time(at: datetime, text: str) -> Markup:
     exact = at.astimezone(UTC)
     title = f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03} UTC"
@@ -118,6 +113,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "ago": ago,
     "instant": instant,
     "route": route,
+    "why": why,
     "words": words,
-    "refusal": refusal,
 }

@@ -13,6 +13,7 @@ class Trend:
     """One signal."""
 
     title: str
+    tone: str
     figure: str  # of all the hours
     note: str
     columns: list[Column]
@@ -26,6 +27,7 @@ def of(steps: Sequence[Step]) -> list[Trend]:
     return [
         Trend(
             "Pushes due",
+            "fate",
             count(pushes),
             f"{count(accepted)} accepted; hatched: not accepted",
             [
@@ -34,43 +36,50 @@ def of(steps: Sequence[Step]) -> list[Trend]:
             ],
         ),
         Trend(
-            "Lateness, due to accepted",
+            "Lateness",
+            "spread",
             seconds(_worst(step.late_p99 for step in steps)),
-            "the worst step's 99th percentile; solid: the median",
+            "due to accepted: the worst 99th percentile; solid: median",
             [_spread(step, step.late_p50, step.late_p99) for step in steps],
         ),
         Trend(
             "Provider latency",
+            "spread",
             seconds(_worst(step.call_p99 for step in steps)),
-            "the worst step's 99th percentile; solid: the median",
+            "the worst 99th percentile; solid: median",
             [_spread(step, step.call_p50, step.call_p99) for step in steps],
         ),
         Trend(
             "Provider errors",
+            "bad",
             share(refused, calls),
             f"{count(refused)} of {count(calls)} calls were not accepted",
             [_part(step, step.refused, step.calls, "calls not accepted") for step in steps],
         ),
         Trend(
             "Invalid tokens",
+            "bad",
             count(invalid),
             "calls that came back as unregistered",
             [_part(step, step.invalid_tokens, step.calls, "calls found the token invalid") for step in steps],
         ),
         Trend(
             "Collapsed",
+            "plain",
             share(superseded, pushes),
             f"{count(superseded)} superseded before they were accepted",
             [_part(step, step.superseded, step.pushes, "pushes superseded") for step in steps],
         ),
         Trend(
             "Push to sync",
+            "plain",
             share(synced, accepted),
             f"{count(synced)} of {count(accepted)} accepted were synced",
             [_part(step, step.synced, step.accepted, "accepted pushes synced") for step in steps],
         ),
         Trend(
             "Dead",
+            "bad",
             count(sum(step.dead for step in steps)),
             "due in these hours, ended without acceptance",
             [_part(step, step.dead, step.pushes, "pushes dead") for step in steps],
