@@ -1,5 +1,6 @@
 """The console as an application of its own below /console: its pages, its answers to trouble, its headers."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -66,7 +67,10 @@ async def _to_the_door(request: Request, _: Exception) -> Response:
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    return await _trouble(request, _STATUSES[type(error)], str(error))
+    answer = await _trouble(request, _STATUSES[type(error)], str(error))
+    if isinstance(error, LimitReached):
+        answer.headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
+    return answer
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -40,7 +40,8 @@ def _column(column: Column, x: float, width: float, highest: float) -> Markup:
 
 
 _CHART = Markup(
-    '<svg class="chart {tone}" role="img" aria-label="{label}" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none">'
+    '<svg class="chart {tone}" role="img" aria-label="{label}" viewBox="0 0 {width:g} {height:g}"'
+    ' preserveAspectRatio="none">'
     '<line class="base" x1="0" x2="{width:g}" y1="{base:g}" y2="{base:g}"/>{columns}</svg>'
 )
 _COLUMN = Markup(

@@ -17,7 +17,7 @@ from db.console_sessions import Opened
 
 router = APIRouter()
 
-_OURS = re.compile(r"/console(/[\w.~%+-]+)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
+_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
 
 
 @router.get("/sign-in")
