@@ -8,10 +8,12 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import preferences
 from domain.kinds import RULES, Kind, Subject
 from domain.push import Provider
+from domain.quiet_hours import QuietHours
 from domain.timeline import Event, Happening, Part, TimelineItem
-from domain.timeline_words import in_words
+from domain.timeline_words import in_words, now_quiet
 
 
 async def of_user(
@@ -20,10 +22,14 @@ async def of_user(
     """List what happened to somebody's pushes, the latest first, from below an item's (at, id)."""
     before_at, before_id = after or (part.at_to, None)
     values = {"user_id": user_id, "before_at": before_at, "before_id": before_id, "limit": limit}
-    return [_item(row) for row in await db.execute(_ITEMS, asdict(part) | values)]
+    rows = (await db.execute(ITEMS, asdict(part) | values)).all()
+    quiet = None
+    if any(row.reason == "quiet_hours" for row in rows):
+        quiet = (await preferences.of_user(db, user_id)).quiet_hours
+    return [_item(row, quiet if row.reason == "quiet_hours" else None) for row in rows]
 
 
-def _item(row: Row[Any]) -> TimelineItem:
+def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
     kind = None if row.kind is None else Kind(row.kind)
     subject = None if kind is None else RULES[kind].subject
     event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
@@ -32,7 +38,7 @@ def _item(row: Row[Any]) -> TimelineItem:
         id=row.id,
         at=row.at,
         event=event,
-        text=in_words(happening),
+        text=in_words(happening) + now_quiet(quiet),
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,
@@ -46,7 +52,7 @@ def _item(row: Row[Any]) -> TimelineItem:
 
 # Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. What was settled
 # before this was noted (migration 0004) is told as of its due instant.
-_ITEMS = text("""
+ITEMS = text("""
     WITH tasks AS MATERIALIZED (
         SELECT t.*, t.state = 'pending' AS waits,
                CASE WHEN t.state NOT IN ('pending', 'accepted')

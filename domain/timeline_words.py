@@ -6,16 +6,33 @@ from typing import Any
 
 from domain.kinds import Kind
 from domain.push import Provider
+from domain.quiet_hours import QuietHours
 from domain.reasons import why
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
 _PROVIDERS = {Provider.APNS: "Apple", Provider.FCM: "Google", None: "The provider"}
 
+_OUTCOMES = {
+    "rejected": "refused for good",
+    "unregistered": "its token was refused",
+    "throttled": "put off",
+    "unavailable": "not taken",
+    "misconfigured": "we were refused",
+    "unknown": "unclear whether it was taken",
+}
+
 
 def in_words(what: Happening) -> str:
     """Say what happened."""
     return _SENTENCES[what.event](what)
+
+
+def now_quiet(hours: QuietHours | None) -> str:
+    """Say when the person's quiet hours are by now, after what they withheld: they may have been others then."""
+    if hours is None:
+        return ""
+    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {hours.time_zone}."
 
 
 def _planned(what: Happening) -> str:
@@ -45,7 +62,7 @@ def _answered(what: Happening) -> str:
     if what.detail["outcome"] == "accepted":
         return f"{call}: accepted{after}."
     again = f" To be tried again at {_at(what, 'retry_at')}." if _has(what, "retry_at") else ""
-    return f"{call}: {what.detail['outcome']}{after}; {why(what.reason)}{again}"
+    return f"{call}: {_OUTCOMES[what.detail['outcome']]}{after and f',{after}'}; {why(what.reason)}{again}"
 
 
 def _accepted(what: Happening) -> str:
