@@ -31,7 +31,8 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
     if now.handoffs.oldest_at is not None and now.at - now.handoffs.oldest_at > _LATE:
         found.append(f"A message has waited {seconds(now.at - now.handoffs.oldest_at)} for its handoff.")
     if unexpired := sum(each.unexpired for each in now.dead):
-        found.append(f"{count(unexpired)} dead {'push' if unexpired == 1 else 'pushes'} can still be redriven.")
+        dead = "dead push has" if unexpired == 1 else "dead pushes have"
+        found.append(f"{count(unexpired)} {dead} not expired yet: see whether to redrive.")
     if routes.unknown_refusals:
         found.append("A provider said something that no table of ours knows; see below.")
     return found

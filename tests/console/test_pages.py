@@ -48,7 +48,7 @@ async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit,
     page = words(await carol.get("/console/"))
 
     assert "The brake on APNs · app.seen.in.the.console · sandbox is engaged" in page
-    assert "can still be redriven." in page
+    assert "not expired yet: see whether to redrive." in page
     assert "All is well" not in page
     assert "90 of 100 devices answered for had token errors" in page
     assert "Resume APNs · app.seen.in.the.console · sandbox" in page

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -160,6 +161,24 @@ def test_a_database_has_to_be_named(
     assert capsys.readouterr().err == (
         f"DATABASE_URL is not set, and there is no local run in {tmp_path}; `make run` starts one.\n"
     )
+
+
+async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(house: House, tmp_path: Path) -> None:
+    settings = {"API_PORT": "8765", "API_HOST": "", "RUN_DIR": str(tmp_path)}
+
+    status, told, complaints = await _cli(house, "console", **settings)
+    [(address, code)] = re.findall(r"console  (\S+)\ncode     (\S+)\n", told)
+    async with httpx.AsyncClient(base_url=house.http.base_url, follow_redirects=True) as browser:
+        page = await browser.post("/console/sign-in", data={"code": code})
+
+    assert (status, complaints) == (0, "")
+    assert address == "http://127.0.0.1:8765/console"
+    assert page.url.path == "/console/"
+    assert "cli:erin" in page.text
+
+
+async def test_a_name_that_cannot_be_gets_no_code(house: House) -> None:
+    assert [(await _cli(house, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]
 
 
 async def _cli(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
