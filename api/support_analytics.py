@@ -11,7 +11,7 @@ from api.problems import responses
 from db import analytics
 from domain.analytics import MOST_DAYS, Analytics, Asked
 from domain.kinds import Kind
-from domain.push import LONGEST_APP_ID, Provider
+from domain.push import APP_ID, LONGEST_APP_ID, Provider
 
 router = APIRouter(prefix="/analytics")
 
@@ -22,7 +22,7 @@ class AskedIn(Body):
     days: Annotated[int, Field(ge=1, le=MOST_DAYS, description="UTC days, the last one today.")] = 7
     kind: Kind | None = None
     provider: Provider | None = None
-    app_id: Annotated[str | None, Field(min_length=1, max_length=LONGEST_APP_ID)] = None
+    app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
 
 
 @router.get("", responses=responses(403))

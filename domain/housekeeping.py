@@ -119,10 +119,8 @@ class ShownSchedule:
     next_at: datetime | None  # None: paused
 
 
-def findings(name: str, result: Mapping[str, Any] | None) -> str | None:
+def findings(name: str, result: Mapping[str, Any]) -> str:
     """Say what a completed run found."""
-    if result is None:
-        return None
     words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
     if name == RETENTION:
         words = {what: f"{what.replace('_', ' ')} deleted" for what in Leftover}

@@ -1,8 +1,9 @@
 """The schedules of housekeeping: each worker makes them if they are missing; the console shows how they run."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -91,22 +92,28 @@ async def latest_runs(client: Client) -> list[ShownSchedule]:
 
 
 async def _latest_run(client: Client, name: str) -> ShownSchedule:
-    try:
+    shown = ShownSchedule(name, None, "missing", None, None)
+    with _what_is_not_there():
         described = await client.get_schedule_handle(name).describe(rpc_timeout=_LOOKS_FOR)
+        next_at = next(iter(described.info.next_action_times), None)
+        shown = replace(shown, state=None, next_at=None if described.schedule.state.paused else next_at)
+        if described.info.recent_actions:
+            latest = described.info.recent_actions[-1]
+            shown = replace(shown, started_at=latest.started_at)
+            assert isinstance(latest.action, ScheduleActionExecutionStartWorkflow)
+            run = client.get_workflow_handle(latest.action.workflow_id, run_id=latest.action.first_execution_run_id)
+            status = (await run.describe(rpc_timeout=_LOOKS_FOR)).status
+            shown = replace(shown, state=status.name.lower() if status else None)
+            if status is WorkflowExecutionStatus.COMPLETED:
+                shown = replace(shown, found=findings(name, await run.result(rpc_timeout=_LOOKS_FOR)))
+    return shown
+
+
+@contextmanager
+def _what_is_not_there() -> Iterator[None]:
+    """Leave it out: a schedule that nobody made yet, or a run so old that Temporal has let it go."""
+    try:
+        yield
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
-        return ShownSchedule(name, None, "missing", None, None)
-    started_at, state, found = None, None, None
-    if described.info.recent_actions:
-        latest = described.info.recent_actions[-1]
-        started_at = latest.started_at
-        assert isinstance(latest.action, ScheduleActionExecutionStartWorkflow)
-        run = client.get_workflow_handle(latest.action.workflow_id, run_id=latest.action.first_execution_run_id)
-        status = (await run.describe(rpc_timeout=_LOOKS_FOR)).status
-        state = status.name.lower() if status else None
-        if status is WorkflowExecutionStatus.COMPLETED:
-            found = await run.result(rpc_timeout=_LOOKS_FOR)
-    next_at = next(iter(described.info.next_action_times), None)
-    paused = described.schedule.state.paused
-    return ShownSchedule(name, started_at, state, findings(name, found), None if paused else next_at)

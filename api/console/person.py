@@ -4,14 +4,14 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from api.console.door import Signed
 from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
-from api.fields import Body
+from api.fields import Body, printable
 from db import device_history, timeline
 from domain.naming import reminder_workflow_id
 from domain.timeline import Part
@@ -24,7 +24,7 @@ _MOST_DEVICES, _MOST_FASTS, _ITEMS = 50, 10, 50
 class PersonIn(Body):
     """Whose page, and which part of the timeline."""
 
-    user: Annotated[str, Field(max_length=200)] = ""
+    user: Annotated[str, Field(max_length=200), AfterValidator(printable)] = ""
     session_id: UUID | None = None
     message_id: UUID | None = None
     cursor: Cursor = None
@@ -39,8 +39,8 @@ async def person(
     asked: Annotated[PersonIn, Query()],
 ) -> Response:
     """Find somebody by their user id, and show what happened to their pushes."""
-    user = asked.user.strip()
-    if not user:
+    user = asked.user
+    if not user.strip():
         return page(request, "find", visitor)
     part, after = Part(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
     async with sessions() as db:

@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
@@ -16,6 +17,7 @@ from db import console_codes, console_sessions
 from db.console_sessions import Opened
 
 router = APIRouter()
+log = structlog.get_logger()
 
 _OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
 
@@ -36,6 +38,7 @@ async def sign_in(request: Request, services: AllServices, means: Means) -> Resp
     try:
         opened = await _opened(services, form)
     except (Unauthorized, Forbidden) as error:
+        log.warning("sign-in refused", by="token" if form.get("token") else "code")
         status = 403 if isinstance(error, Forbidden) else 401
         return page(request, "sign_in", status=status, next=where, trouble=str(error))
     answer = RedirectResponse(where, 303)

@@ -16,13 +16,15 @@ from domain.test_push import AskedTest
 
 router = APIRouter()
 
+_LONGEST_USER_ID = 200
+
 
 @router.post("/test-push")
 async def send(visitor: Signed, sessions: Database) -> Response:
     """Send one, and go on to where its fate shows."""
     form = visitor.form
     asked = AskedTest(
-        user_id=form.get("user", ""),
+        user_id=_user_id(form.get("user", "")),
         installation_id=_installation(form.get("installation_id", "")),
         validate_only=form.get("validate_only") == "yes",
     )
@@ -40,6 +42,12 @@ async def show(test_push_id: UUID, request: Request, visitor: Signed, sessions: 
         raise NotFound("test push")
     workflow = means.workflow_page(test_push_workflow_id(test_push_id))
     return page(request, "test_push", visitor, test=found, workflow=workflow)
+
+
+def _user_id(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
+        raise InvalidField("user", "This is no user id.")
+    return text
 
 
 def _installation(text: str) -> UUID | None:

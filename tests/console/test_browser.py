@@ -3,16 +3,14 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Literal
-from uuid import UUID
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
-from sqlalchemy import text
 
 from api.console.door import COOKIE, PATH
 from commands.console import sign_in_code
 from tests.console.looks import FAULTS, LOW_CONTRAST
-from tests.console.visits import Visit
+from tests.console.visits import Visit, engage
 from tests.house import House, User, android, iphone
 from tests.support.dead import dead_task
 
@@ -56,7 +54,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
 ) -> None:
     phone, pixel = iphone(), android()
     task_ids = await dead_task(alice, phone, pixel, ends_in=120)
-    brake_id = await _engage(house)
+    brake_id = await engage(house, "app.of.the.browser")
     page = await context.new_page()
 
     await page.goto("/console/")
@@ -202,13 +200,3 @@ async def _focused(page: Page) -> str:
             "(e => e.name || e.getAttribute('aria-labelledby') || e.textContent.trim())(document.activeElement)"
         )
     )
-
-
-async def _engage(house: House) -> UUID:
-    engage = text(
-        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
-        "VALUES ('apns', 'app.of.the.browser', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
-    )
-    async with house.sessions.begin() as db:
-        brake_id: UUID = (await db.execute(engage)).scalar_one()
-        return brake_id

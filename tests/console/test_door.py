@@ -299,6 +299,9 @@ async def test_trouble_is_told_in_a_page(carol: Visit) -> None:
         ("/console/analytics?days=400", 422, "days: "),
         ("/console/person?user=x&cursor=nonsense", 422, "This is no cursor of ours"),
         (f"/console/person?user={'x' * 201}", 422, "user: "),
+        ("/console/person?user=%00", 422, "user: must be printable"),
+        ("/console/analytics?app_id=%00", 422, "app_id: "),
+        ("/console/dead?user_id=%00", 422, "user_id: must be printable"),
     ):
         answer = await carol.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), path

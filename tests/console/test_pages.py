@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from urllib.parse import urlencode
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ from sqlalchemy import text
 from api.app import create_app
 from config import auth_settings, service_settings
 from db import support_actions
-from tests.console.visits import Visit, visit, words
+from tests.console.visits import Visit, engage, visit, words
 from tests.house import House, User, android, eventually, iphone, make_house, refuse_once
 from tests.servers import free_port
 from tests.support.dead import dead_task, redriven, task
@@ -43,7 +43,7 @@ async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: 
 
 async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit, alice: User) -> None:
     await dead_task(alice, iphone())
-    brake_id = await _engage(house)
+    brake_id = await engage(house, "app.seen.in.the.console")
 
     page = words(await carol.get("/console/"))
 
@@ -56,7 +56,7 @@ async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit,
 
 
 async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, carol: Visit) -> None:
-    brake_id = await _engage(house)
+    brake_id = await engage(house, "app.seen.in.the.console")
 
     first = await carol.post(f"/console/brakes/{brake_id}/resume")
     second = await carol.post(f"/console/brakes/{brake_id}/resume")
@@ -130,7 +130,8 @@ async def test_a_test_push_goes_to_nobodys_phone_but_the_persons(
         ({"user": alice.user_id, "installation_id": str(phone.installation_id)}, 404),
         ({"user": alice.user_id, "installation_id": "nonsense"}, 422),
         ({"user": str(uuid4())}, 409),
-        ({}, 409),
+        ({"user": "\0"}, 422),
+        ({}, 422),
     ):
         assert (await carol.post("/console/test-push", form)).status_code == status, form
     assert not await house.rows(
@@ -250,14 +251,3 @@ async def _settled(carol: Visit, sent: httpx.Response) -> httpx.Response:
 
     settled: httpx.Response = await eventually(page)
     return settled
-
-
-async def _engage(house: House) -> UUID:
-    """Engage the brake of a route that no other test uses."""
-    engage = text(
-        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
-        "VALUES ('apns', 'app.seen.in.the.console', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
-    )
-    async with house.sessions.begin() as db:
-        brake_id: UUID = (await db.execute(engage)).scalar_one()
-        return brake_id

@@ -3,9 +3,10 @@
 import re
 from dataclasses import dataclass
 from html import unescape
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
+from sqlalchemy import text
 
 from api.console.door import COOKIE
 from db import console_sessions
@@ -53,3 +54,14 @@ def words(answer: httpx.Response) -> str:
     """Read what a page says, without its markup."""
     main = answer.text.partition("<main")[2]
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", main)).split())
+
+
+async def engage(house: House, app_id: str) -> UUID:
+    """Engage the brake of an app that no other test uses."""
+    statement = text(
+        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
+        "VALUES ('apns', :app_id, 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
+    )
+    async with house.sessions.begin() as db:
+        brake_id: UUID = (await db.execute(statement, {"app_id": app_id})).scalar_one()
+        return brake_id
