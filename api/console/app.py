@@ -60,10 +60,13 @@ def make_console(state: State) -> FastAPI:
 
 async def _to_the_door(request: Request, _: Exception) -> Response:
     """Ask for a sign-in. Where a link on another site led here, the browser only held the cookie back."""
-    if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
-        return page(request, "come_in", where=_address(request))
-    asked = f"?{urlencode({'next': _address(request)})}" if request.method == "GET" else ""
-    return RedirectResponse(f"{PATH}/sign-in{asked}", 303)
+    where = f"{PATH}/sign-in"
+    if request.method == "GET":
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        where += f"?{urlencode({'next': asked})}"
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            return page(request, "come_in", where=where)
+    return RedirectResponse(where, 303)
 
 
 async def _told(request: Request, error: Exception) -> Response:
@@ -107,8 +110,3 @@ async def _trouble(request: Request, status: int, detail: str) -> Response:
 def _in_words(error: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in error["loc"] if part not in {"query", "path"})
     return f"{field}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _address(request: Request) -> str:
-    """Name the page that is asked for, without its host."""
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from api.dependencies import Database
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn
+from db.engine import Sessions
 
 COOKIE = "fastbell_console"
 PATH = "/console"
@@ -41,11 +42,7 @@ class Visitor:
 
 async def visitor(request: Request, sessions: Database) -> Visitor:
     """Let nobody pass who is not signed in, and no form that is not of this sign-in; raises NotSignedIn, Refused."""
-    value = request.cookies.get(COOKIE)
-    if value is None:
-        raise NotSignedIn
-    async with sessions() as db:
-        found = await console_sessions.of(db, value)
+    found = await signed_in(request, sessions)
     if found is None:
         raise NotSignedIn
     if request.method in {"GET", "HEAD"}:
@@ -55,6 +52,14 @@ async def visitor(request: Request, sessions: Database) -> Visitor:
     if not secrets.compare_digest(form.get("csrf_token", "").encode(), found.csrf_token.encode()):
         raise Refused("This form is not of your sign-in. Load the page again.")
     return Visitor(found, form)
+
+
+async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
+    """Find the sign-in that a request's cookie stands for."""
+    if COOKIE not in request.cookies:
+        return None
+    async with sessions() as db:
+        return await console_sessions.of(db, request.cookies[COOKIE])
 
 
 async def read_form(request: Request) -> dict[str, str]:

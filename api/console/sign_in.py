@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import LEEWAY
-from api.console.door import COOKIE, PATH, Signed, check_origin, keep, read_form
+from api.console.door import COOKIE, PATH, Signed, check_origin, keep, read_form, signed_in
 from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import AllServices, Database, Services, supporter
@@ -23,9 +23,12 @@ _OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  #
 
 
 @router.get("/sign-in")
-async def ask(request: Request) -> Response:
-    """Ask for a code or a token."""
-    return page(request, "sign_in", next=_place(request.query_params.get("next")), trouble=None)
+async def ask(request: Request, sessions: Database) -> Response:
+    """Ask for a code or a token; whoever is signed in goes on."""
+    where = _place(request.query_params.get("next"))
+    if await signed_in(request, sessions) is not None:
+        return RedirectResponse(where, 303)
+    return page(request, "sign_in", next=where, trouble=None)
 
 
 @router.post("/sign-in")
