@@ -52,7 +52,8 @@ def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
 
 # Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. Of those before it,
 # the latest `limit` alone fill a page: of older ones only what happened since then can be on it. What was settled
-# before that was noted (migration 0004) is told as of its due instant.
+# before that was noted (migration 0004) is told as of its due instant. OFFSET 0 has attempts and actions looked up by
+# index, task by task: the planner cannot know how few tasks are left.
 ITEMS = text("""
     WITH mine AS MATERIALIZED (
         SELECT t.*, t.state = 'pending' AS waits,
@@ -92,7 +93,7 @@ ITEMS = text("""
         SELECT e.at, e.event, a.attempt_id::text, e.reason, e.detail || jsonb_build_object('attempt', a.number),
                t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
-          JOIN push_attempts a ON a.task_id = t.task_id
+         CROSS JOIN LATERAL (SELECT * FROM push_attempts WHERE task_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES
                ('attempted', a.started_at, NULL, '{}'),
                ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
@@ -103,15 +104,16 @@ ITEMS = text("""
         SELECT e.at, e.event, a.id::text, a.detail ->> 'reason', a.detail || jsonb_build_object('actor', a.actor),
                t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
-          JOIN support_actions a ON a.subject_id = t.task_id AND a.action = 'redrive'
+         CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES ('redriven', a.at), ('dead', CAST(a.detail ->> 'dead_at' AS timestamptz)))
                AS e (event, at)
-         WHERE e.at IS NOT NULL
+         WHERE a.action = 'redrive' AND e.at IS NOT NULL
          UNION ALL
         SELECT a.at, 'test_push', a.id::text, NULL, a.detail || jsonb_build_object('actor', a.actor), 'test',
                t.message_id, t.message_id, NULL, NULL, NULL, NULL
           FROM (SELECT DISTINCT message_id FROM tasks WHERE kind = 'test') t
-          JOIN support_actions a ON a.subject_id = t.message_id AND a.action = 'test_push'
+         CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.message_id OFFSET 0) AS a
+         WHERE a.action = 'test_push'
          UNION ALL
         SELECT w.at, 'withheld', w.id::text, w.reason, '{}', w.kind, w.conversation_id, w.message_id, NULL,
                w.installation_id, NULL, w.reminder_minutes
