@@ -1,6 +1,7 @@
 """A person for support: what happened to their pushes, their devices, their fasts, a test push.
 
-A user id is any text, so it comes percent-encoded, and a slash in it is part of it: `{user_id:path}`.
+A user id is any text, so it comes percent-encoded, and a slash in it is part of it: `{user_id:path}`. One with a line
+break, which no token may name, is found nowhere: 404.
 """
 
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class DeviceList:
     next_cursor: str | None
 
 
-@router.get("/timeline", responses=responses(403))
+@router.get("/timeline", responses=responses(403, 404))
 async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
     """Tell what was decided about somebody's pushes, and why, as far back as it is kept."""
     part = Part(**asked.model_dump(exclude={"cursor", "limit"}))
@@ -69,7 +70,7 @@ async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], 
     return Timeline(shown, next_cursor(shown[-1].at, shown[-1].id) if len(found) > len(shown) else None)
 
 
-@router.get("/devices", responses=responses(403))
+@router.get("/devices", responses=responses(403, 404))
 async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
     """List somebody's device tokens, each with what happened to it."""
     async with sessions() as db:
@@ -78,7 +79,7 @@ async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> Devi
     return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if len(found) > len(shown) else None)
 
 
-@router.get("/fasting-sessions", responses=responses(403))
+@router.get("/fasting-sessions", responses=responses(403, 404))
 async def list_fasts(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
     """List somebody's fasting sessions."""
     return await list_of(user_id, sessions, page)

@@ -42,7 +42,7 @@ _REVIVE = text("""
         SELECT t.*
           FROM push_tasks t JOIN newest USING (task_id)
          WHERE newest.is_missed AND newest.user_id = :user_id AND newest.opened_at IS NULL
-           AND t.state IN ('unregistered', 'withdrawn')
+           AND t.state IN ('unregistered', 'withdrawn') AND NOT t.validate_only
            FOR UPDATE OF t SKIP LOCKED
     ), revived AS (
         UPDATE push_tasks t

@@ -50,10 +50,12 @@ def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
     )
 
 
-# Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. What was settled
-# before this was noted (migration 0004) is told as of its due instant.
+# Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. Of those before it,
+# the latest `limit` alone fill a page: of older ones only what happened since then can be on it. What was settled
+# before that was noted (migration 0004) is told as of its due instant. OFFSET 0 has attempts and actions looked up by
+# index, task by task: the planner cannot know how few tasks are left.
 ITEMS = text("""
-    WITH tasks AS MATERIALIZED (
+    WITH mine AS MATERIALIZED (
         SELECT t.*, t.state = 'pending' AS waits,
                CASE WHEN t.state NOT IN ('pending', 'accepted')
                     THEN coalesce(t.settled_at, greatest(t.due_at, t.created_at)) END AS ended_at
@@ -62,8 +64,20 @@ ITEMS = text("""
            AND (CAST(:session_id AS uuid) IS NULL OR t.conversation_id = :session_id)
            AND (CAST(:message_id AS uuid) IS NULL OR t.message_id = :message_id)
            AND (CAST(:before_at AS timestamptz) IS NULL OR t.created_at <= :before_at)
-    ), of_tasks AS (
-        SELECT e.at, e.event, t.task_id::text AS subject, e.reason, e.detail, t.task_id
+    ), since AS (
+        SELECT coalesce(min(created_at), '-infinity') AS at
+          FROM (SELECT created_at
+                  FROM mine
+                 WHERE CAST(:before_at AS timestamptz) IS NULL OR created_at < :before_at
+                 ORDER BY created_at DESC
+                 LIMIT :limit) AS latest
+    ), tasks AS MATERIALIZED (
+        SELECT mine.*
+          FROM mine, since
+         WHERE waits OR greatest(created_at, accepted_at, ended_at, opened_at, synced_at) >= since.at
+    ), items AS (
+        SELECT e.at, e.event, t.task_id::text AS subject, e.reason, e.detail, t.kind, t.conversation_id, t.message_id,
+               t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
          CROSS JOIN LATERAL (VALUES
                ('planned', t.created_at, CASE WHEN t.waits THEN t.last_reason END,
@@ -77,9 +91,9 @@ ITEMS = text("""
          WHERE e.at IS NOT NULL
          UNION ALL
         SELECT e.at, e.event, a.attempt_id::text, e.reason, e.detail || jsonb_build_object('attempt', a.number),
-               t.task_id
+               t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
-          JOIN push_attempts a ON a.task_id = t.task_id
+         CROSS JOIN LATERAL (SELECT * FROM push_attempts WHERE task_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES
                ('attempted', a.started_at, NULL, '{}'),
                ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
@@ -88,21 +102,18 @@ ITEMS = text("""
          WHERE e.event = 'attempted' OR a.outcome IS NOT NULL
          UNION ALL
         SELECT e.at, e.event, a.id::text, a.detail ->> 'reason', a.detail || jsonb_build_object('actor', a.actor),
-               t.task_id
+               t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
-          JOIN support_actions a ON a.subject_id = t.task_id AND a.action = 'redrive'
+         CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES ('redriven', a.at), ('dead', CAST(a.detail ->> 'dead_at' AS timestamptz)))
                AS e (event, at)
-         WHERE e.at IS NOT NULL
-    ), items AS (
-        SELECT i.at, i.event, i.subject, i.reason, i.detail, t.kind, t.conversation_id, t.message_id, t.task_id,
-               t.installation_id, t.provider, t.reminder_minutes
-          FROM of_tasks i JOIN tasks t USING (task_id)
+         WHERE a.action = 'redrive' AND e.at IS NOT NULL
          UNION ALL
         SELECT a.at, 'test_push', a.id::text, NULL, a.detail || jsonb_build_object('actor', a.actor), 'test',
                t.message_id, t.message_id, NULL, NULL, NULL, NULL
           FROM (SELECT DISTINCT message_id FROM tasks WHERE kind = 'test') t
-          JOIN support_actions a ON a.subject_id = t.message_id AND a.action = 'test_push'
+         CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.message_id OFFSET 0) AS a
+         WHERE a.action = 'test_push'
          UNION ALL
         SELECT w.at, 'withheld', w.id::text, w.reason, '{}', w.kind, w.conversation_id, w.message_id, NULL,
                w.installation_id, NULL, w.reminder_minutes
@@ -113,7 +124,8 @@ ITEMS = text("""
          UNION ALL
         SELECT e.at, e.event, s.id::text, NULL,
                jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
-                                  'first_ends_at', s.started_with ->> 'ends_at', 'scheduled_at', s.scheduled_at),
+                                  'first_ends_at', coalesce(s.started_with -> 'ends_at', to_jsonb(s.ends_at)),
+                                  'scheduled_at', s.scheduled_at),
                NULL, s.id, NULL, NULL, NULL, NULL, NULL
           FROM fasting_sessions s
          CROSS JOIN LATERAL (VALUES

@@ -103,7 +103,7 @@ def _test_push(what: Happening) -> str:
 
 
 def _fast_started(what: Happening) -> str:
-    moved = what.detail["first_ends_at"] is not None and _instant(what, "first_ends_at") != _instant(what, "ends_at")
+    moved = _instant(what, "first_ends_at") != _instant(what, "ends_at")
     return f"Started a fast until {_at(what, 'first_ends_at')}.{'' if moved else _reminders(what)}"
 
 

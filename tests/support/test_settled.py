@@ -87,6 +87,16 @@ async def test_a_redrive_and_a_revival_forget_the_end(house: House, alice: User,
     assert [tuple(row) for row in rows] == [("pending", None)] * 2
 
 
+async def test_a_dry_run_is_not_revived_on_a_phone_that_would_show_it(house: House, alice: User) -> None:
+    phone = iphone()
+    [task_id] = await dead_task(alice, phone)
+    async with house.sessions.begin() as db:
+        missed = "UPDATE push_tasks SET state = 'unregistered', validate_only = true WHERE task_id = :id"
+        await db.execute(text(missed), {"id": task_id})
+        [device] = await tokens.active_for_user(db, alice.user_id)
+        assert await revivals.revive(db, device) == 0
+
+
 async def test_a_decision_not_to_push_is_noted_once_however_often_it_is_made(house: House) -> None:
     user_id, installation_id, about = f"user-{uuid4()}", uuid4(), About(Kind.MESSAGE, uuid4(), uuid4())
     for _ in range(2):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from api.dependencies import MOST_WATCHERS
 from db import device_tokens, support_actions, test_pushes
 from db.device_tokens import Registration
 from domain.housekeeping import senders
@@ -117,6 +119,31 @@ async def test_its_fate_is_told_as_it_happens(house: House, simulator: Simulator
     assert texts[-1] == "Accepted by the provider."
     assert "On its way; the provider has trouble of its own." in texts
     assert [each["is_settled"] for each in told_of] == [False] * (len(told_of) - 1) + [True]
+
+
+async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(house: House, alice: User, carol: User) -> None:
+    await alice.register(android())
+    async with house.sessions.begin() as db:
+        waits = await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
+        later = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour' WHERE subject_id = :id"
+        await db.execute(text(later), {"id": waits.test_push_id})
+    path, headers = f"{FATES}/{waits.test_push_id}", carol.headers | {"Accept": "text/event-stream"}
+
+    async with AsyncExitStack() as watchers:
+        watched = [
+            (await watchers.enter_async_context(house.http.stream("GET", path, headers=headers))).aiter_lines()
+            for _ in range(MOST_WATCHERS)
+        ]
+        assert {await anext(lines) for lines in watched} == {"event: test_push"}
+        refused = await house.http.get(path, headers=headers)
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:fastbell:problem:unavailable")
+        assert (await carol.call("GET", path)).json()["is_settled"] is False
+
+    async def watches() -> bool:
+        async with house.http.stream("GET", path, headers=headers) as watching:
+            return watching.status_code == 200
+
+    await eventually(watches)
 
 
 async def test_a_dry_run_asks_google_and_tells_no_phone(

@@ -13,7 +13,7 @@ from simulator import Simulator
 from tests.house import House, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
 from tests.support.timelines import timeline, told
-from tests.talk import connected, conversation_of, handed_off, post, posted, sync
+from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 
 async def test_a_reminders_life_is_told_from_registration_to_the_tap(
@@ -213,8 +213,11 @@ async def test_pages_lose_and_repeat_nothing_while_more_happens(
 ) -> None:
     await bob.register(iphone(), android())
     conversation_id = await conversation_of(alice, bob)
-    for _ in range(4):
-        await handed_off(house, await posted(alice, conversation_id))
+    message_ids = [await posted(alice, conversation_id) for _ in range(4)]
+    for message_id in message_ids:
+        await handed_off(house, message_id)
+    eldest = (await tasks_of(house, message_ids[0]))[0].task_id  # planned first, opened last
+    assert (await bob.call("POST", f"/v1/push-tasks/{eldest}/opened")).status_code == 204
     whole = [item["id"] for item in await timeline(carol, bob.user_id, limit=200)][::-1]
 
     seen: list[str] = []
@@ -228,6 +231,7 @@ async def test_pages_lose_and_repeat_nothing_while_more_happens(
         cursor = f"&cursor={page['next_cursor']}"
 
     assert len(whole) > 12
+    assert whole[0] == seen[0]
     assert seen == whole
 
 
