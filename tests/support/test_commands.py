@@ -208,7 +208,7 @@ def test_a_database_has_to_be_named(
 async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(house: House, tmp_path: Path) -> None:
     settings = {"API_PORT": "8765", "API_HOST": "", "RUN_DIR": str(tmp_path)}
 
-    status, told, complaints = await _cli(house, "console", **settings)
+    status, told, complaints = await run(house, "console", **settings)
     [(address, code)] = re.findall(r"console  (\S+)\ncode     (\S+)\n", told)
     async with httpx.AsyncClient(base_url=house.http.base_url, follow_redirects=True) as browser:
         page = await browser.post("/console/sign-in", data={"code": code})
@@ -220,4 +220,4 @@ async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(h
 
 
 async def test_a_name_that_cannot_be_gets_no_code(house: House) -> None:
-    assert [(await _cli(house, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]
+    assert [(await run(house, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]
