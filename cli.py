@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from commands import dead, doctor, gates
+from commands import console, dead, doctor, gates, test_push, timeline
 from commands.bearer import bearer_token
 from commands.database import migrate_named
 from commands.run_directory import read_settings, run_directory
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
     migration.set_defaults(command=_migrate)
 
-    for each in (dead, gates, doctor):
+    for each in (dead, gates, timeline, test_push, console, doctor):
         each.add_parsers(commands)
     return parser
 

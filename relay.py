@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, handoffs, messages, outbox, redrives
+from db import fasting_sessions, handoffs, messages, outbox, redrives, test_pushes
 from db.engine import Sessions
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -25,15 +25,17 @@ from domain.naming import (
     handoff_workflow_id,
     redrive_workflow_id,
     reminder_workflow_id,
+    test_push_workflow_id,
 )
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession, SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState
 from telemetry import labels, metrics, tracing
-from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, found_by
+from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive, about
+from workflows.test_push import TestPush
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
@@ -46,6 +48,7 @@ _SUBJECT_IDS = {
     fasting_sessions.OUTBOX_KIND: "session_id",
     messages.OUTBOX_KIND: "message_id",
     redrives.OUTBOX_KIND: "task_id",
+    test_pushes.OUTBOX_KIND: "test_push_id",
 }
 
 log = structlog.get_logger()
@@ -134,6 +137,8 @@ class Relay:
                 await self._hand_off(owed.subject_id)
             case redrives.OUTBOX_KIND:
                 await self._redrive(owed.subject_id)
+            case test_pushes.OUTBOX_KIND:
+                await self._test(owed.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
 
@@ -225,6 +230,24 @@ class Relay:
             static_summary=f"Redrive of push task {state.send.task_id}",
             static_details=ABOUT_REDRIVE,
             search_attributes=found_by(about(state, "redriving")),
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+    async def _test(self, test_push_id: UUID) -> None:
+        async with self._sessions() as db:
+            state = await test_pushes.under_way(db, test_push_id)
+        if state is None:
+            return
+        await self._client.start_workflow(
+            TestPush.run,
+            state,
+            id=test_push_workflow_id(test_push_id),
+            task_queue=WORKFLOW_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            static_summary=f"Test push {test_push_id}",
+            static_details=ABOUT_TEST_PUSH,
+            search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(test_push_id)}),
             rpc_timeout=_RPC_TIMEOUT,
         )
 

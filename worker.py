@@ -49,6 +49,7 @@ from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
 from workflows.schedules import make_schedules_sometime
+from workflows.test_push import TestPush
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
@@ -72,7 +73,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, OrphanSweep, Retention],
+            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, TestPush, OrphanSweep, Retention],
             activities=[
                 opening.open_reminder,
                 opening.close_tasks,

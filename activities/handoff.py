@@ -1,12 +1,16 @@
 """Plan a handoff: ask the database who has to be told of a message by push, now."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from temporalio import activity
 
-from db import handoffs, preferences, push_tasks
+from db import handoffs, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
-from domain.handoff import Means, means
+from db.models import DeviceToken
+from db.withheld_pushes import About, Whom
+from domain.handoff import Means, Recipient, means, unneeded
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.wire import PlanHandoff, PlannedHandoff
@@ -46,6 +50,19 @@ class HandoffPlanning:
             await push_tasks.plan(db, due, [device for device, by in told if by is Means.PUSH])
             counts = Counter(by for _, by in told)
             if not counts[Means.STREAM]:
+                about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
+                await withheld_pushes.note(db, about, _silent(found, wishes, now))
                 await handoffs.note_decided(db, ask.message_id)
             sends = await push_tasks.pending_of(db, ask.message_id)
             return PlannedHandoff(tuple(sends), due.due_at, due.expires_at, counts[Means.STREAM], counts[Means.SYNC])
+
+
+def _silent(
+    found: Sequence[tuple[DeviceToken, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+) -> dict[Whom, str]:
+    """Say who gets no push, and why: a wish silences a person, what was read only the phone that read it."""
+    return {
+        (device.user_id, device.installation_id if recipient.has_read else None): reason
+        for device, recipient in found
+        if (reason := unneeded(recipient, wishes.get(device.user_id, Preferences()), now))
+    }

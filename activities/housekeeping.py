@@ -160,5 +160,11 @@ class LettingGo:
                     return await retention.let_presences_go(db)
                 case Leftover.LOG_ITEMS:
                     return await retention.let_log_items_go(db, self._keep.log)
+                case Leftover.WITHHELD_PUSHES:
+                    return await retention.let_withheld_pushes_go(db, self._keep.finished)
+                case Leftover.CONSOLE_SESSIONS:
+                    return await retention.let_console_sessions_go(db)
+                case Leftover.CONSOLE_CODES:
+                    return await retention.let_console_codes_go(db)
                 case never:
                     assert_never(never)

@@ -181,6 +181,7 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=device.public_key,
+        validate_only=task.validate_only,
     )
 
 

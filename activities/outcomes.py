@@ -52,8 +52,10 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
     """Record an answer that settles the push; `latency` is in seconds."""
     match answer:
         case Accepted(provider_id):
-            update = Update(go.push.task_id, TaskState.ACCEPTED, None)
-            return Outcome(_ended(go, word(answer), None, latency, provider_id), update, dead_tokens=dead_tokens)
+            validated = "validated" if go.push.validate_only else None
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
+            ended = _ended(go, word(answer), validated, latency, provider_id)
+            return Outcome(ended, update, dead_tokens=dead_tokens)
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
             return Outcome(_ended(go, word(answer), reason, latency), update)
@@ -71,7 +73,8 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
     """Record trouble; `again` is how the task stands when it is to be tried again."""
     if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
         return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
-    return Outcome(_ended(go, word(trouble), trouble.reason, latency), again)
+    ended = replace(_ended(go, word(trouble), trouble.reason, latency), retry_at=again.next_attempt_at)
+    return Outcome(ended, again)
 
 
 def word(came_to: Answer | ProviderTrouble) -> str:

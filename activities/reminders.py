@@ -5,8 +5,9 @@ from uuid import UUID
 
 from temporalio import activity
 
-from db import device_tokens, fasting_sessions, messages, preferences, push_tasks
+from db import device_tokens, fasting_sessions, messages, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
+from db.withheld_pushes import About
 from domain.kinds import RULES, Kind
 from domain.last_check import withheld
 from domain.push import TaskState
@@ -32,16 +33,20 @@ class ReminderOpening:
             reminder = _find(session, ask.minutes, ask.due_at)
             reason = withheld(session, ask.minutes, ask.due_at, wishes)
             message = message_id(session.session_id, ask.minutes, ask.due_at)
+            about = About(Kind.REMINDER, session.session_id, message, ask.minutes)
             if reason or reminder is None:
                 if ask.moment is Moment.DUE:  # an opening whose result was lost may have planned
                     left = [send.task_id for send in await push_tasks.pending_of(db, message)]
                     await push_tasks.close(db, left, TaskState.WITHDRAWN, reason or "goal_moved")
+                    await withheld_pushes.note(db, about, {(session.user_id, None): reason or "goal_moved"})
                 return OpenedReminder(withheld=reason or "goal_moved")
             if ask.moment is Moment.DUE:
                 due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
                 await messages.enter_reminders(db, [due])
             devices = await device_tokens.active_for_user(db, session.user_id)
             await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
+            if ask.moment is Moment.DUE and not devices:
+                await withheld_pushes.note(db, about, {(session.user_id, None): "no_active_token"})
             sends = await push_tasks.pending_of(db, message)
             if ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db):
                 await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")

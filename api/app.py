@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
@@ -21,6 +22,9 @@ from api import (
 )
 from api.auth import TokenCheck
 from api.bounds import RequestBounds
+from api.console.app import make_console
+from api.console.door import PATH
+from api.console.means import ConsoleMeans
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
@@ -57,12 +61,13 @@ def create_app(
         database_url = settings.database_url.get_secret_value()
         engine = make_engine(database_url, pool_size=settings.database_pool_size)
         sessions = make_sessions(engine)
-        client = await connect(lazy=True, runtime=metered.runtime)
-        relay = Relay(sessions, client, settings.arm_window)
+        temporal = await connect(lazy=True, runtime=metered.runtime)
+        relay = Relay(sessions, temporal, settings.arm_window)
         streams = OpenStreams(sessions, database_url, terms)
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(sessions, TokenCheck(auth), rates, relay, app_ids, streams, exposition)
-        watching = asyncio.create_task(watch(client))
+        app.state.console = ConsoleMeans(temporal, settings.temporal_ui_url)
+        watching = asyncio.create_task(watch(temporal))
         async with streams.running():
             yield
         watching.cancel()
@@ -104,4 +109,6 @@ def create_app(
         operations,
     ):
         app.include_router(resource.router)
+    app.mount(PATH, make_console(app.state))
+    app.add_route(PATH, lambda _: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
     return app

@@ -11,7 +11,7 @@ from api.jwks import KeySet, NoSuchKey
 from api.problems import Unauthorized
 from config import AuthSettings
 
-_LEEWAY = 10  # seconds that clocks may differ
+LEEWAY = 10  # seconds that clocks may differ
 _LONGEST_USER_ID = 200
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
@@ -48,7 +48,7 @@ class TokenCheck:
                 algorithms=list(self._keys.algorithms),
                 audience=self._audience,
                 issuer=self._issuer,
-                leeway=_LEEWAY,
+                leeway=LEEWAY,
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
         except (jwt.PyJWTError, NoSuchKey) as error:
@@ -56,7 +56,7 @@ class TokenCheck:
         user_id, scope = claims["sub"], claims.get("scope", "")
         if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
             raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 printable characters.")
-        expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + _LEEWAY, _LAST_INSTANT), UTC)
+        expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY, _LAST_INSTANT), UTC)
         return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
 
 

@@ -1,8 +1,9 @@
 """What routes ask for: the caller, the database, the relay, a page."""
 
+import asyncio
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -20,6 +21,8 @@ from domain.problems import InvalidField
 from relay import Relay
 from telemetry.exposition import Exposition
 
+MOST_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
+
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
@@ -34,6 +37,7 @@ class Services:
     app_ids: AppIds
     streams: OpenStreams
     exposition: Exposition
+    watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WATCHERS))
 
 
 def _services(request: Request) -> Services:
@@ -59,6 +63,10 @@ def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
 
 def _exposition(services: Annotated[Services, Depends(_services)]) -> Exposition:
     return services.exposition
+
+
+def _watchers(services: Annotated[Services, Depends(_services)]) -> asyncio.Semaphore:
+    return services.watchers
 
 
 async def _caller(
@@ -114,6 +122,7 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
         raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.") from None
 
 
+AllServices = Annotated[Services, Depends(_services)]
 AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
@@ -122,4 +131,5 @@ Database = Annotated[Sessions, Depends(_sessions)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Streams = Annotated[OpenStreams, Depends(_streams)]
 Told = Annotated[Exposition, Depends(_exposition)]
+Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
 Paged = Annotated[Page, Depends(page_at)]

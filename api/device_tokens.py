@@ -1,8 +1,6 @@
 """Device tokens: register, list, sign out."""
 
 import base64
-from collections.abc import Collection
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -12,11 +10,10 @@ from pydantic import AfterValidator, BaseModel, Field
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, next_cursor
 from api.fields import Body, TimeZone
 from api.problems import responses
-from db import device_tokens, revivals
-from db.models import DeviceToken
+from db import device_history, device_tokens, revivals
+from domain.devices import ShownToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
-from domain.support import SHOWN
 from push.sealing import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
@@ -68,37 +65,17 @@ class RegistrationIn(Body):
         )
 
 
-class DeviceTokenOut(BaseModel):
-    """One device token of the caller."""
-
-    id: UUID
-    installation_id: UUID
-    provider: Provider
-    app_id: str | None
-    environment: Environment
-    token: str = Field(description="Its last 6 characters; nothing of a very short one.")
-    active: bool
-    inactive_reason: str | None
-    refresh_required: bool = Field(description="The app should fetch its token from the system and register again.")
-    registered_at: datetime
-    last_seen_at: datetime
-    locale: str | None
-    time_zone: str | None
-    app_version: str | None
-    has_public_key: bool = Field(description="Whether texts can be sealed for this installation.")
-
-
 class DeviceTokenList(BaseModel):
     """A page of device tokens, the last seen first."""
 
-    items: list[DeviceTokenOut]
+    items: list[ShownToken]
     next_cursor: str | None
 
 
 @router.put("/{installation_id}", responses=responses())
 async def register(
     installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database, apps: AllowedApps
-) -> DeviceTokenOut:
+) -> ShownToken:
     """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow."""
     told = body.checked()
     if not await apps.allow(told.app_id):
@@ -106,7 +83,7 @@ async def register(
     async with sessions.begin() as db:
         row = await device_tokens.register(db, caller.user_id, installation_id, told)
         await revivals.revive(db, row)
-    return _out(row, {installation_id})
+    return device_history.shown(row, {installation_id})
 
 
 @router.get("", responses=responses())
@@ -118,7 +95,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     shown = rows[: page.limit]
     more = len(rows) > len(shown)
     return DeviceTokenList(
-        items=[_out(row, in_use) for row in shown],
+        items=[device_history.shown(row, in_use) for row in shown],
         next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
     )
 
@@ -136,24 +113,3 @@ def _apns_token(token: str) -> str:
     if len(token) > _LONGEST_APNS_TOKEN or len(token) % 2 or set(token) - set("0123456789abcdefABCDEF"):
         raise InvalidField("token", "An APNs token is hexadecimal, of even length, and has at most 200 digits.")
     return token.lower()
-
-
-def _out(row: DeviceToken, in_use: Collection[UUID]) -> DeviceTokenOut:
-    """Show a row; `in_use` are the installations that have an active token, anybody's."""
-    return DeviceTokenOut(
-        id=row.id,
-        installation_id=row.installation_id,
-        provider=Provider(row.provider),
-        app_id=row.app_id,
-        environment=Environment(row.environment),
-        token=row.token[-SHOWN:] if len(row.token) > 2 * SHOWN else "",
-        active=row.active,
-        inactive_reason=row.inactive_reason,
-        refresh_required=row.inactive_reason == "invalidated" and row.installation_id not in in_use,
-        registered_at=row.registered_at,
-        last_seen_at=row.last_seen_at,
-        locale=row.locale,
-        time_zone=row.time_zone,
-        app_version=row.app_version,
-        has_public_key=row.public_key is not None,
-    )

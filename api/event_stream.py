@@ -14,8 +14,8 @@ from api.open_streams import OpenStreams, Stream
 from api.sync import item_out
 from domain.messages import LogItem
 
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
-_HEARTBEAT = b":\n\n"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
+HEARTBEAT = b":\n\n"
 _FAREWELL = 2.0  # seconds that a client has to read the rest, once its stream ended
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ class EventStream(StreamingResponse):
 
     def __init__(self, stream: Stream, streams: OpenStreams, *, line: Line, lasts: float) -> None:
         self._events = _events(stream, streams)
-        super().__init__(self._events, headers=_HEADERS)
+        super().__init__(self._events, headers=HEADERS)
         self._stream = stream
         self._streams = streams
         self._line = line
@@ -83,7 +83,7 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
         page = asyncio.create_task(streams.next_page(stream))
         try:
             while not (await asyncio.wait({page}, timeout=streams.terms.heartbeat))[0]:
-                yield _HEARTBEAT
+                yield HEARTBEAT
         finally:
             page.cancel()
         for item in page.result():

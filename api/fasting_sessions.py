@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Paged, next_cursor
+from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, next_cursor
 from api.fields import Body, Instant, ReminderMinutes
 from api.problems import responses
 from db import fasting_sessions, preferences, push_tasks
@@ -91,8 +91,13 @@ async def start(
 @router.get("", responses=responses())
 async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
+    return await list_of(caller.user_id, sessions, page)
+
+
+async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
+    """List somebody's fasting sessions."""
     async with sessions() as db:
-        found = await fasting_sessions.owned_by(db, caller.user_id, page.after, page.limit + 1)
+        found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
         shown = found[: page.limit]
         items = await _out(db, shown)
     more = len(found) > len(shown)

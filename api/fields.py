@@ -19,6 +19,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def printable(value: str) -> str:
+    """Refuse text with characters that nobody sees."""
+    if not value.isprintable():
+        raise ValueError("must be printable")
+    return value
+
+
 def _text(value: Any) -> Any:  # noqa: ANN401 -- anything may come
     """Refuse what pydantic takes for a time besides: numbers, and strings of digits."""
     if not isinstance(value, str) or not _DATE.match(value):

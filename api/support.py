@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Security
 
-from api import support_gates, support_push_tasks
+from api import support_analytics, support_gates, support_people, support_push_tasks, support_test_pushes
 from api.dependencies import supporter
 
 router = APIRouter(prefix="/v1/support", tags=["support"], dependencies=[Security(supporter, scopes=["support"])])
-for resource in (support_push_tasks, support_gates):
+for resource in (support_people, support_test_pushes, support_push_tasks, support_gates, support_analytics):
     router.include_router(resource.router)

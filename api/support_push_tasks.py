@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field, StrictBool
 
 from api.dependencies import Cursor, Database, Limit, Supporter, next_cursor, page_at
-from api.fields import Body, Instant
+from api.fields import Body, Instant, printable
 from api.problems import responses
 from db import dead_tasks, redrives
 from domain.kinds import Kind
@@ -19,13 +19,7 @@ from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask,
 router = APIRouter(prefix="/push-tasks")
 
 
-def _printable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("must be printable")
-    return value
-
-
-Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 class FilterIn(Body):

@@ -23,13 +23,13 @@ async def matching(
     db: AsyncSession, wanted: Wanted, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[ShownTask]:
     """List tasks, the latest due first."""
-    query = _with_token().where(*_conditions(wanted, after)).order_by(*_LATEST_FIRST).limit(limit)
+    query = with_token().where(*_conditions(wanted, after)).order_by(*_LATEST_FIRST).limit(limit)
     return await _shown(db, query)
 
 
 async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
     """Show a task with its attempts and what people did to it."""
-    shown = await _shown(db, _with_token().where(PushTask.task_id == task_id))
+    shown = await _shown(db, with_token().where(PushTask.task_id == task_id))
     if not shown:
         return None
     attempts = (
@@ -73,6 +73,13 @@ async def dead_among_locked(db: AsyncSession, task_ids: Collection[UUID]) -> Seq
     return (await db.scalars(_dead_among(task_ids).with_for_update(skip_locked=True))).all()
 
 
+def with_token() -> Select[PushTask, str]:
+    """Read tasks, each with as much of its token as may leave the database."""
+    token = DeviceToken.token
+    tail = case((func.length(token) > 2 * SHOWN, func.right(token, SHOWN)), else_="")
+    return select(PushTask, tail).join(DeviceToken, DeviceToken.id == PushTask.device_id)
+
+
 def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
     found = [
         column == value
@@ -111,13 +118,6 @@ def _expired() -> ColumnElement[bool]:
 def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
     dead = select(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.DEAD)
     return dead.order_by(*_LATEST_FIRST)
-
-
-def _with_token() -> Select[PushTask, str]:
-    """Read tasks, each with as much of its token as may leave the database."""
-    token = DeviceToken.token
-    tail = case((func.length(token) > 2 * SHOWN, func.right(token, SHOWN)), else_="")
-    return select(PushTask, tail).join(DeviceToken, DeviceToken.id == PushTask.device_id)
 
 
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:

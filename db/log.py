@@ -154,7 +154,8 @@ _SYNCED = text("""
        SET synced_at = clock_timestamp(),
            state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE state END,
            last_reason = CASE state WHEN 'pending' THEN 'synced' ELSE last_reason END,
-           next_attempt_at = CASE state WHEN 'pending' THEN NULL ELSE next_attempt_at END
+           next_attempt_at = CASE state WHEN 'pending' THEN NULL ELSE next_attempt_at END,
+           settled_at = CASE state WHEN 'pending' THEN clock_timestamp() ELSE settled_at END
      WHERE task_id = ANY(CAST(:task_ids AS uuid[]))
     RETURNING provider, kind, state, last_reason, accepted_at, synced_at
 """)

@@ -298,7 +298,17 @@ class WithheldPush(Table):
     """A decision not to push: to any phone of somebody, or to one of them."""
 
     __tablename__ = "withheld_pushes"
-    __table_args__ = (Index("ix_withheld_pushes_user_id_at", "user_id", "at"),)
+    __table_args__ = (
+        Index("ix_withheld_pushes_user_id_at", "user_id", "at"),
+        UniqueConstraint(
+            "message_id",
+            "user_id",
+            "installation_id",
+            "reason",
+            name="uq_withheld_pushes_decision",
+            postgresql_nulls_not_distinct=True,
+        ),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -357,8 +367,8 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
-    action: Mapped[str]  # redrive, resume, test_push
-    subject_kind: Mapped[str]  # push_task, brake, test_push
+    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out
+    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session
     subject_id: Mapped[UUID] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
 

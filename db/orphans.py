@@ -138,7 +138,8 @@ _BURY = text("""
            FOR UPDATE OF t SKIP LOCKED
     )
     UPDATE push_tasks t
-       SET state = 'dead', last_reason = coalesce(t.last_reason, 'orphaned'), next_attempt_at = NULL
+       SET state = 'dead', last_reason = coalesce(t.last_reason, 'orphaned'), next_attempt_at = NULL,
+           settled_at = clock_timestamp()
       FROM same
      WHERE t.task_id = same.task_id
     RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason

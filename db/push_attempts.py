@@ -33,6 +33,7 @@ class Ended:
     reason: str | None
     latency_ms: int | None
     provider_id: str | None
+    retry_at: datetime | None = None  # when another attempt is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
             "reasons": [a.reason for a in ordered],
             "latencies": [a.latency_ms for a in ordered],
             "provider_ids": [a.provider_id for a in ordered],
+            "retry_ats": [a.retry_at for a in ordered],
         }
         await db.execute(_END, columns)
 
@@ -101,10 +103,11 @@ _BEGIN = text("""
 
 _END = text("""
     UPDATE push_attempts AS a
-       SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id
+       SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id,
+           retry_at = new.retry_at
       FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[]),
-                  CAST(:latencies AS int[]), CAST(:provider_ids AS text[]))
-           AS new (attempt_id, outcome, reason, latency_ms, provider_id)
+                  CAST(:latencies AS int[]), CAST(:provider_ids AS text[]), CAST(:retry_ats AS timestamptz[]))
+           AS new (attempt_id, outcome, reason, latency_ms, provider_id, retry_at)
      WHERE a.attempt_id = new.attempt_id
        AND (a.outcome IS NULL OR a.outcome = 'unknown')
 """)

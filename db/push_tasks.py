@@ -30,6 +30,7 @@ class DueMessage:
     collapse_key: str
     due_at: datetime
     expires_at: datetime
+    validate_only: bool = False  # FCM is asked, no phone is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Task:
     expires_at: datetime
     attempt_count: int
     is_synced: bool  # its installation has read the message
+    validate_only: bool
     state: TaskState
     last_reason: str | None
 
@@ -110,8 +112,9 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
     """Close tasks that are still pending; a dead one keeps the reason of its last attempt."""
     query = update(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.PENDING)
     kept = func.coalesce(PushTask.last_reason, reason) if state is TaskState.DEAD else reason
+    settled = query.values(state=state, last_reason=kept, next_attempt_at=None, settled_at=func.clock_timestamp())
     closed = await db.execute(
-        query.values(state=state, last_reason=kept, next_attempt_at=None).returning(*_COUNTED),
+        settled.returning(*_COUNTED),
         execution_options={"synchronize_session": False},
     )
     count_settled(db, Counter(map(tuple, closed)))
@@ -120,7 +123,8 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
 async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
-    query = update(PushTask).where(among(PushTask.task_id, task_ids), refused).values(state=TaskState.DEAD)
+    query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)
+    query = query.values(state=TaskState.DEAD, settled_at=func.clock_timestamp())
     buried = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
     count_settled(db, Counter(map(tuple, buried)))
 
@@ -165,10 +169,11 @@ _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reas
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
-                            attempt_count, next_attempt_at, state)
+                            attempt_count, next_attempt_at, state, validate_only)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending'
+           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending',
+           :validate_only
       FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
@@ -185,7 +190,8 @@ _APPLY = text("""
                next_attempt_at = new.next_attempt_at,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
-               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END
+               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
+               settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
           FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
                       CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]),
                       CAST(:device_ids AS uuid[]))
@@ -251,6 +257,7 @@ def _task(row: Row[Any]) -> Task:
         expires_at=row.expires_at,
         attempt_count=row.attempt_count,
         is_synced=row.synced_at is not None,
+        validate_only=row.validate_only,
         state=TaskState(row.state),
         last_reason=row.last_reason,
     )

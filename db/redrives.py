@@ -85,14 +85,20 @@ async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> No
         among(PushTask.task_id, [task.task_id for task in tasks]), PushTask.state == TaskState.DEAD
     )
     accepted = await db.scalars(
-        query.values(state=TaskState.PENDING, next_attempt_at=func.clock_timestamp()).returning(PushTask.task_id),
+        query.values(state=TaskState.PENDING, next_attempt_at=func.clock_timestamp(), settled_at=None).returning(
+            PushTask.task_id
+        ),
         execution_options={"synchronize_session": False},
     )
     task_ids = set(accepted)
     await outbox.add_for_sweepers(db, OUTBOX_KIND, sorted(task_ids))
     deed = Deed(actor, "redrive", "push_task")
     details = {
-        task.task_id: {"reason": task.last_reason, "attempts": task.attempt_count}
+        task.task_id: {
+            "reason": task.last_reason,
+            "attempts": task.attempt_count,
+            "dead_at": task.settled_at and task.settled_at.isoformat(),
+        }
         for task in tasks
         if task.task_id in task_ids
     }

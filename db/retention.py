@@ -1,15 +1,19 @@
 """Retention: what was kept long enough goes, in batches that wait for no lock. All by the database's clock."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
+from db.models import ConsoleCode, ConsoleSession, Presence
 from domain.housekeeping import LetGo
 
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
+_A_WHILE = timedelta(hours=1)
 _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 
 
@@ -25,7 +29,22 @@ async def let_token_events_go(db: AsyncSession, keep: timedelta) -> LetGo:
 
 async def let_presences_go(db: AsyncSession) -> LetGo:
     """Delete the streams of API processes that did not say goodbye."""
-    return await _batch(db, _PRESENCES, timedelta(hours=1))
+    return await _expired(db, Presence.stream_id, Presence.expires_at)
+
+
+async def let_console_sessions_go(db: AsyncSession) -> LetGo:
+    """Delete the sessions of the console that ended."""
+    return await _expired(db, ConsoleSession.digest, ConsoleSession.expires_at)
+
+
+async def let_console_codes_go(db: AsyncSession) -> LetGo:
+    """Delete the sign-in codes that nobody used in time."""
+    return await _expired(db, ConsoleCode.digest, ConsoleCode.expires_at)
+
+
+async def let_withheld_pushes_go(db: AsyncSession, keep: timedelta) -> LetGo:
+    """Delete decisions not to push that were made so long ago."""
+    return await _batch(db, _WITHHELD, keep)
 
 
 async def let_log_items_go(db: AsyncSession, keep: timedelta) -> LetGo:
@@ -37,6 +56,16 @@ async def let_log_items_go(db: AsyncSession, keep: timedelta) -> LetGo:
         await log.let_go(db, found.user_id, upto=found.upto)
     await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
     return LetGo(found.gone, is_all=False)
+
+
+async def _expired(
+    db: AsyncSession, key: InstrumentedAttribute[Any], expires_at: InstrumentedAttribute[datetime]
+) -> LetGo:
+    """Delete what expired a while ago."""
+    old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
+    gone = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
+    count = len((await db.scalars(gone, execution_options={"synchronize_session": False})).all())
+    return LetGo(count, is_all=count < _BATCH)
 
 
 async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> LetGo:
@@ -67,12 +96,11 @@ _TOKEN_EVENTS = text("""
     RETURNING e.id
 """)
 
-_PRESENCES = text("""
-    DELETE FROM presences p
-     USING (SELECT stream_id FROM presences WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
-             LIMIT :limit FOR UPDATE SKIP LOCKED) AS old
-     WHERE p.stream_id = old.stream_id
-    RETURNING p.stream_id
+_WITHHELD = text("""
+    DELETE FROM withheld_pushes w
+     USING (SELECT id, at FROM withheld_pushes ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
+     WHERE w.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+    RETURNING w.id
 """)
 
 _RIPE = text("""

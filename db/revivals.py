@@ -55,18 +55,25 @@ _REVIVE = text("""
          WHERE is_told OR is_missed
          ORDER BY collapse_key, due_at DESC
     ), missed AS (
-        SELECT t.task_id
+        SELECT t.*
           FROM push_tasks t JOIN newest USING (task_id)
          WHERE newest.is_missed AND newest.user_id = :user_id AND newest.opened_at IS NULL
-           AND t.state IN ('unregistered', 'withdrawn')
+           AND t.state IN ('unregistered', 'withdrawn') AND NOT t.validate_only
            FOR UPDATE OF t SKIP LOCKED
     ), revived AS (
         UPDATE push_tasks t
-           SET state = 'pending', next_attempt_at = clock_timestamp(),
+           SET state = 'pending', next_attempt_at = clock_timestamp(), settled_at = NULL,
                device_id = :device_id, provider = :provider, app_id = :app_id, environment = :environment
           FROM missed
          WHERE t.task_id = missed.task_id
         RETURNING t.task_id
+    ), remembered AS (
+        INSERT INTO withheld_pushes (at, user_id, installation_id, kind, conversation_id, message_id, reminder_minutes,
+                                     reason)
+        SELECT settled_at, user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, last_reason
+          FROM missed
+         WHERE state = 'withdrawn' AND settled_at IS NOT NULL
+            ON CONFLICT DO NOTHING
     )
     INSERT INTO outbox (subject_kind, subject_id, next_attempt_at)
     SELECT :outbox_kind, task_id, clock_timestamp() FROM revived

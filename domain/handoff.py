@@ -36,8 +36,13 @@ class Means(Enum):
 
 def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: Heed) -> Means:
     """Decide how an installation is told."""
-    if recipient.has_read or unwanted(Kind.MESSAGE, preferences, at):
+    if unneeded(recipient, preferences, at):
         return Means.SYNC
     if recipient.is_present and heed is Heed.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
         return Means.STREAM
     return Means.PUSH
+
+
+def unneeded(recipient: Recipient, preferences: Preferences, at: datetime) -> str | None:
+    """Say why an installation needs no push; None when it may."""
+    return "synced" if recipient.has_read else unwanted(Kind.MESSAGE, preferences, at)

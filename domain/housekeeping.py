@@ -1,12 +1,20 @@
 """Housekeeping: how long things are kept, and what its workflows and activities tell each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from domain.kinds import RULES, Kind, Subject
-from domain.naming import handoff_workflow_id, redrive_workflow_id, reminder_workflow_id
+from domain.naming import (
+    RETENTION,
+    handoff_workflow_id,
+    redrive_workflow_id,
+    reminder_workflow_id,
+    test_push_workflow_id,
+)
 
 UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
 AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for
@@ -16,7 +24,7 @@ AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow 
 class Keep:
     """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens
+    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens, withheld pushes
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -75,6 +83,9 @@ class Leftover(StrEnum):
     TOKEN_EVENTS = "token_events"  # noqa: S105
     PRESENCES = "presences"
     LOG_ITEMS = "log_items"
+    WITHHELD_PUSHES = "withheld_pushes"
+    CONSOLE_SESSIONS = "console_sessions"
+    CONSOLE_CODES = "console_codes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +105,24 @@ def senders(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) 
         case Subject.MESSAGE:
             return (handoff_workflow_id(message_id), redrive)
         case Subject.NOTHING:
-            return (redrive,)
+            return (test_push_workflow_id(message_id), redrive)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSchedule:
+    """A schedule as an operator sees it."""
+
+    name: str
+    started_at: datetime | None  # its latest run; None: it never ran
+    state: str | None  # of that run: running, completed, failed, …; missing: there is no such schedule
+    found: str | None  # in words, once it is completed
+    next_at: datetime | None  # None: paused
+
+
+def findings(name: str, result: Mapping[str, Any]) -> str:
+    """Say what a completed run found."""
+    words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
+    if name == RETENTION:
+        words = {what: f"{what.replace('_', ' ')} deleted" for what in Leftover}
+    found = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
+    return ", ".join(found) or "nothing"

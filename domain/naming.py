@@ -45,6 +45,11 @@ def sending_workflow_id(message_id: UUID, page: int) -> str:
     return f"{handoff_workflow_id(message_id)}/{page}"
 
 
+def test_push_workflow_id(test_push_id: UUID) -> str:
+    """Name the workflow of one test push."""
+    return f"test-push/{test_push_id}"
+
+
 def redrive_workflow_id(task_id: UUID) -> str:
     """Name the workflow of one redriven push task."""
     return f"{_REDRIVE}/{task_id}"

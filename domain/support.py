@@ -9,29 +9,11 @@ from uuid import UUID
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
+from domain.reasons import meaning
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"
 MOST_AT_ONCE = 10_000  # redriven by one request
-
-_REFUSALS = {
-    NOT_DEAD: "only a dead one can be.",
-    "expired": "it has expired, so a phone that showed it would mislead.",
-    "session_missing": "its fasting session is gone.",
-    "session_ended": "its fasting session is over.",
-    "session_cancelled": "its fasting session was cancelled.",
-    "goal_moved": "its fasting session has another goal or other reminders by now.",
-    "reminders_off": "the person switched reminders off.",
-    "messages_off": "the person switched pushes of messages off.",
-    "quiet_hours": "it falls into the person's quiet hours.",
-    "not_a_member": "the person does not belong to its conversation any more.",
-    "synced": "the app has read it already.",
-    "superseded": "a newer push has taken its line on the screen.",
-    "no_active_token": "the installation has no active token.",
-    "token_transferred": "the phone is somebody else's by now.",
-    "token_changed": "the installation registered with another provider, app or environment.",
-    "brake_engaged": "the brake on its route is engaged; resume it first.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,4 +170,4 @@ def check_wanted(wanted: Wanted) -> None:
 
 def refusal_in_words(reason: str) -> str:
     """Say why a push cannot be redriven."""
-    return f"This push cannot be redriven: {_REFUSALS.get(reason, f'it would be withheld ({reason}).')}"
+    return f"This push cannot be redriven: {meaning(reason) or f'it would be withheld ({reason}).'}"

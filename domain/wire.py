@@ -137,6 +137,16 @@ class RedriveState:
 
 
 @dataclass(frozen=True, slots=True)
+class TestPushState:
+    """A test push: the input of `TestPush`."""
+
+    test_push_id: UUID
+    sends: tuple[PlannedSend, ...]
+    due_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ReminderStatus:
     """What a workflow tells about itself when it is asked."""
 

@@ -11,8 +11,10 @@ from uuid import UUID
 
 import httpx
 
+from commands.asking import actor
 from commands.bearer import bearer_token
-from commands.database import migrate_named
+from commands.console import sign_in_code
+from commands.database import migrate_named, opened
 from commands.run_directory import ROOT
 from config import auth_settings
 from domain.naming import reminder_workflow_id
@@ -27,6 +29,7 @@ from local_parts.stage import Stage
 from local_parts.terminal import Terminal
 
 _TOKEN_LIFETIME = timedelta(hours=1)
+_CODE_LIFETIME = timedelta(hours=12)
 
 
 async def start_and_tell(settings: LocalSettings, terminal: Terminal, parts: Parts) -> None:
@@ -39,7 +42,9 @@ async def start_and_tell(settings: LocalSettings, terminal: Terminal, parts: Par
     await _start_processes(settings, shared, terminal, parts)
     terminal.say()
     session_id = await _demonstrate(settings, shared, terminal)
-    _tell_addresses(settings, terminal, session_id)
+    async with opened(database_url) as sessions:
+        code = await sign_in_code(sessions, actor(), _CODE_LIFETIME)
+    _tell_addresses(settings, terminal, session_id, code)
 
 
 async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Parts) -> str:
@@ -100,8 +105,9 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
     return await demonstrate(stage)
 
 
-def _tell_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None) -> None:
+def _tell_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str) -> None:
     terminal.say()
+    terminal.say(f"  console            {settings.api_url}/console  sign-in code {code}")
     terminal.say(f"  API documentation  {settings.api_url}/docs")
     if settings.starts_temporal:
         workflows = f"{settings.temporal_ui_url}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows"

@@ -19,6 +19,7 @@ ABOUT_REMINDERS = (
 ABOUT_HANDOFF = "Pushes one message to the phones that sleep, after open streams have had their time."
 ABOUT_PAGE = "Some of the pushes of one message; its parent adds up what they came to."
 ABOUT_REDRIVE = "Sends a push once more that was dead, because a person asked for it. All checks are made again."
+ABOUT_TEST_PUSH = "Sends a test to phones of one person, because support asked for it. All checks are made."
 
 MOST_ROWS = 10  # more pushes than these are counted
 

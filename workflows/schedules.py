@@ -1,14 +1,16 @@
-"""The schedules of housekeeping, which each worker makes if they are missing."""
+"""The schedules of housekeeping: each worker makes them if they are missing; the console shows how they run."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 from temporalio.client import (
     Client,
     Schedule,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleIntervalSpec,
@@ -16,13 +18,16 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
     ScheduleState,
+    WorkflowExecutionStatus,
 )
+from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import SweepOrphans
+from domain.housekeeping import ShownSchedule, SweepOrphans, findings
 from domain.naming import ORPHAN_SWEEP, RETENTION, WORKFLOW_QUEUE
 from workflows.housekeeping import OrphanSweep, Retention
 
 _RPC_TIMEOUT = timedelta(seconds=10)
+_LOOKS_FOR = timedelta(seconds=2)
 _LONGEST_WAIT = 300.0  # seconds
 _ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are due
 
@@ -79,3 +84,36 @@ def _every(interval: timedelta, action: ScheduleActionStartWorkflow, note: str) 
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
         state=ScheduleState(note=note),
     )
+
+
+async def latest_runs(client: Client) -> list[ShownSchedule]:
+    """Tell of each schedule when it last ran, and what it found; raises what Temporal raises."""
+    return list(await asyncio.gather(*(_latest_run(client, name) for name in _schedules())))
+
+
+async def _latest_run(client: Client, name: str) -> ShownSchedule:
+    shown = ShownSchedule(name, None, "missing", None, None)
+    with _what_is_not_there():
+        described = await client.get_schedule_handle(name).describe(rpc_timeout=_LOOKS_FOR)
+        next_at = next(iter(described.info.next_action_times), None)
+        shown = replace(shown, state=None, next_at=None if described.schedule.state.paused else next_at)
+        if described.info.recent_actions:
+            latest = described.info.recent_actions[-1]
+            shown = replace(shown, started_at=latest.started_at)
+            assert isinstance(latest.action, ScheduleActionExecutionStartWorkflow)
+            run = client.get_workflow_handle(latest.action.workflow_id, run_id=latest.action.first_execution_run_id)
+            status = (await run.describe(rpc_timeout=_LOOKS_FOR)).status
+            shown = replace(shown, state=status.name.lower() if status else None)
+            if status is WorkflowExecutionStatus.COMPLETED:
+                shown = replace(shown, found=findings(name, await run.result(rpc_timeout=_LOOKS_FOR)))
+    return shown
+
+
+@contextmanager
+def _what_is_not_there() -> Iterator[None]:
+    """Leave it out: a schedule that nobody made yet, or a run so old that Temporal has let it go."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise

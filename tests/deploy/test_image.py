@@ -47,3 +47,10 @@ def test_the_image_alone_can_import_its_entry_points(image: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(image))
+
+
+def test_the_image_has_the_consoles_pages(image: Path) -> None:
+    pages = {path.name for path in (ROOT / "api/console/templates").iterdir()}
+
+    assert {path.name for path in (image / "api/console/templates").iterdir()} == pages
+    assert (image / "api/console/style.css").is_file()

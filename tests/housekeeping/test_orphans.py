@@ -44,6 +44,29 @@ async def test_a_push_whose_workflow_was_terminated_is_dead_and_can_be_redriven(
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
+async def test_a_test_push_is_left_to_its_workflow_and_dead_without_it(
+    house: House, simulator: Simulator, alice: User, carol: User
+) -> None:
+    phone = android()
+    await alice.register(phone)
+    refuse_once(simulator, phone)
+    sent = (await carol.call("POST", f"/v1/support/users/{alice.user_id}/test-push", {})).json()
+    task_id = UUID(sent["items"][0]["task_id"])
+
+    async def refused() -> bool:
+        return (await how_it_is(house, task_id))[1] is not None
+
+    await eventually(refused)
+    await aged(house, task_id)
+    await sweep(house, untouched=0)
+    assert (await how_it_is(house, task_id))[:2] == ("pending", "UNAVAILABLE")
+
+    await house.temporal.get_workflow_handle(f"test-push/{sent['test_push_id']}").terminate()
+    await sweep(house, untouched=0)
+
+    assert await how_it_is(house, task_id) == ("dead", "UNAVAILABLE", None)
+
+
 async def test_a_message_whose_handoff_was_terminated_is_dead_and_can_be_redriven(
     house: House, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:

@@ -101,6 +101,33 @@ async def test_streams_that_nobody_closed_go(house: House) -> None:
     assert len(await house.rows("SELECT 1 FROM presences WHERE user_id = 'anna'")) == 1
 
 
+async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_the_console(house: House) -> None:
+    withheld = (
+        "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason, at)"
+        " VALUES ('anna', 'message', gen_random_uuid(), gen_random_uuid(), 'synced', now() - interval '{} days')"
+    )
+    signed_in = (
+        "INSERT INTO console_sessions (digest, user_id, csrf_token, expires_at)"
+        " VALUES (decode(md5('{0}'), 'hex'), 'carol', 'x', now() - interval '{0}')"
+    )
+    code = (
+        "INSERT INTO console_codes (digest, user_id, expires_at)"
+        " VALUES (decode(md5('{0}'), 'hex'), 'carol', now() - interval '{0}')"
+    )
+    for days in (31, 32, 29):
+        await change(house, withheld.format(days))
+    for age in ("2 hours", "1 minute", "-1 hour"):
+        await change(house, signed_in.format(age))
+        await change(house, code.format(age))
+
+    gone = await let_go(house)
+
+    assert [gone[what] for what in ("withheld_pushes", "console_sessions", "console_codes")] == [2, 1, 1]
+    for table in ("withheld_pushes", "console_sessions", "console_codes"):
+        left = await house.rows(f"SELECT 1 FROM {table} WHERE user_id IN ('anna', 'carol')")
+        assert len(left) == (1 if table == "withheld_pushes" else 2), table
+
+
 async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversation(
     house: House, alice: User, bob: User
 ) -> None:

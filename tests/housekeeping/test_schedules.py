@@ -3,20 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
 from temporalio.client import Client, ScheduleActionExecutionStartWorkflow, ScheduleOverlapPolicy
 from temporalio.service import RPCError
 
-from domain.housekeeping import Swept
+from domain.housekeeping import Swept, findings
 from domain.naming import ORPHAN_SWEEP, RETENTION
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.house import House, Place, User, eventually, temporal_client
 from tests.housekeeping.sweeps import sweep, without_workflow
 from tests.servers import TemporalServer, free_port, part
-from workflows.schedules import make_schedules, make_schedules_sometime
+from workflows.schedules import latest_runs, make_schedules, make_schedules_sometime
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,31 @@ async def test_a_sweep_looks_only_at_what_has_come_near_since_the_last_one(house
     assert second.sessions == 0
     assert (await sweep(house)).sessions == 1  # which does not know of the sweeps before
     await house.knows(session_id, rev=1)
+
+
+async def test_an_operator_sees_when_each_last_ran_and_what_it_found(house: House) -> None:
+    missing = await latest_runs(house.temporal)
+    await make_schedules(house.temporal)
+    await house.temporal.get_schedule_handle(RETENTION).pause()
+    waiting = await latest_runs(house.temporal)
+    swept = await _run(house)
+
+    sweep_run, retention = await latest_runs(house.temporal)
+
+    assert [(each.name, each.state) for each in missing] == [(ORPHAN_SWEEP, "missing"), (RETENTION, "missing")]
+    assert [each.next_at is None for each in waiting] == [False, True]
+    assert (retention.name, retention.started_at, retention.found) == (RETENTION, None, None)
+    assert sweep_run.state == "completed"
+    assert sweep_run.found == findings(ORPHAN_SWEEP, asdict(swept))
+    assert sweep_run.started_at is not None
+
+
+def test_what_a_run_found_is_told_in_words() -> None:
+    assert findings(ORPHAN_SWEEP, {"orphans": 2, "sessions": 0, "handoffs": 1, "upto": "x"}) == (
+        "2 push tasks made dead, 1 messages started again"
+    )
+    assert findings(RETENTION, {"push_tasks": 12, "token_events": 3}) == "12 push tasks deleted, 3 token events deleted"
+    assert findings(RETENTION, {"push_tasks": 0}) == "nothing"
 
 
 async def test_a_worker_makes_its_schedules_once_temporal_lets_it() -> None:

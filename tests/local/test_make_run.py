@@ -91,10 +91,29 @@ def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: 
 def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     addresses = re.findall(r"http://127\.0\.0\.1:\S+", first_run.text)
 
-    assert len(addresses) == 4
-    assert {httpx.get(address).status_code for address in addresses} == {200}
+    assert len(addresses) == 5
+    assert {httpx.get(address, follow_redirects=True).status_code for address in addresses} == {200}
     [session_id] = _sessions(first_run)
     assert any(address.endswith(f"/workflows/fasting-reminder%2F{session_id}") for address in addresses)
+
+
+def test_the_console_opens_with_the_code_that_it_tells_and_shows_the_demonstration(first_run: LocalRun) -> None:
+    told = re.search(r"^  console +(http://\S+/console)  sign-in code (\S+)$", first_run.text, re.MULTILINE)
+    assert told is not None
+
+    with httpx.Client(base_url=first_run.api_url, follow_redirects=True) as browser:
+        overview = browser.post("/console/sign-in", data={"code": told[2]})
+        person = browser.get("/console/person", params={"user": "alice"})
+        again = browser.post("/console/sign-in", data={"code": told[2]})
+
+    assert (overview.status_code, person.status_code, again.status_code) == (200, 200, 401)
+    assert overview.url.path == "/console/"
+    assert "All is well: nothing waits for a person." in overview.text
+    assert "Apple accepted the reminder 1 minute before the end" in person.text
+    [session_id] = _sessions(first_run)
+    assert f"/workflows/fasting-reminder%2F{session_id}" in person.text
+    another = first_run.cli("console", "--user", "maria").stdout
+    assert re.fullmatch(rf"console  {re.escape(told[1])}\ncode     (\w{{4}}-){{3}}\w{{4}}\n", another)
 
 
 def test_a_token_is_all_that_cli_token_prints_and_the_api_accepts_it(first_run: LocalRun) -> None:

@@ -50,6 +50,16 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
     }
 
 
+async def test_a_dry_run_is_checked_and_shown_to_nobody(sim: Simulator, fcm: FcmSender) -> None:
+    answer = await outcome(fcm, replace(make_push(FCM_TOKEN), validate_only=True))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    assert isinstance(answer, Accepted)
+    assert json.loads(request.body).keys() == {"message", "validate_only"}
+    assert json.loads(request.body)["validate_only"] is True
+    assert sim.phones.get(FCM_TOKEN) is None
+
+
 async def test_a_push_past_its_expiry_asks_for_no_storage(sim: Simulator, fcm: FcmSender) -> None:
     await outcome(fcm, make_push(FCM_TOKEN, ttl=timedelta(seconds=-30)))
 

@@ -15,3 +15,9 @@ def carol(house: House) -> User:
 def alice(house: House) -> User:
     """Somebody nobody has seen before."""
     return house.user()
+
+
+@pytest.fixture
+def bob(house: House) -> User:
+    """Somebody else."""
+    return house.user()

@@ -1,13 +1,11 @@
 """The operators' commands see and do what the API does, in a process of their own."""
 
-import asyncio
 import json
-import os
 import re
-import sys
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -16,7 +14,9 @@ from db import workers
 from domain.push import Environment, Provider, Route
 from push.gate_terms import Limits
 from push.gates import Gates
-from tests.house import ROOT, House, User, android, iphone
+from simulator import Simulator
+from tests.house import House, User, android, iphone
+from tests.support.cli import run
 from tests.support.dead import dead_task, redriven, task
 
 
@@ -24,9 +24,9 @@ async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(h
     reason, phone = f"reason-{uuid4()}", iphone()
     [task_id] = await dead_task(alice, phone, reason=reason)
 
-    _, table, _ = await _cli(house, "dead", "list", "--reason", reason)
-    _, shown, _ = await _cli(house, "dead", "show", str(task_id))
-    status, told, _ = await _cli(house, "dead", "redrive", "--task", str(task_id))
+    _, table, _ = await run(house, "dead", "list", "--reason", reason)
+    _, shown, _ = await run(house, "dead", "show", str(task_id))
+    status, told, _ = await run(house, "dead", "redrive", "--task", str(task_id))
 
     [titles, line] = table.splitlines()
     assert titles.split() == ["TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE"]
@@ -51,11 +51,11 @@ async def test_a_redrive_by_filter_can_be_rehearsed_and_finds_a_local_runs_datab
     words = ("dead", "redrive", "--reason", reason, "--limit", "10", "--json")
     expected = {"redriven": 2, "withheld": {}, "limit_reached": False}
 
-    rehearsed = await _cli(house, *words, "--dry-run", **local_run)
+    rehearsed = await run(house, *words, "--dry-run", **local_run)
     assert (rehearsed[0], json.loads(rehearsed[1])) == (0, expected)
     assert {(await task(house, each)).state for each in task_ids} == {"dead"}
 
-    meant = await _cli(house, *words, **local_run)
+    meant = await run(house, *words, **local_run)
     assert (meant[0], json.loads(meant[1])) == (0, expected)
     assert {(await redriven(house, each))[0] for each in task_ids} == {"accepted"}
 
@@ -65,7 +65,7 @@ async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(house: Hou
     async with house.sessions.begin() as db:
         await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
 
-    assert await _cli(house, "dead", "redrive", "--task", str(task_id)) == (
+    assert await run(house, "dead", "redrive", "--task", str(task_id)) == (
         1,
         "",
         "This push cannot be redriven: it has expired, so a phone that showed it would mislead.\n",
@@ -81,7 +81,7 @@ async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(hous
     async with house.sessions.begin() as db:
         await workers.beat(db, worker_id, gates.report(), lives=10)
 
-    _, table, _ = await _cli(house, "gates", "list")
+    _, table, _ = await run(house, "gates", "list")
 
     async with house.sessions.begin() as db:
         await workers.leave(db, worker_id)
@@ -96,8 +96,8 @@ async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house
     async with house.sessions.begin() as db:
         await workers.beat(db, worker_id, {"gates": [], "unknown_refusals": [known]}, lives=60)
 
-    _, table, _ = await _cli(house, "gates", "list")
-    _, told, _ = await _cli(house, "gates", "list", "--json")
+    _, table, _ = await run(house, "gates", "list")
+    _, told, _ = await run(house, "gates", "list", "--json")
 
     async with house.sessions.begin() as db:
         await workers.leave(db, worker_id)
@@ -115,12 +115,53 @@ async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House)
     async with house.sessions.begin() as db:
         brake_id = (await db.execute(text(engage))).scalar_one()
 
-    _, table, _ = await _cli(house, "gates", "list")
-    resumed = await _cli(house, "gates", "resume", str(brake_id))
+    _, table, _ = await run(house, "gates", "list")
+    resumed = await run(house, "gates", "resume", str(brake_id))
 
     [line] = [line for line in table.splitlines() if line.startswith("apns/app.cli/sandbox ")]
     assert line.endswith(f"  {brake_id} (BadDeviceToken)")
     assert resumed == (0, "Resumed; 90 of 100 answers had been token errors (BadDeviceToken).\n", "")
+
+
+async def test_a_timeline_is_told_on_the_command_line_in_order(house: House, alice: User) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    session_id = await alice.start_fast(due_in=3600)
+    await alice.cancel(session_id)
+
+    status, lines, _ = await run(house, "timeline", "--user", alice.user_id)
+    _, of_the_fast, _ = await run(house, "timeline", "--user", alice.user_id, "--session", str(session_id))
+    _, told, _ = await run(house, "timeline", "--user", alice.user_id, "--limit", "1", "--json")
+
+    assert (status, len(lines.splitlines())) == (0, 3)
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\dZ  Registered the iPhone {str(phone.installation_id)[:8]} for pushes\.",
+        lines.splitlines()[0],
+    )
+    assert of_the_fast.splitlines() == lines.splitlines()[1:]
+    [item] = json.loads(told)
+    assert (item["event"], item["session_id"]) == ("fast_cancelled", str(session_id))
+
+
+async def test_a_test_push_is_sent_and_followed_from_the_command_line(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone, apple = android(), iphone()
+    await alice.register(phone, apple)
+    simulator.faults.add(provider="apns", token=apple.token, fault="answer", status=400, reason="BadMessageId")
+
+    to_one = await run(house, "test-push", "--user", alice.user_id, "--installation", str(phone.installation_id))
+    to_all, told, _ = await run(house, "test-push", "--user", alice.user_id, "--json")
+    _, dry, _ = await run(house, "test-push", "--user", alice.user_id, "--validate-only")
+    nobody = await run(house, "test-push", "--user", f"nobody-{uuid4()}")
+
+    name = f"{phone.installation_id}  fcm"
+    assert (to_one[0], to_one[1].splitlines()[-1]) == (0, f"{name}  Accepted by the provider.")
+    states = {item["provider"]: item["state"] for item in json.loads(told)["items"]}
+    assert (to_all, states) == (1, {"apns": "rejected", "fcm": "accepted"})
+    assert dry.splitlines()[0] == f"{apple.installation_id}  apns  Skipped: Apple has no dry run."
+    assert "the provider checked the push and would take it; no phone was told." in dry
+    assert nobody == (1, "", "No phone of this person has an active token.\n")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +175,8 @@ async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House)
         (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
         ("dead list --limit 0", "error: argument --limit: a number from 1 to 10000"),
         ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs its offset"),
+        ("timeline --user anna --limit 1001", "error: argument --limit: a number from 1 to 1000"),
+        ("timeline", "error: the following arguments are required: --user"),
         ("dead list --state lost", "error: argument --state: invalid TaskState value: 'lost'"),
     ],
 )
@@ -162,17 +205,19 @@ def test_a_database_has_to_be_named(
     )
 
 
-async def _cli(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
-    """Run a command; gives exit status, output and complaints."""
-    environment = {**os.environ, "LOGNAME": "erin", "DATABASE_URL": house.place.database_url, **settings}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "cli.py",
-        *words,
-        cwd=ROOT,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, complaints = await asyncio.wait_for(process.communicate(), 30)
-    return process.returncode, out.decode(), complaints.decode()
+async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(house: House, tmp_path: Path) -> None:
+    settings = {"API_PORT": "8765", "API_HOST": "", "RUN_DIR": str(tmp_path)}
+
+    status, told, complaints = await run(house, "console", **settings)
+    [(address, code)] = re.findall(r"console  (\S+)\ncode     (\S+)\n", told)
+    async with httpx.AsyncClient(base_url=house.http.base_url, follow_redirects=True) as browser:
+        page = await browser.post("/console/sign-in", data={"code": code})
+
+    assert (status, complaints) == (0, "")
+    assert address == "http://127.0.0.1:8765/console"
+    assert page.url.path == "/console/"
+    assert "cli:erin" in page.text
+
+
+async def test_a_name_that_cannot_be_gets_no_code(house: House) -> None:
+    assert [(await run(house, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]

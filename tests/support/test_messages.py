@@ -15,12 +15,6 @@ from tests.talk import conversation_of, handed_off, handoff, posted, store, sync
 TASKS = "/v1/support/push-tasks"
 
 
-@pytest.fixture
-def bob(house: House) -> User:
-    """Somebody who reads."""
-    return house.user()
-
-
 async def dead_message(house: House, simulator: Simulator, alice: User, bob: User, phone: Phone) -> Any:
     """Let a message's push be refused, and die before its next attempt; gives its task."""
     await bob.register(phone)

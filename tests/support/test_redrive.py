@@ -31,7 +31,9 @@ async def test_a_redriven_push_shows_once_and_is_noted(
     assert [(attempt["number"], attempt["outcome"]) for attempt in shown["attempts"]] == [(1, "accepted")]
     [action] = shown["actions"]
     assert (action["actor"], action["action"]) == (carol.user_id, "redrive")
+    dead_at = action["detail"].pop("dead_at")
     assert action["detail"] == {"reason": "Shutdown", "attempts": 0}
+    assert shown["task"]["created_at"] < dead_at < action["at"]
     assert shown["task"]["token"] == phone.token[-6:]
     assert phone.token not in str(shown)
 

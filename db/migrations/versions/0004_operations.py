@@ -29,6 +29,14 @@ def upgrade() -> None:
         sa.Column("reminder_minutes", sa.Integer(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_withheld_pushes")),
+        sa.UniqueConstraint(
+            "message_id",
+            "user_id",
+            "installation_id",
+            "reason",
+            name="uq_withheld_pushes_decision",
+            postgresql_nulls_not_distinct=True,
+        ),
     )
     op.create_index("ix_withheld_pushes_user_id_at", "withheld_pushes", ["user_id", "at"], unique=False)
     op.create_table(

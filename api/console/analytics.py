@@ -1,0 +1,62 @@
+"""Analytics: send attempts, errors by reason, acceptance, opens and syncs, by kind, app and day."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.console import figures
+from api.console.charts import Column
+from api.console.door import Signed
+from api.console.rendering import page
+from api.dependencies import Database
+from api.support_analytics import AskedIn
+from db import analytics
+from domain.analytics import Asked, Tally
+from domain.kinds import Kind
+from domain.push import Provider
+
+router = APIRouter()
+
+_CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
+
+
+@router.get("/analytics")
+async def show(request: Request, visitor: Signed, sessions: Database) -> Response:
+    """Count and show."""
+    filled = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+    asked = Asked(**AskedIn.model_validate(filled).model_dump())
+    found = await analytics.by_day(sessions, asked)
+    days = _days(found.items, found.from_at.date(), asked.days)
+    return page(
+        request, "analytics", visitor, found=found, asked=asked, days=days, total=_total(found.items), **_CHOICES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The sum of some tallies."""
+
+    pushes: int
+    attempts: int
+    accepted: int
+    opened: int
+    synced: int
+    dead: int
+
+
+def _total(tallies: Iterable[Tally]) -> Total:
+    found = list(tallies)
+    return Total(*(sum(getattr(tally, field.name) for tally in found) for field in fields(Total)))
+
+
+def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
+    """Draw one column for each day, days without pushes included."""
+    columns = []
+    for day in (first + timedelta(days=number) for number in range(count)):
+        of_day = _total(tally for tally in tallies if tally.day == day)
+        words = f"{day:%a %d %b}: {figures.count(of_day.pushes)} due, {figures.count(of_day.accepted)} accepted"
+        columns.append(Column(words, of_day.accepted, of_day.pushes - of_day.accepted))
+    return columns

@@ -1,0 +1,43 @@
+"""What needs a person now, in sentences; nothing where all is well."""
+
+from datetime import datetime, timedelta
+
+from api.console.figures import count, route, seconds
+from domain.signals import Signals
+from domain.support import ShownGates
+
+_LATE = timedelta(minutes=1)  # since when something that should pass at once has waited too long
+
+
+def of(now: Signals, routes: ShownGates) -> list[str]:
+    """List them, the worst first."""
+    found = []
+    if not now.workers:
+        found.append("No worker is alive: nothing is sent until one is.")
+    for each in routes.items:
+        if each.brake is not None:
+            found.append(f"The brake on {route(each)} is engaged: nothing is sent there until a person resumes it.")
+        elif shut := [gate for gate in each.workers if gate.state != "closed"]:
+            reason = f" ({shut[0].reason})" if shut[0].reason else ""
+            found.append(f"The gate of {route(each)} is shut in {len(shut)} of {len(each.workers)} workers{reason}.")
+    oldest = oldest_due_at(now)
+    if oldest is not None and now.at - oldest > _LATE:
+        found.append(f"A push has been overdue for {seconds(now.at - oldest)}.")
+    if now.outbox.oldest_at is not None and now.at - now.outbox.oldest_at > _LATE:
+        found.append(
+            f"Temporal has been owed a dispatch for {seconds(now.at - now.outbox.oldest_at)}: "
+            "it may be away. Requests are accepted meanwhile."
+        )
+    if now.handoffs.oldest_at is not None and now.at - now.handoffs.oldest_at > _LATE:
+        found.append(f"A message has waited {seconds(now.at - now.handoffs.oldest_at)} for its handoff.")
+    if unexpired := sum(each.unexpired for each in now.dead):
+        dead = "dead push has" if unexpired == 1 else "dead pushes have"
+        found.append(f"{count(unexpired)} {dead} not expired yet: see whether to redrive.")
+    if routes.unknown_refusals:
+        found.append("A provider said something that no table of ours knows; see below.")
+    return found
+
+
+def oldest_due_at(now: Signals) -> datetime | None:
+    """Find since when the push that is overdue for longest has been."""
+    return min((each.oldest_due_at for each in now.backlogs if each.oldest_due_at), default=None)

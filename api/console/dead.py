@@ -1,0 +1,88 @@
+"""Dead pushes: looked for by filter, and redriven by filter once a dry run was seen."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+
+from api.console.door import Signed
+from api.console.rendering import page
+from api.dependencies import Database, next_cursor, page_at
+from api.support_push_tasks import FilterIn
+from db import dead_tasks, redrives
+from db.redrives import Earnest
+from domain.kinds import Kind
+from domain.problems import InvalidField
+from domain.push import Environment, Provider
+from domain.support import MOST_AT_ONCE, Wanted
+
+router = APIRouter(prefix="/dead")
+
+_ITEMS = 50
+_SELDOM = {"app_id", "environment", "conversation_id", "message_id", "due_from", "due_to"}  # folded away
+_USUALLY = 1000  # redriven at once
+_CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
+
+
+@router.get("")
+async def listing(request: Request, visitor: Signed, sessions: Database) -> Response:
+    """List them, the latest due first."""
+    asked = _asked(request)
+    after = page_at(asked.pop("cursor", None), _ITEMS).after
+    async with sessions() as db:
+        found = await dead_tasks.matching(db, _wanted(asked), after, _ITEMS + 1)
+    shown = found[:_ITEMS]
+    following = None
+    if len(found) > len(shown):
+        following = urlencode(asked | {"cursor": next_cursor(shown[-1].due_at, shown[-1].task_id)})
+    return page(
+        request,
+        "dead",
+        visitor,
+        tasks=shown,
+        asked=asked,
+        query=urlencode(asked),
+        next=following,
+        is_first=after is None,
+        narrow=not _SELDOM.isdisjoint(asked),
+        **_CHOICES,
+    )
+
+
+@router.get("/redrive")
+async def rehearse(request: Request, visitor: Signed, sessions: Database) -> Response:
+    """Tell what a redrive by this filter would come to, and ask whether it is meant."""
+    asked = _asked(request)
+    limit = _limit(asked.pop("limit", None))
+    would = await redrives.redrive_matching(sessions, _wanted(asked), limit, visitor.user_id, Earnest.REHEARSAL)
+    return page(
+        request, "redrive", visitor, asked=asked, query=urlencode(asked), limit=limit, came_to=would, done=False
+    )
+
+
+@router.post("/redrive")
+async def redrive(request: Request, visitor: Signed, sessions: Database) -> Response:
+    """Redrive by filter, and tell what it came to."""
+    asked = {name: value for name, value in visitor.form.items() if value and name != "csrf_token"}
+    limit = _limit(asked.pop("limit", None))
+    came_to = await redrives.redrive_matching(sessions, _wanted(asked), limit, visitor.user_id, Earnest.REAL)
+    return page(
+        request, "redrive", visitor, asked=asked, query=urlencode(asked), limit=limit, came_to=came_to, done=True
+    )
+
+
+def _asked(request: Request) -> dict[str, str]:
+    """Read the filter's fields, without those that were left empty."""
+    return {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+
+
+def _wanted(asked: dict[str, str]) -> Wanted:
+    return Wanted(**FilterIn.model_validate(asked).model_dump())
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _USUALLY
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
+        raise InvalidField("limit", f"At most: a number from 1 to {MOST_AT_ONCE}.")
+    return int(text)

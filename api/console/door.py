@@ -1,0 +1,98 @@
+"""Who may see a page: the cookie of a sign-in, and for every deed a form of the same sign-in."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Response
+from starlette.datastructures import UploadFile
+
+from api.dependencies import Database
+from db import console_sessions
+from db.console_sessions import Opened, SignedIn
+from db.engine import Sessions
+
+COOKIE = "fastbell_console"
+PATH = "/console"
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class NotSignedIn(Exception):
+    """The page is for those who are signed in."""
+
+
+class Refused(Exception):
+    """The request does not come from a page of ours, or not from one of this sign-in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever asks for a page, or has sent one of its forms."""
+
+    session: SignedIn
+    form: Mapping[str, str]  # empty for a page that is only read
+
+    @property
+    def user_id(self) -> str:
+        """Who it is."""
+        return self.session.user_id
+
+
+async def visitor(request: Request, sessions: Database) -> Visitor:
+    """Let nobody pass who is not signed in, and no form that is not of this sign-in; raises NotSignedIn, Refused."""
+    found = await signed_in(request, sessions)
+    if found is None:
+        raise NotSignedIn
+    if request.method in {"GET", "HEAD"}:
+        return Visitor(found, {})
+    check_origin(request)
+    form = await read_form(request)
+    if not secrets.compare_digest(form.get("csrf_token", "").encode(), found.csrf_token.encode()):
+        raise Refused("This form is not of your sign-in. Load the page again.")
+    return Visitor(found, form)
+
+
+async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
+    """Find the sign-in that a request's cookie stands for."""
+    if COOKIE not in request.cookies:
+        return None
+    async with sessions() as db:
+        return await console_sessions.of(db, request.cookies[COOKIE])
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Read a form; of fields with one name the last counts."""
+    async with request.form(max_files=0) as form:
+        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
+
+
+def check_origin(request: Request) -> None:
+    """Raise Refused for a form on somebody else's page, whichever of its two ways a browser has to say so.
+
+    Under our referrer policy a browser calls the origin of our own forms `null`, so its site counts first.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        is_ours = site == "same-origin"
+    else:
+        is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not is_ours:
+        raise Refused("This form was sent from another site.")
+
+
+def keep(request: Request, response: Response, opened: Opened) -> None:
+    """Give the browser the cookie of a new sign-in."""
+    response.set_cookie(
+        COOKIE,
+        opened.value,
+        max_age=opened.seconds,
+        path=PATH,
+        secure=request.url.scheme == "https" or request.url.hostname not in _LOOPBACK,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+Signed = Annotated[Visitor, Depends(visitor)]

@@ -1,0 +1,118 @@
+"""How pages write figures, instants and words."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from markupsafe import Markup
+
+from domain.push import Provider
+from domain.reasons import why
+
+_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_NONE = "\N{EN DASH}"
+_NOTHING = Markup("\N{EN DASH}")
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
+
+
+class _OnRoute(Protocol):
+    @property
+    def provider(self) -> Provider: ...
+
+    @property
+    def app_id(self) -> str | None: ...
+
+
+def count(number: float | None) -> str:
+    """Write a number with its thousands apart."""
+    return _NONE if number is None else f"{number:,.0f}".replace(",", _SPACE)
+
+
+def seconds(duration: float | timedelta | None) -> str:
+    """Write a duration in the unit that suits it."""
+    if duration is None:
+        return _NONE
+    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    size = abs(value)
+    if size < 0.9995:
+        return f"{value * 1000:.0f}{_SPACE}ms"
+    if size < 120:
+        return f"{value:.1f}{_SPACE}s" if size < 10 else f"{value:.0f}{_SPACE}s"
+    divisor, unit = next((each for each in _UNITS if size >= 2 * each[0]), _UNITS[-1])
+    return f"{value / divisor:.0f}{_SPACE}{unit}"
+
+
+def share(part: float, whole: float) -> str:
+    """Write a part of a whole; never 100 % of almost all, nor 0 % of a few."""
+    if not whole:
+        return _NONE
+    percent = 100 * part / whole
+    if 99.9 < percent < 100:
+        percent = 99.9
+    if 0 < percent < 0.1:
+        percent = 0.1
+    return f"{percent:.0f}{_SPACE}%" if percent in {0, 100} else f"{percent:.1f}{_SPACE}%"
+
+
+def ago(at: datetime | None) -> Markup:
+    """Write how long ago an instant was, or how soon it is; the instant itself shows on a closer look."""
+    if at is None:
+        return _NOTHING
+    passed = (datetime.now(UTC) - at).total_seconds()
+    if abs(passed) < 1:
+        words = "now"
+    else:
+        words = f"{seconds(round(passed))} ago" if passed > 0 else f"in {seconds(round(-passed))}"
+    return _time(at, words.replace(f".0{_SPACE}", _SPACE))
+
+
+def instant(at: datetime | None) -> Markup:
+    """Write an instant to the second, in UTC; without its day where that is today."""
+    if at is None:
+        return _NOTHING
+    today = at.astimezone(UTC).date() == datetime.now(UTC).date()
+    return _time(at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}")
+
+
+def clock(at: datetime) -> str:
+    """Write a time of day, in UTC."""
+    return f"{at.astimezone(UTC):%H:%M}"
+
+
+def filled(fields: Mapping[str, object]) -> dict[str, object]:
+    """Leave out what is empty."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def route(of: _OnRoute) -> str:
+    """Name a way to phones; its environment only where it is not the usual one."""
+    environment = getattr(of, "environment", "production")
+    parts = (SPOKEN[of.provider], of.app_id, None if environment == "production" else environment)
+    return " · ".join(filter(None, parts))
+
+
+def words(name: str | None) -> str:
+    """Write one of our names as words."""
+    return _NONE if name is None else str(name).replace("_", " ")
+
+
+def _time(at: datetime, text: str) -> Markup:
+    exact = at.astimezone(UTC)
+    title = f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(exact.isoformat(), title, text)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "clock": clock,
+    "count": count,
+    "filled": filled,
+    "provider": SPOKEN.__getitem__,
+    "seconds": seconds,
+    "share": share,
+    "ago": ago,
+    "instant": instant,
+    "route": route,
+    "why": why,
+    "words": words,
+}

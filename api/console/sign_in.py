@@ -1,0 +1,77 @@
+"""Signing in, with a one-time code or a bearer token that has the scope `support`; and out."""
+
+import re
+from datetime import timedelta
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from api.auth import LEEWAY
+from api.console.door import COOKIE, PATH, Signed, check_origin, keep, read_form, signed_in
+from api.console.means import Means
+from api.console.rendering import page
+from api.dependencies import AllServices, Database, Services, supporter
+from api.problems import Forbidden, Unauthorized
+from db import console_codes, console_sessions
+from db.console_sessions import Opened
+
+router = APIRouter()
+log = structlog.get_logger()
+
+_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
+
+
+@router.get("/sign-in")
+async def ask(request: Request, sessions: Database) -> Response:
+    """Ask for a code or a token; whoever is signed in goes on."""
+    where = _place(request.query_params.get("next"))
+    if await signed_in(request, sessions) is not None:
+        return RedirectResponse(where, 303)
+    return page(request, "sign_in", next=where, trouble=None)
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, services: AllServices, means: Means) -> Response:
+    """Open a session, and go on to where the person wanted to be."""
+    check_origin(request)
+    means.sign_ins.check(request.client.host if request.client else "")
+    form = await read_form(request)
+    where = _place(form.get("next"))
+    try:
+        opened = await _opened(services, form)
+    except (Unauthorized, Forbidden) as error:
+        log.warning("sign-in refused", by="token" if form.get("token") else "code")
+        status = 403 if isinstance(error, Forbidden) else 401
+        return page(request, "sign_in", status=status, next=where, trouble=str(error))
+    answer = RedirectResponse(where, 303)
+    keep(request, answer, opened)
+    return answer
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, _: Signed, sessions: Database) -> Response:
+    """End the session here and in the browser."""
+    async with sessions.begin() as db:
+        await console_sessions.close(db, request.cookies[COOKIE])
+    answer = RedirectResponse(f"{PATH}/sign-in", 303)
+    answer.delete_cookie(COOKIE, path=PATH, httponly=True, samesite="strict")
+    return answer
+
+
+async def _opened(services: Services, form: dict[str, str]) -> Opened:
+    """Raise Unauthorized or Forbidden for whom neither code nor token lets in."""
+    if token := form.get("token", "").strip():
+        caller = await supporter(await services.tokens.caller(token))
+        async with services.sessions.begin() as db:
+            upto = caller.expires_at - timedelta(seconds=LEEWAY)
+            return await console_sessions.open_for(db, caller.user_id, "token", upto)
+    async with services.sessions.begin() as db:
+        user_id = await console_codes.redeem(db, form.get("code", ""))
+        if user_id is not None:
+            return await console_sessions.open_for(db, user_id, "code")
+    raise Unauthorized("This code is not valid, or not any more. Each code works once.")
+
+
+def _place(wanted: str | None) -> str:
+    return wanted if wanted and _OURS.fullmatch(wanted) else f"{PATH}/"

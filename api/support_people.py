@@ -1,0 +1,96 @@
+"""A person for support: what happened to their pushes, their devices, their fasts, a test push.
+
+A user id is any text, so it comes percent-encoded, and a slash in it is part of it: `{user_id:path}`. One with a line
+break, which no token may name, is found nowhere: 404.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from pydantic import AfterValidator, Field, StrictBool
+
+from api.dependencies import Cursor, Database, Limit, Paged, Supporter, next_cursor, page_at
+from api.fasting_sessions import SessionList, list_of
+from api.fields import Body, Instant, printable
+from api.problems import responses
+from db import device_history, test_pushes, timeline
+from domain.devices import ShownDevice
+from domain.test_push import AskedTest, ShownTestPush
+from domain.timeline import Part, TimelineItem
+
+router = APIRouter(prefix="/users/{user_id:path}")
+
+UserId = Annotated[str, Path(min_length=1, max_length=200), AfterValidator(printable)]
+
+
+class TimelineIn(Body):
+    """Which part of a timeline is asked for."""
+
+    session_id: Annotated[UUID | None, Field(description="Of a fasting session: it and its reminders.")] = None
+    message_id: UUID | None = None
+    at_from: Annotated[Instant | None, Field(alias="from")] = None
+    at_to: Annotated[Instant | None, Field(alias="to", description="Itself not included.")] = None
+    cursor: Cursor = None
+    limit: Limit = 50
+
+
+class TestPushIn(Body):
+    """Which phones to test, and how."""
+
+    installation_id: Annotated[UUID | None, Field(description="All that have an active token, if left out.")] = None
+    validate_only: Annotated[StrictBool, Field(description="FCM checks the push, no phone is told.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A page of a timeline, the latest first."""
+
+    items: list[TimelineItem]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """A page of device tokens with their history, the last seen first."""
+
+    items: list[ShownDevice]
+    next_cursor: str | None
+
+
+@router.get("/timeline", responses=responses(403, 404))
+async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
+    """Tell what was decided about somebody's pushes, and why, as far back as it is kept."""
+    part = Part(**asked.model_dump(exclude={"cursor", "limit"}))
+    page = page_at(asked.cursor, asked.limit)
+    async with sessions() as db:
+        found = await timeline.of_user(db, user_id, part, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    return Timeline(shown, next_cursor(shown[-1].at, shown[-1].id) if len(found) > len(shown) else None)
+
+
+@router.get("/devices", responses=responses(403, 404))
+async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
+    """List somebody's device tokens, each with what happened to it."""
+    async with sessions() as db:
+        found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if len(found) > len(shown) else None)
+
+
+@router.get("/fasting-sessions", responses=responses(403, 404))
+async def list_fasts(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
+    """List somebody's fasting sessions."""
+    return await list_of(user_id, sessions, page)
+
+
+@router.post("/test-push", status_code=202, responses=responses(403, 404, 409, 429))
+async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, sessions: Database) -> ShownTestPush:
+    """Send a test push, by the way that every push takes; `GET /v1/support/test-pushes/{id}` tells its fate.
+
+    At most 5 a minute to one person. Apple has no dry run: with `validate_only` iPhones are skipped.
+    """
+    asked = AskedTest(user_id, body.installation_id, body.validate_only)
+    async with sessions.begin() as db:
+        return await test_pushes.send(db, asked, caller.user_id)

@@ -1,0 +1,96 @@
+"""The fate of a test push: as it stands, or as it happens."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+from starlette.responses import StreamingResponse
+
+from api.connection import Line
+from api.dependencies import Database, Supporter, Watchers
+from api.event_stream import HEADERS, HEARTBEAT
+from api.problems import Unavailable, responses
+from db import test_pushes
+from db.engine import UNREACHABLE, Sessions
+from domain.problems import NotFound
+from domain.test_push import ShownTestPush
+
+router = APIRouter(prefix="/test-pushes")
+
+_LOOK_EVERY = 0.25  # seconds
+_HEARTBEAT_EVERY = 5.0  # seconds
+_AFTER_EXPIRY = 30.0  # seconds; what is not settled by then has lost its worker, and the sweep comes later
+_EVENTS = "text/event-stream"
+_JSON = TypeAdapter(ShownTestPush)
+
+
+@router.get(
+    "/{test_push_id}",
+    response_model=ShownTestPush,
+    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "As it stands, or each change."}},
+)
+async def show(
+    test_push_id: UUID,
+    request: Request,
+    caller: Supporter,
+    sessions: Database,
+    watchers: Watchers,
+    accept: Annotated[str, Header()] = "",
+) -> Response | ShownTestPush:
+    """Tell how a test push stands on each phone.
+
+    With `Accept: text/event-stream` the answer is an event `test_push` now and at each change, with the same JSON as
+    its data, until all is settled.
+    """
+    async with sessions() as db:
+        found = await test_pushes.shown(db, test_push_id)
+    if found is None:
+        raise NotFound("test push")
+    if _EVENTS not in accept:
+        return found
+    if watchers.locked():
+        raise Unavailable("This process has no room for another watcher. Try again, or ask without the stream.")
+    line: Line = request.state.line
+    ends_at = min(found.expires_at.timestamp() + _AFTER_EXPIRY, caller.expires_at.timestamp())
+    changes = _changes(found, sessions, line.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())
+    return StreamingResponse(_within(watchers, changes), media_type=_EVENTS, headers=HEADERS)
+
+
+async def _within(watchers: asyncio.Semaphore, changes: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with watchers:
+        async for change in changes:
+            yield change
+
+
+async def _changes(
+    found: ShownTestPush, sessions: Sessions, over: asyncio.Future[None], until: float
+) -> AsyncGenerator[bytes]:
+    """Tell how it stands, then each change; ends when all is settled, or when the connection has to end."""
+    yield _event(found)
+    told_at = time.monotonic()
+    while not found.is_settled and not over.done() and time.monotonic() < until:
+        await asyncio.wait({over}, timeout=_LOOK_EVERY)
+        try:
+            async with sessions() as db:
+                now = await test_pushes.shown(db, found.test_push_id)
+        except UNREACHABLE:  # whoever asks again learns the rest
+            return
+        if now is None:
+            return
+        if now != found:
+            yield _event(now)
+        elif time.monotonic() - told_at > _HEARTBEAT_EVERY:
+            yield HEARTBEAT
+        else:
+            continue
+        found, told_at = now, time.monotonic()
+
+
+def _event(shown: ShownTestPush) -> bytes:
+    return b"event: test_push\ndata: " + _JSON.dump_json(shown) + b"\n\n"

@@ -1,0 +1,44 @@
+"""`cli.py timeline`: what was decided about somebody's pushes, and why."""
+
+import argparse
+from uuid import UUID
+
+from commands.asking import asked
+from commands.telling import cell, say_json
+from db import timeline
+from db.engine import Sessions
+from domain.timeline import Part, TimelineItem
+
+_MOST = 1000
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `timeline`."""
+    telling = commands.add_parser("timeline", help="what was decided about somebody's pushes, and why")
+    telling.add_argument("--user", required=True, metavar="ID")
+    telling.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
+    telling.add_argument("--message", type=UUID, metavar="ID", help="only this message")
+    telling.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest so many (50)")
+    telling.add_argument("--json", action="store_true", help="as JSON, the latest first")
+    telling.set_defaults(command=_tell)
+
+
+def _tell(arguments: argparse.Namespace) -> int:
+    part = Part(arguments.session, arguments.message)
+
+    async def ask(sessions: Sessions) -> list[TimelineItem]:
+        async with sessions() as db:
+            return await timeline.of_user(db, arguments.user, part, None, arguments.limit)
+
+    found = asked(ask)
+    if arguments.json:
+        say_json(found)
+    for item in [] if arguments.json else reversed(found):
+        print(f"{cell(item.at)}  {cell(item.text)}")
+    return 0
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {_MOST}")
+    return int(text)

@@ -1,0 +1,144 @@
+"""What became of pushes. Each count walks a bounded range of the index of due instants, for some seconds at most."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, cast, func, or_, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import Sessions, present_instant
+from db.models import PushAttempt, PushTask
+from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccepted
+from domain.kinds import Kind
+from domain.problems import InvalidField
+from domain.push import Provider, TaskState
+
+_CANCELED = "57014"  # SQLSTATE: canceled, here by the timeout
+_MOST_REASONS = 200
+_ACCEPTED = PushTask.state == TaskState.ACCEPTED
+
+
+async def by_day(sessions: Sessions, asked: Asked) -> Analytics:
+    """Count the pushes of some days; raises InvalidField where that takes too long."""
+    async with _in_time(sessions, "days") as db:
+        to_at = await present_instant(db)
+        from_at = datetime.combine(to_at.astimezone(UTC).date() - timedelta(days=asked.days - 1), time(), UTC)
+        wanted = _wanted(asked, from_at, to_at)
+        return Analytics(
+            from_at, to_at, await _tallies(db, wanted), await _unaccepted(db, wanted), await _fates(db, wanted)
+        )
+
+
+async def lately(sessions: Sessions, span: Span) -> list[Step]:
+    """Count the pushes of the last hours, step by step; raises InvalidField where that takes too long."""
+    async with _in_time(sessions, "hours") as db:
+        now = await present_instant(db)
+        length = span.step.total_seconds()
+        last = datetime.fromtimestamp(now.timestamp() // length * length, UTC)
+        count = round(timedelta(hours=span.hours) / span.step)
+        steps = [Step(last - span.step * ago) for ago in reversed(range(count))]
+        values = {"from_at": steps[0].at, "to_at": now, "step": span.step}
+        pushes = {row.at: row for row in await db.execute(_PUSHES, values)}
+        calls = {row.at: row for row in await db.execute(_CALLS, values)}
+    return [
+        _filled(step, *(found[step.at]._asdict() for found in (pushes, calls) if step.at in found)) for step in steps
+    ]
+
+
+@asynccontextmanager
+async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession]:
+    """Open a transaction whose statements are cut off after a while."""
+    try:
+        async with sessions.begin() as db:
+            await db.execute(text("SET LOCAL statement_timeout = '5s'"))
+            yield db
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != _CANCELED:
+            raise
+        raise InvalidField(field, "So many pushes cannot be counted in 5 s; ask for less.") from None
+
+
+def _wanted(asked: Asked, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:
+    narrow = ((PushTask.kind, asked.kind), (PushTask.provider, asked.provider), (PushTask.app_id, asked.app_id))
+    found = [column == value for column, value in narrow if value is not None]
+    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *found]
+
+
+async def _tallies(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Tally]:
+    key = (cast(func.timezone("UTC", PushTask.due_at), Date).label("day"), PushTask.kind, PushTask.provider)
+    query = select(
+        *key,
+        PushTask.app_id,
+        func.count(),
+        func.coalesce(func.sum(PushTask.attempt_count), 0),
+        func.count().filter(_ACCEPTED),
+        func.count(PushTask.opened_at).filter(_ACCEPTED),
+        func.count(PushTask.synced_at).filter(_ACCEPTED),
+        func.count().filter(PushTask.state == TaskState.PENDING),
+        func.count().filter(PushTask.state == TaskState.DEAD),
+    )
+    grouped = query.where(*wanted).group_by(text("1, 2, 3, 4")).order_by(text("1 DESC, 2, 3, 4 NULLS FIRST"))
+    return [
+        Tally(day, Kind(kind), Provider(provider), *counts)
+        for day, kind, provider, *counts in await db.execute(grouped)
+    ]
+
+
+async def _unaccepted(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Unaccepted]:
+    key = (PushTask.kind, PushTask.provider, PushTask.app_id, PushAttempt.outcome, PushAttempt.reason)
+    query = select(*key, func.count()).join(PushAttempt, PushAttempt.task_id == PushTask.task_id)
+    had_others = or_(~_ACCEPTED, PushTask.attempt_count > 1)  # than the one call that was accepted
+    query = query.where(*wanted, had_others, PushAttempt.outcome.is_distinct_from("accepted"))
+    return [
+        Unaccepted(Kind(kind), Provider(provider), *more)
+        for kind, provider, *more in await db.execute(_most_frequent_first(query))
+    ]
+
+
+async def _fates(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Fate]:
+    key = (PushTask.kind, PushTask.provider, PushTask.app_id, PushTask.state, PushTask.last_reason)
+    query = select(*key, func.count()).where(*wanted, PushTask.state.not_in((TaskState.ACCEPTED, TaskState.PENDING)))
+    return [
+        Fate(Kind(kind), Provider(provider), app_id, TaskState(state), *more)
+        for kind, provider, app_id, state, *more in await db.execute(_most_frequent_first(query))
+    ]
+
+
+def _most_frequent_first(query: Any) -> Any:  # noqa: ANN401 -- SQLAlchemy's type of a select says its columns
+    grouped = query.group_by(text("1, 2, 3, 4, 5"))
+    return grouped.order_by(func.count().desc(), text("1, 2, 3, 4, 5")).limit(_MOST_REASONS)
+
+
+def _filled(step: Step, *found: Mapping[str, Any]) -> Step:
+    for counts in found:
+        step = replace(step, **counts)
+    return step
+
+
+_PUSHES = text("""
+    SELECT date_bin(:step, due_at, :from_at) AS at, count(*) AS pushes,
+           count(*) FILTER (WHERE state = 'accepted') AS accepted,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(synced_at) FILTER (WHERE state = 'accepted') AS synced,
+           count(*) FILTER (WHERE state = 'withdrawn' AND last_reason = 'superseded') AS superseded,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM accepted_at - due_at)) AS late_p50,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM accepted_at - due_at)) AS late_p99
+      FROM push_tasks
+     WHERE due_at >= :from_at AND due_at < :to_at
+     GROUP BY 1
+""")
+
+_CALLS = text("""
+    SELECT date_bin(:step, t.due_at, :from_at) AS at, count(*) AS calls,
+           count(*) FILTER (WHERE a.outcome <> 'accepted') AS refused,
+           count(*) FILTER (WHERE a.outcome = 'unregistered') AS invalid_tokens,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY a.latency_ms) / 1000 AS call_p50,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY a.latency_ms) / 1000 AS call_p99
+      FROM push_tasks t JOIN push_attempts a ON a.task_id = t.task_id AND a.outcome IS NOT NULL
+     WHERE t.due_at >= :from_at AND t.due_at < :to_at
+     GROUP BY 1
+""")

@@ -1,0 +1,58 @@
+"""Somebody's device tokens as they are shown: to support each with what happened to it."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import device_tokens
+from db.engine import among
+from db.models import DeviceToken, DeviceTokenEvent
+from domain.devices import ShownDevice, ShownToken, ShownTokenEvent
+from domain.push import Environment, Provider
+from domain.support import SHOWN
+
+_EVENTS = 50  # of one token
+
+
+async def of_user(db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int) -> list[ShownDevice]:
+    """List somebody's device tokens, the last seen first, from below one's (last_seen_at, id)."""
+    rows = await device_tokens.owned_by(db, user_id, after, limit)
+    in_use = {row.installation_id for row in await device_tokens.active_for_user(db, user_id)}
+    history = await _history(db, [row.id for row in rows])
+    return [ShownDevice(**asdict(shown(row, in_use)), history=history.get(row.id, [])) for row in rows]
+
+
+def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
+    """Show a row; `in_use` are the installations that have an active token."""
+    return ShownToken(
+        id=row.id,
+        installation_id=row.installation_id,
+        provider=Provider(row.provider),
+        app_id=row.app_id,
+        environment=Environment(row.environment),
+        token=row.token[-SHOWN:] if len(row.token) > 2 * SHOWN else "",
+        active=row.active,
+        inactive_reason=row.inactive_reason,
+        refresh_required=row.inactive_reason == "invalidated" and row.installation_id not in in_use,
+        registered_at=row.registered_at,
+        last_seen_at=row.last_seen_at,
+        locale=row.locale,
+        time_zone=row.time_zone,
+        app_version=row.app_version,
+        has_public_key=row.public_key is not None,
+    )
+
+
+async def _history(db: AsyncSession, device_ids: Collection[UUID]) -> dict[UUID, list[ShownTokenEvent]]:
+    place = func.row_number().over(partition_by=DeviceTokenEvent.device_id, order_by=DeviceTokenEvent.id.desc())
+    events = select(DeviceTokenEvent, place.label("place")).where(among(DeviceTokenEvent.device_id, device_ids))
+    latest = events.subquery()
+    query = select(latest.c.device_id, latest.c.at, latest.c.event, latest.c.reason).where(latest.c.place <= _EVENTS)
+    found: dict[UUID, list[ShownTokenEvent]] = {}
+    for device_id, at, event, reason in await db.execute(query.order_by(latest.c.id.desc())):
+        found.setdefault(device_id, []).append(ShownTokenEvent(at, event, reason))
+    return found

@@ -1,0 +1,145 @@
+"""Test pushes: push tasks of their own kind, what Temporal is owed, who asked; one transaction."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import device_tokens, installations, outbox, push_tasks, support_actions
+from db.dead_tasks import with_token
+from db.engine import present_instant
+from db.models import DeviceToken, PushTask
+from db.support_actions import Deed
+from domain.installations import Standing
+from domain.kinds import RULES, Kind
+from domain.problems import Conflict, InvalidField, LimitReached, NotFound
+from domain.push import Environment, Provider, TaskState
+from domain.test_push import MOST_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
+from domain.wire import TestPushState
+
+OUTBOX_KIND = "test_push"
+_MINUTE = timedelta(minutes=1)
+
+
+async def send(db: AsyncSession, asked: AskedTest, actor: str) -> ShownTestPush:
+    """Plan a test push; the workers' sweepers send it once this is committed.
+
+    Raises NotFound (the installation is not theirs), Conflict (no active token), InvalidField (nothing that can be
+    validated), LimitReached.
+    """
+    devices = await _phones(db, asked)
+    going = [device for device in devices if not asked.validate_only or device.provider == Provider.FCM]
+    if not going:
+        raise InvalidField("validate_only", "Apple has no dry run; leave this out to send a test push to an iPhone.")
+    await _take_turn(db, asked.user_id)
+    test_push_id, now = uuid4(), await present_instant(db)
+    rules = RULES[Kind.TEST]
+    assert rules.of_use is not None
+    message = push_tasks.DueMessage(
+        message_id=test_push_id,
+        kind=Kind.TEST,
+        conversation_id=test_push_id,
+        reminder_minutes=None,
+        collapse_key=rules.collapse_key(test_push_id),
+        due_at=now,
+        expires_at=now + rules.of_use,
+        validate_only=asked.validate_only,
+    )
+    await push_tasks.plan(db, message, going)
+    await outbox.add_for_sweepers(db, OUTBOX_KIND, [test_push_id])
+    detail = {
+        "user_id": asked.user_id,
+        "installations": [str(device.installation_id) for device in going],
+        "skipped": [str(device.installation_id) for device in devices if device not in going],
+        "validate_only": asked.validate_only,
+    }
+    await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})
+    planned = await shown(db, test_push_id)
+    assert planned is not None
+    return planned
+
+
+async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
+    """Show how a test push stands now; None where there is none."""
+    query = with_token().where(PushTask.message_id == test_push_id, PushTask.kind == Kind.TEST)
+    rows = (await db.execute(query.order_by(PushTask.provider, PushTask.task_id))).all()
+    if not rows:
+        return None
+    [action] = await support_actions.about(db, test_push_id)
+    first: PushTask = rows[0][0]
+    return ShownTestPush(
+        test_push_id=test_push_id,
+        user_id=first.user_id,
+        sent_by=action.actor,
+        validate_only=first.validate_only,
+        created_at=first.created_at,
+        expires_at=first.expires_at,
+        is_settled=all(task.state != TaskState.PENDING for task, _ in rows),
+        items=[_phone(task, token) for task, token in rows],
+        skipped=[UUID(each) for each in action.detail["skipped"]],
+    )
+
+
+async def under_way(db: AsyncSession, test_push_id: UUID) -> TestPushState | None:
+    """Read what Temporal has to know of a test push; None when it is finished."""
+    sends = await push_tasks.pending_of(db, test_push_id)
+    if not sends:
+        return None
+    task = await db.get_one(PushTask, sends[0].task_id)
+    return TestPushState(test_push_id, tuple(sends), task.due_at, task.expires_at)
+
+
+async def _phones(db: AsyncSession, asked: AskedTest) -> Sequence[DeviceToken]:
+    """Find the active tokens that are meant."""
+    devices = await device_tokens.active_for_user(db, asked.user_id)
+    if asked.installation_id is None:
+        if not devices:
+            raise Conflict("no-active-token", "No phone of this person has an active token.", "no_active_token")
+        return devices
+    named = [device for device in devices if device.installation_id == asked.installation_id]
+    if not named:
+        standing = await installations.standing(db, asked.user_id, asked.installation_id)
+        if standing in {Standing.UNKNOWN, Standing.FOREIGN}:
+            raise NotFound("installation")
+        detail = "This installation has no active token: the app has to be opened there, or its owner to sign in."
+        raise Conflict("no-active-token", detail, standing)
+    return named
+
+
+async def _take_turn(db: AsyncSession, user_id: str) -> None:
+    """Hold others who test the same person until the commit; raises LimitReached."""
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"test-push/{user_id}", 0))))
+    since = func.statement_timestamp() - _MINUTE
+    lately = (
+        select(func.min(PushTask.created_at))
+        .where(PushTask.user_id == user_id, PushTask.kind == Kind.TEST, PushTask.created_at > since)
+        .group_by(PushTask.message_id)
+    )
+    sent_at = (await db.scalars(lately)).all()
+    if len(sent_at) >= MOST_PER_MINUTE:
+        raise LimitReached(
+            f"This person was sent {MOST_PER_MINUTE} test pushes within a minute.",
+            min(sent_at) + _MINUTE - await present_instant(db),
+        )
+
+
+def _phone(task: PushTask, token: str) -> TestedPhone:
+    state = TaskState(task.state)
+    return TestedPhone(
+        task_id=task.task_id,
+        installation_id=task.installation_id,
+        provider=Provider(task.provider),
+        app_id=task.app_id,
+        environment=Environment(task.environment),
+        token=token,
+        state=state,
+        reason=task.last_reason,
+        text=standing_in_words(state, task.last_reason),
+        attempt_count=task.attempt_count,
+        next_attempt_at=task.next_attempt_at,
+        accepted_at=task.accepted_at,
+        settled_at=task.settled_at,
+        opened_at=task.opened_at,
+    )

@@ -1,0 +1,55 @@
+"""Withheld pushes: each decision not to push to somebody, or to one of their phones, once."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from domain.kinds import Kind
+
+Whom = tuple[str, UUID | None]  # a user's installation; None: all of them
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The message that is not pushed."""
+
+    kind: Kind
+    conversation_id: UUID
+    message_id: UUID
+    reminder_minutes: int | None = None
+
+
+async def note(db: AsyncSession, about: About, reasons: Mapping[Whom, str]) -> None:
+    """Note why a message is not pushed to these; whoever else has it in their log and no active token is found here.
+
+    One statement for any number of people; what was noted before stays as it is.
+    """
+    columns: dict[str, list[object]] = {
+        "user_ids": [user_id for user_id, _ in reasons],
+        "installation_ids": [installation_id for _, installation_id in reasons],
+        "reasons": list(reasons.values()),
+    }
+    await db.execute(_NOTE, asdict(about) | columns)
+
+
+# A push that was planned tells by itself what became of it.
+_NOTE = text("""
+    INSERT INTO withheld_pushes (user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, reason)
+    SELECT told.user_id, told.installation_id, :kind, :conversation_id, :message_id, :reminder_minutes, told.reason
+      FROM (SELECT *
+              FROM unnest(CAST(:user_ids AS text[]), CAST(:installation_ids AS uuid[]), CAST(:reasons AS text[]))
+                   AS told (user_id, installation_id, reason)
+             UNION ALL
+            SELECT i.user_id, NULL, 'no_active_token'
+              FROM log_items i JOIN messages m ON m.id = i.message_id
+             WHERE i.message_id = :message_id AND i.user_id IS DISTINCT FROM m.sender_id
+               AND NOT EXISTS (SELECT FROM device_tokens d WHERE d.user_id = i.user_id AND d.active)) AS told
+     WHERE NOT EXISTS (SELECT FROM push_tasks t
+                        WHERE t.message_id = :message_id AND t.user_id = told.user_id
+                          AND t.installation_id = coalesce(told.installation_id, t.installation_id))
+     ORDER BY told.user_id
+        ON CONFLICT DO NOTHING
+""")

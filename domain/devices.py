@@ -1,0 +1,44 @@
+"""Device tokens as their owner and support see them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from domain.push import Environment, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTokenEvent:
+    """Something that happened to a device token."""
+
+    at: datetime
+    event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated
+    reason: str | None  # the provider's, of an invalidated one
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A device token."""
+
+    id: UUID
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    active: bool
+    inactive_reason: str | None
+    refresh_required: bool  # the app should fetch its token from the system and register again
+    registered_at: datetime
+    last_seen_at: datetime
+    locale: str | None
+    time_zone: str | None
+    app_version: str | None
+    has_public_key: bool  # whether texts can be sealed for this installation
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDevice(ShownToken):
+    """A device token with its history, for support."""
+
+    history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50

@@ -1,0 +1,202 @@
+"""The console as a person uses it, in Chromium: by mouse, by keyboard alone, on a phone, by day and by night."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Literal
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
+
+from api.console.door import COOKIE, PATH
+from commands.console import sign_in_code
+from tests.console.looks import FAULTS, LOW_CONTRAST
+from tests.console.visits import Visit, engage
+from tests.house import House, User, android, iphone
+from tests.support.dead import dead_task
+
+PATHS = (
+    "/console/",
+    "/console/?hours=24",
+    "/console/person",
+    "/console/person?user={user}",
+    "/console/dead?environment=production",
+    "/console/dead?user_id={user}",
+    "/console/dead/redrive?user_id={user}",
+    "/console/push/{task}",
+    "/console/analytics",
+    "/console/nothing",
+)
+
+
+@pytest.fixture
+async def context(browser: Browser, house: House) -> AsyncIterator[BrowserContext]:
+    """A browser that nobody has used; whatever a page complains of in its console fails the test."""
+    context = await browser.new_context(base_url=str(house.http.base_url), reduced_motion="reduce")
+    complaints: list[str] = []
+    context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield context
+    await context.close()
+    assert [each for each in complaints if "404" not in each] == []
+
+
+@pytest.fixture
+async def signed_in(context: BrowserContext, house: House, carol: Visit) -> Page:
+    """A page of somebody who is signed in."""
+    where = f"{house.http.base_url}{PATH}"
+    await context.add_cookies(
+        [{"name": COOKIE, "value": carol.value, "url": where, "httpOnly": True, "sameSite": "Strict"}]
+    )
+    return await context.new_page()
+
+
+async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
+    house: House, context: BrowserContext, alice: User
+) -> None:
+    phone, pixel = iphone(), android()
+    task_ids = await dead_task(alice, phone, pixel, ends_in=120)
+    brake_id = await engage(house, "app.of.the.browser")
+    page = await context.new_page()
+
+    await page.goto("/console/")
+    await page.get_by_label("One-time code").fill(await sign_in_code(house.sessions, "carol", timedelta(minutes=1)))
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    [cookie] = await context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/console")
+    assert await page.evaluate("document.cookie") == ""
+
+    await page.get_by_role("button", name="Resume APNs · app.of.the.browser · sandbox").click()
+    await expect(page.get_by_role("status")).to_have_text("The brake is resumed: its route sends again.")
+    [brake] = await house.rows("SELECT resumed_by FROM brakes WHERE id = :id", id=brake_id)
+    assert brake.resumed_by == "carol"
+
+    await page.get_by_role("link", name="People").click()
+    await page.get_by_label("User id").fill(alice.user_id)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(alice.user_id)
+    await page.get_by_label("Test push to").select_option(str(phone.installation_id))
+    await page.get_by_role("button", name="Send test push").click()
+    await expect(page.get_by_text("Nothing more will come of it.")).to_be_visible(timeout=15_000)
+    await expect(page.locator("td .state.accepted")).to_have_count(1)
+    [line] = house.place.simulator.phone(phone.token).screen
+    assert line.notification.data["kind"] == "test"
+
+    await page.get_by_role("link", name="Dead pushes").click()
+    await page.get_by_label("User id").fill(alice.user_id)
+    await page.get_by_role("button", name="Filter").click()
+    await page.get_by_role("link", name=str(task_ids[0])[:8]).click()
+    await page.get_by_role("button", name="Redrive this push").click()
+    await expect(page.get_by_role("cell", name="redrive")).to_be_visible()
+    await page.go_back()
+    await page.goto(f"/console/dead?user_id={alice.user_id}")
+    await page.get_by_role("link", name="Redrive what matches…").click()
+    await page.get_by_role("button", name="Redrive 1 push").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Redriven")
+
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the console")
+    assert await context.cookies() == []
+    await page.goto("/console/dead")
+    await expect(page.get_by_label("One-time code")).to_be_visible()
+
+
+async def test_the_keyboard_alone_is_enough(signed_in: Page, alice: User) -> None:
+    await alice.register(iphone())
+    await signed_in.goto(f"/console/person?user={alice.user_id}")
+    await signed_in.keyboard.press("Tab")
+    assert await _focused(signed_in) == "Skip to the content"
+    assert await signed_in.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    await signed_in.keyboard.press("Enter")
+    seen = []
+    for _ in range(12):
+        await signed_in.keyboard.press("Tab")
+        assert await signed_in.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        seen.append(await _focused(signed_in))
+        if seen[-1] == "Send test push":
+            break
+
+    assert seen[0] == "user"  # past the navigation, at the first field of the content
+    assert seen[-4:-1] == ["phones", "installation_id", "validate_only"]
+    await signed_in.keyboard.press("Enter")
+    await expect(signed_in.get_by_role("heading", level=1)).to_contain_text("Test push to")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_pages_can_be_read_and_heard_by_everybody(
+    signed_in: Page, alice: User, scheme: Literal["light", "dark"]
+) -> None:
+    [task_id] = await dead_task(alice, iphone(), ends_in=300)
+    await alice.start_fast(due_in=600)
+    await signed_in.emulate_media(color_scheme=scheme)
+
+    for path in PATHS:
+        await signed_in.goto(path.format(user=alice.user_id, task=task_id))
+        assert await signed_in.evaluate(FAULTS) == [], path
+        assert await signed_in.evaluate(LOW_CONTRAST) == [], (path, scheme)
+    await signed_in.context.clear_cookies()
+    await signed_in.goto("/console/sign-in")
+    assert await signed_in.evaluate(FAULTS) == []
+    assert await signed_in.evaluate(LOW_CONTRAST) == []
+
+
+async def test_the_looks_find_what_is_wrong(context: BrowserContext) -> None:
+    page = await context.new_page()
+    await page.set_content(
+        "<title>t</title><h1>a</h1><h3>b</h3><input name=c><table><tr><th>d</table><section id=e></section><i id=e></i>"
+        "<a href=x></a><svg></svg><div class=wide></div><label for=f>g</label><p style='color: #999'>pale</p>"
+    )
+
+    assert await page.evaluate(FAULTS) == [
+        "no lang",
+        "not one header",
+        "not one main",
+        "heading leaps: b",
+        "no label: c",
+        'no name: <a href="x"></a>',
+        "picture without words",
+        "table without caption",
+        "th without scope: d",
+        "no name: SECTION",
+        "what scrolls cannot be reached by the keyboard",
+        "for leads nowhere: f",
+        "id twice: e",
+        "id twice: e",
+        "against the policy: P",
+    ]
+    assert await page.evaluate(LOW_CONTRAST) == ["2.85: P pale"]
+
+
+async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User) -> None:
+    [task_id] = await dead_task(alice, iphone(), ends_in=300)
+    await alice.start_fast(due_in=600)
+    await signed_in.set_viewport_size({"width": 360, "height": 740})
+
+    for path in PATHS:
+        await signed_in.goto(path.format(user=alice.user_id, task=task_id))
+        assert await signed_in.evaluate("document.documentElement.scrollWidth") <= 360, path
+    await signed_in.goto("/console/")
+    targets = await signed_in.evaluate(
+        "[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().height)"
+    )
+    assert min(targets) >= 24  # WCAG 2.2, target size
+
+
+async def test_a_link_from_another_site_leads_in_without_a_second_sign_in(signed_in: Page, house: House) -> None:
+    port = house.http.base_url.port
+
+    async def elsewhere(route: Route) -> None:
+        await route.fulfill(content_type="text/html", body=f'<a href="http://127.0.0.1:{port}/console/dead">alert</a>')
+
+    await signed_in.route("http://elsewhere.example/", elsewhere)
+    await signed_in.goto("http://elsewhere.example/")
+    await signed_in.get_by_role("link", name="alert").click()
+
+    await expect(signed_in.get_by_role("heading", level=1)).to_have_text("Dead pushes")
+
+
+async def _focused(page: Page) -> str:
+    return str(
+        await page.evaluate(
+            "(e => e.name || e.getAttribute('aria-labelledby') || e.textContent.trim())(document.activeElement)"
+        )
+    )

@@ -1,0 +1,67 @@
+"""Figures are written so that they can be read at a glance, and never say more than is known."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.console.charts import Column, bars
+from api.console.figures import ago, count, seconds, share
+
+
+@pytest.mark.parametrize(
+    ("duration", "written"),
+    [
+        (None, "\N{EN DASH}"),
+        (0, "0 ms"),
+        (0.0123, "12 ms"),
+        (0.9996, "1.0 s"),
+        (2.345, "2.3 s"),
+        (59.6, "60 s"),
+        (timedelta(minutes=5), "5 min"),
+        (3 * 3600, "3 h"),
+        (50 * 3600, "2 d"),
+        (-0.4, "-400 ms"),
+    ],
+)
+def test_a_duration_has_the_unit_that_suits_it(duration: float | timedelta | None, written: str) -> None:
+    assert seconds(duration).replace("\u202f", " ") == written
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "written"),
+    [
+        (0, 0, "\N{EN DASH}"),
+        (0, 5, "0 %"),
+        (5, 5, "100 %"),
+        (1, 3, "33.3 %"),
+        (1, 1_000_000, "0.1 %"),
+        (999_999, 1_000_000, "99.9 %"),
+    ],
+)
+def test_a_share_is_nothing_or_all_only_where_it_is(part: int, whole: int, written: str) -> None:
+    assert share(part, whole).replace("\u202f", " ") == written
+
+
+def test_thousands_stand_apart() -> None:
+    assert count(1234567).replace("\u202f", " ") == "1 234 567"
+
+
+def test_an_instant_says_how_long_ago_and_when_exactly() -> None:
+    at = datetime.now(UTC) - timedelta(seconds=5)
+
+    written = ago(at)
+
+    assert f'<time datetime="{at.isoformat()}" title="{at:%Y-%m-%d %H:%M:%S}.' in written
+    assert "5\u202fs ago</time>" in written
+    assert "in 3\u202fmin</time>" in ago(datetime.now(UTC) + timedelta(minutes=3, seconds=1))
+
+
+def test_a_chart_is_drawn_to_the_scale_of_its_highest_column_and_its_words_are_escaped() -> None:
+    drawn = bars([Column("<b>", 1, 3), Column("none", 0), Column("few", 0.001)], 'a "label"', "plain")
+
+    assert "&lt;b&gt;" in drawn
+    assert 'aria-label="a &#34;label&#34;"' in drawn
+    assert drawn.count('class="lower"') == 2
+    assert '<rect class="lower" x="0.00" y="48.00" width="119.00" height="16.00"/>' in drawn
+    assert '<rect class="upper" x="0.00" y="0.00" width="119.00" height="48.00"/>' in drawn
+    assert '<rect class="lower" x="240.00" y="62.50" width="119.00" height="1.50"/>' in drawn  # what is there is seen

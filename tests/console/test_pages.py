@@ -1,0 +1,253 @@
+"""What the pages say and do: the same figures as the API, every text harmless, every deed done once and on record."""
+
+from dataclasses import replace
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from db import support_actions
+from tests.console.visits import Visit, engage, visit, words
+from tests.house import House, User, android, eventually, iphone, make_house, refuse_once
+from tests.servers import free_port
+from tests.support.dead import dead_task, redriven, task
+
+HTML = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""
+
+
+async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: House, carol: Visit) -> None:
+    mallory = house.user(f"{HTML}{uuid4()}")
+    [task_id] = await dead_task(mallory, iphone(), reason=HTML)
+    pages = [
+        await carol.get(f"/console/person?{urlencode({'user': mallory.user_id})}"),
+        await carol.get(f"/console/dead?{urlencode({'user_id': mallory.user_id, 'reason': HTML})}"),
+        await carol.get(f"/console/dead/redrive?{urlencode({'user_id': mallory.user_id})}"),
+        await carol.get(f"/console/push/{task_id}"),
+        await carol.get("/console/analytics?days=1"),
+        await (await visit(house, mallory.user_id)).get("/console/person"),
+        await carol.get(f"/console/dead?{urlencode({'due_from': HTML})}"),
+        await house.http.get(f"/console/sign-in?{urlencode({'next': HTML})}"),
+    ]
+
+    for page in pages:
+        assert "<script" not in page.text
+        assert "<img" not in page.text
+    assert [HTML in words(page) for page in pages[:4]] == [True] * 4
+    async with house.sessions.begin() as db:
+        await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
+
+
+async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit, alice: User) -> None:
+    await dead_task(alice, iphone())
+    brake_id = await engage(house, "app.seen.in.the.console")
+
+    page = words(await carol.get("/console/"))
+
+    assert "The brake on APNs · app.seen.in.the.console · sandbox is engaged" in page
+    assert "not expired yet: see whether to redrive." in page
+    assert "All is well" not in page
+    assert "90 of 100 devices answered for had token errors" in page
+    assert "Resume APNs · app.seen.in.the.console · sandbox" in page
+    await carol.post(f"/console/brakes/{brake_id}/resume")
+
+
+async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, carol: Visit) -> None:
+    brake_id = await engage(house, "app.seen.in.the.console")
+
+    first = await carol.post(f"/console/brakes/{brake_id}/resume")
+    second = await carol.post(f"/console/brakes/{brake_id}/resume")
+
+    assert (first.status_code, first.headers["location"]) == (303, "/console/?resumed")
+    assert (second.status_code, f"was resumed by {carol.user_id} before" in words(second)) == (409, True)
+    async with house.sessions() as db:
+        [action] = await support_actions.about(db, brake_id)
+    assert (action.actor, action.action) == (carol.user_id, "resume")
+
+
+async def test_an_overview_says_so_when_temporal_cannot_be_reached(house: House) -> None:
+    away = replace(house.place, temporal_address=f"127.0.0.1:{free_port()}")
+    environment = away.environment()
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(away, app, lazy=True) as lonely:
+        page = words(await (await visit(lonely)).get("/console/"))
+
+    assert "Temporal cannot be reached, so it is not known when housekeeping last ran." in page
+    assert "The last hour" in page
+
+
+async def test_a_persons_page_shows_phones_fasts_and_what_happened(house: House, carol: Visit, alice: User) -> None:
+    phone = iphone()
+    await alice.register(phone, locale="de-AT", app_version="1.2")
+    session_id = await alice.start_fast(due_in=0.5)
+    assert await house.finished(session_id)
+
+    page = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
+
+    said = words(page)
+    assert f"{str(phone.installation_id)[:8]} active {phone.token[-6:]} 1.2 · de-AT" in said
+    assert phone.token not in page.text
+    assert f"{str(session_id)[:8]} active" in said
+    assert "1 min before" in said
+    assert "Apple accepted the reminder 1 minute before the end for the iPhone" in said
+    only = words(await carol.get(f"/console/person?{urlencode({'user': alice.user_id, 'session_id': uuid4()})}"))
+    assert "Nothing happened" in only
+
+
+async def test_nobodys_page_says_that_nothing_is_known(carol: Visit) -> None:
+    page = await carol.get(f"/console/person?user={uuid4()}")
+
+    assert page.status_code == 200
+    assert "Nothing is known of this user id" in words(page)
+
+
+async def test_a_test_push_is_sent_and_its_fate_shown(house: House, carol: Visit, alice: User) -> None:
+    await alice.register(iphone(), android())
+
+    sent = await carol.post("/console/test-push", {"user": alice.user_id, "installation_id": ""})
+
+    assert sent.status_code == 303
+    page = await _settled(carol, sent)
+    assert words(page).count(" accepted ") >= 2
+    assert 'http-equiv="refresh"' not in page.text
+    [action] = await house.rows(
+        "SELECT * FROM support_actions WHERE actor = :a AND action = 'test_push'", a=carol.user_id
+    )
+    assert action.subject_kind == "test_push"
+
+
+async def test_a_test_push_goes_to_nobodys_phone_but_the_persons(
+    house: House, carol: Visit, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await bob.register(phone)
+    await alice.register(iphone())
+
+    for form, status in (
+        ({"user": alice.user_id, "installation_id": str(phone.installation_id)}, 404),
+        ({"user": alice.user_id, "installation_id": "nonsense"}, 422),
+        ({"user": str(uuid4())}, 409),
+        ({"user": "\0"}, 422),
+        ({}, 422),
+    ):
+        assert (await carol.post("/console/test-push", form)).status_code == status, form
+    assert not await house.rows(
+        "SELECT 1 FROM support_actions WHERE actor = :a AND action = 'test_push'", a=carol.user_id
+    )
+
+
+async def test_one_dead_push_is_redriven_by_its_page(house: House, carol: Visit, alice: User) -> None:
+    [task_id] = await dead_task(alice, iphone())
+    before = words(await carol.get(f"/console/push/{task_id}"))
+
+    answer = await carol.post(f"/console/push/{task_id}/redrive")
+    again = await carol.post(f"/console/push/{task_id}/redrive")
+
+    assert "Redrive this push" in before
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/console/push/{task_id}")
+    assert again.status_code == 409
+    assert await redriven(house, task_id) == ("accepted", None)
+    after = words(await carol.get(f"/console/push/{task_id}"))
+    assert f"{carol.user_id} redrive" in after
+    assert "Redrive this push" not in after
+
+
+async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(house: House, carol: Visit, alice: User) -> None:
+    task_ids = await dead_task(alice, iphone(), android())
+    query = urlencode({"user_id": alice.user_id})
+
+    listed = words(await carol.get(f"/console/dead?{query}"))
+    rehearsal = words(await carol.get(f"/console/dead/redrive?{query}"))
+    states = [(await task(house, task_id)).state for task_id in task_ids]
+    done = words(await carol.post("/console/dead/redrive", {"user_id": alice.user_id, "limit": "1"}))
+
+    assert listed.count("possible") == 2
+    assert "Nothing has been done yet" in rehearsal
+    assert "Redriven, with all checks again 2" in rehearsal
+    assert states == ["dead", "dead"]
+    assert "Redriven 1" in done
+    assert "The limit is reached" in done
+    assert sorted([(await task(house, task_id)).state == "dead" for task_id in task_ids]) == [False, True]
+
+
+@pytest.mark.parametrize("form", [{"limit": "0"}, {"limit": "x"}, {"limit": "10001"}, {"kind": "x"}, {"unknown": "x"}])
+async def test_a_redrive_by_a_form_that_cannot_be_does_nothing(carol: Visit, form: dict[str, str]) -> None:
+    assert (await carol.post("/console/dead/redrive", {"user_id": "nobody", **form})).status_code == 422
+
+
+async def test_dead_pushes_are_paged(house: House, carol: Visit, alice: User) -> None:
+    await dead_task(alice, *(iphone() for _ in range(51)))
+    query = urlencode({"user_id": alice.user_id})
+
+    first = await carol.get(f"/console/dead?{query}")
+    [following] = [
+        line for line in first.text.split('href="') if line.startswith("/console/dead?") and "cursor=" in line
+    ]
+    second = await carol.get(following.partition('"')[0].replace("&amp;", "&"))
+
+    assert first.text.count('href="/console/push/') == 50
+    assert second.text.count('href="/console/push/') == 1
+    async with house.sessions.begin() as db:
+        await db.execute(text("DELETE FROM push_tasks WHERE user_id = :user"), {"user": alice.user_id})
+
+
+async def test_analytics_count_what_happened_and_the_api_counts_the_same(house: House, carol: Visit) -> None:
+    app_id, user = f"app.{uuid4()}", house.user()
+    phones = [iphone(), iphone(), android()]
+    refuse_once(house.place.simulator, phones[0])
+    await user.register(*phones)
+    sessions = [await user.start_fast(due_in=0.3), await user.start_fast(due_in=0.3)]
+    for session_id in sessions:
+        await house.finished(session_id)
+    async with house.sessions.begin() as db:  # told apart from all else that this house sends
+        move = "UPDATE push_tasks SET app_id = :app_id WHERE user_id = :user"
+        await db.execute(text(move), {"app_id": app_id, "user": user.user_id})
+    [opened] = await house.rows(
+        "SELECT task_id FROM push_tasks WHERE app_id = :a AND provider = 'fcm' LIMIT 1", a=app_id
+    )
+    await user.call("POST", f"/v1/push-tasks/{opened.task_id}/opened")
+
+    supporter = house.user(None, "support")
+    told = (await supporter.call("GET", f"/v1/support/analytics?days=1&app_id={app_id}")).json()
+    page = words(await carol.get(f"/console/analytics?days=1&app_id={app_id}"))
+
+    counts = {
+        item["provider"]: (item["pushes"], item["attempts"], item["accepted"], item["opened"]) for item in told["items"]
+    }
+    assert counts == {"apns": (4, 5, 4, 0), "fcm": (2, 2, 2, 1)}
+    [error] = told["unaccepted"]
+    assert (error["provider"], error["outcome"], error["reason"], error["count"]) == (
+        "apns",
+        "unknown",
+        "ServiceUnavailable",
+        1,
+    )
+    assert told["fates"] == []
+    assert told["next_cursor"] is None
+    assert "Pushes due 6 Send attempts 7 Accepted 100 % 6 of 6 Opened 16.7 % 1 of 6 accepted" in page.replace(
+        "\u202f", " "
+    )
+    assert "ServiceUnavailable the provider has trouble of its own. 1" in page
+
+
+async def test_counting_walks_the_index_of_due_instants(house: House) -> None:
+    async with house.sessions() as db:
+        await db.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = "EXPLAIN SELECT count(*) FROM push_tasks t WHERE due_at >= now() - interval '1 day' AND due_at < now()"
+        rows = (await db.execute(text(plan))).scalars().all()
+
+    assert "ix_push_tasks_due_at" in " ".join(rows)
+
+
+async def _settled(carol: Visit, sent: httpx.Response) -> httpx.Response:
+    """Follow a test push until nothing more will come of it."""
+
+    async def page() -> httpx.Response | None:
+        answer = await carol.get(sent.headers["location"])
+        return answer if "Nothing more will come of it." in words(answer) else None
+
+    settled: httpx.Response = await eventually(page)
+    return settled

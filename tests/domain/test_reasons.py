@@ -1,0 +1,103 @@
+"""Every reason that the code can write has words; so has every event of a timeline."""
+
+import ast
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from domain.kinds import Kind
+from domain.push import Provider
+from domain.reasons import meaning, why
+from domain.timeline import Event, Happening
+from domain.timeline_words import in_words
+from push import apns_verdicts, fcm_verdicts
+from tests.house import ROOT
+
+ROOMS = ("activities", "db", "domain", "push", "workflows")
+CALLS = frozenset({
+    "CloseTasks", "Ended", "Hindrance", "Misconfigured", "NoRoom", "OpenedReminder", "Paused", "ProxyTrouble",
+    "Settled", "Throttled", "Unavailable", "Unsendable", "Update", "_again", "_booked", "_drop", "_failed",
+    "_not_called", "close", "fail", "fail_all", "retire", "turn_away",
+})  # fmt: skip
+DECIDE = frozenset({"useless", "withheld", "unwanted", "misaddressed", "unneeded"})  # their return values are reasons
+REASON = re.compile(r"[a-z]+(_[a-z]+)*|[A-Z][A-Za-z]+")
+OUTCOMES = {"accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown"}
+IN_SQL = re.compile(r"(?:last_reason|reason)[ \w]*(?:=|,|THEN|coalesce\([\w., ]*)\s*'([a-z_]+)'|NULL, '([a-z_]+)'")
+
+
+def test_every_reason_that_the_code_writes_has_words() -> None:
+    found = {reason for room in ROOMS for path in (ROOT / room).glob("*.py") for reason in _reasons(path.read_text())}
+    written = (found - OUTCOMES - {"None"}) | {f"{kind}s_off" for kind in (Kind.REMINDER, Kind.MESSAGE)}
+
+    assert {
+        "worker_lost",
+        "no_active_token",
+        "orphaned",
+        "brake_engaged",
+        "quiet_hours",
+        "goaway",
+        "validated",
+    } <= written
+    assert {reason for reason in written if meaning(reason) is None} == set()
+
+
+@pytest.mark.parametrize("reason", ["http_418", "proxy_refused_407"])
+def test_a_status_stands_for_itself(reason: str) -> None:
+    assert reason[-3:] in (meaning(reason) or "")
+
+
+def test_every_refusal_that_a_provider_is_known_for_has_words() -> None:
+    words = {word for _, word in [*apns_verdicts.VERDICTS, *fcm_verdicts.VERDICTS] if word}
+
+    assert {word for word in words if meaning(word) is None} == set()
+
+
+def test_a_reason_that_nobody_has_seen_is_named() -> None:
+    assert why("BrandNewRefusal") == "BrandNewRefusal."
+
+
+@pytest.mark.parametrize("event", Event)
+def test_every_event_has_a_sentence(event: Event) -> None:
+    now = datetime(2026, 1, 31, 18, tzinfo=UTC).isoformat()
+    detail = {
+        **dict.fromkeys(("due_at", "ends_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at"), now),
+        "is_pending": True, "attempt": 1, "outcome": "unknown", "latency_ms": None, "actor": "Carol",
+        "reminder_minutes": [60, 0], "installations": ["one"], "validate_only": True,
+    }  # fmt: skip
+    what = Happening(event, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, "worker_lost", detail)
+
+    assert re.fullmatch(r"[A-Z][^{}]+\.", in_words(what))
+
+
+def _reasons(code: str) -> Iterator[str]:
+    """Find what the code may give as a reason: literals handed to, or returned by, what deals in them."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and _name(node.func) in CALLS:
+            parts: list[ast.expr] = [*node.args, *(keyword.value for keyword in node.keywords)]
+            yield from _literals(parts)
+        elif isinstance(node, ast.FunctionDef) and node.name in DECIDE:
+            yield from _literals([each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value])
+        elif isinstance(node, ast.Assign) and _name(node.targets[0]) in {"BRAKED", "reason", "validated"}:
+            yield from _literals([node.value])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            yield from (first or second for first, second in IN_SQL.findall(node.value))
+
+
+def _literals(parts: list[ast.expr]) -> Iterator[str]:
+    nodes = [node for part in parts for node in ast.walk(part)]
+    others = (node for node in nodes if isinstance(node, ast.JoinedStr) or _is_call(node, "get"))
+    not_whole = {piece for node in others for piece in ast.walk(node)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and node not in not_whole and REASON.fullmatch(str(node.value)):
+            yield str(node.value)
+
+
+def _is_call(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Call) and _name(node.func) == name
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

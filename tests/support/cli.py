@@ -1,0 +1,23 @@
+"""The operators' commands, in a process of their own."""
+
+import asyncio
+import os
+import sys
+
+from tests.house import ROOT, House
+
+
+async def run(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
+    """Run a command; gives exit status, output and complaints."""
+    environment = {**os.environ, "LOGNAME": "erin", "DATABASE_URL": house.place.database_url, **settings}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "cli.py",
+        *words,
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, complaints = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, out.decode(), complaints.decode()

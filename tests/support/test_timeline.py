@@ -1,0 +1,278 @@
+"""A timeline tells every decision about a person's pushes, in order and in words."""
+
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from db.timeline import ITEMS
+from domain.timeline import Part
+from simulator import Simulator
+from tests.house import House, User, android, eventually, iphone, refuse_once
+from tests.support.dead import dead_task, redrive, redriven
+from tests.support.timelines import timeline, told
+from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
+
+
+async def test_a_reminders_life_is_told_from_registration_to_the_tap(
+    house: House, simulator: Simulator, alice: User, carol: User
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    refuse_once(simulator, phone)
+    session_id = await alice.start_fast(due_in=1, minutes=(60, 1))
+    assert await house.finished(session_id) == "accepted"
+    [task] = await house.tasks(session_id)
+    await alice.call("POST", f"/v1/push-tasks/{task.task_id}/opened")
+
+    items = await timeline(carol, alice.user_id)
+
+    assert [(item["event"], item["reason"]) for item in items] == [
+        ("registered", None),
+        ("fast_started", None),
+        ("planned", None),
+        ("attempted", None),
+        ("answered", "ServiceUnavailable"),
+        ("attempted", None),
+        ("answered", None),
+        ("accepted", None),
+        ("opened", None),
+    ]
+    short, retry_at = str(phone.installation_id)[:8], _clock(items[4]["detail"]["retry_at"])
+    ends_at, due_at = (_clock(items[1]["detail"]["ends_at"]), _clock(items[2]["detail"]["due_at"]))
+    calls = [item["detail"].get("latency_ms") for item in items]
+    push = "the reminder 1 minute before the end"
+    texts = [
+        f"Registered the iPhone {short} for pushes.",
+        (
+            f"Started a fast until {ends_at}. Reminders, in minutes before the end: 60, 1. "
+            "Skipped, since that was past already: 60."
+        ),
+        f"Planned {push} for the iPhone {short}, due at {due_at}.",
+        f"Asked Apple to show {push} on the iPhone {short} (call 1).",
+        (
+            f"Apple, call 1: unclear whether it was taken, after {calls[4]} ms; the provider has trouble of its own. "
+            f"To be tried again at {retry_at}."
+        ),
+        f"Asked Apple to show {push} on the iPhone {short} (call 2).",
+        f"Apple, call 2: accepted after {calls[6]} ms.",
+        (
+            f"Apple accepted {push} for the iPhone {short}. From here the phone's own settings decide: focus, muted "
+            "notifications, no network."
+        ),
+        f"Tapped {push} on the iPhone {short}.",
+    ]
+    assert [item["text"] for item in items] == texts
+    about = {"session_id": str(session_id), "task_id": str(task.task_id), "message_id": str(task.message_id)}
+    assert all(items[2][name] == value for name, value in about.items())
+    assert items[2]["conversation_id"] is None
+    assert phone.token not in str(items)
+
+
+async def test_what_becomes_of_a_fast_is_told(alice: User, carol: User) -> None:
+    moved, cancelled = [await alice.start_fast(due_in=3600) for _ in range(2)]
+    await alice.move_goal(moved, due_in=7200)
+    await alice.end(moved)
+    await alice.cancel(cancelled)
+
+    of_moved = await timeline(carol, alice.user_id, session_id=str(moved))
+
+    assert [item["event"] for item in of_moved] == ["fast_started", "goal_moved", "fast_broken"]
+    assert of_moved[0]["text"] == f"Started a fast until {_clock(of_moved[0]['detail']['first_ends_at'])}."
+    assert of_moved[1]["text"] == (
+        f"Moved the fast's goal to {_clock(of_moved[1]['detail']['ends_at'])}. Reminders, in minutes before the end: 1."
+    )
+    assert await told(carol, alice.user_id, session_id=str(cancelled)) == [
+        ("fast_started", None),
+        ("fast_cancelled", None),
+    ]
+
+
+async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: User, bob: User, carol: User) -> None:
+    dora = house.user()
+    await bob.register(iphone())
+    await dora.register(iphone())
+    loud = datetime.now(UTC) + timedelta(hours=12)
+    starts, ends = f"{loud + timedelta(minutes=1):%H:%M}", f"{loud:%H:%M}"
+    await prefer(bob, reminders=False)
+    await prefer(dora, quiet_hours={"starts": starts, "ends": ends, "time_zone": "UTC"})
+    users = (alice, bob, dora)
+    fasts = [await user.start_fast(due_in=0.5) for user in users]
+    for session_id in fasts:
+        await house.finished(session_id)
+
+    found = [await timeline(carol, user.user_id, session_id=str(fast)) for user, fast in zip(users, fasts, strict=True)]
+
+    withheld = [[item["text"] for item in items if item["event"] == "withheld"] for items in found]
+    push = "Did not push the reminder 1 minute before the end to any phone"
+    assert withheld == [
+        [f"{push}: no phone of theirs has an active token."],
+        [f"{push}: the person switched reminders off."],
+        [f"{push}: it falls into the person's quiet hours. They are now from {starts} to {ends}, UTC."],
+    ]
+
+
+async def test_who_gets_no_push_of_a_message_is_told_why(house: House, alice: User, bob: User, carol: User) -> None:
+    dora, emil = house.user(), house.user()
+    tablet, phone = android(), iphone()
+    await bob.register(tablet, phone)
+    await dora.register(android())
+    await prefer(dora, messages=False)
+    await connected(house, bob, tablet)
+    conversation_id = await conversation_of(alice, bob, dora, emil)
+
+    message_id = await posted(alice, conversation_id)
+    cursor = (await sync(bob, tablet.installation_id))["next_cursor"]
+    await sync(bob, tablet.installation_id, after=cursor)
+    assert await handed_off(house, message_id) == "accepted"
+
+    assert await _withheld(carol, bob, message_id) == [(f"the phone {str(tablet.installation_id)[:8]}", "synced")]
+    assert await _withheld(carol, dora, message_id) == [("any phone", "messages_off")]
+    assert await _withheld(carol, emil, message_id) == [("any phone", "no_active_token")]
+    assert await _withheld(carol, alice, message_id) == []
+    assert ("accepted", None) in await told(carol, bob.user_id, message_id=str(message_id))
+
+
+async def test_what_the_app_reads_before_the_push_goes_out_is_told(
+    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+) -> None:
+    phone = android()
+    await bob.register(phone)
+    refuse_once(simulator, phone)
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    refused = "SELECT 1 FROM push_tasks WHERE message_id = :id AND last_reason = 'UNAVAILABLE' AND state = 'pending'"
+    await eventually(lambda: house.rows(refused, id=message_id))
+    waiting = await timeline(carol, bob.user_id, message_id=str(message_id))
+    await sync(bob, phone.installation_id, after=1)
+
+    [planned, *_] = waiting
+    next_try = _clock(planned["detail"]["next_attempt_at"])
+    assert planned["text"].endswith(f". It waits: the provider has trouble of its own. To be tried at {next_try}.")
+    texts = {item["event"]: item["text"] for item in await timeline(carol, bob.user_id, message_id=str(message_id))}
+    short = str(phone.installation_id)[:8]
+    assert texts["synced"] == f"The app on the Android phone {short} has read what the message is about."
+    assert texts["withdrawn"] == f"Not sent to the Android phone {short}: the message; the app has read it already."
+
+
+async def test_a_dead_push_and_who_redrove_it_are_told(house: House, alice: User, carol: User) -> None:
+    phone = iphone()
+    [task_id] = await dead_task(alice, phone)
+    await redrive(carol, task_id)
+    assert (await redriven(house, task_id))[0] == "accepted"
+
+    items = [each for each in await timeline(carol, alice.user_id) if each["task_id"] == str(task_id)]
+
+    assert [item["event"] for item in items] == ["planned", "dead", "redriven", "attempted", "answered", "accepted"]
+    short = str(phone.installation_id)[:8]
+    push = f"the reminder 1 minute before the end for the iPhone {short}"
+    assert items[1]["text"] == (
+        f"Gave up on {push}: the connection to the provider broke. It can be redriven while it is of use."
+    )
+    assert items[2]["text"] == f"{carol.user_id} redrove {push}, which was dead: the connection to the provider broke."
+
+
+async def test_a_push_that_was_missed_and_revived_is_told(house: House, bob: User, carol: User) -> None:
+    phone = android()
+    [task_id] = await dead_task(bob, phone, ends_in=50)
+    withdrawn = "UPDATE push_tasks SET state = 'withdrawn', last_reason = 'no_active_token', settled_at = now()"
+    async with house.sessions.begin() as db:
+        await db.execute(text(f"{withdrawn} WHERE task_id = :id"), {"id": task_id})
+    await bob.register(phone)
+    assert (await redriven(house, task_id))[0] == "accepted"
+
+    happened = await told(carol, bob.user_id)
+
+    assert happened[happened.index(("withheld", "no_active_token")) + 1 :][-1] == ("accepted", None)
+    assert ("withdrawn", "no_active_token") not in happened
+
+
+async def test_what_happens_to_tokens_is_told(alice: User, bob: User, carol: User) -> None:
+    phone, other = iphone(), android()
+    await alice.register(phone, other)
+    await alice.register(replace(phone, token=iphone().token))
+    await alice.call("DELETE", f"/v1/device-tokens/{other.installation_id}")
+    await alice.register(other)
+    await bob.register(other)
+
+    assert await told(carol, alice.user_id) == [
+        ("registered", None),
+        ("registered", None),
+        ("rotated", None),
+        ("registered", None),
+        ("signed_out", None),
+        ("reactivated", None),
+        ("transferred", None),
+    ]
+    assert await told(carol, bob.user_id) == [("registered", None)]
+
+
+async def test_pages_lose_and_repeat_nothing_while_more_happens(
+    house: House, alice: User, bob: User, carol: User
+) -> None:
+    await bob.register(iphone(), android())
+    conversation_id = await conversation_of(alice, bob)
+    message_ids = [await posted(alice, conversation_id) for _ in range(4)]
+    for message_id in message_ids:
+        await handed_off(house, message_id)
+    eldest = (await tasks_of(house, message_ids[0]))[0].task_id  # planned first, opened last
+    assert (await bob.call("POST", f"/v1/push-tasks/{eldest}/opened")).status_code == 204
+    whole = [item["id"] for item in await timeline(carol, bob.user_id, limit=200)][::-1]
+
+    seen: list[str] = []
+    path, cursor = f"/v1/support/users/{bob.user_id}/timeline?limit=3", ""
+    while True:
+        page = (await carol.call("GET", path + cursor)).json()
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        await post(alice, conversation_id)
+        cursor = f"&cursor={page['next_cursor']}"
+
+    assert len(whole) > 12
+    assert whole[0] == seen[0]
+    assert seen == whole
+
+
+async def test_a_stretch_of_time_can_be_asked_for(alice: User, carol: User) -> None:
+    await alice.register(iphone())
+    await alice.start_fast(due_in=3600)
+    await alice.register(android())
+    first, started, last = await timeline(carol, alice.user_id)
+
+    stretch = {"from": started["at"], "to": last["at"]}
+
+    assert [item["id"] for item in await timeline(carol, alice.user_id, **stretch)] == [started["id"]]
+    assert await timeline(carol, alice.user_id, to=first["at"]) == []
+    assert await timeline(carol, alice.user_id, message_id=str(uuid4())) == []
+
+
+async def test_indexes_serve_all_parts_of_a_timeline(house: House) -> None:
+    values = {"user_id": "anna", "limit": 51, "before_at": None, "before_id": None, **asdict(Part())}
+    async with house.sessions() as db:
+        await db.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = "\n".join(await db.scalars(text(f"EXPLAIN {ITEMS.text}"), values))
+
+    for table in ("push_tasks", "push_attempts", "withheld_pushes", "fasting_sessions", "device_token_events"):
+        assert f"_{table}" in plan, table  # the name of an index
+    assert "Seq Scan" not in plan, plan
+
+
+async def prefer(user: User, **wishes: object) -> None:
+    """Change some preferences."""
+    path = "/v1/notification-preferences"
+    answer = await user.call("PUT", path, (await user.call("GET", path)).json() | wishes)
+    assert answer.status_code == 200, answer.text
+
+
+async def _withheld(carol: User, user: User, message_id: object) -> list[tuple[str, str]]:
+    items = await timeline(carol, user.user_id, message_id=str(message_id))
+    found = [item for item in items if item["event"] == "withheld"]
+    return [
+        (each["text"].removeprefix("Did not push the message to ").partition(":")[0], each["reason"]) for each in found
+    ]
+
+
+def _clock(instant: Any) -> str:
+    return f"{datetime.fromisoformat(instant):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,39 @@
+"""One durable workflow per test push: the same sends as ever, with all checks."""
+
+from collections import Counter
+
+from temporalio import workflow
+
+from workflows.details import Pushes, clock
+from workflows.fan_out import never_over, send_all
+
+with workflow.unsafe.imports_passed_through():
+    from domain.wire import SentPush, TestPushState
+
+
+@workflow.defn
+class TestPush:
+    """Sends a test push to the phones it was planned for."""
+
+    @workflow.init
+    def __init__(self, _: TestPushState) -> None:
+        """Begin with no push on its way."""
+        self._pushes = Pushes()
+
+    @workflow.run
+    async def run(self, ask: TestPushState) -> dict[str, int]:
+        """Live until each push is finished; returns how many came to what."""
+        waiting_for = f"the providers' answers, until {clock(ask.expires_at)} at the latest"
+
+        def told(sent: SentPush) -> None:
+            self._pushes.end(sent)
+            self._describe(waiting_for)
+
+        self._pushes.begin(ask.sends)
+        self._describe(waiting_for)
+        sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, told)
+        self._describe("nothing any more")
+        return dict(Counter(each.state.value for each in sent))
+
+    def _describe(self, waiting_for: str) -> None:
+        workflow.set_current_details(f"Waits for **{waiting_for}**.\n\n{self._pushes.table()}")
