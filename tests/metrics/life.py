@@ -24,15 +24,14 @@ async def live(house: House, simulator: Simulator) -> Life:
     await dora.register(spared)
     simulator.faults.add(provider="fcm", token=gone.token, fault="answer", error_code="UNREGISTERED", status=404)
 
+    fast, ended = await carol.start_fast(due_in=1.0), await dora.start_fast(due_in=10.0)
+    await eventually(lambda: house.holds_sends(ended, 1))
+    await dora.end(ended)
     conversation = await conversation_of(alice, bob)
-    fast, ended = await carol.start_fast(due_in=1.0), await dora.start_fast(due_in=20.0)
     for _ in range(2):
         await handed_off(house, await posted(alice, conversation))  # the second one takes the line of the first
     await house.finished(fast)
     await sync(bob, his.installation_id, after=2)
-
-    await eventually(lambda: house.holds_sends(ended, 1))
-    await dora.end(ended)
-    await house.finished(ended)
     await bob.register(replace(hers, installation_id=his.installation_id))  # the phone is his now
+    await house.finished(ended)
     return Life((hers, his, gone, kept, spared))
