@@ -1,31 +1,16 @@
 """What the console holds beside the API: the way to Temporal, and the count of attempts to sign in."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from temporalio.client import Client
 
+from api.rates import Rate
 from domain.naming import workflow_page
-from domain.problems import LimitReached
 
-_MOST_SIGN_INS = RateLimitItemPerMinute(20)  # from one address, whether they succeed or not
-
-
-class SignIns:
-    """Counts attempts to sign in, in this process. No code can be guessed; this keeps the guessing cheap."""
-
-    def __init__(self) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-
-    def check(self, address: str) -> None:
-        """Count an attempt; raises LimitReached for one too many."""
-        if not self._limiter.hit(_MOST_SIGN_INS, address):
-            raise LimitReached("Too many attempts to sign in. Try again in a minute.", timedelta(minutes=1))
+_MOST_SIGN_INS = RateLimitItemPerMinute(20)  # from one address; no code can be guessed, this keeps the guessing cheap
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +19,7 @@ class ConsoleMeans:
 
     temporal: Client
     temporal_ui_url: str | None
-    sign_ins: SignIns = field(default_factory=SignIns)
+    sign_ins: Rate = field(default_factory=lambda: Rate(_MOST_SIGN_INS))  # attempts, by address
 
     def workflow_page(self, workflow_id: str) -> str | None:
         """Name a workflow's page in Temporal's Web UI, where it is known."""

@@ -35,7 +35,7 @@ async def ask(request: Request, sessions: Database) -> Response:
 async def sign_in(request: Request, services: AllServices, means: Means) -> Response:
     """Open a session, and go on to where the person wanted to be."""
     check_origin(request)
-    means.sign_ins.check(request.client.host if request.client else "")
+    means.sign_ins.spend(request.client.host if request.client else "")
     form = await read_form(request)
     where = _place(form.get("next"))
     try:
