@@ -6,132 +6,30 @@ see `temporalio.envconfig`.
 
 import difflib
 import os
-import ssl
 from collections.abc import Mapping
-from ipaddress import ip_network
-from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Literal, Self, TypeVar
 
-import limits
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StrictBool,
-    ValidationError,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
+
+from config_forms import (
+    Addresses,
+    AuthorityFile,
+    BaseUrl,
+    HttpsUrl,
+    Origins,
+    PageUrl,
+    Port,
+    PostgresqlUrl,
+    ProxyUrl,
+    Rate,
+    ReadableFile,
 )
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 SectionT = TypeVar("SectionT", bound="_Section")
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ConfigError(ValueError):
     """A setting is missing, unknown or contradictory; the message is one sentence that says what to set."""
-
-
-def _readable(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"names a file that does not exist: {path}")
-    return path
-
-
-def _authority(path: Path) -> Path:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError:
-        raise ValueError(f"names a file without certificates: {path}") from None
-    return path
-
-
-def _https(url: str) -> str:
-    parts = urlsplit(url)
-    is_allowed = parts.scheme == "https" or (parts.scheme, parts.hostname) in _PLAIN
-    if not parts.hostname or parts.port == 0 or not is_allowed:  # a port that is no number raises ValueError
-        raise ValueError("must be an https:// address (http:// only on this machine)")
-    return url
-
-
-def _proxy(url: SecretStr) -> SecretStr:
-    full = url.get_secret_value() if "://" in url.get_secret_value() else f"http://{url.get_secret_value()}"
-    try:
-        parts = urlsplit(full)
-        is_good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        is_good = False
-    if not is_good:
-        raise ValueError("must be the http:// address of a proxy")
-    return SecretStr(full)
-
-
-def _base(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must be an address without a path, for the provider's own paths are used")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _rate(text: str) -> str:
-    try:
-        is_good = text == "0" or [rate.amount > 0 for rate in limits.parse_many(text)] == [True]
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise ValueError("must be a rate such as 600/minute, or 0 for no limit")
-    return text
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(each.strip() for each in text.split(",") if each.strip())
-    for origin in origins:
-        if _base(_https(origin)) != origin:
-            raise ValueError(f"must be origins without a path, separated by commas, not {origin}")
-    return origins
-
-
-def _addresses(text: str) -> str:
-    for word in text.split(","):
-        try:
-            ip_network(word.strip(), strict=False)
-        except ValueError:
-            raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
-    return text
-
-
-def _page(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("must be an http:// or https:// address")
-    return url.rstrip("/")
-
-
-def _postgresql(url: SecretStr) -> SecretStr:
-    try:
-        parts = make_url(url.get_secret_value())
-    except (ArgumentError, ValueError):  # the latter from a port that is no number
-        parts = None
-    if parts is None or parts.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError("must be an address such as postgresql://user@host/name")
-    unknown = sorted(parts.query.keys() - _PARAMETERS)
-    if unknown:
-        raise ValueError(f"{unknown[0]} is not a parameter of it; known are {', '.join(sorted(_PARAMETERS))}")
-    return url
-
-
-_PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
-_PARAMETERS = {"host", "port", "sslmode"}
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
-AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
-HttpsUrl = Annotated[str, AfterValidator(_https)]
-Rate = Annotated[str, AfterValidator(_rate)]
-PageUrl = Annotated[str, AfterValidator(_page)]
-BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 
 
 class _Section(BaseModel):
@@ -194,7 +92,7 @@ class AuthSettings(_Section):
 class ProxySettings(_Section):
     """The proxy through which https:// addresses are reached, as other programs are told of it."""
 
-    https_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    https_proxy: ProxyUrl | None = None
     no_proxy: str = ""
 
     @property
@@ -207,7 +105,7 @@ class ProxySettings(_Section):
 class ServiceSettings(_Section):
     """What API and worker share."""
 
-    database_url: Annotated[SecretStr, AfterValidator(_postgresql)]
+    database_url: PostgresqlUrl
     database_pool_size: int = Field(default=10, ge=2, le=200)
     apps_file: ReadableFile | None = None
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
@@ -239,10 +137,8 @@ class LimitSettings(_Section):
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
     most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
-    forwarded_allow_ips: Annotated[str, AfterValidator(_addresses)] = (
-        ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
-    )
+    cors_origins: Origins = ()
+    forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 
 
 class RetentionSettings(_Section):

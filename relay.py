@@ -5,39 +5,20 @@ sweeper in each worker dispatches whatever is left.
 """
 
 import asyncio
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from db import fasting_sessions, handoffs, messages, outbox, redrives, test_pushes
 from db.engine import Sessions
-from domain.naming import (
-    CONVERSATION_ID_ATTRIBUTE,
-    HANDOFF_STATE_ATTRIBUTE,
-    MESSAGE_ID_ATTRIBUTE,
-    REMINDER_STATE_ATTRIBUTE,
-    SESSION_ID_ATTRIBUTE,
-    WORKFLOW_QUEUE,
-    handoff_workflow_id,
-    redrive_workflow_id,
-    reminder_workflow_id,
-    test_push_workflow_id,
-)
 from domain.reminders import arm_seconds, upcoming
-from domain.sessions import FastingSession, SessionStatus
-from domain.wire import HandoffState, RedriveState, SessionState
+from domain.sessions import FastingSession
+from domain.wire import HandoffState, SessionState
 from telemetry import labels, metrics, tracing
-from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
-from workflows.fasting_reminder import FastingReminder
-from workflows.message_handoff import MessageHandoff
-from workflows.redrive import Redrive, about
-from workflows.test_push import TestPush
+from workflows import starts
 
-_RPC_TIMEOUT = timedelta(seconds=5)
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
 _CLOSE_WITHIN = 5.0  # seconds
 _AT_ONCE = 20  # dispatches under way in one process
@@ -146,110 +127,30 @@ class Relay:
         """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
         told_rev = None
         while (session := await self._read(session_id)) is not None and session.rev != told_rev:
-            await self._tell(session)
+            await starts.remind_as(self._client, self.state_of(session))
             told_rev = session.rev
 
     async def _read(self, session_id: UUID) -> FastingSession | None:
         async with self._sessions() as db:
             return await fasting_sessions.read(db, session_id)
 
-    async def _tell(self, session: FastingSession) -> None:
-        state = self.state_of(session)
-        if session.status is SessionStatus.ACTIVE and state.reminders:
-            await self._start_or_reschedule(state)
-            return
-        handle = self._client.get_workflow_handle(reminder_workflow_id(state.session_id))
-        signal = {
-            SessionStatus.ACTIVE: FastingReminder.reschedule,
-            SessionStatus.CANCELLED: FastingReminder.cancel,
-        }.get(session.status, FastingReminder.end)
-        try:
-            await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to call off
-                raise
-
-    async def _start_or_reschedule(self, state: SessionState) -> None:
-        await self._client.start_workflow(
-            FastingReminder.run,
-            state,
-            id=reminder_workflow_id(state.session_id),
-            task_queue=WORKFLOW_QUEUE,
-            start_signal="reschedule",
-            start_signal_args=[state],
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            static_summary=f"Reminders of fasting session {state.session_id}",
-            static_details=ABOUT_REMINDERS,
-            search_attributes=found_by(
-                {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
-            ),
-            rpc_timeout=_RPC_TIMEOUT,
-        )
-
     async def _hand_off(self, message_id: UUID) -> None:
         async with self._sessions() as db:
             message = await handoffs.posted(db, message_id)
-        if message is None:
-            return
-        await self._client.start_workflow(
-            MessageHandoff.run,
-            HandoffState(message_id, message.conversation_id),
-            id=handoff_workflow_id(message_id),
-            task_queue=WORKFLOW_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            static_summary=f"Handoff of message {message_id}",
-            static_details=ABOUT_HANDOFF,
-            search_attributes=found_by(
-                {
-                    CONVERSATION_ID_ATTRIBUTE: str(message.conversation_id),
-                    MESSAGE_ID_ATTRIBUTE: str(message_id),
-                    HANDOFF_STATE_ATTRIBUTE: "handing_off",
-                }
-            ),
-            rpc_timeout=_RPC_TIMEOUT,
-        )
+        if message is not None:
+            await starts.hand_off(self._client, HandoffState(message_id, message.conversation_id))
 
     async def _redrive(self, task_id: UUID) -> None:
         async with self._sessions() as db:
             state = await redrives.under_way(db, task_id)
         if state is not None:
-            await self._start_or_tell_again(state)
-
-    async def _start_or_tell_again(self, state: RedriveState) -> None:
-        await self._client.start_workflow(
-            Redrive.run,
-            state,
-            id=redrive_workflow_id(state.send.task_id),
-            task_queue=WORKFLOW_QUEUE,
-            start_signal="again",
-            start_signal_args=[state],
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            static_summary=f"Redrive of push task {state.send.task_id}",
-            static_details=ABOUT_REDRIVE,
-            search_attributes=found_by(about(state, "redriving")),
-            rpc_timeout=_RPC_TIMEOUT,
-        )
+            await starts.redrive(self._client, state)
 
     async def _test(self, test_push_id: UUID) -> None:
         async with self._sessions() as db:
             state = await test_pushes.under_way(db, test_push_id)
-        if state is None:
-            return
-        await self._client.start_workflow(
-            TestPush.run,
-            state,
-            id=test_push_workflow_id(test_push_id),
-            task_queue=WORKFLOW_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            static_summary=f"Test push {test_push_id}",
-            static_details=ABOUT_TEST_PUSH,
-            search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(test_push_id)}),
-            rpc_timeout=_RPC_TIMEOUT,
-        )
+        if state is not None:
+            await starts.test(self._client, state)
 
     async def _postpone(self, owed: outbox.Owed, error: str) -> None:
         try:

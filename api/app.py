@@ -29,7 +29,7 @@ from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from api.rates import Rates
-from api.request_log import RequestLog
+from api.request_log import UNTOLD, RequestLog
 from api.request_metrics import RequestMetrics
 from api.security_headers import SecurityHeaders
 from apps_file import AppIds
@@ -81,7 +81,7 @@ def create_app(
         "source of truth; a push only says: come and look.",
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # it tells what exceptions say
+        telemetry=UNTOLD,
     )
     problems.install(app)
     app.add_middleware(BodyLimit)  # the last one added is the first one passed

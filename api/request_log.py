@@ -5,8 +5,10 @@ import time
 from uuid import uuid4
 
 import structlog
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.route_template import route_template
 from telemetry import tracing
 
 HEADER = "X-Request-ID"
@@ -15,6 +17,8 @@ _GIVEN = re.compile(
 )  # shorter than any device token or bearer token, which are not to be logged
 _METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
 _QUIET = {"/livez", "/readyz", "/metrics"}
+
+UNTOLD: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own tells what exceptions say
 
 log = structlog.get_logger()
 
@@ -57,17 +61,11 @@ class RequestLog:
                 status = 500  # answered further out
                 raise
             finally:
-                route = _route(scope)
+                route = route_template(scope)
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 span.update_name(f"{method} {route}")
                 span.set_attributes({"http.route": route, "http.response.status_code": status or 0})
                 log.info("request", method=method, route=route, status=status, ms=ms)
-
-
-def _route(scope: Scope) -> str:
-    """Name the route that took a request; of a router inside of another, FastAPI keeps the whole path apart."""
-    whole = scope.get("fastapi", {}).get("effective_route_context")
-    return getattr(whole or scope.get("route"), "path_format", "unmatched")
 
 
 def current_request_id() -> dict[str, str]:

@@ -4,6 +4,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.route_template import route_template
 from telemetry import metrics
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -25,7 +26,7 @@ class RequestMetrics:
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 method = scope["method"] if scope["method"] in _METHODS else "other"
-                route = getattr(scope.get("route"), "path", "none")
+                route = route_template(scope)
                 metrics.http_requests.labels(method, route, f"{message['status'] // 100}xx").inc()
                 metrics.http_answer.labels(method, route).observe(time.monotonic() - began)
             await send(message)

@@ -16,7 +16,8 @@ OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 
 ROOT_FILES = {
     "apps_file": {"config", "domain"},
-    "config": set(),
+    "config": {"config_forms"},
+    "config_forms": set(),
     "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
     "logs": {"telemetry"},

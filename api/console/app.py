@@ -19,6 +19,7 @@ from api.console.door import PATH, NotSignedIn, Refused, visitor
 from api.console.headers import Headers
 from api.console.rendering import page
 from api.problems import Unavailable
+from api.request_log import UNTOLD
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
 
@@ -38,7 +39,7 @@ _AWAY = "The database cannot be reached. Try again."
 
 def make_console(state: State) -> FastAPI:
     """Make it, to share what the API holds for all requests."""
-    console = FastAPI(openapi_url=None, redirect_slashes=False)
+    console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=UNTOLD)
     console.state = state
     console.add_middleware(Headers)
     for open_to_all in (sign_in, style):

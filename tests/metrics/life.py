@@ -3,14 +3,15 @@
 from dataclasses import dataclass, replace
 
 from simulator import Simulator
-from tests.house import House, Phone, android, eventually, iphone
+from tests.house import House, Phone, User, android, eventually, iphone
 from tests.talk import conversation_of, handed_off, posted, sync
 
 
 @dataclass(frozen=True)
 class Life:
-    """Whose phones were called."""
+    """Who lived it, and which phones were called."""
 
+    people: tuple[User, ...]
     phones: tuple[Phone, ...]
 
 
@@ -34,4 +35,4 @@ async def live(house: House, simulator: Simulator) -> Life:
     await sync(bob, his.installation_id, after=2)
     await bob.register(replace(hers, installation_id=his.installation_id))  # the phone is his now
     await house.finished(ended)
-    return Life((hers, his, gone, kept, spared))
+    return Life((alice, bob, carol, dora), (hers, his, gone, kept, spared))

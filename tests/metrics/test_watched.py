@@ -78,13 +78,41 @@ async def test_metrics_tell_what_the_database_and_the_providers_tell(watched: Wa
     assert _by(in_api, "fastbell_device_tokens_deactivated_total", "cause") == {("transferred",): 1, ("rotated",): 1}
 
 
+async def test_analytics_and_timelines_tell_the_same_counts(watched: Watched, simulator: Simulator) -> None:
+    house = watched.product.house
+    support = house.user(None, "support")
+    counted = _samples(await watched.product.metrics_of_worker())
+    answers = _by(counted, "fastbell_push_attempts_total", "outcome", "reason")
+    synced = _by(_samples(await watched.product.metrics_of_api()), "fastbell_pushes_synced_total", "kind")
+
+    told = (await support.call("GET", "/v1/support/analytics?days=2")).json()  # midnight may have passed
+    unaccepted = Counter({(each["outcome"], each["reason"]): each["count"] for each in told["unaccepted"]})
+    lines = [line for person in watched.life.people for line in await _timeline(support, person)]
+    events = Counter(line["event"] for line in lines)
+    heard = Counter((line["detail"]["outcome"], line["reason"] or "") for line in lines if line["event"] == "answered")
+
+    called = {user.token: len(simulator.requests.for_token(user.token)) for user in watched.life.phones}
+    assert events["attempted"] == sum(each["attempts"] for each in told["items"]) == sum(called.values())
+    assert heard == answers
+    assert Counter({answer: n for answer, n in answers.items() if answer[0] != "accepted"}) == unaccepted
+    assert events["planned"] == sum(each["pushes"] for each in told["items"])
+    accepted = sum(n for (outcome, _), n in answers.items() if outcome == "accepted")
+    assert events["accepted"] == accepted == sum(each["accepted"] for each in told["items"])
+    assert events["synced"] == sum(synced.values()) == sum(each["synced"] for each in told["items"])
+    ended = Counter({state: n for (state,), n in _by(counted, "fastbell_pushes_settled_total", "state").items()})
+    fates = sum((Counter({each["state"]: each["count"]}) for each in told["fates"]), Counter[str]())
+    assert fates == ended - Counter(accepted=accepted) == Counter({state: events[state] for state in fates})
+
+
 async def test_requests_are_counted_by_the_route_that_served_them(watched: Watched) -> None:
     assert (await watched.product.house.user().call("GET", f"/nowhere/{uuid4()}")).status_code == 404
+
+    await watched.product.house.http.get("/console/sign-in")
 
     counted = _by(_samples(await watched.product.metrics_of_api()), "fastbell_http_requests_total", "route", "status")
 
     assert counted["/v1/device-tokens/{installation_id}", "2xx"] == len(watched.life.phones) + 1  # one changed hands
-    assert counted["none", "4xx"] == 1
+    assert counted["unmatched", "4xx"] == counted["/console/sign-in", "2xx"] == 1
     assert not [route for route, _ in counted if "nowhere" in route]
 
 
@@ -164,6 +192,13 @@ async def _knock(user: User) -> None:
     body = {"ends_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     while True:
         await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for _ in range(3)))
+
+
+async def _timeline(support: User, person: User) -> list[Any]:
+    """Read all of somebody's timeline."""
+    page = (await support.call("GET", f"/v1/support/users/{person.user_id}/timeline?limit=200")).json()
+    assert page["next_cursor"] is None
+    return list(page["items"])
 
 
 def _samples(page: str) -> list[Any]:

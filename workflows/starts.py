@@ -1,0 +1,112 @@
+"""How each workflow is started, or told of news: one call each, which may be repeated at any time."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from domain.naming import (
+    CONVERSATION_ID_ATTRIBUTE,
+    HANDOFF_STATE_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    REMINDER_STATE_ATTRIBUTE,
+    SESSION_ID_ATTRIBUTE,
+    WORKFLOW_QUEUE,
+    handoff_workflow_id,
+    redrive_workflow_id,
+    reminder_workflow_id,
+    test_push_workflow_id,
+)
+from domain.sessions import SessionStatus
+from domain.wire import HandoffState, RedriveState, SessionState, TestPushState
+from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
+from workflows.fasting_reminder import FastingReminder
+from workflows.message_handoff import MessageHandoff
+from workflows.redrive import Redrive, about
+from workflows.test_push import TestPush
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+_ALIKE: dict[str, Any] = {  # one that runs goes on; one that has ended is followed by another
+    "task_queue": WORKFLOW_QUEUE,
+    "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+    "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+    "rpc_timeout": _RPC_TIMEOUT,
+}
+
+
+async def remind_as(client: Client, state: SessionState) -> None:
+    """Have the reminders of a fasting session sent, or called off, as it is now."""
+    if state.status is SessionStatus.ACTIVE and state.reminders:
+        await client.start_workflow(
+            FastingReminder.run,
+            state,
+            id=reminder_workflow_id(state.session_id),
+            start_signal="reschedule",
+            start_signal_args=[state],
+            static_summary=f"Reminders of fasting session {state.session_id}",
+            static_details=ABOUT_REMINDERS,
+            search_attributes=found_by(
+                {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
+            ),
+            **_ALIKE,
+        )
+        return
+    handle = client.get_workflow_handle(reminder_workflow_id(state.session_id))
+    signal = {
+        SessionStatus.ACTIVE: FastingReminder.reschedule,
+        SessionStatus.CANCELLED: FastingReminder.cancel,
+    }.get(state.status, FastingReminder.end)
+    try:
+        await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to call off
+            raise
+
+
+async def hand_off(client: Client, state: HandoffState) -> None:
+    """Have a message handed off."""
+    await client.start_workflow(
+        MessageHandoff.run,
+        state,
+        id=handoff_workflow_id(state.message_id),
+        static_summary=f"Handoff of message {state.message_id}",
+        static_details=ABOUT_HANDOFF,
+        search_attributes=found_by(
+            {
+                CONVERSATION_ID_ATTRIBUTE: str(state.conversation_id),
+                MESSAGE_ID_ATTRIBUTE: str(state.message_id),
+                HANDOFF_STATE_ATTRIBUTE: "handing_off",
+            }
+        ),
+        **_ALIKE,
+    )
+
+
+async def redrive(client: Client, state: RedriveState) -> None:
+    """Have a push task sent again."""
+    await client.start_workflow(
+        Redrive.run,
+        state,
+        id=redrive_workflow_id(state.send.task_id),
+        start_signal="again",
+        start_signal_args=[state],
+        static_summary=f"Redrive of push task {state.send.task_id}",
+        static_details=ABOUT_REDRIVE,
+        search_attributes=found_by(about(state, "redriving")),
+        **_ALIKE,
+    )
+
+
+async def test(client: Client, state: TestPushState) -> None:
+    """Have a test push sent."""
+    await client.start_workflow(
+        TestPush.run,
+        state,
+        id=test_push_workflow_id(state.test_push_id),
+        static_summary=f"Test push {state.test_push_id}",
+        static_details=ABOUT_TEST_PUSH,
+        search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(state.test_push_id)}),
+        **_ALIKE,
+    )
