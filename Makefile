@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance clean
+.PHONY: run test tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -34,6 +34,9 @@ bench-sleepers: .venv/installed
 
 bench-acceptance: .venv/installed
 	@$(BIN)/python -m bench.acceptance
+
+bench-telemetry: .venv/installed
+	@$(BIN)/python -m bench.telemetry
 
 bench-providers: .venv/installed-bench
 	@$(BIN)/python -m bench.providers

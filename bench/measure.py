@@ -11,7 +11,7 @@ from bench.histories import events_and_actions
 from bench.load import Calls, Person, people, sign_in, start_fasts
 from bench.percentiles import percentile
 from bench.progress import Progress, phase
-from bench.stack import Stack, running
+from bench.stack import AS_EVER, Stack, Way, running
 from bench.usage import Usage, watching
 from domain.reminders import ARM_LEAD
 
@@ -38,6 +38,7 @@ class Figures:
     call_p50: float  # seconds
     call_p99: float
     lateness: Mapping[str, Lateness]  # "all", and by provider
+    received: int
     lost: int
     doubled: int
     early: int
@@ -55,11 +56,16 @@ class Figures:
         """Whether each reminder came, once, not before its time."""
         return not (self.lost or self.doubled or self.early)
 
+    @property
+    def received_per_second(self) -> float:
+        """How many a second from the due instant until the last was received."""
+        return self.received / (self.last_moment - 1)
 
-async def measure(count: int, arm_window: float, cores: int) -> Figures:
+
+async def measure(count: int, arm_window: float, cores: int, way: Way = AS_EVER) -> Figures:
     """Run once, on a stack of its own."""
     starting = Progress("start all parts", 1)
-    async with running(arm_window) as stack:
+    async with running(arm_window, way) as stack:
         starting.finish()
         return await _measured(stack, count, arm_window, cores)
 
@@ -119,6 +125,7 @@ def _figures(run: _Run) -> Figures:
         lateness={
             name: _lateness(received, run.due) for name, received in {"all": instants, **run.arrivals.received}.items()
         },
+        received=len(instants),
         lost=run.arrivals.lost,
         doubled=run.arrivals.doubled,
         early=sum(instant < run.due for instant in instants),

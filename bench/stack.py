@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ _OURS = (
     "FCM_",
     "LOG_",
     "METRICS_",
+    "OTEL_",
     "MOST_REQUESTS",
     "RATE_",
     "REQUEST_TIMEOUT",
@@ -53,6 +54,17 @@ _OURS = (
 )
 _PATIENCE = 60.0  # seconds until a part must be ready
 _STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How worker and API are started: with further settings, and by a launcher."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
+
+
+AS_EVER = Way()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(arm_window: float) -> AsyncIterator[Stack]:
+async def running(arm_window: float, way: Way = AS_EVER) -> AsyncIterator[Stack]:
     """Start everything in a temporary directory on free ports, as production would; stop it when the block is left."""
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
@@ -106,6 +118,7 @@ async def running(arm_window: float) -> AsyncIterator[Stack]:
             "ARM_WINDOW": str(arm_window),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "WARNING",
+            **way.settings,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | own
         terminal = Terminal(sys.stderr)
@@ -119,8 +132,8 @@ async def running(arm_window: float) -> AsyncIterator[Stack]:
         temporal = await start("temporal", *server, more=temporal_environment())
         simulator = await start("simulator", sys.executable, "-m", "simulator")
         client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
-        worker = await start("worker", sys.executable, "worker.py")
-        api = await start("api", sys.executable, "-m", "api")
+        worker = await start("worker", sys.executable, *way.launcher, "worker.py")
+        api = await start("api", sys.executable, *way.launcher, "-m", "api")
         parts = [temporal, simulator, worker, api]
         api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
         await _ready(simulator, _answering(f"{simulator_url}/healthz"))
