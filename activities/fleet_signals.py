@@ -59,12 +59,18 @@ class FleetSignals(Collector):
     async def _read(self) -> Signals | None:
         if self._connection is None:
             self._connection = await connect_alone(self._database_url, "fastbell-signals")
+            self._connection.add_termination_listener(self._lost)
         if self._signals is None and not await self._connection.fetchval(_LEADS):
             return None
         if self._signals is not None:
             await self._connection.fetchval("SELECT 1")  # whoever lost the connection has lost the lock
         async with self._sessions() as db:
             return await signals.present(db)
+
+    def _lost(self, connection: object) -> None:
+        """Tell nothing from now on: another worker may lead at once."""
+        if connection is self._connection:
+            self._signals = None
 
     def _give_up(self) -> None:
         self._signals = None

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from apps_file import AppIds, app_settings
 from config import AuthSettings, ConfigError, service_settings
+from simulator import Simulator
 
 APNS = 'key_file = "key.p8"\nkey_id = "K"\nteam_id = "T"\ntopic = "com.example.fast"\n'
 FCM = 'service_account_file = "account.json"\n'
@@ -29,10 +30,11 @@ def refused(file: Path, content: str) -> str:
     return str(raised.value)
 
 
-def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path) -> None:
+def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simulator: Simulator) -> None:
+    (file.parent / "ca.pem").write_bytes(Path(simulator.environment["FCM_CA_FILE"]).read_bytes())
     file.write_text(
         f'["com.example.fast"]\nencrypted = true\n["com.example.fast".apns]\n{APNS}'
-        f'url = "https://127.0.0.1:1/"\n["com.example.fast".fcm]\n{FCM}ca_file = "{file}"\n[tea.fcm]\n{FCM}'
+        f'url = "https://127.0.0.1:1/"\n["com.example.fast".fcm]\n{FCM}ca_file = "ca.pem"\n[tea.fcm]\n{FCM}'
     )
 
     apps = app_settings(file)
@@ -52,7 +54,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path) -> No
             "fcm": {
                 "service_account_file": file.parent / "account.json",
                 "url": "https://fcm.googleapis.com",
-                "ca_file": file,
+                "ca_file": file.parent / "ca.pem",
             },
         },
         "tea": {

@@ -12,6 +12,13 @@ from tests.house import House, Place, make_house
 
 
 @pytest.fixture(scope="session")
+async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulator]:
+    """A simulator that nobody else's worker calls, so that all calls can be counted."""
+    async with Simulator.start(run_dir=tmp_path_factory.mktemp("gates")) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
 async def _unmanned(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[House]:
