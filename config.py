@@ -133,7 +133,7 @@ class GateSettings(_Section):
 class LimitSettings(_Section):
     """What one API process grants its callers, and what it believes of whoever stands in front of it."""
 
-    rate_limit: Rate = "600/minute"  # of each user
+    rate_limit: Rate = "6000/minute"  # of each user
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
     most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
