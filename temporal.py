@@ -10,12 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
-from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError, RPCStatusCode
 
 from config import ConfigError
 from telemetry import metrics, tracing
@@ -81,15 +82,18 @@ def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:
 
 
 async def connect_when_up(runtime: Runtime | None) -> Client:
-    """Connect, however long the server takes to appear."""
+    """Connect, however long the server takes to appear; raises ConfigError where it has no such namespace."""
     wait = 0.5
     while True:
         try:
-            return await connect(runtime=runtime)
+            client = await connect(runtime=runtime)
+            await _find_namespace(client)
         except RuntimeError as error:  # what the SDK raises when nobody answers
             log.warning("temporal is not reachable yet", error=type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(wait * 2, 10.0)
+        else:
+            return client
 
 
 def metered_runtime() -> Metered:
@@ -111,6 +115,16 @@ def certificate_files() -> dict[str, Path]:
     """Name the certificates that this client shows and trusts."""
     settings = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH")
     return {name: Path(os.environ[name]) for name in settings if os.environ.get(name)}
+
+
+async def _find_namespace(client: Client) -> None:
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    try:
+        await client.workflow_service.describe_namespace(request, timeout=_ANSWERS_WITHIN)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            wanted = f"the server has no namespace {client.namespace}; create it (docs/deployment.md)"
+            raise ConfigError(f"TEMPORAL_NAMESPACE: {wanted}.") from None
 
 
 async def watch(client: Client) -> None:

@@ -44,8 +44,12 @@ def main() -> None:
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)
+    try:
+        bound = bind(config)
+    except SystemExit:  # uvicorn has logged why
+        sys.exit(f"API_HOST and API_PORT: nobody can listen at {settings.api_host}:{settings.api_port}.")
     with suppress(KeyboardInterrupt):
-        server.run([bind(config)])
+        server.run([bound])
     tracing.stop()
     if not server.started:
         sys.exit(STARTUP_FAILURE)

@@ -20,7 +20,7 @@ from bench.stack import Way
 
 GOAL = 0.95  # of the throughput without metrics and traces
 
-_UNMETERED = ("-m", "bench.unmetered")
+_LAUNCHED = ("-m", "bench.launched")
 _WITHOUT = "neither"
 _OURS = ("worker", "api")
 
@@ -53,10 +53,10 @@ async def _rounds(sessions: int, count: int) -> list[Mapping[str, Figures]]:
         traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
         sampled = traced | {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.05"}
         ways = {
-            _WITHOUT: Way(launcher=_UNMETERED),
-            "metrics": Way(),
-            "metrics, 5 % of traces": Way(settings=sampled),
-            "metrics, all traces": Way(settings=traced),
+            _WITHOUT: Way(launcher=(*_LAUNCHED, "without")),
+            "metrics": Way(launcher=(*_LAUNCHED, "with")),
+            "metrics, 5 % of traces": Way(sampled, (*_LAUNCHED, "with")),
+            "metrics, all traces": Way(traced, (*_LAUNCHED, "with")),
         }
         rounds: list[Mapping[str, Figures]] = []
         for number in range(count):

@@ -11,7 +11,8 @@ import pytest
 from config import ConfigError
 from simulator import Simulator
 from temporal import connection
-from tests.house import ROOT
+from tests.house import ROOT, SECRET
+from tests.servers import free_port, part
 
 NOT_THERE = "TEMPORAL_* cannot be used: [Errno 2] No such file or directory: '/none'."
 HOST_AND_PORT = "TEMPORAL_ADDRESS must be host:port, for example 127.0.0.1:7233."
@@ -64,3 +65,29 @@ async def test_a_worker_that_cannot_serve_its_metrics_says_so_in_one_sentence(si
 
     assert worker.returncode == 1
     assert told.decode() == "METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"
+
+
+async def test_a_worker_whose_namespace_is_not_there_says_so_in_one_sentence(
+    temporal: str, postgres: str, simulator: Simulator
+) -> None:
+    settings = {"DATABASE_URL": postgres, "TEMPORAL_ADDRESS": temporal, "TEMPORAL_NAMESPACE": "nowhere"}
+    settings |= {"METRICS_PORT": str(free_port()), "LOG_LEVEL": "ERROR"}
+    async with part(simulator.environment | settings, "worker.py") as worker:
+        assert await worker.process.wait() == 1
+        await worker._reading
+
+    assert worker.lines[-1] == (
+        "TEMPORAL_NAMESPACE: the server has no namespace nowhere; create it (docs/deployment.md).\n"
+    )
+    assert not any("Traceback" in line for line in worker.lines)
+
+
+async def test_an_api_process_whose_port_is_taken_says_so_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        settings = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "AUTH_JWT_SECRET": SECRET, "API_PORT": str(port)}
+        async with part(settings, "-m", "api") as api:
+            assert await api.process.wait() == 1
+            await api._reading
+
+    assert api.lines[-1] == f"API_HOST and API_PORT: nobody can listen at 127.0.0.1:{port}.\n"

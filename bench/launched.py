@@ -1,4 +1,7 @@
-"""`python -m bench.unmetered worker.py`, or `-m api`: that process, with metrics that are never recorded."""
+"""`python -m bench.launched without worker.py`, or `-m api`: that process, with metrics that are never recorded.
+
+With `with` in its place it is as ever, but launched alike, so that the two can be compared.
+"""
 
 import runpy
 import sys
@@ -25,16 +28,22 @@ class _Nothing:
 
 def main() -> None:
     """Run what the arguments name as if it had been started by itself."""
+    how, *words = sys.argv[1:]
+    if how == "without":
+        _record_nothing()
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _record_nothing() -> None:
     nothing = _Nothing()
     MetricWrapperBase.labels = lambda *_: nothing  # type: ignore[method-assign, assignment]
     for kind, name in ((Counter, "inc"), (Gauge, "set"), (Gauge, "set_to_current_time"), (Histogram, "observe")):
         setattr(kind, name, getattr(nothing, name))
-    if sys.argv[1] == "-m":
-        sys.argv = sys.argv[2:]
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = sys.argv[1:]
-        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
