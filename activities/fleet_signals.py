@@ -65,7 +65,8 @@ class FleetSignals(Collector):
         if self._signals is not None:
             await self._connection.fetchval("SELECT 1")  # whoever lost the connection has lost the lock
         async with self._sessions() as db:
-            return await signals.present(db)
+            read = await signals.present(db)
+        return None if self._connection.is_closed() else read  # lost meanwhile: another worker may lead
 
     def _lost(self, connection: object) -> None:
         """Tell nothing from now on: another worker may lead at once."""

@@ -10,6 +10,7 @@ from db import console_codes
 from db.engine import Sessions
 from domain.console import CODE_LIFETIME
 
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound
 _LONGEST_USER_ID = 200
 
 
@@ -31,7 +32,8 @@ def _console(arguments: argparse.Namespace) -> int:
     user_id = arguments.user or actor()
     code = asked(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
-    host, port = settings.get("API_HOST") or "127.0.0.1", settings.get("API_PORT") or "8000"
+    host, port = settings.get("API_HOST"), settings.get("API_PORT") or "8000"
+    host = "127.0.0.1" if host in {None, "", *_EVERY_ADDRESS} else host  # the cookie goes over http on loopback alone
     print(f"console  http://{host}:{port}/console")
     print(f"code     {code}")
     return 0

@@ -18,6 +18,7 @@ from config import (
     proxy_settings,
     retention_settings,
     service_settings,
+    tracing_settings,
 )
 from credentials import accounts_of, proxies_of
 from domain.push import Provider
@@ -31,9 +32,15 @@ AREA = Area("settings")
 
 _Read = Callable[[Mapping[str, str]], object]
 _SECTIONS: Mapping[str, Mapping[str, _Read]] = {
-    "api": {"service": service_settings, "API limits": limit_settings, "bearer tokens": auth_settings},
+    "api": {
+        "service": service_settings,
+        "API limits": limit_settings,
+        "bearer tokens": auth_settings,
+        "traces": tracing_settings,
+    },
     "worker": {
         "service": service_settings,
+        "traces": tracing_settings,
         "proxy": proxy_settings,
         "gates and brake": gate_settings,
         "retention": retention_settings,

@@ -2,12 +2,12 @@
 
 from domain.push import Route
 
-MOST = 100  # different values of one label
+MOST = 200  # different values of one label; our own reasons are some hundred
 OTHERS = "others"
 
 
 class Capped:
-    """The values of one label; those that come after the first hundred are one."""
+    """The values of one label; those that come after the first two hundred are one."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most

@@ -271,6 +271,7 @@ async def test_a_database_that_is_away(examine: Examine) -> None:
         ({"RETENTION_DAYS": "0"}, "RETENTION_DAYS: "),
         ({"FCM_SERVICE_ACOUNT_FILE": "x"}, "FCM_SERVICE_ACOUNT_FILE is not a setting of Fastbell; did you mean"),
         ({"HTTPS_PROXY": "ftp://proxy.example"}, "HTTPS_PROXY: must be the http:// address of a proxy."),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL: "),
     ],
     ids=str,
 )
