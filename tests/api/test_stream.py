@@ -114,7 +114,7 @@ async def test_an_installation_must_be_the_callers_and_signed_in(alice: User, bo
 
 
 async def test_a_stream_ends_with_its_bearer_token(alice: User, api: House) -> None:
-    nearly = {"Authorization": f"Bearer {bearer(alice.user_id, expires_in=timedelta(seconds=-9))}"}  # leeway: 10 s
+    nearly = {"Authorization": f"Bearer {bearer(alice.user_id, expires_in=timedelta(seconds=-5))}"}  # leeway: 10 s
 
     async with streaming(User(api, alice.user_id, nearly), uuid4()) as events:
         assert await events.to_its_end() == []
