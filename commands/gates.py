@@ -37,8 +37,11 @@ def _list(arguments: argparse.Namespace) -> int:
     say_table(titles, [line for route in found.items for line in _lines(route)])
     if found.unknown_refusals:
         print()
-        unknown = [(each.provider, each.status, each.reason, each.count) for each in found.unknown_refusals]
-        say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES"), unknown)
+        unknown = [
+            (each.provider, each.status, each.reason, each.count, f"{each.last_at:%Y-%m-%d %H:%M:%S}Z")
+            for each in found.unknown_refusals
+        ]
+        say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -14,6 +14,7 @@ from domain.push import Environment, Provider, Route
 from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 _GATE = TypeAdapter(ShownGate)
+_REFUSALS = TypeAdapter(list[ShownRefusal])
 
 
 async def shown(db: AsyncSession) -> ShownGates:
@@ -54,14 +55,13 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
 
 
 def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
-    counts: Counter[tuple[str, int, str]] = Counter()
+    found: dict[tuple[str, int, str], ShownRefusal] = {}
     for worker in reporting:
-        for each in worker.gates.get("unknown_refusals", ()):
-            counts[each["provider"], each["status"], each["reason"]] += each["count"]
-    return [
-        ShownRefusal(Provider(provider), status, reason, count)
-        for (provider, status, reason), count in sorted(counts.items())
-    ]
+        for each in _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ())):
+            key = (each.provider, each.status, each.reason)
+            known = found.get(key, replace(each, count=0))
+            found[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
+    return [found[key] for key in sorted(found)]
 
 
 def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate:

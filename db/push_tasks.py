@@ -199,10 +199,11 @@ _APPLY = text("""
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
-                  CAST(extract(epoch FROM t.accepted_at - t.due_at) AS float8) AS lateness
+                  t.synced_at, CAST(extract(epoch FROM t.accepted_at - t.due_at) AS float8) AS lateness
     )
     SELECT provider, kind, state, last_reason, count(*) AS total,
            array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,
+           count(*) FILTER (WHERE state = 'accepted' AND synced_at IS NOT NULL) AS synced,
            count(*) FILTER (
                WHERE state = 'accepted' AND collapse_key <> '' AND EXISTS (
                    SELECT FROM push_tasks AS o
@@ -227,6 +228,9 @@ def _count_accepted(groups: Rows) -> None:
         late = metrics.push_lateness.labels(group.provider, group.kind)
         for seconds in group.latenesses or ():
             late.observe(max(seconds, 0.0))
+        for _ in range(group.synced):  # read while the provider answered
+            metrics.pushes_synced.labels(group.provider, group.kind).inc()
+            metrics.push_to_sync.labels(group.provider, group.kind).observe(0.0)
         if group.replacing:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 

@@ -148,6 +148,7 @@ class ShownRefusal:
     status: int  # 0 with the reason `others`: more kinds than are told apart
     reason: str
     count: int  # in all live workers together, each since it began
+    last_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

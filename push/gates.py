@@ -9,7 +9,7 @@ from typing import Any
 from domain.push import Provider, Route
 from push.gate import Gate
 from push.gate_terms import GateReport, Limits, Timings
-from push.verdict import unknown_refusals
+from push.verdict import heard_last, unknown_refusals
 
 DEFAULT_TIMINGS = Timings()
 
@@ -70,7 +70,8 @@ class Gates:
         return {
             "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
             "unknown_refusals": [
-                {"provider": provider, "status": status, "reason": reason, "count": count}
-                for (provider, status, reason), count in unknown_refusals.items()
+                {"provider": key[0], "status": key[1], "reason": key[2], "count": count}
+                | {"last_at": heard_last[key].isoformat()}
+                for key, count in unknown_refusals.items()
             ],
         }

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from enum import Enum, auto
 
 import structlog
@@ -31,6 +32,7 @@ class Verdict(Enum):
 
 # Refusals that no table knows, by provider, status and reason, since the process began; any is worth a look.
 unknown_refusals: Counter[tuple[str, int, str]] = Counter()
+heard_last: dict[tuple[str, int, str], datetime] = {}
 
 EXTENTS = {Verdict.THROTTLED: Extent.TOKEN, Verdict.OVERDONE: Extent.ROUTE}
 
@@ -56,4 +58,5 @@ def note_unknown(provider: str, status: int, reason: str) -> None:
     if key not in unknown_refusals and len(unknown_refusals) >= REASONS_AT_MOST:
         key = (provider, 0, "others")
     unknown_refusals[key] += 1
+    heard_last[key] = datetime.now(UTC)
     metrics.unknown_refusals.labels(*key).inc()

@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 
 from api.console.figures import count, route, seconds
 from domain.signals import Signals
-from domain.support import ShownGates
+from domain.support import ShownGates, ShownRoute
 
 _LATE = timedelta(minutes=1)  # since when something that should pass at once has waited too long
+_NEWS = timedelta(hours=1)  # for how long an answer that no table knows is one
 
 
 def of(now: Signals, routes: ShownGates) -> list[str]:
@@ -17,7 +18,7 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
     for each in routes.items:
         if each.brake is not None:
             found.append(f"The brake on {route(each)} is engaged: nothing is sent there until a person resumes it.")
-        elif shut := [gate for gate in each.workers if gate.state != "closed"]:
+        elif (shut := [gate for gate in each.workers if gate.state != "closed"]) and _is_waited_for(each, now):
             reason = f" ({shut[0].reason})" if shut[0].reason else ""
             found.append(f"The gate of {route(each)} is shut in {len(shut)} of {len(each.workers)} workers{reason}.")
     oldest = oldest_due_at(now)
@@ -33,9 +34,22 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
     if unexpired := sum(each.unexpired for each in now.dead):
         dead = "dead push has" if unexpired == 1 else "dead pushes have"
         found.append(f"{count(unexpired)} {dead} not expired yet: see whether to redrive.")
-    if routes.unknown_refusals:
+    if any(now.at - each.last_at < _NEWS for each in routes.unknown_refusals):
         found.append("A provider said something that no table of ours knows; see below.")
     return found
+
+
+def _is_waited_for(gate: ShownRoute, now: Signals) -> bool:
+    """Tell whether a push may wait there; a shut gate tries the provider only when one comes.
+
+    The default app's gate serves apps without one of their own, so there another app's push counts, too.
+    """
+    return any(
+        each.behind_gate
+        for each in now.backlogs
+        if (each.route.provider, each.route.environment) == (gate.provider, gate.environment)
+        and gate.app_id in {each.route.app_id, None}
+    )
 
 
 def oldest_due_at(now: Signals) -> datetime | None:

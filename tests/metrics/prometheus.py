@@ -30,7 +30,7 @@ def hurried(rule: dict[str, Any]) -> dict[str, Any]:
     """Let an alert look back for seconds and be raised at once."""
     return {
         **rule,
-        "expr": re.sub(r"\[\w+\]", f"[{_SHORT}]", rule["expr"]).replace("offset 1h", "offset 1m"),
+        "expr": re.sub(r"offset \w+", "offset 1m", re.sub(r"\[\w+\]", f"[{_SHORT}]", rule["expr"])),
         "for": "0s",
     }
 

@@ -166,6 +166,7 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     watched.product.worker.process.kill()
     watched.product.api.process.kill()
     await eventually(saw("WorkersAbsent", "ApiAbsent", "SignalsUnread"), within=20)
+    assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)
     assert seen == {rule["alert"] for rule in alerts()}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import inf
 
@@ -27,7 +27,7 @@ from push.sender import (
     Unavailable,
     Unsendable,
 )
-from push.verdict import unknown_refusals
+from push.verdict import note_unknown, unknown_refusals
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 CENTURIES = timedelta(days=365 * 7900)
@@ -211,10 +211,13 @@ async def test_a_reminders_turn_does_not_lie_behind_the_messages() -> None:
 
 
 def test_refusals_that_no_table_knows_are_reported() -> None:
-    unknown_refusals["apns", 400, "NeverHeardOf"] += 1
+    began = datetime.now(UTC)
+    note_unknown("apns", 400, "NeverHeardOf")
     try:
         told = Gates({}).report()["unknown_refusals"]
     finally:
         del unknown_refusals["apns", 400, "NeverHeardOf"]
 
-    assert {"provider": "apns", "status": 400, "reason": "NeverHeardOf", "count": 1} in told
+    [found] = [each for each in told if each["reason"] == "NeverHeardOf"]
+    assert began <= datetime.fromisoformat(found.pop("last_at")) <= datetime.now(UTC)
+    assert found == {"provider": "apns", "status": 400, "reason": "NeverHeardOf", "count": 1}

@@ -93,6 +93,7 @@ async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(hous
 
 async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house: House) -> None:
     worker_id, known = uuid4(), {"provider": "apns", "status": 400, "reason": "SeenByErin", "count": 7}
+    known["last_at"] = "2026-11-25T10:00:00Z"
     async with house.sessions.begin() as db:
         await workers.beat(db, worker_id, {"gates": [], "unknown_refusals": [known]}, lives=60)
 
@@ -102,8 +103,8 @@ async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house
     async with house.sessions.begin() as db:
         await workers.leave(db, worker_id)
     titles, *lines = table.partition("\n\n")[2].splitlines()
-    assert re.split(" {2,}", titles) == ["PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES"]
-    assert ["apns", "400", "SeenByErin", "7"] in [line.split() for line in lines]
+    assert re.split(" {2,}", titles) == ["PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"]
+    assert ["apns", "400", "SeenByErin", "7", "2026-11-25", "10:00:00Z"] in [line.split() for line in lines]
     assert known in json.loads(told)["unknown_refusals"]
 
 

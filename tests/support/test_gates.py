@@ -38,7 +38,9 @@ async def test_a_route_shows_each_workers_gate_and_its_brake(house: House, carol
 
 async def test_refusals_that_no_table_knows_are_counted_over_all_live_workers(house: House, carol: User) -> None:
     reason = f"reason-{uuid4()}"
-    refusals = [{"provider": "fcm", "status": 400, "reason": reason, "count": count} for count in (2, 3)]
+    kind = {"provider": "fcm", "status": 400, "reason": reason}
+    heard = {2: "2026-11-25T10:00:00Z", 3: "2026-11-25T09:00:00Z"}
+    refusals = [kind | {"count": count, "last_at": last_at} for count, last_at in heard.items()]
     seen = {uuid4(): {"gates": [], "unknown_refusals": [refusal]} for refusal in refusals}
     async with house.sessions.begin() as db:
         for worker_id, report in seen.items():
@@ -47,7 +49,7 @@ async def test_refusals_that_no_table_knows_are_counted_over_all_live_workers(ho
     listed = (await carol.call("GET", "/v1/support/gates")).json()
 
     found = [each for each in listed["unknown_refusals"] if each["reason"] == reason]
-    assert found == [{"provider": "fcm", "status": 400, "reason": reason, "count": 5}]
+    assert found == [kind | {"count": 5, "last_at": heard[2]}]
     async with house.sessions.begin() as db:
         for worker_id in seen:
             await workers.leave(db, worker_id)

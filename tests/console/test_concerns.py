@@ -1,0 +1,50 @@
+"""What needs a person: said while it does, and no longer."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from api.console import concerns
+from domain.kinds import Kind
+from domain.push import Environment, Provider, Route
+from domain.signals import Backlog, Owed, Signals
+from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+WELL = Signals(NOW, (), (), Owed(0, None), Owed(0, None), (), workers=1, streams=0)
+OURS, THEIRS = Route(Provider.APNS, None, Environment.PRODUCTION), Route(Provider.APNS, "b", Environment.PRODUCTION)
+SHUT = "The gate of APNs is shut in 1 of 1 workers (outage)."
+
+
+def routes(state: str) -> ShownGates:
+    gate = ShownGate(uuid4(), NOW, state, "outage", None, waiting=0, in_flight=0, rate=None)
+    return ShownGates([ShownRoute(OURS.provider, OURS.app_id, OURS.environment, None, [gate])], [])
+
+
+def waiting_on(route: Route, behind_gate: int = 1) -> Signals:
+    return replace(WELL, backlogs=(Backlog(route, Kind.REMINDER, 1, 1, 1, behind_gate, NOW),))
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "told"),
+    [
+        ("open", waiting_on(OURS), [SHUT]),
+        ("half_open", waiting_on(THEIRS), [SHUT]),  # it serves apps without a gate of their own
+        ("open", WELL, []),  # the next push tries the provider, so nobody knows
+        ("open", waiting_on(OURS, behind_gate=0), []),
+        ("open", waiting_on(Route(Provider.APNS, None, Environment.SANDBOX)), []),
+        ("open", waiting_on(Route(Provider.FCM, None, Environment.PRODUCTION)), []),
+        ("closed", waiting_on(OURS), []),
+    ],
+)
+def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: Signals, told: list[str]) -> None:
+    assert concerns.of(now, routes(state)) == told
+
+
+@pytest.mark.parametrize(("ago", "is_told"), [(timedelta(minutes=59), True), (timedelta(minutes=61), False)])
+def test_an_answer_that_no_table_knows_is_news_for_an_hour(ago: timedelta, is_told: bool) -> None:
+    heard = ShownRefusal(Provider.FCM, 400, "NEVER_HEARD_OF", 1, NOW - ago)
+
+    assert bool(concerns.of(WELL, ShownGates([], [heard]))) is is_told
