@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.connection import Line
 from api.dependencies import Database, Supporter, Watchers
@@ -56,16 +57,25 @@ async def show(
         return found
     if watchers.locked():
         raise Unavailable("This process has no room for another watcher. Try again, or ask without the stream.")
+    await watchers.acquire()  # at once, since there is room; the answer gives it back
     line: Line = request.state.line
     ends_at = min(found.expires_at.timestamp() + _AFTER_EXPIRY, caller.expires_at.timestamp())
     changes = _changes(found, sessions, line.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())
-    return StreamingResponse(_within(watchers, changes), media_type=_EVENTS, headers=HEADERS)
+    return _Watched(watchers, changes)
 
 
-async def _within(watchers: asyncio.Semaphore, changes: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with watchers:
-        async for change in changes:
-            yield change
+class _Watched(StreamingResponse):
+    """A stream that gives its place back, however it ends."""
+
+    def __init__(self, watchers: asyncio.Semaphore, changes: AsyncGenerator[bytes]) -> None:
+        super().__init__(changes, media_type=_EVENTS, headers=HEADERS)
+        self._watchers = watchers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._watchers.release()
 
 
 async def _changes(

@@ -15,6 +15,8 @@ from commands.doctor_temporal import AREA as TEMPORAL
 from commands.doctor_temporal import look_at_temporal, look_at_temporals_certificate, look_at_temporals_files
 from commands.doctor_web import BEARERS, look_at_key_set
 from commands.run_directory import read_settings, run_directory
+from config import ConfigError
+from temporal import connection
 
 
 def settings_here(environ: Mapping[str, str]) -> dict[str, str]:
@@ -44,10 +46,19 @@ def _checks(environ: Mapping[str, str], processes: Collection[str], settings: Fo
     found = []
     if environ.get("DATABASE_URL"):
         found.append(Check(DATABASE, "database", partial(look_at_database, environ["DATABASE_URL"])))
-    found.append(Check(TEMPORAL, "Temporal", partial(look_at_temporal, environ, settings.providers)))
-    found.append(Check(TEMPORAL, "Temporal's certificate", partial(look_at_temporals_certificate, environ)))
+    if _names_temporal(environ):
+        found.append(Check(TEMPORAL, "Temporal", partial(look_at_temporal, environ, settings.providers)))
+        found.append(Check(TEMPORAL, "Temporal's certificate", partial(look_at_temporals_certificate, environ)))
     if "api" in processes and environ.get("AUTH_JWKS_URL"):
         found.append(Check(BEARERS, "key set", partial(look_at_key_set, environ["AUTH_JWKS_URL"])))
     for key, sender in settings.senders.items():
         found += checks_of(key, settings.accounts[key], sender)
     return found
+
+
+def _names_temporal(environ: Mapping[str, str]) -> bool:
+    try:
+        connection(environ)
+    except ConfigError:  # told with the settings
+        return False
+    return True

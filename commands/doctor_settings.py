@@ -27,6 +27,7 @@ from push.http2_proxy import STRAIGHT
 from push.rotation import Account, UnusableFile, sender_of
 from push.sender import Sender
 from push.senders import Key
+from temporal import connection
 
 AREA = Area("settings")
 
@@ -34,12 +35,14 @@ _Read = Callable[[Mapping[str, str]], object]
 _SECTIONS: Mapping[str, Mapping[str, _Read]] = {
     "api": {
         "service": service_settings,
+        "Temporal": connection,
         "API limits": limit_settings,
         "bearer tokens": auth_settings,
         "traces": tracing_settings,
     },
     "worker": {
         "service": service_settings,
+        "Temporal": connection,
         "traces": tracing_settings,
         "proxy": proxy_settings,
         "gates and brake": gate_settings,

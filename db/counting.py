@@ -25,6 +25,12 @@ def count_settled(db: AsyncSession, counts: Mapping[Any, int]) -> None:
         once_committed(db, lambda: _count_settled(counts))
 
 
+def count_synced(provider: str, kind: str, delay: float) -> None:
+    """Count a push whose message was read, so many seconds after acceptance; before it, if the call took longer."""
+    metrics.pushes_synced.labels(provider, kind).inc()
+    metrics.push_to_sync.labels(provider, kind).observe(max(delay, 0.0))
+
+
 def _count_settled(counts: Mapping[Any, int]) -> None:
     for (provider, kind, state, reason), count in counts.items():
         metrics.pushes_settled.labels(provider, kind, state, labels.reason(reason)).inc(count)

@@ -10,14 +10,13 @@ from sqlalchemy import BigInteger, Row, column, delete, func, select, text, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.counting import count_settled, once_committed
+from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
 from db.models import LogHead, Message, SyncPosition
 from db.models import LogItem as LogItemRow
 from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
-from telemetry import metrics
 
 CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
 
@@ -103,9 +102,7 @@ async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:
 
 def _count_synced(rows: Sequence[Row[Any]]) -> None:
     for row in rows:
-        metrics.pushes_synced.labels(row.provider, row.kind).inc()
-        delay = max((row.synced_at - row.accepted_at).total_seconds(), 0.0)
-        metrics.push_to_sync.labels(row.provider, row.kind).observe(delay)
+        count_synced(row.provider, row.kind, (row.synced_at - row.accepted_at).total_seconds())
 
 
 def _item(seq: int, message: Message) -> LogItem:

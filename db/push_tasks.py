@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.counting import Rows, count_settled, once_committed
+from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
 from db.models import DeviceToken, PushTask
 from domain.kinds import Kind
@@ -229,8 +229,7 @@ def _count_accepted(groups: Rows) -> None:
         for seconds in group.latenesses or ():
             late.observe(max(seconds, 0.0))
         for _ in range(group.synced):  # read while the provider answered
-            metrics.pushes_synced.labels(group.provider, group.kind).inc()
-            metrics.push_to_sync.labels(group.provider, group.kind).observe(0.0)
+            count_synced(group.provider, group.kind, 0.0)
         if group.replacing:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import among
 from db.models import DeviceToken, PushAttempt, PushTask
 from db.redrives import OUTBOX_KIND
+from telemetry import tracing
 
 
 async def revive(db: AsyncSession, device: DeviceToken) -> int:
@@ -25,6 +26,7 @@ async def revive(db: AsyncSession, device: DeviceToken) -> int:
         "app_id": device.app_id,
         "environment": device.environment,
         "outbox_kind": OUTBOX_KIND,
+        "traceparent": tracing.traceparent(),
     }
     return len((await db.execute(_REVIVE, values)).all())
 
@@ -75,7 +77,7 @@ _REVIVE = text("""
          WHERE state = 'withdrawn' AND settled_at IS NOT NULL
             ON CONFLICT DO NOTHING
     )
-    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at)
-    SELECT :outbox_kind, task_id, clock_timestamp() FROM revived
+    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, traceparent)
+    SELECT :outbox_kind, task_id, clock_timestamp(), :traceparent FROM revived
     RETURNING subject_id
 """)

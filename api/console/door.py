@@ -82,6 +82,18 @@ def check_origin(request: Request) -> None:
         raise Refused("This form was sent from another site.")
 
 
+def check_kept(request: Request) -> None:
+    """Raise Refused where a browser would drop the cookie of a sign-in, so that no code is spent in vain.
+
+    Behind a proxy our own scheme says little; but a browser sends its site over an encrypted way or from this machine.
+    """
+    if _is_far(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
+        raise Refused(
+            "This address is not encrypted, so your browser would not keep a sign-in. Come by https, "
+            "or on the machine itself (an SSH tunnel will do)."
+        )
+
+
 def keep(request: Request, response: Response, opened: Opened) -> None:
     """Give the browser the cookie of a new sign-in."""
     response.set_cookie(
@@ -89,10 +101,14 @@ def keep(request: Request, response: Response, opened: Opened) -> None:
         opened.value,
         max_age=opened.seconds,
         path=PATH,
-        secure=request.url.scheme == "https" or request.url.hostname not in _LOOPBACK,
+        secure=request.url.scheme == "https" or _is_far(request),
         httponly=True,
         samesite="strict",
     )
+
+
+def _is_far(request: Request) -> bool:
+    return request.url.hostname not in _LOOPBACK
 
 
 Signed = Annotated[Visitor, Depends(visitor)]

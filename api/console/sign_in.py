@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import LEEWAY
-from api.console.door import COOKIE, PATH, Signed, check_origin, keep, read_form, signed_in
+from api.console.door import COOKIE, PATH, Signed, check_kept, check_origin, keep, read_form, signed_in
 from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import AllServices, Database, Services, supporter
@@ -34,6 +34,7 @@ async def ask(request: Request, sessions: Database) -> Response:
 @router.post("/sign-in")
 async def sign_in(request: Request, services: AllServices, means: Means) -> Response:
     """Open a session, and go on to where the person wanted to be."""
+    check_kept(request)
     check_origin(request)
     means.sign_ins.spend(request.client.host if request.client else "")
     form = await read_form(request)

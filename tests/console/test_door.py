@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import text
@@ -86,6 +87,22 @@ async def test_a_sign_in_form_of_another_site_is_refused(house: House) -> None:
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
     assert (await _sign_in(house, code=code)).status_code == 303  # nor is the code used up
+
+
+async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(house: House) -> None:
+    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+
+    async def sent(**headers: str) -> httpx.Response:
+        headers = {"host": "ops.example", "origin": "null"} | headers
+        return await house.http.post("/console/sign-in", data={"code": code}, headers=headers)
+
+    plain = await sent()  # what a browser sends over http
+    behind_a_proxy = await sent(**OURS)
+
+    assert plain.status_code == 403
+    assert "not encrypted, so your browser would not keep a sign-in" in words(plain)
+    assert behind_a_proxy.status_code == 303
+    assert "Secure" in behind_a_proxy.headers["set-cookie"]
 
 
 async def test_a_code_signs_in_once_however_it_was_typed(house: House) -> None:

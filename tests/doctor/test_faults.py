@@ -238,6 +238,20 @@ async def test_a_temporal_that_is_away(examine: Examine) -> None:
     assert found.startswith("cannot be reached, so nothing there was looked at")
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"TEMPORAL_ADDRESS": "nowhere"}, "TEMPORAL_ADDRESS must be host:port, for example 127.0.0.1:7233."),
+        ({"TEMPORAL_TLS_CLIENT_CERT_PATH": "/none.pem"}, "TEMPORAL_* cannot be used: "),
+    ],
+)
+async def test_settings_of_temporal_that_cannot_be(examine: Examine, settings: dict[str, str], found: str) -> None:
+    lines = [line for line in told(await examine(**settings)) if not line[2].startswith("TEMPORAL_TLS_CLIENT_")]
+
+    assert [line[:2] for line in lines] == [("settings", "failure")]
+    assert lines[0][2].startswith(found)
+
+
 async def test_a_database_that_was_never_migrated(examine: Examine, postgres: str) -> None:
     lines = told(await examine(DATABASE_URL=postgres))
 

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import uuid4
 
 import httpx
@@ -122,6 +123,25 @@ async def test_a_redrive_is_one_trace(traced: Traced) -> None:
     assert await redriven(house, task_id) == ("accepted", None)
     assert await traced.collector.tree(task_id, spans=5) == [
         "api: POST /v1/support/push-tasks/{task_id}/redrive",
+        "  worker: dispatch push_task",
+        "    worker: Redrive",
+        "      worker: send_push attempt=1",
+        "        worker: call apns attempt=1 outcome=accepted",
+    ]
+
+
+async def test_what_a_phone_missed_is_in_the_trace_of_its_registration(traced: Traced) -> None:
+    house, alice, phone = traced.house, traced.house.user(), iphone()
+    [task_id] = await dead_task(alice, phone, reason="Unregistered")
+    async with house.sessions.begin() as db:
+        missed = text("UPDATE push_tasks SET state = 'unregistered' WHERE task_id = :id")
+        await db.execute(missed, {"id": task_id})
+
+    await alice.register(replace(iphone(), installation_id=phone.installation_id))
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert await traced.collector.tree(task_id, spans=5) == [
+        "api: PUT /v1/device-tokens/{installation_id}",
         "  worker: dispatch push_task",
         "    worker: Redrive",
         "      worker: send_push attempt=1",
