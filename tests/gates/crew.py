@@ -20,6 +20,7 @@ from activities.reminders import ReminderOpening
 from activities.retries import BACK_OFFS, BackOffs
 from credentials import make_rotation
 from domain.back_off import BackOff
+from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
@@ -41,6 +42,7 @@ BRISK = Timings(
     looking_again=0.1,
 )
 BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Booked: BACK_OFFS[Booked]}
+USUAL = Threshold()
 NO_MORE: Mapping[str, str] = {}
 _LIFE = 30  # minutes until the reminders expire
 
@@ -108,12 +110,13 @@ async def crew(
     back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
     brake_type: type[Brake] = Brake,
+    threshold: Threshold = USUAL,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""
     environment = house.place.environment(**settings)
     rotation = make_rotation(environment)
     means = make_means(house.sessions, rotation.apps, environment, timings)
-    brake = brake_type(house.sessions, means.gates, clock=clock)
+    brake = brake_type(house.sessions, means.gates, threshold, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())

@@ -1,8 +1,10 @@
 """The mass-failure brake: a mistake of ours deactivates no token, keeps the pushes, and waits for a person."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,12 +13,14 @@ from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import Pulse
 from db import brakes, device_tokens
-from domain.mass_failure import MassFailure
+from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 from simulator import Simulator
 from simulator.exchange import Environment as Space
 from simulator.exchange import Provider as Peer
+from simulator.phones import PhoneState
+from simulator.settings import Behaviour
 from tests.gates.crew import Crew, active_tokens, attempts, crew, due_now, engaged_brake, states
 from tests.house import House, Phone, android, eventually, iphone
 
@@ -137,6 +141,45 @@ async def test_3000_tokens_called_dead_stop_at_the_brake_too(unmanned: House, si
     assert found[TaskState.UNREGISTERED, "Unregistered"] + found.get((TaskState.DEAD, "Unregistered"), 0) == len(
         settled
     )
+
+
+def uninstalled(simulator: Simulator, phone: Phone) -> None:
+    known = simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
+    simulator.phones.change(known, PhoneState.UNINSTALLED)
+
+
+def of_the_sandbox(simulator: Simulator, phone: Phone) -> None:
+    simulator.phones.declare(phone.token, Peer(phone.provider), Space.SANDBOX)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(uninstalled, "Unregistered"), (of_the_sandbox, "BadDeviceToken")], ids=["410", "400"]
+)
+async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where_the_brake_lets_all_pass(
+    unmanned: House, tmp_path: Path, make: Callable[[Simulator, Phone], None], reason: str
+) -> None:
+    dead = [iphone() for _ in range(3000)]
+    roomy = Simulator.start(run_dir=tmp_path, behaviour=Behaviour(stream_limit_after_rejection=None))
+
+    with structlog.testing.capture_logs() as logs:
+        one = {"APNS_CONCURRENCY": "90"}  # connection has room for 100
+        async with roomy as apple, crew(unmanned, apple.environment | one, threshold=Threshold(share=1.0)) as worker:
+            await worker.send_all(await due_now(unmanned, [iphone()]))  # so it never is all
+            refused, good = await due_now(unmanned, dead), await due_now(unmanned, [iphone() for _ in range(100)])
+            for phone in dead:
+                make(apple, phone)
+            apple.requests.clear()
+            beside = [each for n, due in enumerate(good) for each in (*refused[30 * n : 30 * (n + 1)], due)]
+            sent = await worker.send_all(beside)
+
+    assert Counter((each.state, each.reason) for each in sent) == {
+        (TaskState.UNREGISTERED, reason): 3000,
+        (TaskState.ACCEPTED, None): 100,
+    }
+    assert len(apple.requests) == await attempts(unmanned, beside) == 3100
+    assert await active_tokens(unmanned, good) == 100
+    assert [entry["event"] for entry in logs].count("connection opened") == 1
+    assert not await unmanned.rows("SELECT 1 FROM brakes")
 
 
 async def test_dead_tokens_among_good_ones_are_deactivated_and_engage_nothing(
