@@ -45,11 +45,11 @@ async def wait_for(simulator_url: str, count: int, until: float, progress: Progr
                 await asyncio.sleep(0.1)
 
 
-async def read_all(simulator_url: str, crowd: Sequence[Person]) -> Arrivals:
-    """Read the whole record."""
+async def read_all(simulator_url: str, crowd: Sequence[Person], after: int = 0) -> Arrivals:
+    """Read the record, behind its first `after` requests."""
     accepted: Counter[str] = Counter()
     received: dict[str, list[float]] = {"apns": [], "fcm": []}
-    refused = after = 0
+    refused = 0
     async with _client(simulator_url) as http:
         while page := await _page(http, after, limit=_PAGE):
             after = page[-1]["number"]

@@ -1,36 +1,38 @@
-"""`python -m bench.launched without worker.py`, or `-m api`: that process, with metrics that are never recorded.
+"""`python -m bench.launched worker.py`, or `-m api`: that process, whose metrics and traces can be switched off and on.
 
-With `with` in its place it is as ever, but launched alike, so that the two can be compared.
+SIGUSR1: as ever. SIGUSR2: no traces. SIGHUP: no metrics either.
 """
 
 import runpy
+import signal
 import sys
-from typing import Any, Self
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from telemetry import tracing
 
-class _Nothing:
-    """Takes whatever would be recorded."""
+_METRICS = (
+    (MetricWrapperBase, "labels"),
+    (Counter, "inc"),
+    (Gauge, "inc"),
+    (Gauge, "dec"),
+    (Gauge, "set"),
+    (Gauge, "set_to_current_time"),
+    (Histogram, "observe"),
+)
 
-    def labels(self, *_: Any) -> Self:  # noqa: ANN401 -- as prometheus_client has it
-        return self
 
-    def inc(self, *_: Any) -> None: ...  # noqa: ANN401
-
-    def set(self, *_: Any) -> None: ...  # noqa: ANN401
-
-    def set_to_current_time(self) -> None: ...
-
-    def observe(self, *_: Any) -> None: ...  # noqa: ANN401
+_AS_EVER = [(kind, name, getattr(kind, name)) for kind, name in _METRICS]
+_IS_ON = tracing.is_on
 
 
 def main() -> None:
     """Run what the arguments name as if it had been started by itself."""
-    how, *words = sys.argv[1:]
-    if how == "without":
-        _record_nothing()
+    signal.signal(signal.SIGUSR1, lambda *_: _switch(metrics=True, traces=True))
+    signal.signal(signal.SIGUSR2, lambda *_: _switch(metrics=True, traces=False))
+    signal.signal(signal.SIGHUP, lambda *_: _switch(metrics=False, traces=False))
+    words = sys.argv[1:]
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
@@ -39,11 +41,22 @@ def main() -> None:
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def _record_nothing() -> None:
-    nothing = _Nothing()
-    MetricWrapperBase.labels = lambda *_: nothing  # type: ignore[method-assign, assignment]
-    for kind, name in ((Counter, "inc"), (Gauge, "set"), (Gauge, "set_to_current_time"), (Histogram, "observe")):
-        setattr(kind, name, getattr(nothing, name))
+def _switch(*, metrics: bool, traces: bool) -> None:
+    """Where no request begins a trace, nothing behind it has one to go on with."""
+    tracing.is_on = _IS_ON if traces else _never
+    for kind, name, recording in _AS_EVER:
+        setattr(kind, name, recording if metrics else _same if name == "labels" else _nothing)
+
+
+def _never() -> bool:
+    return False
+
+
+def _same(metric: MetricWrapperBase, *_: object) -> MetricWrapperBase:
+    return metric
+
+
+def _nothing(*_: object) -> None: ...
 
 
 if __name__ == "__main__":

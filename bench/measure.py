@@ -11,7 +11,7 @@ from bench.histories import events_and_actions
 from bench.load import Calls, Person, people, sign_in, start_fasts
 from bench.percentiles import percentile
 from bench.progress import Progress, phase
-from bench.stack import AS_EVER, Stack, Way, running
+from bench.stack import Stack, running
 from bench.usage import Usage, watching
 from domain.reminders import ARM_LEAD
 
@@ -62,10 +62,10 @@ class Figures:
         return self.received / (self.last_moment - 1)
 
 
-async def measure(count: int, arm_window: float, cores: int, way: Way = AS_EVER) -> Figures:
+async def measure(count: int, arm_window: float, cores: int) -> Figures:
     """Run once, on a stack of its own."""
     starting = Progress("start all parts", 1)
-    async with running(arm_window, way) as stack:
+    async with running(arm_window) as stack:
         starting.finish()
         return await _measured(stack, count, arm_window, cores)
 
@@ -80,14 +80,14 @@ async def _measured(stack: Stack, count: int, arm_window: float, cores: int) -> 
         with phase("start fasts", count) as progress:
             calls = await start_fasts(stack, crowd, datetime.fromtimestamp(due, UTC), progress)
         with phase("until all are in Temporal", count) as progress:
-            await _all_sleep(stack, count, due, progress)
+            await all_sleep(stack, count, due, progress)
         _warn_if_late(due, arm_window)
         with phase("until due", round(due - time.time())) as progress:
             await _until(due, progress)
         with phase("until received", count) as progress:
             await wait_for(stack.simulator_url, count, due + _GIVE_UP, progress)
         with phase("until every workflow has ended", count) as progress:
-            await _all_end(stack, count, due + _GIVE_UP, progress)
+            await all_end(stack, count, due + _GIVE_UP, progress)
         ended = usage.look().at
     arrivals = await read_all(stack.simulator_url, crowd)
     events, actions = await events_and_actions(stack.temporal, [p.session_id for p in crowd[:_HISTORIES]])
@@ -156,7 +156,8 @@ def _warn_if_late(due: float, arm_window: float) -> None:
         print("  (accepting took longer than planned and ran into the arming)")
 
 
-async def _all_sleep(stack: Stack, count: int, until: float, progress: Progress) -> None:
+async def all_sleep(stack: Stack, count: int, until: float, progress: Progress) -> None:
+    """Wait until so many workflows were started."""
     while (started := (await stack.temporal.count_workflows()).count) < count and time.time() < until:
         progress.show(started)
         await asyncio.sleep(0.25)
@@ -169,7 +170,8 @@ async def _until(due: float, progress: Progress) -> None:
         await asyncio.sleep(min(left, 0.5))
 
 
-async def _all_end(stack: Stack, count: int, until: float, progress: Progress) -> None:
+async def all_end(stack: Stack, count: int, until: float, progress: Progress) -> None:
+    """Wait until no workflow runs; `count`: of how many that is the end."""
     while (left := (await stack.temporal.count_workflows("ExecutionStatus = 'Running'")).count) and time.time() < until:
         progress.show(count - left)
         await asyncio.sleep(0.5)
