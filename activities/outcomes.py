@@ -7,7 +7,7 @@ from typing import assert_never
 from uuid import UUID
 
 from activities.judging import Go
-from db import brakes, device_tokens, push_attempts, push_tasks, revivals
+from db import brakes, device_tokens, log, push_attempts, push_tasks, revivals
 from db.engine import Sessions
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
@@ -100,7 +100,8 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     """Record what calls came to, in one transaction; returns how the tasks stand.
 
     An attempt without a call is forgotten, and its task counts one less. Dead tokens are deactivated by comparing.
-    A push that was refused for a token that its phone has replaced meanwhile goes to the new one.
+    A push that was refused for a token that its phone has replaced meanwhile goes to the new one; one that would be
+    tried again though its phone has read the message meanwhile is withdrawn.
     While a route's brake is engaged none of its tokens is, and a push whose token was refused is dead, so that it can
     be redriven.
     """
@@ -117,6 +118,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await push_attempts.forget(db, [o.ended for o in outcomes if isinstance(o.ended, Uncalled)])
         await push_tasks.apply(db, updates)
         await push_attempts.end(db, [o.ended for o in outcomes if isinstance(o.ended, Ended)])
+        await log.withdraw_read(db, [update.task_id for update in updates if update.state is TaskState.PENDING])
         for dead in dead_tokens:
             if dead.route not in braked:
                 await device_tokens.invalidate(db, dead.device_id, dead.token, dead.since, dead.reason)

@@ -10,9 +10,10 @@ from sqlalchemy import BigInteger, Row, column, delete, func, select, text, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import push_tasks
 from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
-from db.models import LogHead, Message, SyncPosition
+from db.models import LogHead, Message, PushTask, SyncPosition
 from db.models import LogItem as LogItemRow
 from domain.kinds import Kind
 from domain.messages import LogItem
@@ -62,7 +63,10 @@ async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
 
 
 async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq: int) -> None:
-    """Note that an installation has read so far: its pushes of what it has read are synced, waiting ones withdrawn."""
+    """Note that an installation has read so far: its pushes of what it has read are synced, waiting ones withdrawn.
+
+    One whose provider is being called stays as it is until the call is over: it may be accepted yet.
+    """
     if seq == 0:
         return
     position = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=seq)
@@ -81,6 +85,13 @@ async def settle_read(db: AsyncSession, task_ids: Collection[UUID]) -> bool:
     read = (await db.scalars(_READ_ALREADY, {"task_ids": list(task_ids)})).all()
     await _settle(db, read)
     return bool(read)
+
+
+async def withdraw_read(db: AsyncSession, task_ids: Collection[UUID]) -> None:
+    """Withdraw those of these tasks, whose calls are over, that still wait though their installation has read past."""
+    if task_ids:
+        read = select(PushTask.task_id).where(among(PushTask.task_id, task_ids), PushTask.synced_at.is_not(None))
+        await push_tasks.close(db, (await db.scalars(read)).all(), TaskState.WITHDRAWN, "synced")
 
 
 async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
@@ -147,12 +158,18 @@ _READ_ALREADY = text("""
      WHERE t.task_id = ANY(CAST(:task_ids AS uuid[])) AND t.synced_at IS NULL
 """)
 _SYNCED = text("""
-    UPDATE push_tasks
+    UPDATE push_tasks t
        SET synced_at = clock_timestamp(),
-           state = CASE state WHEN 'pending' THEN 'withdrawn' ELSE state END,
-           last_reason = CASE state WHEN 'pending' THEN 'synced' ELSE last_reason END,
-           next_attempt_at = CASE state WHEN 'pending' THEN NULL ELSE next_attempt_at END,
-           settled_at = CASE state WHEN 'pending' THEN clock_timestamp() ELSE settled_at END
-     WHERE task_id = ANY(CAST(:task_ids AS uuid[]))
-    RETURNING provider, kind, state, last_reason, accepted_at, synced_at
+           state = CASE WHEN waits THEN 'withdrawn' ELSE state END,
+           last_reason = CASE WHEN waits THEN 'synced' ELSE last_reason END,
+           next_attempt_at = CASE WHEN waits THEN NULL ELSE next_attempt_at END,
+           settled_at = CASE WHEN waits THEN clock_timestamp() ELSE settled_at END
+      FROM (SELECT p.task_id,
+                   p.state = 'pending' AND NOT EXISTS (
+                       SELECT FROM push_attempts a WHERE a.task_id = p.task_id AND a.outcome IS NULL
+                   ) AS waits
+              FROM push_tasks p
+             WHERE p.task_id = ANY(CAST(:task_ids AS uuid[]))) AS read
+     WHERE t.task_id = read.task_id
+    RETURNING t.provider, t.kind, t.state, t.last_reason, t.accepted_at, t.synced_at
 """)

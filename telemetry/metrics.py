@@ -21,7 +21,7 @@ _ROUTE = ("provider", "app_id", "environment")
 pushes_planned = Counter("fastbell_pushes_planned", "Push tasks that were made.", ("provider", "kind"), registry=BOTH)
 pushes_settled = Counter(
     "fastbell_pushes_settled",
-    "Push tasks whose state became final; one that is redriven counts again.",
+    "Push tasks whose state became final; one that went on afterwards counts again.",
     ("provider", "kind", "state", "reason"),
     registry=BOTH,
 )

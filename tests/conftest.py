@@ -37,6 +37,7 @@ NAMESPACES = (
     "housekeeping",
     "doctor",
     "metrics",
+    "numbers",
     "traced",
 )
 

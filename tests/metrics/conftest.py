@@ -9,7 +9,7 @@ import pytest
 
 from simulator import Simulator
 from tests.house import Place
-from tests.metrics.life import Life, live
+from tests.metrics.life import Life, live, live_through_trouble
 from tests.metrics.product import Product, running
 from tests.metrics.prometheus import Prometheus, scraping
 
@@ -39,6 +39,24 @@ async def watched(
         targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
         async with scraping(directory, targets) as prometheus:
             yield Watched(product, prometheus, await live(product.house, simulator), ca_file)
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """A product after a day with every kind of trouble."""
+
+    product: Product
+    life: Life
+
+
+@pytest.fixture(scope="module")
+async def troubled(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
+) -> AsyncIterator[Troubled]:
+    """Run a product that nobody else uses, and let people use it while things go wrong."""
+    place = Place(await new_database("numbers"), temporal, "numbers", simulator)
+    async with running(place, BRAKE_TOKEN_ERRORS="3") as product:
+        yield Troubled(product, await live_through_trouble(product.house, simulator))
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
-"""An ordinary day: reminders and messages are sent, read, withdrawn and replaced; phones change hands, one is gone."""
+"""Days that are told of: an ordinary one, and what goes wrong on others."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
-from tests.talk import conversation_of, handed_off, posted, sync
+from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.support.dead import redrive, redriven
+from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Life:
 
 
 async def live(house: House, simulator: Simulator) -> Life:
-    """Let it happen."""
+    """Let an ordinary day happen: phones are reminded, read, change hands; one is gone, one fast ends early."""
     alice, bob, carol, dora = [house.user() for _ in range(4)]
     hers, his, gone, kept, spared = iphone(), android(), android(), iphone(), iphone()
     await alice.register(hers)
@@ -36,3 +38,97 @@ async def live(house: House, simulator: Simulator) -> Life:
     await bob.register(replace(hers, installation_id=his.installation_id))  # the phone is his now
     await house.finished(ended)
     return Life((alice, bob, carol, dora), (hers, his, gone, kept, spared))
+
+
+async def live_through_trouble(house: House, simulator: Simulator) -> Life:
+    """Let an ordinary day happen, and beside it the trouble that pushes can have; three bad tokens are many."""
+    happenings = (live, _retried_and_refused, _dead_and_redriven, _revived, _braked, _read_early)
+    lives = await asyncio.gather(*(happen(house, simulator) for happen in happenings))
+    return Life(
+        tuple(person for life in lives for person in life.people),
+        tuple(phone for life in lives for phone in life.phones),
+    )
+
+
+async def _retried_and_refused(house: House, simulator: Simulator) -> Life:
+    """One phone's push is accepted at the second attempt, another one's will never be."""
+    erin, finn = house.user(), house.user()
+    retried, refused = iphone(), iphone()
+    await erin.register(retried)
+    await finn.register(refused)
+    refuse_once(simulator, retried)
+    too_large = {"status": 413, "reason": "PayloadTooLarge"}
+    simulator.faults.add(provider="apns", token=refused.token, fault="answer", **too_large)
+
+    fasts = [await user.start_fast(due_in=1.0) for user in (erin, finn)]
+
+    assert [await house.finished(fast) for fast in fasts] == ["accepted", "withheld"]
+    return Life((erin, finn), (retried, refused))
+
+
+async def _dead_and_redriven(house: House, simulator: Simulator) -> Life:
+    """Two phones are to be called so late that their pushes are dead while they are of use; one is redriven."""
+    gina, saved, lost = house.user(), android(), android()
+    await gina.register(saved, lost)
+    for phone in (saved, lost):
+        late = {"status": 429, "error_code": "QUOTA_EXCEEDED", "retry_after": 3600}
+        simulator.faults.add(provider="fcm", token=phone.token, fault="answer", count=1, **late)
+
+    fast = await gina.start_fast(due_in=1.0)
+
+    assert await house.finished(fast) == "dead"
+    [dead] = [task for task in await house.tasks(fast) if task.installation_id == saved.installation_id]
+    assert (await redrive(house.user(None, "support"), dead.task_id)).status_code == 202
+    assert await redriven(house, dead.task_id) == ("accepted", None)
+    return Life((gina,), (saved, lost))
+
+
+async def _revived(house: House, simulator: Simulator) -> Life:
+    """A phone's token is dead; when the phone registers another one, what it missed is sent after all."""
+    ivan, missed = house.user(), android()
+    found = replace(missed, token=android().token)
+    await ivan.register(missed)
+    simulator.faults.add(provider="fcm", token=missed.token, fault="answer", error_code="UNREGISTERED", status=404)
+    sender = house.user()
+
+    message_id = await posted(sender, await conversation_of(sender, ivan))
+    await handed_off(house, message_id)
+    await ivan.register(found)
+
+    [task] = await tasks_of(house, message_id)
+    assert await redriven(house, task.task_id) == ("accepted", None)
+    return Life((ivan,), (missed, found))
+
+
+async def _braked(house: House, simulator: Simulator) -> Life:
+    """Two phones' tokens are refused; with the third one's the brake engages, and all three pushes are dead."""
+    jill, kim = house.user(), house.user()
+    refused, last = (iphone(), iphone()), iphone()
+    await jill.register(*refused, environment="sandbox")
+    await kim.register(last, environment="sandbox")
+    for phone in (*refused, last):
+        wrong = {"status": 400, "reason": "BadDeviceToken"}
+        simulator.faults.add(provider="apns", token=phone.token, fault="answer", **wrong)
+
+    assert await house.finished(await jill.start_fast(due_in=1.0)) == "withheld"
+    assert await house.finished(await kim.start_fast(due_in=1.0)) == "dead"
+    return Life((jill, kim), (*refused, last))
+
+
+async def _read_early(house: House, simulator: Simulator) -> Life:
+    """Two phones read a message while their providers are called: one answers then, the other one never does."""
+    hugo, answered, unanswered = house.user(), android(), iphone()
+    await hugo.register(answered, unanswered)
+    simulator.faults.add(provider="fcm", token=answered.token, fault="slow", delay=2.5)
+    simulator.faults.add(provider="apns", token=unanswered.token, fault="silent", count=1)
+    sender = house.user()
+
+    message_id = await posted(sender, await conversation_of(sender, hugo))
+    for phone in (answered, unanswered):
+        await simulator.requests.wait(1, token=phone.token, within=10)
+        await sync(hugo, phone.installation_id, after=1)
+
+    assert await handed_off(house, message_id) == "accepted"
+    early = "SELECT 1 FROM push_tasks WHERE message_id = :id AND synced_at < accepted_at"
+    assert await house.rows(early, id=message_id), "the provider was quicker than the app"
+    return Life((hugo,), (answered, unanswered))

@@ -1,7 +1,6 @@
 """A Prometheus server watches the running product. The last test breaks everything."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,12 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from simulator import Simulator
 from tests.house import User, android, eventually, iphone, uncommitted
 from tests.metrics.conftest import Watched
+from tests.metrics.pages import by, samples
 from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, panels
 
 
@@ -55,61 +54,12 @@ async def test_every_expression_of_a_dashboard_returns_a_series(watched: Watched
         pytest.fail(str(await empty()))
 
 
-async def test_metrics_tell_what_the_database_and_the_providers_tell(watched: Watched, simulator: Simulator) -> None:
-    house = watched.product.house
-    tasks = await house.rows("SELECT provider, kind, state, coalesce(last_reason, '') AS reason FROM push_tasks")
-    calls = await house.rows("SELECT outcome, coalesce(reason, '') AS reason FROM push_attempts")
-    pages = await watched.product.metrics_of_worker(), await watched.product.metrics_of_api()
-    counted, in_api = map(_samples, pages)
-    assert not [phone for phone in watched.life.phones for page in pages if phone.token in page]
-
-    settled = Counter((task.provider, task.kind, task.state, task.reason) for task in tasks)
-    assert _by(counted, "fastbell_pushes_settled_total", "provider", "kind", "state", "reason") == settled
-    assert _by(counted, "fastbell_pushes_planned_total", "provider") == Counter((task.provider,) for task in tasks)
-    assert _by(counted, "fastbell_push_attempts_total", "outcome", "reason") == Counter(map(tuple, calls))
-    requests = sum(len(simulator.requests.for_token(phone.token)) for phone in watched.life.phones)
-    assert sum(_by(counted, "fastbell_provider_answer_seconds_count", "provider").values()) == len(calls) == requests
-    assert _by(counted, "fastbell_push_lateness_seconds_count", "kind") == {("reminder",): 1, ("message",): 2}
-    assert _by(counted, "fastbell_pushes_collapsed_total", "kind", "when") == {("message", "after_acceptance"): 1}
-    assert _by(in_api, "fastbell_pushes_synced_total", "kind") == {("message",): 2}
-    assert _by(counted, "fastbell_device_tokens_deactivated_total", "cause", "reason") == {
-        ("invalidated", "UNREGISTERED"): 1
-    }
-    assert _by(in_api, "fastbell_device_tokens_deactivated_total", "cause") == {("transferred",): 1, ("rotated",): 1}
-
-
-async def test_analytics_and_timelines_tell_the_same_counts(watched: Watched, simulator: Simulator) -> None:
-    house = watched.product.house
-    support = house.user(None, "support")
-    counted = _samples(await watched.product.metrics_of_worker())
-    answers = _by(counted, "fastbell_push_attempts_total", "outcome", "reason")
-    synced = _by(_samples(await watched.product.metrics_of_api()), "fastbell_pushes_synced_total", "kind")
-
-    told = (await support.call("GET", "/v1/support/analytics?days=2")).json()  # midnight may have passed
-    unaccepted = Counter({(each["outcome"], each["reason"]): each["count"] for each in told["unaccepted"]})
-    lines = [line for person in watched.life.people for line in await _timeline(support, person)]
-    events = Counter(line["event"] for line in lines)
-    heard = Counter((line["detail"]["outcome"], line["reason"] or "") for line in lines if line["event"] == "answered")
-
-    called = {user.token: len(simulator.requests.for_token(user.token)) for user in watched.life.phones}
-    assert events["attempted"] == sum(each["attempts"] for each in told["items"]) == sum(called.values())
-    assert heard == answers
-    assert Counter({answer: n for answer, n in answers.items() if answer[0] != "accepted"}) == unaccepted
-    assert events["planned"] == sum(each["pushes"] for each in told["items"])
-    accepted = sum(n for (outcome, _), n in answers.items() if outcome == "accepted")
-    assert events["accepted"] == accepted == sum(each["accepted"] for each in told["items"])
-    assert events["synced"] == sum(synced.values()) == sum(each["synced"] for each in told["items"])
-    ended = Counter({state: n for (state,), n in _by(counted, "fastbell_pushes_settled_total", "state").items()})
-    fates = sum((Counter({each["state"]: each["count"]}) for each in told["fates"]), Counter[str]())
-    assert fates == ended - Counter(accepted=accepted) == Counter({state: events[state] for state in fates})
-
-
 async def test_requests_are_counted_by_the_route_that_served_them(watched: Watched) -> None:
     assert (await watched.product.house.user().call("GET", f"/nowhere/{uuid4()}")).status_code == 404
 
     await watched.product.house.http.get("/console/sign-in")
 
-    counted = _by(_samples(await watched.product.metrics_of_api()), "fastbell_http_requests_total", "route", "status")
+    counted = by(samples(await watched.product.metrics_of_api()), "fastbell_http_requests_total", "route", "status")
 
     assert counted["/v1/device-tokens/{installation_id}", "2xx"] == len(watched.life.phones) + 1  # one changed hands
     assert counted["unmatched", "4xx"] == counted["/console/sign-in", "2xx"] == 1
@@ -193,26 +143,6 @@ async def _knock(user: User) -> None:
     body = {"ends_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     while True:
         await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for _ in range(3)))
-
-
-async def _timeline(support: User, person: User) -> list[Any]:
-    """Read all of somebody's timeline."""
-    page = (await support.call("GET", f"/v1/support/users/{person.user_id}/timeline?limit=200")).json()
-    assert page["next_cursor"] is None
-    return list(page["items"])
-
-
-def _samples(page: str) -> list[Any]:
-    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-
-
-def _by(samples: list[Any], name: str, *labels: str) -> Counter[tuple[str, ...]]:
-    """Sum a metric's series by these labels; what is nought is left out."""
-    found = Counter[tuple[str, ...]]()
-    for sample in samples:
-        if sample.name == name and sample.value:
-            found[tuple(sample.labels[label] for label in labels)] += int(sample.value)
-    return found
 
 
 def _certificate(lives: timedelta) -> bytes:
