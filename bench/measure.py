@@ -80,14 +80,14 @@ async def _measured(stack: Stack, count: int, arm_window: float, cores: int) -> 
         with phase("start fasts", count) as progress:
             calls = await start_fasts(stack, crowd, datetime.fromtimestamp(due, UTC), progress)
         with phase("until all are in Temporal", count) as progress:
-            await all_sleep(stack, count, due, progress)
+            await _all_sleep(stack, count, due, progress)
         _warn_if_late(due, arm_window)
         with phase("until due", round(due - time.time())) as progress:
             await _until(due, progress)
         with phase("until received", count) as progress:
             await wait_for(stack.simulator_url, count, due + _GIVE_UP, progress)
         with phase("until every workflow has ended", count) as progress:
-            await all_end(stack, count, due + _GIVE_UP, progress)
+            await _all_end(stack, count, due + _GIVE_UP, progress)
         ended = usage.look().at
     arrivals = await read_all(stack.simulator_url, crowd)
     events, actions = await events_and_actions(stack.temporal, [p.session_id for p in crowd[:_HISTORIES]])
@@ -156,8 +156,7 @@ def _warn_if_late(due: float, arm_window: float) -> None:
         print("  (accepting took longer than planned and ran into the arming)")
 
 
-async def all_sleep(stack: Stack, count: int, until: float, progress: Progress) -> None:
-    """Wait until so many workflows were started."""
+async def _all_sleep(stack: Stack, count: int, until: float, progress: Progress) -> None:
     while (started := (await stack.temporal.count_workflows()).count) < count and time.time() < until:
         progress.show(started)
         await asyncio.sleep(0.25)
@@ -170,8 +169,7 @@ async def _until(due: float, progress: Progress) -> None:
         await asyncio.sleep(min(left, 0.5))
 
 
-async def all_end(stack: Stack, count: int, until: float, progress: Progress) -> None:
-    """Wait until no workflow runs; `count`: of how many that is the end."""
+async def _all_end(stack: Stack, count: int, until: float, progress: Progress) -> None:
     while (left := (await stack.temporal.count_workflows("ExecutionStatus = 'Running'")).count) and time.time() < until:
         progress.show(count - left)
         await asyncio.sleep(0.5)
