@@ -55,7 +55,10 @@ async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, lim
 
 
 async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
-    """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt."""
+    """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt.
+
+    What was read during its last call, whose worker was lost, is withdrawn.
+    """
     columns = {
         "task_ids": [stray.task_id for stray in found],
         "attempt_counts": [stray.attempt_count for stray in found],
@@ -138,8 +141,9 @@ _BURY = text("""
            FOR UPDATE OF t SKIP LOCKED
     )
     UPDATE push_tasks t
-       SET state = 'dead', last_reason = coalesce(t.last_reason, 'orphaned'), next_attempt_at = NULL,
-           settled_at = clock_timestamp()
+       SET state = CASE WHEN t.synced_at IS NULL THEN 'dead' ELSE 'withdrawn' END,
+           last_reason = CASE WHEN t.synced_at IS NULL THEN coalesce(t.last_reason, 'orphaned') ELSE 'synced' END,
+           next_attempt_at = NULL, settled_at = clock_timestamp()
       FROM same
      WHERE t.task_id = same.task_id
     RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason

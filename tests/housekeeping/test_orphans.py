@@ -67,6 +67,15 @@ async def test_a_test_push_is_left_to_its_workflow_and_dead_without_it(
     assert await how_it_is(house, task_id) == ("dead", "UNAVAILABLE", None)
 
 
+async def test_what_was_read_before_its_workflow_was_lost_is_withdrawn(house: House, alice: User) -> None:
+    [task_id] = await stray(alice, iphone())
+    await change(house, "UPDATE push_tasks SET synced_at = now() WHERE task_id = :id", id=task_id)
+
+    await sweep(house)
+
+    assert await how_it_is(house, task_id) == ("withdrawn", "synced", None)
+
+
 async def test_a_message_whose_handoff_was_terminated_is_dead_and_can_be_redriven(
     house: House, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
