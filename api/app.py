@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
@@ -74,7 +75,8 @@ def create_app(
         await relay.close()
         await engine.dispose()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages load their scripts from here, not from a network that may be closed
+        redoc_url=None,  # which asks for a picture elsewhere
         title="Fastbell",
         summary="Push notifications that stay boring.",
         description="Reminders of fasting sessions, on every phone of a person, once, on time. The backend is the "

@@ -49,6 +49,17 @@ async def signed_in(context: BrowserContext, house: House, carol: Visit) -> Page
     return await context.new_page()
 
 
+async def test_the_documentation_of_the_api_needs_nothing_from_elsewhere(house: House, context: BrowserContext) -> None:
+    page, asked = await context.new_page(), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+
+    await page.goto("/docs")
+
+    await expect(page.get_by_text("/v1/fasting-sessions/{session_id}/cancel").first).to_be_visible(timeout=15_000)
+    elsewhere = [url for url in asked if not url.startswith((str(house.http.base_url), "data:", "blob:"))]
+    assert elsewhere == []
+
+
 async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     house: House, context: BrowserContext, alice: User
 ) -> None:
