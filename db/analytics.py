@@ -125,9 +125,10 @@ _PUSHES = text("""
            count(*) FILTER (WHERE state = 'dead') AS dead,
            count(synced_at) FILTER (WHERE state = 'accepted') AS synced,
            count(*) FILTER (WHERE state = 'withdrawn' AND last_reason = 'superseded') AS superseded,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM accepted_at - due_at)) AS late_p50,
-           percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM accepted_at - due_at)) AS late_p99
-      FROM push_tasks
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY lateness) AS late_p50,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY lateness) AS late_p99
+      FROM push_tasks,
+           LATERAL (SELECT extract(epoch FROM accepted_at - coalesce(again_at, due_at)) AS lateness) AS late
      WHERE due_at >= :from_at AND due_at < :to_at
      GROUP BY 1
 """)

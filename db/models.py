@@ -244,6 +244,7 @@ class PushTask(Table):
         ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),
+        Index("ix_push_tasks_rejected", "due_at", postgresql_where=text("state = 'rejected'")),
         Index("ix_push_tasks_due_at", "due_at"),
         CheckConstraint("(state = 'accepted') = (accepted_at IS NOT NULL)", name="accepted_has_time"),
     )
@@ -269,6 +270,7 @@ class PushTask(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     accepted_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]  # when its state became final
+    again_at: Mapped[datetime | None]  # when it was redriven or revived last; it is late since then
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
     validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM is asked, no phone is told

@@ -199,7 +199,8 @@ _APPLY = text("""
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
-                  t.synced_at, CAST(extract(epoch FROM t.accepted_at - t.due_at) AS float8) AS lateness
+                  t.synced_at,
+                  CAST(extract(epoch FROM t.accepted_at - coalesce(t.again_at, t.due_at)) AS float8) AS lateness
     )
     SELECT provider, kind, state, last_reason, count(*) AS total,
            array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,

@@ -85,9 +85,12 @@ async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> No
         among(PushTask.task_id, [task.task_id for task in tasks]), PushTask.state == TaskState.DEAD
     )
     accepted = await db.scalars(
-        query.values(state=TaskState.PENDING, next_attempt_at=func.clock_timestamp(), settled_at=None).returning(
-            PushTask.task_id
-        ),
+        query.values(
+            state=TaskState.PENDING,
+            next_attempt_at=func.clock_timestamp(),
+            settled_at=None,
+            again_at=func.clock_timestamp(),
+        ).returning(PushTask.task_id),
         execution_options={"synchronize_session": False},
     )
     task_ids = set(accepted)

@@ -30,6 +30,7 @@ async def present(db: AsyncSession) -> Signals:
         dead=tuple(Dead(_route(row), Kind(row.kind), row.total, row.unexpired) for row in dead),
         outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
+        rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
         workers=len(reporting),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
@@ -65,7 +66,7 @@ _PENDING = text("""
     SELECT provider, app_id, environment, kind, count(*) AS pending,
            count(*) FILTER (WHERE due_at <= :now) AS overdue,
            count(*) FILTER (WHERE due_at <= :now AND last_reason IS NOT NULL) AS retrying,
-           min(due_at) FILTER (WHERE due_at <= :now) AS oldest_due_at
+           min(coalesce(again_at, due_at)) FILTER (WHERE due_at <= :now) AS oldest_due_at
       FROM push_tasks
      WHERE state = 'pending'
      GROUP BY provider, app_id, environment, kind
@@ -77,6 +78,12 @@ _DEAD = text("""
       FROM push_tasks
      WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:of_use AS interval)
      GROUP BY provider, app_id, environment, kind
+""")
+
+_REJECTED = text("""
+    SELECT count(*)
+      FROM push_tasks
+     WHERE state = 'rejected' AND due_at > CAST(:now AS timestamptz) - interval '1 hour' AND due_at <= :now
 """)
 
 _UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")

@@ -17,7 +17,7 @@ class Backlog:
     overdue: int  # due by now
     retrying: int  # of these, hindered at least once; each waits for its next attempt
     behind_gate: int  # of these, on a route whose gate is shut in some worker, or braked
-    oldest_due_at: datetime | None  # of those overdue
+    oldest_due_at: datetime | None  # of those overdue; of one that was redriven or revived, when it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Signals:
     dead: tuple[Dead, ...]
     outbox: Owed  # dispatches to Temporal
     handoffs: Owed  # messages of which it is not decided yet how each phone is told
+    rejected: int  # pushes that were due in the last hour and refused for a fault of ours
     brakes: tuple[Route, ...]  # engaged
     workers: int  # seen lately
     streams: int  # open

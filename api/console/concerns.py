@@ -1,5 +1,6 @@
 """What needs a person now, in sentences; nothing where all is well."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from api.console.figures import count, route, seconds
@@ -31,12 +32,23 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
         )
     if now.handoffs.oldest_at is not None and now.at - now.handoffs.oldest_at > _LATE:
         found.append(f"A message has waited {seconds(now.at - now.handoffs.oldest_at)} for its handoff.")
+    return found + list(_ended(now)) + _unheard_of(now, routes)
+
+
+def _ended(now: Signals) -> Iterator[str]:
+    """Tell of pushes that ended as none should."""
     if unexpired := sum(each.unexpired for each in now.dead):
         dead = "dead push has" if unexpired == 1 else "dead pushes have"
-        found.append(f"{count(unexpired)} {dead} not expired yet: see whether to redrive.")
+        yield f"{count(unexpired)} {dead} not expired yet: see whether to redrive."
+    if now.rejected:
+        were = "push was" if now.rejected == 1 else "pushes were"
+        yield f"{count(now.rejected)} {were} refused for a fault of ours within the last hour: see Analytics."
+
+
+def _unheard_of(now: Signals, routes: ShownGates) -> list[str]:
     if any(now.at - each.last_at < _NEWS for each in routes.unknown_refusals):
-        found.append("A provider said something that no table of ours knows; see below.")
-    return found
+        return ["A provider said something that no table of ours knows; see below."]
+    return []
 
 
 def _is_waited_for(gate: ShownRoute, now: Signals) -> bool:

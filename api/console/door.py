@@ -7,7 +7,6 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
-from starlette.datastructures import UploadFile
 
 from api.dependencies import Database
 from db import console_sessions
@@ -16,6 +15,7 @@ from db.engine import Sessions
 
 COOKIE = "fastbell_console"
 PATH = "/console"
+_FORM = "application/x-www-form-urlencoded"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -63,9 +63,11 @@ async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Read a form; of fields with one name the last counts."""
-    async with request.form(max_files=0) as form:
-        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
+    """Read a form; of fields with one name the last counts. Raises Refused for what no form of ours sends."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in {"", _FORM}:
+        raise Refused("This is no form of the console's.")
+    async with request.form() as form:
+        return {name: str(value) for name, value in form.items()}
 
 
 def check_origin(request: Request) -> None:

@@ -13,7 +13,7 @@ from domain.signals import Backlog, Owed, Signals
 from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WELL = Signals(NOW, (), (), Owed(0, None), Owed(0, None), (), workers=1, streams=0)
+WELL = Signals(NOW, (), (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), workers=1, streams=0)
 OURS, THEIRS = Route(Provider.APNS, None, Environment.PRODUCTION), Route(Provider.APNS, "b", Environment.PRODUCTION)
 SHUT = "The gate of APNs is shut in 1 of 1 workers (outage)."
 
@@ -41,6 +41,12 @@ def waiting_on(route: Route, behind_gate: int = 1) -> Signals:
 )
 def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: Signals, told: list[str]) -> None:
     assert concerns.of(now, routes(state)) == told
+
+
+def test_pushes_that_were_refused_for_a_fault_of_ours_are_a_concern() -> None:
+    told = concerns.of(replace(WELL, rejected=2), routes("closed"))
+
+    assert told == ["2 pushes were refused for a fault of ours within the last hour: see Analytics."]
 
 
 @pytest.mark.parametrize(("ago", "is_told"), [(timedelta(minutes=59), True), (timedelta(minutes=61), False)])

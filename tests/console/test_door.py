@@ -119,6 +119,17 @@ async def test_a_code_signs_in_once_however_it_was_typed(house: House) -> None:
     assert "set-cookie" not in second.headers
 
 
+async def test_what_no_form_of_ours_sends_is_refused(house: House, carol: Visit) -> None:
+    headers = carol.headers(**OURS, **{"content-type": "multipart/form-data; boundary=b; charset=unicode_escape"})
+    sent = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n\\ud800\r\n--b--\r\n'
+
+    for path in ("/console/sign-in", "/console/sign-out"):
+        answer = await house.http.post(path, content=sent, headers=headers)
+
+        assert answer.status_code == 403
+        assert "This is no form of the console's." in words(answer)
+
+
 async def test_a_code_ends(house: House) -> None:
     code = await sign_in_code(house.sessions, "carol", timedelta(0))
 

@@ -26,6 +26,7 @@ from tests.house import House, Phone, android, eventually, iphone
 
 SOON = Pulse(every=0.2)
 MANY = 60
+NEVER = Threshold(token_errors=10_000)
 Mistake = Callable[[House, Simulator], dict[str, str]]
 
 
@@ -163,14 +164,15 @@ async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where
 
     with structlog.testing.capture_logs() as logs:
         one = {"APNS_CONCURRENCY": "90"}  # connection has room for 100
-        async with roomy as apple, crew(unmanned, apple.environment | one, threshold=Threshold(share=1.0)) as worker:
-            await worker.send_all(await due_now(unmanned, [iphone()]))  # so it never is all
+        async with roomy as apple, crew(unmanned, apple.environment | one, threshold=NEVER) as worker:
+            await worker.send_all(await due_now(unmanned, [iphone()]))  # the connection gets its full limit
             refused, good = await due_now(unmanned, dead), await due_now(unmanned, [iphone() for _ in range(100)])
             for phone in dead:
                 make(apple, phone)
             apple.requests.clear()
             beside = [each for n, due in enumerate(good) for each in (*refused[30 * n : 30 * (n + 1)], due)]
-            sent = await worker.send_all(beside)
+            async with asyncio.timeout(45):
+                sent = await worker.send_all(beside)
 
     assert Counter((each.state, each.reason) for each in sent) == {
         (TaskState.UNREGISTERED, reason): 3000,

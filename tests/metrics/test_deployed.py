@@ -40,6 +40,7 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
         dead=(Dead(ROUTE, Kind.REMINDER, 1, 1),),
         outbox=Owed(1, now),
         handoffs=Owed(1, now),
+        rejected=1,
         brakes=(ROUTE,),
         workers=1,
         streams=1,

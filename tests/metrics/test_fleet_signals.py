@@ -85,6 +85,24 @@ async def test_signals_tell_what_waits_where_and_for_how_long(database: Database
     assert (read.handoffs.count, read.workers, read.streams) == (0, 1, 1)
 
 
+async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -> None:
+    await database.run(
+        _device(),
+        _tasks(1, "pending", due="now() - interval '1 hour'"),
+        "UPDATE push_tasks SET again_at = now() - interval '5 seconds'",
+        _tasks(2, "rejected", due="now() - interval '59 minutes'"),
+        _tasks(3, "rejected", due="now() - interval '61 minutes'"),
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    [backlog] = read.backlogs
+    assert backlog.oldest_due_at is not None
+    assert timedelta(seconds=5) <= read.at - backlog.oldest_due_at < timedelta(seconds=30)
+    assert read.rejected == 2
+
+
 async def test_finished_tasks_and_old_messages_are_never_looked_through(database: Database) -> None:
     await database.run(
         _device(),
@@ -101,12 +119,13 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
         for query, values in (
             (signals._PENDING, {"now": now}),
             (signals._DEAD, {"now": now, "of_use": timedelta(days=1)}),
+            (signals._REJECTED, {"now": now}),
             (signals._UNDECIDED, {}),
         ):
             lines = await db.scalars(text(f"EXPLAIN {query.text}"), values)
             plans.append("\n".join(lines))
 
-    for plan, index in zip(plans, ("_pending", "_dead", "_not_handed_off"), strict=True):
+    for plan, index in zip(plans, ("_pending", "_dead", "_rejected", "_not_handed_off"), strict=True):
         assert index in plan, plan
         assert "Seq Scan" not in plan, plan
 

@@ -82,17 +82,21 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     fcm: dict[str, Any] = {"provider": "fcm", "fault": "answer"}
     simulator.faults.add(**fcm, token=odd.token, status=400, error_code="NEVER_HEARD_OF")
     simulator.faults.add(provider="fcm", token=slow.token, fault="slow", delay=6)
+    wrong_here = [android() for _ in range(12)]
+    for phone in wrong_here:
+        simulator.faults.add(**fcm, token=phone.token, status=400, error_code="INVALID_ARGUMENT")
     simulator.faults.add(**fcm, status=503, error_code="UNAVAILABLE")
     wrong: dict[str, Any] = {"provider": "apns", "fault": "answer"}
     simulator.faults.add(**wrong, environment="sandbox", status=400, reason="BadDeviceToken")
     simulator.faults.add(**wrong, environment="production", status=403, reason="InvalidProviderToken")
-    await _remind(house.user(), odd, slow, apple, due_in=1.0)
+    await _remind(house.user(), odd, slow, apple, *wrong_here, due_in=1.0)
     many = house.user()
     await many.register(*[iphone() for _ in range(25)], environment="sandbox")
     await many.start_fast(due_in=1.0)
     for _ in range(8):
         await _remind(house.user(), android(), due_in=2.0)
     await eventually(saw("ProviderDown", "Misconfigured", "CertificateExpiring", "UnknownRefusal"), within=30)
+    await eventually(saw("PushesRejected", "RejectionSeen"), within=30)
     await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()

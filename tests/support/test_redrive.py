@@ -11,6 +11,7 @@ from db import redrives
 from db.outbox import Owed
 from relay import Relay
 from simulator import Simulator
+from telemetry import metrics
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import bury, dead_task, redrive, redriven, task
 
@@ -36,6 +37,22 @@ async def test_a_redriven_push_shows_once_and_is_noted(
     assert shown["task"]["created_at"] < dead_at < action["at"]
     assert shown["task"]["token"] == phone.token[-6:]
     assert phone.token not in str(shown)
+
+
+async def test_a_redriven_push_is_late_since_it_was_redriven(house: House, alice: User, carol: User) -> None:
+    [task_id] = await dead_task(alice, iphone(), ends_in=25)  # so it was due 35 s ago
+    before = _lateness()
+
+    assert (await redrive(carol, task_id)).status_code == 202
+
+    assert await redriven(house, task_id) == ("accepted", None)
+    assert 0 <= _lateness() - before < 25
+
+
+def _lateness() -> float:
+    """Sum how late pushes were, as the worker here has counted it."""
+    labels = {"provider": "apns", "kind": "reminder"}
+    return metrics.WORKER.get_sample_value("fastbell_push_lateness_seconds_sum", labels) or 0.0
 
 
 async def test_what_is_not_dead_cannot_be_redriven(house: House, alice: User, carol: User) -> None:
