@@ -29,7 +29,8 @@ async def told(carol: User, user_id: str, **query: str | int) -> list[tuple[str,
 
 
 async def pass_unopened(house: House, session_id: UUID, time: timedelta) -> None:
-    """Let time pass for a fast as it does in an outage: its workflow learns nothing of it."""
+    """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it."""
+    await house.started(session_id)
     async with house.sessions.begin() as db:
         await db.execute(_EARLIER, {"time": time, "id": session_id})
 
