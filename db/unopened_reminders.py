@@ -13,7 +13,7 @@ from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_OF_USE, Reminder
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words
 
-_A_MOMENT = timedelta(seconds=5)  # in which workers that are there open what has come due
+A_MOMENT = timedelta(seconds=5)  # in which workers that are there open what has come due
 
 
 async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
@@ -24,15 +24,14 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
     if not sessions:
         return []
     standings = (await reminder_standings.of_sessions(db, sessions)).values()
-    unopened = [each for of_one in standings for each in of_one if _is_unopened(each)]
+    unopened = [each for of_one in standings for each in of_one if is_unopened(each)]
     return [_item(each) for each in unopened if part.message_id in {None, each.message_id}]
 
 
-def _is_unopened(standing: Standing) -> bool:
-    if standing.found.tasks or standing.found.withheld:
-        return False
-    is_late = standing.reminder.due_at <= standing.now - _A_MOMENT
-    return is_late and standing.state in {ReminderState.DUE, ReminderState.DEAD}
+def is_unopened(standing: Standing) -> bool:
+    """Tell whether a reminder is due with no push planned; what was decided against is not due, but withdrawn."""
+    is_late = standing.reminder.due_at <= standing.now - A_MOMENT
+    return is_late and not standing.found.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
 
 def _item(standing: Standing) -> TimelineItem:
