@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -13,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, next_cursor
 from api.fields import Body, Instant, ReminderMinutes
 from api.problems import responses
-from db import fasting_sessions, preferences, push_tasks
+from db import fasting_sessions, preferences, reminder_standings
 from db.engine import Sessions, present_instant
 from domain.problems import Conflict, NotFound
-from domain.reminders import ReminderState, message_id, reminders, scheduled_at, state_of
+from domain.reminders import ReminderState, scheduled_at
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
 from relay import Relay
 
@@ -206,16 +205,13 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
 
 
 async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
-    counts = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
-    now = await present_instant(db)
+    standings = await reminder_standings.of_sessions(db, sessions)
 
-    def reminders_of(session: FastingSession) -> list[dict[str, Any]]:
-        found = []
-        for reminder in reminders(session):
-            message = message_id(session.session_id, reminder.minutes, reminder.due_at)
-            state = state_of(session, reminder, counts.get(message, {}), now)
-            found.append({"minutes": reminder.minutes, "due_at": reminder.due_at, "state": state})
-        return found
+    def reminders_of(session: FastingSession) -> list[ReminderOut]:
+        return [
+            ReminderOut(minutes=each.reminder.minutes, due_at=each.reminder.due_at, state=each.state)
+            for each in standings[session.session_id]
+        ]
 
     return [
         SessionOut(
@@ -224,7 +220,7 @@ async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[Ses
             ends_at=session.ends_at,
             status=session.status,
             ended_at=session.ended_at,
-            reminders=[ReminderOut(**each) for each in reminders_of(session)],
+            reminders=reminders_of(session),
             rev=session.rev,
         )
         for session in sessions

@@ -1,6 +1,7 @@
 """`cli.py timeline`: what was decided about somebody's pushes, and why."""
 
 import argparse
+import sys
 from uuid import UUID
 
 from commands.asking import asked
@@ -35,6 +36,9 @@ def _tell(arguments: argparse.Namespace) -> int:
         say_json(found)
     for item in [] if arguments.json else reversed(found):
         print(f"{cell(item.at)}  {cell(item.text)}")
+    if not found:
+        about = " in this part of their timeline" if part != Part() else ""
+        print(f"Nothing is known of {cell(arguments.user)}{about}.", file=sys.stderr)
     return 0
 
 

@@ -70,6 +70,14 @@ async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fa
     return {row.id: _session(row) for row in await db.scalars(query)}
 
 
+async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetime) -> Sequence[FastingSession]:
+    """List a user's sessions whose end lies between these instants."""
+    query = select(FastingSessionRow).where(
+        FastingSessionRow.user_id == user_id, FastingSessionRow.ends_at.between(since, until)
+    )
+    return [_session(row) for row in await db.scalars(query)]
+
+
 async def owned_by(
     db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[FastingSession]:

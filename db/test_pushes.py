@@ -47,15 +47,15 @@ async def send(db: AsyncSession, asked: AskedTest, actor: str) -> ShownTestPush:
         expires_at=now + rules.of_use,
         validate_only=asked.validate_only,
     )
-    await push_tasks.plan(db, message, going)
-    await outbox.add_for_sweepers(db, OUTBOX_KIND, [test_push_id])
     detail = {
         "user_id": asked.user_id,
         "installations": [str(device.installation_id) for device in going],
         "skipped": [str(device.installation_id) for device in devices if device not in going],
         "validate_only": asked.validate_only,
     }
-    await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})
+    await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})  # first, as the cause
+    await push_tasks.plan(db, message, going)
+    await outbox.add_for_sweepers(db, OUTBOX_KIND, [test_push_id])
     planned = await shown(db, test_push_id)
     assert planned is not None
     return planned

@@ -1,4 +1,7 @@
-"""A person's timeline, derived from the tables that hold the truth: one statement, by indexes of the person alone."""
+"""A person's timeline, derived from the tables that hold the truth, by indexes of the person alone.
+
+One statement finds what happened; what ought to have happened and did not is computed (`db/unopened_reminders.py`).
+"""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import preferences
+from db import preferences, unopened_reminders
 from domain.kinds import RULES, Kind, Subject
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
@@ -26,14 +29,30 @@ async def of_user(
     quiet = None
     if any(row.reason == "quiet_hours" for row in rows):
         quiet = (await preferences.of_user(db, user_id)).quiet_hours
-    return [_item(row, quiet if row.reason == "quiet_hours" else None) for row in rows]
+    happened = [_item(row, quiet if row.reason == "quiet_hours" else None) for row in rows]
+    unopened = [
+        item for item in await unopened_reminders.of_user(db, user_id, part) if _is_asked_for(item, part, after)
+    ]
+    return sorted(happened + unopened, key=_place, reverse=True)[:limit]
+
+
+def _place(item: TimelineItem) -> tuple[datetime, UUID]:
+    return item.at, item.id
+
+
+def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] | None) -> bool:
+    """Tell what the statement tells of its items by its last conditions."""
+    in_time = (part.at_from is None or item.at >= part.at_from) and (part.at_to is None or item.at < part.at_to)
+    return in_time and (after is None or _place(item) < after)
 
 
 def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
     kind = None if row.kind is None else Kind(row.kind)
     subject = None if kind is None else RULES[kind].subject
     event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
-    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, row.detail)
+    happening = Happening(
+        event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, row.detail, row.now
+    )
     return TimelineItem(
         id=row.id,
         at=row.at,
@@ -86,7 +105,8 @@ ITEMS = text("""
                ('accepted', t.accepted_at, t.last_reason, jsonb_build_object('due_at', t.due_at)),
                ('opened', t.opened_at, NULL, '{}'),
                ('synced', t.synced_at, NULL, '{}'),
-               (t.state, t.ended_at, t.last_reason, jsonb_build_object('attempts', t.attempt_count)))
+               (t.state, t.ended_at, t.last_reason,
+                jsonb_build_object('attempts', t.attempt_count, 'expires_at', t.expires_at)))
                AS e (event, at, reason, detail)
          WHERE e.at IS NOT NULL
          UNION ALL
@@ -101,7 +121,8 @@ ITEMS = text("""
                AS e (event, at, reason, detail)
          WHERE e.event = 'attempted' OR a.outcome IS NOT NULL
          UNION ALL
-        SELECT e.at, e.event, a.id::text, a.detail ->> 'reason', a.detail || jsonb_build_object('actor', a.actor),
+        SELECT e.at, e.event, a.id::text, a.detail ->> 'reason',
+               a.detail || jsonb_build_object('actor', a.actor, 'expires_at', t.expires_at),
                t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
          CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.task_id OFFSET 0) AS a
@@ -116,8 +137,12 @@ ITEMS = text("""
          WHERE a.action = 'test_push'
          UNION ALL
         SELECT w.at, 'withheld', w.id::text, w.reason, '{}', w.kind, w.conversation_id, w.message_id, NULL,
-               w.installation_id, NULL, w.reminder_minutes
+               w.installation_id, d.provider, w.reminder_minutes
           FROM withheld_pushes w
+          LEFT JOIN LATERAL (SELECT provider FROM device_tokens
+                              WHERE user_id = w.user_id AND installation_id = w.installation_id
+                              ORDER BY last_seen_at DESC
+                              LIMIT 1) AS d ON true
          WHERE w.user_id = :user_id
            AND (CAST(:session_id AS uuid) IS NULL OR w.conversation_id = :session_id)
            AND (CAST(:message_id AS uuid) IS NULL OR w.message_id = :message_id)
@@ -143,7 +168,7 @@ ITEMS = text("""
     ), named AS (
         SELECT *, CAST(md5(event || '/' || subject) AS uuid) AS id FROM items
     )
-    SELECT * FROM named
+    SELECT *, statement_timestamp() AS now FROM named
      WHERE (CAST(:before_at AS timestamptz) IS NULL OR at <= :before_at)
        AND (CAST(:before_at AS timestamptz) IS NULL OR at < :before_at OR id < CAST(:before_id AS uuid))
        AND (CAST(:at_from AS timestamptz) IS NULL OR at >= :at_from)

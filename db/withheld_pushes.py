@@ -1,12 +1,14 @@
 """Withheld pushes: each decision not to push to somebody, or to one of their phones, once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
+from db.models import WithheldPush
 from domain.kinds import Kind
 
 Whom = tuple[str, UUID | None]  # a user's installation; None: all of them
@@ -33,6 +35,12 @@ async def note(db: AsyncSession, about: About, reasons: Mapping[Whom, str]) -> N
         "reasons": list(reasons.values()),
     }
     await db.execute(_NOTE, asdict(about) | columns)
+
+
+async def counts_by_message(db: AsyncSession, message_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Count the decisions not to push each of these messages."""
+    query = select(WithheldPush.message_id, func.count()).where(among(WithheldPush.message_id, message_ids))
+    return {row[0]: row[1] for row in await db.execute(query.group_by(WithheldPush.message_id))}
 
 
 # A push that was planned tells by itself what became of it.

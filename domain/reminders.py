@@ -21,10 +21,10 @@ class ReminderState(StrEnum):
 
     SCHEDULED = "scheduled"
     SKIPPED = "skipped"  # its moment was past when the goal was set
-    DUE = "due"  # its moment has come, nothing is accepted yet
+    DUE = "due"  # its moment has come, nothing is accepted yet, or nobody has opened it yet
     SENT = "sent"  # a provider accepted it for at least one device
-    WITHDRAWN = "withdrawn"  # the session was over, or it was not wanted
-    DEAD = "dead"  # no device could be reached before it expired
+    WITHDRAWN = "withdrawn"  # the session was over, it was not wanted, or there was no phone to push to
+    DEAD = "dead"  # no device could be reached, or nobody opened it, before it expired
     PAST = "past"  # long ago, and no push of it is on record any more
 
 
@@ -85,10 +85,17 @@ def arm_seconds(session_id: UUID, arm_window: float) -> float:
     return round(ARM_LEAD + spread * arm_window, 3)
 
 
-def state_of(
-    session: FastingSession, reminder: Reminder, tasks: Mapping[TaskState, int], now: datetime
-) -> ReminderState:
-    """Derive a reminder's state from the session and from the number of its push tasks in each state."""
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What was decided about one reminder: nothing, as long as nobody has opened it."""
+
+    tasks: Mapping[TaskState, int]  # how many push tasks of it are in each state
+    withheld: int  # decisions not to push it
+
+
+def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: datetime) -> ReminderState:
+    """Derive a reminder's state from the session and from what was decided about it."""
+    tasks = found.tasks
     if tasks.get(TaskState.ACCEPTED):
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
@@ -99,6 +106,8 @@ def state_of(
         return ReminderState.SKIPPED
     if not tasks and reminder.expires_at <= now - LEAST_KEPT:
         return ReminderState.PAST
-    if tasks or session.status is not SessionStatus.ACTIVE or reminder.expires_at <= now:
+    if tasks or found.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
         return ReminderState.WITHDRAWN
+    if reminder.expires_at <= now:
+        return ReminderState.DEAD
     return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

@@ -25,6 +25,7 @@ class Event(StrEnum):
     FAST_BROKEN = "fast_broken"
     FAST_CANCELLED = "fast_cancelled"
     WITHHELD = "withheld"  # no push was planned, for any phone or for one
+    UNOPENED = "unopened"  # a reminder is due, and neither was a push planned nor withheld
     PLANNED = "planned"
     ATTEMPTED = "attempted"  # a provider call began
     ANSWERED = "answered"
@@ -61,6 +62,7 @@ class Happening:
     reminder_minutes: int | None
     reason: str | None
     detail: dict[str, Any]
+    now: datetime  # when it is told
 
 
 @dataclass(frozen=True, slots=True)

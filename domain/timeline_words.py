@@ -40,8 +40,24 @@ def _planned(what: Happening) -> str:
     if not what.detail["is_pending"]:
         return planned
     waits = f" It waits: {why(what.reason)}" if what.reason else " It has not gone out yet."
-    next_try = f" To be tried at {_at(what, 'next_attempt_at')}." if _has(what, "next_attempt_at") else ""
-    return planned + waits + next_try
+    return planned + waits + _next_try(what)
+
+
+def _next_try(what: Happening) -> str:
+    if _is_past(what, "expires_at"):
+        return f" It expired at {_at(what, 'expires_at')}: the workers or Temporal may be away."
+    if _is_past(what, "next_attempt_at"):
+        return f" It has been due since {_at(what, 'next_attempt_at')}, and waits for its turn or for a worker."
+    return f" To be tried at {_at(what, 'next_attempt_at')}." if _has(what, "next_attempt_at") else ""
+
+
+def _unopened(what: Happening) -> str:
+    push, due_at = _push(what), _at(what, "due_at")
+    if _is_past(what, "expires_at"):
+        told = f"{push} was due at {due_at} and expired at {_at(what, 'expires_at')}; nobody opened it in time"
+    else:
+        told = f"{push} has been due since {due_at}; nobody has opened it yet"
+    return f"{told[0].upper()}{told[1:]}: the workers or Temporal may be away."
 
 
 def _withheld(what: Happening) -> str:
@@ -89,7 +105,9 @@ def _expired(what: Happening) -> str:
 
 
 def _dead(what: Happening) -> str:
-    return f"Gave up on {_push(what)} for {_phone(what)}: {why(what.reason)} It can be redriven while it is of use."
+    too_late = what.reason == "opened_too_late" or _is_past(what, "expires_at")
+    redrive = "" if too_late else " It can be redriven while it is of use."
+    return f"Gave up on {_push(what)} for {_phone(what)}: {why(what.reason)}{redrive}"
 
 
 def _redriven(what: Happening) -> str:
@@ -144,6 +162,7 @@ _SENTENCES: Mapping[Event, Callable[[Happening], str]] = {
     Event.FAST_BROKEN: _said("Broke the fast; reminders that were not sent by then are not sent."),
     Event.FAST_CANCELLED: _said("Cancelled the fast; reminders that were not sent by then are not sent."),
     Event.WITHHELD: _withheld,
+    Event.UNOPENED: _unopened,
     Event.PLANNED: _planned,
     Event.ATTEMPTED: _attempted,
     Event.ANSWERED: _answered,
@@ -188,6 +207,10 @@ def _listed(minutes: list[int]) -> str:
 
 def _has(what: Happening, field: str) -> bool:
     return what.detail.get(field) is not None
+
+
+def _is_past(what: Happening, field: str) -> bool:
+    return _has(what, field) and _instant(what, field) <= what.now
 
 
 def _instant(what: Happening, field: str) -> datetime:

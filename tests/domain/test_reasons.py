@@ -25,6 +25,7 @@ CALLS = frozenset({
 DECIDE = frozenset({"useless", "withheld", "unwanted", "misaddressed", "unneeded"})  # their return values are reasons
 REASON = re.compile(r"[a-z]+(_[a-z]+)*|[A-Z][A-Za-z]+")
 OUTCOMES = {"accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown"}
+INSTANTS = ("due_at", "ends_at", "expires_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at")
 IN_SQL = re.compile(r"(?:last_reason|reason)[ \w]*(?:=|,|THEN|coalesce\([\w., ]*)\s*'([a-z_]+)'|NULL, '([a-z_]+)'")
 
 
@@ -61,13 +62,14 @@ def test_a_reason_that_nobody_has_seen_is_named() -> None:
 
 @pytest.mark.parametrize("event", Event)
 def test_every_event_has_a_sentence(event: Event) -> None:
-    now = datetime(2026, 1, 31, 18, tzinfo=UTC).isoformat()
+    at = datetime(2026, 1, 31, 18, tzinfo=UTC)
+    now = at.isoformat()
     detail = {
-        **dict.fromkeys(("due_at", "ends_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at"), now),
+        **dict.fromkeys(INSTANTS, now),
         "is_pending": True, "attempt": 1, "outcome": "unknown", "latency_ms": None, "actor": "Carol",
         "reminder_minutes": [60, 0], "installations": ["one"], "validate_only": True,
     }  # fmt: skip
-    what = Happening(event, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, "worker_lost", detail)
+    what = Happening(event, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, "worker_lost", detail, at)
 
     assert re.fullmatch(r"[A-Z][^{}]+\.", in_words(what))
 

@@ -10,6 +10,7 @@ from domain.push import TaskState
 from domain.reminders import (
     ARM_LEAD,
     LEAST_KEPT,
+    OnRecord,
     Reminder,
     ReminderState,
     arm_seconds,
@@ -125,8 +126,10 @@ def test_without_a_window_nothing_is_armed() -> None:
 
 
 BEFORE, DUE_AT, AFTER, EXPIRED_AT = at(17, 29), at(17, 30), at(17, 31), at(18, 0)
+HALF_AN_HOUR_BEFORE = Reminder(30, due_at=DUE_AT, expires_at=EXPIRED_AT)
 LONG_AFTER = AFTER + timedelta(days=3)
 ENDED = replace(SESSION, status=SessionStatus.BROKEN, ended_at=BEFORE)
+ENDED_LATE = replace(ENDED, ended_at=EXPIRED_AT)
 LATE = replace(SESSION, scheduled_at=at(17, 45))
 PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
     TaskState.PENDING,
@@ -145,8 +148,9 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (SESSION, {}, BEFORE, ReminderState.SCHEDULED),
         (SESSION, {}, AFTER, ReminderState.DUE),
         (SESSION, {}, DUE_AT, ReminderState.DUE),
-        (SESSION, {}, EXPIRED_AT, ReminderState.WITHDRAWN),
-        (SESSION, {}, EXPIRED_AT + LEAST_KEPT - timedelta(seconds=1), ReminderState.WITHDRAWN),
+        (SESSION, {}, EXPIRED_AT - timedelta(seconds=1), ReminderState.DUE),
+        (SESSION, {}, EXPIRED_AT, ReminderState.DEAD),
+        (SESSION, {}, EXPIRED_AT + LEAST_KEPT - timedelta(seconds=1), ReminderState.DEAD),
         (SESSION, {}, EXPIRED_AT + LEAST_KEPT, ReminderState.PAST),
         (SESSION, {PENDING: 2}, BEFORE, ReminderState.SCHEDULED),  # armed
         (SESSION, {PENDING: 2}, DUE_AT, ReminderState.DUE),
@@ -161,6 +165,8 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (SESSION, {WITHDRAWN: 1, DEAD: 1}, AFTER, ReminderState.DEAD),
         (SESSION, {WITHDRAWN: 1, PENDING: 1}, AFTER, ReminderState.DUE),
         (ENDED, {}, BEFORE, ReminderState.WITHDRAWN),
+        (ENDED, {}, EXPIRED_AT, ReminderState.WITHDRAWN),
+        (ENDED_LATE, {}, EXPIRED_AT, ReminderState.DEAD),
         (ENDED, {PENDING: 1}, AFTER, ReminderState.WITHDRAWN),
         (ENDED, {ACCEPTED: 1}, AFTER, ReminderState.SENT),
         (ENDED, {DEAD: 1}, AFTER, ReminderState.DEAD),
@@ -177,6 +183,25 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
 def test_a_reminders_state_follows_from_its_session_and_its_push_tasks(
     session: FastingSession, tasks: dict[TaskState, int], now: datetime, state: ReminderState
 ) -> None:
-    half_an_hour_before = Reminder(30, due_at=at(17, 30), expires_at=at(18, 0))
+    assert state_of(session, HALF_AN_HOUR_BEFORE, OnRecord(tasks, withheld=0), now) is state
 
-    assert state_of(session, half_an_hour_before, tasks, now) is state
+
+@pytest.mark.parametrize(
+    ("session", "now", "state"),
+    [
+        (SESSION, DUE_AT, ReminderState.WITHDRAWN),
+        (SESSION, EXPIRED_AT, ReminderState.WITHDRAWN),
+        (SESSION, EXPIRED_AT + LEAST_KEPT - timedelta(seconds=1), ReminderState.WITHDRAWN),
+        (SESSION, EXPIRED_AT + LEAST_KEPT, ReminderState.PAST),
+        (ENDED_LATE, EXPIRED_AT, ReminderState.WITHDRAWN),
+        (LATE, AFTER, ReminderState.SKIPPED),
+    ],
+)
+def test_a_reminder_that_was_decided_against_is_withdrawn(
+    session: FastingSession, now: datetime, state: ReminderState
+) -> None:
+    assert state_of(session, HALF_AN_HOUR_BEFORE, OnRecord({}, withheld=1), now) is state
+
+
+def test_a_push_that_was_sent_after_all_counts_more_than_a_decision_against_it() -> None:
+    assert state_of(SESSION, HALF_AN_HOUR_BEFORE, OnRecord({ACCEPTED: 1}, withheld=1), AFTER) is ReminderState.SENT

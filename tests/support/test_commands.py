@@ -144,6 +144,18 @@ async def test_a_timeline_is_told_on_the_command_line_in_order(house: House, ali
     assert (item["event"], item["session_id"]) == ("fast_cancelled", str(session_id))
 
 
+async def test_of_whom_nothing_is_known_one_sentence_is_said(house: House, alice: User) -> None:
+    await alice.register(iphone())
+    somebody_elses, nobody = str(uuid4()), f"nobody-{uuid4()}"
+
+    assert await run(house, "timeline", "--user", nobody) == (0, "", f"Nothing is known of {nobody}.\n")
+    assert await run(house, "timeline", "--user", alice.user_id, "--session", somebody_elses) == (
+        0,
+        "",
+        f"Nothing is known of {alice.user_id} in this part of their timeline.\n",
+    )
+
+
 async def test_a_test_push_is_sent_and_followed_from_the_command_line(
     house: House, simulator: Simulator, alice: User
 ) -> None:

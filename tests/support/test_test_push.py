@@ -96,8 +96,8 @@ async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
         "validate_only": False,
     }
     items = await timeline(carol, alice.user_id, message_id=planned["test_push_id"])
-    assert [item["event"] for item in items] == ["planned", "test_push", "attempted", "answered", "accepted"]
-    assert items[1]["text"] == f"{carol.user_id} asked for a test push, to 1 phone."
+    assert [item["event"] for item in items] == ["test_push", "planned", "attempted", "answered", "accepted"]
+    assert items[0]["text"] == f"{carol.user_id} asked for a test push, to 1 phone."
     assert phone.token not in str(items)
 
 

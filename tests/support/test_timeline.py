@@ -3,16 +3,18 @@
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from activities.reminders import ReminderOpening
 from db.timeline import ITEMS
 from domain.timeline import Part
+from domain.wire import Moment, OpenReminder
 from simulator import Simulator
 from tests.house import House, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
-from tests.support.timelines import timeline, told
+from tests.support.timelines import pass_unopened, timeline, told
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 
@@ -128,7 +130,9 @@ async def test_who_gets_no_push_of_a_message_is_told_why(house: House, alice: Us
     await sync(bob, tablet.installation_id, after=cursor)
     assert await handed_off(house, message_id) == "accepted"
 
-    assert await _withheld(carol, bob, message_id) == [(f"the phone {str(tablet.installation_id)[:8]}", "synced")]
+    assert await _withheld(carol, bob, message_id) == [
+        (f"the Android phone {str(tablet.installation_id)[:8]}", "synced")
+    ]
     assert await _withheld(carol, dora, message_id) == [("any phone", "messages_off")]
     assert await _withheld(carol, emil, message_id) == [("any phone", "no_active_token")]
     assert await _withheld(carol, alice, message_id) == []
@@ -171,6 +175,116 @@ async def test_a_dead_push_and_who_redrove_it_are_told(house: House, alice: User
         f"Gave up on {push}: the connection to the provider broke. It can be redriven while it is of use."
     )
     assert items[2]["text"] == f"{carol.user_id} redrove {push}, which was dead: the connection to the provider broke."
+
+
+async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
+    house: House, alice: User, carol: User
+) -> None:
+    phone = iphone()
+    [task_id] = await dead_task(alice, phone)
+    async with house.sessions.begin() as db:
+        await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
+
+    [dead] = [each for each in await timeline(carol, alice.user_id) if each["event"] == "dead"]
+
+    push = f"the reminder 1 minute before the end for the iPhone {str(phone.installation_id)[:8]}"
+    assert dead["text"] == f"Gave up on {push}: the connection to the provider broke."
+
+
+async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_given_up(
+    house: House, alice: User, carol: User
+) -> None:
+    await alice.register(iphone())
+    session_id = await alice.start_fast(due_in=3600)
+    await pass_unopened(house, session_id, timedelta(seconds=3610))
+    [due] = await _unopened(carol, alice)
+    due_states = await _reminder_states(alice, session_id)
+    await pass_unopened(house, session_id, timedelta(seconds=60))
+    [expired] = await _unopened(carol, alice)
+    expired_states = await _reminder_states(alice, session_id)
+    due_at = datetime.fromisoformat(expired["at"])
+    await ReminderOpening(house.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
+    recovered = await timeline(carol, alice.user_id)
+
+    assert due["text"] == (
+        f"The reminder 1 minute before the end has been due since {_clock(due['at'])}; "
+        "nobody has opened it yet: the workers or Temporal may be away."
+    )
+    assert expired["text"] == (
+        f"The reminder 1 minute before the end was due at {_clock(expired['at'])} and expired at "
+        f"{_clock(expired['detail']['expires_at'])}; nobody opened it in time: "
+        "the workers or Temporal may be away."
+    )
+    assert (due["session_id"], _clock(due["detail"]["due_at"])) == (str(session_id), _clock(due["at"]))
+    assert (due_states, expired_states) == (["due"], ["dead"])
+    assert "unopened" not in {item["event"] for item in recovered}
+    [dead] = [item["text"] for item in recovered if item["event"] == "dead"]
+    assert dead.endswith(": nobody could open it before it expired; the workers or Temporal were away.")
+    assert await _reminder_states(alice, session_id) == ["dead"]
+
+
+async def test_a_reminder_that_was_decided_against_is_not_told_as_unopened(
+    house: House, alice: User, carol: User
+) -> None:
+    session_id = await alice.start_fast(due_in=3600)
+    await pass_unopened(house, session_id, timedelta(seconds=3610))
+    [before] = await _unopened(carol, alice)
+    due_at = datetime.fromisoformat(before["at"])
+    await ReminderOpening(house.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
+
+    assert ("unopened", None) not in await told(carol, alice.user_id)
+    assert ("withheld", "no_active_token") in await told(carol, alice.user_id)
+    assert await _reminder_states(alice, session_id) == ["withdrawn"]
+
+
+async def test_unopened_reminders_have_their_place_in_pages_and_parts(house: House, alice: User, carol: User) -> None:
+    fasts = [await alice.start_fast(due_in=3600, minutes=(1, 2, 3)) for _ in range(2)]
+    for session_id in fasts:
+        await pass_unopened(house, session_id, timedelta(seconds=3700))
+    await alice.register(iphone())
+    whole = await timeline(carol, alice.user_id)
+
+    seen: list[str] = []
+    first_page = f"/v1/support/users/{alice.user_id}/timeline?limit=2"
+    path: str | None = first_page
+    while path:
+        page = (await carol.call("GET", path)).json()
+        seen += [item["id"] for item in page["items"]]
+        path = page["next_cursor"] and f"{first_page}&cursor={page['next_cursor']}"
+
+    unopened = [item for item in whole if item["event"] == "unopened"]
+    assert (len(whole), len(unopened)) == (9, 6)
+    assert seen == [item["id"] for item in whole][::-1]
+    assert [item["at"] for item in whole] == sorted(item["at"] for item in whole)
+    first, *others = unopened
+    about = {"message_id": first["message_id"]}
+    assert [item["id"] for item in await timeline(carol, alice.user_id, **about)] == [first["id"]]
+    of_one = await told(carol, alice.user_id, session_id=str(fasts[0]))
+    assert of_one == [("fast_started", None), *[("unopened", None)] * 3]
+    stretch = {"from": first["at"], "to": others[-1]["at"]}
+    assert [each["id"] for each in await timeline(carol, alice.user_id, **stretch)] == [
+        each["id"] for each in unopened if each["at"] < others[-1]["at"]
+    ]
+
+
+async def test_a_push_that_ought_to_have_gone_out_is_not_said_to_be_tried_in_the_past(
+    house: House, alice: User, carol: User
+) -> None:
+    [task_id] = await dead_task(alice, iphone())
+    pending = "UPDATE push_tasks SET state = 'pending', last_reason = NULL, settled_at = NULL, "
+    waits, expired = "next_attempt_at = due_at", "expires_at = now()"
+    texts = []
+    for change in (waits, expired):
+        async with house.sessions.begin() as db:
+            await db.execute(text(f"{pending}{change} WHERE task_id = :id"), {"id": task_id})
+        [planned] = [each for each in await timeline(carol, alice.user_id) if each["event"] == "planned"]
+        texts.append(planned["text"].partition(" UTC. ")[2])
+
+    due_at, expires_at = (_clock(planned["detail"][each]) for each in ("due_at", "expires_at"))
+    assert texts == [
+        f"It has not gone out yet. It has been due since {due_at}, and waits for its turn or for a worker.",
+        f"It has not gone out yet. It expired at {expires_at}: the workers or Temporal may be away.",
+    ]
 
 
 async def test_a_push_that_was_missed_and_revived_is_told(house: House, bob: User, carol: User) -> None:
@@ -257,6 +371,15 @@ async def test_indexes_serve_all_parts_of_a_timeline(house: House) -> None:
     for table in ("push_tasks", "push_attempts", "withheld_pushes", "fasting_sessions", "device_token_events"):
         assert f"_{table}" in plan, table  # the name of an index
     assert "Seq Scan" not in plan, plan
+
+
+async def _unopened(carol: User, user: User) -> list[dict[str, Any]]:
+    return [item for item in await timeline(carol, user.user_id) if item["event"] == "unopened"]
+
+
+async def _reminder_states(user: User, session_id: UUID) -> list[str]:
+    session = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()
+    return [reminder["state"] for reminder in session["reminders"]]
 
 
 async def prefer(user: User, **wishes: object) -> None:

@@ -1,9 +1,13 @@
 """Timelines as support reads them."""
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
-from tests.house import User
+from sqlalchemy import text
+
+from tests.house import House, User
 
 
 def of(user_id: str, what: str = "timeline") -> str:
@@ -22,3 +26,20 @@ async def timeline(carol: User, user_id: str, **query: str | int) -> list[dict[s
 async def told(carol: User, user_id: str, **query: str | int) -> list[tuple[str, str | None]]:
     """Read the same as events with their reasons."""
     return [(item["event"], item["reason"]) for item in await timeline(carol, user_id, **query)]
+
+
+async def pass_unopened(house: House, session_id: UUID, time: timedelta) -> None:
+    """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it."""
+    await house.started(session_id)
+    async with house.sessions.begin() as db:
+        await db.execute(_EARLIER, {"time": time, "id": session_id})
+
+
+_EARLIER = text("""
+    UPDATE fasting_sessions AS s
+       SET started_at = s.started_at - passed.time, ends_at = s.ends_at - passed.time,
+           scheduled_at = s.scheduled_at - passed.time,
+           started_with = jsonb_set(s.started_with, '{ends_at}', to_jsonb(s.ends_at - passed.time))
+      FROM (SELECT CAST(:time AS interval) AS time) AS passed
+     WHERE s.id = :id
+""")
