@@ -5,7 +5,9 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from typing import NoReturn
 
 from commands import console, dead, doctor, gates, test_push, timeline
 from commands.bearer import bearer_token
@@ -15,6 +17,7 @@ from config import AuthSettings, ConfigError, auth_settings, service_settings
 from domain.problems import InvalidField, Problem
 
 _LONGEST_USER_ID = 200
+_UNREAD = 141  # what shells make of SIGPIPE
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -93,5 +96,20 @@ def _hours(text: str) -> float:
     return hours
 
 
+def _run() -> NoReturn:
+    """Run the command of this process, and end at once.
+
+    The Temporal SDK's threads may crash an interpreter that shuts down (sdk-python #300).
+    """
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has read enough, as `head` does
+        status = _UNREAD
+    with suppress(BrokenPipeError):
+        sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run()

@@ -1,5 +1,6 @@
 """The forms that settings may have; what is wrong with one is told in one sentence."""
 
+import re
 import ssl
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,8 +14,10 @@ from sqlalchemy.exc import ArgumentError
 
 
 def _readable(path: Path) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"names a file that does not exist: {path}")
+    if not path.is_file():
+        raise ValueError(f"names what is no regular file: {path}")
     return path
 
 
@@ -35,10 +38,13 @@ def _https(url: str) -> str:
 
 
 def _proxy(url: SecretStr) -> SecretStr:
-    full = url.get_secret_value() if "://" in url.get_secret_value() else f"http://{url.get_secret_value()}"
+    has_scheme = "://" in url.get_secret_value()
+    full = url.get_secret_value() if has_scheme else f"http://{url.get_secret_value()}"
     try:
         parts = urlsplit(full)
-        is_good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        is_host = bool(_HOST.fullmatch(parts.hostname or "")) and parts.port != 0
+        is_whole = (has_scheme or parts.port is not None) and (parts.path in {"", "/"}) and not parts.query
+        is_good = parts.scheme == "http" and is_host and is_whole and not parts.fragment
     except ValueError:  # a port that is no number
         is_good = False
     if not is_good:
@@ -101,6 +107,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
 
 
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
+_HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 _PARAMETERS = {"host", "port", "sslmode"}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]

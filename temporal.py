@@ -1,13 +1,17 @@
 """How processes reach Temporal: by the SDK's own environment settings, with the converter that all of them share."""
 
 import asyncio
+import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
@@ -15,7 +19,14 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from config import ConfigError
@@ -26,6 +37,11 @@ _PORTS_TRIED = 5
 _WATCH_EVERY = 10.0  # seconds
 _ANSWERS_WITHIN = timedelta(seconds=5)
 _PYDANTIC = PydanticPayloadConverter()
+
+_FORWARDED = LoggingConfig(  # else the SDK's core writes lines of its own form to standard output
+    TelemetryFilter(core_level="WARN", other_level="ERROR"),
+    LogForwardingConfig(logging.getLogger("temporalio"), prepend_target_on_message=False),
+)
 
 log = structlog.get_logger()
 
@@ -104,11 +120,24 @@ def metered_runtime() -> Metered:
             port = int(probe.getsockname()[1])
         exporter = PrometheusConfig(f"127.0.0.1:{port}", durations_as_seconds=True, counters_total_suffix=True)
         try:
-            return Metered(Runtime(telemetry=TelemetryConfig(metrics=exporter)), port)
+            return Metered(Runtime(telemetry=TelemetryConfig(_FORWARDED, exporter)), port)
         except (RuntimeError, ValueError):  # somebody else was quicker to take the port
             continue
     log.warning("temporal's own metrics cannot be had")
-    return Metered(Runtime(telemetry=TelemetryConfig()), None)
+    return Metered(Runtime(telemetry=TelemetryConfig(_FORWARDED)), None)
+
+
+@cache
+def silent_runtime() -> Runtime:
+    """Give a runtime for commands, whose own lines say what is wrong."""
+    return Runtime(telemetry=TelemetryConfig(logging=None))
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once: the SDK's threads may crash an interpreter that shuts down (sdk-python #300)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def certificate_files() -> dict[str, Path]:

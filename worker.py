@@ -41,7 +41,7 @@ from relay import Relay
 from telemetry import labels, metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
-from temporal import Metered, connect_when_up, metered_runtime, watch
+from temporal import Metered, connect_when_up, leave, metered_runtime, watch
 from temporal import certificate_files as temporal_certificates
 from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
@@ -235,7 +235,10 @@ if __name__ == "__main__":
     try:
         uvloop.run(main())
     except ConfigError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        leave(1)
+    except Exception:
+        log.exception("worker failed")
+        leave(1)
     tracing.stop()
-    sys.stdout.flush()
-    os._exit(0)  # the SDK's threads may crash an interpreter that shuts down (sdk-python #300)
+    leave(0)

@@ -12,7 +12,7 @@ from api.connection import allow_connections, bind, connection_of
 from api.open_streams import DEFAULT_TERMS, Terms
 from config import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
 from telemetry import tracing
-from temporal import connection, metered_runtime
+from temporal import connection, leave, metered_runtime
 
 KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, so that they never write to a closed one
 
@@ -51,8 +51,7 @@ def main() -> None:
     with suppress(KeyboardInterrupt):
         server.run([bound])
     tracing.stop()
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
+    leave(0 if server.started else STARTUP_FAILURE)
 
 
 if __name__ == "__main__":

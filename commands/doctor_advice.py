@@ -67,14 +67,22 @@ ADVICE: dict[str, tuple[str, str]] = {  # reason: what it means, what to do
     "connect_failed": ("no connection could be made", UNREACHABLE),
     "no_slot_in_time": ("a connection was made, and no call let in", UNREACHABLE),
 }
-_OF_STATUS = {"http_403": "PERMISSION_DENIED", "http_404": "NOT_FOUND", "http_401": "UNAUTHENTICATED"}
+_OF_STATUS = {  # where an answer names no reason; Apple's always do
+    Provider.APNS: {},
+    Provider.FCM: {"http_403": "PERMISSION_DENIED", "http_404": "NOT_FOUND", "http_401": "UNAUTHENTICATED"},
+}
 
 
-def advice(reason: str) -> tuple[str, str]:
+def advice(provider: Provider, reason: str) -> tuple[str, str]:
     """Say what a reason means, and what to do."""
-    known = ADVICE.get(_OF_STATUS.get(reason, reason))
+    known = ADVICE.get(_OF_STATUS[provider].get(reason, reason))
     if known:
         return known
+    if provider is Provider.APNS and reason.startswith("http_"):
+        return (
+            "an answer without a reason, so it is not Apple's",
+            "See what stands on the way: APNS_URL and APNS_SANDBOX_URL have to lead to Apple, past no gateway.",
+        )
     if reason.startswith("proxy_"):
         return "the proxy does not lead there", "Set HTTPS_PROXY and NO_PROXY right, and let the proxy allow CONNECT."
     return "not the refusal that a token of nobody's gets", "Look it up in the provider's documentation, and try again."

@@ -10,6 +10,7 @@ from commands.doctor_lines import Area, Line
 from config import ConfigError
 from db.engine import present_instant
 from db.migrate import newest_revision, present_revision
+from db.workers import LATELY, live
 
 AREA = Area("database")
 
@@ -22,6 +23,7 @@ async def look_at_database(url: str) -> Sequence[Line]:
             there = await present_instant(db)
             now = (before + time.time()) / 2
             present, newest = await present_revision(db), await asyncio.to_thread(newest_revision)
+            workers = [_workers(len(await live(db)))] if present == newest else []
     except ConfigError as error:
         return [
             AREA.failure(str(error), "See that PostgreSQL runs, and that DATABASE_URL names it, its user and password.")
@@ -30,7 +32,16 @@ async def look_at_database(url: str) -> Sequence[Line]:
         AREA.ok("PostgreSQL answers"),
         _schema(present, newest),
         clock_line(AREA, "PostgreSQL", there.timestamp(), now),
+        *workers,
     ]
+
+
+def _workers(alive: int) -> Line:
+    """Say how many workers live; Temporal takes one that stopped for alive a while longer."""
+    within = f"the last {LATELY.total_seconds():g} s"
+    if not alive:
+        return AREA.failure(f"no worker was alive in {within}", "Start workers (`worker.py`), and read their logs.")
+    return AREA.ok(f"{alive} worker{'s' * (alive > 1)} alive in {within}")
 
 
 def _schema(present: str | None, newest: str) -> Line:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
+from commands.database import database_url
 from commands.doctor_database import AREA as DATABASE
 from commands.doctor_database import look_at_database
 from commands.doctor_lines import Check, Level, Report, lines_of
@@ -15,7 +16,7 @@ from commands.doctor_temporal import AREA as TEMPORAL
 from commands.doctor_temporal import look_at_temporal, look_at_temporals_certificate, look_at_temporals_files
 from commands.doctor_web import BEARERS, look_at_key_set
 from commands.run_directory import read_settings, run_directory
-from config import ConfigError
+from config import ConfigError, auth_settings
 from temporal import connection
 
 
@@ -44,21 +45,22 @@ async def examined(environ: Mapping[str, str], processes: Collection[str], *, of
 def _checks(environ: Mapping[str, str], processes: Collection[str], settings: Found) -> list[Check]:
     """Name the looks over the network, whatever of the settings can be read."""
     found = []
-    if environ.get("DATABASE_URL"):
+    if environ.get("DATABASE_URL") and _can_be_read(database_url, environ):
         found.append(Check(DATABASE, "database", partial(look_at_database, environ["DATABASE_URL"])))
-    if _names_temporal(environ):
+    if _can_be_read(connection, environ):
         found.append(Check(TEMPORAL, "Temporal", partial(look_at_temporal, environ, settings.providers)))
         found.append(Check(TEMPORAL, "Temporal's certificate", partial(look_at_temporals_certificate, environ)))
-    if "api" in processes and environ.get("AUTH_JWKS_URL"):
-        found.append(Check(BEARERS, "key set", partial(look_at_key_set, environ["AUTH_JWKS_URL"])))
+    key_set = environ.get("AUTH_JWKS_URL")
+    if "api" in processes and key_set and _can_be_read(auth_settings, {"AUTH_JWKS_URL": key_set}):
+        found.append(Check(BEARERS, "key set", partial(look_at_key_set, key_set)))
     for key, sender in settings.senders.items():
         found += checks_of(key, settings.accounts[key], sender)
     return found
 
 
-def _names_temporal(environ: Mapping[str, str]) -> bool:
+def _can_be_read(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> bool:
     try:
-        connection(environ)
+        read(environ)
     except ConfigError:  # told with the settings
         return False
     return True

@@ -93,7 +93,7 @@ async def _connection(area: Area, environment: Environment, where: str, url: str
         )
         return [fault(f"{where}: its certificate is not good: {error.verify_message}", to_do)]
     except ProxyTrouble as error:
-        meaning, to_do = advice(error.reason)
+        meaning, to_do = advice(Provider(area.name), error.reason)
         return [fault(f"{where}: no connection: {meaning} ({error.reason})", to_do)]
     except OSError as error:
         return [fault(f"{where}: no connection ({type(error).__name__})", UNREACHABLE)]
@@ -123,7 +123,7 @@ async def _probe(provider: Provider, sender: Sender, environment: Environment, w
 
 
 def _refusal(area: Area, where: str, reason: str, environment: Environment) -> Line:
-    meaning, to_do = advice(reason)
+    meaning, to_do = advice(Provider(area.name), reason)
     return _fault(area, environment)(f"{where}: {reason}: {meaning}", to_do)
 
 

@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from commands.doctor_certificates import file_lines, peer_lines
 from commands.doctor_lines import Area, Check, Line, lines_of
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from temporal import connect, connection
+from temporal import connect, connection, silent_runtime
 
 AREA = Area("temporal")
 
@@ -27,17 +27,22 @@ _FILES = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH")
 
 
 async def look_at_temporal(environ: Mapping[str, str], providers: Collection[Provider]) -> Sequence[Line]:
-    """Connect, then ask for each thing at once."""
+    """Connect; in a namespace that is there, ask for each thing at once."""
     try:
-        client = await connect(environ=environ)
+        client = await connect(environ=environ, runtime=silent_runtime())
     except (RuntimeError, ValueError, OSError) as error:
         found = f"cannot be reached, so nothing there was looked at ({type(error).__name__})"
         return [
             AREA.failure(found, "See that the server runs, and set TEMPORAL_ADDRESS, and what TEMPORAL_TLS_* it needs.")
         ]
+    namespace = await lines_of([Check(AREA, "namespace", partial(_namespace, client))], within=10.0)
+    return namespace if namespace == [_no_namespace(client)] else namespace + await _look_within(client, providers)
+
+
+async def _look_within(client: Client, providers: Collection[Provider]) -> list[Line]:
     queues = {WORKFLOW_QUEUE: TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW}
     queues |= {push_queue(each): TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY for each in sorted(providers)}
-    looks = {"namespace": partial(_namespace, client)}
+    looks: dict[str, Callable[[], Awaitable[Sequence[Line]]]] = {}
     looks |= {f"search attribute {name}": partial(_attribute, client, name) for name in SEARCH_ATTRIBUTES}
     looks |= {f"task queue {name}": partial(_queue, client, name, kind) for name, kind in queues.items()}
     looks |= {f"schedule {name}": partial(_schedule, client, name) for name in (ORPHAN_SWEEP, RETENTION)}
@@ -51,7 +56,10 @@ async def look_at_temporals_certificate(environ: Mapping[str, str]) -> Sequence[
     if not tls:
         return []
     trusted = tls.server_root_ca_cert if isinstance(tls, TLSConfig) else None
-    context = ssl.create_default_context(cadata=trusted.decode() if trusted else None)
+    try:
+        context = ssl.create_default_context(cadata=trusted.decode() if trusted else None)
+    except (ssl.SSLError, ValueError):  # no certificate: told with the files, and by the connection
+        return []
     context.set_alpn_protocols(["h2"])
     name = tls.domain if isinstance(tls, TLSConfig) else None
     return await peer_lines(AREA, config["target_host"], context, name)
@@ -69,9 +77,13 @@ async def _namespace(client: Client) -> Sequence[Line]:
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             return [_refused("namespace", error)]
-        to_do = "Create it (`temporal operator namespace create`), or name another one in TEMPORAL_NAMESPACE."
-        return [AREA.failure(f"there is no namespace {client.namespace}", to_do)]
+        return [_no_namespace(client)]
     return [AREA.ok(f"answers; namespace {client.namespace} is there")]
+
+
+def _no_namespace(client: Client) -> Line:
+    to_do = "Create it (`temporal operator namespace create`), or name another one in TEMPORAL_NAMESPACE."
+    return AREA.failure(f"there is no namespace {client.namespace}", to_do)
 
 
 async def _attribute(client: Client, name: str) -> Sequence[Line]:

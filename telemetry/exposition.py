@@ -4,6 +4,7 @@ Everything here runs in threads: a scrape never holds the event loop up.
 """
 
 import http.client
+import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import closing, suppress
@@ -71,8 +72,7 @@ class Server:
             def log_message(self, *_: object) -> None:
                 """Say nothing of scrapes."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Listener((host, port), Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
@@ -80,6 +80,16 @@ class Server:
         """Listen no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Log what went wrong with a scrape, on one line; nothing where the scraper just hung up."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            log.error("a scrape was not answered", exc_info=error)
 
 
 def _asked(port: int | None) -> bytes:

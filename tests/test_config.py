@@ -236,6 +236,12 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_no_regular_file_is_not_called_missing(key_file: str, tmp_path: Path) -> None:
+    for path in ("/dev/null", str(tmp_path)):
+        sentence = f"FCM_CA_FILE: names what is no regular file: {path}."
+        assert refused(fcm_settings, {"FCM_SERVICE_ACCOUNT_FILE": key_file, "FCM_CA_FILE": path}) == sentence
+
+
 def test_a_file_that_holds_no_certificates_is_refused_as_an_authority(key_file: str) -> None:
     sentence = f"names a file without certificates: {key_file}."
 
@@ -273,6 +279,8 @@ def test_no_refusal_repeats_a_secret() -> None:
         ({"HTTPS_PROXY": ""}, None),
         ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
         ({"HTTPS_PROXY": "proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "http://proxy.example:3128/"}, "http://proxy.example:3128/"),
+        ({"HTTPS_PROXY": "user:word@proxy:3128"}, "http://user:word@proxy:3128"),
         ({"HTTPS_PROXY": "http://upper", "https_proxy": "http://lower"}, "http://lower"),
         ({"https_proxy": "http://user:word@[::1]:3128"}, "http://user:word@[::1]:3128"),
     ],
@@ -295,7 +303,20 @@ def test_a_proxy_spares_this_machine_and_whatever_else_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["https://word@proxy", "socks5://word@proxy", "http://", "http://word@proxy:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://word@proxy",
+        "socks5://word@proxy",
+        "http://",
+        "http://word@proxy:port",
+        "word",
+        "word word:3128",
+        "http://proxy/word",
+        "http://proxy?word",
+        "http://proxy#word",
+    ],
+)
 def test_a_proxy_that_is_none_is_refused_without_being_repeated(url: str) -> None:
     sentence = refused(proxy_settings, {"HTTPS_PROXY": url})
 

@@ -11,6 +11,7 @@ import pytest
 from commands.doctor_lines import Level
 from tests.doctor.conftest import Examine
 from tests.house import ROOT, SECRET, House
+from tests.servers import free_port
 
 
 async def _doctor(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
@@ -97,6 +98,43 @@ async def test_offline_nothing_is_reached_and_each_process_has_its_own_needs(hea
 
     assert (api, worker) == ([], [])
     assert not list(simulator.requests)
+
+
+async def test_a_reader_that_has_read_enough_ends_it_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "cli.py",
+        "doctor",
+        "--offline",
+        "--json",
+        cwd=ROOT,
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    _, complaints = await asyncio.wait_for(process.communicate(), 50)
+
+    assert (process.returncode, complaints) == (141, b"")
+
+
+async def test_it_ends_at_once_for_the_temporal_sdk_may_crash_an_interpreter_that_shuts_down() -> None:
+    shut_down = "import atexit, runpy, sys; atexit.register(print, 'interpreter shut down'); "
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        f"{shut_down}sys.argv = ['cli.py', 'doctor']; runpy.run_path('cli.py', run_name='__main__')",
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, complaints = await asyncio.wait_for(process.communicate(), 50)
+
+    assert (process.returncode, complaints) == (1, b"")
+    assert b"temporal: cannot be reached" in out
+    assert out.endswith(b" failures.\n")
 
 
 def _tells_no_secret(house: House, out: str) -> None:

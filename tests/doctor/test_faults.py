@@ -1,6 +1,7 @@
 """Each fault has a line of its own, with what to do; whatever is not at fault stays as it should be."""
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 
 from commands.doctor_lines import Line
+from db.engine import make_engine
 from domain.naming import SEARCH_ATTRIBUTES
 from tests.doctor.certificates import certificate, showing
 from tests.doctor.conftest import Examine
@@ -75,6 +77,16 @@ async def test_what_apple_refuses(examine: Examine, healthy: House, reason: str,
     lines = await examine()
 
     assert told(lines) == [("apns", "failure", f"default app, production: {reason}: {meaning}")]
+
+
+async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine, healthy: House) -> None:
+    healthy.place.simulator.faults.add(provider="apns", environment="production", fault="answer", status=403, reason="")
+
+    [line] = await examine()
+
+    assert line.found == "default app, production: http_403: an answer without a reason, so it is not Apple's"
+    assert line.to_do
+    assert "Firebase" not in line.to_do
 
 
 @pytest.mark.parametrize(
@@ -218,8 +230,7 @@ async def test_a_namespace_without_search_attributes_workers_and_schedules(exami
 async def test_a_namespace_that_is_not_there(examine: Examine) -> None:
     lines = told(await examine(TEMPORAL_NAMESPACE="nowhere"))
 
-    assert lines[0] == ("temporal", "failure", "there is no namespace nowhere")
-    assert {area for area, _, _ in lines} == {"temporal"}
+    assert lines == [("temporal", "failure", "there is no namespace nowhere")]
 
 
 async def test_a_schedule_that_is_paused(examine: Examine, healthy: House) -> None:
@@ -250,6 +261,51 @@ async def test_settings_of_temporal_that_cannot_be(examine: Examine, settings: d
 
     assert [line[:2] for line in lines] == [("settings", "failure")]
     assert lines[0][2].startswith(found)
+
+
+async def test_an_authority_for_temporal_that_is_no_certificate(examine: Examine, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    settings = {"TEMPORAL_TLS": "true", "TEMPORAL_TLS_SERVER_CA_CERT_PATH": str(tmp_path / "ca.pem")}
+
+    lines = told(await examine(**settings))
+
+    assert [found for _, _, found in lines] == [
+        f"TEMPORAL_TLS_SERVER_CA_CERT_PATH: {tmp_path}/ca.pem holds no certificate (ValueError)",
+        "cannot be reached, so nothing there was looked at (RuntimeError)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"DATABASE_URL": "garbage"}, "DATABASE_URL: must be an address such as postgresql://user@host/name."),
+        ({"AUTH_JWT_SECRET": "", "AUTH_JWKS_URL": "http://["}, "AUTH_JWKS_URL: Invalid IPv6 URL."),
+    ],
+    ids=["database", "key set"],
+)
+async def test_an_address_that_is_none_is_told_with_the_settings_and_not_called(
+    examine: Examine, settings: dict[str, str], found: str
+) -> None:
+    lines = told(await examine(**settings))
+
+    assert [line for line in lines if line[1] == "failure"] == [("settings", "failure", found)]
+
+
+async def test_workers_that_have_stopped_though_temporal_still_remembers_them(
+    examine: Examine, new_database: Callable[[str], Awaitable[str]]
+) -> None:
+    url = await new_database("deserted")
+    engine = make_engine(url)
+    async with engine.begin() as db:
+        await db.execute(
+            text("INSERT INTO workers (worker_id, seen_at, gates) VALUES (:id, now() - interval '11 s', '{}')"),
+            {"id": uuid4()},
+        )
+    await engine.dispose()
+
+    lines = told(await examine(DATABASE_URL=url))
+
+    assert lines == [("database", "failure", "no worker was alive in the last 10 s")]
 
 
 async def test_a_database_that_was_never_migrated(examine: Examine, postgres: str) -> None:
@@ -285,6 +341,8 @@ async def test_a_database_that_is_away(examine: Examine) -> None:
         ({"RETENTION_DAYS": "0"}, "RETENTION_DAYS: "),
         ({"FCM_SERVICE_ACOUNT_FILE": "x"}, "FCM_SERVICE_ACOUNT_FILE is not a setting of Fastbell; did you mean"),
         ({"HTTPS_PROXY": "ftp://proxy.example"}, "HTTPS_PROXY: must be the http:// address of a proxy."),
+        ({"HTTPS_PROXY": "garbage"}, "HTTPS_PROXY: must be the http:// address of a proxy."),
+        ({"FCM_CA_FILE": "/dev/null"}, "FCM_CA_FILE: names what is no regular file: /dev/null."),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL: "),
     ],
     ids=str,

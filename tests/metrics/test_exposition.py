@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import struct
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -11,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from db.counting import once_committed
 from db.engine import make_engine, make_sessions
@@ -64,6 +67,48 @@ async def test_a_scrape_does_not_hold_the_event_loop_up() -> None:
     await asyncio.to_thread(server.close)
 
     assert turns > 20
+
+
+async def test_a_scraper_that_hangs_up_is_not_worth_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    asked, gone, threads = threading.Event(), threading.Event(), [threading.current_thread()]
+
+    def text() -> bytes:
+        threads.append(threading.current_thread())
+        asked.set()
+        gone.wait(20)
+        return b"told to nobody"
+
+    server = Server("127.0.0.1", 0, text)
+    with capture_logs() as logged, socket.create_connection(("127.0.0.1", server.port)) as scraper:
+        scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert await asyncio.to_thread(asked.wait, 20)
+        scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+        scraper.close()
+        gone.set()
+        await asyncio.to_thread(threads[1].join, 20)
+    await asyncio.to_thread(server.close)
+
+    assert (logged, *capfd.readouterr()) == ([], "", "")
+
+
+async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str]) -> None:
+    threads: list[threading.Thread] = []
+    failure = KeyError("lost")
+
+    def text() -> bytes:
+        threads.append(threading.current_thread())
+        raise failure
+
+    server = Server("127.0.0.1", 0, text)
+    with capture_logs() as logged:
+        async with httpx.AsyncClient() as http:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await http.get(f"http://127.0.0.1:{server.port}/metrics")
+        await asyncio.to_thread(threads[0].join, 20)
+    await asyncio.to_thread(server.close)
+
+    assert logged == [{"event": "a scrape was not answered", "log_level": "error", "exc_info": failure}]
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_a_port_that_is_taken_is_told_in_one_sentence(simulator: Simulator) -> None:
