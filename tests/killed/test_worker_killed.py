@@ -60,8 +60,8 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
     async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
         for worker in (one, other):
             await worker.says("worker ready")
-        session_id = await user.start_fast(due_in=8.0)
-        await eventually(lambda: workerless.holds_sends(session_id, 4), within=10)
+        session_id = await user.start_fast(due_in=12.0)
+        await eventually(lambda: workerless.holds_sends(session_id, 4), within=9)  # so it is told before they are due
         holders = await _holders(workerless, session_id)
         leaves, stays = (one, other) if one.process.pid in holders else (other, one)
         status = await leaves.end(signal.SIGTERM)
