@@ -25,6 +25,7 @@ class Arrivals:
     lost: int  # phones whose push never came
     doubled: int  # pushes accepted beyond the first, of any phone
     refused: int  # requests that were not accepted
+    last: int  # the number of the last request
 
     @property
     def instants(self) -> list[float]:
@@ -65,6 +66,7 @@ async def read_all(simulator_url: str, crowd: Sequence[Person], after: int = 0) 
         lost=sum(not accepted[person.token] for person in crowd),
         doubled=sum(count - 1 for count in accepted.values()),
         refused=refused,
+        last=after,
     )
 
 

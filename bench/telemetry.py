@@ -40,6 +40,7 @@ class Wave:
     rate: float  # reminders per second, from the due instant until the last was received
     cpu: float  # milliseconds of worker and API per reminder, from the first call until all has ended
     is_sound: bool  # each came, once, not before its time
+    last: int  # the number of its last request
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,21 +77,22 @@ async def _rounds(sessions: int, count: int) -> list[Mapping[str, Wave]]:
     async with _collector() as endpoint:
         way = Way({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, ("-m", "bench.launched"))
         async with running(0.0, way) as stack:
-            rounds = list[Mapping[str, Wave]]()
+            rounds, last = list[Mapping[str, Wave]](), 0
             for number in range(-1, count):  # the first one warms up
                 found = {}
                 for name in list(_WAYS)[:: -1 if number % 2 else 1]:
                     print(f"Round {number + 1} of {count}: {name}", file=sys.stderr)
                     for part in _OURS:
                         stack.kill(part, _WAYS[name])
-                    found[name] = await _wave(stack, sessions)
+                    found[name] = await _wave(stack, sessions, last)
+                    last = found[name].last
                 rounds.append(found)
             return rounds[1:]
 
 
-async def _wave(stack: Stack, count: int) -> Wave:
-    """Send one."""
-    crowd, before = people(stack, count), await _count(stack, "push_attempts")
+async def _wave(stack: Stack, count: int, last: int) -> Wave:
+    """Send one; `last`: the number of the last request before it."""
+    crowd = people(stack, count)
     with phase("sign in", count) as progress:
         signed_in = await sign_in(stack, crowd, progress)
     async with watching({part: stack.pids[part] for part in _OURS}) as usage:
@@ -99,21 +101,22 @@ async def _wave(stack: Stack, count: int) -> Wave:
         with phase("start fasts", count) as progress:
             await start_fasts(stack, crowd, datetime.fromtimestamp(due, UTC), progress)
         with phase("until received", count) as progress:
-            while (sent := await _count(stack, "push_attempts") - before) < count and time.time() < due + _GIVE_UP:
+            while (sent := await _accepted(stack, due)) < count and time.time() < due + _GIVE_UP:
                 progress.show(sent)
                 await asyncio.sleep(0.5)
             await asyncio.sleep(_TAIL)
         used = usage.cpu_between(began, usage.look().at)
-    arrivals = await read_all(stack.simulator_url, crowd, after=before)
+    arrivals = await read_all(stack.simulator_url, crowd, after=last)
     instants = arrivals.instants
     is_sound = not (arrivals.lost or arrivals.doubled or instants[0] < due)
     cpu = sum(used[part] for part in _OURS) * 1000 / count
-    return Wave(len(instants) / (instants[-1] - due), cpu, is_sound)
+    return Wave(len(instants) / (instants[-1] - due), cpu, is_sound, arrivals.last)
 
 
-async def _count(stack: Stack, table: str) -> int:
+async def _accepted(stack: Stack, due: float) -> int:
     """Ask our own database, since Temporal's takes longer to count the more it holds."""
-    return int(await stack.ask_database(f"SELECT count(*) FROM {table}"))
+    due_then = f"state = 'accepted' AND due_at = to_timestamp({due})"
+    return int(await stack.ask_database(f"SELECT count(*) FROM push_tasks WHERE {due_then}"))
 
 
 @asynccontextmanager
