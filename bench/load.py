@@ -43,9 +43,9 @@ class Calls:
         return len(self.each) / self.took
 
 
-def people(stack: Stack, count: int) -> list[Person]:
-    """Invent them; every other phone is an iPhone."""
-    return [_person(stack, number) for number in range(count)]
+def people(stack: Stack, count: int, first: int = 0) -> list[Person]:
+    """Invent them, numbered from `first`; every other phone is an iPhone. Who is invented again has one more phone."""
+    return [_person(stack, number) for number in range(first, first + count)]
 
 
 async def sign_in(stack: Stack, crowd: Sequence[Person], progress: Progress) -> Calls:

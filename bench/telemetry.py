@@ -91,8 +91,8 @@ async def _rounds(sessions: int, count: int) -> list[Mapping[str, Wave]]:
 
 
 async def _wave(stack: Stack, count: int, last: int) -> Wave:
-    """Send one; `last`: the number of the last request before it."""
-    crowd = people(stack, count)
+    """Send one, to people that are new; `last`: the number of the last request before it."""
+    crowd = people(stack, count, first=last)
     with phase("sign in", count) as progress:
         signed_in = await sign_in(stack, crowd, progress)
     async with watching({part: stack.pids[part] for part in _OURS}) as usage:

@@ -28,7 +28,7 @@ from api.connection import UNACKNOWLEDGED, HttpConnection, bind
 from config import auth_settings, service_settings
 from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
-from push.rotation import Rotation
+from push.rotation import EVERY, Rotation
 from relay import Relay
 from simulator import Simulator
 from temporal import data_converter
@@ -220,9 +220,11 @@ async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def working(house: House, environment: dict[str, str]) -> AsyncIterator[Rotation]:
+async def working(
+    house: House, environment: dict[str, str], *, looks_every: timedelta = EVERY
+) -> AsyncIterator[Rotation]:
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
-    rotation = make_rotation(environment, every=timedelta(seconds=0.1))
+    rotation = make_rotation(environment, every=looks_every)
     relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
     means = make_means(house.sessions, rotation.apps, environment)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake)

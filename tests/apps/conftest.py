@@ -107,7 +107,8 @@ async def idle_house(
 @pytest.fixture
 async def rotation(idle_house: House, apps_file: AppsFile) -> AsyncIterator[Rotation]:
     """The senders of a worker that began with the file as it is before the test."""
-    async with working(idle_house, idle_house.place.environment(APPS_FILE=str(apps_file.path))) as rotation:
+    environment = idle_house.place.environment(APPS_FILE=str(apps_file.path))
+    async with working(idle_house, environment, looks_every=timedelta(seconds=0.1)) as rotation:
         yield rotation
 
 
