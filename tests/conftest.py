@@ -1,11 +1,13 @@
 """The servers that all tests share, each started once."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+import uvloop
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -23,6 +25,9 @@ from tests.servers import TemporalServer, free_port
 structlog.configure(
     processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
 )
+
+# The event loop of the processes. As a policy: a loop factory would tear the servers down wherever a test is not async.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 NewDatabase = Callable[[str], Awaitable[str]]
 NAMESPACES = (

@@ -9,7 +9,9 @@ from uuid import UUID
 
 import pytest
 
+from domain.push import TaskState
 from simulator import Simulator
+from tests.gates.crew import Crew, due_now
 from tests.house import House, Phone, android, eventually, iphone
 
 DUE_IN, PER_PHONE = 3.0, 0.08  # seconds; a reminder whose moment has passed when it is asked for is skipped
@@ -36,13 +38,13 @@ class Service:
     """API, Temporal and a worker, and the providers."""
 
     house: House
+    worker: Crew
     simulator: Simulator
 
     async def warm_up(self) -> None:
         """Let both providers accept something, so that connections are open and know their limits."""
-        phones = [iphone(), android()]
-        await self.fasts(phones, due_in=1.0)
-        await asyncio.gather(*(self.simulator.received(phone.token, timeout=10) for phone in phones))
+        sent = await self.worker.send_all(await due_now(self.house, [iphone(), android()]))
+        assert {each.state for each in sent} == {TaskState.ACCEPTED}
 
     async def remind(self, phones: Sequence[Phone]) -> list[Pushed]:
         """Remind each phone's own user at one instant; gives what came of it, when all promises were kept."""

@@ -266,7 +266,7 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
     peer.lines[0].is_deaf = is_deaf
-    pool._connections[0]._pulse.heard_at -= QUIET_AFTER
+    pool._connections[0]._pulse.heard_at -= QUIET_AFTER + 1
 
     assert (await send(pool)).status == 200
 
