@@ -8,7 +8,7 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 tools: ## what some tests need from Debian: Prometheus, unpacked into .tools/, and Chromium
 	@.ci/tools

@@ -46,8 +46,8 @@ class Wave:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print; the status is 1 if a reminder was lost, doubled or early, or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.telemetry", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=800, metavar="N", help="reminders in each wave (800)")
-    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="how many rounds (6)")
+    parser.add_argument("--sessions", type=int, default=400, metavar="N", help="reminders in each wave (400)")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="how many rounds (8)")
     asked = parser.parse_args(words)
     try:
         rounds = asyncio.run(_rounds(asked.sessions, asked.rounds))

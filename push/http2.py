@@ -163,9 +163,8 @@ class Connection(asyncio.Protocol):
             stream_id, oldest = next(iter(self._streams.calls.items()))
             age = self._loop.time() - oldest.sent_at
             if age < self._timeout:
-                if (
-                    age > self._timeout / 2 and self._pulse.heard_at <= oldest.sent_at
-                ):  # uvloop's clock has steps of 1 ms
+                heard = self._pulse.heard_at > oldest.sent_at  # since then; uvloop's clock has steps of 1 ms
+                if age > self._timeout / 2 and not heard:
                     self._pulse.ask()
                 self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
                 return
