@@ -107,7 +107,8 @@ def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
     if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
         return Busy(under_way.started_at + IN_FLIGHT - facts.now)
     if task.expires_at <= facts.now:
-        return Settled(TaskState.EXPIRED, task.last_reason or "too_late")
+        outlasted = task.last_reason  # trouble that lasted until the end; nobody else would tell of it
+        return Settled(TaskState.DEAD, outlasted) if outlasted else Settled(TaskState.EXPIRED, "too_late")
     device = facts.devices.get(task.installation_id)
     current = None if device is None else Address(device.user_id, _route(device))
     reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)

@@ -16,6 +16,7 @@ from google.auth.transport.requests import Request
 
 from push.http2_proxy import STRAIGHT, Proxies
 from push.sender import Fate, Misconfigured, ProviderTrouble, Unavailable
+from push.verdict import Verdict, by_status
 
 log = structlog.get_logger()
 
@@ -117,6 +118,8 @@ class AccessToken:
     def _asked(self, url: str, **more: Any) -> TransportResponse:  # noqa: ANN401 (google-auth's signature)
         proxy = self._proxies.towards(url)
         response: TransportResponse = self._straight(url, proxies={"https": proxy.url} if proxy else {}, **more)
+        if by_status(response.status) is Verdict.TRANSIENT or response.status == 429:
+            raise requests.HTTPError(f"answered {response.status}")  # else google-auth asks again, asleep in its thread
         return response
 
 

@@ -178,7 +178,7 @@ class Gate:
 
     def note(self, ticket: Ticket, trouble: ProviderTrouble | None) -> None:
         """Learn from what a call came to."""
-        was_open = self._breaker.open_since
+        was_open, known_cause = self._breaker.open_since, self._breaker.cause
         match trouble:
             case None | Throttled(extent=Extent.TOKEN):
                 self._breaker.succeeded(ticket)
@@ -190,10 +190,11 @@ class Gate:
                 self._fail(ticket, Cause.OUTAGE, trouble)
             case _:  # nothing that the provider said about itself
                 return
-        if was_open is None and self._breaker.open_since is not None:
+        if self._breaker.open_since is None:
+            if was_open is not None:
+                self._reopen(self._clock() - was_open)
+        elif self._breaker.cause is not known_cause:
             self._shut()
-        elif was_open is not None and self._breaker.open_since is None:
-            self._reopen(self._clock() - was_open)
 
     def _paused(self) -> Paused:
         left = self._breaker.open_until - self._clock()

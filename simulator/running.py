@@ -48,6 +48,7 @@ class Simulator:
         self._access_tokens = AccessTokens(
             self.credentials.apps, self.credentials.token_uri, behaviour.access_token_lifetime
         )
+        self._fcm = FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
         apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
         self._listeners = {
             (Provider.APNS, Environment.PRODUCTION): self._listener(
@@ -57,7 +58,7 @@ class Simulator:
                 sockets[2], self._apns(Environment.SANDBOX), apns_limits
             ),
             (Provider.FCM, Environment.PRODUCTION): self._listener(
-                sockets[3], self._fcm(), StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
+                sockets[3], self._fcm, StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
             ),
         }
         self._admin = AdminServer(self, sockets[0])
@@ -111,6 +112,11 @@ class Simulator:
         """How many connections each provider holds."""
         return {key: listener.open_connections for key, listener in self._listeners.items()}
 
+    @property
+    def access_tokens_requested(self) -> int:
+        """How often anybody asked for an access token."""
+        return self._fcm.access_tokens_requested
+
     def phone(self, token: str) -> Phone:
         """Find the phone with this token; KeyError when it was never seen or declared."""
         phone = self.phones.get(token)
@@ -146,9 +152,6 @@ class Simulator:
     def _apns(self, environment: Environment) -> ApnsEndpoint:
         tokens = ProviderTokens(self.credentials.apps)
         return ApnsEndpoint(environment, tokens, self.phones, self.requests, self.faults)
-
-    def _fcm(self) -> FcmEndpoint:
-        return FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
 
     def _listener(self, bound: socket.socket, endpoint: Endpoint, limits: StreamLimits) -> Listener:
         speaks_http1 = isinstance(endpoint, FcmEndpoint)

@@ -242,6 +242,7 @@ async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSen
 async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, fcm: FcmSender, reason: str) -> None:
     await outcome(fcm, make_push(FCM_TOKEN))
     sim.faults.add(fault="revoke_access_tokens", provider="fcm", reason=reason)
+    fetched = sim.access_tokens_requested
 
     refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
     accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
@@ -249,6 +250,20 @@ async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, f
     assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
     assert all(isinstance(answer, Accepted) for answer in accepted)
     assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
+    assert sim.access_tokens_requested - fetched == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+async def test_an_oauth_endpoint_in_trouble_is_asked_once_for_all_who_wait(
+    sim: Simulator, fcm: FcmSender, status: int
+) -> None:
+    sim.faults.add(fault="oauth_down", provider="fcm", status=status)
+    fetched = sim.access_tokens_requested
+
+    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
+
+    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)}
+    assert sim.access_tokens_requested - fetched == 1
 
 
 async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator, fcm: FcmSender) -> None:

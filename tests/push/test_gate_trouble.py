@@ -18,12 +18,14 @@ from push.gates import Gates
 from push.sender import (
     Answer,
     Booked,
+    Extent,
     Fate,
     Misconfigured,
     NoRoom,
     Paused,
     ProviderTrouble,
     StaleCredential,
+    Throttled,
     Unavailable,
     Unsendable,
 )
@@ -152,6 +154,19 @@ async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> Non
     assert gate.report().rate == pytest.approx(20)  # 2 % of 1 000
     clock.now += 20
     assert gate.report().rate is None
+
+
+async def test_a_probe_that_meets_another_kind_of_trouble_is_told() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+
+    with structlog.testing.capture_logs() as logs:
+        for trouble in (Throttled("busy", extent=Extent.ROUTE), Misconfigured("wrong_key"), Misconfigured("wrong_key")):
+            await come_to(gate, trouble)
+            clock.now += 3600
+
+    told = [(entry["event"], entry["cause"], entry["reason"]) for entry in logs]
+    assert told == [("breaker opened", "throttled", "busy"), ("breaker opened", "misconfigured", "wrong_key")]
 
 
 async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:

@@ -107,7 +107,7 @@ async def test_a_push_that_expires_as_it_is_redriven_is_not_sent(
         async with uncommitted(house, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id):
             pass
 
-    assert (await redriven(house, task_id))[0] == "expired"
+    assert await redriven(house, task_id) == ("dead", "Shutdown")
     assert not simulator.requests.for_token(phone.token)
 
 
