@@ -43,12 +43,16 @@ class ReminderOpening:
             if ask.moment is Moment.DUE:
                 due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
                 await messages.enter_reminders(db, [due])
-            devices = await device_tokens.active_for_user(db, session.user_id)
+            is_over = ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db)
+            if is_over:  # told to support for the phones that missed it, not for those that came afterwards
+                devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
+            else:
+                devices = await device_tokens.active_for_user(db, session.user_id)
             await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
             if ask.moment is Moment.DUE and not devices:
                 await withheld_pushes.note(db, about, {(session.user_id, None): "no_active_token"})
             sends = await push_tasks.pending_of(db, message)
-            if ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db):
+            if is_over:
                 await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")
                 return OpenedReminder(withheld="opened_too_late")
             return OpenedReminder(tuple(sends))

@@ -15,7 +15,7 @@ from api.problems import responses
 from db import fasting_sessions, preferences, reminder_standings
 from db.engine import Sessions, present_instant
 from domain.problems import Conflict, NotFound
-from domain.reminders import ReminderState, scheduled_at
+from domain.reminders import ReminderState, rescheduled
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
 from relay import Relay
 
@@ -131,7 +131,7 @@ async def change(
         if changed != session:
             if body.ends_at is not None:
                 check_times(changed.started_at, changed.ends_at, now)
-            changed = replace(changed, scheduled_at=scheduled_at(session, changed, now), rev=session.rev + 1)
+            changed = replace(rescheduled(session, changed, now), rev=session.rev + 1)
             owed = await fasting_sessions.change(db, changed)
         [answer] = await _out(db, [changed])
     if owed is not None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from db.counting import once_committed
 from db.engine import among
@@ -101,6 +102,26 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
     return (await db.scalars(query)).all()
+
+
+async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
+    """List the tokens that may be pushed to, of installations that had one at that instant already.
+
+    The first event since then tells: what was registered had none. `registered_at` grows with each start of the app.
+    """
+    row = aliased(DeviceToken)
+    first = (
+        select(DeviceTokenEvent.event)
+        .join(row, row.id == DeviceTokenEvent.device_id)
+        .where(row.user_id == DeviceToken.user_id, row.installation_id == DeviceToken.installation_id)
+        .where(DeviceTokenEvent.at > instant)
+        .order_by(DeviceTokenEvent.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    came_later = func.coalesce(first, "").in_(("registered", "reactivated"))
+    query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active, ~came_later)
+    return (await db.scalars(query.order_by(DeviceToken.id))).all()
 
 
 async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:

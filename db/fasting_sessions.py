@@ -103,6 +103,7 @@ def _values(session: FastingSession) -> dict[str, Any]:
         "reminder_minutes": session.reminder_minutes,
         "scheduled_at": session.scheduled_at,
         "rev": session.rev,
+        "late_minutes": session.late_minutes,
     }
 
 
@@ -117,4 +118,5 @@ def _session(row: FastingSessionRow) -> FastingSession:
         reminder_minutes=row.reminder_minutes,
         scheduled_at=row.scheduled_at,
         rev=row.rev,
+        late_minutes=row.late_minutes,
     )

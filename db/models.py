@@ -113,6 +113,7 @@ class FastingSessionRow(Table):
     ended_at: Mapped[datetime | None]
     reminder_minutes: Mapped[tuple[int, ...]]
     scheduled_at: Mapped[datetime]
+    late_minutes: Mapped[tuple[int, ...]] = mapped_column(server_default=text("'{}'"))
     started_with: Mapped[dict[str, Any]]  # the accepted start request, so that its repeat is known as one
     rev: Mapped[int]
 

@@ -150,7 +150,7 @@ ITEMS = text("""
         SELECT e.at, e.event, s.id::text, NULL,
                jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
                                   'first_ends_at', coalesce(s.started_with -> 'ends_at', to_jsonb(s.ends_at)),
-                                  'scheduled_at', s.scheduled_at),
+                                  'scheduled_at', s.scheduled_at, 'late_minutes', s.late_minutes),
                NULL, s.id, NULL, NULL, NULL, NULL, NULL
           FROM fasting_sessions s
          CROSS JOIN LATERAL (VALUES

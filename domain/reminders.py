@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid5
@@ -20,7 +20,7 @@ class ReminderState(StrEnum):
     """What an API caller is told about one reminder of a session."""
 
     SCHEDULED = "scheduled"
-    SKIPPED = "skipped"  # its moment was past when the goal was set
+    SKIPPED = "skipped"  # its moment was past when it was set
     DUE = "due"  # its moment has come, nothing is accepted yet, or nobody has opened it yet
     SENT = "sent"  # a provider accepted it for at least one device
     WITHDRAWN = "withdrawn"  # the session was over, it was not wanted, or there was no phone to push to
@@ -44,29 +44,32 @@ def reminders(session: FastingSession) -> tuple[Reminder, ...]:
     for minutes in sorted(session.reminder_minutes):
         due_at = session.ends_at - timedelta(minutes=minutes)
         found.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
-        expires_at = due_at
+        if minutes not in session.late_minutes:  # what is never sent takes nobody's place
+            expires_at = due_at
     return tuple(reversed(found))
 
 
 def upcoming(session: FastingSession) -> tuple[Reminder, ...]:
-    """List the reminders whose moment lay ahead when the goal was set."""
+    """List the reminders whose moment lay ahead when they were set."""
     return tuple(reminder for reminder in reminders(session) if not is_skipped(session, reminder))
 
 
 def is_skipped(session: FastingSession, reminder: Reminder) -> bool:
-    """Tell whether the reminder's moment was already past when the goal was set."""
-    return reminder.due_at <= session.scheduled_at
+    """Tell whether the reminder's moment was already past when it was set."""
+    return reminder.minutes in session.late_minutes or reminder.due_at <= session.scheduled_at
 
 
-def scheduled_at(before: FastingSession, after: FastingSession, now: datetime) -> datetime:
-    """Say since when the changed session's reminders count as set.
+def rescheduled(before: FastingSession, after: FastingSession, now: datetime) -> FastingSession:
+    """Set the changed session's reminders.
 
-    A reminder that is due already stays due when others are added or dropped; one that is added too late is skipped.
+    A moved goal sets all of them anew. Otherwise one that was there before stays as it was, though it be due by now;
+    one that is added too late is skipped.
     """
-    added_late = any(
-        reminder.due_at <= now for reminder in reminders(after) if reminder.minutes not in before.reminder_minutes
-    )
-    return now if added_late or after.ends_at != before.ends_at else before.scheduled_at
+    if after.ends_at != before.ends_at:
+        return replace(after, scheduled_at=now, late_minutes=())
+    kept = set(before.reminder_minutes) - set(before.late_minutes)
+    added = [reminder for reminder in reminders(after) if reminder.minutes not in kept]
+    return replace(after, late_minutes=tuple(each.minutes for each in added if each.due_at <= now))
 
 
 def message_id(session_id: UUID, minutes: int, due_at: datetime) -> UUID:

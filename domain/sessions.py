@@ -34,8 +34,9 @@ class FastingSession:
     status: SessionStatus
     ended_at: datetime | None
     reminder_minutes: tuple[int, ...]
-    scheduled_at: datetime  # when ends_at or reminder_minutes were last set
+    scheduled_at: datetime  # when ends_at was last set
     rev: int
+    late_minutes: tuple[int, ...] = ()  # of the reminders those that were added when their moment was past
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

@@ -135,7 +135,8 @@ def _reminders(what: Happening) -> str:
     if not minutes:
         return " Without reminders."
     ends_at, set_at = _instant(what, "ends_at"), _instant(what, "scheduled_at")
-    skipped = [each for each in minutes if ends_at - timedelta(minutes=each) <= set_at]
+    added_late: list[int] = what.detail["late_minutes"]
+    skipped = [each for each in minutes if each in added_late or ends_at - timedelta(minutes=each) <= set_at]
     late = f" Skipped, since that was past already: {_listed(skipped)}." if skipped else ""
     return f" Reminders, in minutes before the end: {_listed(minutes)}.{late}"
 

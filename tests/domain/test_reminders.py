@@ -17,7 +17,7 @@ from domain.reminders import (
     is_skipped,
     message_id,
     reminders,
-    scheduled_at,
+    rescheduled,
     state_of,
     upcoming,
 )
@@ -75,23 +75,52 @@ def test_a_reminder_whose_moment_was_past_when_the_goal_was_set_is_skipped(set_a
 
 
 @pytest.mark.parametrize(
-    ("minutes", "moved_by", "is_set_anew"),
+    ("minutes", "moved_by", "ahead"),
     [
-        ((30,), 0, False),  # dropped
-        ((60, 30, 24, 0), 0, False),  # added in time
-        ((60, 30, 25, 0), 0, True),  # added in the very instant of its moment
-        ((60, 40, 30, 0), 0, True),  # added too late
-        ((60, 30, 0), 1, True),
-        ((60, 30, 0), -1, True),
+        ((30,), 0, [30]),
+        ((60, 30, 24, 0), 0, [60, 30, 24, 0]),  # added in time
+        ((60, 30, 25, 0), 0, [60, 30, 0]),  # added in the very instant of its moment
+        ((60, 40, 30, 0), 0, [60, 30, 0]),  # added too late
+        ((40, 25), 0, []),
+        ((60, 30, 0), 1, [0]),  # all are set anew
+        ((60, 30, 0), -1, [0]),
+        ((60, 30, 0), 6, [30, 0]),
     ],
 )
-def test_only_a_moved_goal_or_a_reminder_that_is_added_too_late_sets_the_reminders_anew(
-    minutes: tuple[int, ...], moved_by: int, is_set_anew: bool
+def test_only_a_moved_goal_or_being_added_too_late_makes_a_reminder_a_skipped_one(
+    minutes: tuple[int, ...], moved_by: int, ahead: list[int]
 ) -> None:
-    now = at(17, 35)
     changed = replace(SESSION, reminder_minutes=minutes, ends_at=ENDS_AT + timedelta(minutes=moved_by))
 
-    assert scheduled_at(SESSION, changed, now) == (now if is_set_anew else SESSION.scheduled_at)
+    found = rescheduled(SESSION, changed, at(17, 35))
+
+    assert [reminder.minutes for reminder in upcoming(found)] == ahead
+    assert found.scheduled_at == (at(17, 35) if moved_by else SESSION.scheduled_at)
+
+
+def test_a_reminder_that_was_added_too_late_stays_skipped_until_the_goal_moves() -> None:
+    late = rescheduled(SESSION, replace(SESSION, reminder_minutes=(60, 40)), at(17, 35))
+    more = rescheduled(late, replace(late, reminder_minutes=(60, 40, 5)), at(17, 36))
+    moved = rescheduled(more, replace(more, ends_at=at(18, 30)), at(17, 37))
+
+    assert [[each.minutes for each in upcoming(session)] for session in (late, more, moved)] == [[60], [60, 5], [40, 5]]
+
+
+def test_a_reminder_that_was_past_when_the_fast_started_is_skipped_for_good() -> None:
+    started_late = replace(SESSION, scheduled_at=at(17, 15))
+
+    more = rescheduled(started_late, replace(started_late, reminder_minutes=(60, 40, 30)), at(17, 16))
+
+    assert [reminder.minutes for reminder in upcoming(more)] == [40, 30]
+
+
+def test_a_reminder_that_was_added_too_late_does_not_take_the_place_of_the_one_before() -> None:
+    found = rescheduled(SESSION, replace(SESSION, reminder_minutes=(30, 25, 5)), at(17, 36))
+
+    assert upcoming(found) == (
+        Reminder(30, due_at=at(17, 30), expires_at=at(17, 55)),
+        Reminder(5, due_at=at(17, 55), expires_at=at(18, 0)),
+    )
 
 
 def test_a_message_has_the_same_id_in_every_release_that_ever_plans_it() -> None:

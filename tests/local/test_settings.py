@@ -18,6 +18,8 @@ from config import (
     RetentionSettings,
     ServiceSettings,
     TracingSettings,
+    apns_settings,
+    fcm_settings,
 )
 from domain.push import Provider
 from local_parts.log_lines import LogLine, read_line
@@ -39,6 +41,10 @@ SECRET = "s" * 40
         (
             {"RUN_DIR": "/my runs"},
             "RUN_DIR /my runs has a space, quote or the like, which PostgreSQL's start cannot take.",
+        ),
+        (
+            {"FCM_RATE": "fast"},
+            "FCM_RATE: Input should be a valid number, unable to parse string as a number.",
         ),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
     ],
@@ -69,6 +75,18 @@ def test_a_providers_own_settings_win_wholly_over_the_simulators(tmp_path: Path)
     assert settings.simulated == {Provider.APNS}
     assert {name for name in shared if name.startswith("FCM_")} == {"FCM_SERVICE_ACCOUNT_FILE"}
     assert shared["APNS_URL"] == "https://127.0.0.1:8901"
+
+
+def test_limits_towards_providers_leave_the_simulators_settings_as_they_are(tmp_path: Path) -> None:
+    limits = {"APNS_RATE": "50", "APNS_CONCURRENCY": "10", "FCM_RATE": "100", "FCM_CONCURRENCY": "20"}
+    settings = local_settings({"RUN_DIR": str(tmp_path), **limits})
+
+    shared = shared_environment(settings, "postgresql:///given")
+
+    assert settings.simulated == {*Provider}
+    assert limits.items() <= shared.items()
+    assert apns_settings(shared)
+    assert fcm_settings(shared)
 
 
 def test_servers_that_are_named_are_used_and_not_started(tmp_path: Path) -> None:

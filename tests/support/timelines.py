@@ -29,10 +29,14 @@ async def told(carol: User, user_id: str, **query: str | int) -> list[tuple[str,
 
 
 async def pass_unopened(house: House, session_id: UUID, time: timedelta) -> None:
-    """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it."""
+    """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it.
+
+    So it does for the phones of its user.
+    """
     await house.started(session_id)
     async with house.sessions.begin() as db:
-        await db.execute(_EARLIER, {"time": time, "id": session_id})
+        for earlier in (_EARLIER, _REGISTERED_EARLIER):
+            await db.execute(earlier, {"time": time, "id": session_id})
 
 
 _EARLIER = text("""
@@ -42,4 +46,11 @@ _EARLIER = text("""
            started_with = jsonb_set(s.started_with, '{ends_at}', to_jsonb(s.ends_at - passed.time))
       FROM (SELECT CAST(:time AS interval) AS time) AS passed
      WHERE s.id = :id
+""")
+
+_REGISTERED_EARLIER = text("""
+    UPDATE device_token_events AS e
+       SET at = e.at - CAST(:time AS interval)
+      FROM device_tokens d JOIN fasting_sessions s USING (user_id)
+     WHERE d.id = e.device_id AND s.id = :id
 """)
