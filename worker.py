@@ -178,7 +178,7 @@ def _tell(settings: ServiceSettings, metered: Metered, gates: Gates, fleet: Flee
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, labels.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
-    exposition = expose(metrics.WORKER, [GateGauges(gates), fleet, certificates], metered.port)
+    exposition = expose(metrics.WORKER, [GateGauges(gates, fleet.apps), fleet, certificates], metered.port)
     try:
         return Server(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from fastapi.telemetry import TelemetryConfig
@@ -17,6 +17,7 @@ _GIVEN = re.compile(
 )  # shorter than any device token or bearer token, which are not to be logged
 _METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
 _QUIET = {"/livez", "/readyz", "/metrics"}
+_NAMED = ("session_id", "conversation_id", "message_id", "task_id", "installation_id")  # in paths
 
 UNTOLD: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own tells what exceptions say
 
@@ -65,10 +66,24 @@ class RequestLog:
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 span.update_name(f"{method} {route}")
                 span.set_attributes({"http.route": route, "http.response.status_code": status or 0})
-                log.info("request", method=method, route=route, status=status, ms=ms)
+                log.info("request", method=method, route=route, status=status, ms=ms, **_ids(scope))
 
 
 def current_request_id() -> dict[str, str]:
     """Give the header for an answer that is made further out."""
     found = structlog.contextvars.get_contextvars().get("request_id")
     return {HEADER: found} if found else {}
+
+
+def _ids(scope: Scope) -> dict[str, str]:
+    """Find the ids in the path, as the route that took the request names them; what is no id is not repeated."""
+    path = scope.get("path_params", {})
+    found = {name: _id(path[name]) for name in _NAMED if name in path}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _id(given: object) -> str | None:
+    try:
+        return str(UUID(str(given)))
+    except ValueError:
+        return None

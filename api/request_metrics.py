@@ -21,14 +21,24 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        began, is_counted = time.monotonic(), False
+
+        def count(status: int) -> None:
+            nonlocal is_counted
+            is_counted = True
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            route = route_template(scope)
+            metrics.http_requests.labels(method, route, f"{status // 100}xx").inc()
+            metrics.http_answer.labels(method, route).observe(time.monotonic() - began)
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                method = scope["method"] if scope["method"] in _METHODS else "other"
-                route = route_template(scope)
-                metrics.http_requests.labels(method, route, f"{message['status'] // 100}xx").inc()
-                metrics.http_answer.labels(method, route).observe(time.monotonic() - began)
+                count(message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_counted)
+        try:
+            await self._app(scope, receive, send_counted)
+        except Exception:
+            if not is_counted:
+                count(500)  # answered further out
+            raise

@@ -16,6 +16,7 @@ from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccept
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Provider, TaskState
+from domain.reasons import UNCALLED
 
 _CANCELED = "57014"  # SQLSTATE: canceled, here by the timeout
 _MOST_REASONS = 200
@@ -43,7 +44,7 @@ async def lately(sessions: Sessions, span: Span) -> list[Step]:
         steps = [Step(last - span.step * ago) for ago in reversed(range(count))]
         values = {"from_at": steps[0].at, "to_at": now, "step": span.step}
         pushes = {row.at: row for row in await db.execute(_PUSHES, values)}
-        calls = {row.at: row for row in await db.execute(_CALLS, values)}
+        calls = {row.at: row for row in await db.execute(_CALLS, values | {"uncalled": sorted(UNCALLED)})}
     return [
         _filled(step, *(found[step.at]._asdict() for found in (pushes, calls) if step.at in found)) for step in steps
     ]
@@ -141,5 +142,6 @@ _CALLS = text("""
            percentile_cont(0.99) WITHIN GROUP (ORDER BY a.latency_ms) / 1000 AS call_p99
       FROM push_tasks t JOIN push_attempts a ON a.task_id = t.task_id AND a.outcome IS NOT NULL
      WHERE t.due_at >= :from_at AND t.due_at < :to_at
+       AND coalesce(a.reason, '') <> ALL(CAST(:uncalled AS text[]))
      GROUP BY 1
 """)

@@ -15,6 +15,7 @@ from db import preferences, unopened_reminders
 from domain.kinds import RULES, Kind, Subject
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
+from domain.reasons import UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
 
@@ -50,9 +51,8 @@ def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
     kind = None if row.kind is None else Kind(row.kind)
     subject = None if kind is None else RULES[kind].subject
     event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
-    happening = Happening(
-        event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, row.detail, row.now
-    )
+    reason = None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason
+    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, reason, row.detail, row.now)
     return TimelineItem(
         id=row.id,
         at=row.at,
@@ -64,7 +64,7 @@ def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
         task_id=row.task_id,
         installation_id=row.installation_id,
         provider=provider,
-        reason=row.reason,
+        reason=reason,
         detail=row.detail,
     )
 
@@ -115,7 +115,7 @@ ITEMS = text("""
           FROM tasks t
          CROSS JOIN LATERAL (SELECT * FROM push_attempts WHERE task_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES
-               ('attempted', a.started_at, NULL, '{}'),
+               ('attempted', a.started_at, a.reason, '{}'),
                ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
                 jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
                AS e (event, at, reason, detail)
@@ -150,6 +150,8 @@ ITEMS = text("""
         SELECT e.at, e.event, s.id::text, NULL,
                jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
                                   'first_ends_at', coalesce(s.started_with -> 'ends_at', to_jsonb(s.ends_at)),
+                                  'first_reminder_minutes', s.started_with -> 'reminder_minutes',
+                                  'changes', s.rev - CASE WHEN s.status = 'active' THEN 1 ELSE 2 END,
                                   'scheduled_at', s.scheduled_at, 'late_minutes', s.late_minutes),
                NULL, s.id, NULL, NULL, NULL, NULL, NULL
           FROM fasting_sessions s

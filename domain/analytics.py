@@ -28,7 +28,7 @@ class Tally:
     provider: Provider
     app_id: str | None
     pushes: int
-    attempts: int  # provider calls
+    attempts: int  # to call the provider; a few end without a call
     accepted: int
     opened: int  # of those accepted
     synced: int  # of those accepted
@@ -38,7 +38,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Unaccepted:
-    """Provider calls that came to something else than acceptance; no outcome: under way."""
+    """Attempts that came to something else than acceptance; no outcome: under way."""
 
     kind: Kind
     provider: Provider

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+UNCALLED = frozenset({"claim_too_old", "readdressed", "MalformedDeviceToken"})  # an attempt ended without a call
+
 _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     # decided here: `domain/last_check.py`, and whoever plans
     "only a dead one can be.": ("not_dead",),
@@ -32,6 +34,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the worker was stopped and another one takes over.": ("worker_shutdown", "closing"),
     "the worker was lost during the call.": ("worker_lost",),
     "the database was slow, so the check had to be made again.": ("claim_too_old",),
+    "what the app registered is no token.": ("MalformedDeviceToken",),
     "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached"),
     "the provider had trouble a moment ago, so its route rests.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
@@ -66,7 +69,6 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     ),
     "the provider does not know the token: the app was removed, or registered with the wrong environment.": (
         "BadDeviceToken",
-        "MalformedDeviceToken",
         "INVALID_ARGUMENT_TOKEN",
     ),
     "the token belongs to another app or project than the one that sends.": (

@@ -27,7 +27,7 @@ class Event(StrEnum):
     WITHHELD = "withheld"  # no push was planned, for any phone or for one
     UNOPENED = "unopened"  # a reminder is due, and neither was a push planned nor withheld
     PLANNED = "planned"
-    ATTEMPTED = "attempted"  # a provider call began
+    ATTEMPTED = "attempted"  # a provider call began; with a reason: none was made
     ANSWERED = "answered"
     ACCEPTED = "accepted"  # this, and the five from `rejected` on: what a push came to
     OPENED = "opened"

@@ -7,7 +7,7 @@ from typing import Any
 from domain.kinds import Kind
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
-from domain.reasons import why
+from domain.reasons import UNCALLED, why
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
@@ -68,6 +68,8 @@ def _withheld(what: Happening) -> str:
 
 
 def _attempted(what: Happening) -> str:
+    if what.reason is not None:
+        return f"Did not ask {_provider(what)} to show {_push(what)} on {_phone(what)}: {why(what.reason)}"
     return f"Asked {_provider(what)} to show {_push(what)} on {_phone(what)} (call {what.detail['attempt']})."
 
 
@@ -78,6 +80,8 @@ def _answered(what: Happening) -> str:
     if what.detail["outcome"] == "accepted":
         return f"{call}: accepted{after}."
     again = f" To be tried again at {_at(what, 'retry_at')}." if _has(what, "retry_at") else ""
+    if what.reason in UNCALLED:
+        return f"{call}: not made; {why(what.reason)}{again}"
     return f"{call}: {_OUTCOMES[what.detail['outcome']]}{after and f',{after}'}; {why(what.reason)}{again}"
 
 
@@ -91,6 +95,8 @@ def _accepted(what: Happening) -> str:
 
 
 def _rejected(what: Happening) -> str:
+    if what.reason in UNCALLED:
+        return f"Not sent to {_phone(what)}: {_push(what)}; {why(what.reason)}"
     return f"{_provider(what)} refused {_push(what)} for {_phone(what)} for good: {why(what.reason)}"
 
 
@@ -121,24 +127,58 @@ def _test_push(what: Happening) -> str:
 
 
 def _fast_started(what: Happening) -> str:
-    moved = _instant(what, "first_ends_at") != _instant(what, "ends_at")
-    return f"Started a fast until {_at(what, 'first_ends_at')}.{'' if moved else _reminders(what)}"
+    started = f"Started a fast until {_at(what, 'first_ends_at')}."
+    if not what.detail["changes"]:
+        return started + _reminders(what)
+    is_moved = _instant(what, "first_ends_at") != _instant(what, "ends_at")
+    return started if is_moved else started + _reminders_of_then(what)
 
 
 def _goal_moved(what: Happening) -> str:
-    return f"Moved the fast's goal to {_at(what, 'ends_at')}.{_reminders(what)}"
+    moved = f"Moved the fast's goal to {_at(what, 'ends_at')}"
+    if what.detail["changes"] == 1:
+        return f"{moved}.{_reminders(what)}"
+    return f"{moved}; the fast was changed {what.detail['changes']} times.{_present_reminders(what)}"
 
 
 def _reminders(what: Happening) -> str:
-    """List the reminders, and those that came too late to be set."""
-    minutes: list[int] = sorted(what.detail["reminder_minutes"], reverse=True)
+    """List the reminders, which are what they were at that time, and those that came too late to be set."""
+    minutes = _minutes(what)
     if not minutes:
         return " Without reminders."
-    ends_at, set_at = _instant(what, "ends_at"), _instant(what, "scheduled_at")
-    added_late: list[int] = what.detail["late_minutes"]
-    skipped = [each for each in minutes if each in added_late or ends_at - timedelta(minutes=each) <= set_at]
+    skipped = _due_when_set(what)
     late = f" Skipped, since that was past already: {_listed(skipped)}." if skipped else ""
     return f" Reminders, in minutes before the end: {_listed(minutes)}.{late}"
+
+
+def _reminders_of_then(what: Happening) -> str:
+    """Tell the reminders that a fast was started with, as far as they are known, and what they are by now."""
+    first: list[int] | None = what.detail["first_reminder_minutes"]
+    if first is not None and set(first) != set(_minutes(what)):
+        then = _listed(sorted(first, reverse=True)) if first else "none"
+        return f" Reminders, in minutes before the end: {then}. They were changed later.{_present_reminders(what)}"
+    is_certain = what.detail["changes"] == 1  # for the goal is where it was
+    return f"{' Its reminders were changed later.' if is_certain else ''}{_present_reminders(what)}"
+
+
+def _present_reminders(what: Happening) -> str:
+    """List the reminders as they are by now; one that was due when they were set may have been sent before that."""
+    minutes = _minutes(what)
+    if not minutes:
+        return " By now it is without reminders."
+    late = _due_when_set(what)
+    skipped = f" Skipped, unless sent before, since that was past already: {_listed(late)}." if late else ""
+    return f" By now its reminders are, in minutes before the end: {_listed(minutes)}.{skipped}"
+
+
+def _minutes(what: Happening) -> list[int]:
+    return sorted(what.detail["reminder_minutes"], reverse=True)
+
+
+def _due_when_set(what: Happening) -> list[int]:
+    ends_at, set_at = _instant(what, "ends_at"), _instant(what, "scheduled_at")
+    late: list[int] = what.detail["late_minutes"]
+    return [each for each in _minutes(what) if each in late or ends_at - timedelta(minutes=each) <= set_at]
 
 
 def _said(sentence: str) -> Callable[[Happening], str]:

@@ -26,7 +26,7 @@ _DEAD = {
 
 
 def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    """Give all gauges; an app that is not configured counts as the default one."""
+    """Give all gauges; an app that is configured for no provider counts as the default one."""
     yield _single("read_timestamp_seconds", "When these signals were read.", read.at.timestamp())
     yield from _backlogs(read, configured)
     yield from _dead(read, configured)
@@ -40,7 +40,8 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
 def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
     found = {(route, kind): dict.fromkeys((*_BACKLOG, "age"), 0.0) for route in _routes(configured) for kind in Kind}
     for each in read.backlogs:
-        row = found.setdefault((_known(each.route, configured), each.kind), dict.fromkeys((*_BACKLOG, "age"), 0.0))
+        key = (labels.known(each.route, configured), each.kind)
+        row = found.setdefault(key, dict.fromkeys((*_BACKLOG, "age"), 0.0))
         for name in _BACKLOG:
             row[name] += getattr(each, name)
         row["age"] = max(row["age"], _age(each.oldest_due_at, read.at))
@@ -58,7 +59,7 @@ def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetri
 def _dead(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
     found = {(route, kind): [0, 0] for route in _routes(configured) for kind in Kind}
     for each in read.dead:
-        row = found.setdefault((_known(each.route, configured), each.kind), [0, 0])
+        row = found.setdefault((labels.known(each.route, configured), each.kind), [0, 0])
         row[0] += each.count
         row[1] += each.unexpired
     for place, (name, meaning) in enumerate(_DEAD.items()):
@@ -75,7 +76,7 @@ def _owed(name: str, what: str, owed: Owed, now: datetime) -> Iterator[GaugeMetr
 
 def _brakes(read: Signals, configured: Collection[Key]) -> GaugeMetricFamily:
     family = _family("brake_engaged", "1 while a route's brake is engaged; a person resumes.", _ROUTE)
-    engaged = {_known(route, configured) for route in read.brakes}
+    engaged = {labels.known(route, configured) for route in read.brakes}
     for route in {*_routes(configured), *engaged}:
         family.add_metric(labels.of_route(route), float(route in engaged))
     return family
@@ -83,12 +84,6 @@ def _brakes(read: Signals, configured: Collection[Key]) -> GaugeMetricFamily:
 
 def _routes(configured: Collection[Key]) -> list[Route]:
     return [Route(provider, app_id, Environment.PRODUCTION) for provider, app_id in configured]
-
-
-def _known(route: Route, configured: Collection[Key]) -> Route:
-    if (route.provider, route.app_id) in configured:
-        return route
-    return Route(route.provider, None, route.environment)
 
 
 def _family(name: str, meaning: str, names: Collection[str]) -> GaugeMetricFamily:

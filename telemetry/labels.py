@@ -1,6 +1,9 @@
 """Label values: words from outside are told apart only so far, so that nobody can make series without end."""
 
-from domain.push import Route
+from collections.abc import Collection
+from dataclasses import replace
+
+from domain.push import Provider, Route
 
 MOST = 200  # different values of one label; our own reasons are some hundred
 OTHERS = "others"
@@ -30,3 +33,13 @@ app = Capped()
 def of_route(route: Route) -> tuple[str, str, str]:
     """Give provider, app and environment; the default app has no name."""
     return route.provider.value, app(route.app_id), route.environment.value
+
+
+def known(route: Route, configured: Collection[tuple[Provider, str | None]]) -> Route:
+    """Give the route to tell of: an app that has credentials for no provider at all counts as the default one.
+
+    Gauges of gates and of the fleet both go by it, for alerts join them.
+    """
+    if any(route.app_id == app_id for _, app_id in configured):
+        return route
+    return replace(route, app_id=None)

@@ -20,6 +20,7 @@ from push.sender import Answer, Fate, Unavailable
 from simulator import Simulator
 from tests.house import House, iphone
 from tests.push.conftest import apns_account, made_of, make_push
+from tests.support.timelines import timeline
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 
@@ -79,6 +80,12 @@ async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
     [task] = await house.tasks(session_id)
     assert (request.received_at - task.due_at).total_seconds() > 5.1
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
+    told = await timeline(house.user(None, "support"), user.user_id)
+    [late, again] = [item["text"] for item in told if item["event"] == "attempted"]
+    assert late.endswith(": the database was slow, so the check had to be made again.")
+    assert again.endswith(" (call 2).")
+    [ended, _] = [item["text"] for item in told if item["event"] == "answered"]
+    assert ended.startswith("Apple, call 1: not made; the database was slow")
 
 
 @asynccontextmanager

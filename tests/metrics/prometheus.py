@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tests.servers import ROOT, free_port
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
 _SHORT = "20s"
+_NO_NAMES = re.compile(
+    r"""\{[^}]*\} | \[[^]]*\] | \b(?:by|on|without|ignoring)\s*\([^)]*\) | \boffset\s+\w+""", flags=re.VERBOSE
+)
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -42,6 +46,29 @@ def panels(board: Path) -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"].replace("$__rate_interval", _SHORT).replace("$provider", ".*")
 
 
+def names() -> set[str]:
+    """List the metrics that alerts and dashboards name, each by itself."""
+    expressions = [rule["expr"] for rule in alerts()]
+    expressions += [expression for board in DASHBOARDS for _, expression in panels(board)]
+    words = (re.findall(r"\b[a-zA-Z_]\w*\b(?!\s*\()", _NO_NAMES.sub(" ", each)) for each in expressions)
+    return {word for found in words for word in found} - {"and", "or", "unless", "bool"}
+
+
+def promtool(*command: str) -> None:
+    """Let it check what is deployed."""
+    done = subprocess.run(
+        [program("promtool"), *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_rules(directory: Path, tests: list[dict[str, Any]]) -> None:
+    """Test the deployed alerts, and expressions, with these series."""
+    file = directory / "rules_test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": tests}))
+    promtool("test", "rules", str(file))
+
+
 @dataclass(frozen=True)
 class Prometheus:
     """One that scrapes twice a second."""
@@ -58,6 +85,11 @@ class Prometheus:
         answer = (await self.http.post("/api/v1/query", data={"query": expression})).json()
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
+
+    async def names(self) -> set[str]:
+        """Name all metrics that were ever scraped."""
+        answer = (await self.http.get("/api/v1/label/__name__/values")).json()
+        return set(answer["data"])
 
     async def value(self, expression: str) -> float:
         """Evaluate an expression that gives one number."""

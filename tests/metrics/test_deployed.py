@@ -1,7 +1,6 @@
 """What is deployed beside the code agrees with it: the table of names, the alerts, their tests and runbooks."""
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +15,11 @@ from domain.signals import Backlog, Dead, Owed, Signals
 from push.gate_gauges import GateGauges
 from push.gate_terms import Limits
 from push.gates import Gates
+from push.senders import Apps
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.fleet_gauges import families
-from tests.debian import program
-from tests.metrics.prometheus import ALERTS, DASHBOARDS, alerts, panels
+from tests.metrics.prometheus import ALERTS, DASHBOARDS, alerts, check_rules, panels, promtool
 from tests.servers import ROOT
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -45,7 +44,7 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
         workers=1,
         streams=1,
     )
-    gauges = [*GateGauges(gates).collect(), *families(read, [(Provider.APNS, None)])]
+    gauges = [*GateGauges(gates, Apps({})).collect(), *families(read, [(Provider.APNS, None)])]
     gauges += CertificateExpiry({"apns": simulator_ca}).collect()
     held = {gauge.name: {name for sample in gauge.samples for name in sample.labels} for gauge in gauges}
 
@@ -53,11 +52,34 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
 
 
 def test_the_rules_hold_what_their_tests_say() -> None:
-    for command in (["check", "config", "prometheus.yml"], ["test", "rules", RULE_TESTS.name]):
-        done = subprocess.run(
-            [program("promtool"), *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "config", "prometheus.yml")
+    promtool("test", "rules", RULE_TESTS.name)
+
+
+def test_the_first_panel_tells_that_requests_are_turned_away_before_they_have_a_route(tmp_path: Path) -> None:
+    [board] = [board for board in DASHBOARDS if board.stem == "on-time"]
+    not_delivered = next(expression for title, expression in panels(board) if title == "Which trouble is it")
+    served = 'fastbell_http_requests_total{route="/v1/sync", method="POST", status="2xx"}'
+    turned_away = 'fastbell_http_requests_total{route="unmatched", method="POST", status="%s"}'
+
+    check_rules(
+        tmp_path,
+        [
+            {
+                "interval": "5s",
+                "input_series": [
+                    {"series": 'up{job="fastbell-api"}', "values": "1x20"},
+                    {"series": served, "values": "0+1x20"},
+                    {"series": turned_away % "4xx", "values": "0+900x20"},
+                    *([{"series": turned_away % "5xx", "values": "0+3x20"}] if busy else []),
+                ],
+                "promql_expr_test": [
+                    {"expr": not_delivered, "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": int(busy)}]}
+                ],
+            }
+            for busy in (True, False)
+        ],
+    )
 
 
 def test_each_alert_is_tested_raised_and_not_raised() -> None:

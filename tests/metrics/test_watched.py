@@ -19,7 +19,7 @@ from simulator import Simulator
 from tests.house import User, android, eventually, iphone, uncommitted
 from tests.metrics.conftest import Watched
 from tests.metrics.pages import by, samples
-from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, panels
+from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, names, panels
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Trouble:
 
 
 pytestmark = pytest.mark.timeout(150)
+
+ONLY_IN_TROUBLE = {"fastbell_unknown_refusals_total", "temporal_request_failure_total"}
 
 
 async def test_nothing_is_raised_while_all_is_well(watched: Watched) -> None:
@@ -52,6 +54,20 @@ async def test_every_expression_of_a_dashboard_returns_a_series(watched: Watched
         await eventually(none_empty)
     except TimeoutError:
         pytest.fail(str(await empty()))
+
+
+async def test_every_metric_that_alerts_and_dashboards_name_is_there(watched: Watched) -> None:
+    async def missing() -> set[str]:
+        return names() - await watched.prometheus.names()
+
+    async def only_those_of_trouble() -> bool:
+        return await missing() <= ONLY_IN_TROUBLE
+
+    assert names() > ONLY_IN_TROUBLE | {"up", "process_resident_memory_bytes", "temporal_request_total"}
+    try:
+        await eventually(only_those_of_trouble)
+    except TimeoutError:
+        pytest.fail(str(await missing()))
 
 
 async def test_requests_are_counted_by_the_route_that_served_them(watched: Watched) -> None:
@@ -108,6 +124,7 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     await eventually(saw(*rest), within=60)
     assert "AcceptanceFailing" not in seen
     assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
+    assert names() - await watched.prometheus.names() == set()
 
     async with uncommitted(house, "LOCK TABLE fasting_sessions IN ACCESS EXCLUSIVE MODE"):
         knocking = asyncio.create_task(_knock(house.user()))

@@ -92,6 +92,60 @@ async def test_what_becomes_of_a_fast_is_told(alice: User, carol: User) -> None:
     ]
 
 
+async def test_reminders_that_were_changed_are_not_told_as_those_of_the_start(alice: User, carol: User) -> None:
+    chosen, preferred = await alice.start_fast(due_in=7200, minutes=(60,)), uuid4()
+    ends_at = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
+    await alice.call("PUT", f"/v1/fasting-sessions/{preferred}", {"ends_at": ends_at})
+    for session_id in (chosen, preferred):
+        await _choose(alice, session_id, 45, 20)
+
+    texts = [(await timeline(carol, alice.user_id, session_id=str(each)))[0]["text"] for each in (chosen, preferred)]
+
+    now = " By now its reminders are, in minutes before the end: 45, 20."
+    assert [text.partition(" UTC.")[2] for text in texts] == [
+        f" Reminders, in minutes before the end: 60. They were changed later.{now}",
+        f" Its reminders were changed later.{now}",
+    ]
+
+
+async def test_a_goal_is_not_told_as_moved_when_a_reminder_was_added_too_late(alice: User, carol: User) -> None:
+    session_id = await alice.start_fast(due_in=3600)
+    await alice.move_goal(session_id, due_in=7200)
+    [_, moved] = await timeline(carol, alice.user_id, session_id=str(session_id))
+    await _choose(alice, session_id, 1440, 1)
+
+    started, by_then = await timeline(carol, alice.user_id, session_id=str(session_id))
+
+    goal = f"Moved the fast's goal to {_clock(moved['detail']['ends_at'])}"
+    assert moved["text"] == f"{goal}. Reminders, in minutes before the end: 1."
+    assert by_then["at"] == moved["at"]
+    assert by_then["text"] == (
+        f"{goal}; the fast was changed 2 times. By now its reminders are, in minutes before the end: "
+        "1440, 1. Skipped, unless sent before, since that was past already: 1440."
+    )
+    assert started["text"] == f"Started a fast until {_clock(started['detail']['first_ends_at'])}."
+
+
+async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(house: House, alice: User, carol: User) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    session_id = await alice.start_fast(due_in=1)
+    async with house.sessions.begin() as db:
+        malformed = "UPDATE device_tokens SET token = 'no token of ' || user_id WHERE user_id = :user_id"
+        await db.execute(text(malformed), {"user_id": alice.user_id})
+    await house.finished(session_id)
+
+    items = await timeline(carol, alice.user_id, session_id=str(session_id))
+
+    push, on = "the reminder 1 minute before the end", f"the iPhone {str(phone.installation_id)[:8]}"
+    why = "what the app registered is no token."
+    assert [(item["event"], item["reason"], item["text"]) for item in items[-3:]] == [
+        ("attempted", "MalformedDeviceToken", f"Did not ask Apple to show {push} on {on}: {why}"),
+        ("answered", "MalformedDeviceToken", f"Apple, call 1: not made; {why}"),
+        ("rejected", "MalformedDeviceToken", f"Not sent to {on}: {push}; {why}"),
+    ]
+
+
 async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: User, bob: User, carol: User) -> None:
     dora = house.user()
     await bob.register(iphone())
@@ -380,6 +434,12 @@ async def _unopened(carol: User, user: User) -> list[dict[str, Any]]:
 async def _reminder_states(user: User, session_id: UUID) -> list[str]:
     session = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()
     return [reminder["state"] for reminder in session["reminders"]]
+
+
+async def _choose(user: User, session_id: UUID, *minutes: int) -> None:
+    """Choose other reminders of a fast."""
+    answer = await user.call("PATCH", f"/v1/fasting-sessions/{session_id}", {"reminder_minutes": minutes})
+    assert answer.status_code == 200, answer.text
 
 
 async def prefer(user: User, **wishes: object) -> None:

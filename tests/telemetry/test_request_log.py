@@ -1,6 +1,7 @@
 """Each request has an id, a line in the log and, where tracing is on, a span."""
 
 import json
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -63,6 +64,42 @@ async def test_a_path_that_leads_nowhere_is_not_repeated(traced: Traced) -> None
 
     line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
     assert (line["method"], line["route"], line["status"]) == ("_OTHER", "unmatched", 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/fasting-sessions/{session_id}"),
+        ("PUT", "/v1/conversations/{conversation_id}/messages/{message_id}"),
+        ("POST", "/v1/push-tasks/{task_id}/opened"),
+        ("DELETE", "/v1/device-tokens/{installation_id}"),
+        ("GET", "/console/push/{task_id}"),
+    ],
+)
+async def test_a_request_names_the_ids_in_its_path(traced: Traced, method: str, path: str) -> None:
+    ids = {name: str(uuid4()) for name in re.findall(r"{(\w+)}", path)}
+    headers = traced.house.user().headers
+
+    answer = await traced.house.http.request(method, path.format(**ids), headers=headers)
+
+    line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
+    assert line["route"] == path
+    assert {name: line[name] for name in line if name.endswith("_id")} == ids | {
+        name: line[name] for name in ("request_id", "trace_id", "span_id")
+    }
+
+
+async def test_what_is_no_id_is_not_repeated(traced: Traced) -> None:
+    carol, token, person = traced.house.user(None, "support"), "ab" * 32, f"person-{uuid4()}"
+    paths = (f"/v1/fasting-sessions/{token}", f"/v1/support/users/{person}/timeline")
+
+    answers = [await carol.call("GET", path) for path in paths]
+
+    assert [answer.status_code for answer in answers] == [422, 200]
+    for answer in answers:
+        line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
+        assert not [word for word in (token, person) if word in str(line)]
+        assert {name for name in line if name.endswith("_id")} == {"request_id", "trace_id", "span_id"}
 
 
 async def test_a_body_that_is_too_large_is_logged_too(traced: Traced) -> None:

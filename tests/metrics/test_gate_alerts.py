@@ -1,0 +1,95 @@
+"""Gauges of gates and of the fleet name apps alike, so that alerts join what waits with the gate before it."""
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import GaugeMetricFamily
+
+from domain.kinds import Kind, Priority
+from domain.push import Environment, Provider, Route
+from domain.signals import Backlog, Owed, Signals
+from push.apns import ApnsSender
+from push.gate_gauges import GateGauges
+from push.gate_terms import Limits
+from push.gates import Gates
+from push.sender import Misconfigured
+from push.senders import Apps
+from simulator import Simulator
+from telemetry.fleet_gauges import families
+from tests.metrics.prometheus import check_rules
+from tests.push.conftest import apns_account
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("app_ids", "told"),
+    [
+        (["a"], "a"),  # configured, though for the other provider only
+        ([None], ""),
+        (["gone", None, "dropped"], ""),  # in no file any more
+    ],
+)
+async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebody(
+    simulator: Simulator, tmp_path: Path, app_ids: list[str | None], told: str
+) -> None:
+    apple = ApnsSender(apns_account(simulator))
+    apps, gates = Apps({(Provider.APNS, "a"): apple}, frozenset({"a"})), Gates({Provider.FCM: Limits(1)})
+    gates.share(1.0)
+    routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
+    for route in routes:
+        with suppress(Misconfigured):
+            async with gates.at(route).enter(Priority.REMINDER):
+                apps.sender(route.provider, route.app_id)
+
+    told_series = list(_series([*GateGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
+
+    assert len(told_series) == len({each["series"] for each in told_series})
+    check_rules(
+        tmp_path,
+        [
+            {
+                "interval": "15s",
+                "input_series": told_series,
+                "alert_rule_test": [
+                    {
+                        "eval_time": "1m",
+                        "alertname": "Misconfigured",
+                        "exp_alerts": [
+                            {
+                                "exp_labels": {
+                                    "severity": "page",
+                                    "provider": "fcm",
+                                    "environment": "production",
+                                    **({"app_id": told} if told else {}),
+                                },
+                                "exp_annotations": {
+                                    "summary": "fcm refuses our key, topic or project; pushes wait.",
+                                    "runbook": "docs/operations.md#wrong-key-or-project",
+                                },
+                            }
+                        ],
+                    },
+                    {"eval_time": "5m", "alertname": "ProviderDown"},
+                ],
+            }
+        ],
+    )
+    await apple.close()
+
+
+def _waiting_on(routes: Collection[Route]) -> Signals:
+    backlogs = tuple(Backlog(route, Kind.MESSAGE, 1, 1, 1, behind_gate=1, oldest_due_at=NOW) for route in routes)
+    return Signals(NOW, backlogs, (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), workers=1, streams=0)
+
+
+def _series(gauges: Collection[GaugeMetricFamily]) -> Iterator[dict[str, str]]:
+    for gauge in gauges:
+        for name, labels, value, *_ in gauge.samples:
+            inside = ", ".join(f'{label}="{each}"' for label, each in labels.items() if each)
+            if isfinite(value):
+                yield {"series": f"{name}{{{inside}}}", "values": f"{value:.0f}x20"}
