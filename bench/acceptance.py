@@ -1,7 +1,8 @@
 """`python -m bench.acceptance`: how long a message takes to be accepted, with all parts up and with half of them gone.
 
 One run: messages are posted at a steady pace, first with everything running, then after the Temporal server and the
-provider simulator were killed.
+provider simulator were killed. The status is 1 where a message was refused, or the p99 of the second half is above the
+goal.
 """
 
 import argparse
@@ -42,9 +43,14 @@ class Found:
         """Compare the slowest hundredth."""
         return percentile(self.down.each, 0.99) / percentile(self.up.each, 0.99)
 
+    @property
+    def reached(self) -> bool:
+        """Tell whether nothing was refused, and nobody waited longer for what is gone."""
+        return not self.refused and self.ratio <= GOAL
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure and print; the status is 1 if a message was not accepted. Slowness is for a person to judge."""
+    """Measure and print; the status is 1 if a message was not accepted, or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.acceptance", description=__doc__)
     parser.add_argument("--messages", type=int, default=500, metavar="N", help="in each half of the run (500)")
     asked = parser.parse_args(words)
@@ -57,9 +63,11 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, calls in (("all up", found.up), ("Temporal and both providers down", found.down)):
         cells = " ".join(f"{1000 * percentile(calls.each, share):8.1f}" for share in (0.5, 0.9, 0.99, 1.0))
         print(f"{name:<44} {cells}")
-    print(f"\np99 down / up: {found.ratio:.2f} (goal: at most {GOAL})")
+    print(
+        f"\np99 down / up: {found.ratio:.2f} (goal: at most {GOAL}: {'reached' if found.ratio <= GOAL else 'missed'})"
+    )
     print(f"not accepted: {found.refused}")
-    return 1 if found.refused else 0
+    return 0 if found.reached else 1
 
 
 async def measure(count: int) -> Found:

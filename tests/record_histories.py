@@ -24,7 +24,7 @@ from tests.house import ROOT, House, Place, android, eventually, iphone, open_ho
 from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven
-from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted
+from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.housekeeping import OrphanSweep, Retention
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -52,6 +52,7 @@ async def _record() -> None:
                 await _tested(house, simulator)
                 await _handed_off(house, simulator)
                 await _handed_off_in_pages(house)
+                await _page_started_anew(house, simulator)
                 await _housekept(house)
         postgres.cleanup()
 
@@ -154,6 +155,23 @@ async def _handed_off_in_pages(house: House) -> None:
     _write(await handoff(house, message_id).fetch_history(), "handed-off-in-pages")
     page = house.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
     _write(await page.fetch_history(), "last-page")
+
+
+async def _page_started_anew(house: House, simulator: Simulator) -> None:
+    """One push waits when its page is terminated."""
+
+    async def waits() -> bool:
+        return any(task.state == "pending" and task.last_reason for task in await tasks_of(house, message_id))
+
+    crowd = [house.user() for _ in range(52)]
+    await give_phones(house, crowd)
+    throttled = {"status": 429, "reason": "TooManyRequests", "count": 1}
+    simulator.faults.add(provider="apns", fault="answer", **throttled)
+    message_id = await posted(crowd[0], await conversation_of(*crowd))
+    await eventually(waits)
+    await house.temporal.get_workflow_handle(f"message-handoff/{message_id}/1").terminate()
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "page-started-anew")  # `page-left`: by earlier code
 
 
 async def _opened_at_the_second_try(house: House) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ChildWorkflowError
+from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
 from workflows.details import ABOUT_PAGE, Pushes, clock, found_by
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over, send_all
@@ -25,6 +26,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.wire import HandoffState, PlanHandoff, PlannedHandoff, SendPage, SentPush
 
 PAGE = 100  # sends in one history: some 600 events at the most
+PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
+PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next
 
 _HANDOFF_STATE = SearchAttributeKey.for_keyword(HANDOFF_STATE_ATTRIBUTE)
 
@@ -90,23 +93,35 @@ class MessageHandoff:
         return [asyncio.create_task(self._send_apart(page)) for page in pages]
 
     async def _send_apart(self, page: SendPage) -> Mapping[str, int]:
+        """Make a page's sends in a workflow of their own, started anew where somebody terminates it.
+
+        No send is made twice by that: each is checked against the database as ever.
+        """
         self._pages += 1
-        try:
-            return await workflow.execute_child_workflow(
-                SendingPage.run,
-                page,
-                id=sending_workflow_id(self._message_id, self._pages),
-                static_summary=f"{len(page.sends)} pushes of message {self._message_id}",
-                static_details=ABOUT_PAGE,
-                search_attributes=found_by(
-                    {
-                        MESSAGE_ID_ATTRIBUTE: str(self._message_id),
-                        CONVERSATION_ID_ATTRIBUTE: str(self._conversation_id),
-                    }
-                ),
-            )
-        except ChildWorkflowError:  # terminated by hand: the orphan sweep has its pushes, the other pages go on
-            return {"orphaned": len(page.sends)}
+        workflow_id = sending_workflow_id(self._message_id, self._pages)
+        for left in reversed(range(PAGE_STARTS)):
+            try:
+                return await self._send_as(workflow_id, page)
+            except (ChildWorkflowError, WorkflowAlreadyStartedError):  # the latter: it was reset by hand
+                if not left or workflow.cancellation_reason() is not None or not workflow.patched("pages-start-anew"):
+                    break
+            await workflow.sleep(PAGE_REST, summary=f"until {workflow_id} is started anew")
+        return {"orphaned": len(page.sends)}  # the orphan sweep has them once the other pages are through
+
+    async def _send_as(self, workflow_id: str, page: SendPage) -> Mapping[str, int]:
+        return await workflow.execute_child_workflow(
+            SendingPage.run,
+            page,
+            id=workflow_id,
+            static_summary=f"{len(page.sends)} pushes of message {self._message_id}",
+            static_details=ABOUT_PAGE,
+            search_attributes=found_by(
+                {
+                    MESSAGE_ID_ATTRIBUTE: str(self._message_id),
+                    CONVERSATION_ID_ATTRIBUTE: str(self._conversation_id),
+                }
+            ),
+        )
 
     def _describe(self, waiting_for: str | None = None) -> None:
         self._waiting_for = waiting_for or self._waiting_for

@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -23,11 +24,15 @@ from tests.servers import Part, free_port, part
 from tests.talk import conversation_of, sync
 
 MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "200"))  # `make chaos` says 2000
+SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbits(32))  # of all chance but the machine's own
 KILLS = 1 + MESSAGES // 200
 CONNECTED, ASLEEP, CONVERSATIONS, WRITERS = 50, 50, 60, 10
+EACH = -(-MESSAGES // WRITERS)  # messages of one writer, at the least
+PAUSE = 7.0 * KILLS / EACH  # seconds between them on average, while a cut and a kill take some 7 s
 SILENT = 4.5  # seconds; whoever has not acknowledged a message by then may be pushed to
 
 Item = tuple[int, str]  # sequence number and message id
+Group = tuple[UUID, list[User]]  # a conversation and its members
 
 
 @dataclass
@@ -35,15 +40,15 @@ class Doors:
     """Two API processes; one may be away."""
 
     house: House
-    chance: random.Random
     leaving: AsyncExitStack
     http: httpx.AsyncClient
     processes: dict[int, Part] = field(default_factory=dict)  # by port
+    spared: asyncio.Event = field(default_factory=asyncio.Event)  # nobody is killed any more
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def any(self) -> str:
+    def any(self, chance: random.Random) -> str:
         """Name one of them, dead or alive."""
-        return f"http://127.0.0.1:{self.chance.choice(list(self.processes))}"
+        return f"http://127.0.0.1:{chance.choice(list(self.processes))}"
 
     async def start(self, port: int) -> None:
         """Start one, and wait until it serves."""
@@ -51,19 +56,20 @@ class Doors:
         self.processes[port] = await self.leaving.enter_async_context(part(settings, "-m", "api"))
         await self.processes[port].answers(f"http://127.0.0.1:{port}/readyz", within=60)
 
-    async def kill_one(self) -> None:
+    async def kill_one(self, chance: random.Random) -> None:
         """Kill one of them, and start it again."""
-        port = self.chance.choice(list(self.processes))
+        port = chance.choice(list(self.processes))
         await self.processes[port].end(signal.SIGKILL)
         await self.start(port)
 
-    async def cut_a_listener(self) -> None:
+    async def cut_a_listener(self, chance: random.Random) -> None:
         """End the connection on which one of them listens."""
         listeners = (
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name LIKE '%listener%' ORDER BY random() LIMIT 1"
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE '%listener%' ORDER BY backend_start"
         )
-        assert await self.house.rows(listeners)
+        [pid] = chance.choice(await self.house.rows(listeners))
+        await self.house.rows("SELECT pg_terminate_backend(:pid)", pid=pid)
 
 
 @dataclass
@@ -72,6 +78,7 @@ class Listener:
 
     user: User
     phone: Phone
+    chance: random.Random
     items: list[Item] = field(default_factory=list)
     acknowledged_at: dict[str, float] = field(default_factory=dict)  # by message id
     away: list[tuple[float, float]] = field(default_factory=list)
@@ -90,7 +97,7 @@ class Listener:
                             self.items.append((item["seq"], item["id"]))
                             self.arrived.set()
             lost_at = time.time()
-            await asyncio.sleep(doors.chance.uniform(0.05, 0.3))
+            await asyncio.sleep(self.chance.uniform(0.05, 0.3))
 
     async def acknowledge(self, doors: Doors) -> None:
         """Say what has arrived, until all is over."""
@@ -99,7 +106,7 @@ class Listener:
             new = [message_id for _, message_id in self.items if message_id not in self.acknowledged_at]
             query = f"installation_id={self.phone.installation_id}&after={self.items[-1][0]}&limit=1"
             try:
-                answer = await doors.http.get(f"{doors.any()}/v1/sync?{query}", headers=self.user.headers)
+                answer = await doors.http.get(f"{doors.any(self.chance)}/v1/sync?{query}", headers=self.user.headers)
                 answer.raise_for_status()
             except httpx.HTTPError:  # that door is closed
                 self.arrived.set()
@@ -110,7 +117,7 @@ class Listener:
     @asynccontextmanager
     async def _stream(self, doors: Doors) -> AsyncIterator[AsyncIterator[str]]:
         headers = {"Last-Event-ID": str(self.items[-1][0])} if self.items else {}
-        url = f"{doors.any()}/v1/stream?installation_id={self.phone.installation_id}"
+        url = f"{doors.any(self.chance)}/v1/stream?installation_id={self.phone.installation_id}"
         async with doors.http.stream("GET", url, headers=headers | self.user.headers) as answer:
             answer.raise_for_status()
             yield answer.aiter_lines()
@@ -120,7 +127,8 @@ class Listener:
 async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
     new_database: NewDatabase, temporal: str, simulator: Simulator
 ) -> None:
-    chance = random.Random()
+    print(f"CHAOS_SEED={SEED} repeats what chance did")  # noqa: T201 (shown where it fails)
+    chance = _chance_of("the test")
     place = Place(await new_database("chaos"), temporal, "chaos", simulator)
     environment = place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
@@ -128,26 +136,30 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         http = await leaving.enter_async_context(
             httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))
         )
-        doors = Doors(house, chance, leaving, http)
+        doors = Doors(house, leaving, http)
         await asyncio.gather(doors.start(free_port()), doors.start(free_port()))
-        listeners = [Listener(house.user(), _phone(number)) for number in range(CONNECTED)]
-        sleepers = [Listener(house.user(), _phone(number)) for number in range(ASLEEP)]
+        listeners, sleepers = _phones(house, "listener", CONNECTED), _phones(house, "sleeper", ASLEEP)
         people = [each.user for each in (*listeners, *sleepers)]
         for each in (*listeners, *sleepers):
             await each.user.register(each.phone)
         groups = [chance.sample(people, chance.choice((2, 2, 3, 4))) for _ in range(CONVERSATIONS)]
-        conversations = {await conversation_of(*members): members for members in groups}
+        conversations = [(await conversation_of(*members), members) for members in groups]
 
         living = [asyncio.create_task(each) for one in listeners for each in (one.live(doors), one.acknowledge(doors))]
         await eventually(lambda: _all_present(house), within=60)
-        turns = iter([chance.choice(list(conversations.items())) for _ in range(MESSAGES)])
-        writing = [asyncio.create_task(_write(doors, turns)) for _ in range(WRITERS)]
+        writers = [_chance_of(f"writer {number}") for number in range(WRITERS)]
+        writing = [asyncio.create_task(_write(doors, writer, conversations)) for writer in writers]
+        kills = []
         for _ in range(KILLS):
-            await asyncio.sleep(chance.uniform(1, 4))
-            await doors.cut_a_listener()
-            await asyncio.sleep(chance.uniform(1, 4))
-            await doors.kill_one()
-        await asyncio.gather(*writing)
+            await asyncio.sleep(chance.uniform(0.5, 3))
+            await doors.cut_a_listener(chance)
+            await asyncio.sleep(chance.uniform(0.5, 3))
+            began = time.time()
+            await doors.kill_one(chance)
+            kills.append((began, time.time()))
+        went_on = not any(each.done() for each in writing)
+        doors.spared.set()
+        accepted_at = [at for each in await asyncio.gather(*writing) for at in each]
         logs = await _logs(house)
         await eventually(lambda: _have_all(listeners, logs), within=60)
         await eventually(lambda: _all_handed_off(house), within=120)
@@ -157,7 +169,9 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         await asyncio.gather(*(process.end(signal.SIGTERM) for process in doors.processes.values()))
         await asyncio.gather(*living)
 
-        assert sum(len(log) for log in logs.values()) >= 2 * MESSAGES
+        assert went_on
+        assert all(any(began < at < ended for at in accepted_at) for began, ended in kills)
+        assert sum(len(log) for log in logs.values()) >= 2 * len(accepted_at) >= 2 * MESSAGES
         for listener in listeners:
             assert listener.items == logs.get(listener.user.user_id, [])
         for sleeper in sleepers:
@@ -166,22 +180,42 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         await _check_pushes(house, listeners)
 
 
-def _phone(number: int) -> Phone:
-    return iphone() if number % 2 else android()
+def _chance_of(whose: str) -> random.Random:
+    """Give somebody a chance of their own, so that it does not depend on who is faster."""
+    return random.Random(f"{SEED}/{whose}")
 
 
-async def _write(doors: Doors, turns: Iterator[tuple[UUID, list[User]]]) -> None:
-    """Post, each message until it is accepted, through any door."""
-    for conversation_id, members in turns:
-        sender, path = doors.chance.choice(members), f"/v1/conversations/{conversation_id}/messages/{uuid4()}"
-        while True:
-            try:
-                answer = await doors.http.put(f"{doors.any()}{path}", json={"body": "Hello"}, headers=sender.headers)
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-                continue
-            if answer.status_code in {200, 201}:
-                break
+def _phones(house: House, name: str, count: int) -> list[Listener]:
+    return [
+        Listener(house.user(), iphone() if number % 2 else android(), _chance_of(f"{name} {number}"))
+        for number in range(count)
+    ]
+
+
+async def _write(doors: Doors, chance: random.Random, conversations: Sequence[Group]) -> list[float]:
+    """Post at leisure for as long as somebody is killed, and so many at the least; gives when each was accepted."""
+    accepted_at: list[float] = []
+    while len(accepted_at) < EACH or not doors.spared.is_set():
+        conversation_id, members = chance.choice(conversations)
+        await _post(doors, chance, conversation_id, chance.choice(members))
+        accepted_at.append(time.time())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(doors.spared.wait(), chance.uniform(0, 2 * PAUSE))
+    return accepted_at
+
+
+async def _post(doors: Doors, chance: random.Random, conversation_id: UUID, sender: User) -> None:
+    """Post a message until it is accepted, through any door."""
+    path = f"/v1/conversations/{conversation_id}/messages/{uuid4()}"
+    while True:
+        door = doors.any(chance)
+        try:
+            answer = await doors.http.put(f"{door}{path}", json={"body": "Hello"}, headers=sender.headers)
+        except httpx.TransportError:
+            await asyncio.sleep(0.05)
+            continue
+        if answer.status_code in {200, 201}:
+            break
 
 
 async def _logs(house: House) -> dict[str, list[Item]]:

@@ -1,0 +1,116 @@
+"""A page of a large message that somebody terminates is started anew: its pushes need not wait for the others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import CancelledError
+from temporalio.testing import TimeSkipper, TimeSkippingConfig
+
+from api.app import create_app
+from config import auth_settings, service_settings
+from relay import Relay
+from simulator import Simulator
+from tests.house import House, eventually, make_house
+from tests.housekeeping.sweeps import AGO, aged, change, sweep
+from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
+from workflows.message_handoff import PAGE, PAGE_STARTS
+
+READERS = 51  # with two phones each: a page of 100 pushes, all those to iPhones among them, and one of 2
+
+
+@pytest.fixture
+async def skipper(house: House) -> AsyncIterator[tuple[House, TimeSkipper]]:
+    """A door to the house whose workflows start with a clock of their own."""
+    skipper = TimeSkipper(house.temporal, config=TimeSkippingConfig(enabled=False))
+    environment = house.place.environment()
+    app = create_app(service_settings(environment), auth_settings(environment))
+    async with make_house(house.place, app) as door:
+        app.state.services = replace(app.state.services, relay=Relay(house.sessions, skipper.client, arm_window=0))
+        yield door, skipper
+
+
+async def test_a_page_that_was_terminated_is_started_anew_and_sends_each_push_once(
+    house: House, simulator: Simulator, skipper: tuple[House, TimeSkipper]
+) -> None:
+    door, clock = skipper
+    message_id, tokens = await _waiting(door, simulator, READERS)
+
+    await _page(house, message_id).terminate()
+    simulator.faults.clear()
+    await clock.fast_forward(handoff(house, message_id))
+
+    assert await handed_off(house, message_id) == "accepted"
+    assert [task.state for task in await tasks_of(house, message_id)] == ["accepted"] * 2 * READERS
+    assert {len(simulator.phone(token).log) for token in tokens} == {1}
+
+
+async def test_whoever_terminates_a_page_again_and_again_is_left_alone_and_the_orphan_sweep_has_its_pushes(
+    house: House, simulator: Simulator, skipper: tuple[House, TimeSkipper]
+) -> None:
+    door, clock = skipper
+    message_id, _ = await _waiting(door, simulator, 1)
+    page = _page(house, message_id)
+
+    async def runs() -> bool:
+        return (await page.describe()).status is WorkflowExecutionStatus.RUNNING
+
+    skipping = asyncio.create_task(clock.fast_forward(handoff(house, message_id)))
+    for _ in range(PAGE_STARTS):
+        await eventually(runs)
+        await page.terminate()
+    assert await handed_off(house, message_id) == "accepted"  # what the others came to
+    await skipping
+
+    assert await _swept(house, message_id) == ("dead", "TooManyRequests")
+
+
+async def test_a_handoff_that_is_cancelled_starts_no_page_anew(house: House, simulator: Simulator) -> None:
+    message_id, _ = await _waiting(house, simulator, 1)
+
+    await handoff(house, message_id).cancel()
+    with pytest.raises(WorkflowFailureError) as failed:
+        async with asyncio.timeout(15):
+            await handoff(house, message_id).result()
+
+    assert isinstance(failed.value.cause, CancelledError)
+    assert (await _page(house, message_id).describe()).status is WorkflowExecutionStatus.CANCELED
+    assert await _swept(house, message_id) == ("dead", "TooManyRequests")
+
+
+def _page(house: House, message_id: UUID) -> WorkflowHandle[Any, Any]:
+    return house.temporal.get_workflow_handle(f"message-handoff/{message_id}/1")
+
+
+async def _waiting(house: House, simulator: Simulator, count: int) -> tuple[UUID, list[str]]:
+    """Post to a crowd of which so many iPhones are refused, until only those wait; gives the message and all tokens."""
+    crowd = [house.user() for _ in range(1 + READERS)]
+    await give_phones(house, crowd)
+    theirs = "SELECT provider, token FROM device_tokens WHERE user_id = ANY(:ids) ORDER BY provider"
+    phones = await house.rows(theirs, ids=[user.user_id for user in crowd[1:]])
+    for _, token in phones[:count]:
+        simulator.faults.add(provider="apns", token=token, fault="answer", status=429, reason="TooManyRequests")
+    message_id = await posted(crowd[0], await conversation_of(*crowd))
+
+    async def only_those_wait() -> bool:
+        tasks = await tasks_of(house, message_id)
+        states = sorted((task.state, task.last_reason) for task in tasks if task.last_reason or task.accepted_at)
+        return states == [("accepted", None)] * (2 * READERS - count) + [("pending", "TooManyRequests")] * count
+
+    await eventually(only_those_wait)
+    assert len(phones) > PAGE
+    return message_id, [token for _, token in phones]
+
+
+async def _swept(house: House, message_id: UUID) -> tuple[str, str]:
+    """Sweep; gives what became of the one push that waited."""
+    [waiting] = [task for task in await tasks_of(house, message_id) if task.state == "pending"]
+    await change(house, f"UPDATE push_tasks SET due_at = {AGO} WHERE task_id = :id", id=waiting.task_id)
+    await aged(house, waiting.task_id)
+    await sweep(house)
+    [row] = await house.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=waiting.task_id)
+    return row.state, row.last_reason
