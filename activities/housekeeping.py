@@ -140,7 +140,7 @@ class LettingGo:
 
     @activity.defn
     async def let_go(self, what: Leftover) -> LetGo:
-        """Delete old rows for a little while, in short transactions that wait for no lock."""
+        """Delete old rows for a little while, in short transactions that hold nobody up."""
         until, count = time.monotonic() + _LETS_GO_FOR, 0
         while time.monotonic() < until:
             gone = await self._let_some_go(what)

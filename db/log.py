@@ -95,11 +95,14 @@ async def withdraw_read(db: AsyncSession, task_ids: Collection[UUID]) -> None:
 
 
 async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
-    """Drop the items of a log up to a sequence number; their messages stay in their conversations."""
+    """Drop the items of a log up to a sequence number; their messages stay in their conversations.
+
+    The head comes last: whoever posts needs it, and should not wait until the items are gone.
+    """
+    old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
+    await db.execute(old, execution_options=_BLIND)
     head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < upto, LogHead.seq >= upto)
-    if await db.scalar(head.values(horizon=upto).returning(LogHead.user_id), execution_options=_BLIND):
-        old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
-        await db.execute(old, execution_options=_BLIND)
+    await db.execute(head.values(horizon=upto), execution_options=_BLIND)
 
 
 async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:

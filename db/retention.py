@@ -1,4 +1,4 @@
-"""Retention: what was kept long enough goes, in batches that wait for no lock. All by the database's clock."""
+"""Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -110,7 +110,6 @@ _RIPE = text("""
          WHERE oldest_at < statement_timestamp() - CAST(:keep AS interval) - CAST(:lazy AS interval)
          ORDER BY oldest_at
          LIMIT 1
-           FOR UPDATE SKIP LOCKED
     ), eldest AS (
         SELECT i.seq, m.created_at, m.created_at < statement_timestamp() - CAST(:keep AS interval) AS is_old
           FROM ripe

@@ -1,5 +1,6 @@
 """What was kept long enough goes; what waits, or may still be of use, never does."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -7,10 +8,10 @@ import pytest
 
 from config import ConfigError, retention_settings
 from domain.naming import WORKFLOW_QUEUE
-from tests.house import House, User, android, iphone, uncommitted
+from tests.house import House, User, android, eventually, iphone, uncommitted
 from tests.housekeeping.sweeps import change
 from tests.support.dead import dead_task
-from tests.talk import conversation_of, post, sync
+from tests.talk import conversation_of, post, posted, sync
 from workflows.housekeeping import Retention
 
 LONG_AGO = "now() - interval '31 days'"
@@ -159,6 +160,23 @@ async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(house: House,
 
     page = await sync(alice, phone.installation_id, after=2)
     assert (_bodies(page), page["next_cursor"]) == (["after all"], 3)
+
+
+async def test_a_message_is_accepted_at_once_while_its_readers_log_is_cut(house: House, alice: User, bob: User) -> None:
+    conversation_id = await conversation_of(alice, bob)
+    for body in ("one", "two"):
+        await post(alice, conversation_id, body)
+    await _aged(house, conversation_id, upto=2)
+
+    old = "SELECT 1 FROM log_items WHERE user_id = :id AND seq = 1 FOR UPDATE"
+    async with uncommitted(house, old, id=bob.user_id):
+        cutting = asyncio.create_task(let_go(house))
+        await eventually(house.someone_waits_for_a_lock)  # the batch is under way, and hangs
+        async with asyncio.timeout(2):  # less than the batch or a writer waits for a lock
+            await posted(alice, conversation_id, "three")
+
+    assert (await cutting)["log_items"] == 4
+    assert _bodies(await sync(bob, iphone().installation_id, after=2)) == ["three"]
 
 
 def test_what_is_kept_may_be_set_in_days() -> None:

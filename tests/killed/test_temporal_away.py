@@ -7,9 +7,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from api.app import create_app
 from config import auth_settings, service_settings
+from db import fasting_sessions, outbox
 from simulator import Simulator
 from tests.house import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
 from tests.servers import TemporalServer, free_port
@@ -43,15 +45,21 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
             assert await house.finished(stays.session_id) == "accepted"
             await eventually(lambda: _nothing_owed(house), within=20)
 
-            sleeps = await _fast(house, due_in=4.0)
+            sleeps, over, over_unheard = [await _fast(house, due_in=due_in) for due_in in (4.0, 3.0, 3.0)]
             await eventually(lambda: _nothing_owed(house))
             server.kill()
+            await over.user.end(over.session_id)
+            await _end_without_dispatch(house, over_unheard)
+            await eventually(lambda: _is_due(house, over_unheard))  # its timer fires before its end is told
             await server.run()
             assert await house.finished(sleeps.session_id) == "accepted"
+            for fast in (over, over_unheard):
+                assert await house.finished(fast.session_id) in {"session_ended", "withheld"}
+            await eventually(lambda: _nothing_owed(house), within=20)
 
     for fast in (stays, sleeps):
         assert len(simulator.requests.for_token(fast.phone.token)) == 1
-    for fast in (ended, cancelled):
+    for fast in (ended, cancelled, over, over_unheard):
         assert not simulator.requests.for_token(fast.phone.token)
 
 
@@ -66,6 +74,20 @@ async def _fast(house: House, *, due_in: float) -> _Fast:
     user, phone = house.user(), iphone()
     await user.register(phone)
     return _Fast(user, phone, await user.start_fast(due_in=due_in))
+
+
+async def _end_without_dispatch(house: House, fast: _Fast) -> None:
+    """End a fast as an API process does that dies right after the commit; a sweeper has its outbox row 5 s later."""
+    ended = "UPDATE fasting_sessions SET status = 'broken', ended_at = now(), rev = rev + 1 WHERE id = :id"
+    async with house.sessions.begin() as db:
+        await db.execute(text(ended), {"id": fast.session_id})
+        await outbox.add(db, fasting_sessions.OUTBOX_KIND, fast.session_id)
+
+
+async def _is_due(house: House, fast: _Fast) -> bool:
+    """Tell whether a fast's reminder would be due by now, had it not ended."""
+    due = "SELECT 1 FROM fasting_sessions WHERE id = :id AND ends_at - interval '1 minute' <= clock_timestamp()"
+    return bool(await house.rows(due, id=fast.session_id))
 
 
 async def _nothing_owed(house: House) -> bool:

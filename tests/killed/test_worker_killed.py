@@ -77,6 +77,32 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
         assert task.attempt_count == 1
 
 
+@pytest.mark.timeout(60)
+async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answers(
+    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+) -> None:
+    user, phones = workerless.user(), [iphone(), android()]
+    await user.register(*phones)
+    for phone in phones:
+        simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=2, count=1)
+    async with part(worker_settings(), "worker.py") as worker:
+        await worker.says("worker ready")
+        session_id = await user.start_fast(due_in=1.0)
+        for phone in phones:
+            await simulator.received(phone.token, timeout=10)  # the provider has it; its answer is on the way
+        status = await worker.end(signal.SIGTERM)
+
+    said = "".join(worker.lines)
+    assert (status, "worker stopped" in said, "did not stop in time" in said) == (0, True, False)
+    tasks = await workerless.tasks(session_id)
+    assert [(task.state, task.attempt_count) for task in tasks] == [("accepted", 1)] * 2
+    async with part(worker_settings(), "worker.py"):
+        assert await workerless.finished(session_id) == "accepted"
+    for phone in phones:
+        [line] = simulator.phone(phone.token).screen
+        assert (line.times_received, len(simulator.requests.for_token(phone.token))) == (1, 1)
+
+
 async def _holders(house: House, session_id: UUID) -> set[int]:
     """Find the processes that hold sends of a session."""
     pending = (await house.workflow(session_id).describe()).raw_description.pending_activities

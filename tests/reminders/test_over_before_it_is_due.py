@@ -110,6 +110,29 @@ async def test_nothing_more_is_sent_when_the_fast_is_over_during_back_off(
     await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at, refused=1)
 
 
+@pytest.mark.parametrize("change", [Change.END, Change.CANCEL])
+async def test_a_call_under_way_when_the_fast_is_over_is_recorded_and_told_as_what_it_came_to(
+    house: House, simulator: Simulator, change: Change
+) -> None:
+    user, phones = await _user_with_two_phones(house)
+    for phone in phones:
+        simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=3, count=1)
+    session_id = await user.start_fast(due_in=1.0)
+    for phone in phones:
+        await simulator.received(phone.token)  # the provider has it; its answer is on the way
+
+    await _apply(change, user, session_id)
+    await house.knows(session_id, rev=2)
+    assert await _attempts(house, session_id) == [None, None]
+
+    assert await house.finished(session_id) == "accepted"
+    assert await _attempts(house, session_id) == ["accepted", "accepted"]
+    assert {(task.state, task.last_reason) for task in await house.tasks(session_id)} == {("accepted", None)}
+    for phone in phones:
+        assert len(simulator.requests.for_token(phone.token)) == 1
+        assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
+
+
 _CHANGES = {
     Change.END: "UPDATE fasting_sessions SET status = 'broken', ended_at = now(), rev = rev + 1 WHERE id = :id",
     Change.CANCEL: "UPDATE fasting_sessions SET status = 'cancelled', ended_at = now(), rev = rev + 1 WHERE id = :id",
@@ -145,6 +168,12 @@ async def _assert_nothing_old_came(
         assert len(calls) == refused + 1
         assert calls[-1].received_at >= reminder.due_at > changed_at
         assert len(simulator.phone(phone.token).screen) == 1
+
+
+async def _attempts(house: House, session_id: UUID) -> list[str | None]:
+    """Read what the provider calls of a session came to; None: under way."""
+    joined = "SELECT outcome FROM push_attempts JOIN push_tasks USING (task_id) WHERE conversation_id = :id"
+    return [row.outcome for row in await house.rows(joined, id=session_id)]
 
 
 async def _is_asleep(house: House, session_id: UUID) -> bool:

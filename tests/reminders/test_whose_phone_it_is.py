@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
 
 
 @pytest.fixture(params=[iphone, android], ids=["apns", "fcm"])
@@ -81,12 +81,11 @@ async def test_a_transfer_not_yet_committed_as_the_last_check_looks_is_waited_fo
 
 
 async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_former_owner(
-    house: House, simulator: Simulator
+    house: House, simulator: Simulator, phone: Phone
 ) -> None:
-    phone = iphone()
     alice, bob = house.user(), house.user()
     await alice.register(phone)
-    refuse_once(simulator, phone)
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="close", count=1)
     session_id = await alice.start_fast(due_in=1.0)
     await eventually(lambda: house.failed_attempts(session_id, 1))
 

@@ -1,0 +1,114 @@
+"""Outbox rows: each is one sweeper's at a time, and a dispatch that failed is noted and tried later and later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from temporalio.client import Client
+
+from db import outbox
+from db.engine import Sessions, make_engine, make_sessions
+from relay import Relay
+from tests.conftest import NewDatabase
+from tests.servers import free_port
+
+UNKNOWN = "unknown"  # a kind of subject that no relay can dispatch
+
+
+@pytest.fixture(scope="module")
+async def sessions(new_database: NewDatabase) -> AsyncIterator[Sessions]:
+    """A database of this module's own, which no sweeper looks at."""
+    engine = make_engine(await new_database("outbox"))
+    yield make_sessions(engine)
+    await engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+async def _none_left(sessions: Sessions) -> AsyncIterator[None]:
+    """Leave no row to the next test."""
+    yield
+    await _change(sessions, "DELETE FROM outbox")
+
+
+@pytest.fixture
+async def relay(sessions: Sessions) -> Relay:
+    """A relay, whose Temporal is away."""
+    return Relay(sessions, await Client.connect(f"127.0.0.1:{free_port()}", lazy=True), arm_window=0)
+
+
+async def test_a_dispatch_that_failed_is_noted_and_tried_later_and_later_each_row_at_its_own_time(
+    sessions: Sessions, relay: Relay
+) -> None:
+    await _owe(sessions, 50)
+
+    for attempts, longest in ((3, 8), (4, 16), (5, 32), (30, 60)):
+        await _change(sessions, f"UPDATE outbox SET next_attempt_at = now(), attempts = {attempts - 1}")
+        assert await relay.sweep() == 50
+
+        rows = await _rows(sessions)
+        waits = [row.wait.total_seconds() for row in rows]
+        assert {(row.attempts, row.last_error) for row in rows} == {(attempts, "LookupError")}  # no word of its text
+        assert 0 < min(waits) < longest / 2 < max(waits) <= longest
+        assert await relay.sweep() == 0
+
+
+async def test_sweepers_take_different_rows_and_wait_for_nobody(sessions: Sessions) -> None:
+    await _owe(sessions, 6)
+
+    async with sessions.begin() as db:
+        mine = await outbox.lease_due(db, 2)
+        async with asyncio.timeout(1), sessions.begin() as other:
+            theirs = await outbox.lease_due(other, 10)
+    async with sessions.begin() as db:
+        later = await outbox.lease_due(db, 10)
+
+    assert (len(mine), len(theirs), len(later)) == (2, 4, 0)
+    assert len({owed.id for owed in (*mine, *theirs)}) == 6
+    assert {row.attempts for row in await _rows(sessions)} == {1}
+
+
+async def test_many_sweepers_at_once_take_each_row_once(sessions: Sessions) -> None:
+    await _owe(sessions, 200)
+
+    async def sweep() -> Sequence[outbox.Owed]:
+        async with sessions.begin() as db:
+            return await outbox.lease_due(db, 30)
+
+    taken = [owed.id for leased in await asyncio.gather(*(sweep() for _ in range(10))) for owed in leased]
+
+    assert len(taken) == len(set(taken)) == 200
+    assert {row.attempts for row in await _rows(sessions)} == {1}
+
+
+async def test_the_rows_of_a_sweeper_that_died_are_taken_by_another_when_its_lease_is_over(sessions: Sessions) -> None:
+    await _owe(sessions, 1)
+    async with sessions.begin() as db:
+        [taken] = await outbox.lease_due(db, 1)
+    [row] = await _rows(sessions)
+    assert timedelta(0) < row.wait <= outbox.LEASE
+
+    await _change(sessions, f"UPDATE outbox SET next_attempt_at = next_attempt_at - interval '{outbox.LEASE}'")
+
+    async with sessions.begin() as db:
+        [again] = await outbox.lease_due(db, 1)
+    assert (again.id, taken.attempts, again.attempts) == (taken.id, 1, 2)
+
+
+async def _owe(sessions: Sessions, count: int) -> None:
+    async with sessions.begin() as db:
+        await outbox.add_for_sweepers(db, UNKNOWN, [uuid4() for _ in range(count)])
+
+
+async def _rows(sessions: Sessions) -> Sequence[Any]:
+    query = "SELECT id, attempts, last_error, next_attempt_at - clock_timestamp() AS wait FROM outbox"
+    async with sessions() as db:
+        return (await db.execute(text(query))).all()
+
+
+async def _change(sessions: Sessions, statement: str) -> None:
+    async with sessions.begin() as db:
+        await db.execute(text(statement))
