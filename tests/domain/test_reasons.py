@@ -67,8 +67,8 @@ def test_every_event_has_a_sentence(event: Event) -> None:
     detail = {
         **dict.fromkeys(INSTANTS, now),
         "is_pending": True, "attempt": 1, "outcome": "unknown", "latency_ms": None, "actor": "Carol",
-        "reminder_minutes": [60, 0], "first_reminder_minutes": None, "changes": 2, "late_minutes": [], "installations": ["one"],
-        "validate_only": True,
+        "reminder_minutes": [60, 0], "first_reminder_minutes": None, "changes": 2, "late_minutes": [],
+        "installations": ["one"], "validate_only": True,
     }  # fmt: skip
     what = Happening(event, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, "worker_lost", detail, at)
 
