@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -146,9 +147,11 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         conversations = [(await conversation_of(*members), members) for members in groups]
 
         living = [asyncio.create_task(each) for one in listeners for each in (one.live(doors), one.acknowledge(doors))]
+        leaving.push_async_callback(_end, living)
         await eventually(lambda: _all_present(house), within=60)
         writers = [_chance_of(f"writer {number}") for number in range(WRITERS)]
         writing = [asyncio.create_task(_write(doors, writer, conversations)) for writer in writers]
+        leaving.push_async_callback(_end, writing)
         kills = []
         for _ in range(KILLS):
             await asyncio.sleep(chance.uniform(0.5, 3))
@@ -190,6 +193,13 @@ def _phones(house: House, name: str, count: int) -> list[Listener]:
         Listener(house.user(), iphone() if number % 2 else android(), _chance_of(f"{name} {number}"))
         for number in range(count)
     ]
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Leave nothing running behind a failure."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def _write(doors: Doors, chance: random.Random, conversations: Sequence[Group]) -> list[float]:
