@@ -10,7 +10,7 @@ from db import handoffs, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
 from db.models import DeviceToken
 from db.withheld_pushes import About, Whom
-from domain.handoff import Means, Recipient, means, unneeded
+from domain.handoff import PRESENCE_TRUSTED, Heed, Means, Recipient, means, unneeded
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.wire import PlanHandoff, PlannedHandoff
@@ -46,6 +46,7 @@ class HandoffPlanning:
                 collapse_key=RULES[Kind.MESSAGE].collapse_key(message.conversation_id),
                 due_at=message.created_at,
                 expires_at=message.created_at + of_use,
+                late_since=message.created_at + PRESENCE_TRUSTED if ask.heed is Heed.NOTHING else None,
             )
             await push_tasks.plan(db, due, [device for device, by in told if by is Means.PUSH])
             counts = Counter(by for _, by in told)

@@ -31,6 +31,7 @@ class DueMessage:
     due_at: datetime
     expires_at: datetime
     validate_only: bool = False  # FCM is asked, no phone is told
+    late_since: datetime | None = None  # where its pushes are not meant to go out at once when it is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,11 @@ _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reas
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
-                            attempt_count, next_attempt_at, state, validate_only)
+                            attempt_count, next_attempt_at, state, validate_only, again_at)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
            0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending',
-           :validate_only
+           :validate_only, CAST(:late_since AS timestamptz)
       FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
@@ -187,6 +188,8 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
+               held_up_by = CASE WHEN new.state = 'pending' THEN coalesce(new.reason, t.held_up_by)
+                                 ELSE t.held_up_by END,
                next_attempt_at = new.next_attempt_at,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),

@@ -188,8 +188,11 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (SESSION, {ACCEPTED: 1, DEAD: 1, WITHDRAWN: 1}, AFTER, ReminderState.SENT),
         (SESSION, {PENDING: 1, DEAD: 1}, AFTER, ReminderState.DUE),
         (SESSION, {DEAD: 1}, AFTER, ReminderState.DEAD),
-        (SESSION, {UNREGISTERED: 1}, AFTER, ReminderState.DEAD),
-        (SESSION, {EXPIRED: 1, REJECTED: 1}, AFTER, ReminderState.DEAD),
+        (SESSION, {UNREGISTERED: 1}, AFTER, ReminderState.UNREGISTERED),
+        (SESSION, {UNREGISTERED: 1, WITHDRAWN: 1}, AFTER, ReminderState.UNREGISTERED),
+        (SESSION, {UNREGISTERED: 1, DEAD: 1}, AFTER, ReminderState.DEAD),  # a person may still mend it
+        (SESSION, {EXPIRED: 1, REJECTED: 1}, AFTER, ReminderState.REJECTED),
+        (SESSION, {EXPIRED: 1}, AFTER, ReminderState.EXPIRED),
         (SESSION, {WITHDRAWN: 1}, AFTER, ReminderState.WITHDRAWN),
         (SESSION, {WITHDRAWN: 1, DEAD: 1}, AFTER, ReminderState.DEAD),
         (SESSION, {WITHDRAWN: 1, PENDING: 1}, AFTER, ReminderState.DUE),
