@@ -207,7 +207,7 @@ def _item(push: _Push, world: _World) -> TimelineItem:
     task, routes = push.task, {_route(device) for device in world.devices}
     provider, route = _worst(world.routes, {_route(task)} if task else routes)
     call = None if task is None else world.calls.get(task.task_id)
-    subjects = (push.conversation_id, push.message_id, None if task is None else task.task_id)
+    subjects = {push.conversation_id, push.message_id} | ({task.task_id} if task else set())
     unsettled = Unsettled(
         now=world.now,
         due_at=push.due_at + (PRESENCE_TRUSTED if task is None and push.kind is Kind.MESSAGE else timedelta()),

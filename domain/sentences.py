@@ -112,5 +112,9 @@ class Present(StrEnum):
     NO_NEXT = " There is no other try before it expires."
     REST = " until {route_until}"
     ONE_CALL = "; one push at a time is tried"
+    CUTOFF_OVER = (
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
+        "nothing about the phone. A person can redrive it until {expires_at}."
+    )
     OWED = "has not taken it since {owed_since}"
     SILENT = "does not answer the workers"

@@ -57,12 +57,13 @@ class ShownTestPush:
 
 def standing_in_words(state: TaskState, reason: str | None, provider: Provider | None = None) -> str:
     """Say how a test push stands on a phone."""
-    because = "" if reason is None else f": {why(reason, provider)}"
-    return _STANDINGS[state].format(because=because or ".")
+    if state is TaskState.ACCEPTED and reason is not None:
+        return f"Accepted: {why(reason, provider)}"
+    return _STANDINGS[state].format(because="." if reason is None else f": {why(reason, provider)}")
 
 
 _STANDINGS = {
-    TaskState.ACCEPTED: "Accepted by the provider{because}",
+    TaskState.ACCEPTED: "Accepted by the provider.",
     TaskState.PENDING: "On its way{because}",
     TaskState.REJECTED: "Refused by the provider{because}",
     TaskState.UNREGISTERED: "Its token was refused by the provider{because}",

@@ -40,7 +40,7 @@ def duration(length: timedelta) -> str:
 def _waits(what: Happening) -> str:
     """Put the sentence together that tells what an unsettled push waits for."""
     waits, told = WaitsFor(what.detail["waits_for"]), what.detail
-    parts = {
+    parts: dict[str, str] = {
         "head": Present.DEAD if told["is_dead"] else Present.LATE if _is_past(what, "due_at") else Present.DUE,
         "until": Present.EXPIRES,
         "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
@@ -48,7 +48,8 @@ def _waits(what: Happening) -> str:
         "rest": Present.REST if _has(what, "route_until") else Present.ONE_CALL,
         "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
     }
-    sentence = PRESENT[waits]
+    of_cutoff = waits is WaitsFor.REDRIVE and what.reason in TOKEN_REFUSED
+    sentence = Present.CUTOFF_OVER if of_cutoff else PRESENT[waits]
     if waits is WaitsFor.ROUTE and not _has(what, "route_until"):
         parts["next"] = ""
     for name, part in parts.items():

@@ -62,7 +62,7 @@ async def _retried_and_refused(house: House, simulator: Simulator) -> Life:
 
     fasts = [await user.start_fast(due_in=1.0) for user in (erin, finn)]
 
-    assert [await house.finished(fast) for fast in fasts] == ["accepted", "withheld"]
+    assert [await house.finished(fast) for fast in fasts] == ["accepted", "rejected"]
     return Life((erin, finn), (retried, refused))
 
 
@@ -110,7 +110,7 @@ async def _braked(house: House, simulator: Simulator) -> Life:
         wrong = {"status": 400, "reason": "BadDeviceToken"}
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", **wrong)
 
-    assert await house.finished(await jill.start_fast(due_in=1.0)) == "withheld"
+    assert await house.finished(await jill.start_fast(due_in=1.0)) == "unregistered"
     assert await house.finished(await kim.start_fast(due_in=1.0)) == "dead"
     return Life((jill, kim), (*refused, last))
 
