@@ -34,9 +34,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the person has left the conversation.": ("not_a_member",),
     "the app has read it already.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
-    "no token is active there: the app was signed out, or its token was refused. Opening the app fixes it.": (
-        "no_active_token",
-    ),
+    "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
     "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it.": (
@@ -110,7 +108,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "Firebase has no valid APNs key for the app of this phone. An operator has to act.": ("THIRD_PARTY_AUTH_ERROR",),
     "the workers have no credentials for the app of this phone. An operator has to act.": ("app_not_configured",),
     "our credentials were out of date and are renewed.": ("ExpiredProviderToken", "UNAUTHENTICATED"),
-    "{provider} refuses the push as it is: a fault of ours. An operator has to look into it.": (
+    "{provider} found the push itself wrong, which is our fault. An operator has to look into it.": (
         "BadCollapseId",
         "BadExpirationDate",
         "BadMessageId",

@@ -55,9 +55,13 @@ class Past(StrEnum):
     ON_TIME = ", on time"
     LATE = ", {late} late"
     HELD_UP = " What held it up last: {why}"
-    REDRIVEN_LATE = " It was sent again at {again_at}."
+    HELD_UP_BY_CUTOFF = " Sending to {phones} had been stopped, because many tokens were refused at once."
+    REDRIVEN_LATE = " It was on its way again only at {again_at}: it was redriven, or its phone registered again."
+    REDRIVEN_AFTER_CUTOFF = (
+        "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
+    )
     PROCESSED_LATE = " It was processed only at {created_at}: the workers or Temporal were late."
-    NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy or late."
+    NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"
     UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers or Temporal may be down."  # noqa: E501 (one sentence of the table)
@@ -85,17 +89,17 @@ PRESENT: Mapping[WaitsFor, str] = {
     WaitsFor.RESUME: (
         "{head} Sending to {phones} is stopped since {engaged_at}, because many tokens were refused at once "
         "({token_errors} of {answers}, most often {cutoff_reason}); this says nothing about the phone. "
-        "An operator has to find the cause and resume the route (cutoff {brake_id}).{then}"
+        "An operator has to find the cause and resume the route (cli.py gates resume {brake_id}).{then}"
     ),
     WaitsFor.REDRIVE: "{head} {Why} A person can redrive it until {expires_at}.",
     WaitsFor.ANSWER: "{head} {Provider} is being asked since {call_since}.",
-    WaitsFor.WORKER: "{head} No worker is running, so nothing is sent. An operator has to start one.{until}",
-    WaitsFor.TEMPORAL: "{head} It waits for Temporal, which {temporal}. An operator has to look at Temporal.{until}",
+    WaitsFor.WORKER: "{head} No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers.{until}",
+    WaitsFor.TEMPORAL: "{head} {temporal} An operator has to look at Temporal.{until}",
     WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{next}{until}",
     WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
     WaitsFor.DUE: "{head} Nothing holds it up.{until}",
     WaitsFor.TURN: "{head} No obstacle is known: the workers are busy or late.{until}",
-    WaitsFor.NOTHING: "{head} It is being processed now.{until}",
+    WaitsFor.NOTHING: "{head} No obstacle is known.{until}",
 }
 
 
@@ -103,7 +107,7 @@ class Present(StrEnum):
     """Parts of these sentences."""
 
     DUE = "{Push}{to} is due at {due_at}."
-    LATE = "{Push}{to} has been due since {due_at} and is not sent yet."
+    LATE = "{Push}{to} has been due since {due_at} and has not been sent yet."
     DEAD = "{Push}{to} is dead; it was due at {due_at}."
     EXPIRES = " It expires at {expires_at}."
     THEN_REDRIVE = " After that a person can redrive it, until {expires_at}."
@@ -116,5 +120,5 @@ class Present(StrEnum):
         "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
         "nothing about the phone. A person can redrive it until {expires_at}."
     )
-    OWED = "has not taken it since {owed_since}"
-    SILENT = "does not answer the workers"
+    OWED = "It has been waiting for Temporal since {owed_since}."
+    SILENT = "It waits for Temporal, which does not answer the workers."

@@ -13,6 +13,7 @@ from domain.sentences import PAST, PRESENT, Past, Present
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
+_NO_PHONE = "no phone of theirs has an active token."
 _ON_TIME = timedelta(seconds=1)
 
 
@@ -96,10 +97,11 @@ def _accepted(what: Happening) -> str:
 
 def _cause(what: Happening) -> str:
     """Say why a push was late, as far as the tables know."""
-    if what.detail.get("held_up_by"):
-        return Past.HELD_UP
     if what.detail.get("is_redriven"):
         return Past.REDRIVEN_LATE
+    held_up_by = what.detail.get("held_up_by")
+    if held_up_by:
+        return Past.HELD_UP_BY_CUTOFF if held_up_by == "brake_engaged" else Past.HELD_UP
     if _has(what, "created_at") and _instant(what, "created_at") >= _instant(what, "late_from") + _ON_TIME:
         return Past.PROCESSED_LATE
     return Past.NOTHING_HELD_IT_UP
@@ -129,6 +131,10 @@ def _dead(what: Happening) -> str:
     if refused == "brake_engaged":
         return died + Past.RESUME_FIRST
     return died + (Past.NOT_REDRIVABLE if refused else Past.REDRIVABLE)
+
+
+def _redriven(what: Happening) -> str:
+    return Past.REDRIVEN_AFTER_CUTOFF if what.reason in TOKEN_REFUSED else PAST[Event.REDRIVEN]
 
 
 def _fast_started(what: Happening) -> str:
@@ -196,6 +202,7 @@ _CHOSEN: Mapping[Event, Callable[[Happening], str]] = {
     Event.UNREGISTERED: _rejected,
     Event.EXPIRED: _expired,
     Event.DEAD: _dead,
+    Event.REDRIVEN: _redriven,
     Event.FAST_STARTED: _fast_started,
     Event.GOAL_MOVED: _goal_moved,
 }
@@ -225,7 +232,7 @@ def _filled(sentence: str, what: Happening) -> str:
         "after_comma": after and f",{after}",
         "late": duration(_late(what) or timedelta()),
         "engaged": f" at {_at(what, 'cutoff_at')}" if _has(what, "cutoff_at") else "",
-        "refusal": why(detail.get("redrive_refused") or detail.get("refused"), what.provider),
+        "refusal": _refusal(what),
         "dry": " which only its provider checks," if detail.get("validate_only") else "",
         "phones_count": _count(len(detail.get("installations", ()))),
     }
@@ -237,10 +244,15 @@ _INSTANTS = ("_at", "_since", "_until")
 
 def _why(what: Happening) -> str:
     if what.event is Event.WITHHELD and what.installation_id is None and what.reason == "no_active_token":
-        return "no phone of theirs has an active token."
+        return _NO_PHONE
     if what.event is Event.ACCEPTED and what.reason is None:
         return why(what.detail.get("held_up_by"), what.provider)
     return why(what.reason, what.provider)
+
+
+def _refusal(what: Happening) -> str:
+    reason = what.detail.get("redrive_refused") or what.detail.get("refused")
+    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why(reason, what.provider)
 
 
 def _push(what: Happening) -> str:

@@ -27,7 +27,7 @@ LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)))
 BLAME = "the app was removed"
 
 
-async def test_without_a_worker_every_place_says_that_none_runs(unmanned: House) -> None:
+async def test_without_a_worker_every_place_says_so(unmanned: House) -> None:
     [due] = await due_now(unmanned, [iphone()])
     user_id = await _user_id(unmanned, due)
 
@@ -37,7 +37,7 @@ async def test_without_a_worker_every_place_says_that_none_runs(unmanned: House)
 
     [now] = told["present"]
     assert (now["event"], now["task_id"], now["detail"]["waits_for"]) == ("waits", str(due.task_id), "worker")
-    assert "No worker is running, so nothing is sent. An operator has to start one." in now["text"]
+    assert "No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers." in now["text"]
     assert printed.splitlines()[0].startswith("Now (")
     assert printed.splitlines()[1].strip() == now["text"]
     assert page.index(now["text"]) < page.index("Planned the reminder")
@@ -141,7 +141,7 @@ async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(unmanned:
     assert "No obstacle is known: the workers are busy or late." in now["text"]
     assert now["detail"]["next_attempt_at"] is None
     assert ", 3" in accepted["text"]
-    assert "the workers were busy or late" in accepted["text"]
+    assert "the workers were busy, stopped or late" in accepted["text"]
 
 
 @pytest.mark.parametrize("sign", ["owed", "silent"])
@@ -156,7 +156,7 @@ async def test_temporal_that_is_away_is_named(unmanned: House, sign: str) -> Non
             await _replace_heartbeat(worker)
         found = await eventually(lambda: _waits_for(unmanned, due, "temporal"))
 
-    said = "which has not taken it since" if sign == "owed" else "which does not answer the workers"
+    said = "It has been waiting for Temporal since" if sign == "owed" else "which does not answer the workers"
     assert said in found["text"]
     assert "An operator has to look at Temporal." in found["text"]
 
