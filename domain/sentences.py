@@ -93,7 +93,9 @@ PRESENT: Mapping[WaitsFor, str] = {
     ),
     WaitsFor.REDRIVE: "{head} {Why} A person can redrive it until {expires_at}.",
     WaitsFor.ANSWER: "{head} {Provider} is being asked since {call_since}.",
-    WaitsFor.WORKER: "{head} No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers.{until}",
+    WaitsFor.WORKER: (
+        "{head} No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers.{until}"
+    ),
     WaitsFor.TEMPORAL: "{head} {temporal} An operator has to look at Temporal.{until}",
     WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{next}{until}",
     WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
