@@ -70,8 +70,14 @@ class AppSettings(_Section):
         return self
 
 
+ANY_AUDIENCE = "*"
+
+
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
+    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+
+    A key set's issuer signs for others, too, so its tokens need an audience, or `*`: whatever theirs is.
+    """
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
@@ -86,6 +92,11 @@ class AuthSettings(_Section):
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        if self.jwks_url is not None and self.audience is None:
+            raise ValueError(
+                "AUTH_AUDIENCE is not set: name the `aud` of your tokens, "
+                "or * to take whatever the issuer at AUTH_JWKS_URL signs for anybody"
+            )
         return self
 
 

@@ -59,7 +59,7 @@ async def sync(
         standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
     shown = found[:limit]
     return SyncOut(
-        items=[item_out(item) for item in shown],
+        items=[out for item in shown if (out := item_out(item)) is not None],
         next_cursor=shown[-1].seq if shown else max(after, extent.horizon),
         has_more=len(found) > len(shown),
         refresh_required=standing is Standing.INVALIDATED,
@@ -84,8 +84,10 @@ async def arrive(
     return standing, extent
 
 
-def item_out(item: LogItem) -> ItemOut:
-    """Show an item of a log."""
+def item_out(item: LogItem) -> ItemOut | None:
+    """Show an item of a log; nothing of one that only a newer release understands."""
+    if item.kind is None:
+        return None
     return ItemOut(
         seq=item.seq,
         kind=item.kind,

@@ -15,6 +15,7 @@ from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
 from db.models import LogHead, Message, PushTask, SyncPosition
 from db.models import LogItem as LogItemRow
+from db.unreadable import word
 from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
@@ -123,7 +124,7 @@ def _item(seq: int, message: Message) -> LogItem:
     return LogItem(
         seq=seq,
         message_id=message.id,
-        kind=Kind(message.kind),
+        kind=word(Kind, message.kind, "messages.kind"),
         conversation_id=message.conversation_id,
         created_at=message.created_at,
         number=message.number,
