@@ -132,7 +132,7 @@ async def change(
             if body.ends_at is not None:
                 check_times(changed.started_at, changed.ends_at, now)
             changed = replace(rescheduled(session, changed, now), rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, changed)
+            owed = await fasting_sessions.change(db, changed, now)
         [answer] = await _out(db, [changed])
     if owed is not None:
         relay.dispatch_soon(owed)
@@ -161,7 +161,7 @@ async def _finish(
         owed = None
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, session)
+            owed = await fasting_sessions.change(db, session, now)
         [answer] = await _out(db, [session])
     if owed is not None:
         relay.dispatch_soon(owed)

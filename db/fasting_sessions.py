@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import outbox
 from db.engine import among
 from db.models import FastingSessionRow
+from domain.reminders import needed_at
 from domain.sessions import FastingSession, SessionStatus
 
-OUTBOX_KIND = "fasting_session"
+OUTBOX_KIND = outbox.FAST
 
 
 async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> outbox.Owed | None:
@@ -23,16 +24,17 @@ async def start(db: AsyncSession, session: FastingSession, started_with: dict[st
     query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
     if await db.scalar(query) is None:
         return None
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(None, session, session.scheduled_at))
 
 
-async def change(db: AsyncSession, session: FastingSession) -> outbox.Owed:
-    """Store a session that `locked` read before; returns what Temporal is owed."""
+async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.Owed:
+    """Store a session that `locked` read before and that changed at `now`; returns what Temporal is owed."""
     row = await db.get_one(FastingSessionRow, session.session_id)
+    before = _session(row)
     for name, value in _values(session).items():
         setattr(row, name, value)
     await db.flush()
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
 
 
 async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
