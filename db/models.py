@@ -87,6 +87,7 @@ class DeviceTokenEvent(Table):
     """What happened to a device token; never updated, never deleted by failures."""
 
     __tablename__ = "device_token_events"
+    __table_args__ = (Index("ix_device_token_events_latest", "device_id", "id"),)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)

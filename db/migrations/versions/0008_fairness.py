@@ -29,6 +29,7 @@ def upgrade() -> None:
         ["user_id", "last_seen_at", "id"],
         postgresql_where=sa.text("active"),
     )
+    op.create_index("ix_device_token_events_latest", "device_token_events", ["device_id", "id"])
     op.create_table(
         "message_allowances",
         sa.Column("conversation_id", sa.Uuid(), nullable=False),
@@ -47,6 +48,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back."""
     op.drop_table("message_allowances")
+    op.drop_index("ix_device_token_events_latest", table_name="device_token_events")
     op.drop_index("ix_device_tokens_active_of_user", table_name="device_tokens")
     op.drop_index("ix_fasting_sessions_active_of_user", table_name="fasting_sessions")
     for lane in ("others", "fasts"):
