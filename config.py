@@ -21,6 +21,7 @@ from config_forms import (
     Port,
     PostgresqlUrl,
     ProxyUrl,
+    Quota,
     Rate,
     ReadableFile,
 )
@@ -148,6 +149,12 @@ class LimitSettings(_Section):
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
     most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
+    max_concurrent_requests_per_caller: Quota = 8  # of each user
+    max_concurrent_requests_per_service: Quota = 64  # of each caller with the scope service
+    max_installations_per_user: Quota = 20  # that have an active token
+    max_active_fasts_per_user: Quota = 20
+    message_burst: Quota = 20  # of each sender in each conversation
+    message_rate: Rate = "1/second"  # at which a burst fills up again
     cors_origins: Origins = ()
     forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 
