@@ -50,6 +50,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the connection to the provider broke.": (
         "connection_lost",
         "peer_is_dead",
+        "reads_nothing",
         "protocol_error",
         "lost_without_an_answer",
         "stream_reset",
