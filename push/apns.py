@@ -1,7 +1,6 @@
 """Apple Push Notification service: shapes the payload, makes the call, reads the answer."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +15,7 @@ from aioapns.common import NotificationResult
 from domain.push import Environment, Push
 from push.apns_transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
 from push.apns_verdicts import verdict
-from push.fitting import fitted
+from push.fitting import encoded, fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
 from push.sealing import sealed
@@ -35,7 +34,7 @@ from push.sender import (
     Unregistered,
     Unsendable,
 )
-from push.verdict import EXTENTS, Verdict, code
+from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, fate
 
 log = structlog.get_logger()
 
@@ -106,9 +105,12 @@ class ApnsSlot:
         if not DEVICE_TOKEN.fullmatch(push.token):
             return Unsendable("MalformedDeviceToken")  # it would not even make a path
         result = await self._place.send_notification(request(push, self._topic, self._shape))
-        if result.is_successful:
-            return Accepted(result.notification_id)
-        return self._refused(result)
+        if result.status != "200":
+            return self._refused(result)
+        if result.description == NOT_THE_PROVIDER:
+            log.error("answer is not the provider's", provider="apns", status=200)
+            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN)
+        return Accepted(result.notification_id or None)
 
     def _refused(self, result: NotificationResult) -> Answer:
         status, reason = int(result.status), code(result.description, int(result.status))
@@ -132,9 +134,9 @@ class ApnsSlot:
                 raise Throttled(reason, EXTENTS[throttle])
             case Verdict.RECONNECT:
                 self._place.retire_connection(reason)
-                raise Unavailable(reason, Fate.UNKNOWN if status >= 500 else Fate.NEVER_PROCESSED)
+                raise Unavailable(reason, fate(status) if status >= 500 else Fate.NEVER_PROCESSED)
             case Verdict.TRANSIENT:
-                raise Unavailable(reason, Fate.UNKNOWN)
+                raise Unavailable(reason, fate(status))
             case never:
                 assert_never(never)
 
@@ -170,12 +172,8 @@ def request(push: Push, topic: str, shape: Shape = payload) -> ApnsRequest:
         topic=topic,
         collapse_key=push.collapse_key,
         expiration=int(push.expires_at.timestamp()),
-        body=fitted(push, lambda fitting: _encoded(shape(fitting)), PAYLOAD_AT_MOST),
+        body=fitted(push, lambda fitting: encoded(shape(fitting)), PAYLOAD_AT_MOST),
     )
-
-
-def _encoded(shaped: dict[str, Any]) -> bytes:
-    return json.dumps(shaped, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _instant(timestamp: object) -> datetime | None:
