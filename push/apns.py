@@ -15,6 +15,7 @@ from aioapns.common import NotificationResult
 from domain.push import Environment, Push
 from push.apns_transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
 from push.apns_verdicts import verdict
+from push.credential_files import apns_key
 from push.fitting import encoded, fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
@@ -62,7 +63,7 @@ class ApnsSender:
     """The Sender of one app for Apple. Made inside a running event loop; apps with the same key share its token."""
 
     def __init__(self, account: ApnsAccount, *, connections: int = 8, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        token = provider_token(account.key_file.read_text(), account.key_id, account.team_id)
+        token = provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id)
         addresses = {Environment.PRODUCTION: account.url, Environment.SANDBOX: account.sandbox_url}
         self._topic = account.topic
         self._shape = sealed_payload if account.encrypted else payload

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import assert_never
 
 import structlog
-from firebase_admin import credentials, messaging  # type: ignore[import-untyped]  # ships no types
+from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
 from hpack import HeaderTuple
 
 from domain.push import Environment, Push
+from push.credential_files import service_account
 from push.fcm_access import AccessToken
 from push.fcm_answer import FcmRefusal, acceptance, refusal
 from push.fcm_verdicts import verdict
@@ -40,7 +41,6 @@ log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
 Shape = Callable[[Push], messaging.Message]
-SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
 
@@ -60,10 +60,10 @@ class FcmSender:
     """The Sender for Google. Made inside a running event loop, one per process: its token is shared."""
 
     def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        certificate = credentials.Certificate(str(account.service_account_file))
-        self._path = f"/v1/projects/{certificate.project_id}/messages:send".encode()
+        sending = service_account(account.service_account_file.read_bytes())
+        self._path = f"/v1/projects/{sending.project_id}/messages:send".encode()
         self._access = AccessToken(
-            certificate.get_credential().with_scopes([SCOPE]),
+            sending,
             ca_file=account.ca_file,
             timeout=timeouts.answer.total_seconds(),
             patience=timeouts.slot.total_seconds(),

@@ -100,7 +100,7 @@ class _Rule(NamedTuple):
 
 
 _CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
-_RULES = {
+_RULES: dict[int, _Rule] = {
     Kind.DATA: _Rule(0, FRAME_AT_MOST, _STREAM),
     Kind.HEADERS: _Rule(0, FRAME_AT_MOST, _STREAM),
     Kind.RST_STREAM: _Rule(4, 4, _STREAM),

@@ -4,13 +4,14 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import pytest
 from hpack import HeaderTuple
 
 from push.http2_call import Response
 from push.http2_frames import END_HEADERS, END_STREAM, PADDED, Kind, settings_written, written
-from push.http2_pool import Pool
+from push.http2_pool import Pool, Timeouts
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import SHORT
 
@@ -157,9 +158,12 @@ async def test_a_call_after_one_that_a_broken_frame_ended_goes_over_another_conn
 async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> None:
     """Its questions are answered, and the answers would pile up in our memory."""
 
-    async def ask(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(SETTINGS)
         with suppress(ConnectionError):
+            seen = b""
+            while b"{}" not in seen:
+                seen += await reader.read(4096)
             while True:
                 writer.write(written(Kind.PING, 0, 0, bytes(8)) * 4000)
                 await writer.drain()
@@ -167,10 +171,10 @@ async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> No
 
     async with await asyncio.start_server(ask, "127.0.0.1", 0, limit=1) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool(url, ca_file=None, connections=1, timeouts=SHORT)
-        async with asyncio.timeout(20), pool.place() as place:
-            (connection,) = pool._connections
-            await connection.closed
-            with pytest.raises(Unavailable):
-                await place.call(REQUEST, b"{}")
+        pool = Pool(url, ca_file=None, connections=1, timeouts=Timeouts(answer=timedelta(minutes=1)))
+        async with asyncio.timeout(20):
+            trouble = await send(pool)
         await pool.close()
+
+    assert isinstance(trouble, Unavailable)
+    assert (trouble.reason, trouble.fate) == ("reads_nothing", Fate.UNKNOWN)
