@@ -24,6 +24,7 @@ from config_forms import (
     Quota,
     Rate,
     ReadableFile,
+    Word,
 )
 
 SectionT = TypeVar("SectionT", bound="_Section")
@@ -41,9 +42,9 @@ class ApnsSettings(_Section):
     """Apple: token authentication with a .p8 key."""
 
     key_file: ReadableFile
-    key_id: str = Field(min_length=1)
-    team_id: str = Field(min_length=1)
-    topic: str = Field(min_length=1)
+    key_id: Word
+    team_id: Word
+    topic: Word
     url: BaseUrl = "https://api.push.apple.com"
     sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     ca_file: AuthorityFile | None = None

@@ -94,6 +94,16 @@ def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: st
     )
 
 
+@pytest.mark.parametrize("name", ["APNS_TOPIC", "APNS_KEY_ID", "APNS_TEAM_ID"])
+@pytest.mark.parametrize(
+    "value", ["com.example.fast\n", " app", "app ", "my app", "a\r\nb", "a\tb", "a\x7fb", "ápp", "a" * 256]
+)
+def test_what_stands_in_a_header_is_one_word(key_file: str, name: str, value: str) -> None:
+    assert refused(apns_settings, apns(key_file) | {name: value}) == (
+        f"{name}: must be one word of ASCII characters, without blanks and line breaks."
+    )
+
+
 def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
     assert gate_settings({}) == GateSettings(
         apns_concurrency=800,
