@@ -5,7 +5,7 @@ and so is what is true now (`db/present.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import brakes, preferences, refusals, unopened_reminders
 from db.engine import among
 from db.models import BrakeRow, PushTask
+from db.unreadable import tell, word
 from domain.handoff import PRESENCE_TRUSTED
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
@@ -69,6 +70,15 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
 
 
+def _told(what: Happening) -> str:
+    """Put it into words; where a newer release wrote what these words need in another way, say so."""
+    try:
+        return in_words(what)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        tell(f"detail of {what.event} in a timeline", "")
+        return in_words(replace(what, event=Event.OTHER))
+
+
 def _place(item: TimelineItem) -> tuple[datetime, UUID]:
     return item.at, item.id
 
@@ -80,9 +90,12 @@ def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] |
 
 
 def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineItem:
-    kind = None if row.kind is None else Kind(row.kind)
+    kind = None if row.kind is None else word(Kind, row.kind, "push_tasks.kind")
+    provider = None if row.provider is None else word(Provider, row.provider, "push_tasks.provider")
+    event = word(Event, row.event, "event of a timeline")
+    if event is None or (kind, provider) != (row.kind, row.provider):
+        event = Event.OTHER
     subject = None if kind is None else RULES[kind].subject
-    event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
     task = known.tasks.get(row.task_id)
     told = row.detail if task is None else row.detail | _more(row, event, task, known)
     happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, told, row.now)
@@ -90,7 +103,7 @@ def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineIte
         id=row.id,
         at=row.at,
         event=event,
-        text=in_words(happening) + now_quiet(quiet),
+        text=_told(happening) + now_quiet(quiet),
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,

@@ -43,6 +43,10 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "it was not processed before it expired: the workers or Temporal were down.": ("opened_too_late", "time_ran_out"),
     "its workflow was lost, or somebody terminated it.": ("orphaned",),
     "its record does not exist any more.": ("task_missing",),
+    "the check before sending failed for this push alone, which is our fault. An operator has to look into it.": (
+        "check_failed",
+    ),
+    "a newer release planned it, and this one cannot read it.": ("not_understood",),
     "it is unclear whether {provider} took it, and a second try might show it twice.": ("fate_unknown",),
     "{provider} checked the push and would take it; no phone was sent anything.": ("validated",),
     # nothing was called, or the worker was lost
@@ -67,6 +71,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the connection to {provider} broke.": (
         "connection_lost",
         "peer_is_dead",
+        "reads_nothing",
         "protocol_error",
         "lost_without_an_answer",
         "stream_reset",
@@ -77,6 +82,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "no connection to {provider} had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
     "{provider} did not answer in time.": ("answer_timeout", "answers_nothing"),
     "the answer of {provider} could not be understood.": ("unreadable_answer", "malformed_answer"),
+    "something else answered in the place of {provider}: a gateway or a sign-in page.": ("answered_by_another",),
     # what providers say: push/apns_verdicts.py, push/fcm_verdicts.py
     "{provider} says that the app was removed from the phone, or has a newer token. Opening the app fixes it.": (
         "Unregistered",

@@ -30,6 +30,7 @@ PAST: Mapping[Event, str] = {
     Event.REDRIVEN: "{actor} redrove {push} for {phone}, which was dead: {why}",
     Event.UNOPENED: "{Push} has been due since {due_at}, and has not been processed yet.",
     Event.WITHHELD: "Did not push {push} to {whom}: {why}",
+    Event.OTHER: "Something happened that this release cannot tell; a newer one wrote it.",
     Event.TEST_PUSH: "{actor} asked for a test push,{dry} to {phones_count}.",
 }
 
