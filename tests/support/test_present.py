@@ -106,7 +106,7 @@ async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
     assert await _present(carol, alice) == []
 
 
-async def test_each_page_after_the_first_and_each_part_tell_their_own(house: House, alice: User, carol: User) -> None:
+async def test_each_page_after_the_first_and_each_part_tell_their_own(alice: User, carol: User) -> None:
     await alice.register(iphone())
     one, other = [await alice.start_fast(due_in=3600) for _ in range(2)]
     first = (await carol.call("GET", f"{of(alice.user_id)}?limit=1")).json()
