@@ -40,7 +40,10 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it.": (
         "brake_engaged",
     ),
-    "it was not processed before it expired: the workers or Temporal were down.": ("opened_too_late", "time_ran_out"),
+    "it was not processed in time, because the workers or Temporal were down or late.": (
+        "opened_too_late",
+        "time_ran_out",
+    ),
     "its workflow was lost, or somebody terminated it.": ("orphaned",),
     "its record does not exist any more.": ("task_missing",),
     "the check before sending failed for this push alone, which is our fault. An operator has to look into it.": (

@@ -89,7 +89,7 @@ PRESENT: Mapping[WaitsFor, str] = {
     WaitsFor.EXPIRY: "{Push}{to} expired at {expires_at} and was not sent. The workers or Temporal may be down.",
     WaitsFor.RESUME: (
         "{head} Sending to {phones} is stopped since {engaged_at}, because many tokens were refused at once "
-        "({token_errors} of {answers}, most often {cutoff_reason}); this says nothing about the phone. "
+        "({token_errors} of {answers} users, most often {cutoff_reason}); this says nothing about the phone. "
         "An operator has to find the cause and resume the route (cli.py gates resume {brake_id}).{then}"
     ),
     WaitsFor.REDRIVE: "{head} {Why} A person can redrive it until {expires_at}.",

@@ -237,4 +237,5 @@ async def _timeline(house: House, due: PlannedSend) -> dict[str, Any]:
 
 
 def _clock(item: dict[str, Any], name: str) -> str:
-    return item["detail"][name][:19].replace("T", " ") + " UTC"
+    instant = str(item["detail"][name])
+    return instant[:19].replace("T", " ") + " UTC"
