@@ -208,7 +208,7 @@ async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datet
 
 def _item(push: _Push, world: _World) -> TimelineItem:
     task, routes = push.task, {_route(device) for device in world.devices}
-    provider, route = _worst(world.routes, {_route(task)} if task else routes)
+    provider, route = _worst(world, {_route(task)} if task else routes)
     call = None if task is None else world.calls.get(task.task_id)
     subjects = {push.conversation_id, push.message_id} | ({task.task_id} if task else set())
     unsettled = Unsettled(
@@ -292,23 +292,26 @@ def _route(of: PushTask | DeviceToken) -> Route:
     return Route(Provider(of.provider), of.app_id, Environment(of.environment))
 
 
-def _worst(shown: ShownGates, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
+def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
     """Say how the worst of these routes stands, and whose it is; a cutoff is worse than a breaker."""
-    known = {Route(each.provider, each.app_id, each.environment): each for each in shown.items}
+    known = {Route(each.provider, each.app_id, each.environment): each for each in world.routes.items}
     found = []
     for route in wanted:
         serving = known.get(route) or known.get(Route(route.provider, None, route.environment))
-        found.append((route.provider, RouteNow() if serving is None else _stands(serving)))
+        found.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
     return max(found, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
 
 
-def _stands(route: ShownRoute) -> RouteNow:
-    """Tell whether calls pass; where workers differ, as long as one of them calls they do."""
+def _stands(route: ShownRoute, now: datetime) -> RouteNow:
+    """Tell whether calls pass; where workers differ, as long as one of them calls they do.
+
+    A rest that is over is none, though its worker has not told so yet: one call is tried.
+    """
     brake = route.brake
     if brake is not None:
         return RouteNow(Cutoff(str(brake.id), brake.engaged_at, brake.token_errors, brake.answers, brake.reason))
     shut = [gate for gate in route.workers if gate.state != "closed"]
     if not shut or len(shut) < len(route.workers):
         return RouteNow()
-    untils = [gate.until for gate in shut if gate.until is not None]
+    untils = [gate.until for gate in shut if gate.until is not None and gate.until > now]
     return RouteNow(reason=shut[0].reason or "paused", until=min(untils) if len(untils) == len(shut) else None)

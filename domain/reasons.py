@@ -34,6 +34,9 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the person has left the conversation.": ("not_a_member",),
     "the app has read it already.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
+    "the person registered more phones than one may have, and this one was not seen for longest.": (
+        "too_many_installations",
+    ),
     "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),

@@ -14,7 +14,10 @@ PAST: Mapping[Event, str] = {
     Event.REGISTERED: "Registered {phone} for pushes.",
     Event.REACTIVATED: "Registered {phone} again; it can be pushed to once more.",
     Event.ROTATED: "The app on {phone} registered another token; this one is not used any more.",
-    Event.TRANSFERRED: "Another account signed in on {phone}; it gets no pushes of this person any more.",
+    Event.TRANSFERRED: (
+        "The token of {phone} was registered by another account, or by another installation of the app; "
+        "this installation gets no pushes any more."
+    ),
     Event.SIGNED_OUT: "Signed out on {phone}; it gets no pushes any more.",
     Event.INVALIDATED: "Stopped pushing to {phone} until the app is opened there: {why}",
     Event.FAST_COMPLETED: "Completed the fast; reminders that were not sent before are not sent.",
@@ -38,6 +41,7 @@ PAST: Mapping[Event, str] = {
 class Past(StrEnum):
     """Sentences of events that have more than one."""
 
+    CROWDED_OUT = "Signed out {phone}; it gets no pushes any more: {why}"
     NOT_CALLED = "Did not ask {provider} to show {push} on {phone}: {why}"
     CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). What came of it is not known yet."
     CALL_LOST = "Was about to ask {provider} to show {push} on {phone} (call {attempt})."
@@ -100,7 +104,7 @@ PRESENT: Mapping[WaitsFor, str] = {
     WaitsFor.TEMPORAL: "{head} {temporal} An operator has to look at Temporal.{until}",
     WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{next}{until}",
     WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
-    WaitsFor.DUE: "{head} Nothing holds it up.{until}",
+    WaitsFor.DUE: "{head} No obstacle is known.{until}",
     WaitsFor.TURN: "{head} No obstacle is known: the workers are busy or late.{until}",
     WaitsFor.NOTHING: "{head} No obstacle is known.{until}",
 }

@@ -192,8 +192,13 @@ def _due_when_set(what: Happening) -> list[int]:
     return [each for each in _minutes(what) if each in late or ends_at - timedelta(minutes=each) <= set_at]
 
 
+def _signed_out(what: Happening) -> str:
+    return PAST[Event.SIGNED_OUT] if what.reason is None else Past.CROWDED_OUT
+
+
 _CHOSEN: Mapping[Event, Callable[[Happening], str]] = {
     Event.WAITS: _waits,
+    Event.SIGNED_OUT: _signed_out,
     Event.UNOPENED: _unopened,
     Event.ATTEMPTED: _attempted,
     Event.ANSWERED: _answered,

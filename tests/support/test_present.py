@@ -100,7 +100,7 @@ async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
     ]
     due, quiet, _, no_phone = (each["text"] for [each] in told)
     assert due.startswith("The reminder 1 minute before the end is due at ")
-    assert "Nothing holds it up. It expires at " in due
+    assert "No obstacle is known. It expires at " in due
     assert quiet.endswith(f" to {ends}, UTC.")
     assert no_phone.endswith("It will not be sent: no phone of theirs has an active token.")
     assert await _present(carol, alice) == []
