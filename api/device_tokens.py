@@ -5,12 +5,15 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, next_cursor
+from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, next_cursor
 from api.fields import Body
+from api.pages import cut
 from api.problems import responses
 from db import device_history, device_tokens, revivals
+from db.models import DeviceToken
 from domain import registration
 from domain.devices import ShownToken
 from domain.problems import InvalidField
@@ -84,17 +87,32 @@ class DeviceTokenList(BaseModel):
     next_cursor: str | None
 
 
+_TOKEN = TypeAdapter(ShownToken)
+
+
 @router.put("/{installation_id}", responses=responses())
 async def register(
-    installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database, apps: AllowedApps
+    installation_id: UUID,
+    body: RegistrationIn,
+    caller: AnyCaller,
+    writes: RowWrites,
+    apps: AllowedApps,
 ) -> ShownToken:
-    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow."""
+    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
+
+    One installation too many signs out the caller's one that was not seen for longest.
+    """
     told = body.checked()
     if not await apps.allow(told.app_id):
         raise InvalidField("app_id", "There is no such app.")
-    async with sessions.begin() as db:
-        row = await device_tokens.register(db, caller.user_id, installation_id, told)
+
+    async def store(db: AsyncSession) -> DeviceToken:
+        row = await device_tokens.register(db, caller.user_id, installation_id, told, most=writes.quotas.installations)
         await revivals.revive(db, row)
+        return row
+
+    rows = device_tokens.locks_of(caller.user_id, installation_id, told)
+    row = await writes.run(store, *rows)
     return device_history.shown(row, {installation_id})
 
 
@@ -104,17 +122,19 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
         in_use = (await device_tokens.active_at(db, {row.installation_id for row in rows})).keys()
-    shown = rows[: page.limit]
-    more = len(rows) > len(shown)
+    shown, more = cut([device_history.shown(row, in_use) for row in rows], page.limit, _TOKEN)
     return DeviceTokenList(
-        items=[device_history.shown(row, in_use) for row in shown],
+        items=shown,
         next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
     )
 
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out(installation_id: UUID, caller: AnyCaller, sessions: Database) -> Response:
+async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Deactivate the caller's own row; whoever owns the token by now keeps it."""
-    async with sessions.begin() as db:
+
+    async def leave(db: AsyncSession) -> None:
         await device_tokens.sign_out(db, caller.user_id, installation_id)
+
+    await writes.run(leave, f"installation/{installation_id}")
     return Response(status_code=204)

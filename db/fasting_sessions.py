@@ -5,7 +5,7 @@ from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,27 +13,50 @@ from db import outbox
 from db.engine import among
 from db.models import FastingSessionRow
 from db.unreadable import Unreadable, tell, word
+from domain.quotas import too_many_fasts
+from domain.reminders import needed_at
 from domain.sessions import FastingSession, SessionStatus, readable_minutes
 
-OUTBOX_KIND = "fasting_session"
+OUTBOX_KIND = outbox.FAST
 
 
-async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> outbox.Owed | None:
-    """Insert a new session; returns what Temporal is owed, None when the session's id is taken."""
+async def start(
+    db: AsyncSession, session: FastingSession, started_with: dict[str, Any], *, most: int | None = None
+) -> outbox.Owed | None:
+    """Insert a new session; returns what Temporal is owed, None when the session's id is taken.
+
+    Raises Conflict where its user has `most` active fasts already.
+    """
+    if most is not None:
+        await _hold_count(db, session.user_id)
+        if await read(db, session.session_id) is not None:  # the same request, a moment before
+            return None
+        await _check_count(db, session.user_id, most)
     values = _values(session) | {"id": session.session_id, "started_with": started_with}
     query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
     if await db.scalar(query) is None:
         return None
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(None, session, session.scheduled_at))
 
 
-async def change(db: AsyncSession, session: FastingSession) -> outbox.Owed:
-    """Store a session that `locked` read before; returns what Temporal is owed."""
+async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
+    """Check that a user may have one more active fast, and hold others who ask that until the transaction ends.
+
+    A fast whose end has passed does not count, though nobody has ended it. Raises Conflict.
+    """
+    if most is not None:
+        await _hold_count(db, user_id)
+        await _check_count(db, user_id, most)
+
+
+async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.Owed:
+    """Store a session that `locked` read before and that changed at `now`; returns what Temporal is owed."""
     row = await db.get_one(FastingSessionRow, session.session_id)
+    before = _session(row)
     for name, value in _values(session).items():
         setattr(row, name, value)
     await db.flush()
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
 
 
 async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
@@ -92,6 +115,20 @@ async def owned_by(
     if after:
         query = query.where(tuple_(FastingSessionRow.started_at, FastingSessionRow.id) < after)
     return _readable(await db.scalars(query))
+
+
+async def _hold_count(db: AsyncSession, user_id: str) -> None:
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"fasts-of/{user_id}", 0))))
+
+
+async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
+    active = select(func.count()).where(
+        FastingSessionRow.user_id == user_id,
+        FastingSessionRow.status == bindparam(None, SessionStatus.ACTIVE.value, literal_execute=True),
+        FastingSessionRow.ends_at > func.statement_timestamp(),
+    )
+    if (await db.execute(active)).scalar_one() >= most:
+        raise too_many_fasts(most)
 
 
 def _values(session: FastingSession) -> dict[str, Any]:

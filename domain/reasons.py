@@ -54,6 +54,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the connection to the provider broke.": (
         "connection_lost",
         "peer_is_dead",
+        "reads_nothing",
         "protocol_error",
         "lost_without_an_answer",
         "stream_reset",
@@ -65,6 +66,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "no connection had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
     "the provider did not answer in time.": ("answer_timeout", "answers_nothing"),
     "the provider's answer could not be read.": ("unreadable_answer", "malformed_answer"),
+    "something else answered in the provider's place: a gateway or a sign-in page.": ("answered_by_another",),
     # what providers say: push/apns_verdicts.py, push/fcm_verdicts.py
     "the provider says that the app is gone from the phone, or has another token by now; it is to be opened again.": (
         "Unregistered",

@@ -94,6 +94,16 @@ def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: st
     )
 
 
+@pytest.mark.parametrize("name", ["APNS_TOPIC", "APNS_KEY_ID", "APNS_TEAM_ID"])
+@pytest.mark.parametrize(
+    "value", ["com.example.fast\n", " app", "app ", "my app", "a\r\nb", "a\tb", "a\x7fb", "ápp", "a" * 256]
+)
+def test_what_stands_in_a_header_is_one_word(key_file: str, name: str, value: str) -> None:
+    assert refused(apns_settings, apns(key_file) | {name: value}) == (
+        f"{name}: must be one word of ASCII characters, without blanks and line breaks."
+    )
+
+
 def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
     assert gate_settings({}) == GateSettings(
         apns_concurrency=800,
@@ -334,6 +344,9 @@ def test_what_callers_are_granted_is_read() -> None:
         "RATE_LIMIT": "0",
         "RATE_LIMIT_SERVICE": "5 per second",
         "CORS_ORIGINS": "https://a.example, https://b.example:8443,",
+        "MAX_CONCURRENT_REQUESTS_PER_CALLER": "4",
+        "MAX_INSTALLATIONS_PER_USER": "0",
+        "MESSAGE_RATE": "30/minute",
     }
     settings = limit_settings(environ | {"FORWARDED_ALLOW_IPS": "10.0.0.5, fd00::/8", "REQUEST_TIMEOUT": ""})
 
@@ -342,6 +355,12 @@ def test_what_callers_are_granted_is_read() -> None:
         "rate_limit_service": "5 per second",
         "request_timeout": 30.0,
         "most_requests": 1000,
+        "max_concurrent_requests_per_caller": 4,
+        "max_concurrent_requests_per_service": 64,
+        "max_installations_per_user": 0,
+        "max_active_fasts_per_user": 20,
+        "message_burst": 20,
+        "message_rate": "30/minute",
         "cors_origins": ("https://a.example", "https://b.example:8443"),
         "forwarded_allow_ips": "10.0.0.5, fd00::/8",
     }
@@ -353,6 +372,9 @@ def test_what_callers_are_granted_is_read() -> None:
         ("RATE_LIMIT", "many", "must be a rate such as 600/minute, or 0 for no limit."),
         ("RATE_LIMIT_SERVICE", "0/minute", "must be a rate such as 600/minute, or 0 for no limit."),
         ("RATE_LIMIT", "9/second;600/minute", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("MESSAGE_RATE", "often", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("MESSAGE_BURST", "-1", "Input should be greater than or equal to 0."),
+        ("MAX_INSTALLATIONS_PER_USER", "few", "Input should be a valid integer, unable to parse string as an integer."),
         ("REQUEST_TIMEOUT", "0", "Input should be greater than 0."),
         ("CORS_ORIGINS", "http://app.example", "must be an https:// address (http:// only on this machine)."),
         ("CORS_ORIGINS", "*", "must be an https:// address (http:// only on this machine)."),

@@ -134,7 +134,24 @@ def odd_bodies(body: dict[str, Any]) -> Iterator[bytes]:
         "10000-01-01T00:00:00Z",
         "2026-06-30T23:59:60Z",
     ]
-    odd = ["", "\0", "\ud800", "x" * 300, *instants, None, True, -1, 1.5, 10**30, 2**63, [], {}, [None], [2**70], [[]]]
+    odd: list[object] = [
+        "",
+        "\0",
+        "\ud800",
+        "x" * 300,
+        *instants,
+        None,
+        True,
+        -1,
+        1.5,
+        10**30,
+        2**63,
+        [],
+        {},
+        [None],
+        [2**70],
+        [[]],
+    ]
     for field, value in itertools.product([*body, "unknown", "\0", "\ud800"], odd):
         yield json.dumps(body | {field: value}).encode()
     yield from (b"", b"null", b"[]", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b'{"a":1,"a":2}')
