@@ -189,7 +189,7 @@ async def test_no_word_in_any_row_keeps_its_owner_or_support_from_the_rest(house
     [(session_id,)] = await house.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_id)
     await odd.user.cancel(session_id)
     of_person, of_all = await _asks(odd, task_id)
-    trouble = [("nothing odd", path, status) for path, status in await _refused(of_person + of_all)]
+    trouble = [(("nothing", "odd"), path, status) for path, status in await _refused(of_person + of_all)]
 
     for (table, key), columns in COLUMNS.items():
         hers = HERS.get(table, "user_id = :user")
