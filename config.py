@@ -24,6 +24,7 @@ from config_forms import (
     Quota,
     Rate,
     ReadableFile,
+    Word,
 )
 
 SectionT = TypeVar("SectionT", bound="_Section")
@@ -41,9 +42,9 @@ class ApnsSettings(_Section):
     """Apple: token authentication with a .p8 key."""
 
     key_file: ReadableFile
-    key_id: str = Field(min_length=1)
-    team_id: str = Field(min_length=1)
-    topic: str = Field(min_length=1)
+    key_id: Word
+    team_id: Word
+    topic: Word
     url: BaseUrl = "https://api.push.apple.com"
     sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     ca_file: AuthorityFile | None = None
@@ -71,8 +72,14 @@ class AppSettings(_Section):
         return self
 
 
+ANY_AUDIENCE = "*"
+
+
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
+    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+
+    A key set's issuer signs for others, too, so its tokens need an audience, or `*`: whatever theirs is.
+    """
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
@@ -87,6 +94,11 @@ class AuthSettings(_Section):
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        if self.jwks_url is not None and self.audience is None:
+            raise ValueError(
+                "AUTH_AUDIENCE is not set: name the `aud` of your tokens, "
+                "or * to take whatever the issuer at AUTH_JWKS_URL signs for anybody"
+            )
         return self
 
 

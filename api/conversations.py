@@ -25,6 +25,7 @@ from api.sync import MOST_SEQ
 from db import allowances, conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MEMBERS_LISTED, MOST_MEMBERS, Conversation, Message, check_repeat
 from domain.problems import NotFound
+from domain.reminders import DERIVED
 
 router = APIRouter(prefix="/v1/conversations", tags=["messages"])
 
@@ -74,12 +75,19 @@ class ConversationList(BaseModel):
     next_cursor: str | None
 
 
+def _not_derived(value: UUID) -> UUID:
+    """Refuse what a reminder's id could be, which is made from its fast (`domain/reminders.py`): it exists once."""
+    if value.version == DERIVED:
+        raise ValueError("must not be a UUID of version 5; take one of version 4 or 7")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class MessagePlace:
     """Where a message is posted, under an id of the caller's choice."""
 
     conversation_id: UUID
-    message_id: UUID
+    message_id: Annotated[UUID, AfterValidator(_not_derived)]
 
 
 class MessageIn(Body):

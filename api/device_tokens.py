@@ -5,23 +5,22 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, next_cursor
-from api.fields import Body, TimeZone
+from api.fields import Body
 from api.pages import cut
 from api.problems import responses
 from db import device_history, device_tokens, revivals
 from db.models import DeviceToken
+from domain import registration
 from domain.devices import ShownToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from push.sealing import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
-
-_LONGEST_APNS_TOKEN = 200
 
 
 def _public_key(value: str) -> str:
@@ -38,12 +37,27 @@ class RegistrationIn(Body):
     """What an app tells about itself after each sign-in and whenever its token changes."""
 
     provider: Provider
-    token: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
+    token: Annotated[str, Field(min_length=1, max_length=registration.LONGEST_TOKEN)]
     environment: Environment = Environment.PRODUCTION
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
-    locale: Annotated[str | None, Field(max_length=35, pattern=r"^[A-Za-z0-9_-]+$", examples=["de-AT"])] = None
-    time_zone: TimeZone | None = None
-    app_version: Annotated[str | None, Field(max_length=50, pattern=r"^[ -~]+$")] = None
+    locale: Annotated[
+        str | None,
+        BeforeValidator(registration.locale),
+        Field(description="Of the app's language. What is none is stored as null.", examples=["de-AT"]),
+    ] = None
+    time_zone: Annotated[
+        str | None,
+        BeforeValidator(registration.time_zone),
+        Field(
+            description="An IANA name, or an offset of whole hours such as GMT+02:00. What is none is stored as null.",
+            examples=["Europe/Berlin"],
+        ),
+    ] = None
+    app_version: Annotated[
+        str | None,
+        BeforeValidator(registration.app_version),
+        Field(description="Shown to support; what cannot be shown is left out."),
+    ] = None
     public_key: Annotated[
         Annotated[str, AfterValidator(_public_key)] | None,
         Field(description="X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md)."),
@@ -51,10 +65,8 @@ class RegistrationIn(Body):
 
     def checked(self) -> device_tokens.Registration:
         """Check what depends on the provider; raises InvalidField."""
-        token = self.token
-        if self.provider is Provider.APNS:
-            token = _apns_token(token)
-        elif self.environment is not Environment.PRODUCTION:
+        token = registration.token(self.provider, self.token)
+        if self.provider is Provider.FCM and self.environment is not Environment.PRODUCTION:
             raise InvalidField("environment", "FCM knows only production.")
         return device_tokens.Registration(
             provider=self.provider,
@@ -126,10 +138,3 @@ async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) 
 
     await writes.run(leave, f"installation/{installation_id}")
     return Response(status_code=204)
-
-
-def _apns_token(token: str) -> str:
-    """Check an APNs token's form; its case carries no meaning, so one token has one spelling."""
-    if len(token) > _LONGEST_APNS_TOKEN or len(token) % 2 or set(token) - set("0123456789abcdefABCDEF"):
-        raise InvalidField("token", "An APNs token is hexadecimal, of even length, and has at most 200 digits.")
-    return token.lower()

@@ -73,7 +73,7 @@ async def sync(
         async with sessions() as db:
             page, standing, extent = await read(db)
     return SyncOut(
-        items=[item_out(item) for item in page.items],
+        items=[out for item in page.items if (out := item_out(item)) is not None],
         next_cursor=page.items[-1].seq if page.items else max(after, extent.horizon),
         has_more=page.has_more,
         refresh_required=standing is Standing.INVALIDATED,
@@ -98,8 +98,10 @@ async def arrive(
     return standing, extent
 
 
-def item_out(item: LogItem) -> ItemOut:
-    """Show an item of a log."""
+def item_out(item: LogItem) -> ItemOut | None:
+    """Show an item of a log; nothing of one that only a newer release understands."""
+    if item.kind is None:
+        return None
     return ItemOut(
         seq=item.seq,
         kind=item.kind,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import aliased
 from db.counting import once_committed
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
+from db.unreadable import addresses
 from domain.push import Environment, Provider
 from telemetry import labels, metrics
 
@@ -105,7 +106,7 @@ async def owned_by(
     """List a user's rows, the last seen first."""
     query = (
         select(DeviceToken)
-        .where(DeviceToken.user_id == user_id)
+        .where(DeviceToken.user_id == user_id, _KNOWN)
         .order_by(DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
         .limit(limit)
     )
@@ -117,7 +118,7 @@ async def owned_by(
 async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToken]:
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
-    return (await db.scalars(query)).all()
+    return addresses(await db.scalars(query))
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
@@ -137,13 +138,13 @@ async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Seq
     )
     came_later = func.coalesce(first, "").in_(("registered", "reactivated"))
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active, ~came_later)
-    return (await db.scalars(query.order_by(DeviceToken.id))).all()
+    return addresses(await db.scalars(query.order_by(DeviceToken.id)))
 
 
 async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations."""
     query = select(DeviceToken).where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
-    return {row.installation_id: row for row in await db.scalars(query)}
+    return {row.installation_id: row for row in addresses(await db.scalars(query))}
 
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
@@ -168,7 +169,7 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
         .order_by(DeviceToken.id)
         .with_for_update(read=True)
     )
-    return {row.installation_id: row for row in await db.scalars(query)}
+    return {row.installation_id: row for row in addresses(await db.scalars(query))}
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:
@@ -207,6 +208,8 @@ async def _lock(db: AsyncSession, *names: str) -> None:
     for name in sorted(names):
         await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
+
+_KNOWN = and_(DeviceToken.provider.in_(tuple(Provider)), DeviceToken.environment.in_(tuple(Environment)))
 
 _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))

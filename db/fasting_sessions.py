@@ -1,7 +1,7 @@
 """Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import outbox
 from db.engine import among
 from db.models import FastingSessionRow
+from db.unreadable import Unreadable, tell, word
 from domain.quotas import too_many_fasts
 from domain.reminders import needed_at
-from domain.sessions import FastingSession, SessionStatus
+from domain.sessions import FastingSession, SessionStatus, readable_minutes
 
 OUTBOX_KIND = outbox.FAST
 
@@ -59,15 +60,15 @@ async def change(db: AsyncSession, session: FastingSession, now: datetime) -> ou
 
 
 async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session as it is now."""
+    """Read a session as it is now; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, populate_existing=True)
-    return None if row is None else _session(row)
+    return None if row is None else _one(row)
 
 
 async def locked(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session and hold it against any other change until the transaction ends."""
+    """Read a session and hold it against any other change until the transaction ends; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, with_for_update=True, populate_existing=True)
-    return None if row is None else _session(row)
+    return None if row is None else _one(row)
 
 
 async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
@@ -76,9 +77,9 @@ async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
-    """Read sessions as they are now."""
+    """Read sessions as they are now; here and below those are left out that this release cannot read."""
     query = select(FastingSessionRow).where(among(FastingSessionRow.id, session_ids))
-    return {row.id: _session(row) for row in await db.scalars(query)}
+    return {each.session_id: each for each in _readable(await db.scalars(query))}
 
 
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
@@ -90,7 +91,7 @@ async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fa
         .with_for_update(read=True)
         .execution_options(populate_existing=True)
     )
-    return {row.id: _session(row) for row in await db.scalars(query)}
+    return {each.session_id: each for each in _readable(await db.scalars(query))}
 
 
 async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetime) -> Sequence[FastingSession]:
@@ -98,7 +99,7 @@ async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetim
     query = select(FastingSessionRow).where(
         FastingSessionRow.user_id == user_id, FastingSessionRow.ends_at.between(since, until)
     )
-    return [_session(row) for row in await db.scalars(query)]
+    return _readable(await db.scalars(query))
 
 
 async def owned_by(
@@ -107,13 +108,13 @@ async def owned_by(
     """List a user's sessions, the latest started first."""
     query = (
         select(FastingSessionRow)
-        .where(FastingSessionRow.user_id == user_id)
+        .where(FastingSessionRow.user_id == user_id, FastingSessionRow.status.in_(tuple(SessionStatus)))
         .order_by(FastingSessionRow.started_at.desc(), FastingSessionRow.id.desc())
         .limit(limit)
     )
     if after:
         query = query.where(tuple_(FastingSessionRow.started_at, FastingSessionRow.id) < after)
-    return [_session(row) for row in await db.scalars(query)]
+    return _readable(await db.scalars(query))
 
 
 async def _hold_count(db: AsyncSession, user_id: str) -> None:
@@ -144,16 +145,33 @@ def _values(session: FastingSession) -> dict[str, Any]:
     }
 
 
-def _session(row: FastingSessionRow) -> FastingSession:
+def _one(row: FastingSessionRow) -> FastingSession:
+    session = _session(row)
+    if session is None:
+        raise Unreadable("fasting session")
+    return session
+
+
+def _readable(rows: Iterable[FastingSessionRow]) -> list[FastingSession]:
+    return [session for row in rows if (session := _session(row)) is not None]
+
+
+def _session(row: FastingSessionRow) -> FastingSession | None:
+    status = word(SessionStatus, row.status, "fasting_sessions.status")
+    if status is None:
+        return None
+    if row.ends_at.year == MAXYEAR:  # or infinity: nothing can be reckoned with it
+        tell("fasting_sessions.ends_at", row.ends_at)
+        return None
     return FastingSession(
         session_id=row.id,
         user_id=row.user_id,
         started_at=row.started_at,
         ends_at=row.ends_at,
-        status=SessionStatus(row.status),
+        status=status,
         ended_at=row.ended_at,
-        reminder_minutes=row.reminder_minutes,
+        reminder_minutes=readable_minutes(row.reminder_minutes),
         scheduled_at=row.scheduled_at,
         rev=row.rev,
-        late_minutes=row.late_minutes,
+        late_minutes=readable_minutes(row.late_minutes),
     )

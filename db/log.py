@@ -16,6 +16,7 @@ from db.engine import among
 from db.messages import ITEM_BYTES, PageSize
 from db.models import LogHead, Message, PushTask, SyncPosition
 from db.models import LogItem as LogItemRow
+from db.unreadable import word
 from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
@@ -136,7 +137,7 @@ def _item(seq: int, message: Message) -> LogItem:
     return LogItem(
         seq=seq,
         message_id=message.id,
-        kind=Kind(message.kind),
+        kind=word(Kind, message.kind, "messages.kind"),
         conversation_id=message.conversation_id,
         created_at=message.created_at,
         number=message.number,

@@ -40,7 +40,7 @@ class LogItem:
 
     seq: int
     message_id: UUID
-    kind: Kind
+    kind: Kind | None  # None: a newer release's
     conversation_id: UUID
     created_at: datetime
     number: int | None

@@ -13,6 +13,7 @@ from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
 LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any
 LONGEST_OF_USE = timedelta(minutes=MOST_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+DERIVED = 5  # the version of UUIDs that are made from others, as reminders' messages are
 _NO_HASTE = timedelta(minutes=10)
 ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
 
