@@ -21,6 +21,7 @@ from config_forms import (
     Port,
     PostgresqlUrl,
     ProxyUrl,
+    Quota,
     Rate,
     ReadableFile,
     Word,
@@ -71,8 +72,14 @@ class AppSettings(_Section):
         return self
 
 
+ANY_AUDIENCE = "*"
+
+
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
+    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+
+    A key set's issuer signs for others, too, so its tokens need an audience, or `*`: whatever theirs is.
+    """
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
@@ -87,6 +94,11 @@ class AuthSettings(_Section):
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        if self.jwks_url is not None and self.audience is None:
+            raise ValueError(
+                "AUTH_AUDIENCE is not set: name the `aud` of your tokens, "
+                "or * to take whatever the issuer at AUTH_JWKS_URL signs for anybody"
+            )
         return self
 
 
@@ -138,6 +150,12 @@ class LimitSettings(_Section):
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
     most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
+    max_concurrent_requests_per_caller: Quota = 8  # of each user
+    max_concurrent_requests_per_service: Quota = 64  # of each caller with the scope service
+    max_installations_per_user: Quota = 20  # that have an active token
+    max_active_fasts_per_user: Quota = 20
+    message_burst: Quota = 20  # of each sender in each conversation
+    message_rate: Rate = "1/second"  # at which a burst fills up again
     cors_origins: Origins = ()
     forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 

@@ -120,6 +120,7 @@ AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 Word = Annotated[str, AfterValidator(_word)]  # it stands in a header
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
+Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit
 PageUrl = Annotated[str, AfterValidator(_page)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -26,6 +26,10 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "nobody could open it before it expired; the workers or Temporal were away.": ("opened_too_late", "time_ran_out"),
     "its workflow is gone; the orphan sweep found it.": ("orphaned",),
     "its record is gone.": ("task_missing",),
+    "the check before sending failed for this push alone: a fault of ours, which an operator has to look into.": (
+        "check_failed",
+    ),
+    "a newer release planned it, and this one cannot read it.": ("not_understood",),
     "nobody knows whether the provider took it, and a second try might show it twice.": ("fate_unknown",),
     "the provider checked the push and would take it; no phone was told.": ("validated",),
     # nothing was called, or the worker was lost

@@ -14,6 +14,7 @@ from domain.push import Push
 from push.fitting import encoded
 
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
+_PROBE = X25519PrivateKey.generate()
 BLOCK = 128  # bytes; texts are padded to a multiple, since a length can give a text away
 
 
@@ -33,7 +34,7 @@ def binding(task_id: UUID, kind: Kind) -> bytes:
 def is_usable(public_key: bytes) -> bool:
     """Tell whether a key has the right size and no low order: what is sealed to such a point, everybody can open."""
     try:
-        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public_key))
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError:
         return False
     return True
