@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy import and_, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import DeviceToken, LogItem, Message, Presence, SyncPosition
+from db.models import DeviceToken, LogItem, Message, Presence, PushTask, SyncPosition
 from domain.handoff import Recipient
 
 
@@ -18,13 +18,40 @@ class Posted:
 
     conversation_id: UUID
     created_at: datetime
+    number: int | None  # in its conversation; None: it is a reminder
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Another message of the same conversation is being planned."""
+
+    posted: Posted
+
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """An installation that may be told, and its device token."""
+
+    id: UUID  # of the device token
+    user_id: str
+    installation_id: UUID
+    has_push: bool  # of this message, whatever became of it
 
 
 async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
     """Read when a message was posted, and where."""
-    query = select(Message.conversation_id, Message.created_at).where(Message.id == message_id)
+    query = select(Message.conversation_id, Message.created_at, Message.number).where(Message.id == message_id)
     row = (await db.execute(query)).one_or_none()
     return None if row is None else Posted(*row)
+
+
+async def begin(db: AsyncSession, message_id: UUID) -> Posted | Occupied | None:
+    """Read a message, to be the only one to plan in its conversation until the transaction ends; never waits."""
+    row = (await db.execute(_BEGIN, {"message_id": message_id})).one_or_none()
+    if row is None:
+        return None
+    found = Posted(row.conversation_id, row.created_at, row.number)
+    return found if row.is_alone else Occupied(found)
 
 
 async def note_decided(db: AsyncSession, message_id: UUID) -> None:
@@ -35,16 +62,19 @@ async def note_decided(db: AsyncSession, message_id: UUID) -> None:
     )
 
 
-async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[DeviceToken, Recipient]]:
-    """List the active tokens of all whose log holds the message, but the sender's."""
+async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone, Recipient]]:
+    """List the phones, with an active token, of all whose log holds the message, but the sender's."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
         Presence.user_id == DeviceToken.user_id,
         Presence.expires_at > func.clock_timestamp(),
     )
+    has_push = exists().where(
+        PushTask.message_id == message_id, PushTask.installation_id == DeviceToken.installation_id
+    )
     has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)
     query = (
-        select(DeviceToken, has_read, present)
+        select(DeviceToken.id, DeviceToken.user_id, DeviceToken.installation_id, has_push, has_read, present)
         .join(LogItem, LogItem.user_id == DeviceToken.user_id)
         .join(Message, Message.id == LogItem.message_id)
         .outerjoin(
@@ -57,4 +87,33 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Devic
         .where(LogItem.message_id == message_id, DeviceToken.active, DeviceToken.user_id != Message.sender_id)
         .order_by(DeviceToken.id)
     )
-    return [(device, Recipient(read, is_present)) for device, read, is_present in await db.execute(query)]
+    return [(Phone(*row[:4]), Recipient(*row[4:])) for row in await db.execute(query)]
+
+
+async def awaiting_a_later_one(db: AsyncSession, posted: Posted) -> set[str]:
+    """Say whose phones a later message of the conversation concerns that is not handed off yet."""
+    values = {"conversation_id": posted.conversation_id, "number": posted.number}
+    return set(await db.scalars(_AWAITING, values))
+
+
+_BEGIN = text("""
+    SELECT conversation_id, created_at, number,
+           pg_try_advisory_xact_lock(hashtextextended('handoff/' || conversation_id, 0)) AS is_alone
+      FROM messages WHERE id = :message_id
+""")
+
+# The newest such message, and the newest by somebody else, whose phones the first leaves out.
+_AWAITING = text("""
+    WITH later AS (
+        SELECT id, sender_id, number
+          FROM messages
+         WHERE conversation_id = :conversation_id AND number > 0 AND number > :number AND handed_off_at IS NULL
+    ), newest AS (
+        SELECT * FROM later ORDER BY number DESC LIMIT 1
+    ), by_another AS (
+        SELECT later.* FROM later JOIN newest ON later.sender_id <> newest.sender_id ORDER BY later.number DESC LIMIT 1
+    )
+    SELECT DISTINCT i.user_id
+      FROM (SELECT * FROM newest UNION ALL SELECT * FROM by_another) AS m
+      JOIN log_items AS i ON i.message_id = m.id AND i.user_id <> m.sender_id
+""")

@@ -39,6 +39,7 @@ from push.verdict import EXTENTS, Verdict
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
+QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
 Shape = Callable[[Push], messaging.Message]
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
@@ -146,7 +147,7 @@ class FcmSlot:
 
 def payload(push: Push) -> messaging.Message:
     """Shape a push for an Android phone. The tag, not collapse_key, is what replaces a shown notification."""
-    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
+    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
     message.notification = messaging.Notification(title=push.title, body=push.body)
     return message
 
@@ -159,7 +160,13 @@ def sealed_payload(push: Push) -> messaging.Message:
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     shown = {"title": push.generic_title, "body": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
-    return _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    silent = {} if push.sounds else {"silent": "true"}
+    return _message(push, {**shown, **silent, "sealed": sealed(push, push.public_key)}, None)
+
+
+def _noise(push: Push) -> dict[str, str]:
+    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    return {"sound": "default"} if push.sounds else {"channel_id": QUIET_CHANNEL, "priority": "low"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:

@@ -39,6 +39,7 @@ class Receipt:
     expires_timestamp: float | None  # None: kept for weeks
     fate: Fate = Fate.WAITING
     reason: str | None = None
+    sounded_timestamp: float | None = None  # when the phone rang for it
 
 
 class Phone:
@@ -55,6 +56,7 @@ class Phone:
         self.uninstalled_timestamp: float | None = None
         self.log: list[Receipt] = []
         self.accepted_count = 0
+        self.sounds_count = 0
         self._screen = Screen()
         self._waiting: list[Receipt] = []
 
@@ -105,6 +107,9 @@ class Phone:
         else:
             receipt.fate = Fate.SHOWN
             self._screen.show(receipt.notification, now)
+            if receipt.notification.has_sound:
+                receipt.sounded_timestamp = now
+                self.sounds_count += 1
 
 
 def _drop(receipt: Receipt, reason: str) -> None:

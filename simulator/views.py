@@ -23,6 +23,7 @@ def phone_row(phone: Phone) -> dict[str, Any]:
         "locale": phone.locale,
         "lines": len(phone.screen),
         "accepted": phone.accepted_count,
+        "sounds": phone.sounds_count,
         "last_received_at": _instant(latest),
     }
 
@@ -79,6 +80,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "payload": request.payload,
         "fate": receipt.fate.value,
         "reason": receipt.reason,
+        "sounded_at": _instant(receipt.sounded_timestamp),
     }
 
 
