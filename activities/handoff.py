@@ -13,7 +13,7 @@ from db.collapse_groups import Standing
 from db.engine import Sessions, present_instant
 from db.handoffs import Occupied, Phone, Posted
 from db.withheld_pushes import About, Whom
-from domain.handoff import BURST, IN_BETWEEN, Line, Means, Recipient, means, planned_for, rest_after, unneeded
+from domain.handoff import BURST, IN_BETWEEN, Line, Look, Means, Recipient, means, planned_for, rest_after, unneeded
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.push import TaskState
@@ -79,7 +79,7 @@ class HandoffPlanning:
             new = [phone for phone in by[Means.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
-                looks = await _plan_lines(db, message, due, new, now)
+                looks = await _plan_lines(db, message, due, new, now, ask.look)
             else:
                 await push_tasks.plan(db, due, new)
             if not by[Means.STREAM] and not looks:
@@ -100,21 +100,32 @@ class HandoffPlanning:
 
 
 async def _plan_lines(
-    db: AsyncSession, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
+    db: AsyncSession,
+    message: Posted,
+    due: push_tasks.DueMessage,
+    phones: Sequence[Phone],
+    now: datetime,
+    look: Look,
 ) -> list[timedelta]:
     """Plan the pushes to these phones; gives for each whose line is taken when to look again."""
     if not phones:
         return []
     installation_ids = [phone.installation_id for phone in phones]
     standing = await collapse_groups.standings(db, due, installation_ids, now - IN_FLIGHT)
-    is_busy = any(each.taken or _rest(each, now) for each in standing.values())
+    is_busy = look is Look.AGAIN or any(each.taken or _rest(each, now) for each in standing.values())
     awaiting = await handoffs.awaiting_a_later_one(db, message) if is_busy else set()
     lines = {
-        phone.installation_id: Line(stands.newer, phone.user_id in awaiting, stands.taken, _rest(stands, now))
+        phone.installation_id: Line(
+            newer_planned=stands.newer,
+            newer_to_come=phone.user_id in awaiting,
+            is_taken=stands.taken,
+            rests_for=_rest(stands, now),
+            is_idle=not _burst(stands, now),
+        )
         for phone in phones
         if (stands := standing[phone.installation_id])
     }
-    by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
+    by = _by_means((planned_for(lines[phone.installation_id], look), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[Means.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
     await push_tasks.plan(db, due, by[Means.PUSH])

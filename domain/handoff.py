@@ -32,6 +32,7 @@ class Line:
     newer_to_come: bool = False  # a later message concerns this phone, and is not handed off yet
     is_taken: bool = False  # an earlier message's push is being called for, or has not been tried yet
     rests_for: timedelta = timedelta(0)  # until the next push may be planned
+    is_idle: bool = True  # it was not pushed to within the last minute
 
 
 class Heed(Enum):
@@ -39,6 +40,13 @@ class Heed(Enum):
 
     PRESENCE = "presence"
     NOTHING = "nothing"  # they had their time
+
+
+class Look(Enum):
+    """Whether a message was planned before."""
+
+    FIRST = "first"
+    AGAIN = "again"  # lines were taken, or streams open
 
 
 class Means(Enum):
@@ -60,16 +68,17 @@ def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: He
     return Means.PUSH
 
 
-def planned_for(line: Line) -> Means:
+def planned_for(line: Line, look: Look) -> Means:
     """Decide what becomes of a push that a phone needs, given its line; the newest message is what stays there.
 
-    A free line takes a push at once, whatever follows, so that somebody who writes without a pause starves nobody.
+    At its first look a message takes a free line, whatever follows, so that somebody who writes without a pause
+    starves nobody. One that has waited leaves it to a later message, unless the line was idle all the while.
     """
-    if line.newer_planned:
+    is_free = not line.is_taken and line.rests_for <= timedelta(0)
+    takes_it = is_free and (look is Look.FIRST or line.is_idle)
+    if line.newer_planned or (line.newer_to_come and not takes_it):
         return Means.LATER_MESSAGE
-    if not line.is_taken and line.rests_for <= timedelta(0):
-        return Means.PUSH
-    return Means.LATER_MESSAGE if line.newer_to_come else Means.LATER
+    return Means.PUSH if is_free else Means.LATER
 
 
 def rest_after(burst: int) -> timedelta:

@@ -56,7 +56,6 @@ class Phone:
         self.uninstalled_timestamp: float | None = None
         self.log: list[Receipt] = []
         self.accepted_count = 0
-        self.sounds_count = 0
         self._screen = Screen()
         self._waiting: list[Receipt] = []
 
@@ -109,7 +108,6 @@ class Phone:
             self._screen.show(receipt.notification, now)
             if receipt.notification.has_sound:
                 receipt.sounded_timestamp = now
-                self.sounds_count += 1
 
 
 def _drop(receipt: Receipt, reason: str) -> None:

@@ -15,7 +15,7 @@ from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoff import PAGE, HandoffPlanning
-    from domain.handoff import PRESENCE_TRUSTED, Heed
+    from domain.handoff import PRESENCE_TRUSTED, Heed, Look
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
         HANDOFF_STATE_ATTRIBUTE,
@@ -81,9 +81,10 @@ class MessageHandoff:
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send, again and again, until it is decided for each phone how it is told."""
         sending: _Sending = []
-        heed, trusted_until, looks = Heed.PRESENCE, workflow.now() + PRESENCE_TRUSTED, 0
+        heed, look, looks = Heed.PRESENCE, Look.FIRST, 0
+        trusted_until = workflow.now() + PRESENCE_TRUSTED
         while True:
-            planned = await self._plan(heed)
+            planned = await self._plan(heed, look)
             sending += await self._send_pages(planned)
             over = planned.expires_at is not None and planned.expires_at <= workflow.now()
             if over or not (planned.streaming or planned.later):
@@ -97,6 +98,7 @@ class MessageHandoff:
             await workflow.sleep(wait or timedelta(0), summary="until open streams had their time, or lines are free")
             if workflow.now() >= trusted_until:
                 heed = Heed.NOTHING
+            look = look if planned.due_at is None else Look.AGAIN  # None: it did not come to a look
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send as older releases did, which started this."""
@@ -173,10 +175,10 @@ class MessageHandoff:
         pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
         workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
-    async def _plan(self, heed: Heed) -> PlannedHandoff:
+    async def _plan(self, heed: Heed, look: Look = Look.FIRST) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
-            PlanHandoff(self._message_id, heed, self._paged),
+            PlanHandoff(self._message_id, heed, self._paged, look),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,

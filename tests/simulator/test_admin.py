@@ -31,7 +31,6 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "locale": None,
         "lines": 1,
         "accepted": 2,
-        "sounds": 0,
         "last_received_at": second_at,
     }
     entry = {
@@ -47,7 +46,6 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "payload": PAYLOAD,
         "fate": "shown",
         "reason": None,
-        "sounded_at": None,
     }
     line = {
         "title": "Title",
