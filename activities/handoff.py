@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
@@ -11,9 +12,9 @@ from activities.judging import IN_FLIGHT
 from db import collapse_groups, handoffs, preferences, push_tasks, withheld_pushes
 from db.collapse_groups import Standing
 from db.engine import Sessions, present_instant
-from db.handoffs import Occupied, Phone, Posted
+from db.handoffs import Phone, Posted
 from db.withheld_pushes import About, Whom
-from domain.handoff import BURST, IN_BETWEEN, Line, Look, Means, Recipient, means, planned_for, rest_after, unneeded
+from domain.handoff import BURST, IDLE, IN_BETWEEN, Line, Means, Recipient, means, planned_for, rest_after, unneeded
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.push import TaskState
@@ -64,10 +65,6 @@ class HandoffPlanning:
             message = await handoffs.begin(db, ask.message_id)
             if message is None:
                 return PlannedHandoff()
-            if isinstance(message, Occupied):
-                if ask.paged:
-                    return _come_back()
-                message = message.posted
             found = await handoffs.recipients(db, ask.message_id)
             wishes = await preferences.of_users(db, {phone.user_id for phone, _ in found})
             now = await present_instant(db)
@@ -79,7 +76,7 @@ class HandoffPlanning:
             new = [phone for phone in by[Means.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
-                looks = await _plan_lines(db, message, due, new, now, ask.look)
+                looks = await _plan_lines(db, message, due, new, now)
             else:
                 await push_tasks.plan(db, due, new)
             if not by[Means.STREAM] and not looks:
@@ -100,32 +97,25 @@ class HandoffPlanning:
 
 
 async def _plan_lines(
-    db: AsyncSession,
-    message: Posted,
-    due: push_tasks.DueMessage,
-    phones: Sequence[Phone],
-    now: datetime,
-    look: Look,
+    db: AsyncSession, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
 ) -> list[timedelta]:
-    """Plan the pushes to these phones; gives for each whose line is taken when to look again."""
+    """Plan the pushes to these phones; gives for each whose line is taken when to look again.
+
+    While another message of the conversation is planned all lines are taken; a later message's may take this one's.
+    """
     if not phones:
         return []
     installation_ids = [phone.installation_id for phone in phones]
-    standing = await collapse_groups.standings(db, due, installation_ids, now - IN_FLIGHT)
-    is_busy = look is Look.AGAIN or any(each.taken or _rest(each, now) for each in standing.values())
-    awaiting = await handoffs.awaiting_a_later_one(db, message) if is_busy else set()
+    standing: Mapping[UUID, Standing] = {}
+    if message.is_alone:
+        standing = await collapse_groups.standings(db, due, installation_ids, now - IN_FLIGHT)
+    is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
+    awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
     lines = {
-        phone.installation_id: Line(
-            newer_planned=stands.newer,
-            newer_to_come=phone.user_id in awaiting,
-            is_taken=stands.taken,
-            rests_for=_rest(stands, now),
-            is_idle=not _burst(stands, now),
-        )
+        phone.installation_id: _line(standing.get(phone.installation_id), phone.user_id in awaiting, now)
         for phone in phones
-        if (stands := standing[phone.installation_id])
     }
-    by = _by_means((planned_for(lines[phone.installation_id], look), phone) for phone in phones)
+    by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[Means.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
     await push_tasks.plan(db, due, by[Means.PUSH])
@@ -134,6 +124,18 @@ async def _plan_lines(
         db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
     )
     return [lines[phone.installation_id].rests_for for phone in by[Means.LATER]]
+
+
+def _line(stands: Standing | None, newer_to_come: bool, now: datetime) -> Line:
+    if stands is None:
+        return Line(newer_to_come=newer_to_come, is_taken=True)
+    return Line(
+        newer_planned=stands.newer,
+        newer_to_come=newer_to_come,
+        is_taken=stands.taken,
+        rests_for=_rest(stands, now),
+        is_idle=_is_idle(stands, now),
+    )
 
 
 def _come_back() -> PlannedHandoff:
@@ -160,6 +162,10 @@ def _by_means(told: Iterable[tuple[Means, Phone]]) -> _Means:
     for how, phone in told:
         by[how].append(phone)
     return by
+
+
+def _is_idle(stands: Standing, now: datetime) -> bool:
+    return stands.planned_at is None or stands.planned_at < now - IDLE
 
 
 def _burst(stands: Standing, now: datetime) -> int:

@@ -19,13 +19,7 @@ class Posted:
     conversation_id: UUID
     created_at: datetime
     number: int | None  # in its conversation; None: it is a reminder
-
-
-@dataclass(frozen=True, slots=True)
-class Occupied:
-    """Another message of the same conversation is being planned."""
-
-    posted: Posted
+    is_alone: bool = False  # no other message of its conversation is planned until this transaction ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +39,10 @@ async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
     return None if row is None else Posted(*row)
 
 
-async def begin(db: AsyncSession, message_id: UUID) -> Posted | Occupied | None:
-    """Read a message, to be the only one to plan in its conversation until the transaction ends; never waits."""
+async def begin(db: AsyncSession, message_id: UUID) -> Posted | None:
+    """Read a message, and try to be the only one to plan in its conversation until the transaction ends."""
     row = (await db.execute(_BEGIN, {"message_id": message_id})).one_or_none()
-    if row is None:
-        return None
-    found = Posted(row.conversation_id, row.created_at, row.number)
-    return found if row.is_alone else Occupied(found)
+    return None if row is None else Posted(*row)
 
 
 async def note_decided(db: AsyncSession, message_id: UUID) -> None:

@@ -9,6 +9,7 @@ from domain.last_check import unwanted
 from domain.preferences import Preferences
 
 PRESENCE_TRUSTED = timedelta(seconds=5)  # for so long after a message a connected phone may stay silent
+IDLE = timedelta(seconds=10)  # for so long a line may go without a push because there is always a later message
 BURST = timedelta(minutes=1)  # pushes to one line that lie no further apart are of one burst
 IN_BETWEEN = timedelta(seconds=1)  # until a line that is being pushed to is looked at again
 
@@ -32,7 +33,7 @@ class Line:
     newer_to_come: bool = False  # a later message concerns this phone, and is not handed off yet
     is_taken: bool = False  # an earlier message's push is being called for, or has not been tried yet
     rests_for: timedelta = timedelta(0)  # until the next push may be planned
-    is_idle: bool = True  # it was not pushed to within the last minute
+    is_idle: bool = True  # it was not pushed to within the last IDLE
 
 
 class Heed(Enum):
@@ -40,13 +41,6 @@ class Heed(Enum):
 
     PRESENCE = "presence"
     NOTHING = "nothing"  # they had their time
-
-
-class Look(Enum):
-    """Whether a message was planned before."""
-
-    FIRST = "first"
-    AGAIN = "again"  # lines were taken, or streams open
 
 
 class Means(Enum):
@@ -68,17 +62,16 @@ def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: He
     return Means.PUSH
 
 
-def planned_for(line: Line, look: Look) -> Means:
+def planned_for(line: Line) -> Means:
     """Decide what becomes of a push that a phone needs, given its line; the newest message is what stays there.
 
-    At its first look a message takes a free line, whatever follows, so that somebody who writes without a pause
-    starves nobody. One that has waited leaves it to a later message, unless the line was idle all the while.
+    A line that is free and was left alone for a while takes a push at once, whatever follows, so that somebody who
+    writes without a pause starves nobody.
     """
-    is_free = not line.is_taken and line.rests_for <= timedelta(0)
-    takes_it = is_free and (look is Look.FIRST or line.is_idle)
+    takes_it = not line.is_taken and line.rests_for <= timedelta(0) and (line.is_idle or not line.newer_to_come)
     if line.newer_planned or (line.newer_to_come and not takes_it):
         return Means.LATER_MESSAGE
-    return Means.PUSH if is_free else Means.LATER
+    return Means.PUSH if takes_it else Means.LATER
 
 
 def rest_after(burst: int) -> timedelta:

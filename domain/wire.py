@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from domain.handoff import Heed, Look
+from domain.handoff import Heed
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
 from domain.reminders import Reminder
@@ -105,7 +105,6 @@ class PlanHandoff:
     message_id: UUID
     heed: Heed
     paged: bool = False  # the first page of sends is enough; False: an older release's workflow wants all
-    look: Look = Look.FIRST
 
 
 @dataclass(frozen=True, slots=True)

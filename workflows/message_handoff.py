@@ -15,7 +15,7 @@ from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoff import PAGE, HandoffPlanning
-    from domain.handoff import PRESENCE_TRUSTED, Heed, Look
+    from domain.handoff import PRESENCE_TRUSTED, Heed
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
         HANDOFF_STATE_ATTRIBUTE,
@@ -28,7 +28,8 @@ with workflow.unsafe.imports_passed_through():
 PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
 PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next
 
-_LONGEST_LOOK = 60  # seconds between two looks at lines that stay taken, so that a day of them is some 9 000 events
+_LOOK = timedelta(seconds=0.1)  # more after each look at lines that stay taken, so that a day of them is 10 000 events
+_LONGEST_LOOK = timedelta(seconds=60)
 
 _Sending = list[asyncio.Task[Mapping[str, int]]]
 _HANDOFF_STATE = SearchAttributeKey.for_keyword(HANDOFF_STATE_ATTRIBUTE)
@@ -81,24 +82,22 @@ class MessageHandoff:
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send, again and again, until it is decided for each phone how it is told."""
         sending: _Sending = []
-        heed, look, looks = Heed.PRESENCE, Look.FIRST, 0
+        heed, looks = Heed.PRESENCE, 0
         trusted_until = workflow.now() + PRESENCE_TRUSTED
         while True:
-            planned = await self._plan(heed, look)
+            planned = await self._plan(heed)
             sending += await self._send_pages(planned)
             over = planned.expires_at is not None and planned.expires_at <= workflow.now()
             if over or not (planned.streaming or planned.later):
                 return sending, planned
-            looks += bool(planned.later)
-            wait = timedelta(seconds=max(planned.again_in, min(looks - 1, _LONGEST_LOOK))) if planned.later else None
-            if planned.streaming:
-                left = max(trusted_until - workflow.now(), timedelta(0))
-                wait = left if wait is None else min(wait, left)
+            waits = [max(trusted_until - workflow.now(), timedelta(0))] if planned.streaming else []
+            if planned.later:
+                looks += 1
+                waits.append(max(timedelta(seconds=planned.again_in), min(looks * _LOOK, _LONGEST_LOOK)))
             self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
-            await workflow.sleep(wait or timedelta(0), summary="until open streams had their time, or lines are free")
+            await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
             if workflow.now() >= trusted_until:
                 heed = Heed.NOTHING
-            look = look if planned.due_at is None else Look.AGAIN  # None: it did not come to a look
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send as older releases did, which started this."""
@@ -175,10 +174,10 @@ class MessageHandoff:
         pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
         workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
-    async def _plan(self, heed: Heed, look: Look = Look.FIRST) -> PlannedHandoff:
+    async def _plan(self, heed: Heed) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
-            PlanHandoff(self._message_id, heed, self._paged, look),
+            PlanHandoff(self._message_id, heed, self._paged),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
