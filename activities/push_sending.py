@@ -37,6 +37,7 @@ from telemetry import labels, metrics
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
 MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
+_IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 
 _Asked = TypeVar("_Asked")
@@ -178,7 +179,7 @@ class PushSending:
         if not isinstance(came_to, ProviderTrouble):
             dead_tokens = await self._brake.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
-        elif isinstance(came_to, Unavailable) and came_to.fate is Fate.UNKNOWN and go.push.collapse_key is None:
+        elif isinstance(came_to, Unavailable) and came_to.fate in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:

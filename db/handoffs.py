@@ -9,6 +9,7 @@ from sqlalchemy import and_, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import DeviceToken, LogItem, Message, Presence, PushTask, SyncPosition
+from db.unreadable import route_of
 from domain.handoff import Recipient
 
 
@@ -54,7 +55,7 @@ async def note_decided(db: AsyncSession, message_id: UUID) -> None:
 
 
 async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone, Recipient]]:
-    """List the phones, with an active token, of all whose log holds the message, but the sender's."""
+    """List the phones that this release can push to, of all whose log holds the message, but the sender's."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
         Presence.user_id == DeviceToken.user_id,
@@ -65,7 +66,17 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
     )
     has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)
     query = (
-        select(DeviceToken.id, DeviceToken.user_id, DeviceToken.installation_id, has_push, has_read, present)
+        select(
+            DeviceToken.id,
+            DeviceToken.user_id,
+            DeviceToken.installation_id,
+            DeviceToken.provider,
+            DeviceToken.environment,
+            DeviceToken.app_id,
+            has_push.label("has_push"),
+            has_read.label("has_read"),
+            present.label("is_present"),
+        )
         .join(LogItem, LogItem.user_id == DeviceToken.user_id)
         .join(Message, Message.id == LogItem.message_id)
         .outerjoin(
@@ -78,7 +89,11 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
         .where(LogItem.message_id == message_id, DeviceToken.active, DeviceToken.user_id != Message.sender_id)
         .order_by(DeviceToken.id)
     )
-    return [(Phone(*row[:4]), Recipient(*row[4:])) for row in await db.execute(query)]
+    return [
+        (Phone(row.id, row.user_id, row.installation_id, row.has_push), Recipient(row.has_read, row.is_present))
+        for row in await db.execute(query)
+        if route_of(row, "device_tokens") is not None
+    ]
 
 
 async def awaiting_a_later_one(db: AsyncSession, posted: Posted) -> set[str]:
