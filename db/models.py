@@ -266,6 +266,12 @@ class PushTask(Table):
             "due_at",
             postgresql_where=text("synced_at IS NULL"),
         ),
+        Index(
+            "ix_push_tasks_waiting",
+            "installation_id",
+            "collapse_key",
+            postgresql_where=text("state = 'pending'"),
+        ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),
         Index("ix_push_tasks_rejected", "due_at", postgresql_where=text("state = 'rejected'")),
@@ -318,6 +324,18 @@ class PushAttempt(Table):
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
     retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+
+
+class CollapseGroup(Table):
+    """The pushes of messages that share one line on one phone's screen: when it was last pushed to, and last rang."""
+
+    __tablename__ = "collapse_groups"
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    collapse_key: Mapped[str] = mapped_column(primary_key=True)
+    planned_at: Mapped[datetime | None]  # when its latest push was planned
+    burst: Mapped[int] = mapped_column(server_default=text("0"))  # pushes planned, each within a minute of the last
+    sounded_at: Mapped[datetime | None]  # when its latest push with a sound was begun, or ended
 
 
 class WithheldPush(Table):
