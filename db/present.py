@@ -23,7 +23,7 @@ from db.engine import among, present_instant
 from db.models import DeviceToken, LogItem, Message, OutboxRow, PushTask
 from db.push_tasks import planned
 from db.reminder_standings import Standing
-from domain.handoff import PRESENCE_TRUSTED
+from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted
 from domain.preferences import Preferences
@@ -213,7 +213,7 @@ def _item(push: _Push, world: _World) -> TimelineItem:
     subjects = {push.conversation_id, push.message_id} | ({task.task_id} if task else set())
     unsettled = Unsettled(
         now=world.now,
-        due_at=push.due_at + (PRESENCE_TRUSTED if task is None and push.kind is Kind.MESSAGE else timedelta()),
+        due_at=push.due_at + (LONGEST_GRACE if task is None and push.kind is Kind.MESSAGE else timedelta()),
         expires_at=push.expires_at,
         next_attempt_at=None if task is None else task.next_attempt_at,
         last_reason=None if task is None else task.last_reason,

@@ -17,7 +17,7 @@ from db import brakes, preferences, refusals, unopened_reminders
 from db.engine import among
 from db.models import BrakeRow, PushTask
 from db.unreadable import tell, word
-from domain.handoff import PRESENCE_TRUSTED
+from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
@@ -138,18 +138,18 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
 
 
 def _acceptance(task: PushTask) -> dict[str, Any]:
-    """Tell how late a push was accepted: since it was due, but for the seconds that an open stream was given."""
+    """Tell how late a push was accepted: since it was due, but for what a message was meant to wait."""
     assert task.accepted_at is not None
-    after_stream = task.again_at is not None and task.again_at - task.due_at <= PRESENCE_TRUSTED
+    was_meant = task.again_at is not None and task.again_at - task.due_at <= LONGEST_GRACE
     is_message = task.kind == Kind.MESSAGE
-    late_from = task.again_at if is_message and after_stream and task.again_at is not None else task.due_at
+    late_from = task.again_at if is_message and was_meant and task.again_at is not None else task.due_at
     return {
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
         "held_up_by": task.held_up_by,
         "created_at": task.created_at.isoformat(),
         "again_at": task.again_at and task.again_at.isoformat(),
-        "is_redriven": task.again_at is not None and not (is_message and after_stream),
+        "is_redriven": task.again_at is not None and not (is_message and was_meant),
     }
 
 

@@ -34,7 +34,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the person has left the conversation.": ("not_a_member",),
     "the app has read it already.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
-    "the person registered more phones than one may have, and this one was not seen for longest.": (
+    "this person registered more phones than one may have. Opening the app there registers it again.": (
         "too_many_installations",
     ),
     "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),

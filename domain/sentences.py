@@ -41,7 +41,7 @@ PAST: Mapping[Event, str] = {
 class Past(StrEnum):
     """Sentences of events that have more than one."""
 
-    CROWDED_OUT = "Signed out {phone}; it gets no pushes any more: {why}"
+    CROWDED_OUT = "Signed out on {phone}: {why}"
     NOT_CALLED = "Did not ask {provider} to show {push} on {phone}: {why}"
     CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). What came of it is not known yet."
     CALL_LOST = "Was about to ask {provider} to show {push} on {phone} (call {attempt})."
