@@ -62,6 +62,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the worker stopped before it stored what came of the call.": ("worker_lost",),
     "the database was slow, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is not a token.": ("MalformedDeviceToken",),
+    "many others are ahead of it.": ("crowded",),
     "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),
     "{provider} failed a moment ago, so sending to it is paused.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
