@@ -40,6 +40,7 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
+QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
 Shape = Callable[[Push], dict[str, Any]]
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
@@ -159,18 +160,24 @@ def sealed_payload(push: Push) -> dict[str, Any]:
     The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
     the sealed one. Without a key there is nothing to open, and the phone shows it.
     """
-    generic = {"title": push.generic_title, "body": push.generic_body}
     if push.public_key is None:
-        return payload(replace(push, **generic))
-    shown = {**generic, "tag": push.collapse_key or str(push.task_id), "sealed": sealed(push, push.public_key)}
-    return _written(_message(push, shown, None)) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}
+        return payload(replace(push, title=push.generic_title, body=push.generic_body))
+    generic = {"title": push.generic_title, "body": push.generic_body}
+    shown = generic | {"tag": push.collapse_key or str(push.task_id)} | ({} if push.sounds else {"silent": "true"})
+    built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    return _written(built) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}
 
 
 def message(push: Push) -> messaging.Message:
     """Build what Android is told. The tag, not collapse_key, is what replaces a shown notification."""
-    built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
+    built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
     built.notification = messaging.Notification(title=push.title, body=push.body)
     return built
+
+
+def _noise(push: Push) -> dict[str, str]:
+    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    return {"sound": "default"} if push.sounds else {"channel_id": QUIET_CHANNEL, "priority": "low"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
@@ -204,4 +211,5 @@ def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:
     headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key
-    return {"headers": headers, "payload": {"aps": {"sound": "default", "thread-id": push.thread_id, **more}}}
+    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
+    return {"headers": headers, "payload": {"aps": {**noise, "thread-id": push.thread_id, **more}}}

@@ -126,4 +126,5 @@ def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
         collapse_key=None if collapse_id is None else collapse_id.decode(errors="replace"),
         identity=task_id if isinstance(task_id, str) else exchange.body,
         is_visible=alert is not None and exchange.headers.get(b"apns-push-type") != b"background",
+        has_sound="sound" in payload["aps"] and payload["aps"].get("interruption-level") != "passive",
     )

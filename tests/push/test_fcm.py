@@ -72,6 +72,18 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
     }
 
 
+async def test_a_push_without_a_sound_goes_to_the_quiet_channel(sim: Simulator, fcm: FcmSender) -> None:
+    await outcome(fcm, replace(make_push(FCM_TOKEN), sounds=False))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    message = json.loads(request.body)["message"]
+    android, aps = message["android"], message["apns"]["payload"]["aps"]
+    quiet = {"tag": "reminder-5", "channel_id": "quiet", "notification_priority": "PRIORITY_LOW"}
+    assert (android["priority"], android["notification"]) == ("high", quiet)
+    assert aps == {"thread-id": "thread-5", "interruption-level": "passive"}
+    assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
+
+
 async def test_a_dry_run_is_checked_and_shown_to_nobody(sim: Simulator, fcm: FcmSender) -> None:
     answer = await outcome(fcm, replace(make_push(FCM_TOKEN), validate_only=True))
 
