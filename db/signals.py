@@ -14,7 +14,7 @@ from db.workers import gates_of
 from domain.kinds import Kind
 from domain.push import Route
 from domain.reminders import LONGEST_OF_USE
-from domain.signals import Backlog, Dead, Owed, Signals
+from domain.signals import Backlog, Dead, Owed, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
@@ -35,6 +35,7 @@ async def present(db: AsyncSession) -> Signals:
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
         workers=len(reporting),
+        transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -85,6 +86,14 @@ _REJECTED = text("""
     SELECT count(*)
       FROM push_tasks
      WHERE state = 'rejected' AND due_at > CAST(:now AS timestamptz) - interval '1 hour' AND due_at <= :now
+""")
+
+_TRANSFERS = text("""
+    SELECT coalesce(sum(taken), 0)::int, coalesce(max(taken), 0)::int
+      FROM (SELECT count(*) AS taken
+              FROM device_token_events
+             WHERE taken_by IS NOT NULL AND at > CAST(:now AS timestamptz) - interval '1 hour' AND at <= :now
+             GROUP BY taken_by) AS takers
 """)
 
 _UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")
