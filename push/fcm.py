@@ -23,6 +23,7 @@ from push.sealing import sealed
 from push.sender import (
     Accepted,
     Answer,
+    AnsweredUnavailable,
     Doubtful,
     Fate,
     Foreign,
@@ -31,7 +32,7 @@ from push.sender import (
     Slot,
     StaleCredential,
     Throttled,
-    Unavailable,
+    TokenMisconfigured,
     Unregistered,
 )
 from push.verdict import EXTENTS, Verdict
@@ -136,10 +137,12 @@ class FcmSlot:
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
+            case Verdict.TOKEN_MISCONFIGURED:
+                raise TokenMisconfigured(reason)
+            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
                 raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise Unavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
+                raise AnsweredUnavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
 

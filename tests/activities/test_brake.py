@@ -25,11 +25,11 @@ class Scene:
         self.gates.share(1.0)
         self.brake = Brake(make_sessions(make_engine(NOWHERE)), self.gates, clock=lambda: self.now)
 
-    async def answered(self, answer: Answer, *, sender: object = "sender") -> int:
-        """Let one more device get an answer; gives how many tokens are to be deactivated."""
+    async def answered(self, answer: Answer, *, sender: object = "sender", user_id: str | None = None) -> int:
+        """Let one more device get an answer, of one more user; gives how many tokens are to be deactivated."""
         push: Push = make_push("ab" * 32)
         instant = datetime.now(UTC)
-        go = Go(push, ROUTE, uuid4(), 1, instant, instant)
+        go = Go(push, ROUTE, uuid4(), 1, instant, instant, user_id or f"user-{uuid4()}")
         return len(await self.brake.note(go, sender, answer))  # type: ignore[arg-type]
 
 
