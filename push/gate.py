@@ -254,7 +254,7 @@ class Gate:
             self.answered(ticket)
             return
         if user_id is not None and isinstance(trouble, Misconfigured):
-            self._alarm.note(trouble.reason, user_id)
+            self._alarm.note(trouble.reason, task_id, user_id)
         if user_id is not None and not isinstance(trouble, StaleCredential | NoRoom):
             self._scouts.refused(task_id, user_id)
         said = _about_the_route(trouble)
@@ -288,6 +288,7 @@ class Gate:
         rest = round(self._breaker.open_until - self._clock(), 1)
         tell = self._log.error if self._breaker.cause is Cause.MISCONFIGURED else self._log.warning
         tell("breaker opened", cause=self._breaker.cause, reason=self._breaker.reason, rest=rest)
+        self._alarm.drop()
         self._turns.dismiss(self._paused)
 
     def _closed(self, was_open: float | None) -> None:

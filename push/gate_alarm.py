@@ -1,13 +1,13 @@
 """The alarm for pushes that are refused while their route goes on: one line for many, with cause and count."""
 
 import asyncio
-from collections import Counter
 from typing import Protocol
+from uuid import UUID
 
 GATHERED = 1.0  # seconds from the first refusal to the alarm
 QUIET = 600.0  # seconds from one alarm to the next of the same cause
 _REASONS_AT_MOST = 20
-_USERS_AT_MOST = 1000  # told apart
+_AT_MOST = 1000  # pushes of one cause, told apart
 
 
 class Log(Protocol):
@@ -19,28 +19,32 @@ class Log(Protocol):
 
 
 class RefusalAlarm:
-    """Counts refusals by reason, and tells of them."""
+    """Counts the pushes that were refused by reason, and whose they are, and tells of them."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._pushes: Counter[str] = Counter()
-        self._users: dict[str, set[str]] = {}
+        self._refused: dict[str, dict[UUID, str]] = {}  # by reason: the users of push tasks
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def note(self, reason: str, user_id: str) -> None:
-        """Count a refusal."""
+    def note(self, reason: str, task_id: UUID, user_id: str) -> None:
+        """Count a push; one that is refused again counts once."""
         if reason not in self._timers:
             if len(self._timers) >= _REASONS_AT_MOST:
                 return
-            self._timers[reason] = asyncio.get_running_loop().call_later(GATHERED, self._tell, reason)
-        self._pushes[reason] += 1
-        users = self._users.setdefault(reason, set())
-        if len(users) < _USERS_AT_MOST:
-            users.add(user_id)
+            self._wait(reason, GATHERED)
+        refused = self._refused.setdefault(reason, {})
+        if len(refused) < _AT_MOST:
+            refused[task_id] = user_id
+
+    def drop(self) -> None:
+        """Tell nothing of what was counted: the gate was shut for it, aloud."""
+        self._refused.clear()
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        self._timers[reason] = asyncio.get_running_loop().call_later(seconds, self._tell, reason)
 
     def _tell(self, reason: str) -> None:
-        pushes, users = self._pushes.pop(reason, 0), self._users.pop(reason, set())
         del self._timers[reason]
-        if pushes:
-            self._log.error("pushes refused", reason=reason, pushes=pushes, users=len(users))
-            self._timers[reason] = asyncio.get_running_loop().call_later(QUIET, self._tell, reason)
+        if refused := self._refused.pop(reason, None):
+            self._log.error("pushes refused", reason=reason, pushes=len(refused), users=len(set(refused.values())))
+            self._wait(reason, QUIET)
