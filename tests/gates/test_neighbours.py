@@ -132,7 +132,7 @@ def _hasty_back_offs() -> dict[Any, BackOff]:
 async def _sent(
     house: House, phones: Sequence[Phone], *, beside: Sequence[tuple[User, Sequence[Phone]]] = ()
 ) -> AsyncIterator[Crew]:
-    """Let a worker run; each of these phones is of a user of its own, and all their reminders fall due at one instant."""
+    """Let a worker run; each of these phones is of its own user, and all their reminders fall due at one instant."""
     async with crew(house, back_offs=BACK_OFFS, timings=Timings()) as worker, worker.employed():
         owned = [*beside, *((house.user(), [phone]) for phone in phones)]
         await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))

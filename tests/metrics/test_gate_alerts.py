@@ -85,7 +85,19 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
 
 def _waiting_on(routes: Collection[Route]) -> Signals:
     backlogs = tuple(Backlog(route, Kind.MESSAGE, 1, 1, 1, behind_gate=1, oldest_due_at=NOW) for route in routes)
-    return Signals(NOW, backlogs, (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), workers=1, streams=0)
+    return Signals(
+        NOW,
+        backlogs,
+        (),
+        Owed(0, None),
+        Owed(0, None),
+        rejected=0,
+        brakes=(),
+        answered=(),
+        refused=(),
+        workers=1,
+        streams=0,
+    )
 
 
 def _series(gauges: Collection[GaugeMetricFamily]) -> Iterator[dict[str, str]]:

@@ -109,6 +109,13 @@ async def test_a_malformed_token_is_rejected_without_a_call(sim: Simulator, apns
     assert len(sim.requests) == 0
 
 
+CONCERNED = {
+    Verdict.THROTTLED: Extent.TOKEN,
+    Verdict.OVERDONE: Extent.ROUTE,
+    Verdict.THROTTLED_UNNAMED: Extent.UNNAMED,
+}
+
+
 def _expected(status: int, reason: str, verdict: Verdict) -> object:
     match verdict:
         case Verdict.DEAD_TOKEN:
@@ -119,12 +126,10 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
             return Foreign(reason)
         case Verdict.OUR_BUG:
             return Rejected(reason)
-        case Verdict.MISCONFIGURED:
+        case Verdict.MISCONFIGURED | Verdict.TOKEN_MISCONFIGURED:
             return Misconfigured, reason, None
-        case Verdict.THROTTLED:
-            return Throttled, Extent.TOKEN, reason, None
-        case Verdict.OVERDONE:
-            return Throttled, Extent.ROUTE, reason, None
+        case Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED:
+            return Throttled, CONCERNED[verdict], reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             refused_unread = verdict is Verdict.RECONNECT and status < 500
             return Unavailable, reason, Fate.NEVER_PROCESSED if refused_unread else Fate.UNKNOWN, None
