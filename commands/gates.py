@@ -35,9 +35,6 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "BRAKE")
     say_table(titles, [line for route in found.items for line in _lines(route)])
-    if refused := [route for route in found.items if route.errors]:
-        print()
-        say_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
     if found.unknown_refusals:
         print()
         unknown = [
@@ -45,6 +42,9 @@ def _list(arguments: argparse.Namespace) -> int:
             for each in found.unknown_refusals
         ]
         say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
+    if refused := [route for route in found.items if route.errors]:
+        print()
+        say_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
     return 0
 
 
