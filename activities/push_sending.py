@@ -36,6 +36,7 @@ from telemetry import labels, metrics
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
 WAITS_AT_MOST = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
+_IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 
 log = structlog.get_logger()
@@ -147,13 +148,9 @@ class PushSending:
         share = WAITS_AT_MOST if isinstance(met, Paused) else None
         hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
         verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
-        if isinstance(verdict, Waiting):
+        if isinstance(verdict, Waiting) and verdict.user_id is not None:
             passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
-        return (
-            Waiting(hindrance, verdict.user_id, verdict.expires_at - verdict.began_at)
-            if isinstance(verdict, Go)
-            else verdict
-        )
+        return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
     def _credentials(self, app_id: str | None) -> Sender | None:
         try:
@@ -167,7 +164,7 @@ class PushSending:
         if not isinstance(came_to, ProviderTrouble):
             dead_tokens = await self._brake.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
-        elif isinstance(came_to, Unavailable) and came_to.fate is Fate.UNKNOWN and go.push.collapse_key is None:
+        elif isinstance(came_to, Unavailable) and came_to.fate in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:

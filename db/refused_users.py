@@ -5,12 +5,12 @@ Apps that no worker knows are one with the default app, so that nobody is counte
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from domain.push import Environment, Provider, Route
+from db.unreadable import route_of
+from domain.push import Route
 from domain.refusals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, Refused
 
 MOST = 20_000  # pushes looked at, the latest ones
@@ -21,28 +21,29 @@ async def of_late(db: AsyncSession, routes: Collection[Route], now: datetime) ->
     values = {"now": now, "since": now - LATELY, "apps": _apps(routes), "errors": sorted(TOKEN_ERRORS), "most": MOST}
     return tuple(
         Answered(
-            route=_route(row),
+            route=route,
             users=row.users,
             token_errors=row.token_errors,
             rejected=row.rejected,
             refusals=Refusals(row.pushes, row.refused, row.largest_user_id, row.largest_pushes) if row.pushes else None,
         )
         for row in await db.execute(_OF_LATE, values)
+        if (route := route_of(row, "push_tasks")) is not None
     )
 
 
 async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Refused, ...]:
     """Count the pushes that our credentials keep from being sent, and their users, by route and reason."""
     rows = await db.execute(_REFUSED, {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)})
-    return tuple(Refused(_route(row), row.last_reason, row.pushes, row.users) for row in rows)
+    return tuple(
+        Refused(route, row.last_reason, row.pushes, row.users)
+        for row in rows
+        if (route := route_of(row, "push_tasks")) is not None
+    )
 
 
 def _apps(routes: Collection[Route]) -> list[str]:
     return sorted({route.app_id for route in routes if route.app_id is not None})
-
-
-def _route(row: Row[Any]) -> Route:
-    return Route(Provider(row.provider), row.app_id, Environment(row.environment))
 
 
 _OF_LATE = text("""
