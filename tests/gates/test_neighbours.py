@@ -86,7 +86,7 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
 
     assert await _lateness(unmanned, others) < LATE
     assert not await unmanned.rows("SELECT 1 FROM brakes")
-    assert await _active(unmanned, invented) == len(await _registered(unmanned, invented))
+    assert await _active(unmanned, invented) == len(await _registered(unmanned, invented)) >= 20
     [route] = [each for each in listed["items"] if (each["provider"], each["environment"]) == ("apns", "production")]
     errors = route["errors"]
     assert errors["users"] >= 1
