@@ -36,7 +36,7 @@ async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) ->
     """Count the pushes that our credentials keep from being sent, and their users, by route and reason."""
     rows = await db.execute(_REFUSED, {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)})
     return tuple(
-        Refused(route, row.last_reason, row.pushes, row.users)
+        Refused(route, row.reason, row.pushes, row.users)
         for row in rows
         if (route := route_of(row, "push_tasks")) is not None
     )
@@ -82,10 +82,10 @@ _REFUSED = text("""
          WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - interval '1 hour' AND due_at <= :now
     )
     SELECT t.provider, CASE WHEN t.app_id = ANY(CAST(:apps AS text[])) THEN t.app_id END AS app_id, t.environment,
-           t.last_reason, count(*) AS pushes, count(DISTINCT t.user_id) AS users
+           coalesce(a.reason, t.last_reason) AS reason, count(*) AS pushes, count(DISTINCT t.user_id) AS users
       FROM waiting AS t
-      LEFT JOIN push_attempts AS a ON a.task_id = t.task_id AND a.number = t.attempt_count
-     WHERE (a.outcome = 'misconfigured' AND a.reason = t.last_reason)
-        OR t.last_reason = ANY(CAST(:uncalled AS text[]))
+      LEFT JOIN push_attempts AS a
+        ON a.task_id = t.task_id AND a.number = t.attempt_count AND a.outcome = 'misconfigured'
+     WHERE a.task_id IS NOT NULL OR t.last_reason = ANY(CAST(:uncalled AS text[]))
      GROUP BY 1, 2, 3, 4
 """)

@@ -74,3 +74,23 @@ async def test_a_gate_that_was_braked_is_released_though_the_database_failed_in_
     await scene.brake.learn((), changes=0)
 
     assert scene.gates.at(ROUTE).report().state == "closed"
+
+
+async def test_the_suspects_of_one_user_are_one_voice_against_their_conviction() -> None:
+    scene = Scene()
+    for _ in range(19):
+        await scene.answered(Doubtful("BadDeviceToken"), user_id="mallory")
+    scene.now = 60.0
+
+    convicted = [await scene.answered(Accepted("id")) for _ in range(2)]
+
+    assert convicted == [0, 19]
+
+
+async def test_a_thousand_tokens_of_one_user_engage_nothing() -> None:
+    scene = Scene()
+
+    for _ in range(1000):
+        await scene.answered(Doubtful("BadDeviceToken"), user_id="mallory")
+
+    assert scene.gates.at(ROUTE).report().state == "closed"

@@ -6,9 +6,9 @@ Through the API, Temporal and a worker, to the phones' screens.
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import text
@@ -22,7 +22,7 @@ from simulator import Simulator
 from tests.gates.crew import Crew, crew, due_now, states
 from tests.house import House, Phone, User, android, eventually, iphone
 
-DUE_IN = 2.0  # seconds
+DUE_IN = 2.5  # seconds
 LATE = 2.0  # seconds, on a loaded machine; 1 on an idle one
 SCALE = 20  # times as fast as in life
 
@@ -77,6 +77,8 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
     for phone in invented:
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken")
     mallory = unmanned.user()
+    async with unmanned.sessions.begin() as db:  # what other tests sent is long ago
+        await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '1 hour'"))
     support = unmanned.user(None, "support")
 
     async with _sent(unmanned, others, beside=[(mallory, invented)]):
@@ -136,7 +138,11 @@ async def _sent(
     async with crew(house, back_offs=BACK_OFFS, timings=Timings()) as worker, worker.employed():
         owned = [*beside, *((house.user(), [phone]) for phone in phones)]
         await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))
-        await asyncio.gather(*(user.start_fast(due_in=DUE_IN) for user, _ in owned))
+        ends_at = datetime.now(UTC) + timedelta(seconds=DUE_IN, minutes=1)
+        body = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
+        users = [user for user, _ in owned]
+        begun = await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for user in users))
+        assert {answer.json()["reminders"][0]["state"] for answer in begun} == {"scheduled"}
         yield worker
 
 
