@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from db import messages, push_attempts, push_tasks
+from db.collapse_groups import Sounding
 from db.models import DeviceToken
 from db.unreadable import tell
 from domain.kinds import RULES, Subject
@@ -55,6 +56,7 @@ class Go:
     began_at: datetime
     expires_at: datetime
     user_id: str
+    sounding: Sounding | None = None  # where its sound counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,27 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
 
 
 def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
-    push, number = _push(task, device, facts), task.attempt_count + 1
-    return Go(push, task.route, device.id, number, facts.now, task.expires_at, task.user_id)
+    return Go(
+        push=_push(task, device, facts),
+        route=task.route,
+        device_id=device.id,
+        number=task.attempt_count + 1,
+        began_at=facts.now,
+        expires_at=task.expires_at,
+        user_id=task.user_id,
+        sounding=_sounding(task, facts),
+    )
+
+
+def _has_sounded(task: push_tasks.Task, facts: Facts) -> bool:
+    line = facts.lines.get(task.task_id)
+    return line is not None and line.has_sounded
+
+
+def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
+    """Name the sound of a message's push; a reminder always sounds, a minute or more after the one before."""
+    counts = task.task_id in facts.lines and not _has_sounded(task, facts)
+    return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
 def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
@@ -208,6 +229,7 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
+        sounds=not _has_sounded(task, facts),
         validate_only=task.validate_only,
     )
 

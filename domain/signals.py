@@ -42,6 +42,14 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfers:
+    """Device tokens that passed from one user to another within the last hour."""
+
+    count: int = 0
+    by_one_user: int = 0  # the most that one user took
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """All of them, read at one moment."""
 
@@ -56,3 +64,4 @@ class Signals:
     refused: tuple[Refused, ...]
     workers: int  # seen lately
     streams: int  # open
+    transfers: Transfers = Transfers()

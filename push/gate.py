@@ -60,7 +60,8 @@ class Passage:
 
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked."""
-        self._ticket = self._gate.pass_at_once(self._task_id) or await self._gate.wait_in_line(self._priority)
+        at_once = self._gate.pass_at_once(self._priority, self._task_id)
+        self._ticket = at_once or await self._gate.wait_in_line(self._priority)
         return self
 
     async def __aexit__(
@@ -193,13 +194,13 @@ class Gate:
         """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
         return await self._turns.wait(priority)
 
-    def pass_at_once(self, task_id: UUID) -> Ticket | None:
+    def pass_at_once(self, priority: Priority, task_id: UUID) -> Ticket | None:
         """Give leave at once, None where one has to wait; raises Paused."""
         now = self._clock()
         if self.braked or not self._breaker.lets_through(now):
             raise self._sent_away(task_id, now)
         if self._breaker.open_since is None:
-            return self._turns.at_once(now)
+            return self._turns.at_once(now, priority)
         if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id):
             raise self._paused()
         return self._turns.take()  # the probe
