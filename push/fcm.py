@@ -24,6 +24,7 @@ from push.http2_proxy import STRAIGHT, Proxies
 from push.sealing import sealed
 from push.sender import (
     Answer,
+    AnsweredUnavailable,
     Doubtful,
     Fate,
     Foreign,
@@ -32,7 +33,7 @@ from push.sender import (
     Slot,
     StaleCredential,
     Throttled,
-    Unavailable,
+    TokenMisconfigured,
     Unregistered,
 )
 from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
@@ -119,7 +120,7 @@ class FcmSlot:
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
         self._access.accepted()
         return answer
 
@@ -141,10 +142,12 @@ class FcmSlot:
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
+            case Verdict.TOKEN_MISCONFIGURED:
+                raise TokenMisconfigured(reason)
+            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
                 raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise Unavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
+                raise AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
 
