@@ -39,7 +39,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the worker was lost during the call.": ("worker_lost",),
     "the database was slow, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is no token.": ("MalformedDeviceToken",),
-    "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached"),
+    "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached", "crowded"),
     "the provider had trouble a moment ago, so its route rests.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
     "the provider could not be reached.": (
