@@ -38,7 +38,7 @@ async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_el
         await eventually(crowded.someone_waits_for_a_lock)
         during, waiting = await _latencies(honest, own), await _connections_that_wait(crowded)
         answered = Counter(await statuses)
-    calm = await noisy.call("PATCH", path, {"reminder_minutes": [3]})
+    calm = await noisy.call("PATCH", f"/v1/fasting-sessions/{fast}", {"reminder_minutes": [3]})
 
     assert statistics.median(during) < max(5 * statistics.median(alone), 0.1), (alone, during)
     assert max(during) < 1.5
