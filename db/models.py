@@ -87,13 +87,17 @@ class DeviceTokenEvent(Table):
     """What happened to a device token; never updated, never deleted by failures."""
 
     __tablename__ = "device_token_events"
-    __table_args__ = (Index("ix_device_token_events_latest", "device_id", "id"),)
+    __table_args__ = (
+        Index("ix_device_token_events_latest", "device_id", "id"),
+        Index("ix_device_token_events_taken", "at", "taken_by", postgresql_where=text("taken_by IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
     event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated
     reason: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since
 
 
 class FastingSessionRow(Table):

@@ -77,6 +77,9 @@ class _ApnsPush:
             return self._answer(rejection.status, rejection.reason, rejection.timestamp_ms)
         return self._answer(200, None, None)
 
+    def accepted(self, message_id: str) -> Answer:
+        return Answer(200, None, ((b"apns-id", message_id.encode()),))
+
     def error(self, error: Error) -> Answer:
         return self._answer(error.status or 500, error.reason, error.timestamp)
 
