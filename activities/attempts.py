@@ -18,9 +18,9 @@ from activities.judging import (
     Go,
     Hindrance,
     Settled,
+    Unjudged,
     Verdict,
     Waiting,
-    enters_the_log,
     judge_all,
 )
 from db import (
@@ -41,11 +41,15 @@ from domain.push import TaskState
 _MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
 
 
-async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
-    """Check each task a last time and begin an attempt where it may be sent; one transaction."""
+async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict | Exception]:
+    """Check each task a last time and begin an attempt where it may be sent; one transaction.
+
+    Gives an exception for a task that this release cannot judge.
+    """
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        tasks, about_messages = await _hold(db, claims)
+        held, about_messages = await _hold(db, claims)
+        tasks, tried = held.tasks, {task.task_id for task in held.tasks if task.attempt_count}
         facts = Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
             messages=await messages.addressed(
@@ -54,14 +58,18 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             lines=await screen_lines.around(db, about_messages, IN_FLIGHT),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
-            under_way=dict(await push_attempts.under_way(db, {t.task_id for t in tasks if t.attempt_count})),
+            under_way=dict(await push_attempts.under_way(db, tried)),
+            final=dict(await push_attempts.final(db, tried)) if tried else {},
             now=await present_instant(db),
         )
         asked = {claim.task_id: claim for claim in claims}
-        verdicts = judge_all(tasks, asked, facts)
+        judged = judge_all(tasks, asked, facts)
+        verdicts = judged.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
-        lost = [begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy)]
+        lost = [
+            begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy | Unjudged)
+        ]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
@@ -70,33 +78,34 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        await messages.enter_reminders(db, [_message(task) for task in tasks if enters_the_log(task, facts)])
+        await messages.enter_reminders(db, [_message(task) for task in judged.entering])
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
             await revivals.revive(db, facts.devices[installation_id])
 
     taken: set[UUID] = set()
-    answers: list[Verdict] = []
+    found = verdicts | {task_id: Unjudged(error) for task_id, error in held.unreadable.items()}
+    answers: list[Verdict | Exception] = []
     for claim in claims:
-        verdict = verdicts.get(claim.task_id, Settled(TaskState.WITHDRAWN, "task_missing"))
+        verdict = found.get(claim.task_id, Settled(TaskState.WITHDRAWN, "task_missing"))
         if isinstance(verdict, Go) and claim.task_id in taken:  # asked twice in one batch
             verdict = Busy(IN_FLIGHT)
         taken.add(claim.task_id)
-        answers.append(verdict)
+        answers.append(verdict.error if isinstance(verdict, Unjudged) else verdict)
     return answers
 
 
-async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:
+async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[push_tasks.Held, list[push_tasks.Task]]:
     """Hold all tasks; gives also those that are about messages."""
     task_ids = {claim.task_id for claim in claims}
-    tasks = await push_tasks.locked(db, task_ids)
-    about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
+    held = await push_tasks.locked(db, task_ids)
+    about_messages = [task for task in held.tasks if RULES[task.kind].subject is Subject.MESSAGE]
     if about_messages and await log.settle_read(db, [task.task_id for task in about_messages]):
         return await _hold(db, claims)
-    return tasks, about_messages
+    return held, about_messages
 
 
-def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_tasks.Update | None:
+def _update(task: push_tasks.Task, verdict: Verdict | Unjudged, now: datetime) -> push_tasks.Update | None:
     if task.state is not TaskState.PENDING:
         return None
     match verdict:
@@ -108,7 +117,7 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
         case Settled(state, settled_reason):
             return push_tasks.Update(task.task_id, state, settled_reason)
-        case Busy():
+        case Busy() | Unjudged():
             return None
 
 

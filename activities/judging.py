@@ -1,13 +1,14 @@
 """The last-moment check itself: facts about many push tasks in, a verdict on each out. Knows no database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID, uuid4
 
 from db import messages, push_attempts, push_tasks
 from db.models import DeviceToken
+from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
 from domain.preferences import Preferences, Preview
@@ -16,7 +17,6 @@ from domain.sessions import FastingSession
 from domain.wording import Content, worded
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 
@@ -34,6 +34,7 @@ class Claim:
 
     task_id: UUID
     hindrance: Hindrance | None = None
+    attempt_id: UUID = field(default_factory=uuid4)  # of the attempt that it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class Settled:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Something about it is beyond this release; says nothing about the others."""
+
+    error: Exception
+
+
 Verdict = Go | Waiting | Busy | Settled
 
 
@@ -84,25 +92,44 @@ class Facts:
     lines: dict[UUID, Line]
     preferences: dict[str, Preferences]
     under_way: dict[UUID, push_attempts.Begun]
+    final: dict[UUID, push_attempts.Final]
 
 
-def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> dict[UUID, Verdict]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on many tasks, and which of them are of reminders that still hold."""
+
+    verdicts: dict[UUID, Verdict | Unjudged]
+    entering: list[push_tasks.Task]
+
+
+def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Judged:
     """Judge the newest first: of those that share a line only it goes."""
-    verdicts: dict[UUID, Verdict] = {}
+    verdicts: dict[UUID, Verdict | Unjudged] = {}
+    entering: list[push_tasks.Task] = []
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict = _judge(task, asked[task.task_id].hindrance, facts)
+        verdict: Verdict | Unjudged
+        try:
+            verdict = _judge(task, asked[task.task_id], facts)
+            if _enters_the_log(task, facts):
+                entering.append(task)
+        except Exception as error:  # noqa: BLE001 -- whatever is odd about one is no reason to send no other
+            verdict = Unjudged(error)
         if isinstance(verdict, Go) and task.task_id in facts.lines:
             line = (task.installation_id, task.collapse_key)
             verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
         verdicts[task.task_id] = verdict
-    return verdicts
+    return Judged(verdicts, entering)
 
 
-def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
+def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Settled(task.state, task.last_reason)
+    final = facts.final.get(task.task_id)
+    if final is not None and (task.again_at is None or task.again_at < final.started_at):
+        return Settled(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
         return Busy(under_way.started_at + IN_FLIGHT - facts.now)
@@ -116,7 +143,7 @@ def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
         return Settled(TaskState.WITHDRAWN, reason)
     if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
         return Settled(TaskState.DEAD, "fate_unknown")
-    return _timed(task, hindrance, facts) or _go(task, device, facts)
+    return _timed(task, claim.hindrance, facts) or _go(task, claim, device, facts)
 
 
 def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
@@ -124,21 +151,17 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
     turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
     if turn is Turn.NEVER:
         return Settled(TaskState.WITHDRAWN, "superseded")
+    left = task.expires_at - facts.now
     if hindrance is not None:
-        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
-    return Waiting(Hindrance("line_taken", LINE_TAKEN)) if turn is Turn.LATER else None
+        delay = in_time(hindrance.delay, left)
+        no_more = Settled(TaskState.DEAD, hindrance.reason)
+        return no_more if delay is None else Waiting(replace(hindrance, delay=delay))
+    return Waiting(Hindrance("line_taken", min(LINE_TAKEN, left))) if turn is Turn.LATER else None
 
 
-def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
-    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
-
-
-def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
-    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
-    last_look = left - LAST_LOOK
-    if timedelta(0) < last_look < hindrance.delay:
-        return replace(hindrance, delay=last_look)
-    return hindrance
+def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Go:
+    push = _push(task, claim.attempt_id, device, facts)
+    return Go(push, task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
 
 
 def _route(device: DeviceToken) -> Route:
@@ -157,20 +180,20 @@ def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
     return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
 
-def enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
+def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
     """Tell whether the task is of a reminder that still holds."""
     is_reminder = RULES[task.kind].subject is Subject.SESSION
     return is_reminder and task.state is TaskState.PENDING and _withheld(task, facts) is None
 
 
-def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
+def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
     rules, wishes = RULES[task.kind], facts.preferences.get(task.user_id, Preferences())
     content = _content(task, facts)
     words = worded(task.kind, device.locale, rules.preview(wishes), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
     return Push(
         task_id=task.task_id,
-        attempt_id=uuid4(),
+        attempt_id=attempt_id,
         kind=task.kind,
         token=device.token,
         title=words.title,

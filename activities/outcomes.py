@@ -8,7 +8,7 @@ from uuid import UUID
 
 from activities.judging import Go
 from db import brakes, device_tokens, log, push_attempts, push_tasks, revivals
-from db.engine import Sessions
+from db.engine import Sessions, wait_briefly_for_locks
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
@@ -25,6 +25,8 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
+
+UNSTORABLE = "unstorable_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,24 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
     return Outcome(ended, again)
 
 
+def never_called(attempt_id: UUID, task_id: UUID, why: str) -> Outcome:
+    """Record of an attempt, if it was begun at all, that it will come to no call; the push is tried anew."""
+    return Outcome(Uncalled(attempt_id, task_id), Update(task_id, TaskState.PENDING, why))
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Leave out all that is not in our own words, which a database may refuse; what became of the push stays."""
+    ended = outcome.ended
+    if isinstance(ended, Ended):
+        ended = replace(ended, reason=ended.reason and UNSTORABLE, provider_id=None)
+    return Outcome(
+        ended,
+        replace(outcome.update, reason=outcome.update.reason and UNSTORABLE),
+        outcome.token_refused_on,
+        tuple(replace(dead, reason=UNSTORABLE) for dead in outcome.dead_tokens),
+    )
+
+
 def word(came_to: Answer | ProviderTrouble) -> str:
     """Give the word for what a call came to, in `push_attempts` and in traces."""
     match came_to:
@@ -106,6 +126,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     be redriven.
     """
     async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
         dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
         braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
@@ -126,6 +147,17 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)
     return [update.state for update in updates]
+
+
+async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
+    """Record what calls came to on the attempts alone, where tasks are stuck: no task is sent again for that."""
+    uncalled = ("unavailable", "claim_too_old", 0, None)  # an attempt can only be forgotten together with its task
+    async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
+        await push_attempts.end(
+            db, [o.ended if isinstance(o.ended, Ended) else Ended(o.ended.attempt_id, *uncalled) for o in outcomes]
+        )
+    return [None] * len(outcomes)
 
 
 def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:

@@ -53,6 +53,15 @@ class Task:
     validate_only: bool
     state: TaskState
     last_reason: str | None
+    again_at: datetime | None  # when it was redriven or revived last
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Tasks that a transaction holds, and why those cannot be read that are of a newer release."""
+
+    tasks: list[Task]
+    unreadable: dict[UUID, Exception]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +102,16 @@ async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
     ]
 
 
-async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
+async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> Held:
     """Read tasks and hold them until the transaction ends."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
-    return [_task(row) for row in await db.execute(query.order_by(PushTask.task_id).with_for_update())]
+    held = Held([], {})
+    for row in await db.execute(query.order_by(PushTask.task_id).with_for_update()):
+        try:
+            held.tasks.append(_task(row))
+        except ValueError as error:  # a kind, a state or a provider that this release does not know
+            held.unreadable[row.task_id] = error
+    return held
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
@@ -187,7 +202,7 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
-               next_attempt_at = new.next_attempt_at,
+               next_attempt_at = least(new.next_attempt_at, t.expires_at),
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
@@ -264,4 +279,5 @@ def _task(row: Row[Any]) -> Task:
         validate_only=row.validate_only,
         state=TaskState(row.state),
         last_reason=row.last_reason,
+        again_at=row.again_at,
     )
