@@ -72,7 +72,7 @@ class Recording:
         kept = self._kept.pop(task_id, None)
         if kept is None or kept.at + _KEPT_FOR < time.monotonic():
             return None
-        return await self.store(kept.outcome, kept.route, began=time.monotonic() - IN_FLIGHT.total_seconds() / 2)
+        return await self.store(kept.outcome, kept.route, began=time.monotonic() - IN_FLIGHT.total_seconds())  # once
 
     def store_later(self, outcome: Outcome) -> None:
         """Store an attempt's end that nobody waits for, or else leave it to its lease."""

@@ -202,7 +202,8 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
-               next_attempt_at = least(new.next_attempt_at, t.expires_at),
+               next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
+                                      WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,

@@ -20,7 +20,8 @@ from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
 from domain.wire import Moment, OpenReminder
-from tests.house import House, eventually, iphone
+from tests.gates.crew import due_now
+from tests.house import House, eventually, iphone, uncommitted
 
 SOME = 9
 
@@ -215,14 +216,58 @@ async def test_a_claim_that_postgresql_refuses_fails_alone(house: House) -> None
     assert {row.task_id for row in begun} == set(good)
 
 
+async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(house: House) -> None:
+    task_ids = await _many_planned(house, 200)
+    begin = Batch(partial(begin_attempts, house.sessions))
+    stuck, *others = task_ids
+
+    async with asyncio.timeout(5):  # halving one part after the other took 7 to 28
+        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+            refused, *goes = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in task_ids])
+        goes.insert(0, await begin.ask(Claim(stuck)))
+        end = Batch(partial(end_attempts, house.sessions))
+        rejected = [_rejected(go) for go in goes if isinstance(go, Go)]
+        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+            unstored, *stored = await _ask_for_each(end.ask, rejected)
+
+    assert isinstance(refused, DBAPIError)
+    assert isinstance(unstored, DBAPIError)
+    assert stored == [TaskState.REJECTED] * len(others)
+
+
+@pytest.mark.parametrize("odd", ["kind = 'hologram'", "state = 'teleported'", "provider = 'pigeon'"])
+async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothing(house: House, odd: str) -> None:
+    bad, *good = task_ids = await _many_planned(house, 5)
+    async with house.sessions.begin() as db:
+        await db.execute(text(f"UPDATE push_tasks SET {odd} WHERE task_id = :id"), {"id": bad})
+
+    refused, *verdicts = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+
+    assert isinstance(refused, ValueError)
+    assert [verdict.push.task_id for verdict in verdicts if isinstance(verdict, Go)] == good
+    known = "UPDATE push_tasks SET kind = 'reminder', state = 'dead', provider = 'apns' WHERE task_id = :id RETURNING *"
+    async with house.sessions.begin() as db:
+        assert (await db.execute(text(known), {"id": bad})).one().attempt_count == 0
+
+
+async def test_a_phone_of_a_newer_release_is_not_judged_and_costs_the_others_nothing(house: House) -> None:
+    bad, *good = task_ids = await _many_planned(house, 5)
+    move = "UPDATE device_tokens d SET environment = :to FROM push_tasks t WHERE t.task_id = :id AND d.id = t.device_id"
+    async with house.sessions.begin() as db:
+        await db.execute(text(move), {"id": bad, "to": "moon"})
+
+    refused, *verdicts = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+
+    assert isinstance(refused, ValueError)
+    assert [verdict.push.task_id for verdict in verdicts if isinstance(verdict, Go)] == good
+    async with house.sessions.begin() as db:
+        await db.execute(text(move), {"id": bad, "to": "production"})
+
+
 async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> None:
     task_ids = await _planned(house)
     goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
-    bad, *good = [
-        Outcome(Ended(go.push.attempt_id, "rejected", "no", 1, None), Update(go.push.task_id, TaskState.REJECTED, "no"))
-        for go in goes
-        if isinstance(go, Go)
-    ]
+    bad, *good = [_rejected(go) for go in goes if isinstance(go, Go)]
     bad = Outcome(bad.ended, Update(bad.update.task_id, TaskState.REJECTED, "\x00"))  # no text for PostgreSQL
     end = Batch(partial(end_attempts, house.sessions))
 
@@ -233,6 +278,16 @@ async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> N
     states = await house.rows("SELECT task_id, state FROM push_tasks WHERE task_id = ANY(:ids)", ids=task_ids)
     assert {row.task_id for row in states if row.state == "rejected"} == {outcome.update.task_id for outcome in good}
     assert {row.task_id for row in states if row.state == "pending"} == {bad.update.task_id}
+
+
+def _rejected(go: Go) -> Outcome:
+    ended = Ended(go.push.attempt_id, "rejected", "no", 1, None)
+    return Outcome(ended, Update(go.push.task_id, TaskState.REJECTED, "no"))
+
+
+async def _many_planned(house: House, count: int) -> list[UUID]:
+    """Plan a reminder for as many phones of one person."""
+    return [due.task_id for due in await due_now(house, [iphone() for _ in range(count)])]
 
 
 async def _ask_for_each(ask: Callable[[Ask], Awaitable[object]], asks: Sequence[Ask]) -> list[object]:
