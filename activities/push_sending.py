@@ -18,7 +18,7 @@ from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
 from activities.call_span import call_span
-from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
+from activities.judging import Busy, Claim, Go, Hindrance, Settled, Verdict, Waiting
 from activities.recording import NotStored, Recording, Stored
 from activities.rush import Rush
 from db.engine import Sessions, may_be_ones_fault
@@ -83,7 +83,7 @@ class PushSending:
         self._back_offs = means.back_offs
         self._chance = chance
         self._recording = Recording(sessions)
-        self._begin = Batch(partial(begin_attempts, sessions), unheard=self._begun_in_vain)
+        self._begin: Batch[Claim, Verdict] = Batch(partial(begin_attempts, sessions), unheard=self._begun_in_vain)
 
     @activity.defn
     async def send_push(self, ask: SendPush) -> SentPush:
@@ -163,7 +163,7 @@ class PushSending:
         verdict = await self._claim(Claim(ask.task_id, hindrance))
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
-    async def _claim(self, claim: Claim) -> Go | Settled | Waiting | Busy:
+    async def _claim(self, claim: Claim) -> Verdict:
         try:
             return await self._begin.ask(claim)
         except Exception as error:
@@ -172,7 +172,7 @@ class PushSending:
                 self._recording.store_later(lost)
             raise
 
-    def _begun_in_vain(self, verdict: Go | Settled | Waiting | Busy) -> None:
+    def _begun_in_vain(self, verdict: Verdict) -> None:
         """Close an attempt that was begun for somebody who does not wait any more."""
         if isinstance(verdict, Go):
             push = verdict.push

@@ -69,7 +69,7 @@ async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, F
         .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
         .order_by(PushAttempt.number)
     )
-    return {row.task_id: Final(*row) for row in await db.execute(query)}
+    return {row.task_id: Final(*row[:2], str(row.outcome), row.reason) for row in await db.execute(query)}
 
 
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
