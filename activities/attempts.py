@@ -5,7 +5,7 @@ an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,7 +18,6 @@ from activities.judging import (
     Go,
     Hindrance,
     Settled,
-    Unjudged,
     Verdict,
     Waiting,
     judge_all,
@@ -39,17 +38,17 @@ from domain.kinds import RULES, Subject
 from domain.push import TaskState
 
 _MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
+_UNREADABLE = Waiting(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
 
 
-async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict | Exception]:
-    """Check each task a last time and begin an attempt where it may be sent; one transaction.
-
-    Gives an exception for a task that this release cannot judge.
-    """
+async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
+    """Check each task a last time and begin an attempt where it may be sent; one transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        held, about_messages = await _hold(db, claims)
-        tasks, tried = held.tasks, {task.task_id for task in held.tasks if task.attempt_count}
+        tasks, about_messages = await _hold(db, claims)
+        tried = {task.task_id for task in tasks if task.attempt_count}
+        missing = {claim.task_id for claim in claims} - {task.task_id for task in tasks}
+        unreadable = await push_tasks.existing(db, missing) if missing else set()
         facts = Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
             messages=await messages.addressed(
@@ -67,9 +66,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         verdicts = judged.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
-        lost = [
-            begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy | Unjudged)
-        ]
+        lost = [begun for begun in facts.under_way.values() if begun.started_at + IN_FLIGHT <= facts.now]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
@@ -84,28 +81,28 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             await revivals.revive(db, facts.devices[installation_id])
 
     taken: set[UUID] = set()
-    found = verdicts | {task_id: Unjudged(error) for task_id, error in held.unreadable.items()}
-    answers: list[Verdict | Exception] = []
+    answers: list[Verdict] = []
     for claim in claims:
-        verdict = found.get(claim.task_id, Settled(TaskState.WITHDRAWN, "task_missing"))
+        unread = _UNREADABLE if claim.task_id in unreadable else Settled(TaskState.WITHDRAWN, "task_missing")
+        verdict = verdicts.get(claim.task_id, unread)
         if isinstance(verdict, Go) and claim.task_id in taken:  # asked twice in one batch
             verdict = Busy(IN_FLIGHT)
         taken.add(claim.task_id)
-        answers.append(verdict.error if isinstance(verdict, Unjudged) else verdict)
+        answers.append(verdict)
     return answers
 
 
-async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[push_tasks.Held, list[push_tasks.Task]]:
+async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:
     """Hold all tasks; gives also those that are about messages."""
     task_ids = {claim.task_id for claim in claims}
-    held = await push_tasks.locked(db, task_ids)
-    about_messages = [task for task in held.tasks if RULES[task.kind].subject is Subject.MESSAGE]
+    tasks = await push_tasks.locked(db, task_ids)
+    about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
     if about_messages and await log.settle_read(db, [task.task_id for task in about_messages]):
         return await _hold(db, claims)
-    return held, about_messages
+    return tasks, about_messages
 
 
-def _update(task: push_tasks.Task, verdict: Verdict | Unjudged, now: datetime) -> push_tasks.Update | None:
+def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_tasks.Update | None:
     if task.state is not TaskState.PENDING:
         return None
     match verdict:
@@ -117,7 +114,7 @@ def _update(task: push_tasks.Task, verdict: Verdict | Unjudged, now: datetime) -
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
         case Settled(state, settled_reason):
             return push_tasks.Update(task.task_id, state, settled_reason)
-        case Busy() | Unjudged():
+        case Busy():
             return None
 
 

@@ -1,4 +1,4 @@
-"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Knows no database."""
+"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Asks no database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,11 @@ from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID, uuid4
 
+import structlog
+
 from db import messages, push_attempts, push_tasks
 from db.models import DeviceToken
+from db.unreadable import tell
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
@@ -15,9 +18,12 @@ from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import Content, worded
+from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +77,9 @@ class Settled:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unjudged:
-    """Something about it is beyond this release; says nothing about the others."""
-
-    error: Exception
-
-
 Verdict = Go | Waiting | Busy | Settled
+
+CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +100,37 @@ class Facts:
 class Judged:
     """The verdicts on many tasks, and which of them are of reminders that still hold."""
 
-    verdicts: dict[UUID, Verdict | Unjudged]
+    verdicts: dict[UUID, Verdict]
     entering: list[push_tasks.Task]
 
 
 def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Judged:
     """Judge the newest first: of those that share a line only it goes."""
-    verdicts: dict[UUID, Verdict | Unjudged] = {}
+    verdicts: dict[UUID, Verdict] = {}
     entering: list[push_tasks.Task] = []
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict: Verdict | Unjudged
-        try:
-            verdict = _judge(task, asked[task.task_id], facts)
-            if _enters_the_log(task, facts):
-                entering.append(task)
-        except Exception as error:  # noqa: BLE001 -- whatever is odd about one is no reason to send no other
-            verdict = Unjudged(error)
+        verdict, enters = _judge_alone(task, asked[task.task_id], facts)
+        if enters:
+            entering.append(task)
         if isinstance(verdict, Go) and task.task_id in facts.lines:
             line = (task.installation_id, task.collapse_key)
             verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
         verdicts[task.task_id] = verdict
     return Judged(verdicts, entering)
+
+
+def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
+    """Judge one of many, and say whether it enters the log; whatever is odd about it, the others are judged."""
+    verdict: Verdict | None = None
+    try:
+        verdict = _judge(task, claim, facts)
+        return verdict, _enters_the_log(task, facts)
+    except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
+        log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
+        left = task.expires_at - facts.now
+        return verdict or Waiting(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
 def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
@@ -204,9 +213,17 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         collapse_key=task.collapse_key or None,
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
-        public_key=device.public_key,
+        public_key=_public_key(device),
         validate_only=task.validate_only,
     )
+
+
+def _public_key(device: DeviceToken) -> bytes | None:
+    """Give the key that seals the text; none where the stored one cannot, so that the phone gets the generic text."""
+    if device.public_key is None or is_usable(device.public_key):
+        return device.public_key
+    tell("device_tokens.public_key", "")
+    return None
 
 
 def _content(task: push_tasks.Task, facts: Facts) -> Content:

@@ -23,6 +23,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 _PASSING = ("08", "40", "53", "55P03", "57")
 _OF_ALL = ("08", "25006", "53", "57")  # strike everybody alike: connection, read-only, resources, operator
 _CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
+_CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
 _SERVER_SETTINGS = {
     "application_name": "fastbell",
     "lock_timeout": "3s",
@@ -43,15 +44,21 @@ def async_url(database_url: str) -> URL:
     return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
 
 
-def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error."""
+def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float | None = None) -> AsyncEngine:
+    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error.
+
+    `lock_timeout`: seconds that a statement waits for a lock, where it is not the usual 3 s.
+    """
+    settings = _SERVER_SETTINGS
+    if lock_timeout is not None:
+        settings = settings | {"lock_timeout": f"{lock_timeout * 1000:.0f}ms"}
     return create_async_engine(
         async_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,  # a restarted PostgreSQL costs nobody a failed request
-        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": _SERVER_SETTINGS},
+        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": settings},
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
 
@@ -105,6 +112,11 @@ def refused_for_its_content(error: Exception) -> bool:
     """Tell whether the database will never take these values: a NUL in a text, for one."""
     state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
     return state is not None and state.startswith(_CONTENT)
+
+
+def is_contended(error: DBAPIError) -> bool:
+    """Tell whether somebody else held what was to be locked."""
+    return getattr(error.orig, "pgcode", None) in _CONTENDED
 
 
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:

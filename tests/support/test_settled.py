@@ -29,7 +29,7 @@ async def _read(db: AsyncSession, task_id: UUID) -> None:
         " SELECT t.user_id, 1, m.id FROM m JOIN push_tasks t ON t.message_id = m.id"
     )
     await db.execute(enters, {"id": task_id})
-    [found] = (await push_tasks.locked(db, [task_id])).tasks
+    [found] = await push_tasks.locked(db, [task_id])
     await logs.acknowledge(db, found.user_id, found.installation_id, 1)
 
 
