@@ -23,8 +23,8 @@ class Batch(Generic[Ask, Answer]):
     `run` gets up to `most` asks and returns as many answers in the same order; an exception among them is raised to
     its asker alone. At most `in_flight` batches run at a time. Where `run` raises and one ask may be to blame, the
     batch is asked again in parts, all at once but for `LANES`, and what fails once more singly: one stuck row costs
-    the others two waits for its lock. Nobody waits longer than `within` seconds; an answer that comes later, or to
-    somebody who was cancelled, goes to `unheard`.
+    the others two waits for its lock. Nobody, and no batch after it, waits for one longer than `within` seconds; an
+    answer that comes later, or to somebody who was cancelled, goes to `unheard`.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Batch(Generic[Ask, Answer]):
         self._unheard = unheard
         self._lanes = asyncio.Semaphore(LANES)
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
+        self._left = 0  # who gave up lately, and may still stand in line
         self._running: set[asyncio.Task[None]] = set()
         self._nobodys = contextvars.Context()  # so that no batch logs in the name of whoever asked first
 
@@ -66,6 +67,9 @@ class Batch(Generic[Ask, Answer]):
             async with asyncio.timeout(self._within):
                 return await future
         except BaseException:
+            self._left += 1
+            if self._left > self._most and self._left > len(self._waiting) / 2:
+                self._left, self._waiting = 0, deque(each for each in self._waiting if not each[1].done())
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._tell_nobody(future.result())  # it came at the very moment we gave up
             raise
@@ -77,13 +81,18 @@ class Batch(Generic[Ask, Answer]):
             if not batch:
                 continue
             self._free -= 1
-            self._keep(self._answer(batch)).add_done_callback(self._finished)
+            self._keep(self._in_turn(batch))
 
     def _keep(self, running: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_awaited(running), context=self._nobodys)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    async def _in_turn(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+        await asyncio.wait({self._keep(self._answer(batch))}, timeout=self._within)  # nobody waits for it any longer
+        self._free += 1
+        self._start()
 
     async def _answer(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         try:
@@ -108,7 +117,7 @@ class Batch(Generic[Ask, Answer]):
     async def _in_a_lane(self, part: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         async with self._lanes:
             if waiting := [(ask, future) for ask, future in part if not future.done()]:
-                await self._answer(waiting)
+                await asyncio.wait({self._keep(self._answer(waiting))}, timeout=self._within)
 
     def _tell(self, future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
         if isinstance(answer, Exception):
@@ -122,10 +131,6 @@ class Batch(Generic[Ask, Answer]):
     def _tell_nobody(self, answer: Answer) -> None:
         if self._unheard is not None:
             self._unheard(answer)
-
-    def _finished(self, _: asyncio.Task[None]) -> None:
-        self._free += 1
-        self._start()
 
 
 async def _awaited(running: Awaitable[None]) -> None:

@@ -150,6 +150,23 @@ async def test_an_answer_for_somebody_who_has_left_is_not_lost(leaves: str) -> N
     await eventually(told)
 
 
+async def test_batches_that_hang_hold_up_nobody_for_good() -> None:
+    hung = list[int]()
+
+    async def hangs_at_first(asks: Sequence[int]) -> list[int]:
+        if len(hung) < 3:
+            hung.extend(asks)
+            await asyncio.Event().wait()
+        return list(asks)
+
+    batch = Batch(hangs_at_first, most=1, within=0.05)
+    refused = await asyncio.gather(*(batch.ask(ask) for ask in range(3)), return_exceptions=True)
+
+    assert [type(answer) for answer in refused] == [TimeoutError] * 3
+    assert await batch.ask(7) == 7
+    assert await batch.ask_alone(8) == 8
+
+
 async def test_an_answer_that_comes_as_its_asker_is_cancelled_is_not_lost() -> None:
     unheard = list[int]()
     asking: asyncio.Future[int]
