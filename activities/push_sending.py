@@ -23,7 +23,6 @@ from activities.recording import NotStored, Recording, Stored
 from activities.rush import Rush
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
-from domain.back_off import in_time
 from domain.kinds import RULES
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
@@ -205,7 +204,7 @@ class PushSending:
     def _again_or_dead(self, called: _Called, trouble: ProviderTrouble) -> Update:
         """Say when the push is tried again: in time, before it expires, or not at all."""
         go, over_at = called.go, called.go.began_at + timedelta(seconds=called.latency)
-        delay = in_time(self._delay(trouble, go.number), go.expires_at - over_at)
+        delay = retries.before_it_expires(trouble, self._delay(trouble, go.number), go.expires_at - over_at)
         if delay is None:
             return Update(go.push.task_id, TaskState.DEAD, trouble.reason)
         return Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=over_at + delay)
