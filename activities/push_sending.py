@@ -240,17 +240,21 @@ class _Step:
 
 
 async def _undisturbed(sending: Coroutine[Any, Any, SentPush], step: _Step) -> SentPush:
-    """Send; who is cancelled once an attempt is asked for sees it through, so that its outcome is on record."""
+    """Send; who is cancelled once an attempt is asked for sees it through, so that its outcome is on record.
+
+    Then the cancel is heeded, unless the push is settled: the SDK reports one of a worker's shutdown as to be retried.
+    """
     task = asyncio.ensure_future(sending)
-    while True:
+    while not task.done():
         try:
-            return await asyncio.shield(task)
+            await asyncio.wait({task})  # which leaves it alone when we are cancelled
         except asyncio.CancelledError:
-            if task.cancelled():
-                raise
             step.is_cut_off = True
             if not step.is_claimed:
                 task.cancel()
+    if step.is_cut_off and not task.cancelled() and task.exception() is not None:
+        raise asyncio.CancelledError
+    return task.result()
 
 
 async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender, asked_at: float | None = None) -> _Called:
