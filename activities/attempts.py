@@ -23,6 +23,7 @@ from activities.judging import (
     judge_all,
 )
 from db import (
+    collapse_groups,
     device_tokens,
     fasting_sessions,
     log,
@@ -66,7 +67,11 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         verdicts = judged.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
-        lost = [begun for begun in facts.under_way.values() if begun.started_at + IN_FLIGHT <= facts.now]
+        lost = [
+            begun
+            for task_id, begun in facts.under_way.items()
+            if begun.started_at + IN_FLIGHT <= facts.now or isinstance(verdicts[task_id], Settled)
+        ]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
@@ -79,6 +84,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
             await revivals.revive(db, facts.devices[installation_id])
+        await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
     taken: set[UUID] = set()
     answers: list[Verdict] = []

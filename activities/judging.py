@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from db import messages, push_attempts, push_tasks
+from db.collapse_groups import Sounding
 from db.models import DeviceToken
 from db.unreadable import tell
 from domain.back_off import in_time
@@ -21,6 +22,7 @@ from domain.wording import Content, worded
 from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+SOONEST_LOOK = timedelta(milliseconds=500)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 log = structlog.get_logger()
@@ -32,6 +34,7 @@ class Hindrance:
 
     reason: str
     delay: timedelta
+    share: float | None = None  # of what is left until the push expires, that it may wait at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Go:
     number: int  # of the attempt, from 1
     began_at: datetime
     expires_at: datetime
+    user_id: str
+    sounding: Sounding | None = None  # where its sound counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Waiting:
     """All is well, but for the hindrance."""
 
     hindrance: Hindrance
+    user_id: str | None = None  # None: the push could not be checked
+    left: timedelta = timedelta(0)  # until the push expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +169,43 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
         return Settled(TaskState.WITHDRAWN, "superseded")
     left = task.expires_at - facts.now
     if hindrance is not None:
-        delay = in_time(hindrance.delay, left)
-        no_more = Settled(TaskState.DEAD, hindrance.reason)
-        return no_more if delay is None else Waiting(replace(hindrance, delay=delay))
-    return Waiting(Hindrance("line_taken", min(LINE_TAKEN, left))) if turn is Turn.LATER else None
+        fitting = _in_time(hindrance, left)
+        return Waiting(fitting, task.user_id, left) if fitting else Settled(TaskState.DEAD, hindrance.reason)
+    taken = Waiting(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
+    return taken if turn is Turn.LATER else None
 
 
 def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Go:
-    push = _push(task, claim.attempt_id, device, facts)
-    return Go(push, task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
+    return Go(
+        push=_push(task, claim.attempt_id, device, facts),
+        route=task.route,
+        device_id=device.id,
+        number=task.attempt_count + 1,
+        began_at=facts.now,
+        expires_at=task.expires_at,
+        user_id=task.user_id,
+        sounding=_sounding(task, facts),
+    )
+
+
+def _has_sounded(task: push_tasks.Task, facts: Facts) -> bool:
+    line = facts.lines.get(task.task_id)
+    return line is not None and line.has_sounded
+
+
+def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
+    """Name the sound of a message's push; a reminder always sounds, a minute or more after the one before."""
+    counts = task.task_id in facts.lines and not _has_sounded(task, facts)
+    return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
+
+
+def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
+    """Look in once more before the push expires: waiting has cost the provider nothing. None where no look is left."""
+    if hindrance.share is None:
+        delay = in_time(hindrance.delay, left)
+    else:
+        delay = min(hindrance.delay, max(left * hindrance.share, SOONEST_LOOK))
+    return replace(hindrance, delay=delay) if delay is not None and delay < left else None
 
 
 def _route(device: DeviceToken) -> Route:
@@ -214,6 +249,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
+        sounds=not _has_sounded(task, facts),
         validate_only=task.validate_only,
     )
 

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,17 +24,19 @@ from activities.recording import NotStored, Recording, Stored
 from activities.rush import Rush
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
-from domain.kinds import RULES
+from domain.kinds import RULES, Kind, Priority
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
-from push.sender import Answer, Fate, Misconfigured, ProviderTrouble, Sender, Slot, Unavailable
+from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, Sender, Slot, Unavailable
 from push.senders import Apps
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
 _CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, but for a fault of ours
+WAITS_AT_MOST = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
+MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
 _IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 _LOOK_AGAIN = timedelta(seconds=2)  # where another attempt is open, or its outcome is not on record
@@ -73,6 +76,7 @@ class PushSending:
         sessions: Sessions,
         means: Means,
         *,
+        most_others: int = MOST_OTHERS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
@@ -82,8 +86,15 @@ class PushSending:
         self._brake = means.brake
         self._back_offs = means.back_offs
         self._chance = chance
-        self._recording = Recording(sessions)
-        self._begin: Batch[Claim, Verdict] = Batch(partial(begin_attempts, sessions), unheard=self._begun_in_vain)
+        # Each priority by itself, so that no reminder waits for a message's row; the others get one turn each.
+        turns = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
+        self._recording = {each: Recording(sessions, in_flight=turns[each]) for each in Priority}
+        begin = partial(begin_attempts, sessions)
+        self._begin: Mapping[Priority, Batch[Claim, Verdict]] = {
+            each: Batch(begin, in_flight=turns[each], unheard=self._begun_in_vain) for each in Priority
+        }
+        self._most_others = most_others
+        self._others = 0  # sends under way that are not of reminders
 
     @activity.defn
     async def send_push(self, ask: SendPush) -> SentPush:
@@ -91,10 +102,25 @@ class PushSending:
 
         Raises ApplicationError with the delay of the next attempt when time may cure the trouble.
         """
-        entered = time.monotonic()
-        hold = await self._hold(ask)
-        step = _Step(stale_at=entered + hold + SEND_BUDGET.total_seconds())
-        return await _undisturbed(self._send(ask, step), step)
+        with self._room(ask):
+            entered = time.monotonic()
+            hold = await self._hold(ask)
+            step = _Step(stale_at=entered + hold + SEND_BUDGET.total_seconds())
+            return await _undisturbed(self._send(ask, step), step)
+
+    @contextmanager
+    def _room(self, ask: SendPush) -> Iterator[None]:
+        """Keep most of the worker's room for reminders: whoever of the others finds theirs full comes back later."""
+        if RULES[ask.kind].priority is Priority.REMINDER:
+            yield
+            return
+        if self._others >= self._most_others:
+            raise _again("crowded", timedelta(seconds=1 + 2 * self._chance()))
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
 
     async def _hold(self, ask: SendPush) -> float:
         """Wait for the due instant; hand over at once when this worker shuts down. Gives the seconds of it.
@@ -132,21 +158,22 @@ class PushSending:
     async def _kept(self, ask: SendPush) -> Stored | None:
         """Store first what an earlier call for this push came to, if the database would not have it then."""
         try:
-            return await self._recording.store_kept(ask.task_id)
+            return await self._recording_of(ask.kind).store_kept(ask.task_id)
         except NotStored:
             raise _again("outcome_not_stored", _LOOK_AGAIN) from None
 
     async def _attempt(self, ask: SendPush, step: "_Step") -> _Called | Settled | Waiting | Busy:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
+        gate = self._gates.serving(route, self._credentials(ask.app_id))
+        passage = gate.enter(RULES[ask.kind].priority, ask.task_id)
         try:
-            gate = self._gates.serving(route, self._credentials(ask.app_id))
-            async with gate.enter(RULES[ask.kind].priority) as passage:
+            async with passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
                 async with sender.slot(ask.environment) as slot:
                     passage.check()
                     asked_at = step.claim()
-                    verdict = await self._claim(Claim(ask.task_id))
+                    verdict = await self._claim(Claim(ask.task_id), ask.kind)
                     if not isinstance(verdict, Go):
                         return verdict
                     go = replace(verdict, route=route)
@@ -156,27 +183,38 @@ class PushSending:
                         return _not_called(go, sender, asked_at, "claim_too_old")
                     if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
                         return _not_called(go, sender, asked_at, "readdressed")  # a revival sends its own
+                    if wait := passage.kept_for_others(go.user_id):
+                        kept = Unavailable("paused", Fate.NOT_SENT, retry_after=wait)
+                        return _Called(go, sender, kept, asked_at, latency=0.0)
                     return await _call(passage, slot, go, sender, asked_at)
         except ProviderTrouble as trouble:
-            hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
+            met = trouble
+        share = WAITS_AT_MOST if isinstance(met, Paused) else None
+        hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
         step.claim()
-        verdict = await self._claim(Claim(ask.task_id, hindrance))
+        verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
+        if isinstance(verdict, Waiting) and verdict.user_id is not None:
+            passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
-    async def _claim(self, claim: Claim) -> Verdict:
+    def _recording_of(self, kind: Kind) -> Recording:
+        return self._recording[RULES[kind].priority]
+
+    async def _claim(self, claim: Claim, kind: Kind) -> Verdict:
         try:
-            return await self._begin.ask(claim)
+            return await self._begin[RULES[kind].priority].ask(claim)
         except Exception as error:
             if claim.hindrance is None and not may_be_ones_fault(error):  # it may have been committed, unheard of
                 lost = outcomes.never_called(claim.attempt_id, claim.task_id, "claim_too_old")
-                self._recording.store_later(lost)
+                self._recording_of(kind).store_later(lost)
             raise
 
     def _begun_in_vain(self, verdict: Verdict) -> None:
         """Close an attempt that was begun for somebody who does not wait any more."""
         if isinstance(verdict, Go):
             push = verdict.push
-            self._recording.store_later(outcomes.never_called(push.attempt_id, push.task_id, "claim_too_old"))
+            lost = outcomes.never_called(push.attempt_id, push.task_id, "claim_too_old")
+            self._recording_of(push.kind).store_later(lost)
 
     def _credentials(self, app_id: str | None) -> Sender | None:
         try:
@@ -196,7 +234,7 @@ class PushSending:
         else:
             outcome = outcomes.failed(go, came_to, called.latency, self._again_or_dead(called, came_to))
         try:
-            stored = await self._recording.store(outcome, go.route, began=called.began)
+            stored = await self._recording_of(go.push.kind).store(outcome, go.route, began=called.began)
         except NotStored:
             raise _again("outcome_not_stored", _LOOK_AGAIN) from None
         return await self._told(stored, since=go.began_at + timedelta(seconds=called.latency))
@@ -262,7 +300,7 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender, asked_at: 
     with call_span(go) as answered:
         try:
             async with asyncio.timeout(_CALL_WITHIN):
-                came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
+                came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push), go.user_id)
         except ProviderTrouble as trouble:
             came_to = trouble
         except TimeoutError:  # whatever the connection's own patience

@@ -43,15 +43,15 @@ class _Kept:
 
 
 class Recording:
-    """Records the outcomes of one provider's calls.
+    """Records the outcomes of one provider's calls of one priority.
 
     A task whose row is stuck, or whose outcome holds what no text may hold, costs the outcomes beside it nothing: it is
     stored alone, without the content, and on the attempt first, which the next check heeds.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._outcomes = Batch(partial(end_attempts, sessions))
-        self._calls = Batch(partial(note_calls, sessions))
+    def __init__(self, sessions: Sessions, *, in_flight: int = 3) -> None:
+        self._outcomes = Batch(partial(end_attempts, sessions), in_flight=in_flight)
+        self._calls = Batch(partial(note_calls, sessions), in_flight=1)
         self._kept: dict[UUID, _Kept] = {}
         self._later: set[asyncio.Task[None]] = set()
 
