@@ -1,6 +1,5 @@
 """Value types of a push: whom it addresses, what it says, how it ended."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -47,16 +46,8 @@ class TaskState(StrEnum):
     DEAD = "dead"
 
 
-_IN_ONE_WORD = (TaskState.ACCEPTED, TaskState.DEAD, TaskState.REJECTED, TaskState.UNREGISTERED, TaskState.EXPIRED)
-
-
-def in_one_word(states: Collection[TaskState]) -> TaskState | None:
-    """Sum up what the pushes of one message came to; None where each was withdrawn, or waits.
-
-    Acceptance comes first, then what a person may still mend. The same word is told of a reminder, of its push and of
-    its workflow.
-    """
-    return next((state for state in _IN_ONE_WORD if state in states), None)
+# What several pushes for one thing came to where none was accepted: the first of these that any of them came to.
+FAILED = (TaskState.DEAD, TaskState.REJECTED, TaskState.EXPIRED, TaskState.UNREGISTERED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,9 +190,10 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (SESSION, {DEAD: 1}, AFTER, ReminderState.DEAD),
         (SESSION, {UNREGISTERED: 1}, AFTER, ReminderState.UNREGISTERED),
         (SESSION, {UNREGISTERED: 1, WITHDRAWN: 1}, AFTER, ReminderState.UNREGISTERED),
-        (SESSION, {UNREGISTERED: 1, DEAD: 1}, AFTER, ReminderState.DEAD),  # a person may still mend it
-        (SESSION, {EXPIRED: 1, REJECTED: 1}, AFTER, ReminderState.REJECTED),
+        (SESSION, {UNREGISTERED: 1, PENDING: 1}, AFTER, ReminderState.DUE),
+        (SESSION, {UNREGISTERED: 1, DEAD: 1}, AFTER, ReminderState.DEAD),
         (SESSION, {EXPIRED: 1}, AFTER, ReminderState.EXPIRED),
+        (SESSION, {EXPIRED: 1, REJECTED: 1}, AFTER, ReminderState.REJECTED),
         (SESSION, {WITHDRAWN: 1}, AFTER, ReminderState.WITHDRAWN),
         (SESSION, {WITHDRAWN: 1, DEAD: 1}, AFTER, ReminderState.DEAD),
         (SESSION, {WITHDRAWN: 1, PENDING: 1}, AFTER, ReminderState.DUE),
