@@ -288,7 +288,7 @@ async def _plan(house: House, message_id: UUID, heed: Heed = Heed.PRESENCE) -> P
 
 async def _waits_again(house: House, message_id: UUID) -> bool:
     tasks = await tasks_of(house, message_id)
-    return any(task.state == "pending" and task.last_reason is not None for task in tasks)
+    return any(task.state == "pending" and task.last_reason is not None and task.attempt_count for task in tasks)
 
 
 def _shown(payload: Any) -> Any:
