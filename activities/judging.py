@@ -22,7 +22,7 @@ from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
 LAST_LOOK = timedelta(seconds=5)  # before it expires, by who waited for anything else than a shut gate
-SOONEST_LOOK = timedelta(milliseconds=500)  # of who waits at a shut gate and is nearly of no use
+SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 log = structlog.get_logger()
