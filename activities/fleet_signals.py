@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from db import signals
-from db.engine import Sessions, connect_alone
+from db.engine import Sessions, connect_alone, look_alone
 from domain.signals import Signals
 from push.senders import Apps
 from telemetry.fleet_gauges import families
@@ -63,7 +63,7 @@ class FleetSignals(Collector):
         if self._signals is None and not await self._connection.fetchval(_LEADS):
             return None
         if self._signals is not None:
-            await self._connection.fetchval("SELECT 1")  # whoever lost the connection has lost the lock
+            await look_alone(self._connection)  # whoever lost the connection has lost the lock
         async with self._sessions() as db:
             read = await signals.present(db)
         return None if self._connection.is_closed() else read  # lost meanwhile: another worker may lead

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from commands.run_directory import read_settings, run_directory
 from config import ConfigError, service_settings
-from db.engine import UNREACHABLE, Sessions, make_engine, make_sessions
+from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate
 
 _REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
@@ -44,6 +44,8 @@ async def migrate_named(url: str) -> None:
 def _told_in_one_sentence() -> Iterator[None]:
     try:
         yield
+    except ReadOnly:
+        raise ConfigError("DATABASE_URL: PostgreSQL answers and takes no writes: a standby, or read-only.") from None
     except UNREACHABLE as error:
         raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
     except DBAPIError as error:
