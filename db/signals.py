@@ -1,14 +1,16 @@
 """Operational signals: what is counted once for the whole fleet. Finished tasks, however many, cost nothing."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, workers
+from db import brakes, leases, workers
 from db.engine import present_instant
 from db.models import OutboxRow, Presence, WorkerRow
+from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.reminders import LONGEST_OF_USE
@@ -23,6 +25,7 @@ async def present(db: AsyncSession) -> Signals:
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
+    swept = await leases.reported(db, SWEEP)
     dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE})).all()
     return Signals(
         at=now,
@@ -30,6 +33,8 @@ async def present(db: AsyncSession) -> Signals:
         dead=tuple(Dead(_route(row), Kind(row.kind), row.total, row.unexpired) for row in dead),
         outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
+        unopened=Owed(swept.get("unopened", 0), _instant(swept.get("oldest_due_at"))),
+        swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
         workers=len(reporting),
@@ -55,6 +60,10 @@ def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
 
 def _gate(report: dict[str, Any]) -> Route:
     return Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _route(row: Row[Any]) -> Route:

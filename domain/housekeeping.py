@@ -17,7 +17,8 @@ from domain.naming import (
 )
 
 UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
-AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for
+AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for first
+SWEEP = "sweep"  # the lease of the process that looks for what lost its workflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
 @workflow.defn
 class OrphanSweep:
-    """Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
+    """One sweep by hand; workers do what it does by themselves (`activities/sweeper.py`), earlier ones on a schedule.
+
+    Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
 
     What is started again comes first, so that its push tasks are owed to Temporal and not taken for orphans.
     """
