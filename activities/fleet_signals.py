@@ -16,6 +16,7 @@ from push.senders import Apps
 from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds
+_SOON = 1.0  # seconds; until the sweep has looked for the first time
 _TIMEOUT = 10.0  # seconds that one reading may take
 _LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
 
@@ -46,7 +47,8 @@ class FleetSignals(Collector):
                 except Exception as error:  # noqa: BLE001 -- whatever ails the database
                     log.warning("signals not read", error=type(error).__name__)
                     self._give_up()
-                await asyncio.sleep(self._every)
+                is_whole = self._signals is None or self._signals.swept_at is not None
+                await asyncio.sleep(self._every if is_whole else min(self._every, _SOON))
         finally:
             self._give_up()
 
