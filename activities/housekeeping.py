@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection
 from datetime import timedelta
 from enum import Enum
-from typing import assert_never
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -167,28 +166,9 @@ class LettingGo:
         """Delete old rows for a little while, in short transactions that hold nobody up."""
         until, count = time.monotonic() + _LETS_GO_FOR, 0
         while time.monotonic() < until:
-            gone = await self._let_some_go(what)
+            async with self._sessions.begin() as db:
+                gone = await retention.let_go(db, what, self._keep)
             count += gone.count
             if gone.is_all:
                 return LetGo(count, is_all=True)
         return LetGo(count, is_all=False)
-
-    async def _let_some_go(self, what: Leftover) -> LetGo:
-        async with self._sessions.begin() as db:
-            match what:
-                case Leftover.PUSH_TASKS:
-                    return await retention.let_tasks_go(db, self._keep.finished)
-                case Leftover.TOKEN_EVENTS:
-                    return await retention.let_token_events_go(db, self._keep.finished)
-                case Leftover.PRESENCES:
-                    return await retention.let_presences_go(db)
-                case Leftover.LOG_ITEMS:
-                    return await retention.let_log_items_go(db, self._keep.log)
-                case Leftover.WITHHELD_PUSHES:
-                    return await retention.let_withheld_pushes_go(db, self._keep.finished)
-                case Leftover.CONSOLE_SESSIONS:
-                    return await retention.let_console_sessions_go(db)
-                case Leftover.CONSOLE_CODES:
-                    return await retention.let_console_codes_go(db)
-                case never:
-                    assert_never(never)

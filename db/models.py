@@ -169,7 +169,7 @@ class Message(Table):
             "id",
             postgresql_where=text("kind = 'message' AND handed_off_at IS NULL"),
         ),
-        Index("ix_messages_reminders", "created_at", "id", postgresql_where=text("kind <> 'message'")),
+        Index("ix_messages_reminders", "created_at", "id", postgresql_where=text("kind = 'reminder'")),
         CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
     )
 
@@ -239,6 +239,7 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index("ix_push_tasks_device_id", "device_id"),
         Index(
             "ix_push_tasks_line",
             "installation_id",

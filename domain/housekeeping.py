@@ -25,7 +25,7 @@ SWEEP = "sweep"  # the lease of the process that looks for what lost its workflo
 class Keep:
     """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens, withheld pushes
+    finished: timedelta = timedelta(days=30)  # push tasks with attempts, what is known of phones that are gone, brakes
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -87,6 +87,11 @@ class Leftover(StrEnum):
     WITHHELD_PUSHES = "withheld_pushes"
     CONSOLE_SESSIONS = "console_sessions"
     CONSOLE_CODES = "console_codes"
+    DEVICE_TOKENS = "device_tokens"  # after the pushes and events that refer to them
+    SYNC_POSITIONS = "sync_positions"
+    REMINDERS = "reminders"  # their messages, once no log holds them
+    WORKERS = "workers"
+    BRAKES = "brakes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def upgrade() -> None:
         "messages",
         ["created_at", "id"],
         unique=False,
-        postgresql_where=sa.text("kind <> 'message'"),
+        postgresql_where=sa.text("kind = 'reminder'"),
     )
     op.create_index("ix_sync_positions_synced_at", "sync_positions", ["synced_at"], unique=False)
     op.create_index(
@@ -35,10 +35,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("NOT active AND token <> ''"),
     )
+    op.create_index("ix_push_tasks_device_id", "push_tasks", ["device_id"], unique=False)
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index("ix_push_tasks_device_id", table_name="push_tasks")
     op.drop_index("ix_device_tokens_inactive", table_name="device_tokens")
     op.drop_index("ix_sync_positions_synced_at", table_name="sync_positions")
     op.drop_index("ix_messages_reminders", table_name="messages")
