@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
+from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
@@ -40,6 +42,8 @@ _SESSION = (  # set once a connection is made: a pooler that is between takes fe
 _CONNECTS_WITHIN = 5.0  # seconds, all hosts together
 _LEAST_PER_HOST = 1.5  # seconds
 _ANSWERS_WITHIN = 2.0  # seconds that a connection of the pool may take to say that it lives
+_PID = "SELECT pg_backend_pid()"
+_TIMES_TOLD = 5  # that a server process stayed with its client, until we believe it
 _VANISHED = {  # ours of the server's keepalives: a host that is gone without a word is found out within 7 seconds
     "TCP_KEEPIDLE": 3,
     "TCP_KEEPINTVL": 2,
@@ -90,6 +94,38 @@ async def look_alone(connection: Any, *, within: float = 5.0) -> None:  # noqa: 
     """See that such a connection leads to a server that answers and takes writes; raises what is amiss."""
     if await connection.fetchval("SHOW transaction_read_only", timeout=within) != "off":
         raise ReadOnly
+
+
+class Pooling(Enum):
+    """What stands between us and PostgreSQL."""
+
+    NONE = "none"
+    SESSION = "session"  # a pooler whose client keeps its server connection
+    TRANSACTION = "transaction"  # one that may give each transaction, or each statement, another
+
+
+async def pooling(database_url: str) -> Pooling:
+    """Find out by two connections: only where they are mixed can one meet the server process of the other."""
+    url = read_address(database_url)
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    async with AsyncExitStack() as stack:
+        one, other = [await _Hosts().connect(**arguments, command_timeout=5, statement_cache_size=0) for _ in "ab"]
+        for each in (one, other):
+            stack.callback(each.terminate)
+        try:
+            async with one.transaction():
+                first = await one.fetchval(_PID)
+            for _ in range(_TIMES_TOLD):
+                async with other.transaction():
+                    if await other.fetchval(_PID) == first:
+                        return Pooling.TRANSACTION
+                    async with one.transaction():
+                        if await one.fetchval(_PID) != first:
+                            return Pooling.TRANSACTION
+        except (asyncpg.ProtocolViolationError, asyncpg.ConnectionDoesNotExistError):
+            # how PgBouncer answers whoever begins a transaction in statement mode; it hangs up at once
+            return Pooling.TRANSACTION
+        return Pooling.NONE if one.get_server_pid() == first else Pooling.SESSION
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
