@@ -30,15 +30,16 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 )
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention; read-only
 _PASSING = ("08", "40", "53", "55P03", "57", "25006")
+_CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
 _LOST = ("08", "57P01", "57P02", "57P03", "25006")  # of these, what says that the server is not, or no longer, ours
 _NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that does not let anybody in at the moment
 _SESSION = (  # set once a connection is made: a pooler that is between takes few words at its start
-    "SET lock_timeout = '3s'",
     "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a host that vanished keeps no locks
     "SET tcp_keepalives_idle = 10",
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 3",
 )
+_LOCK_TIMEOUT = 3.0  # seconds
 _CONNECTS_WITHIN = 5.0  # seconds, all hosts together
 _LEAST_PER_HOST = 1.5  # seconds
 _ANSWERS_WITHIN = 2.0  # seconds that a connection of the pool may take to say that it lives
@@ -60,9 +61,12 @@ class ReadOnly(ConnectionError):
     """PostgreSQL answers and takes no writes: a standby, or a primary that was told so."""
 
 
-def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error."""
-    connect_args = {"async_creator_fn": _Hosts(_SESSION).connect, "command_timeout": 30}
+def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float = _LOCK_TIMEOUT) -> AsyncEngine:
+    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error.
+
+    `lock_timeout`: seconds that a statement waits for a lock.
+    """
+    connect_args = {"async_creator_fn": _Hosts(_session(lock_timeout)).connect, "command_timeout": 30}
     engine = create_async_engine(
         read_address(database_url),
         pool_size=pool_size,
@@ -87,7 +91,7 @@ async def connect_alone(database_url: str, name: str) -> Any:  # noqa: ANN401 --
     url = read_address(database_url)
     _, arguments = url.get_dialect()().create_connect_args(url)
     settings = {"application_name": name}
-    return await _Hosts(_SESSION).connect(**arguments, command_timeout=5, server_settings=settings)
+    return await _Hosts(_session()).connect(**arguments, command_timeout=5, server_settings=settings)
 
 
 async def look_alone(connection: Any, *, within: float = 5.0) -> None:  # noqa: ANN401 -- asyncpg has no types
@@ -156,6 +160,11 @@ def will_pass(error: DBAPIError) -> bool:
     return error.connection_invalidated or _sqlstate(error.orig).startswith(_PASSING)
 
 
+def is_contended(error: DBAPIError) -> bool:
+    """Tell whether somebody else held what was to be locked."""
+    return _sqlstate(error.orig) in _CONTENDED
+
+
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:
     """Compare with any of many values: one statement for any number of them, compiled and prepared once.
 
@@ -167,6 +176,10 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
     """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))
+
+
+def _session(lock_timeout: float = _LOCK_TIMEOUT) -> Iterable[str]:
+    return (f"SET lock_timeout = '{lock_timeout * 1000:.0f}ms'", *_SESSION)
 
 
 def watch(connected: socket.socket | None) -> None:
