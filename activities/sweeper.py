@@ -65,10 +65,18 @@ class Sweeper:
     time to mend it, and once more a second before it is due. What is armed is in the database, so nobody asks.
     """
 
-    def __init__(self, sessions: Sessions, sweeping: Sweeping, *, untouched: float = UNTOUCHED) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        sweeping: Sweeping,
+        *,
+        untouched: float = UNTOUCHED,
+        walks_every: float = _WALKS_EVERY,
+    ) -> None:
         self._sessions = sessions
         self._sweeping = sweeping
         self._untouched = untouched
+        self._walks_every = walks_every
         self._id = uuid4()
         self._near: _Near | None = None
         self._read_again_at = 0.0
@@ -122,7 +130,7 @@ class Sweeper:
             await self._start_overdue(self._near)
         await self._look(self._near)
         if loop.time() >= self._walk_again_at and (self._walking is None or self._walking.done()):
-            self._walk_again_at = loop.time() + _WALKS_EVERY
+            self._walk_again_at = loop.time() + self._walks_every
             self._walking = asyncio.create_task(self._walk())
 
     async def _read(self) -> _Near:

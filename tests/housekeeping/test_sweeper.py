@@ -18,10 +18,11 @@ from db import leases, signals
 from domain.housekeeping import SWEEP
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, User, eventually, iphone, make_house, working
-from tests.housekeeping.sweeps import change, stray, without_workflow
+from tests.house import House, Place, User, android, eventually, iphone, make_house, refuse_once, working
+from tests.housekeeping.sweeps import aged, change, stray, without_workflow
 from tests.servers import TemporalServer, free_port
-from tests.support.dead import task
+from tests.support.dead import dead_task, redrive, task
+from tests.talk import conversation_of, posted, tasks_of
 
 DUE_12_S_AGO = "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id"
 LONG_STARTED = "UPDATE fasting_sessions SET scheduled_at = now() - interval '16 hours' WHERE id = :id"
@@ -30,7 +31,8 @@ LONG_STARTED = "UPDATE fasting_sessions SET scheduled_at = now() - interval '16 
 @asynccontextmanager
 async def sweeping(house: House, *, untouched: float = 120.0) -> AsyncIterator[Sweeper]:
     """Let a worker sweep in this process."""
-    sweeper = Sweeper(house.sessions, Sweeping(house.sessions, house.temporal), untouched=untouched)
+    swept = Sweeping(house.sessions, house.temporal)
+    sweeper = Sweeper(house.sessions, swept, untouched=untouched, walks_every=1.0)
     running = asyncio.create_task(sweeper.sweep_forever())
     try:
         yield sweeper
@@ -179,16 +181,26 @@ async def test_fasts_messages_and_redrives_outlive_a_temporal_that_was_emptied(
     emptied: _Emptied, simulator: Simulator
 ) -> None:
     house = emptied.house
-    people = [house.user() for _ in range(12)]
-    phones = [iphone() for _ in people]
+    people, phones = [house.user() for _ in range(12)], [iphone() for _ in range(12)]
     for user, phone in zip(people, phones, strict=True):
         await user.register(phone)
-    fasts = [await user.start_fast(due_in=14.0) for user in people]
+    fasts = [await user.start_fast(due_in=10.0) for user in people]
     for session_id in fasts:
         await house.started(session_id)
+    carol, reader, waits = house.user(None, "support"), house.user(), [android(), android()]
+    [redone] = await dead_task(house.user(), waits[0])
+    await reader.register(waits[1])
+    for phone in waits:  # each push waits for its second attempt, in Temporal
+        refuse_once(simulator, phone)
+    assert (await redrive(carol, redone)).status_code == 202
+    message_id = await posted(people[0], await conversation_of(people[0], reader))
+    [planned] = await eventually(lambda: _hindered(house, message_id))
+    await eventually(lambda: _was_hindered(house, redone))
 
     emptied.server.kill()
     await emptied.server.run()
+    for task_id in (redone, planned):
+        await aged(house, task_id)
 
     outcomes = await asyncio.gather(*(house.finished(session_id) for session_id in fasts))
     assert set(outcomes) == {"accepted"}
@@ -196,6 +208,18 @@ async def test_fasts_messages_and_redrives_outlive_a_temporal_that_was_emptied(
         [sent] = await house.tasks(session_id)
         assert sent.accepted_at - sent.due_at < timedelta(seconds=2)
         assert len(simulator.requests.for_token(phone.token)) == 1
+    await eventually(lambda: _settled(house, redone, planned))
+    assert [(await task(house, each)).state for each in (redone, planned)] == ["accepted"] * 2
+    assert [len(simulator.phone(phone.token).screen) for phone in waits] == [1, 1]
+
+
+async def _hindered(house: House, message_id: UUID) -> list[UUID]:
+    return [row.task_id for row in await tasks_of(house, message_id) if row.last_reason]
+
+
+async def _was_hindered(house: House, task_id: UUID) -> bool:
+    row = await task(house, task_id)
+    return row.state == "pending" and row.attempt_count > 0
 
 
 async def _found(house: House) -> bool:
