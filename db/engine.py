@@ -210,6 +210,8 @@ class _Hosts:
                 trouble = error
             except asyncpg.TargetServerAttributeNotMatched:
                 trouble = ReadOnly("PostgreSQL takes no writes at the moment")
+            except asyncpg.InternalClientError as error:  # the server hung up in the middle of a word
+                trouble = ConnectionResetError(str(error))
             except asyncpg.PostgresError as error:
                 if not _sqlstate(error).startswith(_NEXT_HOST):
                     raise
@@ -242,13 +244,15 @@ def _look(connection: DBAPIConnection, _entry: ConnectionPoolEntry, _proxy: obje
     found: Any = connection
     try:
         found.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
-    except (*UNREACHABLE, asyncpg.PostgresError):
+    except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InternalClientError):
         raise InvalidatePoolError from None
 
 
 def _drop_what_is_lost(context: ExceptionContext) -> None:
     """Take an answer that no server of ours would give as the loss of all connections made until now."""
-    if context.connection is not None and _sqlstate(context.original_exception).startswith(_LOST):
+    error = context.original_exception
+    is_broken = isinstance(error.__cause__, asyncpg.InternalClientError)  # the server hung up in the middle of a word
+    if context.connection is not None and (is_broken or _sqlstate(error).startswith(_LOST)):
         context.is_disconnect = True
 
 
