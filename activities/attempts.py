@@ -25,6 +25,7 @@ from activities.judging import (
     judge_all,
 )
 from db import (
+    collapse_groups,
     device_tokens,
     fasting_sessions,
     log,
@@ -79,6 +80,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
             await revivals.revive(db, facts.devices[installation_id])
+        await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
     taken: set[UUID] = set()
     answers: list[Verdict] = []

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from db import messages, push_attempts, push_tasks
+from db.collapse_groups import Sounding
 from db.models import DeviceToken
 from db.unreadable import tell
 from domain.kinds import RULES, Subject
@@ -52,6 +53,7 @@ class Go:
     number: int  # of the attempt, from 1
     began_at: datetime
     expires_at: datetime
+    sounding: Sounding | None = None  # where its sound counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,26 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
 
 
 def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
-    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
+    return Go(
+        push=_push(task, device, facts),
+        route=task.route,
+        device_id=device.id,
+        number=task.attempt_count + 1,
+        began_at=facts.now,
+        expires_at=task.expires_at,
+        sounding=_sounding(task, facts),
+    )
+
+
+def _has_sounded(task: push_tasks.Task, facts: Facts) -> bool:
+    line = facts.lines.get(task.task_id)
+    return line is not None and line.has_sounded
+
+
+def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
+    """Name the sound of a message's push; a reminder always sounds, a minute or more after the one before."""
+    counts = task.task_id in facts.lines and not _has_sounded(task, facts)
+    return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
 def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
@@ -199,6 +220,7 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
+        sounds=not _has_sounded(task, facts),
         validate_only=task.validate_only,
     )
 

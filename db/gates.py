@@ -68,7 +68,7 @@ def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
 def _refusals(worker: WorkerRow) -> list[ShownRefusal]:
     try:
         return _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ()))
-    except (AttributeError, ValidationError):
+    except ValidationError:
         tell("workers.unknown_refusals", "")
         return []
 

@@ -1,6 +1,7 @@
 """Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,16 @@ _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 async def let_go(db: AsyncSession, what: Leftover, keep: Keep) -> LetGo:
     """Let go of a batch of what was kept long enough."""
     return await _LETS_GO[what](db, keep)
+
+
+async def _push_tasks(db: AsyncSession, keep: Keep) -> LetGo:
+    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use.
+
+    What is known of lines that have not been pushed to for a day goes, too, uncounted.
+    """
+    lines = len((await db.execute(_COLLAPSE_GROUPS, {"limit": _BATCH})).all())
+    gone = await _batch(db, _TASKS, keep.finished)
+    return replace(gone, is_all=gone.is_all and lines < _BATCH)
 
 
 async def _device_tokens(db: AsyncSession, keep: Keep) -> LetGo:
@@ -74,6 +85,17 @@ _TASKS = text("""
     )
     DELETE FROM push_tasks t USING old WHERE t.task_id = old.task_id
     RETURNING t.task_id
+""")
+
+_COLLAPSE_GROUPS = text("""
+    DELETE FROM collapse_groups g
+     USING (SELECT installation_id, collapse_key
+              FROM collapse_groups
+             WHERE greatest(planned_at, sounded_at) < statement_timestamp() - interval '1 day'
+             LIMIT :limit
+               FOR UPDATE SKIP LOCKED) AS old
+     WHERE g.installation_id = old.installation_id AND g.collapse_key = old.collapse_key
+    RETURNING 1
 """)
 
 _TOKEN_EVENTS = text("""
@@ -214,8 +236,7 @@ _OLDEST = text("""
 """)
 
 _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = {
-    # settled push tasks with their attempts, by when they were due; never one that may be of use
-    Leftover.PUSH_TASKS: lambda db, keep: _batch(db, _TASKS, keep.finished),
+    Leftover.PUSH_TASKS: _push_tasks,
     Leftover.TOKEN_EVENTS: lambda db, keep: _batch(db, _TOKEN_EVENTS, keep.finished),
     # streams of API processes that did not say goodbye
     Leftover.PRESENCES: lambda db, _: _expired(db, Presence.stream_id, Presence.expires_at),

@@ -16,7 +16,7 @@ from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
 from domain.reminders import LONGEST_OF_USE
-from domain.signals import Backlog, Dead, Owed, Signals
+from domain.signals import Backlog, Dead, Owed, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
@@ -40,6 +40,7 @@ async def present(db: AsyncSession) -> Signals:
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
         workers=len(reporting),
+        transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -94,6 +95,14 @@ _REJECTED = text("""
     SELECT count(*)
       FROM push_tasks
      WHERE state = 'rejected' AND due_at > CAST(:now AS timestamptz) - interval '1 hour' AND due_at <= :now
+""")
+
+_TRANSFERS = text("""
+    SELECT coalesce(sum(taken), 0)::int, coalesce(max(taken), 0)::int
+      FROM (SELECT count(*) AS taken
+              FROM device_token_events
+             WHERE taken_by IS NOT NULL AND at > CAST(:now AS timestamptz) - interval '1 hour' AND at <= :now
+             GROUP BY taken_by) AS takers
 """)
 
 _UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")

@@ -39,6 +39,14 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfers:
+    """Device tokens that passed from one user to another within the last hour."""
+
+    count: int = 0
+    by_one_user: int = 0  # the most that one user took
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """All of them, read at one moment."""
 
@@ -53,3 +61,4 @@ class Signals:
     streams: int  # open
     unopened: Owed = Owed(0, None)  # reminders that are due and that nobody opened, when a worker looked last
     swept_at: datetime | None = None  # when that was; None: no worker has looked yet
+    transfers: Transfers = Transfers()

@@ -144,10 +144,11 @@ class ApnsSlot:
 
 def payload(push: Push) -> dict[str, Any]:
     """Shape a push for an iPhone."""
+    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
     return {
         "aps": {
             "alert": {"title": push.title, "body": push.body},
-            "sound": "default",
+            **noise,
             "thread-id": push.thread_id,
         },
         "task_id": str(push.task_id),

@@ -40,6 +40,7 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
+QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
 Shape = Callable[[Push], messaging.Message]
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
@@ -153,9 +154,9 @@ def payload(push: Push) -> messaging.Message:
 
     The tag, not collapse_key, is what replaces a shown notification on Android; the `apns` block is what Apple is told.
     """
-    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
+    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
     message.notification = messaging.Notification(title=push.title, body=push.body)
-    message.apns = _apns(push, messaging.Aps(sound="default", thread_id=push.thread_id))
+    message.apns = _apns(push, _aps(push))
     return message
 
 
@@ -168,11 +169,16 @@ def sealed_payload(push: Push) -> messaging.Message:
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     shown = {"title": push.generic_title, "body": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
-    message = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    silent = {} if push.sounds else {"silent": "true"}
+    message = _message(push, {**shown, **silent, "sealed": sealed(push, push.public_key)}, None)
     alert = messaging.ApsAlert(title=push.generic_title, body=push.generic_body)
-    aps = messaging.Aps(alert=alert, sound="default", thread_id=push.thread_id, mutable_content=True)
-    message.apns = _apns(push, aps)
+    message.apns = _apns(push, _aps(push, alert=alert, mutable_content=True))
     return message
+
+
+def _noise(push: Push) -> dict[str, str]:
+    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    return {"sound": "default"} if push.sounds else {"channel_id": QUIET_CHANNEL, "priority": "low"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
@@ -200,6 +206,12 @@ def _apns(push: Push, aps: messaging.Aps) -> messaging.APNSConfig:
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key
     return messaging.APNSConfig(headers=headers, payload=messaging.APNSPayload(aps))
+
+
+def _aps(push: Push, **more: object) -> messaging.Aps:
+    """Say how an iPhone shows it, with or without a sound."""
+    noise = {"sound": "default"} if push.sounds else {"custom_data": {"interruption-level": "passive"}}
+    return messaging.Aps(thread_id=push.thread_id, **noise, **more)
 
 
 def _encoded(message: messaging.Message, push: Push) -> bytes:

@@ -21,7 +21,7 @@ import structlog
 from push.addresses import Address, first, resolved
 from push.credential_files import ServiceAccount
 from push.http2_proxy import STRAIGHT, Proxies, Proxy
-from push.sender import Fate, Misconfigured, ProviderTrouble, Unavailable
+from push.sender import Fate, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 
 log = structlog.get_logger()
@@ -110,11 +110,11 @@ class AccessToken:
             await asyncio.wait([self._fetch])
 
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
-        try:
-            async with asyncio.timeout(self._patience):
-                await asyncio.shield(fetch)
-        except TimeoutError:
-            raise Unavailable("no_access_token_in_time", Fate.NEVER_PROCESSED) from None
+        done, _ = await asyncio.wait([fetch], timeout=self._patience)
+        if not done:
+            raise Unavailable("no_access_token_in_time", Fate.NEVER_PROCESSED)
+        if fetch.cancelled():
+            raise NoRoom("closing")
 
     async def _fetched(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,9 +145,11 @@ class AccessToken:
 
     async def _asked(self, assertion: str, to: Address, connected: Callable[[], None]) -> tuple[int, bytes]:
         """Make one request to one address; gives the status and the body."""
+        lines: list[Any] = []
 
-        async def note(event: str, _: dict[str, Any]) -> None:
+        async def note(event: str, come_to: dict[str, Any]) -> None:
             if event == "connection.connect_tcp.complete":
+                lines.append(come_to["return_value"])
                 connected()
 
         url = self._url if self._proxy else self._url.copy_with(host=to.host)
@@ -160,13 +162,20 @@ class AccessToken:
                 headers={"host": self._url.netloc.decode(), "accept-encoding": "identity"},
                 extensions={"trace": note, "sni_hostname": self._url.host},
             )
-            response = await client.send(request, stream=True)
-            body = b""
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > ANSWER_AT_MOST:
-                    raise _NoAnswer("answer_too_long")
-            return response.status_code, body
+            try:
+                return await _answer(await client.send(request, stream=True))
+            finally:
+                for line in lines:  # httpx forgets it where a handshake is cancelled
+                    await line.aclose()
+
+
+async def _answer(response: httpx.Response) -> tuple[int, bytes]:
+    body = b""
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > ANSWER_AT_MOST:
+            raise _NoAnswer("answer_too_long")
+    return response.status_code, body
 
 
 @cache

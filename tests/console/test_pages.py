@@ -223,7 +223,7 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(house: 
     [error] = told["unaccepted"]
     assert (error["provider"], error["outcome"], error["reason"], error["count"]) == (
         "apns",
-        "unknown",
+        "unavailable",
         "ServiceUnavailable",
         1,
     )

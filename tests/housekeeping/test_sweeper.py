@@ -219,7 +219,7 @@ async def _hindered(house: House, message_id: UUID) -> list[UUID]:
 
 async def _was_hindered(house: House, task_id: UUID) -> bool:
     row = await task(house, task_id)
-    return row.state == "pending" and row.attempt_count > 0
+    return bool(row.state == "pending" and row.attempt_count > 0)
 
 
 async def _found(house: House) -> bool:

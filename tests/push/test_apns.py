@@ -87,6 +87,21 @@ async def test_a_push_reaches_apple_whole(sim: Simulator, apns: ApnsSender) -> N
     }
 
 
+async def test_a_push_without_a_sound_replaces_its_line_without_lighting_the_screen(
+    sim: Simulator, apns: ApnsSender
+) -> None:
+    await outcome(apns, replace(make_push(APNS_TOKEN), sounds=False))
+
+    (request,) = sim.requests.for_token(APNS_TOKEN)
+    assert json.loads(request.body)["aps"] == {
+        "alert": {"title": "Almost there", "body": "Fifteen minutes to go."},
+        "interruption-level": "passive",
+        "thread-id": "thread-5",
+    }
+    assert request.headers["apns-priority"] == "10"
+    assert [receipt.sounded_timestamp for receipt in sim.phone(APNS_TOKEN).log] == [None]
+
+
 async def test_a_sandbox_push_goes_to_the_sandbox(sim: Simulator, apns: ApnsSender) -> None:
     await outcome(apns, make_push(APNS_TOKEN), Environment.SANDBOX)
 
