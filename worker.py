@@ -23,7 +23,7 @@ from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
 from activities.ids_in_logs import IdsInLogs
-from activities.push_sending import Means, PushSending
+from activities.push_sending import SEND_BUDGET, Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
 from activities.sweeper import Sweeper
@@ -44,7 +44,6 @@ from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
 from temporal import Metered, connect_when_up, leave, metered_runtime, watch
 from temporal import certificate_files as temporal_certificates
-from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage

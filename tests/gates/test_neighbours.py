@@ -135,7 +135,7 @@ async def _sent(
     house: House, phones: Sequence[Phone], *, beside: Sequence[tuple[User, Sequence[Phone]]] = ()
 ) -> AsyncIterator[Crew]:
     """Let a worker run; each of these phones is of its own user, and all their reminders fall due at one instant."""
-    async with crew(house, back_offs=BACK_OFFS, timings=Timings()) as worker, worker.employed():
+    async with crew(house, back_offs=BACK_OFFS, timings=Timings(alarm_after=3.0)) as worker, worker.employed():
         owned = [*beside, *((house.user(), [phone]) for phone in phones)]
         await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))
         ends_at = datetime.now(UTC) + timedelta(seconds=DUE_IN, minutes=1)
