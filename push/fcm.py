@@ -120,7 +120,7 @@ class FcmSlot:
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN).or_usually(ERROR_REST)
         self._access.accepted()
         return answer
 
@@ -145,9 +145,11 @@ class FcmSlot:
             case Verdict.TOKEN_MISCONFIGURED:
                 raise TokenMisconfigured(reason)
             case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
-                raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
+                throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
+                raise throttled.or_usually(QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
+                unavailable = AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after)
+                raise unavailable.or_usually(ERROR_REST)
             case never:
                 assert_never(never)
 
