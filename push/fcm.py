@@ -116,7 +116,7 @@ class FcmSlot:
         """Make exactly one call; raises ProviderTrouble."""
         response = await self._place.call(self._headers, request(push, self._shape))
         if response.status != 200:
-            return self._refused(refusal(response))
+            return self._refused(refusal(response), push.user_id)
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
@@ -124,7 +124,7 @@ class FcmSlot:
         self._access.accepted()
         return answer
 
-    def _refused(self, refused: FcmRefusal) -> Answer:
+    def _refused(self, refused: FcmRefusal, user_id: str) -> Answer:
         status, reason = refused.status, refused.reason
         match verdict(status, refused.word):
             case Verdict.DEAD_TOKEN:
@@ -137,7 +137,7 @@ class FcmSlot:
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token):
+            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token, user_id):
                 raise StaleCredential(reason, Fate.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
