@@ -44,6 +44,7 @@ NAMESPACES = (
     "metrics",
     "numbers",
     "traced",
+    "neighbours",
 )
 
 
