@@ -78,6 +78,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
                 opening.open_reminder,
                 opening.close_tasks,
                 planning.plan_handoff,
+                planning.more_sends,
                 sweeping.restart_sessions,
                 sweeping.restart_handoffs,
                 sweeping.bury_orphans,

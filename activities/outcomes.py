@@ -7,7 +7,8 @@ from typing import assert_never
 from uuid import UUID
 
 from activities.judging import Go
-from db import brakes, device_tokens, log, push_attempts, push_tasks, revivals
+from db import brakes, collapse_groups, device_tokens, log, push_attempts, push_tasks, revivals
+from db.collapse_groups import Sounding
 from db.engine import Sessions
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
@@ -46,6 +47,12 @@ class Outcome:
     update: Update
     token_refused_on: Route | None = None
     dead_tokens: tuple[DeadToken, ...] = ()
+    sounding: Sounding | None = None
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether the phone has rung, for all that is known."""
+        return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
 def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToken, ...]) -> Outcome:
@@ -55,16 +62,16 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
             validated = "validated" if go.push.validate_only else None
             update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
             ended = _ended(go, word(answer), validated, latency, provider_id)
-            return Outcome(ended, update, dead_tokens=dead_tokens)
+            return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update)
+            return Outcome(_ended(go, word(answer), reason, latency), update, sounding=go.sounding)
         case Unregistered(reason) | Doubtful(reason):
             update = Update(go.push.task_id, TaskState.UNREGISTERED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens, go.sounding)
         case Foreign(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update, go.route)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, sounding=go.sounding)
         case _:
             assert_never(answer)
 
@@ -72,9 +79,9 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
 def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
     """Record trouble; `again` is how the task stands when it is to be tried again."""
     if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
-        return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
+        return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
     ended = replace(_ended(go, word(trouble), trouble.reason, latency), retry_at=again.next_attempt_at)
-    return Outcome(ended, again)
+    return Outcome(ended, again, sounding=go.sounding)
 
 
 def word(came_to: Answer | ProviderTrouble) -> str:
@@ -125,6 +132,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         if refused:
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)
+        await collapse_groups.note_ended(db, {o.sounding: o.was_heard for o in outcomes if o.sounding})
     return [update.state for update in updates]
 
 

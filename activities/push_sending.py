@@ -3,11 +3,12 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 from temporalio import activity
@@ -24,7 +25,7 @@ from activities.rush import Rush
 from db.engine import Sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
-from domain.kinds import RULES
+from domain.kinds import RULES, Priority
 from domain.push import Provider, Route, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
@@ -35,7 +36,12 @@ from telemetry import labels, metrics
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
+MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
+_IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
+
+_Asked = TypeVar("_Asked")
+_Told = TypeVar("_Told")
 
 log = structlog.get_logger()
 
@@ -70,6 +76,7 @@ class PushSending:
         sessions: Sessions,
         means: Means,
         *,
+        most_others: int = MOST_OTHERS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
@@ -79,8 +86,10 @@ class PushSending:
         self._brake = means.brake
         self._back_offs = means.back_offs
         self._chance = chance
-        self._begin = Batch(partial(begin_attempts, sessions))
-        self._end = Batch(partial(end_attempts, sessions))
+        self._begin = _by_priority(partial(begin_attempts, sessions))
+        self._end = _by_priority(partial(end_attempts, sessions))
+        self._most_others = most_others
+        self._others = 0  # sends under way that are not of reminders
 
     @activity.defn
     async def send_push(self, ask: SendPush) -> SentPush:
@@ -88,9 +97,10 @@ class PushSending:
 
         Raises ApplicationError with the delay of the next attempt when time may cure the trouble.
         """
-        await self._hold(ask)
-        with self._rush.taking_part():
-            done = await self._attempt(ask)
+        with self._room(ask):
+            await self._hold(ask)
+            with self._rush.taking_part():
+                done = await self._attempt(ask)
         match done:
             case _Called():
                 return await self._finish(done)
@@ -102,6 +112,20 @@ class PushSending:
                 raise _again("call_under_way", wait + _HAND_OVER)
             case _:
                 assert_never(done)
+
+    @contextmanager
+    def _room(self, ask: SendPush) -> Iterator[None]:
+        """Keep most of the worker's room for reminders: whoever of the others finds theirs full comes back later."""
+        if RULES[ask.kind].priority is Priority.REMINDER:
+            yield
+            return
+        if self._others >= self._most_others:
+            raise _again("crowded", timedelta(seconds=1 + 2 * self._chance()))
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
 
     async def _hold(self, ask: SendPush) -> None:
         """Wait for the due instant; hand over at once when this worker shuts down.
@@ -129,7 +153,7 @@ class PushSending:
                 async with sender.slot(ask.environment) as slot:
                     passage.check()
                     asked_at = time.monotonic()
-                    verdict = await self._begin.ask(Claim(ask.task_id))
+                    verdict = await self._begin[RULES[ask.kind].priority].ask(Claim(ask.task_id))
                     if not isinstance(verdict, Go):
                         return verdict
                     go = replace(verdict, route=route)
@@ -140,7 +164,7 @@ class PushSending:
                     return await _call(passage, slot, go, sender)
         except ProviderTrouble as trouble:
             hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
-        verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
+        verdict = await self._begin[RULES[ask.kind].priority].ask(Claim(ask.task_id, hindrance))
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
     def _credentials(self, app_id: str | None) -> Sender | None:
@@ -155,7 +179,7 @@ class PushSending:
         if not isinstance(came_to, ProviderTrouble):
             dead_tokens = await self._brake.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
-        elif isinstance(came_to, Unavailable) and came_to.fate is Fate.UNKNOWN and go.push.collapse_key is None:
+        elif isinstance(came_to, Unavailable) and came_to.fate in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:
@@ -170,23 +194,30 @@ class PushSending:
 
     async def _record(self, outcome: Outcome, called: _Called) -> TaskState:
         """Store an outcome, and count it."""
-        state = await self._store(outcome)
+        state = await self._store(outcome, RULES[called.go.push.kind].priority)
         if isinstance(outcome.ended, Ended):
             _count(called.go.route, outcome.ended, called.latency)
         return state
 
-    async def _store(self, outcome: Outcome) -> TaskState:
+    async def _store(self, outcome: Outcome, priority: Priority) -> TaskState:
         """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""
         for wait in (0.1, 0.5, 2.0):
             try:
-                return await self._end.ask(outcome)
+                return await self._end[priority].ask(outcome)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("outcome not stored yet", task_id=str(outcome.update.task_id), error=type(error).__name__)
                 await asyncio.sleep(wait)
-        return await self._end.ask(outcome)
+        return await self._end[priority].ask(outcome)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
         return retries.delay(self._back_offs, trouble, attempt, self._chance())
+
+
+def _by_priority(
+    run: Callable[[Sequence[_Asked]], Awaitable[Sequence[_Told]]],
+) -> Mapping[Priority, Batch[_Asked, _Told]]:
+    """Batch each priority by itself, so that no reminder waits for a message's row; the others get one turn each."""
+    return {each: Batch(run, in_flight=3 if each is Priority.REMINDER else 1) for each in Priority}
 
 
 async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:

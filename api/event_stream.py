@@ -56,15 +56,15 @@ class EventStream(StreamingResponse):
                     async with asyncio.timeout(self._streams.terms.patience):
                         await send({"type": "http.response.body", "body": event, "more_body": True})
                 except TimeoutError:
-                    raise _DoesNotReadError from None
+                    raise _DoesNotReadError("nobody reads") from None
 
     async def _end(self, sending: asyncio.Task[None], receive: Receive, send: Send) -> None:
         try:
             sending.result()
         except asyncio.CancelledError:
             pass
-        except _DoesNotReadError:
-            log.info("stream cut off: nobody reads", stream_id=str(self._stream.stream_id))
+        except (_DoesNotReadError, _CannotShowError) as error:
+            log.info("stream cut off", why=str(error), stream_id=str(self._stream.stream_id))
             self._line.abort()
             while (await receive())["type"] != "http.disconnect":
                 continue
@@ -75,6 +75,10 @@ class EventStream(StreamingResponse):
 
 class _DoesNotReadError(Exception):
     """Nothing could be written for longer than we are patient."""
+
+
+class _CannotShowError(Exception):
+    """An item of a newer release is next: another process may show it, and sync goes on after it."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
@@ -94,4 +98,7 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
 
 
 def _event(item: LogItem) -> bytes:
-    return f"id: {item.seq}\nevent: item\ndata: {item_out(item).model_dump_json()}\n\n".encode()
+    shown = item_out(item)
+    if shown is None:
+        raise _CannotShowError("the next item is of a newer release")
+    return f"id: {item.seq}\nevent: item\ndata: {shown.model_dump_json()}\n\n".encode()

@@ -4,19 +4,34 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
-from db.models import DeviceToken, PushTask
+from db.models import PushTask
+from db.unreadable import route_of, word
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 from telemetry import metrics
+
+
+class Addressee(Protocol):
+    """Who a push is planned for: an installation, and the row of its device token."""
+
+    @property
+    def id(self) -> UUID:
+        """The row of the device token."""
+        ...
+
+    @property
+    def installation_id(self) -> UUID:
+        """The app on the phone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +82,67 @@ class Update:
     device_id: UUID | None = None  # None: as it was
 
 
-async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceToken]) -> None:
-    """Make one push task per device, all in one statement; those made before stay as they are."""
+async def plan(
+    db: AsyncSession,
+    message: DueMessage,
+    devices: Sequence[Addressee],
+    state: TaskState = TaskState.PENDING,
+    reason: str | None = None,
+) -> None:
+    """Make one push task per device, all in one statement; those made before stay as they are.
+
+    A state other than pending is for those that are withdrawn as they are planned.
+    """
     if not devices:
         return
-    columns: dict[str, list[object]] = {
+    columns: dict[str, object] = {
         "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
         "device_ids": [device.id for device in devices],
+        "state": state,
+        "reason": reason,
     }
     made = (await db.scalars(_PLAN, asdict(message) | columns)).all()
     once_committed(db, lambda: _count_planned(made, message.kind))
+    if state is not TaskState.PENDING:
+        count_settled(db, Counter((provider, message.kind, state, reason) for provider in made))
 
 
-async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
-    """List a message's unfinished tasks."""
+async def pending_of(
+    db: AsyncSession, message_id: UUID, *, after: PlannedSend | None = None, most: int | None = None
+) -> list[PlannedSend]:
+    """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
     query = (
         select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
+        .limit(most)
     )
-    rows = await db.execute(query)
-    return [
-        PlannedSend(row.task_id, Provider(row.provider), Environment(row.environment), row.app_id, Kind(row.kind))
-        for row in rows
-    ]
+    if most is not None:  # so that a full page is one, whatever lies between
+        query = query.where(PushTask.provider.in_(list(Provider)), PushTask.environment.in_(list(Environment)))
+        query = query.where(PushTask.kind.in_(list(Kind)))
+    if after is not None:
+        query = query.where(tuple_(PushTask.provider, PushTask.task_id) > tuple_(after.provider.value, after.task_id))
+    return [send for row in await db.execute(query) if (send := planned(row)) is not None]
+
+
+def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
+    """Give the send of a task; None for one that this release cannot send."""
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    if route is None or kind is None:
+        return None
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind)
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
-    """Read tasks and hold them until the transaction ends."""
+    """Read tasks and hold them until the transaction ends; those that this release cannot read are left out."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
-    return [_task(row) for row in await db.execute(query.order_by(PushTask.task_id).with_for_update())]
+    rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
+    return [task for row in rows if (task := _task(row)) is not None]
+
+
+async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these tasks there are."""
+    return set(await db.scalars(select(PushTask.task_id).where(among(PushTask.task_id, task_ids))))
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
@@ -130,9 +176,12 @@ async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
-    """Read where tasks stand."""
+    """Read where tasks stand; what a newer release made of one is over for this one."""
     query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))
-    return {task_id: (TaskState(state), reason) for task_id, state, reason in await db.execute(query)}
+    return {
+        task_id: (word(TaskState, state, "push_tasks.state") or TaskState.WITHDRAWN, reason)
+        for task_id, state, reason in await db.execute(query)
+    }
 
 
 async def installations_of(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[UUID]:
@@ -148,8 +197,9 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
         .group_by(PushTask.message_id, PushTask.state)
     )
     found: dict[UUID, dict[TaskState, int]] = {}
-    for message_id, state, count in await db.execute(query):
-        found.setdefault(message_id, {})[TaskState(state)] = count
+    for message_id, word_of_state, count in await db.execute(query):
+        if state := word(TaskState, word_of_state, "push_tasks.state"):
+            found.setdefault(message_id, {})[state] = count
     return found
 
 
@@ -169,12 +219,15 @@ _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reas
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
-                            attempt_count, next_attempt_at, state, validate_only)
+                            attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending',
+           0, CASE WHEN planned.state = 'pending'
+                   THEN greatest(CAST(:due_at AS timestamptz), statement_timestamp()) END,
+           planned.state, planned.reason, CASE WHEN planned.state <> 'pending' THEN clock_timestamp() END,
            :validate_only
       FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
+     CROSS JOIN (SELECT CAST(:state AS text) AS state, CAST(:reason AS text) AS reason) AS planned
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
@@ -246,13 +299,17 @@ def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
     }
 
 
-def _task(row: Row[Any]) -> Task:
+def _task(row: Row[Any]) -> Task | None:
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    state = word(TaskState, row.state, "push_tasks.state")
+    if route is None or kind is None or state is None:
+        return None
     return Task(
         task_id=row.task_id,
-        kind=Kind(row.kind),
+        kind=kind,
         user_id=row.user_id,
         installation_id=row.installation_id,
-        route=Route(Provider(row.provider), row.app_id, Environment(row.environment)),
+        route=route,
         conversation_id=row.conversation_id,
         message_id=row.message_id,
         reminder_minutes=row.reminder_minutes,
@@ -262,6 +319,6 @@ def _task(row: Row[Any]) -> Task:
         attempt_count=row.attempt_count,
         is_synced=row.synced_at is not None,
         validate_only=row.validate_only,
-        state=TaskState(row.state),
+        state=state,
         last_reason=row.last_reason,
     )

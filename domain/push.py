@@ -63,4 +63,5 @@ class Push:
     thread_id: str  # groups lines of one conversation on the lock screen
     expires_at: datetime  # aware UTC; the push is of no use afterwards
     public_key: bytes | None = None  # X25519, of the installation; seals the text
+    sounds: bool = True  # False: its line on the screen is replaced without a noise
     validate_only: bool = False  # FCM checks it, no phone is told; APNs has no such thing

@@ -39,6 +39,14 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfers:
+    """Device tokens that passed from one user to another within the last hour."""
+
+    count: int = 0
+    by_one_user: int = 0  # the most that one user took
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """All of them, read at one moment."""
 
@@ -51,3 +59,4 @@ class Signals:
     brakes: tuple[Route, ...]  # engaged
     workers: int  # seen lately
     streams: int  # open
+    transfers: Transfers = Transfers()

@@ -49,7 +49,7 @@ class Passage:
 
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked."""
-        self._ticket = self._gate.pass_at_once() or await self._gate.wait_in_line(self._priority)
+        self._ticket = self._gate.pass_at_once(self._priority) or await self._gate.wait_in_line(self._priority)
         return self
 
     async def __aexit__(
@@ -153,14 +153,14 @@ class Gate:
         """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
         return await self._turns.wait(priority)
 
-    def pass_at_once(self) -> Ticket | None:
+    def pass_at_once(self, priority: Priority) -> Ticket | None:
         """Give leave at once, None where one has to wait; raises Paused."""
         now = self._clock()
         if self.braked or not self._breaker.lets_through(now):
             raise self._paused()
         if self._breaker.open_since is not None:
             return self._turns.take()  # the probe
-        return self._turns.at_once(now)
+        return self._turns.at_once(now, priority)
 
     def check(self, ticket: Ticket) -> None:
         """Raise Paused if the gate was shut since leave was given."""

@@ -96,6 +96,9 @@ class _FcmPush:
             return fcm_errors.invalid_argument(invalid)
         return self._deliver(message, now)
 
+    def accepted(self, message_id: str) -> Answer:
+        return fcm_errors.json_answer(200, {"name": message_id})
+
     def error(self, error: Error) -> Answer:
         return fcm_errors.scripted(error)
 
@@ -107,10 +110,7 @@ class _FcmPush:
         phones = self._endpoint.phones
         phone = phones.seen(self.request.token, Provider.FCM, Environment.PRODUCTION)
         if phone.provider is not Provider.FCM:
-            invalid = fcm_errors.InvalidMessage(
-                "message.token", "The registration token is not a valid FCM registration token"
-            )
-            return fcm_errors.invalid_argument(invalid)
+            return fcm_errors.invalid_argument(fcm_errors.InvalidMessage(None, fcm_errors.NO_TOKEN))
         if phone.app is None:
             phone.app = self.request.app
         elif phone.app != self.request.app:

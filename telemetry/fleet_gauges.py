@@ -35,6 +35,9 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
     yield _brakes(read, configured)
     yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
     yield _single("streams", "Open streams.", read.streams)
+    taken = "Device tokens that passed from one user to another in the last hour"
+    yield _single("token_transfers", f"{taken}.", read.transfers.count)
+    yield _single("token_transfers_by_one_user", f"{taken}: the most that one took.", read.transfers.by_one_user)
 
 
 def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:

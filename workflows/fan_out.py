@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 with workflow.unsafe.imports_passed_through():
     from activities.push_sending import PushSending
     from activities.reminders import ReminderOpening
+    from domain.kinds import RULES
     from domain.naming import push_queue
     from domain.push import TaskState
     from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
@@ -80,6 +81,7 @@ def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> Activit
         schedule_to_close_timeout=max(expires_at - now, SEND_BUDGET),
         retry_policy=_RETRY,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        priority=Priority(priority_key=RULES[send.kind].urgency),
     )
 
 

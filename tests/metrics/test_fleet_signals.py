@@ -14,6 +14,7 @@ from db import signals
 from db.engine import Sessions, make_engine, make_sessions
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
+from domain.signals import Transfers
 from push.senders import Apps
 from tests.house import eventually
 
@@ -83,6 +84,29 @@ async def test_signals_tell_what_waits_where_and_for_how_long(database: Database
     assert read.outbox.count == 9
     assert read.brakes == (APNS,)
     assert (read.handoffs.count, read.workers, read.streams) == (0, 1, 1)
+    assert read.transfers == Transfers(0, 0)
+
+
+async def test_tokens_that_changed_hands_are_counted_and_the_most_that_one_user_took(database: Database) -> None:
+    def taken(count: int, by: str, *, ago: str) -> str:
+        return (
+            "INSERT INTO device_token_events (device_id, event, taken_by, at)"
+            f" SELECT '00000000-0000-0000-0000-000000000001', 'transferred', {by}, now() - interval '{ago}'"
+            f" FROM generate_series(1, {count})"
+        )
+
+    await database.run(
+        _device(),
+        taken(3, "'mallory'", ago="59 minutes"),
+        taken(9, "'mallory'", ago="61 minutes"),
+        taken(2, "'bob'", ago="1 second"),
+        taken(5, "NULL", ago="1 second"),  # to another installation of the same person
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    assert read.transfers == Transfers(5, 3)
 
 
 async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -> None:
@@ -112,7 +136,12 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
         "INSERT INTO messages (id, kind, conversation_id, reminder_minutes)"
         " SELECT gen_random_uuid(), 'reminder', gen_random_uuid(), 1 FROM generate_series(1, 20000)",
     )
-    await database.run("ANALYZE push_tasks, messages")
+    await database.run(
+        "INSERT INTO device_token_events (device_id, event, taken_by, at)"
+        " SELECT '00000000-0000-0000-0000-000000000001', 'transferred', CASE WHEN n % 5 = 0 THEN 'u' END,"
+        " now() - n * interval '1 minute' FROM generate_series(1, 20000) AS n"
+    )
+    await database.run("ANALYZE push_tasks, messages, device_token_events")
     plans = []
     async with database.sessions() as db:
         now = (await db.execute(text("SELECT now()"))).scalar_one()
@@ -121,11 +150,12 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
             (signals._DEAD, {"now": now, "of_use": timedelta(days=1)}),
             (signals._REJECTED, {"now": now}),
             (signals._UNDECIDED, {}),
+            (signals._TRANSFERS, {"now": now}),
         ):
             lines = await db.scalars(text(f"EXPLAIN {query.text}"), values)
             plans.append("\n".join(lines))
 
-    for plan, index in zip(plans, ("_pending", "_dead", "_rejected", "_not_handed_off"), strict=True):
+    for plan, index in zip(plans, ("_pending", "_dead", "_rejected", "_not_handed_off", "_taken"), strict=True):
         assert index in plan, plan
         assert "Seq Scan" not in plan, plan
 

@@ -111,8 +111,11 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     await many.start_fast(due_in=1.0)
     for _ in range(8):
         await _remind(house.user(), android(), due_in=2.0)
+    learned = [android() for _ in range(10)]
+    await house.user().register(*learned)
+    await house.user().register(*learned)
     await eventually(saw("ProviderDown", "Misconfigured", "CertificateExpiring", "UnknownRefusal"), within=30)
-    await eventually(saw("PushesRejected", "RejectionSeen"), within=30)
+    await eventually(saw("PushesRejected", "RejectionSeen", "TokensTransferred"), within=30)
     await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 
 from domain.push import Environment
+from push.apns import ApnsSender
 from push.fcm import FcmSender
-from push.fcm_answer import refusal
+from push.fcm_answer import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
 from push.http2_call import Response
 from push.sender import (
     Accepted,
@@ -26,28 +28,60 @@ from push.sender import (
     Unregistered,
 )
 from simulator import Simulator
-from tests.push.conftest import FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
+from tests.push.conftest import (
+    APNS_TOKEN,
+    FCM_TOKEN,
+    PATIENT,
+    TASK_ID,
+    fcm_account,
+    made_of,
+    make_push,
+    outcome,
+)
+from tests.push.peer import Peer
 
 TEN_SECONDS = timedelta(seconds=10)
+INVALID_TOKEN = "The registration token is not a valid FCM registration token"
 MINUTE = timedelta(seconds=60)
 
 
 async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> None:
-    answer = await outcome(fcm, make_push(FCM_TOKEN))
+    push = make_push(FCM_TOKEN)
+    answer = await outcome(fcm, push)
 
     (request,) = sim.requests.for_token(FCM_TOKEN)
     assert answer == Accepted(str(request.message_id))
     payload = json.loads(request.body)
     ttl = payload["message"]["android"].pop("ttl")
-    assert 3590 < float(ttl.removesuffix("s")) <= 3600
+    assert 3590 < int(ttl.removesuffix("s")) <= 3600
     assert payload == {
         "message": {
             "token": FCM_TOKEN,
             "notification": {"title": "Almost there", "body": "Fifteen minutes to go."},
             "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "apns": {
+                "headers": {
+                    "apns-priority": "10",
+                    "apns-expiration": str(int(push.expires_at.timestamp())),
+                    "apns-collapse-id": "reminder-5",
+                },
+                "payload": {"aps": {"sound": "default", "thread-id": "thread-5"}},
+            },
             "data": {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"},
         }
     }
+
+
+async def test_a_push_without_a_sound_goes_to_the_quiet_channel(sim: Simulator, fcm: FcmSender) -> None:
+    await outcome(fcm, replace(make_push(FCM_TOKEN), sounds=False))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    message = json.loads(request.body)["message"]
+    android, aps = message["android"], message["apns"]["payload"]["aps"]
+    quiet = {"tag": "reminder-5", "channel_id": "quiet", "notification_priority": "PRIORITY_LOW"}
+    assert (android["priority"], android["notification"]) == ("high", quiet)
+    assert aps == {"thread-id": "thread-5", "interruption-level": "passive"}
+    assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
 
 
 async def test_a_dry_run_is_checked_and_shown_to_nobody(sim: Simulator, fcm: FcmSender) -> None:
@@ -66,15 +100,39 @@ async def test_a_push_past_its_expiry_asks_for_no_storage(sim: Simulator, fcm: F
     assert json.loads(sim.requests[0].body)["message"]["android"]["ttl"] == "0s"
 
 
-@pytest.mark.parametrize("text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000])
+async def test_a_thousand_cyrillic_letters_reach_both_providers_whole(
+    sim: Simulator, fcm: FcmSender, apns: ApnsSender
+) -> None:
+    text = "Ж" * 1000
+    for sender, token in ((fcm, FCM_TOKEN), (apns, APNS_TOKEN)):
+        assert isinstance(await outcome(sender, make_push(token, body=text)), Accepted)
+
+    [to_google], [to_apple] = (sim.requests.for_token(token) for token in (FCM_TOKEN, APNS_TOKEN))
+    assert json.loads(to_google.body)["message"]["notification"]["body"] == text
+    assert json.loads(to_apple.body)["aps"]["alert"]["body"] == text
+    assert text.encode() in to_google.body
+
+
+async def test_half_a_surrogate_pair_stops_no_push(sim: Simulator, fcm: FcmSender, apns: ApnsSender) -> None:
+    for sender, token in ((fcm, FCM_TOKEN), (apns, APNS_TOKEN)):
+        assert isinstance(await outcome(sender, make_push(token, body="half \ud83d")), Accepted)
+
+    assert [b"half ?" in request.body for request in sim.requests] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000, "👩‍👩‍👧‍👦" * 500, "Ж" * 3000]
+)
 async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator, fcm: FcmSender, text: str) -> None:
     assert isinstance(await outcome(fcm, make_push(FCM_TOKEN, body=text)), Accepted)
 
     (request,) = sim.requests.for_token(FCM_TOKEN)
     sent = json.loads(request.body)["message"]["notification"]["body"]
-    assert 4080 < len(request.body) <= 4096
+    assert 4096 - len("👩‍👩‍👧‍👦".encode()) < len(request.body) <= 4096
+    assert b"\\u" not in request.body, "UTF-8, where a letter takes no six bytes"
     assert sent.endswith("…")
     assert text.startswith(sent[:-1])
+    assert "👩" not in text or len(sent[:-1]) % len("👩‍👩‍👧‍👦") == 0
 
 
 @pytest.mark.parametrize(
@@ -82,6 +140,17 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
     [
         ({"errorCode": "UNREGISTERED"}, Unregistered("UNREGISTERED", None)),
         ({"errorCode": "INVALID_ARGUMENT"}, Rejected("INVALID_ARGUMENT")),
+        ({"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
+        ({"status": 400, "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
+        (
+            {"errorCode": "INVALID_ARGUMENT", "message": "Invalid registration token provided."},
+            Doubtful("INVALID_ARGUMENT_TOKEN"),
+        ),
+        (
+            {"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN, "field": "message.data"},
+            Rejected("INVALID_ARGUMENT"),
+        ),
+        ({"errorCode": "INTERNAL", "message": INVALID_TOKEN}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         (
             {"errorCode": "INVALID_ARGUMENT", "field": "message.token"},
             Doubtful("INVALID_ARGUMENT_TOKEN"),
@@ -108,10 +177,10 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
         ),
         ({"status": 429}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED", MINUTE)),
         ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
         (
             {"errorCode": "UNAVAILABLE", "retry_after": 30},
-            (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, timedelta(seconds=30)),
+            (Unavailable, "UNAVAILABLE", Fate.DECLINED, timedelta(seconds=30)),
         ),
         ({"status": 504}, (Unavailable, "DEADLINE_EXCEEDED", Fate.UNKNOWN, TEN_SECONDS)),
         ({"status": 400, "errorCode": "NEW_AND_STRANGE"}, Rejected("NEW_AND_STRANGE")),
@@ -165,27 +234,84 @@ def test_a_retry_after_is_believed_for_a_day_in_either_form(said: str, believed:
     assert refusal(Response(503, {b"retry-after": said.encode()}, b"")).retry_after == believed
 
 
+@pytest.fixture
+async def to_peer(sim: Simulator, peer: Peer) -> AsyncIterator[FcmSender]:
+    """A sender whose FCM is the scripted server."""
+    sender = FcmSender(replace(fcm_account(sim), url=peer.url), timeouts=PATIENT)
+    yield sender
+    await sender.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "provider_id"),
+    [
+        (
+            b'{"name":"projects/tea/messages/0:1500415314455276%31bd1c96"}',
+            "projects/tea/messages/0:1500415314455276%31bd1c96",
+        ),
+        (b'{"name":"projects/tea/messages/a\\u0000b"}', None),
+        (b'{"name":"a name of a form that nobody knows yet"}', None),
+        (b'{"name":"projects/tea/messages/%b"}' % (b"x" * 5000), None),
+        (b'{\n  "name": "projects/tea/mess', None),  # cut off behind the words that say it
+    ],
+)
+async def test_a_name_says_accepted_and_is_kept_if_it_has_the_form_of_one(
+    peer: Peer, to_peer: FcmSender, body: bytes, provider_id: str | None
+) -> None:
+    peer.script = lambda request: request.answer(200, body)
+
+    assert await outcome(to_peer, make_push(FCM_TOKEN)) == Accepted(provider_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Sign in to the guest network</body></html>",
+        b"{}",
+        b"[]",
+        b'"projects/tea/messages/1"',
+        b'{"name":null}',
+        b'{"name":""}',
+        b'{"name":["projects/tea/messages/1"]}',
+        b'{"error":{"code":503}}',
+        b"\xff\xfe",
+        b"[" * 60_000,
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+async def test_a_200_without_a_name_is_somebody_elses(
+    peer: Peer, to_peer: FcmSender, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    peer.script = lambda request: request.answer(200, *(body[at : at + 9000] for at in range(0, len(body), 9000)))
+
+    answer = await outcome(to_peer, make_push(FCM_TOKEN))
+
+    assert made_of(answer) == (Unavailable, "answered_by_another", Fate.UNKNOWN, TEN_SECONDS)
+    assert "answer is not the provider's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        [{"@type": FCM_ERROR, "errorCode": {"a": 1}}],
+        [{"@type": FCM_ERROR, "errorCode": None}],
+        [{"@type": FCM_ERROR, "errorCode": "a\0b" * 5000}],
+        [{"@type": BAD_REQUEST, "fieldViolations": [{"field": {"a": []}}, {"field": ["x"]}, None]}],
+        [{"@type": QUOTA_FAILURE, "violations": {"subject": "device"}}],
+        {"@type": FCM_ERROR},
+        [None, 1, "x"],
+    ],
+    ids=lambda details: str(details)[:40],
+)
+def test_details_of_any_shape_leave_a_short_reason(details: object) -> None:
+    body = json.dumps({"error": {"status": "x\0" * 99, "message": ["y"], "details": details}}).encode()
+
+    assert refusal(Response(400, {}, body)).reason == "http_400"
+
+
 def test_json_without_a_bottom_is_no_reason() -> None:
     assert refusal(Response(503, {}, b"[" * 60_000)).reason == "http_503"
-
-
-async def test_an_oauth_endpoint_that_answers_with_a_page_is_unavailable(sim: Simulator, tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
-        writer.close()
-
-    account = fcm_account(sim)
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        token_uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
-        file = tmp_path / "account.json"
-        file.write_text(json.dumps(json.loads(account.service_account_file.read_text()) | {"token_uri": token_uri}))
-        sender = FcmSender(replace(account, service_account_file=file), timeouts=PATIENT)
-
-        answers = [made_of(await outcome(sender, make_push(FCM_TOKEN))) for _ in range(2)]
-        await sender.close()
-
-    assert answers == [(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)] * 2
 
 
 async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> None:
@@ -203,9 +329,9 @@ async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> No
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.DECLINED, TEN_SECONDS)),
         ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
         ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
         ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
@@ -236,82 +362,6 @@ async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSen
     assert isinstance(answer, Unavailable)
     assert answer.fate is Fate.NEVER_PROCESSED
     assert len(sim.requests) == 0
-
-
-@pytest.mark.parametrize("reason", ["revoked", "expired"])
-async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, fcm: FcmSender, reason: str) -> None:
-    await outcome(fcm, make_push(FCM_TOKEN))
-    sim.faults.add(fault="revoke_access_tokens", provider="fcm", reason=reason)
-    fetched = sim.access_tokens_requested
-
-    refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-    accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
-    assert all(isinstance(answer, Accepted) for answer in accepted)
-    assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
-    assert sim.access_tokens_requested - fetched == 1
-
-
-@pytest.mark.parametrize("status", [429, 502, 503])
-async def test_an_oauth_endpoint_in_trouble_is_asked_once_for_all_who_wait(
-    sim: Simulator, fcm: FcmSender, status: int
-) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=status)
-    fetched = sim.access_tokens_requested
-
-    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)}
-    assert sim.access_tokens_requested - fetched == 1
-
-
-async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="answer", provider="fcm", status=401)
-
-    outcomes = [made_of(await outcome(fcm, make_push(FCM_TOKEN))) for _ in range(2)]
-
-    assert outcomes == [
-        (Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None),
-        (Misconfigured, "UNAUTHENTICATED", None),
-    ]
-
-
-async def test_an_oauth_endpoint_that_never_answers_costs_only_the_wait(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=None)
-
-    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {(type(answer), getattr(answer, "fate", None)) for answer in outcomes} == {
-        (Unavailable, Fate.NEVER_PROCESSED)
-    }
-    assert len(sim.requests) == 0
-
-
-async def test_an_oauth_endpoint_that_refuses_us_is_misconfigured(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
-
-    assert made_of(await outcome(fcm, make_push(FCM_TOKEN))) == (Misconfigured, "oauth_refused", None)
-
-
-async def test_calls_go_on_while_the_access_token_cannot_be_renewed(sim: Simulator, fcm: FcmSender) -> None:
-    await outcome(fcm, make_push(FCM_TOKEN))
-    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
-    fcm._access._renew_at = 0.0  # renewal is due, the token is good for another while
-
-    outcomes = [await outcome(fcm, make_push(FCM_TOKEN)) for _ in range(5)]
-
-    assert all(isinstance(answer, Accepted) for answer in outcomes)
-
-
-async def test_an_access_token_is_renewed_well_before_it_ends(sim: Simulator, fcm: FcmSender) -> None:  # noqa: ARG001
-    await outcome(fcm, make_push(FCM_TOKEN))
-
-    access, now = fcm._access, asyncio.get_running_loop().time()
-    expiry = access._credential.expiry
-    assert expiry is not None
-    ends = now + (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
-    assert now + 60 < access._renew_at < access._unfit_at - 60 < access._unfit_at < ends - 10
 
 
 async def test_a_foreign_project_is_misconfigured(sim: Simulator, tmp_path: Path) -> None:

@@ -88,6 +88,24 @@ async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_mess
     assert order == sorted(crowd)
 
 
+async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_the_rest() -> None:
+    gate = make_gate(concurrency=8)
+    over = asyncio.Event()
+
+    async def slow() -> None:
+        async with gate.enter(Priority.MESSAGE):
+            await over.wait()
+
+    crowd = [asyncio.create_task(slow()) for _ in range(20)]
+    await in_line(gate, 14)
+
+    assert gate.report().in_flight == 6
+    assert await send(gate, Priority.REMINDER) == "answer"
+    assert gate.report().in_flight == 6
+    over.set()
+    await asyncio.gather(*crowd)
+
+
 async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
     gate = make_gate(concurrency=1)
 
