@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Place, open_house
+from tests.house import UNLIMITED, House, Place, open_house
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +21,5 @@ async def street(
 ) -> AsyncIterator[House]:
     """API and worker as in production, but for the quotas: what they forbid must do no harm either."""
     place = Place(await new_database("neighbours"), temporal, "neighbours", simulator)
-    async with open_house(place, **UNLIMITED) as house:
+    async with open_house(place, **UNLIMITED, MAX_CONCURRENT_REQUESTS_PER_CALLER="0") as house:
         yield house
-
-
-UNLIMITED = {
-    "MAX_INSTALLATIONS_PER_USER": "0",
-    "MAX_ACTIVE_FASTS_PER_USER": "0",
-    "MAX_CONCURRENT_REQUESTS_PER_CALLER": "0",
-    "MESSAGE_RATE": "0",
-    "MESSAGE_BURST": "0",
-}

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import httpx
 from sqlalchemy import text
@@ -20,6 +19,11 @@ from tests.talk import conversation_of, post
 Noise = Callable[[House, Simulator], AbstractAsyncContextManager[None]]
 SOONER = DUE_IN - 0.5  # seconds; the neighbour's reminders come first
 FOREVER = timedelta(hours=1)
+
+
+@asynccontextmanager
+async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
+    yield
 
 
 # One odd answer.
@@ -136,7 +140,10 @@ async def somebodys_values_cannot_be_read(house: House, _: Simulator) -> AsyncIt
     async with house.sessions.begin() as db:
         for statement in (
             "UPDATE preferences SET quiet_time_zone = 'Mars/Olympus_Mons' WHERE user_id = :user_id",
-            r"UPDATE device_tokens SET locale = 'x@y=z', time_zone = 'GMT+99', public_key = '\x00' WHERE user_id = :user_id",
+            (
+                r"UPDATE device_tokens SET locale = 'x@y', time_zone = 'GMT+99', public_key = '\x00'"
+                " WHERE user_id = :user_id"
+            ),
         ):
             await db.execute(text(statement), {"user_id": user.user_id})
     yield
@@ -215,6 +222,7 @@ async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterat
 
 
 NOISES: Sequence[Noise] = (
+    all_is_quiet,
     a_provider_token_is_refused_once,
     an_access_token_is_refused_once,
     six_people_have_iphones_behind_fcm_without_a_key,
