@@ -21,7 +21,8 @@ from domain.wording import Content, worded
 from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
+LAST_LOOK = timedelta(seconds=5)  # before it expires, by who waited for anything else than a shut gate
+SOONEST_LOOK = timedelta(milliseconds=500)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 log = structlog.get_logger()
@@ -33,6 +34,7 @@ class Hindrance:
 
     reason: str
     delay: timedelta
+    share: float | None = None  # of what is left until the push expires, that it may wait at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Go:
     number: int  # of the attempt, from 1
     began_at: datetime
     expires_at: datetime
+    user_id: str
     sounding: Sounding | None = None  # where its sound counts
 
 
@@ -61,6 +64,8 @@ class Waiting:
     """All is well, but for the hindrance."""
 
     hindrance: Hindrance
+    user_id: str | None = None  # None: the push could not be checked
+    left: timedelta = timedelta(0)  # until the push expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +148,10 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
     turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
     if turn is Turn.NEVER:
         return Settled(TaskState.WITHDRAWN, "superseded")
+    left = task.expires_at - facts.now
     if hindrance is not None:
-        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
-    return Waiting(Hindrance("line_taken", LINE_TAKEN)) if turn is Turn.LATER else None
+        return Waiting(_in_time(hindrance, left), task.user_id, left)
+    return Waiting(Hindrance("line_taken", LINE_TAKEN), task.user_id, left) if turn is Turn.LATER else None
 
 
 def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
@@ -156,6 +162,7 @@ def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
         number=task.attempt_count + 1,
         began_at=facts.now,
         expires_at=task.expires_at,
+        user_id=task.user_id,
         sounding=_sounding(task, facts),
     )
 
@@ -172,7 +179,9 @@ def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
 
 
 def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
-    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
+    """Look in once more before the push expires: waiting has cost the provider nothing."""
+    if hindrance.share is not None:
+        return replace(hindrance, delay=min(hindrance.delay, max(left * hindrance.share, SOONEST_LOOK)))
     last_look = left - LAST_LOOK
     if timedelta(0) < last_look < hindrance.delay:
         return replace(hindrance, delay=last_look)

@@ -30,12 +30,13 @@ from domain.push import Provider, Route, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
-from push.sender import Answer, Fate, Misconfigured, ProviderTrouble, Sender, Slot, Unavailable
+from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, Sender, Slot, Unavailable
 from push.senders import Apps
 from telemetry import labels, metrics
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
+WAITS_AT_MOST = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
 MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
 _IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
@@ -146,9 +147,10 @@ class PushSending:
     async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
+        gate = self._gates.serving(route, self._credentials(ask.app_id))
+        passage = gate.enter(RULES[ask.kind].priority, ask.task_id)
         try:
-            gate = self._gates.serving(route, self._credentials(ask.app_id))
-            async with gate.enter(RULES[ask.kind].priority) as passage:
+            async with passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
                 async with sender.slot(ask.environment) as slot:
                     passage.check()
@@ -161,10 +163,16 @@ class PushSending:
                         return _not_called(go, sender, "claim_too_old")
                     if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
                         return _not_called(go, sender, "readdressed")  # a revival's own send has the right address
+                    if wait := passage.kept_for_others(go.user_id):
+                        return _Called(go, sender, Unavailable("paused", Fate.NOT_SENT, retry_after=wait), latency=0.0)
                     return await _call(passage, slot, go, sender)
         except ProviderTrouble as trouble:
-            hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
+            met = trouble
+        share = WAITS_AT_MOST if isinstance(met, Paused) else None
+        hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
         verdict = await self._begin[RULES[ask.kind].priority].ask(Claim(ask.task_id, hindrance))
+        if isinstance(verdict, Waiting) and verdict.user_id is not None:
+            passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
     def _credentials(self, app_id: str | None) -> Sender | None:
@@ -224,7 +232,7 @@ async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called
     started = time.monotonic()
     with call_span(go) as answered:
         try:
-            came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
+            came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push), go.user_id)
         except ProviderTrouble as trouble:
             came_to = trouble
         except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again

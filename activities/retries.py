@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from domain.back_off import BackOff
-from push.sender import Booked, Fate, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+from push.sender import (
+    Appointed,
+    Booked,
+    Fate,
+    Misconfigured,
+    NotConfigured,
+    Paused,
+    ProviderTrouble,
+    StaleCredential,
+    Throttled,
+    TokenMisconfigured,
+    Unavailable,
+)
 
 BackOffs = Mapping[type[ProviderTrouble] | Fate, BackOff]
 
@@ -13,8 +25,11 @@ BACK_OFFS: BackOffs = {
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
-    Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    Misconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
+    NotConfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    TokenMisconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
     Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
+    Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
 

@@ -30,6 +30,8 @@ RENEWED_AT = 0.8  # of its lifetime: 48 minutes of Google's hour
 USED_UNTIL = 0.97
 REST = 1.0  # seconds between failed fetches
 TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
+DOUBT = 0.5  # seconds that others wait for another token after one odd refusal, before they use the one there is
+AGREED = 3  # refusals, with no acceptance since, from which on a token is not used any more
 ANSWER_AT_MOST = 256 * 1024  # bytes
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
@@ -68,7 +70,8 @@ class AccessToken:
         self._patience = patience
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
-        self._on_trial = False
+        self._on_trial = False  # it came in place of one that was refused
+        self._refusals = 0  # of this token, with no acceptance since
         self._fetch: asyncio.Task[None] | None = None
         self._trouble: Callable[[], ProviderTrouble] | None = None
 
@@ -78,6 +81,8 @@ class AccessToken:
         if now >= self._renew_at and not self._fetch and now >= self._rest_until:
             self._fetch = asyncio.create_task(self._fetched())
         if now < self._unfit_at:
+            if self._fetch and self._refusals:  # in doubt: another is better, if it comes at once
+                await asyncio.wait([self._fetch], timeout=DOUBT)
             return self._token
         if self._fetch:
             await self._wait(self._fetch)
@@ -94,14 +99,17 @@ class AccessToken:
             return True
         if self._on_trial and now < self._fetched_at + TRIAL:
             return False
-        self._on_trial = True
-        self._token = ""  # the others that were refused with it say nothing new
-        self._renew_at = self._unfit_at = 0.0
+        self._refusals += 1
+        self._renew_at = 0.0
+        if self._refusals >= AGREED:  # not one odd answer: whoever comes waits for the next one
+            self._token = ""
+            self._unfit_at = 0.0
         return True
 
     def accepted(self) -> None:
         """Take note that FCM likes the token."""
         self._on_trial = False
+        self._refusals = 0
 
     async def close(self) -> None:
         """Give a fetch under way up."""
@@ -128,6 +136,8 @@ class AccessToken:
             log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
         else:
             self._trouble = None
+            self._on_trial = self._refusals > 0
+            self._refusals = 0
             self._token = token
             self._fetched_at = loop.time()
             self._renew_at = self._fetched_at + lifetime * RENEWED_AT

@@ -147,6 +147,19 @@ async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, 
     assert (trouble.reason, trouble.fate) == ("connect_failed", Fate.NEVER_PROCESSED)
 
 
+async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
+    async with asyncio.timeout(5), saying(b"", lambda _: b"") as pool:
+        waiting = asyncio.create_task(send(pool))
+        while pool._opening is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # for the connection to be there, without a greeting
+        await pool.close()
+        trouble = await waiting
+
+    assert isinstance(trouble, NoRoom)
+    assert trouble.reason == "closing"
+
+
 async def test_a_call_after_one_that_a_broken_frame_ended_goes_over_another_connection() -> None:
     broken = written(Kind.RST_STREAM, 0, 1, b"\0\0\0")
     async with saying(SETTINGS, lambda number: broken if number == 0 else OK) as pool:
