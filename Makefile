@@ -10,7 +10,7 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-tools: ## what some tests need from Debian: Prometheus, unpacked into .tools/, and Chromium
+tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, and Chromium
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed

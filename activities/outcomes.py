@@ -9,7 +9,7 @@ from uuid import UUID
 from activities.judging import Go
 from db import brakes, collapse_groups, device_tokens, log, push_attempts, push_tasks, revivals
 from db.collapse_groups import Sounding
-from db.engine import Sessions
+from db.engine import Sessions, wait_briefly_for_locks
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
@@ -26,6 +26,8 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
+
+UNSTORABLE = "unstorable_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,24 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
     return Outcome(ended, again, sounding=go.sounding)
 
 
+def never_called(attempt_id: UUID, task_id: UUID, why: str) -> Outcome:
+    """Record of an attempt, if it was begun at all, that it will come to no call; the push is tried anew."""
+    return Outcome(Uncalled(attempt_id, task_id), Update(task_id, TaskState.PENDING, why))
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Leave out all that is not in our own words, which a database may refuse; what became of the push stays."""
+    ended = outcome.ended
+    if isinstance(ended, Ended):
+        ended = replace(ended, reason=ended.reason and UNSTORABLE, provider_id=None)
+    return replace(
+        outcome,
+        ended=ended,
+        update=replace(outcome.update, reason=outcome.update.reason and UNSTORABLE),
+        dead_tokens=tuple(replace(dead, reason=UNSTORABLE) for dead in outcome.dead_tokens),
+    )
+
+
 def word(came_to: Answer | ProviderTrouble) -> str:
     """Give the word for what a call came to, in `push_attempts` and in traces."""
     match came_to:
@@ -113,6 +133,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     be redriven.
     """
     async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
         dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
         braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
@@ -134,6 +155,17 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
                 await revivals.revive(db, device)
         await collapse_groups.note_ended(db, {o.sounding: o.was_heard for o in outcomes if o.sounding})
     return [update.state for update in updates]
+
+
+async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
+    """Record what calls came to on the attempts alone, where tasks are stuck: no task is sent again for that."""
+    uncalled = ("unavailable", "claim_too_old", 0, None)  # an attempt can only be forgotten together with its task
+    async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
+        await push_attempts.end(
+            db, [o.ended if isinstance(o.ended, Ended) else Ended(o.ended.attempt_id, *uncalled) for o in outcomes]
+        )
+    return [None] * len(outcomes)
 
 
 def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
-from domain.back_off import BackOff
+from domain.back_off import BackOff, in_time
 from push.sender import (
     Appointed,
     Booked,
@@ -32,6 +32,18 @@ BACK_OFFS: BackOffs = {
     Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
+
+
+GIVES_WAY = timedelta(minutes=1)  # a rest that is usual, such as Google's; a longer one the provider has named itself
+
+
+def before_it_expires(trouble: ProviderTrouble, wanted: timedelta, left: timedelta) -> timedelta | None:
+    """Fit the wait after a failed call into what is left of a push's life; None where no try is left."""
+    floor = trouble.retry_after or timedelta(0)
+    if floor <= GIVES_WAY:
+        return in_time(wanted, left)
+    fitting = in_time(wanted, left) if floor < left else None
+    return fitting and max(fitting, floor)
 
 
 def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:

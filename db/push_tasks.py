@@ -68,6 +68,7 @@ class Task:
     validate_only: bool
     state: TaskState
     last_reason: str | None
+    again_at: datetime | None  # when it was redriven or revived last
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,8 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
-               next_attempt_at = new.next_attempt_at,
+               next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
+                                      WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
@@ -321,4 +323,5 @@ def _task(row: Row[Any]) -> Task | None:
         validate_only=row.validate_only,
         state=state,
         last_reason=row.last_reason,
+        again_at=row.again_at,
     )

@@ -46,6 +46,10 @@ class TaskState(StrEnum):
     DEAD = "dead"
 
 
+# What several pushes for one thing came to where none was accepted: the first of these that any of them came to.
+FAILED = (TaskState.DEAD, TaskState.REJECTED, TaskState.EXPIRED, TaskState.UNREGISTERED)
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
     """One notification for one device token, in our words; `push/apns.py` and `push/fcm.py` shape it for the wire."""

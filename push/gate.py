@@ -136,7 +136,7 @@ class Gate:
         self._turns = Turns(limits, timings, admit=self._breaker.admit, clock=clock, chance=chance)
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
         self._scouts = Scouts()
-        self._alarm = RefusalAlarm(self._log)
+        self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
     def enter(self, priority: Priority, task_id: UUID) -> Passage:
         """Ask to make one call for a push task; `async with` it."""

@@ -4,7 +4,6 @@ import asyncio
 from typing import Protocol
 from uuid import UUID
 
-GATHERED = 1.0  # seconds from the first refusal to the alarm
 QUIET = 600.0  # seconds from one alarm to the next of the same cause
 _REASONS_AT_MOST = 20
 _AT_MOST = 1000  # pushes of one cause, told apart
@@ -21,8 +20,10 @@ class Log(Protocol):
 class RefusalAlarm:
     """Counts the pushes that were refused by reason, and whose they are, and tells of them."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, gathered: float) -> None:
+        """Make one; `gathered` is how many seconds lie between the first refusal and the alarm."""
         self._log = log
+        self._gathered = gathered
         self._refused: dict[str, dict[UUID, str]] = {}  # by reason: the users of push tasks
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -31,7 +32,7 @@ class RefusalAlarm:
         if reason not in self._timers:
             if len(self._timers) >= _REASONS_AT_MOST:
                 return
-            self._wait(reason, GATHERED)
+            self._wait(reason, self._gathered)
         refused = self._refused.setdefault(reason, {})
         if len(refused) < _AT_MOST:
             refused[task_id] = user_id

@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
         MESSAGE_ID_ATTRIBUTE,
         sending_workflow_id,
     )
-    from domain.push import TaskState
+    from domain.push import FAILED, TaskState
     from domain.wire import HandoffState, MoreSends, PlanHandoff, PlannedHandoff, PlannedSend, SendPage, SentPush
 
 PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
@@ -73,7 +73,7 @@ class MessageHandoff:
         came_to = Counter[str]()
         for counts in await asyncio.gather(*sending):
             came_to.update(counts)
-        outcome = next((state for state in (TaskState.ACCEPTED, TaskState.DEAD) if came_to[state]), "no_push")
+        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if came_to[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
         told = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
         self._describe(f"nothing any more: {told or 'no push'}; without a push: {planned.quiet} phones")

@@ -57,12 +57,12 @@ async def test_a_page_of_sync_and_one_of_a_conversation_hold_a_mebibyte_and_lose
         synced += [item["seq"] for item in page["items"]]
         has_more = page["has_more"]
     listed: list[int] = []
-    cursor = ""
-    while cursor is not None:
-        answer = await alice.call("GET", f"/v1/conversations/{room}/messages?limit=200{cursor and f'&cursor={cursor}'}")
+    more: str | None = ""
+    while more is not None:
+        answer = await alice.call("GET", f"/v1/conversations/{room}/messages?limit=200{more and f'&cursor={more}'}")
         assert len(answer.content) < LARGEST_PAGE * 1.1
         listed += [item["number"] for item in answer.json()["items"]]
-        cursor = answer.json()["next_cursor"]
+        more = answer.json()["next_cursor"]
 
     assert synced == list(range(1, MESSAGES + 1))
     assert listed == list(range(MESSAGES, 0, -1))

@@ -22,7 +22,7 @@ from tests.gates.crew import BRISK, Crew, active_tokens, attempts, crew, due_now
 from tests.house import House, android, eventually, iphone
 from tests.push.conftest import apns_account
 
-LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)))
+LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), alarm_after=4.0)
 
 
 async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once(
@@ -61,8 +61,7 @@ async def test_two_users_never_pause_a_provider_and_all_are_told_of(unmanned: Ho
 
     with structlog.testing.capture_logs() as logs:
         async with crew(unmanned, timings=LONG) as worker:
-            for due in alices + bobs:
-                await _fail(worker, due, "InvalidProviderToken")
+            await asyncio.gather(*(_fail(worker, due, "InvalidProviderToken") for due in alices + bobs))
             assert worker.means.gates.report()["gates"][0]["state"] == "closed"
             await eventually(lambda: _alarmed(logs))
 

@@ -198,7 +198,9 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
 async def test_whoever_wants_no_push_any_more_is_not_pushed_to_again(
     house: House, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
 ) -> None:
-    phone = iphone()
+    phone, carol = iphone(), house.user()
+    await carol.register(iphone())  # hers is accepted: refusals of three people in a row would shut the gate for all
+    assert await handed_off(house, await posted(alice, await conversation_of(alice, carol))) == "accepted"
     await bob.register(phone)
     refuse_once(simulator, phone)
 

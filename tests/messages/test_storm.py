@@ -9,10 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
-from config import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, make_house, refuse_once
+from tests.house import UNLIMITED, House, Phone, User, android, eventually, iphone, make_app, make_house, refuse_once
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
 MESSAGES, READERS, FASTERS = 60, 10, 12
@@ -23,8 +21,7 @@ ON_TIME = 2.0  # seconds, on a loaded machine
 @pytest.fixture
 async def house(house: House) -> AsyncIterator[House]:
     """The house through an API process that lets everybody write as fast as they can."""
-    environment = house.place.environment(MESSAGE_BURST="0", MESSAGE_RATE="0")
-    async with make_house(house.place, create_app(service_settings(environment), auth_settings(environment))) as door:
+    async with make_house(house.place, make_app(house.place, **UNLIMITED)) as door:
         yield door
 
 
@@ -123,7 +120,8 @@ async def test_an_attempt_that_may_have_arrived_counts_as_heard(
 ) -> None:
     phone = iphone()
     await bob.register(phone)
-    simulator.faults.add(provider="apns", token=phone.token, fault="cut_answer", count=1)
+    fault = {"fault": "accept_then_fail", "status": 500, "reason": "InternalServerError"}
+    simulator.faults.add(provider="apns", token=phone.token, count=1, **fault)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
     assert await handed_off(house, message_id) == "accepted"
