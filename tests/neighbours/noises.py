@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import httpx
 from sqlalchemy import text
 
 from simulator import Simulator
 from simulator.exchange import Environment, Provider
 from simulator.phones import PhoneState
+from tests.bursts import Request, burst
 from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.neighbours.honest import DUE_IN
 from tests.talk import conversation_of, post
@@ -153,19 +153,13 @@ async def somebodys_values_cannot_be_read(house: House, _: Simulator) -> AsyncIt
 
 
 @asynccontextmanager
-async def somebody_patches_one_fast_400_times(house: House, _: Simulator) -> AsyncIterator[None]:
+async def somebody_patches_one_fast_400_times_at_the_due_instant(house: House, _: Simulator) -> AsyncIterator[None]:
     user = house.user()
-    session_id = await user.start_fast(due_in=FOREVER.total_seconds())
-    path = f"/v1/fasting-sessions/{session_id}"
-    ends_at = datetime.now(UTC) + FOREVER
+    path = f"/v1/fasting-sessions/{await user.start_fast(due_in=FOREVER.total_seconds())}"
+    changes: list[Request] = [(user, "PATCH", path, {"reminder_minutes": [number]}) for number in range(400)]
 
-    wide = httpx.Limits(max_connections=400)
-    async with httpx.AsyncClient(base_url=house.http.base_url, headers=user.headers, timeout=60, limits=wide) as http:
-
-        async def patch(number: int) -> None:
-            await http.patch(path, json={"ends_at": (ends_at + timedelta(seconds=number)).isoformat()})
-
-        async with _meanwhile(lambda: _all_of(patch(number) for number in range(400))):
+    async with burst(house, changes) as send:
+        async with _meanwhile(lambda: _later(DUE_IN, send)):
             yield
 
 
@@ -233,7 +227,7 @@ NOISES: Sequence[Noise] = (
     somebodys_phones_are_locked,
     somebodys_fast_is_locked,
     somebodys_values_cannot_be_read,
-    somebody_patches_one_fast_400_times,
+    somebody_patches_one_fast_400_times_at_the_due_instant,
     somebody_moves_a_goal_to_and_fro,
     two_people_write_without_a_pause_to_twenty,
     somebody_imports_3000_fasts,
@@ -263,6 +257,11 @@ async def _meanwhile(act: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
     acting.cancel()
     with suppress(asyncio.CancelledError):
         await acting
+
+
+async def _later(seconds: float, act: Callable[[], Awaitable[Any]]) -> None:
+    await asyncio.sleep(seconds)
+    await act()
 
 
 async def _all_of(acts: Any) -> None:
