@@ -158,9 +158,8 @@ async def somebody_patches_one_fast_400_times_at_the_due_instant(house: House, _
     path = f"/v1/fasting-sessions/{await user.start_fast(due_in=FOREVER.total_seconds())}"
     changes: list[Request] = [(user, "PATCH", path, {"reminder_minutes": [number]}) for number in range(400)]
 
-    async with burst(house, changes) as send:
-        async with _meanwhile(lambda: _later(DUE_IN, send)):
-            yield
+    async with burst(house, changes) as send, _meanwhile(lambda: _later(DUE_IN, send)):
+        yield
 
 
 @asynccontextmanager
