@@ -42,7 +42,7 @@ from relay import Relay
 from telemetry import labels, metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
-from temporal import Metered, connect_when_up, leave, metered_runtime, watch
+from temporal import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from temporal import certificate_files as temporal_certificates
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
@@ -134,7 +134,9 @@ async def main() -> None:
     client = await _unless(stop, connect_when_up(metered.runtime))
     if client is not None:
         sweeper = Sweeper(sessions, Sweeping(sessions, client))
-        heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
+        heartbeat = Heartbeat(
+            sessions, means.gates, means.brake, process=this_process(), reaches_temporal=reaches_temporal
+        )
         asides += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),

@@ -304,7 +304,8 @@ class PushTask(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     accepted_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]  # when its state became final
-    again_at: Mapped[datetime | None]  # when it was redriven or revived last; it is late since then
+    again_at: Mapped[datetime | None]  # when it was redriven or revived, or was meant to go out first: late since
+    held_up_by: Mapped[str | None]  # the last reason why it was not sent or taken at once; stays once it is accepted
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
     validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM is asked, no phone is told
