@@ -26,21 +26,6 @@ async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
     yield
 
 
-# One odd answer.
-
-
-@asynccontextmanager
-async def a_provider_token_is_refused_once(_: House, simulator: Simulator) -> AsyncIterator[None]:
-    simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken", count=1)
-    yield
-
-
-@asynccontextmanager
-async def an_access_token_is_refused_once(_: House, simulator: Simulator) -> AsyncIterator[None]:
-    simulator.faults.add(provider="fcm", fault="answer", status=401, errorCode="UNAUTHENTICATED", count=1)
-    yield
-
-
 # One person's phones: a fast due just before everybody else's, and answers that are theirs alone.
 
 
@@ -85,6 +70,16 @@ async def one_person_uninstalled_25_times(house: House, simulator: Simulator) ->
 
 
 _PHONES = (
+    _one_persons(
+        iphone,
+        1,
+        "a_provider_token_is_refused_once",
+        fault="answer",
+        status=403,
+        reason="InvalidProviderToken",
+        count=1,
+    ),
+    _one_persons(android, 1, "an_access_token_is_refused_once", fault="answer", errorCode="UNAUTHENTICATED", count=1),
     _one_persons(
         android,
         6,
@@ -216,8 +211,6 @@ async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterat
 
 NOISES: Sequence[Noise] = (
     all_is_quiet,
-    a_provider_token_is_refused_once,
-    an_access_token_is_refused_once,
     six_people_have_iphones_behind_fcm_without_a_key,
     one_person_registers_25_invented_tokens,
     one_person_uninstalled_25_times,
