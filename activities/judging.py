@@ -251,6 +251,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         public_key=_public_key(device),
         sounds=not _has_sounded(task, facts),
         validate_only=task.validate_only,
+        user_id=task.user_id,
     )
 
 
