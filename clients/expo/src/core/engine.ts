@@ -19,6 +19,8 @@ export interface EnginePorts {
 
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
+const FORGET_LIMIT = 5_000;
+
 export class Engine {
   readonly #ports: EnginePorts;
   readonly #timers = new Map<Timer, () => void>();
@@ -82,12 +84,22 @@ export class Engine {
       observer(next);
     }
     for (const effect of effects) {
-      this.#begin(effect);
+      if (effect.do === "forget_person") {
+        await this.#forgetPerson(); // before the next person's log begins
+      } else {
+        this.#begin(effect);
+      }
     }
   }
 
-  #begin(effect: Effect): void {
-    const { registrar, phone, push } = this.#ports;
+  async #forgetPerson(): Promise<void> {
+    const { clock, phone, push } = this.#ports;
+    const forgotten = Promise.allSettled([phone.forgetPerson(), push.unregister()]);
+    await Promise.race([forgotten, new Promise<void>((resolve) => clock.after(FORGET_LIMIT, resolve))]);
+  }
+
+  #begin(effect: Exclude<Effect, { do: "forget_person" }>): void {
+    const { registrar } = this.#ports;
     switch (effect.do) {
       case "fetch_token":
         void this.#fetch();
@@ -105,10 +117,6 @@ export class Engine {
         break;
       case "sync":
         this.#ports.onRegistered();
-        break;
-      case "forget_person":
-        void phone.forgetPerson().catch(() => undefined);
-        void push.unregister().catch(() => undefined);
         break;
     }
   }

@@ -1,6 +1,7 @@
 /** What the core needs of a phone. Each has one adapter in `src/expo/`, and one of a few lines in the tests. */
 
-import type { Debt, DeviceToken, Facts, PutOutcome, Registration } from "./registration.ts";
+import type { Debt, DeviceToken, Facts, Permission, PutOutcome, Registration } from "./registration.ts";
+import type { Shown } from "./screen.ts";
 
 /** The system's push service. */
 export interface Push {
@@ -42,4 +43,70 @@ export interface Phone {
   facts(): Promise<Facts>;
   /** All that must not outlive a person on this phone: what the screen shows, badge, key, log. */
   forgetPerson(): Promise<void>;
+}
+
+/** Named secrets; each is a Vault of its own. */
+export interface Secure {
+  vault(name: string): Vault;
+}
+
+/** Whether the app is in front. */
+export interface Foreground {
+  readonly isActive: boolean;
+  observe(observer: (isActive: boolean) => void): () => void;
+}
+
+/** Whether there is a network; "yes" may be wrong, so it is only a reason to try now. */
+export interface Network {
+  observe(onBack: () => void): () => void;
+}
+
+/** What the system says of itself. */
+export interface System {
+  locale(): string | null;
+  timeZone(): string | null;
+  appVersion(): string | null;
+  osVersion(): string | null;
+  /** Something above changed. */
+  observe(onChange: () => void): () => void;
+}
+
+/** The person's leave to show notifications. */
+export interface Permissions {
+  read(): Promise<Permission>;
+  /** Make the channels, then ask: Android 13 shows no prompt without a channel, and never again. */
+  ask(): Promise<Permission>;
+}
+
+/** The key that opens sealed texts; its private half never reaches JavaScript. */
+export interface Keys {
+  publicKey(): Promise<string>;
+  forget(): Promise<void>;
+}
+
+/** The notification list. */
+export interface Screen {
+  shown(): Promise<readonly Shown[]>;
+  dismiss(identifier: string): Promise<void>;
+  dismissAll(): Promise<void>;
+}
+
+/** Where taps come from: the listener, and the tap that started the app. */
+export interface Taps {
+  observe(onTap: (data: unknown) => void): () => void;
+}
+
+export interface Ports {
+  readonly push: Push & { observe(onToken: (token: DeviceToken) => void): () => void };
+  readonly secure: Secure;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly foreground: Foreground;
+  readonly system: System;
+  readonly permissions: Permissions;
+  readonly keys: Keys;
+  readonly screen: Screen;
+  readonly taps: Taps;
+  readonly fetch: typeof globalThis.fetch;
 }

@@ -10,8 +10,8 @@ export interface Shown {
 export interface Truth {
   /** Fasts that are still going on. */
   readonly activeFasts: ReadonlySet<string>;
-  /** Conversations with something that the person has not read. */
-  readonly unread: ReadonlySet<string>;
+  /** Conversations with something that the person has not read; null where nobody knows. */
+  readonly unread: ReadonlySet<string> | null;
 }
 
 /** Which lines to take back; one that is not ours, or that nobody can judge, stays. */
@@ -26,7 +26,7 @@ function isOver(line: Shown, truth: Truth, links: readonly string[]): boolean {
     case "fasting-sessions":
       return id !== undefined && !truth.activeFasts.has(id);
     case "conversations":
-      return id !== undefined && !truth.unread.has(id);
+      return id !== undefined && truth.unread !== null && !truth.unread.has(id);
     default:
       return false;
   }
