@@ -21,8 +21,10 @@ from config_forms import (
     Port,
     PostgresqlUrl,
     ProxyUrl,
+    Quota,
     Rate,
     ReadableFile,
+    Word,
 )
 
 SectionT = TypeVar("SectionT", bound="_Section")
@@ -40,9 +42,9 @@ class ApnsSettings(_Section):
     """Apple: token authentication with a .p8 key."""
 
     key_file: ReadableFile
-    key_id: str = Field(min_length=1)
-    team_id: str = Field(min_length=1)
-    topic: str = Field(min_length=1)
+    key_id: Word
+    team_id: Word
+    topic: Word
     url: BaseUrl = "https://api.push.apple.com"
     sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     ca_file: AuthorityFile | None = None
@@ -70,8 +72,14 @@ class AppSettings(_Section):
         return self
 
 
+ANY_AUDIENCE = "*"
+
+
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address."""
+    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+
+    A key set's issuer signs for others, too, so its tokens need an audience, or `*`: whatever theirs is.
+    """
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
@@ -86,6 +94,11 @@ class AuthSettings(_Section):
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        if self.jwks_url is not None and self.audience is None:
+            raise ValueError(
+                "AUTH_AUDIENCE is not set: name the `aud` of your tokens, "
+                "or * to take whatever the issuer at AUTH_JWKS_URL signs for anybody"
+            )
         return self
 
 
@@ -137,6 +150,12 @@ class LimitSettings(_Section):
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
     most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
+    max_concurrent_requests_per_caller: Quota = 8  # of each user
+    max_concurrent_requests_per_service: Quota = 64  # of each caller with the scope service
+    max_installations_per_user: Quota = 20  # that have an active token
+    max_active_fasts_per_user: Quota = 20
+    message_burst: Quota = 20  # of each sender in each conversation
+    message_rate: Rate = "1/second"  # at which a burst fills up again
     cors_origins: Origins = ()
     forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 

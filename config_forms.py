@@ -29,6 +29,12 @@ def _authority(path: Path) -> Path:
     return path
 
 
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,255}", text):
+        raise ValueError("must be one word of ASCII characters, without blanks and line breaks")
+    return text
+
+
 def _https(url: str) -> str:
     parts = urlsplit(url)
     is_allowed = parts.scheme == "https" or (parts.scheme, parts.hostname) in _PLAIN
@@ -111,8 +117,10 @@ _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 _PARAMETERS = {"host", "port", "sslmode"}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
+Word = Annotated[str, AfterValidator(_word)]  # it stands in a header
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
+Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit
 PageUrl = Annotated[str, AfterValidator(_page)]
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]

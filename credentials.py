@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from apps_file import app_settings
+from apps_file import each_app
 from config import AppSettings, ConfigError, apns_settings, fcm_settings, proxy_settings, service_settings
 from domain.push import Provider
 from push.apns import ApnsAccount
@@ -26,6 +26,8 @@ def make_rotation(environ: Mapping[str, str] = os.environ, *, every: timedelta =
         provider, app_id = error.key
         setting = _KEY_SETTINGS[provider] if app_id is None else f"APPS_FILE, app {app_id}"
         raise ConfigError(f"{setting}: {error}.") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def certificate_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
@@ -56,12 +58,22 @@ def proxies_of(environ: Mapping[str, str]) -> Proxies:
 
 
 def _accounts(environ: Mapping[str, str]) -> Accounts:
-    """Read who sends for which app; the environment's app is the default one."""
-    apns, fcm, apps_file = apns_settings(environ), fcm_settings(environ), service_settings(environ).apps_file
-    default = AppSettings(apns=apns, fcm=fcm) if apns or fcm else None
-    named = {} if apps_file is None else app_settings(apps_file)
-    proxies = proxies_of(environ)
-    of = accounts_of(None, default, proxies) if default else {}
+    """Read who sends for which app; what one app lacks is told with it, and leaves the others as they are."""
+    apps_file, proxies = service_settings(environ).apps_file, proxies_of(environ)
+    of: dict[Key, Account] = {}
+    unreadable: dict[Key, str] = {}
+    for provider, read in ((Provider.APNS, apns_settings), (Provider.FCM, fcm_settings)):
+        try:
+            settings = read(environ)
+        except ConfigError as error:
+            unreadable[provider, None] = str(error)
+        else:
+            if settings is not None:
+                of |= accounts_of(None, AppSettings.model_validate({provider.value: settings}), proxies)
+    named = {} if apps_file is None else dict(each_app(apps_file))
     for app_id, app in named.items():
-        of |= accounts_of(app_id, app, proxies)
-    return Accounts(of, frozenset(named) if apps_file else None)
+        if isinstance(app, ConfigError):
+            unreadable |= {(provider, app_id): str(app) for provider in Provider}
+        else:
+            of |= accounts_of(app_id, app, proxies)
+    return Accounts(of, frozenset(named) if apps_file else None, unreadable)

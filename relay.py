@@ -5,6 +5,10 @@ sweeper in each worker dispatches whatever is left.
 """
 
 import asyncio
+from bisect import insort
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -35,6 +39,14 @@ _SUBJECT_IDS = {
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A row that this process is to dispatch, with the context of the request that wrote it."""
+
+    owed: outbox.Owed
+    context: Context
+
+
 class Relay:
     """Dispatches outbox rows over one client."""
 
@@ -43,14 +55,17 @@ class Relay:
         self._client = client
         self._arm_window = arm_window
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._soon: set[asyncio.Task[None]] = set()
+        self._waiting: list[_Waiting] = []  # the nearest need first
+        self._under_way: set[asyncio.Task[None]] = set()
 
     def dispatch_soon(self, owed: outbox.Owed) -> None:
-        """Dispatch a row that was just committed, after the answer; if that fails, a sweeper will."""
-        if len(self._soon) < _MOST_WAITING:
-            task = asyncio.create_task(self.dispatch(owed))
-            self._soon.add(task)
-            task.add_done_callback(self._soon.discard)
+        """Dispatch a row that was just committed, after the answer, the nearest need first.
+
+        If that fails, a sweeper will; it gets the rows that have most time where there are too many, too.
+        """
+        insort(self._waiting, _Waiting(owed, copy_context()), key=lambda each: each.owed.place)
+        self._dispatch_next()
+        del self._waiting[_MOST_WAITING:]
 
     async def sweep_forever(self) -> None:
         """Dispatch what is due, for ever; trouble with the database is logged and outlived."""
@@ -97,10 +112,24 @@ class Relay:
 
     async def close(self) -> None:
         """Let dispatches under way finish."""
-        if self._soon:
-            _, late = await asyncio.wait(self._soon, timeout=_CLOSE_WITHIN)
-            for task in late:  # their rows stay owed; a sweeper has them
-                task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                while self._under_way:
+                    await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        self._waiting.clear()  # these rows stay owed; a sweeper has them
+        for task in self._under_way:
+            task.cancel()
+
+    def _dispatch_next(self) -> None:
+        while self._waiting and len(self._under_way) < _AT_ONCE:
+            first = self._waiting.pop(0)
+            task = asyncio.create_task(self.dispatch(first.owed), context=first.context)
+            self._under_way.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._dispatch_next()
 
     async def _dispatch(self, owed: outbox.Owed) -> None:
         parent = tracing.context_of(owed.traceparent)

@@ -5,12 +5,13 @@ an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.judging import (
+    CHECK_FAILED,
     IN_FLIGHT,
     Busy,
     Claim,
@@ -39,6 +40,7 @@ from domain.kinds import RULES, Subject
 from domain.push import TaskState
 
 _MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
+_UNREADABLE = Waiting(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
@@ -46,6 +48,8 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         tasks, about_messages = await _hold(db, claims)
+        missing = {claim.task_id for claim in claims} - {task.task_id for task in tasks}
+        unreadable = await push_tasks.existing(db, missing) if missing else set()
         facts = Facts(
             sessions=await fasting_sessions.shared(db, {task.conversation_id for task in tasks}),
             messages=await messages.addressed(
@@ -70,7 +74,8 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        await messages.enter_reminders(db, [_message(task) for task in tasks if enters_the_log(task, facts)])
+        checked = [task for task in tasks if verdicts[task.task_id] != CHECK_FAILED]
+        await messages.enter_reminders(db, [_message(task) for task in checked if enters_the_log(task, facts)])
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
             await revivals.revive(db, facts.devices[installation_id])
@@ -78,7 +83,8 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     taken: set[UUID] = set()
     answers: list[Verdict] = []
     for claim in claims:
-        verdict = verdicts.get(claim.task_id, Settled(TaskState.WITHDRAWN, "task_missing"))
+        unread = _UNREADABLE if claim.task_id in unreadable else Settled(TaskState.WITHDRAWN, "task_missing")
+        verdict = verdicts.get(claim.task_id, unread)
         if isinstance(verdict, Go) and claim.task_id in taken:  # asked twice in one batch
             verdict = Busy(IN_FLIGHT)
         taken.add(claim.task_id)

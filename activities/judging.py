@@ -1,4 +1,4 @@
-"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Knows no database."""
+"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Asks no database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,18 +6,24 @@ from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID, uuid4
 
+import structlog
+
 from db import messages, push_attempts, push_tasks
 from db.models import DeviceToken
+from db.unreadable import tell
 from domain.kinds import RULES, Subject
 from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
 from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import Content, worded
+from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
 LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class Settled:
 
 Verdict = Go | Waiting | Busy | Settled
 
+CHECK_FAILED = Waiting(Hindrance("check_failed", timedelta(seconds=10)))
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -91,13 +99,22 @@ def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], fac
     verdicts: dict[UUID, Verdict] = {}
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict = _judge(task, asked[task.task_id].hindrance, facts)
+        verdict = _judge_alone(task, asked[task.task_id].hindrance, facts)
         if isinstance(verdict, Go) and task.task_id in facts.lines:
             line = (task.installation_id, task.collapse_key)
             verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
         verdicts[task.task_id] = verdict
     return verdicts
+
+
+def _judge_alone(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
+    """Judge one of many: whatever is odd about it, the others have their verdicts."""
+    try:
+        return _judge(task, hindrance, facts)
+    except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
+        log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
+        return CHECK_FAILED
 
 
 def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
@@ -181,9 +198,17 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
         collapse_key=task.collapse_key or None,
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
-        public_key=device.public_key,
+        public_key=_public_key(device),
         validate_only=task.validate_only,
     )
+
+
+def _public_key(device: DeviceToken) -> bytes | None:
+    """Give the key that seals the text; none where the stored one cannot, so that the phone gets the generic text."""
+    if device.public_key is None or is_usable(device.public_key):
+        return device.public_key
+    tell("device_tokens.public_key", "")
+    return None
 
 
 def _content(task: push_tasks.Task, facts: Facts) -> Content:

@@ -35,6 +35,7 @@ from telemetry import labels, metrics
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
+_IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 
 log = structlog.get_logger()
@@ -155,7 +156,7 @@ class PushSending:
         if not isinstance(came_to, ProviderTrouble):
             dead_tokens = await self._brake.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
-        elif isinstance(came_to, Unavailable) and came_to.fate is Fate.UNKNOWN and go.push.collapse_key is None:
+        elif isinstance(came_to, Unavailable) and came_to.fate in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:

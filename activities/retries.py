@@ -23,5 +23,6 @@ def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: f
     """Say how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
     kind: type[ProviderTrouble] | Fate = type(trouble)
     if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
-        kind = Unavailable if trouble.fate is Fate.UNKNOWN else Fate.NEVER_PROCESSED
+        is_unprocessed = trouble.fate in {Fate.NOT_SENT, Fate.NEVER_PROCESSED}
+        kind = Fate.NEVER_PROCESSED if is_unprocessed else Unavailable
     return back_offs[kind].delay(attempt, chance, trouble.retry_after)

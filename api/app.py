@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from limits import parse
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
@@ -32,10 +34,13 @@ from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from api.rates import Rates
 from api.request_log import UNTOLD, RequestLog
 from api.request_metrics import RequestMetrics
+from api.running_requests import RunningRequests
 from api.security_headers import SecurityHeaders
+from api.writes import LOCK_TIMEOUT, Writes
 from apps_file import AppIds
 from config import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
+from domain.quotas import MessageQuota, Quotas
 from relay import Relay
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
@@ -56,17 +61,30 @@ def create_app(
     """
     app_ids = AppIds(settings.apps_file)
     rates = Rates(limits.rate_limit, limits.rate_limit_service)
+    running = RunningRequests(
+        limits.max_concurrent_requests_per_caller or None, limits.max_concurrent_requests_per_service or None
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database_url = settings.database_url.get_secret_value()
-        engine = make_engine(database_url, pool_size=settings.database_pool_size)
+        engine = make_engine(database_url, pool_size=settings.database_pool_size, lock_timeout=LOCK_TIMEOUT)
         sessions = make_sessions(engine)
         temporal = await connect(lazy=True, runtime=metered.runtime)
         relay = Relay(sessions, temporal, settings.arm_window)
         streams = OpenStreams(sessions, database_url, terms)
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
-        app.state.services = Services(sessions, TokenCheck(auth), rates, relay, app_ids, streams, exposition)
+        app.state.services = Services(
+            sessions=sessions,
+            tokens=TokenCheck(auth),
+            rates=rates,
+            running=running,
+            writes=Writes(sessions, settings.database_pool_size, _quotas(limits)),
+            relay=relay,
+            app_ids=app_ids,
+            streams=streams,
+            exposition=exposition,
+        )
         app.state.console = ConsoleMeans(temporal, settings.temporal_ui_url)
         watching = asyncio.create_task(watch(temporal))
         async with streams.running():
@@ -114,3 +132,11 @@ def create_app(
     app.mount(PATH, make_console(app.state))
     app.add_route(PATH, lambda _: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
     return app
+
+
+def _quotas(granted: LimitSettings) -> Quotas:
+    messages = None
+    if granted.message_burst and granted.message_rate != "0":
+        rate = parse(granted.message_rate)
+        messages = MessageQuota(granted.message_burst, timedelta(seconds=rate.get_expiry()) / rate.amount)
+    return Quotas(granted.max_installations_per_user or None, granted.max_active_fasts_per_user or None, messages)

@@ -12,6 +12,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.bounds import LARGEST_HEAD
 from api.problems import problem
 from api.security_headers import FOR_ERRORS
 
@@ -29,6 +30,19 @@ class Line:
     abort: Callable[[], None]  # closes at once; what is not written yet is dropped
 
 
+class _Framing(h11.Connection):
+    """HTTP/1.1 that refuses a request of which a proxy may see another end than we do (RFC 9112, 6.1 and 6.3)."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Give what came next; raises RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if b"transfer-encoding" in names and (b"content-length" in names or event.http_version < b"1.1"):
+                raise h11.RemoteProtocolError("the end of the request is ambiguous")
+        return event
+
+
 class HttpConnection(H11Protocol):
     """uvicorn's HTTP/1.1, which tells long answers when to end. Without that they hold up the shutdown.
 
@@ -42,6 +56,7 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Note a new connection."""
         super().connection_made(transport)
+        self.conn = _Framing(h11.SERVER, LARGEST_HEAD)
         if len(self.connections) > self.most:
             transport.abort()
         self._reading = self.loop.call_later(self.read_within, transport.abort)

@@ -6,15 +6,26 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Paged, ServiceCaller, next_cursor
+from api.dependencies import (
+    AnyCaller,
+    Database,
+    Dispatch,
+    Paged,
+    RowWrites,
+    ServiceCaller,
+    next_cursor,
+)
 from api.fields import Body
+from api.pages import LARGEST_PAGE, cut
 from api.problems import responses
 from api.sync import MOST_SEQ
-from db import conversations, messages, outbox
-from domain.messages import LARGEST_BODY, MOST_MEMBERS, Conversation, Message, check_repeat
+from db import allowances, conversations, messages, outbox
+from domain.messages import LARGEST_BODY, MEMBERS_LISTED, MOST_MEMBERS, Conversation, Message, check_repeat
 from domain.problems import NotFound
+from domain.reminders import DERIVED
 
 router = APIRouter(prefix="/v1/conversations", tags=["messages"])
 
@@ -52,7 +63,8 @@ class ConversationOut(BaseModel):
     """A conversation."""
 
     id: UUID
-    member_ids: list[str]
+    member_ids: list[str] = Field(description=f"In a list the first {MEMBERS_LISTED}; all of them by its id.")
+    member_count: int
     created_at: datetime
 
 
@@ -63,12 +75,19 @@ class ConversationList(BaseModel):
     next_cursor: str | None
 
 
+def _not_derived(value: UUID) -> UUID:
+    """Refuse what a reminder's id could be, which is made from its fast (`domain/reminders.py`): it exists once."""
+    if value.version == DERIVED:
+        raise ValueError("must not be a UUID of version 5; take one of version 4 or 7")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class MessagePlace:
     """Where a message is posted, under an id of the caller's choice."""
 
     conversation_id: UUID
-    message_id: UUID
+    message_id: Annotated[UUID, AfterValidator(_not_derived)]
 
 
 class MessageIn(Body):
@@ -97,16 +116,23 @@ class MessageList(BaseModel):
     next_cursor: str | None
 
 
+_CONVERSATION = TypeAdapter(Conversation)
+
+
 @router.put("/{conversation_id}", status_code=201, responses=responses(403) | {200: {"model": ConversationOut}})
 async def store(
-    conversation_id: UUID, body: ConversationIn, _: ServiceCaller, sessions: Database, response: Response
+    conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
 ) -> ConversationOut:
     """Make a conversation: 201; or replace the members of one: 200."""
-    async with sessions.begin() as db:
-        if not await conversations.store(db, conversation_id, body.member_ids):
-            response.status_code = 200
-        stored = await conversations.read(db, conversation_id)
+
+    async def change(db: AsyncSession) -> tuple[Conversation | None, bool]:
+        is_new = await conversations.store(db, conversation_id, body.member_ids)
+        return await conversations.read(db, conversation_id), is_new
+
+    stored, is_new = await writes.run(change, _row(conversation_id))
     assert stored is not None
+    if not is_new:
+        response.status_code = 200
     return _conversation(stored)
 
 
@@ -115,8 +141,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Conve
     """List the caller's conversations."""
     async with sessions() as db:
         found = await conversations.of_member(db, caller.user_id, page.after, page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > len(shown)
+    shown, more = cut(found, page.limit, _CONVERSATION)
     return ConversationList(
         items=[_conversation(each) for each in shown],
         next_cursor=next_cursor(shown[-1].created_at, shown[-1].conversation_id) if more else None,
@@ -142,26 +167,32 @@ async def post(
     place: Annotated[MessagePlace, Depends()],
     body: MessageIn,
     caller: AnyCaller,
-    sessions: Database,
+    writes: RowWrites,
     relay: Dispatch,
     response: Response,
 ) -> MessageOut:
     """Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409."""
-    owed = None
-    async with sessions.begin() as db:
+
+    async def store(db: AsyncSession) -> tuple[Message, outbox.Owed | None]:
         await conversations.lock(db, place.conversation_id)
         if not await conversations.has_member(db, place.conversation_id, caller.user_id):
             raise NotFound("conversation")
-        message = await messages.post(db, place.conversation_id, place.message_id, caller.user_id, body.body)
-        if message is None:
+        if await messages.is_taken(db, place.message_id):
             message = await messages.read(db, place.message_id)
             if message is None or message.conversation_id != place.conversation_id:
                 raise NotFound("message")
             check_repeat(message, caller.user_id, body.body)
-            response.status_code = 200
-        else:
-            owed = await outbox.add(db, messages.OUTBOX_KIND, place.message_id)
-    if owed is not None:
+            return message, None
+        await allowances.spend(db, place.conversation_id, caller.user_id, writes.quotas.messages)
+        message = await messages.post(db, place.conversation_id, place.message_id, caller.user_id, body.body)
+        if message is None:  # somebody took its id in another conversation, at the same moment
+            raise NotFound("message")
+        return message, await outbox.add(db, messages.OUTBOX_KIND, place.message_id)
+
+    message, owed = await writes.run(store, _row(place.conversation_id))
+    if owed is None:
+        response.status_code = 200
+    else:
         relay.dispatch_soon(owed)
     return _message(message)
 
@@ -178,14 +209,25 @@ async def list_messages(
     async with sessions() as db:
         if not await conversations.has_member(db, conversation_id, caller.user_id):
             raise NotFound("conversation")
-        found = await messages.of_conversation(db, conversation_id, cursor, limit + 1)
-    shown = found[:limit]
-    more = len(found) > len(shown)
-    return MessageList(items=[_message(each) for each in shown], next_cursor=str(shown[-1].number) if more else None)
+        size = messages.PageSize(limit, LARGEST_PAGE)
+        page = await messages.of_conversation(db, conversation_id, cursor, size)
+    return MessageList(
+        items=[_message(each) for each in page.items],
+        next_cursor=str(page.items[-1].number) if page.has_more else None,
+    )
+
+
+def _row(conversation_id: UUID) -> str:
+    return f"conversation/{conversation_id}"
 
 
 def _conversation(stored: Conversation) -> ConversationOut:
-    return ConversationOut(id=stored.conversation_id, member_ids=list(stored.member_ids), created_at=stored.created_at)
+    return ConversationOut(
+        id=stored.conversation_id,
+        member_ids=list(stored.member_ids),
+        member_count=stored.member_count,
+        created_at=stored.created_at,
+    )
 
 
 def _message(message: Message) -> MessageOut:

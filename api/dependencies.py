@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
@@ -15,6 +16,8 @@ from api.auth import Caller, TokenCheck
 from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
 from api.rates import Rates
+from api.running_requests import RunningRequests
+from api.writes import Writes
 from apps_file import AppIds
 from db.engine import Sessions
 from domain.problems import InvalidField
@@ -33,6 +36,8 @@ class Services:
     sessions: Sessions
     tokens: TokenCheck
     rates: Rates
+    running: RunningRequests
+    writes: Writes
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
@@ -69,15 +74,25 @@ def _watchers(services: Annotated[Services, Depends(_services)]) -> asyncio.Sema
     return services.watchers
 
 
+def _writes(services: Annotated[Services, Depends(_services)]) -> Writes:
+    return services.writes
+
+
 async def _caller(
+    request: Request,
     services: Annotated[Services, Depends(_services)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
+) -> AsyncIterator[Caller]:
+    """Let a caller's request run until it is answered. An answer that lasts releases `request.state.permit` itself."""
     if credentials is None:
         raise Unauthorized("Send a bearer token in the Authorization header.")
     caller = await services.tokens.caller(credentials.credentials)
     services.rates.spend(caller)
-    return caller
+    request.state.permit = await services.running.enter(caller)
+    try:
+        yield caller
+    finally:
+        request.state.permit.release()
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
@@ -128,6 +143,7 @@ AnyCaller = Annotated[Caller, Depends(_caller)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
 Database = Annotated[Sessions, Depends(_sessions)]
+RowWrites = Annotated[Writes, Depends(_writes)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Streams = Annotated[OpenStreams, Depends(_streams)]
 Told = Annotated[Exposition, Depends(_exposition)]

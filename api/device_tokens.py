@@ -5,20 +5,22 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, next_cursor
-from api.fields import Body, TimeZone
+from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, next_cursor
+from api.fields import Body
+from api.pages import cut
 from api.problems import responses
 from db import device_history, device_tokens, revivals
+from db.models import DeviceToken
+from domain import registration
 from domain.devices import ShownToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from push.sealing import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
-
-_LONGEST_APNS_TOKEN = 200
 
 
 def _public_key(value: str) -> str:
@@ -35,12 +37,27 @@ class RegistrationIn(Body):
     """What an app tells about itself after each sign-in and whenever its token changes."""
 
     provider: Provider
-    token: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[!-~]+$")]
+    token: Annotated[str, Field(min_length=1, max_length=registration.LONGEST_TOKEN)]
     environment: Environment = Environment.PRODUCTION
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
-    locale: Annotated[str | None, Field(max_length=35, pattern=r"^[A-Za-z0-9_-]+$", examples=["de-AT"])] = None
-    time_zone: TimeZone | None = None
-    app_version: Annotated[str | None, Field(max_length=50, pattern=r"^[ -~]+$")] = None
+    locale: Annotated[
+        str | None,
+        BeforeValidator(registration.locale),
+        Field(description="Of the app's language. What is none is stored as null.", examples=["de-AT"]),
+    ] = None
+    time_zone: Annotated[
+        str | None,
+        BeforeValidator(registration.time_zone),
+        Field(
+            description="An IANA name, or an offset of whole hours such as GMT+02:00. What is none is stored as null.",
+            examples=["Europe/Berlin"],
+        ),
+    ] = None
+    app_version: Annotated[
+        str | None,
+        BeforeValidator(registration.app_version),
+        Field(description="Shown to support; what cannot be shown is left out."),
+    ] = None
     public_key: Annotated[
         Annotated[str, AfterValidator(_public_key)] | None,
         Field(description="X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md)."),
@@ -48,10 +65,8 @@ class RegistrationIn(Body):
 
     def checked(self) -> device_tokens.Registration:
         """Check what depends on the provider; raises InvalidField."""
-        token = self.token
-        if self.provider is Provider.APNS:
-            token = _apns_token(token)
-        elif self.environment is not Environment.PRODUCTION:
+        token = registration.token(self.provider, self.token)
+        if self.provider is Provider.FCM and self.environment is not Environment.PRODUCTION:
             raise InvalidField("environment", "FCM knows only production.")
         return device_tokens.Registration(
             provider=self.provider,
@@ -72,17 +87,32 @@ class DeviceTokenList(BaseModel):
     next_cursor: str | None
 
 
+_TOKEN = TypeAdapter(ShownToken)
+
+
 @router.put("/{installation_id}", responses=responses())
 async def register(
-    installation_id: UUID, body: RegistrationIn, caller: AnyCaller, sessions: Database, apps: AllowedApps
+    installation_id: UUID,
+    body: RegistrationIn,
+    caller: AnyCaller,
+    writes: RowWrites,
+    apps: AllowedApps,
 ) -> ShownToken:
-    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow."""
+    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
+
+    One installation too many signs out the caller's one that was not seen for longest.
+    """
     told = body.checked()
     if not await apps.allow(told.app_id):
         raise InvalidField("app_id", "There is no such app.")
-    async with sessions.begin() as db:
-        row = await device_tokens.register(db, caller.user_id, installation_id, told)
+
+    async def store(db: AsyncSession) -> DeviceToken:
+        row = await device_tokens.register(db, caller.user_id, installation_id, told, most=writes.quotas.installations)
         await revivals.revive(db, row)
+        return row
+
+    rows = device_tokens.locks_of(caller.user_id, installation_id, told)
+    row = await writes.run(store, *rows)
     return device_history.shown(row, {installation_id})
 
 
@@ -92,24 +122,19 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
         in_use = (await device_tokens.active_at(db, {row.installation_id for row in rows})).keys()
-    shown = rows[: page.limit]
-    more = len(rows) > len(shown)
+    shown, more = cut([device_history.shown(row, in_use) for row in rows], page.limit, _TOKEN)
     return DeviceTokenList(
-        items=[device_history.shown(row, in_use) for row in shown],
+        items=shown,
         next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
     )
 
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out(installation_id: UUID, caller: AnyCaller, sessions: Database) -> Response:
+async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Deactivate the caller's own row; whoever owns the token by now keeps it."""
-    async with sessions.begin() as db:
+
+    async def leave(db: AsyncSession) -> None:
         await device_tokens.sign_out(db, caller.user_id, installation_id)
+
+    await writes.run(leave, f"installation/{installation_id}")
     return Response(status_code=204)
-
-
-def _apns_token(token: str) -> str:
-    """Check an APNs token's form; its case carries no meaning, so one token has one spelling."""
-    if len(token) > _LONGEST_APNS_TOKEN or len(token) % 2 or set(token) - set("0123456789abcdefABCDEF"):
-        raise InvalidField("token", "An APNs token is hexadecimal, of even length, and has at most 200 digits.")
-    return token.lower()

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.connection import Line
 from api.open_streams import OpenStreams, Stream
-from api.sync import item_out
+from api.sync import ItemOut, item_out
 from domain.messages import LogItem
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
@@ -94,4 +94,10 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
 
 
 def _event(item: LogItem) -> bytes:
-    return f"id: {item.seq}\nevent: item\ndata: {item_out(item).model_dump_json()}\n\n".encode()
+    """Write an item; of one that cannot be shown the id alone, so that the reader goes on after it."""
+    shown = item_out(item)
+    return f"id: {item.seq}\n\n".encode() if shown is None else _item(item.seq, shown)
+
+
+def _item(seq: int, shown: ItemOut) -> bytes:
+    return f"id: {seq}\nevent: item\ndata: {shown.model_dump_json()}\n\n".encode()

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, next_cursor
+from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
 from api.fields import Body, Instant, ReminderMinutes
 from api.problems import responses
-from db import fasting_sessions, preferences, reminder_standings
+from api.writes import Writes
+from db import fasting_sessions, outbox, preferences, reminder_standings
 from db.engine import Sessions, present_instant
 from domain.problems import Conflict, NotFound
 from domain.reminders import ReminderState, rescheduled
@@ -57,6 +58,9 @@ class SessionOut(BaseModel):
     rev: int = Field(description="Grows with each change.")
 
 
+Changed = tuple[SessionOut, outbox.Owed | None]  # how it stands, and what Temporal is owed where it was changed
+
+
 class SessionList(BaseModel):
     """A page of sessions, the latest started first."""
 
@@ -66,23 +70,37 @@ class SessionList(BaseModel):
 
 @router.put("/{session_id}", status_code=201, responses=responses(404, 409) | {200: {"model": SessionOut}})
 async def start(
-    session_id: UUID, body: StartIn, caller: AnyCaller, sessions: Database, relay: Dispatch, response: Response
+    session_id: UUID,
+    body: StartIn,
+    caller: AnyCaller,
+    writes: RowWrites,
+    relay: Dispatch,
+    response: Response,
 ) -> SessionOut:
-    """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409."""
+    """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409.
+
+    One active fast too many is 409, too; a fast whose end has passed does not count.
+    """
     started_with = body.model_dump(mode="json", exclude_none=True)
-    async with sessions.begin() as db:
+
+    async def store(db: AsyncSession) -> Changed:
         owed = None
         session = await fasting_sessions.locked(db, session_id)
         if session is None:
             session = await _new_session(db, session_id, caller.user_id, body)
-            owed = await fasting_sessions.start(db, session, started_with)
+            owed = await fasting_sessions.start(db, session, started_with, most=writes.quotas.active_fasts)
         if owed is None:
             session = await _mine(db, session_id, caller.user_id)
             if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
                 raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
-            response.status_code = 200
         [answer] = await _out(db, [session])
-    if owed is not None:
+        return answer, owed
+
+    rows = _row(session_id), f"fasts-of/{caller.user_id}"
+    answer, owed = await writes.run(store, *rows)
+    if owed is None:
+        response.status_code = 200
+    else:
         relay.dispatch_soon(owed)
     return answer
 
@@ -116,11 +134,10 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
 
 
 @router.patch("/{session_id}", responses=responses(404, 409))
-async def change(
-    session_id: UUID, body: ChangeIn, caller: AnyCaller, sessions: Database, relay: Dispatch
-) -> SessionOut:
+async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """Move the goal, choose other reminders, or both."""
-    async with sessions.begin() as db:
+
+    async def store(db: AsyncSession) -> Changed:
         session = await _mine(db, session_id, caller.user_id)
         if session.status is not SessionStatus.ACTIVE:
             raise already_finished(session)
@@ -131,41 +148,52 @@ async def change(
         if changed != session:
             if body.ends_at is not None:
                 check_times(changed.started_at, changed.ends_at, now)
+            if session.ends_at <= now < changed.ends_at:  # it counts again
+                await fasting_sessions.check_room(db, caller.user_id, writes.quotas.active_fasts)
             changed = replace(rescheduled(session, changed, now), rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, changed)
+            owed = await fasting_sessions.change(db, changed, now)
         [answer] = await _out(db, [changed])
-    if owed is not None:
-        relay.dispatch_soon(owed)
-    return answer
+        return answer, owed
+
+    return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
 @router.post("/{session_id}/end", responses=responses(404, 409))
-async def end(session_id: UUID, caller: AnyCaller, sessions: Database, relay: Dispatch) -> SessionOut:
+async def end(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast: completed, or broken when its end still lies ahead. Repeats are harmless."""
-    return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, sessions, relay)
+    return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
 @router.post("/{session_id}/cancel", responses=responses(404, 409))
-async def cancel(session_id: UUID, caller: AnyCaller, sessions: Database, relay: Dispatch) -> SessionOut:
+async def cancel(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
-    return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, sessions, relay)
+    return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
 
 
-async def _finish(
-    session_id: UUID, user_id: str, wanted: SessionStatus, sessions: Sessions, relay: Relay
-) -> SessionOut:
-    async with sessions.begin() as db:
+async def _finish(session_id: UUID, user_id: str, wanted: SessionStatus, writes: Writes, relay: Relay) -> SessionOut:
+    async def store(db: AsyncSession) -> Changed:
         session = await _mine(db, session_id, user_id)
         now = await present_instant(db)
         status = finished_status(session, wanted, now)
         owed = None
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, session)
+            owed = await fasting_sessions.change(db, session, now)
         [answer] = await _out(db, [session])
+        return answer, owed
+
+    return _dispatched(relay, await writes.run(store, _row(session_id)))
+
+
+def _dispatched(relay: Relay, changed: Changed) -> SessionOut:
+    answer, owed = changed
     if owed is not None:
         relay.dispatch_soon(owed)
     return answer
+
+
+def _row(session_id: UUID) -> str:
+    return f"fasting-session/{session_id}"
 
 
 async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: StartIn) -> FastingSession:

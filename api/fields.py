@@ -3,13 +3,12 @@
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from domain import time_zones
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 
-_TIME_ZONES = available_timezones() - {"localtime"}  # not the one of this machine
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 
@@ -41,9 +40,10 @@ def _utc(value: datetime) -> datetime:
 
 
 def _time_zone(value: str) -> str:
-    if value not in _TIME_ZONES:
+    known = time_zones.known(value)
+    if known is None:
         raise ValueError("must be an IANA time zone such as Europe/Berlin")
-    return value
+    return known
 
 
 def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,18 +1,25 @@
 """A key set at an address: cached, fetched anew when it is old or a token names a key it lacks."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import httpx
 import jwt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.problems import Unavailable
 
+LARGEST_SET = 256 * 1024  # bytes
+FETCH_WITHIN = 5.0  # seconds from the first byte sent to the last one read
 _FRESH_FOR = 300.0  # seconds
 _LET_GO_AFTER = 24 * 3600.0  # seconds; the issuer may be down this long before we stop trusting what we have
 _AT_MOST_EVERY = 10.0  # seconds between fetches, whatever tokens name
+_RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; above, checking a signature costs more than it is worth
 
 log = structlog.get_logger()
 
@@ -26,22 +33,26 @@ class KeySet:
 
     algorithms: Sequence[str] = ("RS256", "ES256")
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.monotonic, *, fetch_within: float = FETCH_WITHIN
+    ) -> None:
         self._url = url
         self._clock = clock
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetch_within = fetch_within
+        self._keys: Sequence[jwt.PyJWK] = ()
         self._fetched_at = self._asked_at = float("-inf")  # seconds on the clock
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, token: str) -> jwt.PyJWK:
-        """Find the key that a token's header names; raises NoSuchKey, and Unavailable where there are no keys at all.
+        """Find the key that a token's header names, or the only one that fits where it names none.
 
-        Nobody waits for a fetch but those whose key is not known.
+        Raises NoSuchKey, PyJWT's own for what is no such token, and Unavailable where there are no keys at all. Nobody
+        waits for a fetch but those whose key is not known.
         """
-        kid = jwt.get_unverified_header(token).get("kid")
-        if not isinstance(kid, str):
-            raise NoSuchKey
-        known = kid in self._keys and self._age() <= _LET_GO_AFTER
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") not in self.algorithms:
+            raise jwt.InvalidAlgorithmError
+        known = self._age() <= _LET_GO_AFTER and self._named(header) is not None
         if (not known or self._age() > _FRESH_FOR) and self._clock() - self._asked_at >= _AT_MOST_EVERY:
             self._asked_at = self._clock()
             self._fetching = asyncio.create_task(self._fetch())
@@ -49,9 +60,17 @@ class KeySet:
             await asyncio.shield(self._fetching)
         if self._age() > _LET_GO_AFTER:
             raise Unavailable("The keys that check bearer tokens cannot be had. Try again.")
-        if kid not in self._keys:
+        found = self._named(header)
+        if found is None:
             raise NoSuchKey
-        return self._keys[kid]
+        return found
+
+    def _named(self, header: dict[str, Any]) -> jwt.PyJWK | None:
+        if "kid" not in header:
+            fitting = [key for key in self._keys if key.algorithm_name == header["alg"]]
+            return fitting[0] if len(fitting) == 1 else None
+        named = [key for key in self._keys if key.key_id == header["kid"]]
+        return next((key for key in named if key.algorithm_name == header["alg"]), named[0] if named else None)
 
     def _age(self) -> float:
         return self._clock() - self._fetched_at
@@ -59,11 +78,64 @@ class KeySet:
     async def _fetch(self) -> None:
         """Replace the keys; trouble leaves them as they are."""
         try:
-            async with httpx.AsyncClient(timeout=5) as client:
-                answer = (await client.get(self._url)).raise_for_status()
-            keys = jwt.PyJWKSet.from_json(answer.text).keys
+            async with (
+                asyncio.timeout(self._fetch_within),
+                httpx.AsyncClient(timeout=self._fetch_within) as client,
+                client.stream("GET", self._url, headers=PLAIN) as answer,
+            ):
+                answer.raise_for_status()
+                keys = usable_keys(await read_bounded(answer))
+            if not keys:
+                raise ValueError  # noqa: TRY301 -- one kind of trouble of many
         except Exception as error:  # noqa: BLE001 -- whatever an issuer may answer
             log.error("key set cannot be fetched", error=type(error).__name__)  # noqa: TRY400 -- its text names the address
             return
-        self._keys = {key.key_id: key for key in keys if key.key_id}
+        self._keys = keys
         self._fetched_at = self._clock()
+
+
+PLAIN = {"Accept-Encoding": "identity"}  # what is packed may be of any size
+
+
+async def read_bounded(answer: httpx.Response) -> bytes:
+    """Read an answer as it came over the wire; raises ValueError where it is larger than any key set."""
+    body = b""
+    async for piece in answer.aiter_raw():
+        body += piece
+        if len(body) > LARGEST_SET:
+            raise ValueError("too large for a key set")
+    return body
+
+
+def usable_keys(body: bytes) -> list[jwt.PyJWK]:
+    """Read the keys that may check a bearer token; a bad one hides no other. Raises ValueError for what is no set."""
+    try:
+        published = json.loads(body)["keys"]
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError("no key set") from error
+    if not isinstance(published, list):
+        raise ValueError("no key set")  # noqa: TRY004 -- of what somebody else wrote
+    return list(_usable(published))
+
+
+def _usable(published: list[Any]) -> Iterator[jwt.PyJWK]:
+    for each in published:
+        try:
+            key = jwt.PyJWK(each)
+            if _may_check(key, each):
+                yield key
+        except Exception as error:  # noqa: BLE001 -- whatever an issuer may publish
+            log.info("key of the set passed over", error=type(error).__name__)
+
+
+def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
+    """Tell whether a key is meant for signatures, and good enough."""
+    if published.get("use", "sig") != "sig" or "verify" not in published.get("key_ops", ["verify"]):
+        return False
+    match key.algorithm_name, key.key:
+        case "RS256", RSAPublicKey() as rsa:
+            return rsa.key_size in _RSA_BITS
+        case "ES256", EllipticCurvePublicKey() as ec:
+            return isinstance(ec.curve, SECP256R1)
+        case _:
+            return False

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from activities.batch import Batch
 from db import log as logs
 from db.engine import UNREACHABLE, Sessions, is_ready
-from domain.messages import LogItem
+from db.messages import PageSize
 
-PAGE = 10  # items; what a stream holds at most
+PAGE = PageSize(items=10, bytes=32 * 1024)  # what a stream holds at most, beside the last item
 _STREAMS_AT_ONCE = 50  # in one statement
 _STATEMENTS = 2  # at a time
 _OUTAGE: tuple[type[Exception], ...] = (*UNREACHABLE, DBAPIError)
@@ -30,7 +30,7 @@ class LogFeed:
         self._well.set()
         self._recovery: asyncio.Task[None] | None = None
 
-    async def page_after(self, user_id: str, seq: int) -> Sequence[LogItem]:
+    async def page_after(self, user_id: str, seq: int) -> logs.LogPage:
         """Read at most a page of a log after a sequence number, as soon as the database can be asked."""
         while True:
             await self._well.wait()
@@ -43,7 +43,7 @@ class LogFeed:
         if self._recovery is not None:
             self._recovery.cancel()
 
-    async def _read(self, asked: Sequence[tuple[str, int]]) -> Sequence[Sequence[LogItem] | None]:
+    async def _read(self, asked: Sequence[tuple[str, int]]) -> Sequence[logs.LogPage | None]:
         if self._well.is_set():
             try:
                 async with self._sessions() as db:

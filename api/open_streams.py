@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from api.log_feed import PAGE, LogFeed
+from api.log_feed import LogFeed
 from api.log_listener import LogListener
 from api.presence_beat import PresenceBeat
 from api.problems import Unavailable
@@ -122,10 +122,10 @@ class OpenStreams:
             await stream.news.wait()
             stream.news.clear()
             page = await self._feed.page_after(stream.user_id, stream.seq)
-            if len(page) == PAGE:
+            if page.has_more:
                 stream.news.set()
-            if page:
-                return page
+            if page.items:
+                return page.items
 
     def _hear(self, message_id: UUID) -> None:
         self._news.add(message_id)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import Field, StrictBool
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database
+from api.dependencies import AnyCaller, Database, RowWrites
 from api.fields import Body, ReminderMinutes, TimeZone
 from api.problems import responses
 from db import preferences
@@ -47,11 +48,14 @@ async def read(caller: AnyCaller, sessions: Database) -> PreferencesBody:
 
 
 @router.put("", responses=responses())
-async def replace(body: PreferencesBody, caller: AnyCaller, sessions: Database) -> PreferencesBody:
+async def replace(body: PreferencesBody, caller: AnyCaller, writes: RowWrites) -> PreferencesBody:
     """Replace the caller's preferences; they hold for pushes from now on, waiting ones included."""
     wanted = _preferences(body)
-    async with sessions.begin() as db:
+
+    async def store(db: AsyncSession) -> None:
         await preferences.store(db, caller.user_id, wanted)
+
+    await writes.run(store, f"preferences/{caller.user_id}")
     return _body(wanted)
 
 

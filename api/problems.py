@@ -167,7 +167,7 @@ async def _conflict(_: Request, error: Exception) -> ProblemResponse:
 async def _limit_reached(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, LimitReached)
     retry_after = max(1, ceil(error.retry_after.total_seconds()))
-    return problem(429, "too-many-requests", str(error), headers={"Retry-After": str(retry_after)})
+    return problem(429, error.code, str(error), headers={"Retry-After": str(retry_after)})
 
 
 async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:

@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from fastapi import APIRouter, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database
+from api.dependencies import AnyCaller, RowWrites
 from api.problems import responses
 from db import push_tasks
 from domain.problems import NotFound
@@ -13,9 +14,12 @@ router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 
 @router.post("/{task_id}/opened", status_code=204, responses=responses(404))
-async def opened(task_id: UUID, caller: AnyCaller, sessions: Database) -> Response:
+async def opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Note that the person tapped the notification; the first time counts."""
-    async with sessions.begin() as db:
-        if not await push_tasks.mark_opened(db, caller.user_id, task_id):
-            raise NotFound("push task")
+
+    async def note(db: AsyncSession) -> bool:
+        return await push_tasks.mark_opened(db, caller.user_id, task_id)
+
+    if not await writes.run(note, f"push-task/{task_id}"):
+        raise NotFound("push task")
     return Response(status_code=204)

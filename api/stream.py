@@ -6,14 +6,16 @@ from typing import Annotated
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.connection import Line
-from api.dependencies import AnyCaller, Database, Streams
+from api.dependencies import AnyCaller, RowWrites, Streams
 from api.event_stream import EventStream
 from api.open_streams import Stream
 from api.problems import responses
 from api.sync import MOST_SEQ, arrive
 from db import presences
+from db.log import Extent
 
 router = APIRouter(prefix="/v1/stream", tags=["messages"])
 
@@ -46,7 +48,7 @@ async def stream(
     request: Request,
     installation_id: UUID,
     caller: AnyCaller,
-    sessions: Database,
+    writes: RowWrites,
     streams: Streams,
     cursor: Annotated[Cursor, Depends(cursor_at)],
 ) -> EventStream:
@@ -61,9 +63,14 @@ async def stream(
     """
     streams.check_room()
     stream_id = uuid4()
-    async with sessions.begin() as db:
+
+    async def open_here(db: AsyncSession) -> Extent:
         _, extent = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
         await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.terms.life)
+        return extent
+
+    extent = await writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
+    request.state.permit.release()  # a stream lasts, and runs nothing
     line: Line = request.state.line
     opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), line.over)
     lasts = min(caller.expires_at.timestamp() - time.time(), streams.terms.longest)

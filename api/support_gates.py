@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Database, Supporter
+from api.dependencies import Database, RowWrites, Supporter
 from api.problems import responses
 from db import gates
 from domain.support import ShownBrake, ShownGates
@@ -20,7 +21,10 @@ async def list_gates(sessions: Database) -> ShownGates:
 
 
 @router.post("/brakes/{brake_id}/resume", responses=responses(403, 404, 409))
-async def resume(brake_id: UUID, caller: Supporter, sessions: Database) -> ShownBrake:
+async def resume(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownBrake:
     """Let go of a brake: its route sends again, and dead tokens are deactivated again."""
-    async with sessions.begin() as db:
+
+    async def let_go(db: AsyncSession) -> ShownBrake:
         return await gates.resume(db, brake_id, caller.user_id)
+
+    return await writes.run(let_go, f"brake/{brake_id}")

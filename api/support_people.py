@@ -9,11 +9,13 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, Paged, Supporter, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, Paged, RowWrites, Supporter, next_cursor, page_at
 from api.fasting_sessions import SessionList, list_of
 from api.fields import Body, Instant, printable
+from api.pages import cut
 from api.problems import responses
 from db import device_history, test_pushes, timeline
 from domain.devices import ShownDevice
@@ -59,6 +61,9 @@ class DeviceList:
     next_cursor: str | None
 
 
+_TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
+
+
 @router.get("/timeline", responses=responses(403, 404))
 async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
     """Tell what was decided about somebody's pushes, and why, as far back as it is kept."""
@@ -66,8 +71,8 @@ async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], 
     page = page_at(asked.cursor, asked.limit)
     async with sessions() as db:
         found = await timeline.of_user(db, user_id, part, page.after, page.limit + 1)
-    shown = found[: page.limit]
-    return Timeline(shown, next_cursor(shown[-1].at, shown[-1].id) if len(found) > len(shown) else None)
+    shown, more = cut(found, page.limit, _TIMELINE_ITEM)
+    return Timeline(shown, next_cursor(shown[-1].at, shown[-1].id) if more else None)
 
 
 @router.get("/devices", responses=responses(403, 404))
@@ -75,8 +80,8 @@ async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> Devi
     """List somebody's device tokens, each with what happened to it."""
     async with sessions() as db:
         found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
-    shown = found[: page.limit]
-    return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if len(found) > len(shown) else None)
+    shown, more = cut(found, page.limit, _DEVICE)
+    return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None)
 
 
 @router.get("/fasting-sessions", responses=responses(403, 404))
@@ -86,11 +91,14 @@ async def list_fasts(user_id: UserId, sessions: Database, page: Paged) -> Sessio
 
 
 @router.post("/test-push", status_code=202, responses=responses(403, 404, 409, 429))
-async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, sessions: Database) -> ShownTestPush:
+async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, writes: RowWrites) -> ShownTestPush:
     """Send a test push, by the way that every push takes; `GET /v1/support/test-pushes/{id}` tells its fate.
 
     At most 5 a minute to one person. Apple has no dry run: with `validate_only` iPhones are skipped.
     """
     asked = AskedTest(user_id, body.installation_id, body.validate_only)
-    async with sessions.begin() as db:
+
+    async def send(db: AsyncSession) -> ShownTestPush:
         return await test_pushes.send(db, asked, caller.user_id)
+
+    return await writes.run(send, f"test-push/{user_id}")

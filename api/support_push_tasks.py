@@ -5,10 +5,12 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, Supporter, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, next_cursor, page_at
 from api.fields import Body, Instant, printable
+from api.pages import cut
 from api.problems import responses
 from db import dead_tasks, redrives
 from domain.kinds import Kind
@@ -63,6 +65,9 @@ class ShownTaskList:
     next_cursor: str | None
 
 
+_TASK = TypeAdapter(ShownTask)
+
+
 @router.get("", responses=responses(403))
 async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
     """List push tasks, dead ones unless told otherwise."""
@@ -71,8 +76,7 @@ async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> S
     check_wanted(wanted)
     async with sessions() as db:
         found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > len(shown)
+    shown, more = cut(found, page.limit, _TASK)
     return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
 
 
@@ -95,10 +99,13 @@ async def show(task_id: UUID, sessions: Database) -> WholeTask:
 
 
 @router.post("/{task_id}/redrive", status_code=202, responses=responses(403, 404, 409))
-async def redrive(task_id: UUID, caller: Supporter, sessions: Database) -> WholeTask:
+async def redrive(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
     """Redrive a dead push task. 409 where it is not dead, or where it would be withheld; `reason` says why."""
-    async with sessions.begin() as db:
+
+    async def accept(db: AsyncSession) -> None:
         await redrives.redrive(db, task_id, caller.user_id)
+
+    await writes.run(accept, f"push-task/{task_id}")
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
     assert found is not None

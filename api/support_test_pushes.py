@@ -58,6 +58,7 @@ async def show(
     if watchers.locked():
         raise Unavailable("This process has no room for another watcher. Try again, or ask without the stream.")
     await watchers.acquire()  # at once, since there is room; the answer gives it back
+    request.state.permit.release()  # a stream lasts, and runs little
     line: Line = request.state.line
     ends_at = min(found.expires_at.timestamp() + _AFTER_EXPIRY, caller.expires_at.timestamp())
     changes = _changes(found, sessions, line.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())

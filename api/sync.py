@@ -8,9 +8,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database
+from api.dependencies import AnyCaller, Database, RowWrites
+from api.pages import LARGEST_PAGE
 from api.problems import responses
 from db import installations, log
+from db.messages import PageSize
 from domain.installations import Standing, check_may_sync
 from domain.kinds import RULES, Kind
 from domain.messages import LogItem
@@ -50,18 +52,30 @@ async def sync(
     installation_id: UUID,
     caller: AnyCaller,
     sessions: Database,
+    writes: RowWrites,
     after: Annotated[int, Query(ge=0, le=MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SyncOut:
-    """Read the log of the caller after a cursor; `after` says what this installation has already."""
-    async with sessions.begin() as db:
-        found = await log.items_after(db, caller.user_id, after, limit + 1)  # before it is known that none was let go
+    """Read the log of the caller after a cursor; `after` says what this installation has already.
+
+    An answer holds 1 MiB of texts at most, so it may have fewer items than `limit`; `has_more` tells.
+    """
+    size = PageSize(limit, LARGEST_PAGE)
+
+    async def read(db: AsyncSession) -> tuple[log.LogPage, Standing, log.Extent]:
+        page = await log.page_after(db, caller.user_id, after, size)  # before it is known that none was let go
         standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
-    shown = found[:limit]
+        return page, standing, extent
+
+    if after:
+        page, standing, extent = await writes.run(read, f"position/{caller.user_id}/{installation_id}")
+    else:
+        async with sessions() as db:
+            page, standing, extent = await read(db)
     return SyncOut(
-        items=[item_out(item) for item in shown],
-        next_cursor=shown[-1].seq if shown else max(after, extent.horizon),
-        has_more=len(found) > len(shown),
+        items=[out for item in page.items if (out := item_out(item)) is not None],
+        next_cursor=page.items[-1].seq if page.items else max(after, extent.horizon),
+        has_more=page.has_more,
         refresh_required=standing is Standing.INVALIDATED,
     )
 
@@ -84,8 +98,10 @@ async def arrive(
     return standing, extent
 
 
-def item_out(item: LogItem) -> ItemOut:
-    """Show an item of a log."""
+def item_out(item: LogItem) -> ItemOut | None:
+    """Show an item of a log; nothing of one that only a newer release understands."""
+    if item.kind is None:
+        return None
     return ItemOut(
         seq=item.seq,
         kind=item.kind,

@@ -118,6 +118,7 @@ async def running(arm_window: float, way: Way = AS_EVER) -> AsyncIterator[Stack]
             "ARM_WINDOW": str(arm_window),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "WARNING",
+            "MESSAGE_RATE": "0",  # few people post what a crowd would
             **way.settings,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | own

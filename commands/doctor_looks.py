@@ -16,7 +16,7 @@ from commands.doctor_temporal import AREA as TEMPORAL
 from commands.doctor_temporal import look_at_temporal, look_at_temporals_certificate, look_at_temporals_files
 from commands.doctor_web import BEARERS, look_at_key_set
 from commands.run_directory import read_settings, run_directory
-from config import ConfigError, auth_settings
+from config import ANY_AUDIENCE, ConfigError, auth_settings
 from temporal import connection
 
 
@@ -51,7 +51,8 @@ def _checks(environ: Mapping[str, str], processes: Collection[str], settings: Fo
         found.append(Check(TEMPORAL, "Temporal", partial(look_at_temporal, environ, settings.providers)))
         found.append(Check(TEMPORAL, "Temporal's certificate", partial(look_at_temporals_certificate, environ)))
     key_set = environ.get("AUTH_JWKS_URL")
-    if "api" in processes and key_set and _can_be_read(auth_settings, {"AUTH_JWKS_URL": key_set}):
+    alone = {"AUTH_JWKS_URL": key_set or "", "AUTH_AUDIENCE": ANY_AUDIENCE}
+    if "api" in processes and key_set and _can_be_read(auth_settings, alone):
         found.append(Check(BEARERS, "key set", partial(look_at_key_set, key_set)))
     for key, sender in settings.senders.items():
         found += checks_of(key, settings.accounts[key], sender)

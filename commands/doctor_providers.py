@@ -13,6 +13,7 @@ from commands.doctor_web import look_at_clock
 from domain.push import Environment, Provider
 from push.apns import ApnsAccount
 from push.apns_transport import provider_token
+from push.credential_files import apns_key
 from push.http2_look import look
 from push.http2_proxy import ProxyTrouble
 from push.probe import probe
@@ -62,8 +63,8 @@ def _places(key: Key, account: Account) -> Mapping[Environment, tuple[str, str]]
 
 def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[Line]:
     try:
-        provider_token(account.key_file.read_text(), account.key_id, account.team_id).get_header()
-    except (ValueError, TypeError, OSError):  # told with the settings
+        provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id).get_header()
+    except (ValueError, OSError):  # told with the settings
         return
     yield area.ok(f"{name}: the key signs")
     odd = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from apps_file import each_app
 from commands.doctor_lines import Area, Line
 from config import (
+    ANY_AUDIENCE,
     AppSettings,
     ConfigError,
     apns_settings,
@@ -108,9 +109,10 @@ def _section(name: str, read: _Read, environ: Mapping[str, str]) -> Line:
 
 def _tokens_for_all(environ: Mapping[str, str]) -> Iterator[Line]:
     """Warn where a key set signs for others, too."""
-    missing = [name for name in ("AUTH_AUDIENCE", "AUTH_ISSUER") if not environ.get(name)]
-    if environ.get("AUTH_JWKS_URL") and missing:
-        found = f"{' and '.join(missing)} not set: tokens that the issuer made for other services are taken, too"
+    open_to = ["AUTH_AUDIENCE is *"] if environ.get("AUTH_AUDIENCE") == ANY_AUDIENCE else []
+    open_to += [] if environ.get("AUTH_ISSUER") else ["AUTH_ISSUER is not set"]
+    if environ.get("AUTH_JWKS_URL") and open_to:
+        found = f"{' and '.join(open_to)}: tokens that the issuer made for other services are taken, too"
         yield AREA.warning(found, "Set what `aud` and `iss` of your tokens are.")
 
 

@@ -66,7 +66,8 @@ async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession
 def _wanted(asked: Asked, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:
     narrow = ((PushTask.kind, asked.kind), (PushTask.provider, asked.provider), (PushTask.app_id, asked.app_id))
     found = [column == value for column, value in narrow if value is not None]
-    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *found]
+    known = (PushTask.kind.in_(tuple(Kind)), PushTask.provider.in_(tuple(Provider)))  # to this release
+    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *known, *found]
 
 
 async def _tallies(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Tally]:
@@ -102,7 +103,8 @@ async def _unaccepted(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> li
 
 async def _fates(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Fate]:
     key = (PushTask.kind, PushTask.provider, PushTask.app_id, PushTask.state, PushTask.last_reason)
-    query = select(*key, func.count()).where(*wanted, PushTask.state.not_in((TaskState.ACCEPTED, TaskState.PENDING)))
+    ended = set(TaskState) - {TaskState.ACCEPTED, TaskState.PENDING}
+    query = select(*key, func.count()).where(*wanted, PushTask.state.in_(sorted(ended)))
     return [
         Fate(Kind(kind), Provider(provider), app_id, TaskState(state), *more)
         for kind, provider, app_id, state, *more in await db.execute(_most_frequent_first(query))

@@ -14,14 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import support_actions
 from db.models import BrakeRow
 from db.support_actions import Deed
+from db.unreadable import route_of
 from domain.mass_failure import MassFailure
-from domain.push import Environment, Provider, Route
+from domain.push import Route
 
 
 async def engaged(db: AsyncSession) -> dict[Route, BrakeRow]:
     """Find the brakes that are engaged."""
     rows = await db.scalars(select(BrakeRow).where(BrakeRow.resumed_at.is_(None)))
-    return {Route(Provider(row.provider), row.app_id, Environment(row.environment)): row for row in rows}
+    return {braked: row for row in rows if (braked := route_of(row, "brakes")) is not None}
 
 
 async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Route]:

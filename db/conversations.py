@@ -8,9 +8,8 @@ from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among
 from db.models import ConversationRow, Member
-from domain.messages import Conversation
+from domain.messages import MEMBERS_LISTED, Conversation
 
 
 async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[str]) -> bool:
@@ -32,14 +31,18 @@ async def lock(db: AsyncSession, conversation_id: UUID) -> None:
 
 async def read(db: AsyncSession, conversation_id: UUID) -> Conversation | None:
     """Read a conversation with all its members."""
-    rows = (await db.scalars(select(ConversationRow).where(ConversationRow.id == conversation_id))).all()
-    return next(iter(await _with_members(db, rows)), None)
+    row = await db.get(ConversationRow, conversation_id, populate_existing=True)
+    if row is None:
+        return None
+    members = select(Member.user_id).where(Member.conversation_id == conversation_id).order_by(Member.user_id)
+    member_ids = (await db.scalars(members)).all()
+    return Conversation(row.id, tuple(member_ids), len(member_ids), row.created_at)
 
 
 async def of_member(
     db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[Conversation]:
-    """List a user's conversations, the newest first."""
+    """List a user's conversations, the newest first, each with the first few of its members."""
     query = (
         select(ConversationRow)
         .join(Member, Member.conversation_id == ConversationRow.id)
@@ -72,17 +75,30 @@ async def members_among(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -
 
 
 async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Sequence[Conversation]:
-    members: dict[UUID, list[str]] = {row.id: [] for row in rows}
-    query = select(Member.conversation_id, Member.user_id).where(among(Member.conversation_id, members))
-    for conversation_id, user_id in await db.execute(query.order_by(Member.user_id)):
-        members[conversation_id].append(user_id)
-    return [Conversation(row.id, tuple(members[row.id]), row.created_at) for row in rows]
+    values = {"conversation_ids": [row.id for row in rows], "listed": MEMBERS_LISTED}
+    found = {each.conversation_id: each for each in await db.execute(_FIRST_MEMBERS, values)}
+    return [
+        Conversation(row.id, tuple(found[row.id].user_ids), found[row.id].member_count, row.created_at) for row in rows
+    ]
 
 
 _JOIN = text("""
     INSERT INTO members (conversation_id, user_id)
     SELECT :conversation_id, user_id FROM unnest(CAST(:user_ids AS text[])) AS new (user_id)
         ON CONFLICT DO NOTHING
+""")
+
+_FIRST_MEMBERS = text("""
+    SELECT asked.conversation_id, first.user_ids, counted.member_count
+      FROM unnest(CAST(:conversation_ids AS uuid[])) AS asked (conversation_id)
+     CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(user_id ORDER BY user_id), '{}') AS user_ids
+          FROM (SELECT user_id FROM members m
+                 WHERE m.conversation_id = asked.conversation_id ORDER BY user_id LIMIT :listed) AS few
+     ) AS first
+     CROSS JOIN LATERAL (
+        SELECT count(*) AS member_count FROM members m WHERE m.conversation_id = asked.conversation_id
+     ) AS counted
 """)
 
 _MEMBERS = text("""

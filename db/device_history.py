@@ -5,12 +5,11 @@ from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens
-from db.engine import among
-from db.models import DeviceToken, DeviceTokenEvent
+from db.models import DeviceToken
 from domain.devices import ShownDevice, ShownToken, ShownTokenEvent
 from domain.push import Environment, Provider
 from domain.support import SHOWN
@@ -48,11 +47,17 @@ def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
 
 
 async def _history(db: AsyncSession, device_ids: Collection[UUID]) -> dict[UUID, list[ShownTokenEvent]]:
-    place = func.row_number().over(partition_by=DeviceTokenEvent.device_id, order_by=DeviceTokenEvent.id.desc())
-    events = select(DeviceTokenEvent, place.label("place")).where(among(DeviceTokenEvent.device_id, device_ids))
-    latest = events.subquery()
-    query = select(latest.c.device_id, latest.c.at, latest.c.event, latest.c.reason).where(latest.c.place <= _EVENTS)
     found: dict[UUID, list[ShownTokenEvent]] = {}
-    for device_id, at, event, reason in await db.execute(query.order_by(latest.c.id.desc())):
+    for device_id, at, event, reason in await db.execute(_LATEST, {"device_ids": list(device_ids), "most": _EVENTS}):
         found.setdefault(device_id, []).append(ShownTokenEvent(at, event, reason))
     return found
+
+
+_LATEST = text("""
+    SELECT e.device_id, e.at, e.event, e.reason
+      FROM unnest(CAST(:device_ids AS uuid[])) AS asked (device_id)
+     CROSS JOIN LATERAL (
+        SELECT * FROM device_token_events WHERE device_id = asked.device_id ORDER BY id DESC LIMIT :most
+     ) AS e
+     ORDER BY e.id DESC
+""")

@@ -1,7 +1,8 @@
 """Device tokens: who owns which, and what happened to each.
 
 Every change of ownership takes advisory locks on the token and on the installation, in a fixed order, so that
-concurrent registrations queue instead of failing on the unique indexes, which hold the invariant. Rows are locked in
+concurrent registrations queue instead of failing on the unique indexes, which hold the invariant. A registration locks
+its user, too, so that two at once are counted one after the other. Rows are locked in
 the order of their ids, here and by the last-moment check, so that the two never deadlock.
 """
 
@@ -17,8 +18,11 @@ from sqlalchemy.orm import aliased
 from db.counting import once_committed
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
+from db.unreadable import addresses
 from domain.push import Environment, Provider
 from telemetry import labels, metrics
+
+TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,19 @@ class Registration:
     public_key: bytes | None = None
 
 
-async def register(db: AsyncSession, user_id: str, installation_id: UUID, told: Registration) -> DeviceToken:
-    """Make the token active for this user and installation, and for nobody else."""
-    await _lock(db, f"token/{told.provider}/{told.token}", f"installation/{installation_id}")
+def locks_of(user_id: str, installation_id: UUID, told: Registration) -> tuple[str, ...]:
+    """Name what a registration locks: the installation, the token, and how many installations its user has."""
+    return f"installation/{installation_id}", f"token/{told.provider}/{told.token}", f"user/{user_id}"
+
+
+async def register(
+    db: AsyncSession, user_id: str, installation_id: UUID, told: Registration, *, most: int | None = None
+) -> DeviceToken:
+    """Make the token active for this user and installation, and for nobody else.
+
+    Where the user has more than `most` installations then, those that were not seen for longest are signed out.
+    """
+    await _lock(db, *locks_of(user_id, installation_id, told))
     elsewhere = and_(
         DeviceToken.provider == told.provider,
         func.md5(DeviceToken.token) == func.md5(told.token),  # what the indexes hold
@@ -46,9 +60,12 @@ async def register(db: AsyncSession, user_id: str, installation_id: UUID, told: 
     same_row = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id, elsewhere)
     others_here = and_(DeviceToken.installation_id == installation_id, DeviceToken.user_id != user_id)
     touched = or_(and_(DeviceToken.active, or_(elsewhere, DeviceToken.installation_id == installation_id)), same_row)
-    await db.execute(select(DeviceToken.id).where(touched).order_by(DeviceToken.id).with_for_update())
+    others = and_(DeviceToken.user_id == user_id, DeviceToken.active, ~touched)
+    crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
+    await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred")
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
+    await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
 
     now = func.clock_timestamp()
     row = await db.scalar(select(DeviceToken).where(same_row))
@@ -89,7 +106,7 @@ async def owned_by(
     """List a user's rows, the last seen first."""
     query = (
         select(DeviceToken)
-        .where(DeviceToken.user_id == user_id)
+        .where(DeviceToken.user_id == user_id, _KNOWN)
         .order_by(DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
         .limit(limit)
     )
@@ -101,7 +118,7 @@ async def owned_by(
 async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToken]:
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
-    return (await db.scalars(query)).all()
+    return addresses(await db.scalars(query))
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
@@ -121,13 +138,13 @@ async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Seq
     )
     came_later = func.coalesce(first, "").in_(("registered", "reactivated"))
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active, ~came_later)
-    return (await db.scalars(query.order_by(DeviceToken.id))).all()
+    return addresses(await db.scalars(query.order_by(DeviceToken.id)))
 
 
 async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations."""
     query = select(DeviceToken).where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
-    return {row.installation_id: row for row in await db.scalars(query)}
+    return {row.installation_id: row for row in addresses(await db.scalars(query))}
 
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
@@ -152,7 +169,15 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
         .order_by(DeviceToken.id)
         .with_for_update(read=True)
     )
-    return {row.installation_id: row for row in await db.scalars(query)}
+    return {row.installation_id: row for row in addresses(await db.scalars(query))}
+
+
+async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:
+    """Find which of these rows have no room beside one more; there are no more of them until the transaction ends."""
+    if most is None:
+        return []
+    latest_first = (DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
+    return (await db.scalars(select(DeviceToken.id).where(others).order_by(*latest_first).offset(most - 1))).all()
 
 
 async def _deactivate(
@@ -183,6 +208,8 @@ async def _lock(db: AsyncSession, *names: str) -> None:
     for name in sorted(names):
         await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
+
+_KNOWN = and_(DeviceToken.provider.in_(tuple(Provider)), DeviceToken.environment.in_(tuple(Environment)))
 
 _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))

@@ -21,6 +21,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 )
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention
 _PASSING = ("08", "40", "53", "55P03", "57")
+_CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
 _SERVER_SETTINGS = {
     "application_name": "fastbell",
     "lock_timeout": "3s",
@@ -41,15 +42,21 @@ def async_url(database_url: str) -> URL:
     return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
 
 
-def make_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error."""
+def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float | None = None) -> AsyncEngine:
+    """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error.
+
+    `lock_timeout`: seconds that a statement waits for a lock, where it is not the usual 3 s.
+    """
+    settings = _SERVER_SETTINGS
+    if lock_timeout is not None:
+        settings = settings | {"lock_timeout": f"{lock_timeout * 1000:.0f}ms"}
     return create_async_engine(
         async_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,  # a restarted PostgreSQL costs nobody a failed request
-        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": _SERVER_SETTINGS},
+        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": settings},
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
 
@@ -89,6 +96,11 @@ def will_pass(error: DBAPIError) -> bool:
     """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
     state = getattr(error.orig, "pgcode", None)
     return error.connection_invalidated or (state is not None and state.startswith(_PASSING))
+
+
+def is_contended(error: DBAPIError) -> bool:
+    """Tell whether somebody else held what was to be locked."""
+    return getattr(error.orig, "pgcode", None) in _CONTENDED
 
 
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:

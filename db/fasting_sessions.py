@@ -1,50 +1,74 @@
 """Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import outbox
 from db.engine import among
 from db.models import FastingSessionRow
-from domain.sessions import FastingSession, SessionStatus
+from db.unreadable import Unreadable, tell, word
+from domain.quotas import too_many_fasts
+from domain.reminders import needed_at
+from domain.sessions import FastingSession, SessionStatus, readable_minutes
 
-OUTBOX_KIND = "fasting_session"
+OUTBOX_KIND = outbox.FAST
 
 
-async def start(db: AsyncSession, session: FastingSession, started_with: dict[str, Any]) -> outbox.Owed | None:
-    """Insert a new session; returns what Temporal is owed, None when the session's id is taken."""
+async def start(
+    db: AsyncSession, session: FastingSession, started_with: dict[str, Any], *, most: int | None = None
+) -> outbox.Owed | None:
+    """Insert a new session; returns what Temporal is owed, None when the session's id is taken.
+
+    Raises Conflict where its user has `most` active fasts already.
+    """
+    if most is not None:
+        await _hold_count(db, session.user_id)
+        if await read(db, session.session_id) is not None:  # the same request, a moment before
+            return None
+        await _check_count(db, session.user_id, most)
     values = _values(session) | {"id": session.session_id, "started_with": started_with}
     query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
     if await db.scalar(query) is None:
         return None
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(None, session, session.scheduled_at))
 
 
-async def change(db: AsyncSession, session: FastingSession) -> outbox.Owed:
-    """Store a session that `locked` read before; returns what Temporal is owed."""
+async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
+    """Check that a user may have one more active fast, and hold others who ask that until the transaction ends.
+
+    A fast whose end has passed does not count, though nobody has ended it. Raises Conflict.
+    """
+    if most is not None:
+        await _hold_count(db, user_id)
+        await _check_count(db, user_id, most)
+
+
+async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.Owed:
+    """Store a session that `locked` read before and that changed at `now`; returns what Temporal is owed."""
     row = await db.get_one(FastingSessionRow, session.session_id)
+    before = _session(row)
     for name, value in _values(session).items():
         setattr(row, name, value)
     await db.flush()
-    return await outbox.add(db, OUTBOX_KIND, session.session_id)
+    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
 
 
 async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session as it is now."""
+    """Read a session as it is now; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, populate_existing=True)
-    return None if row is None else _session(row)
+    return None if row is None else _one(row)
 
 
 async def locked(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session and hold it against any other change until the transaction ends."""
+    """Read a session and hold it against any other change until the transaction ends; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, with_for_update=True, populate_existing=True)
-    return None if row is None else _session(row)
+    return None if row is None else _one(row)
 
 
 async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
@@ -53,9 +77,9 @@ async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
-    """Read sessions as they are now."""
+    """Read sessions as they are now; here and below those are left out that this release cannot read."""
     query = select(FastingSessionRow).where(among(FastingSessionRow.id, session_ids))
-    return {row.id: _session(row) for row in await db.scalars(query)}
+    return {each.session_id: each for each in _readable(await db.scalars(query))}
 
 
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
@@ -67,7 +91,7 @@ async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fa
         .with_for_update(read=True)
         .execution_options(populate_existing=True)
     )
-    return {row.id: _session(row) for row in await db.scalars(query)}
+    return {each.session_id: each for each in _readable(await db.scalars(query))}
 
 
 async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetime) -> Sequence[FastingSession]:
@@ -75,7 +99,7 @@ async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetim
     query = select(FastingSessionRow).where(
         FastingSessionRow.user_id == user_id, FastingSessionRow.ends_at.between(since, until)
     )
-    return [_session(row) for row in await db.scalars(query)]
+    return _readable(await db.scalars(query))
 
 
 async def owned_by(
@@ -84,13 +108,27 @@ async def owned_by(
     """List a user's sessions, the latest started first."""
     query = (
         select(FastingSessionRow)
-        .where(FastingSessionRow.user_id == user_id)
+        .where(FastingSessionRow.user_id == user_id, FastingSessionRow.status.in_(tuple(SessionStatus)))
         .order_by(FastingSessionRow.started_at.desc(), FastingSessionRow.id.desc())
         .limit(limit)
     )
     if after:
         query = query.where(tuple_(FastingSessionRow.started_at, FastingSessionRow.id) < after)
-    return [_session(row) for row in await db.scalars(query)]
+    return _readable(await db.scalars(query))
+
+
+async def _hold_count(db: AsyncSession, user_id: str) -> None:
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"fasts-of/{user_id}", 0))))
+
+
+async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
+    active = select(func.count()).where(
+        FastingSessionRow.user_id == user_id,
+        FastingSessionRow.status == bindparam(None, SessionStatus.ACTIVE.value, literal_execute=True),
+        FastingSessionRow.ends_at > func.statement_timestamp(),
+    )
+    if (await db.execute(active)).scalar_one() >= most:
+        raise too_many_fasts(most)
 
 
 def _values(session: FastingSession) -> dict[str, Any]:
@@ -107,16 +145,33 @@ def _values(session: FastingSession) -> dict[str, Any]:
     }
 
 
-def _session(row: FastingSessionRow) -> FastingSession:
+def _one(row: FastingSessionRow) -> FastingSession:
+    session = _session(row)
+    if session is None:
+        raise Unreadable("fasting session")
+    return session
+
+
+def _readable(rows: Iterable[FastingSessionRow]) -> list[FastingSession]:
+    return [session for row in rows if (session := _session(row)) is not None]
+
+
+def _session(row: FastingSessionRow) -> FastingSession | None:
+    status = word(SessionStatus, row.status, "fasting_sessions.status")
+    if status is None:
+        return None
+    if row.ends_at.year == MAXYEAR:  # or infinity: nothing can be reckoned with it
+        tell("fasting_sessions.ends_at", row.ends_at)
+        return None
     return FastingSession(
         session_id=row.id,
         user_id=row.user_id,
         started_at=row.started_at,
         ends_at=row.ends_at,
-        status=SessionStatus(row.status),
+        status=status,
         ended_at=row.ended_at,
-        reminder_minutes=row.reminder_minutes,
+        reminder_minutes=readable_minutes(row.reminder_minutes),
         scheduled_at=row.scheduled_at,
         rev=row.rev,
-        late_minutes=row.late_minutes,
+        late_minutes=readable_minutes(row.late_minutes),
     )

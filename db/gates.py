@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import brakes, workers
 from db.models import BrakeRow, WorkerRow
+from db.unreadable import tell
 from domain.problems import Conflict, NotFound
-from domain.push import Environment, Provider, Route
+from domain.push import Route
 from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 _GATE = TypeAdapter(ShownGate)
@@ -37,9 +38,9 @@ async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
 async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[ShownRoute]:
     gates: dict[Route, list[ShownGate]] = {}
     for worker in reporting:
-        for report in worker.gates.get("gates", ()):
-            route = Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
-            gates.setdefault(route, []).append(_gate(worker, report))
+        for route, report in workers.gates_of(worker):
+            if gate := _gate(worker, report):
+                gates.setdefault(route, []).append(gate)
     engaged = await brakes.engaged(db)
     found = gates.keys() | engaged.keys()
     return [
@@ -57,15 +58,27 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
 def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
     found: dict[tuple[str, int, str], ShownRefusal] = {}
     for worker in reporting:
-        for each in _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ())):
+        for each in _refusals(worker):
             key = (each.provider, each.status, each.reason)
             known = found.get(key, replace(each, count=0))
             found[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
     return [found[key] for key in sorted(found)]
 
 
-def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate:
-    return _GATE.validate_python(report | {"worker_id": worker.worker_id, "seen_at": worker.seen_at})
+def _refusals(worker: WorkerRow) -> list[ShownRefusal]:
+    try:
+        return _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ()))
+    except (AttributeError, ValidationError):
+        tell("workers.unknown_refusals", "")
+        return []
+
+
+def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
+    try:
+        return _GATE.validate_python(report | {"worker_id": worker.worker_id, "seen_at": worker.seen_at})
+    except ValidationError:
+        tell("workers.gates", "")
+        return None
 
 
 def _brake(row: BrakeRow) -> ShownBrake:

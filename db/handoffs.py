@@ -9,6 +9,7 @@ from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import DeviceToken, LogItem, Message, Presence, SyncPosition
+from db.unreadable import route_of
 from domain.handoff import Recipient
 
 
@@ -36,7 +37,7 @@ async def note_decided(db: AsyncSession, message_id: UUID) -> None:
 
 
 async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[DeviceToken, Recipient]]:
-    """List the active tokens of all whose log holds the message, but the sender's."""
+    """List the active tokens that this release can push to, of all whose log holds the message, but the sender's."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
         Presence.user_id == DeviceToken.user_id,
@@ -57,4 +58,8 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Devic
         .where(LogItem.message_id == message_id, DeviceToken.active, DeviceToken.user_id != Message.sender_id)
         .order_by(DeviceToken.id)
     )
-    return [(device, Recipient(read, is_present)) for device, read, is_present in await db.execute(query)]
+    return [
+        (device, Recipient(read, is_present))
+        for device, read, is_present in await db.execute(query)
+        if route_of(device, "device_tokens") is not None
+    ]

@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, column, delete, func, select, text, update
+from sqlalchemy import BigInteger, Boolean, Row, column, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_tasks
 from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
+from db.messages import ITEM_BYTES, PageSize
 from db.models import LogHead, Message, PushTask, SyncPosition
 from db.models import LogItem as LogItemRow
+from db.unreadable import word
 from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
@@ -36,24 +38,36 @@ async def extent(db: AsyncSession, user_id: str) -> Extent:
     return Extent(0, 0) if row is None else Extent(row.horizon, row.seq)
 
 
-async def items_after(db: AsyncSession, user_id: str, seq: int, limit: int) -> Sequence[LogItem]:
-    """List the items of a log after a sequence number, in its order."""
-    query = (
-        select(LogItemRow.seq, Message)
-        .join(Message, Message.id == LogItemRow.message_id)
-        .where(LogItemRow.user_id == user_id, LogItemRow.seq > seq)
-        .order_by(LogItemRow.seq)
-        .limit(limit)
-    )
-    return [_item(at, message) for at, message in await db.execute(query)]
+@dataclass(slots=True)
+class LogPage:
+    """Some items of a log, in its order."""
+
+    items: list[LogItem] = field(default_factory=list)
+    has_more: bool = False  # behind them
 
 
-async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], limit: int) -> list[list[LogItem]]:
-    """List the items of many logs, each after a sequence number; as many lists as were asked for, in that order."""
-    columns = {"user_ids": [user_id for user_id, _ in asked], "seqs": [seq for _, seq in asked], "limit": limit}
-    pages: list[list[LogItem]] = [[] for _ in asked]
-    for place, seq, message in await db.execute(_PAGES, columns):
-        pages[place - 1].append(_item(seq, message))
+async def page_after(db: AsyncSession, user_id: str, seq: int, size: PageSize) -> LogPage:
+    """List the items of a log after a sequence number."""
+    [page] = await pages_after(db, [(user_id, seq)], size)
+    return page
+
+
+async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], size: PageSize) -> list[LogPage]:
+    """List the items of many logs, each after a sequence number; as many pages as were asked for, in that order.
+
+    The database counts the bytes, so that what does not fit is never read here.
+    """
+    columns = {
+        "user_ids": [user_id for user_id, _ in asked],
+        "seqs": [seq for _, seq in asked],
+        "items": size.items,
+        "bytes": size.bytes,
+        "item_bytes": ITEM_BYTES,
+    }
+    pages = [LogPage() for _ in asked]
+    for place, seq, has_next, message in await db.execute(_PAGES, columns):
+        pages[place - 1].items.append(_item(seq, message))
+        pages[place - 1].has_more = has_next
     return pages
 
 
@@ -123,7 +137,7 @@ def _item(seq: int, message: Message) -> LogItem:
     return LogItem(
         seq=seq,
         message_id=message.id,
-        kind=Kind(message.kind),
+        kind=word(Kind, message.kind, "messages.kind"),
         conversation_id=message.conversation_id,
         created_at=message.created_at,
         number=message.number,
@@ -134,16 +148,28 @@ def _item(seq: int, message: Message) -> LogItem:
 
 
 _BLIND = {"synchronize_session": False}
-_PAGES = select(column("place", BigInteger), column("seq", BigInteger), Message).from_statement(
+_PAGES = select(
+    column("place", BigInteger), column("seq", BigInteger), column("has_next", Boolean), Message
+).from_statement(
     text("""
-    SELECT asked.place, i.seq, m.*
+    SELECT asked.place, page.seq, page.has_next, m.*
       FROM unnest(CAST(:user_ids AS text[]), CAST(:seqs AS bigint[])) WITH ORDINALITY AS asked (user_id, seq, place)
      CROSS JOIN LATERAL (
-        SELECT i.seq, i.message_id FROM log_items i
-         WHERE i.user_id = asked.user_id AND i.seq > asked.seq ORDER BY i.seq LIMIT :limit
-     ) i
-      JOIN messages m ON m.id = i.message_id
-     ORDER BY asked.place, i.seq
+        SELECT next.seq, next.message_id, lead(next.seq) OVER following IS NOT NULL AS has_next,
+               row_number() OVER following AS number,
+               coalesce(sum(:item_bytes + coalesce(octet_length(size.body), 0)) OVER before, 0) AS bytes_before
+          FROM (SELECT i.seq, i.message_id
+                  FROM log_items i
+                 WHERE i.user_id = asked.user_id AND i.seq > asked.seq
+                 ORDER BY i.seq
+                 LIMIT :items + 1) AS next
+          JOIN messages size ON size.id = next.message_id
+        WINDOW following AS (ORDER BY next.seq),
+               before AS (ORDER BY next.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+     ) AS page
+      JOIN messages m ON m.id = page.message_id
+     WHERE page.number <= :items AND page.bytes_before < :bytes
+     ORDER BY asked.place, page.seq
     """)
 )
 _READ = text("""

@@ -1,10 +1,10 @@
 """Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import Boolean, column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import conversations
@@ -14,6 +14,7 @@ from domain.kinds import Kind
 from domain.messages import Message
 
 OUTBOX_KIND = "message"
+ITEM_BYTES = 1000  # of an item beside its text, at most: a sender's id of 200 characters, names, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,22 @@ class Addressed:
     is_member: bool  # of its conversation, now
 
 
+@dataclass(frozen=True, slots=True)
+class PageSize:
+    """The most that one page holds: items, and bytes of their texts; a single item may be larger than that."""
+
+    items: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """Some messages of a conversation."""
+
+    items: list[Message]
+    has_more: bool  # behind them
+
+
 async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
     """Put a message into the logs of all members; None when its id is taken. The caller has locked the conversation.
 
@@ -52,12 +69,16 @@ async def read(db: AsyncSession, message_id: UUID) -> Message | None:
     return None if row is None or row.kind != Kind.MESSAGE else _message(row)
 
 
-async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, limit: int) -> Sequence[Message]:
-    """List a conversation's messages, the latest first, from below a number."""
-    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id, MessageRow.number > 0)
-    if before is not None:
-        query = query.where(MessageRow.number < before)
-    return [_message(row) for row in await db.scalars(query.order_by(MessageRow.number.desc()).limit(limit))]
+async def is_taken(db: AsyncSession, message_id: UUID) -> bool:
+    """Tell whether a message or reminder has this id."""
+    return await db.get(MessageRow, message_id) is not None
+
+
+async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, size: PageSize) -> MessagePage:
+    """List a conversation's messages, the latest first, from below a number; what does not fit is not read here."""
+    values = {"conversation_id": conversation_id, "before": before, "item_bytes": ITEM_BYTES}
+    rows = (await db.execute(_OF_CONVERSATION, values | {"items": size.items, "bytes": size.bytes})).all()
+    return MessagePage([_message(row) for _, row in rows], has_more=bool(rows) and rows[-1].has_next)
 
 
 async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, Addressed]:
@@ -102,6 +123,27 @@ def _message(row: MessageRow) -> Message:
     assert row.body is not None
     return Message(row.id, row.conversation_id, row.number, row.sender_id, row.body, row.created_at)
 
+
+_OF_CONVERSATION = select(column("has_next", Boolean), MessageRow).from_statement(
+    text("""
+    SELECT page.has_next, m.*
+      FROM (SELECT next.id, lead(next.id) OVER following IS NOT NULL AS has_next,
+                   row_number() OVER following AS place,
+                   coalesce(sum(:item_bytes + octet_length(next.body)) OVER before, 0) AS bytes_before
+              FROM (SELECT id, number, body
+                      FROM messages
+                     WHERE conversation_id = :conversation_id AND number > 0
+                       AND number < coalesce(CAST(:before AS bigint), 9223372036854775807)
+                     ORDER BY number DESC
+                     LIMIT :items + 1) AS next
+            WINDOW following AS (ORDER BY next.number DESC),
+                   before AS (ORDER BY next.number DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+           ) AS page
+      JOIN messages m ON m.id = page.id
+     WHERE page.place <= :items AND page.bytes_before < :bytes
+     ORDER BY m.number DESC
+    """)
+)
 
 _POST = text("""
     WITH posted AS (

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -61,6 +62,7 @@ class DeviceToken(Table):
         Index("uq_device_tokens_active_installation", "installation_id", unique=True, postgresql_where=text("active")),
         Index("uq_device_tokens_row", "user_id", "installation_id", "provider", text("md5(token)"), unique=True),
         Index("ix_device_tokens_user_id_last_seen_at", "user_id", "last_seen_at"),
+        Index("ix_device_tokens_active_of_user", "user_id", "last_seen_at", "id", postgresql_where=text("active")),
         CheckConstraint("active = (inactive_reason IS NULL)", name="inactive_has_reason"),
     )
 
@@ -85,6 +87,7 @@ class DeviceTokenEvent(Table):
     """What happened to a device token; never updated, never deleted by failures."""
 
     __tablename__ = "device_token_events"
+    __table_args__ = (Index("ix_device_token_events_latest", "device_id", "id"),)
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
@@ -100,6 +103,7 @@ class FastingSessionRow(Table):
     __table_args__ = (
         Index("ix_fasting_sessions_user_id_started_at", "user_id", "started_at", "id"),
         Index("ix_fasting_sessions_active", "ends_at", "id", postgresql_where=text("status = 'active'")),
+        Index("ix_fasting_sessions_active_of_user", "user_id", "ends_at", postgresql_where=text("status = 'active'")),
         CheckConstraint("ends_at > started_at", name="ends_after_start"),
         CheckConstraint("(status = 'active') = (ended_at IS NULL)", name="finished_has_end"),
         CheckConstraint("cardinality(reminder_minutes) <= 5", name="few_reminders"),
@@ -154,6 +158,21 @@ class Member(Table):
 
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id"), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True, index=True)
+
+
+class MessageAllowance(Table):
+    """What a member may still post in a conversation; a row of its own, which no check of a push ever locks."""
+
+    __tablename__ = "message_allowances"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["conversation_id", "user_id"], ["members.conversation_id", "members.user_id"], ondelete="CASCADE"
+        ),
+    )
+
+    conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    full_at: Mapped[datetime]  # when all of MESSAGE_BURST is there again, if nothing is posted until then
 
 
 class Message(Table):
@@ -404,7 +423,11 @@ class OutboxRow(Table):
     """What the database still owes Temporal."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_next_attempt_at", "next_attempt_at"),)
+    __table_args__ = (
+        Index("ix_outbox_next_attempt_at", "next_attempt_at"),
+        Index("ix_outbox_fasts", "needed_at", "id", postgresql_where=text("subject_kind = 'fasting_session'")),
+        Index("ix_outbox_others", "needed_at", "id", postgresql_where=text("subject_kind <> 'fasting_session'")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     subject_kind: Mapped[str]
@@ -412,5 +435,6 @@ class OutboxRow(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     next_attempt_at: Mapped[datetime]
+    needed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # by when Temporal has to know
     last_error: Mapped[str | None]
     traceparent: Mapped[str | None]  # W3C Trace Context of the request that wrote it

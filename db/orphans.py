@@ -48,9 +48,10 @@ class Window:
 async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, limit: int) -> list[Stray]:
     """List push tasks that should be on their way and do not move, the longest due first.
 
-    What the outbox still owes is left out: the relay will see to it.
+    What the outbox still owes is left out: the relay will see to it. So is a newer release's kind: its sweep will.
     """
-    rows = await db.execute(_STRAYS, {"untouched": untouched, "limit": limit, **_mark(after)})
+    values = {"untouched": untouched, "limit": limit, "kinds": list(Kind)}
+    rows = await db.execute(_STRAYS, values | _mark(after))
     return [Stray(row.task_id, Kind(row.kind), *row[2:]) for row in rows]
 
 
@@ -110,7 +111,7 @@ _STRAYS = text("""
     SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count, t.next_attempt_at, s.rev
       FROM push_tasks t
       LEFT JOIN fasting_sessions s ON s.id = t.conversation_id
-     WHERE t.state = 'pending'
+     WHERE t.state = 'pending' AND t.kind = ANY(CAST(:kinds AS text[]))
        AND t.due_at <= statement_timestamp() - CAST(:untouched AS interval)
        AND coalesce(t.next_attempt_at, t.due_at) <= statement_timestamp() - CAST(:untouched AS interval)
        AND (CAST(:at AS timestamptz) IS NULL

@@ -1,12 +1,16 @@
-"""The outbox: what the database still owes Temporal. A row goes when Temporal agrees with its subject."""
+"""The outbox: what the database still owes Temporal. A row goes when Temporal agrees with its subject.
+
+Rows are dispatched by nearest need, in two lanes: fasts, and all others (messages, redrives, test pushes). Neither lane
+can take all places from the other (docs/decisions/0025-fair-shares.md).
+"""
 
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import OutboxRow
@@ -14,7 +18,10 @@ from telemetry import tracing
 
 GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; then they are anybody's
 LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
+KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, where something waits in it
+FAST = "fasting_session"  # the kind that has a lane of its own
 _LONGEST_BACK_OFF = 60.0  # seconds
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +33,27 @@ class Owed:
     subject_id: UUID
     attempts: int
     traceparent: str | None = None
+    needed_at: datetime = _LONG_AGO  # by when Temporal has to know
+
+    @property
+    def place(self) -> tuple[datetime, int]:
+        """Say where it stands among those that wait: the nearest need first."""
+        return self.needed_at, self.id
 
 
-async def add(db: AsyncSession, subject_kind: str, subject_id: UUID) -> Owed:
-    """Owe Temporal a dispatch of this subject, which this process is to try first."""
+async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: datetime | None = None) -> Owed:
+    """Owe Temporal a dispatch of this subject, which this process is to try first; None: it is needed now."""
     traceparent = tracing.traceparent()
     values = {
         "subject_kind": subject_kind,
         "subject_id": subject_id,
         "next_attempt_at": func.clock_timestamp() + GRACE,
+        "needed_at": needed_at or func.clock_timestamp(),
         "traceparent": traceparent,
     }
-    outbox_id = (await db.execute(insert(OutboxRow).values(values).returning(OutboxRow.id))).scalar_one()
-    return Owed(outbox_id, subject_kind, subject_id, 1, traceparent)
+    added = insert(OutboxRow).values(values).returning(OutboxRow.id, OutboxRow.needed_at)
+    row = (await db.execute(added)).one()
+    return Owed(row.id, subject_kind, subject_id, 1, traceparent, row.needed_at)
 
 
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
@@ -54,24 +69,12 @@ async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Ite
 
 
 async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
-    """Take the rows that are due, the oldest first, and keep other sweepers off them for a while."""
-    now = func.statement_timestamp()  # stable, so that the index can be searched by it
-    due = (
-        select(OutboxRow.id)
-        .where(OutboxRow.next_attempt_at <= now)
-        .order_by(OutboxRow.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    lease = (
-        update(OutboxRow)
-        .where(OutboxRow.id.in_(due.scalar_subquery()))
-        .values(next_attempt_at=now + LEASE, attempts=OutboxRow.attempts + 1)
-        .returning(
-            OutboxRow.id, OutboxRow.subject_kind, OutboxRow.subject_id, OutboxRow.attempts, OutboxRow.traceparent
-        )
-    )
-    return [Owed(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
+    """Take the rows that are due, the nearest need first, and keep other sweepers off them for a while."""
+    fasts = await _lease(db, _IS_FAST, limit - int(limit * KEPT_FOR_OTHERS))
+    others = await _lease(db, ~_IS_FAST, limit - len(fasts))
+    if fasts and len(fasts) + len(others) < limit:
+        fasts += await _lease(db, _IS_FAST, limit - len(fasts) - len(others))
+    return sorted((*fasts, *others), key=lambda owed: owed.place)
 
 
 async def settle(db: AsyncSession, outbox_id: int) -> None:
@@ -84,3 +87,32 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
     wait = timedelta(seconds=random.uniform(0.5, min(_LONGEST_BACK_OFF, 2.0 ** min(attempts, 10))))  # noqa: S311
     values = {"next_attempt_at": func.clock_timestamp() + wait, "last_error": error}
     await db.execute(update(OutboxRow).where(OutboxRow.id == outbox_id).values(values))
+
+
+async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[Owed]:
+    now = func.statement_timestamp()
+    due = (
+        select(OutboxRow.id)
+        .where(lane, OutboxRow.next_attempt_at <= now)
+        .order_by(OutboxRow.needed_at, OutboxRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    lease = (
+        update(OutboxRow)
+        .where(OutboxRow.id.in_(due.scalar_subquery()))
+        .values(next_attempt_at=now + LEASE, attempts=OutboxRow.attempts + 1)
+        .returning(
+            OutboxRow.id,
+            OutboxRow.subject_kind,
+            OutboxRow.subject_id,
+            OutboxRow.attempts,
+            OutboxRow.traceparent,
+            OutboxRow.needed_at,
+        )
+    )
+    return [Owed(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
+
+
+# written out, so that the planner sees that the index of the lane serves
+_IS_FAST = OutboxRow.subject_kind == bindparam(None, FAST, literal_execute=True)

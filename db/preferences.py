@@ -8,8 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models import PreferencesRow
+from db.unreadable import tell, word
 from domain.preferences import Preferences, Preview
 from domain.quiet_hours import QuietHours
+from domain.sessions import readable_minutes
+from domain.time_zones import zone
 
 
 async def of_user(db: AsyncSession, user_id: str) -> Preferences:
@@ -41,14 +44,26 @@ async def store(db: AsyncSession, user_id: str, preferences: Preferences) -> Non
 
 
 def _preferences(row: PreferencesRow) -> Preferences:
-    quiet = None
-    if row.quiet_starts is not None and row.quiet_ends is not None and row.quiet_time_zone is not None:
-        quiet = QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone)
     return Preferences(
         reminders=row.reminders,
-        reminder_minutes=row.reminder_minutes,
+        reminder_minutes=readable_minutes(row.reminder_minutes),
         messages=row.messages,
-        reminder_preview=Preview(row.reminder_preview),
-        message_preview=Preview(row.message_preview),
-        quiet_hours=quiet,
+        reminder_preview=_preview(row.reminder_preview),
+        message_preview=_preview(row.message_preview),
+        quiet_hours=_quiet_hours(row),
     )
+
+
+def _preview(value: str) -> Preview:
+    """Read how much a lock screen may show: as little as there is, where that cannot be read."""
+    return word(Preview, value, "preferences.preview") or Preview.GENERIC
+
+
+def _quiet_hours(row: PreferencesRow) -> QuietHours | None:
+    """Read quiet hours: none where their time zone cannot be read, since a push is missed for good."""
+    if row.quiet_starts is None or row.quiet_ends is None or row.quiet_time_zone is None:
+        return None
+    if zone(row.quiet_time_zone) is None:
+        tell("preferences.quiet_time_zone", row.quiet_time_zone)
+        return None
+    return QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone)

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
 from db.models import DeviceToken, PushTask
+from db.unreadable import route_of, word
 from domain.kinds import Kind
-from domain.push import Environment, Provider, Route, TaskState
+from domain.push import Route, TaskState
 from domain.wire import PlannedSend
 from telemetry import metrics
 
@@ -80,23 +81,33 @@ async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceTo
 
 
 async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
-    """List a message's unfinished tasks."""
+    """List a message's unfinished tasks, but those that this release cannot send."""
     query = (
         select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
     )
-    rows = await db.execute(query)
-    return [
-        PlannedSend(row.task_id, Provider(row.provider), Environment(row.environment), row.app_id, Kind(row.kind))
-        for row in rows
-    ]
+    return [send for row in await db.execute(query) if (send := planned(row)) is not None]
+
+
+def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
+    """Give the send of a task; None for one that this release cannot send."""
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    if route is None or kind is None:
+        return None
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind)
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
-    """Read tasks and hold them until the transaction ends."""
+    """Read tasks and hold them until the transaction ends; those that this release cannot read are left out."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
-    return [_task(row) for row in await db.execute(query.order_by(PushTask.task_id).with_for_update())]
+    rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
+    return [task for row in rows if (task := _task(row)) is not None]
+
+
+async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these tasks there are."""
+    return set(await db.scalars(select(PushTask.task_id).where(among(PushTask.task_id, task_ids))))
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
@@ -130,9 +141,12 @@ async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
-    """Read where tasks stand."""
+    """Read where tasks stand; what a newer release made of one is over for this one."""
     query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))
-    return {task_id: (TaskState(state), reason) for task_id, state, reason in await db.execute(query)}
+    return {
+        task_id: (word(TaskState, state, "push_tasks.state") or TaskState.WITHDRAWN, reason)
+        for task_id, state, reason in await db.execute(query)
+    }
 
 
 async def installations_of(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[UUID]:
@@ -148,8 +162,9 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
         .group_by(PushTask.message_id, PushTask.state)
     )
     found: dict[UUID, dict[TaskState, int]] = {}
-    for message_id, state, count in await db.execute(query):
-        found.setdefault(message_id, {})[TaskState(state)] = count
+    for message_id, word_of_state, count in await db.execute(query):
+        if state := word(TaskState, word_of_state, "push_tasks.state"):
+            found.setdefault(message_id, {})[state] = count
     return found
 
 
@@ -246,13 +261,17 @@ def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
     }
 
 
-def _task(row: Row[Any]) -> Task:
+def _task(row: Row[Any]) -> Task | None:
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    state = word(TaskState, row.state, "push_tasks.state")
+    if route is None or kind is None or state is None:
+        return None
     return Task(
         task_id=row.task_id,
-        kind=Kind(row.kind),
+        kind=kind,
         user_id=row.user_id,
         installation_id=row.installation_id,
-        route=Route(Provider(row.provider), row.app_id, Environment(row.environment)),
+        route=route,
         conversation_id=row.conversation_id,
         message_id=row.message_id,
         reminder_minutes=row.reminder_minutes,
@@ -262,6 +281,6 @@ def _task(row: Row[Any]) -> Task:
         attempt_count=row.attempt_count,
         is_synced=row.synced_at is not None,
         validate_only=row.validate_only,
-        state=TaskState(row.state),
+        state=state,
         last_reason=row.last_reason,
     )

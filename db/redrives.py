@@ -8,15 +8,15 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dead_tasks, outbox, refusals, support_actions
+from db import dead_tasks, outbox, push_tasks, refusals, support_actions
 from db.engine import Sessions, among
 from db.models import PushTask
 from db.support_actions import Deed
-from domain.kinds import Kind
+from db.unreadable import Unreadable
 from domain.problems import Conflict, NotFound
-from domain.push import Environment, Provider, TaskState
+from domain.push import TaskState
 from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
-from domain.wire import PlannedSend, RedriveState
+from domain.wire import RedriveState
 
 OUTBOX_KIND = "push_task"
 _BATCH = 100  # tasks in one transaction, so that none is held for long
@@ -69,11 +69,13 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
 
 
 async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
-    """Read what Temporal has to know of a redriven task; None when it is finished."""
+    """Read what Temporal has to know of a redriven task; None when it is finished. Raises Unreadable."""
     task = await db.scalar(select(PushTask).where(PushTask.task_id == task_id, PushTask.state == TaskState.PENDING))
     if task is None:
         return None
-    send = PlannedSend(task_id, Provider(task.provider), Environment(task.environment), task.app_id, Kind(task.kind))
+    send = push_tasks.planned(task)
+    if send is None:
+        raise Unreadable("push task")
     return RedriveState(send, task.conversation_id, task.due_at, task.expires_at, task.message_id)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import brakes, conversations, device_tokens, fasting_sessions, preferences, screen_lines
 from db.engine import present_instant
 from db.models import DeviceToken, PushTask
+from db.push_tasks import planned
 from domain.kinds import RULES, Kind, Subject
 from domain.last_check import Address, Circumstances, Turn, misaddressed, turn_of, useless
 from domain.preferences import Preferences
@@ -23,6 +24,8 @@ async def of(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
     if not tasks:
         return {}
     now = await present_instant(db)
+    found = {task.task_id: "not_understood" for task in tasks if planned(task) is None}
+    tasks = [task for task in tasks if task.task_id not in found]
     about_messages = [task for task in tasks if RULES[Kind(task.kind)].subject is Subject.MESSAGE]
     members = await conversations.members_among(db, {_membership(task) for task in about_messages})
     lines = await screen_lines.seen(db, [task.task_id for task in about_messages], timedelta(0))
@@ -30,7 +33,6 @@ async def of(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
     devices = await device_tokens.active_at(db, {task.installation_id for task in tasks})
     wishes = await preferences.of_users(db, {task.user_id for task in tasks})
     braked = await brakes.engaged(db)
-    found: dict[UUID, str] = {}
     for task in tasks:
         around = Circumstances(
             session=sessions.get(task.conversation_id),

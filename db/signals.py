@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import brakes, workers
 from db.engine import present_instant
 from db.models import OutboxRow, Presence, WorkerRow
+from db.unreadable import route_of, word
+from db.workers import gates_of
 from domain.kinds import Kind
-from domain.push import Environment, Provider, Route
+from domain.push import Route
 from domain.reminders import LONGEST_OF_USE
 from domain.signals import Backlog, Dead, Owed, Signals
 
@@ -26,8 +28,8 @@ async def present(db: AsyncSession) -> Signals:
     dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE})).all()
     return Signals(
         at=now,
-        backlogs=tuple(_backlog(row, shut, known) for row in waiting),
-        dead=tuple(Dead(_route(row), Kind(row.kind), row.total, row.unexpired) for row in dead),
+        backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
+        dead=tuple(group for row in dead if (group := _dead(row)) is not None),
         outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
@@ -37,28 +39,27 @@ async def present(db: AsyncSession) -> Signals:
     )
 
 
-def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -> Backlog:
+def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -> Backlog | None:
     """Tell whether the gate is shut: that of the app, or of the default app where it has none of its own."""
-    route = _route(row)
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    if route is None or kind is None:
+        return None
     gate = route if route in known else Route(route.provider, None, route.environment)
     behind_gate = row.overdue if gate in shut else 0
-    return Backlog(route, Kind(row.kind), row.pending, row.overdue, row.retrying, behind_gate, row.oldest_due_at)
+    return Backlog(route, kind, row.pending, row.overdue, row.retrying, behind_gate, row.oldest_due_at)
+
+
+def _dead(row: Row[Any]) -> Dead | None:
+    route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
+    return None if route is None or kind is None else Dead(route, kind, row.total, row.unexpired)
 
 
 def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
-    return {_gate(gate) for worker in reporting for gate in worker.gates.get("gates", ())}
+    return {route for worker in reporting for route, _ in gates_of(worker)}
 
 
 def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
-    return {_gate(gate) for worker in reporting for gate in worker.gates.get("gates", ()) if gate["state"] != "closed"}
-
-
-def _gate(report: dict[str, Any]) -> Route:
-    return Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
-
-
-def _route(row: Row[Any]) -> Route:
-    return Route(Provider(row.provider), row.app_id, Environment(row.environment))
+    return {route for worker in reporting for route, gate in gates_of(worker) if gate.get("state") != "closed"}
 
 
 # States and kinds are written out, so that the planner sees that partial indexes serve.

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens, installations, outbox, push_tasks, support_actions
-from db.dead_tasks import with_token
+from db.dead_tasks import KNOWN, with_token
 from db.engine import present_instant
 from db.models import DeviceToken, PushTask
 from db.support_actions import Deed
@@ -63,7 +63,7 @@ async def send(db: AsyncSession, asked: AskedTest, actor: str) -> ShownTestPush:
 
 async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
     """Show how a test push stands now; None where there is none."""
-    query = with_token().where(PushTask.message_id == test_push_id, PushTask.kind == Kind.TEST)
+    query = with_token().where(PushTask.message_id == test_push_id, PushTask.kind == Kind.TEST, *KNOWN)
     rows = (await db.execute(query.order_by(PushTask.provider, PushTask.task_id))).all()
     if not rows:
         return None

@@ -3,7 +3,7 @@
 One statement finds what happened; what ought to have happened and did not is computed (`db/unopened_reminders.py`).
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import preferences, unopened_reminders
+from db.unreadable import tell, word
 from domain.kinds import RULES, Kind, Subject
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
@@ -37,6 +38,15 @@ async def of_user(
     return sorted(happened + unopened, key=_place, reverse=True)[:limit]
 
 
+def _told(what: Happening) -> str:
+    """Put it into words; where a newer release wrote what these words need in another way, say so."""
+    try:
+        return in_words(what)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        tell(f"detail of {what.event} in a timeline", "")
+        return in_words(replace(what, event=Event.OTHER))
+
+
 def _place(item: TimelineItem) -> tuple[datetime, UUID]:
     return item.at, item.id
 
@@ -48,16 +58,19 @@ def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] |
 
 
 def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
-    kind = None if row.kind is None else Kind(row.kind)
+    kind = None if row.kind is None else word(Kind, row.kind, "push_tasks.kind")
+    provider = None if row.provider is None else word(Provider, row.provider, "push_tasks.provider")
+    event = word(Event, row.event, "event of a timeline")
+    if event is None or (kind, provider) != (row.kind, row.provider):
+        event = Event.OTHER
     subject = None if kind is None else RULES[kind].subject
-    event, provider = Event(row.event), None if row.provider is None else Provider(row.provider)
     reason = None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason
     happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, reason, row.detail, row.now)
     return TimelineItem(
         id=row.id,
         at=row.at,
         event=event,
-        text=in_words(happening) + now_quiet(quiet),
+        text=_told(happening) + now_quiet(quiet),
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,

@@ -1,7 +1,7 @@
 """Worker processes: who is there, so that the fleet's rate can be shared, and how their gates stand."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models import WorkerRow
+from db.unreadable import reported_route
+from domain.push import Route
 
 LATELY = timedelta(seconds=10)
 KEPT = timedelta(days=1)  # a row of a worker that did not say goodbye
@@ -39,10 +41,9 @@ async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, l
 
 async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:
     """Forget the workers of this host that did not say goodbye; `is_dead` knows it of a process id."""
-    here = select(WorkerRow.worker_id, WorkerRow.gates["pid"].as_integer()).where(
-        WorkerRow.gates["host"].as_string() == host
-    )
-    dead = [worker_id for worker_id, pid in await db.execute(here) if is_dead(pid)]
+    here = select(WorkerRow.worker_id, WorkerRow.gates["pid"]).where(WorkerRow.gates["host"].as_string() == host)
+    found = await db.execute(here)
+    dead = [worker_id for worker_id, pid in found if isinstance(pid, int) and is_dead(pid)]
     await db.execute(delete(WorkerRow).where(among(WorkerRow.worker_id, dead)))
 
 
@@ -56,6 +57,14 @@ async def live(db: AsyncSession) -> list[WorkerRow]:
     """List the workers that were seen lately, with the state of their gates: `{"gates": [GateReport, …]}`."""
     lately = WorkerRow.seen_at > func.clock_timestamp() - LATELY
     return list(await db.scalars(select(WorkerRow).where(lately).order_by(WorkerRow.started_at)))
+
+
+def gates_of(worker: WorkerRow) -> Iterator[tuple[Route, dict[str, Any]]]:
+    """List the gates that a worker reports; what a newer release's worker says in another way is left out."""
+    reports = worker.gates.get("gates") if isinstance(worker.gates, dict) else None
+    for report in reports if isinstance(reports, list) else ():
+        if (route := reported_route(report)) is not None:
+            yield route, report
 
 
 _ONE_AT_A_TIME = text("""

@@ -9,6 +9,7 @@ from domain.problems import Conflict
 
 LARGEST_BODY = 16 * 1024  # bytes, as UTF-8
 MOST_MEMBERS = 1000
+MEMBERS_LISTED = 20  # of each conversation in a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Conversation:
     """A thread of messages between its members."""
 
     conversation_id: UUID
-    member_ids: tuple[str, ...]
+    member_ids: tuple[str, ...]  # in a list the first few of them
+    member_count: int
     created_at: datetime
 
 
@@ -38,7 +40,7 @@ class LogItem:
 
     seq: int
     message_id: UUID
-    kind: Kind
+    kind: Kind | None  # None: a newer release's
     conversation_id: UUID
     created_at: datetime
     number: int | None

@@ -46,6 +46,7 @@ class Conflict(Problem):
 class LimitReached(Problem):
     """So much was asked for lately that this has to wait."""
 
-    def __init__(self, detail: str, retry_after: timedelta) -> None:
+    def __init__(self, detail: str, retry_after: timedelta, code: str = "too-many-requests") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.code = code  # stable, kebab-case: becomes the problem's type

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime, time
-from zoneinfo import ZoneInfo
+
+from domain.time_zones import zone
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From `starts` up to, not including, `ends`, in `time_zone`; over midnight when `ends` is not after `starts`."""
+    """From `starts` up to, not including, `ends`, in `time_zone`; over midnight when `ends` is not after `starts`.
+
+    In a time zone that this machine does not know there are none.
+    """
 
     starts: time
     ends: time
@@ -15,7 +19,10 @@ class QuietHours:
 
     def contain(self, at: datetime) -> bool:
         """Tell whether the instant `at` falls into them."""
-        local = at.astimezone(ZoneInfo(self.time_zone)).time()
+        place = zone(self.time_zone)
+        if place is None:
+            return False
+        local = at.astimezone(place).time()
         if self.starts < self.ends:
             return self.starts <= local < self.ends
         return local >= self.starts or local < self.ends

@@ -26,6 +26,10 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "nobody could open it before it expired; the workers or Temporal were away.": ("opened_too_late", "time_ran_out"),
     "its workflow is gone; the orphan sweep found it.": ("orphaned",),
     "its record is gone.": ("task_missing",),
+    "the check before sending failed for this push alone: a fault of ours, which an operator has to look into.": (
+        "check_failed",
+    ),
+    "a newer release planned it, and this one cannot read it.": ("not_understood",),
     "nobody knows whether the provider took it, and a second try might show it twice.": ("fate_unknown",),
     "the provider checked the push and would take it; no phone was told.": ("validated",),
     # nothing was called, or the worker was lost
@@ -50,6 +54,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the connection to the provider broke.": (
         "connection_lost",
         "peer_is_dead",
+        "reads_nothing",
         "protocol_error",
         "lost_without_an_answer",
         "stream_reset",
@@ -61,6 +66,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "no connection had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
     "the provider did not answer in time.": ("answer_timeout", "answers_nothing"),
     "the provider's answer could not be read.": ("unreadable_answer", "malformed_answer"),
+    "something else answered in the provider's place: a gateway or a sign-in page.": ("answered_by_another",),
     # what providers say: push/apns_verdicts.py, push/fcm_verdicts.py
     "the provider says that the app is gone from the phone, or has another token by now; it is to be opened again.": (
         "Unregistered",

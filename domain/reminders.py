@@ -13,6 +13,8 @@ from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
 LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any
 LONGEST_OF_USE = timedelta(minutes=MOST_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+DERIVED = 5  # the version of UUIDs that are made from others, as reminders' messages are
+_NO_HASTE = timedelta(minutes=10)
 ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
 
 
@@ -70,6 +72,17 @@ def rescheduled(before: FastingSession, after: FastingSession, now: datetime) ->
     kept = set(before.reminder_minutes) - set(before.late_minutes)
     added = [reminder for reminder in reminders(after) if reminder.minutes not in kept]
     return replace(after, late_minutes=tuple(each.minutes for each in added if each.due_at <= now))
+
+
+def needed_at(before: FastingSession | None, after: FastingSession, now: datetime) -> datetime:
+    """Say by when Temporal has to know of a change: before the next reminder that it sets, moves or calls off is due.
+
+    Where none lies ahead, whatever is left to tell can wait behind those who have one; the database is asked before
+    each send in any case.
+    """
+    told = [session for session in (before, after) if session is not None and session.status is SessionStatus.ACTIVE]
+    ahead = [reminder.due_at for session in told for reminder in upcoming(session) if reminder.due_at > now]
+    return min(ahead, default=now + _NO_HASTE)
 
 
 def message_id(session_id: UUID, minutes: int, due_at: datetime) -> UUID:

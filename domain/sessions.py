@@ -1,5 +1,6 @@
 """Fasting sessions: their states and the rules for their times."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -37,6 +38,12 @@ class FastingSession:
     scheduled_at: datetime  # when ends_at was last set
     rev: int
     late_minutes: tuple[int, ...] = ()  # of the reminders those that were added when their moment was past
+
+
+def readable_minutes(stored: Iterable[int | None]) -> tuple[int, ...]:
+    """Give those of stored reminder minutes that a fast can have, each once."""
+    found = dict.fromkeys(each for each in stored if each is not None and 0 <= each <= MOST_REMINDER_MINUTES)
+    return tuple(found)[:MOST_REMINDERS]
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

@@ -39,6 +39,7 @@ class Event(StrEnum):
     DEAD = "dead"
     REDRIVEN = "redriven"
     TEST_PUSH = "test_push"
+    OTHER = "other"  # something that this release does not know
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,7 @@ _SENTENCES: Mapping[Event, Callable[[Happening], str]] = {
     Event.DEAD: _dead,
     Event.REDRIVEN: _redriven,
     Event.TEST_PUSH: _test_push,
+    Event.OTHER: lambda _: "Something happened that this release cannot tell; a newer one wrote it.",
 }
 
 

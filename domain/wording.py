@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from domain.kinds import Kind
 from domain.preferences import Preview
+from domain.registration import language
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ _FALLBACK = "en"
 
 def worded(kind: Kind, locale: str | None, preview: Preview, content: Content) -> Words:
     """Say it in the language of `locale` (BCP 47), English where we lack it."""
-    texts = _CATALOGUE.get(_language(locale), _CATALOGUE[_FALLBACK])
+    texts = _CATALOGUE.get(language(locale) or _FALLBACK, _CATALOGUE[_FALLBACK])
     return texts.generic[kind] if preview is Preview.GENERIC else _FULL[kind](texts, content)
 
 
@@ -99,10 +100,6 @@ _FULL: Mapping[Kind, Callable[[Texts, Content], Words]] = {
     Kind.MESSAGE: _message,
     Kind.TEST: _test,
 }
-
-
-def _language(locale: str | None) -> str:
-    return (locale or _FALLBACK).replace("_", "-").split("-", 1)[0].lower()
 
 
 def _plural(forms: Mapping[str, str], n: int) -> str:

@@ -1,7 +1,6 @@
 """Apple Push Notification service: shapes the payload, makes the call, reads the answer."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +15,8 @@ from aioapns.common import NotificationResult
 from domain.push import Environment, Push
 from push.apns_transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
 from push.apns_verdicts import verdict
-from push.fitting import fitted
+from push.credential_files import apns_key
+from push.fitting import encoded, fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
 from push.sealing import sealed
@@ -35,7 +35,7 @@ from push.sender import (
     Unregistered,
     Unsendable,
 )
-from push.verdict import EXTENTS, Verdict, code
+from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, fate
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class ApnsSender:
     """The Sender of one app for Apple. Made inside a running event loop; apps with the same key share its token."""
 
     def __init__(self, account: ApnsAccount, *, connections: int = 8, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        token = provider_token(account.key_file.read_text(), account.key_id, account.team_id)
+        token = provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id)
         addresses = {Environment.PRODUCTION: account.url, Environment.SANDBOX: account.sandbox_url}
         self._topic = account.topic
         self._shape = sealed_payload if account.encrypted else payload
@@ -106,9 +106,12 @@ class ApnsSlot:
         if not DEVICE_TOKEN.fullmatch(push.token):
             return Unsendable("MalformedDeviceToken")  # it would not even make a path
         result = await self._place.send_notification(request(push, self._topic, self._shape))
-        if result.is_successful:
-            return Accepted(result.notification_id)
-        return self._refused(result)
+        if result.status != "200":
+            return self._refused(result)
+        if result.description == NOT_THE_PROVIDER:
+            log.error("answer is not the provider's", provider="apns", status=200)
+            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN)
+        return Accepted(result.notification_id or None)
 
     def _refused(self, result: NotificationResult) -> Answer:
         status, reason = int(result.status), code(result.description, int(result.status))
@@ -132,9 +135,9 @@ class ApnsSlot:
                 raise Throttled(reason, EXTENTS[throttle])
             case Verdict.RECONNECT:
                 self._place.retire_connection(reason)
-                raise Unavailable(reason, Fate.UNKNOWN if status >= 500 else Fate.NEVER_PROCESSED)
+                raise Unavailable(reason, fate(status) if status >= 500 else Fate.NEVER_PROCESSED)
             case Verdict.TRANSIENT:
-                raise Unavailable(reason, Fate.UNKNOWN)
+                raise Unavailable(reason, fate(status))
             case never:
                 assert_never(never)
 
@@ -170,12 +173,8 @@ def request(push: Push, topic: str, shape: Shape = payload) -> ApnsRequest:
         topic=topic,
         collapse_key=push.collapse_key,
         expiration=int(push.expires_at.timestamp()),
-        body=fitted(push, lambda fitting: _encoded(shape(fitting)), PAYLOAD_AT_MOST),
+        body=fitted(push, lambda fitting: encoded(shape(fitting)), PAYLOAD_AT_MOST),
     )
-
-
-def _encoded(shaped: dict[str, Any]) -> bytes:
-    return json.dumps(shaped, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _instant(timestamp: object) -> datetime | None:

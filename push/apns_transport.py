@@ -4,6 +4,7 @@ aioapns' own transport loses flow-control credit, ignores what RST_STREAM and GO
 """
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,9 @@ from jwt.utils import der_to_raw_signature
 
 from push.http2_call import Response
 from push.http2_pool import Place, Pool
+from push.verdict import NOT_THE_PROVIDER
 
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 GRID = 40 * 60  # seconds; Apple takes a token for an hour
 HALF_GRID = 20 * 60  # seconds; Apple counts refreshes, and refuses more than one in this time
 
@@ -167,7 +170,11 @@ class ApnsPool(APNsKeyConnectionPool):
 
 
 def _result(request: ApnsRequest, response: Response) -> NotificationResult:
-    apns_id = response.headers.get(b"apns-id", b"").decode("ascii", "replace") or request.notification_id
+    """Read an answer. Apple says nothing with a 200: words without an id of Apple's are somebody else's."""
+    apns_id = _apns_id(response.headers.get(b"apns-id", request.notification_id.encode()))
+    if response.status == 200:
+        is_apples = not response.body.strip() or (apns_id and b"apns-id" in response.headers)
+        return NotificationResult(apns_id, "200", None if is_apples else NOT_THE_PROVIDER)
     try:
         error = json.loads(response.body) if response.body else None
     except (ValueError, RecursionError):  # a proxy's HTML, or worse
@@ -175,3 +182,8 @@ def _result(request: ApnsRequest, response: Response) -> NotificationResult:
     if not isinstance(error, dict):
         error = {}
     return NotificationResult(apns_id, str(response.status), error.get("reason"), error.get("timestamp"))
+
+
+def _apns_id(header: bytes) -> str:
+    """Give an apns-id in its canonical form; "" for what is no UUID, whatever its bytes are."""
+    return header.decode("ascii").lower() if _UUID.fullmatch(header) else ""

@@ -1,6 +1,7 @@
 """Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, reads the answer."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,19 +10,19 @@ from pathlib import Path
 from typing import assert_never
 
 import structlog
-from firebase_admin import credentials, messaging  # type: ignore[import-untyped]  # ships no types
+from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
 from hpack import HeaderTuple
 
 from domain.push import Environment, Push
+from push.credential_files import service_account
 from push.fcm_access import AccessToken
-from push.fcm_answer import FcmRefusal, message_name, refusal
+from push.fcm_answer import FcmRefusal, acceptance, refusal
 from push.fcm_verdicts import verdict
-from push.fitting import fitted
+from push.fitting import encoded, fitted
 from push.http2_pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
 from push.http2_proxy import STRAIGHT, Proxies
 from push.sealing import sealed
 from push.sender import (
-    Accepted,
     Answer,
     Doubtful,
     Fate,
@@ -34,13 +35,12 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
-from push.verdict import EXTENTS, Verdict
+from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
 
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
 Shape = Callable[[Push], messaging.Message]
-SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
 
@@ -60,10 +60,10 @@ class FcmSender:
     """The Sender for Google. Made inside a running event loop, one per process: its token is shared."""
 
     def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        certificate = credentials.Certificate(str(account.service_account_file))
-        self._path = f"/v1/projects/{certificate.project_id}/messages:send".encode()
+        sending = service_account(account.service_account_file.read_bytes())
+        self._path = f"/v1/projects/{sending.project_id}/messages:send".encode()
         self._access = AccessToken(
-            certificate.get_credential().with_scopes([SCOPE]),
+            sending,
             ca_file=account.ca_file,
             timeout=timeouts.answer.total_seconds(),
             patience=timeouts.slot.total_seconds(),
@@ -113,10 +113,14 @@ class FcmSlot:
     async def send(self, push: Push) -> Answer:
         """Make exactly one call; raises ProviderTrouble."""
         response = await self._place.call(self._headers, request(push, self._shape))
-        if response.status == 200:
-            self._access.accepted()
-            return Accepted(message_name(response))
-        return self._refused(refusal(response))
+        if response.status != 200:
+            return self._refused(refusal(response))
+        answer = acceptance(response)
+        if answer is None:
+            log.error("answer is not the provider's", provider="fcm", status=200)
+            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
+        self._access.accepted()
+        return answer
 
     def _refused(self, refused: FcmRefusal) -> Answer:
         status, reason = refused.status, refused.reason
@@ -139,27 +143,36 @@ class FcmSlot:
             case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
                 raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise Unavailable(reason, Fate.UNKNOWN, retry_after=refused.retry_after or ERROR_REST)
+                raise Unavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
 
 
 def payload(push: Push) -> messaging.Message:
-    """Shape a push for an Android phone. The tag, not collapse_key, is what replaces a shown notification."""
+    """Shape a push for an Android phone, or an iPhone whose app registers with Firebase.
+
+    The tag, not collapse_key, is what replaces a shown notification on Android; the `apns` block is what Apple is told.
+    """
     message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
     message.notification = messaging.Notification(title=push.title, body=push.body)
+    message.apns = _apns(push, messaging.Aps(sound="default", thread_id=push.thread_id))
     return message
 
 
 def sealed_payload(push: Push) -> messaging.Message:
-    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping app is handed.
+    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app is handed.
 
-    The app itself shows the line, under the tag. Without a key there is nothing to open, and Android shows it.
+    The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
+    the sealed one. Without a key there is nothing to open, and the phone shows it.
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     shown = {"title": push.generic_title, "body": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
-    return _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    message = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    alert = messaging.ApsAlert(title=push.generic_title, body=push.generic_body)
+    aps = messaging.Aps(alert=alert, sound="default", thread_id=push.thread_id, mutable_content=True)
+    message.apns = _apns(push, aps)
+    return message
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
@@ -170,11 +183,10 @@ def request(push: Push, shape: Shape = payload) -> bytes:
 def _message(
     push: Push, more: Mapping[str, str], notification: messaging.AndroidNotification | None
 ) -> messaging.Message:
+    left = int((push.expires_at - datetime.now(UTC)).total_seconds())
     message = messaging.Message(
         android=messaging.AndroidConfig(
-            priority="high",
-            ttl=max(push.expires_at - datetime.now(UTC), timedelta(0)),
-            notification=notification,
+            priority="high", ttl=timedelta(seconds=max(left, 0)), notification=notification
         ),
         data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
@@ -182,6 +194,14 @@ def _message(
     return message
 
 
+def _apns(push: Push, aps: messaging.Aps) -> messaging.APNSConfig:
+    """Tell Apple what it would be told directly; Firebase adds alert and data."""
+    headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
+    if push.collapse_key is not None:
+        headers["apns-collapse-id"] = push.collapse_key
+    return messaging.APNSConfig(headers=headers, payload=messaging.APNSPayload(aps))
+
+
 def _encoded(message: messaging.Message, push: Push) -> bytes:
-    dry_run = b', "validate_only": true' if push.validate_only else b""
-    return b'{"message": %b%b}' % (str(message).encode(), dry_run)
+    envelope = {"message": json.loads(str(message))}  # firebase-admin would escape all that is not ASCII
+    return encoded(envelope | {"validate_only": True} if push.validate_only else envelope)

@@ -1,22 +1,28 @@
-"""The OAuth access token for FCM: fetched off the event loop, ahead of expiry, once for all who wait."""
+"""The OAuth access token for FCM: fetched ahead of expiry, once for all who wait.
+
+https://developers.google.com/identity/protocols/oauth2/service-account#httprest
+"""
 
 import asyncio
+import json
+import math
+import re
+import ssl
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import requests
+import httpx
+import jwt
 import structlog
-from google.auth.credentials import Credentials
-from google.auth.exceptions import RefreshError
-from google.auth.transport import Response as TransportResponse
-from google.auth.transport.requests import Request
 
-from push.http2_proxy import STRAIGHT, Proxies
+from push.addresses import Address, first, resolved
+from push.credential_files import ServiceAccount
+from push.http2_proxy import STRAIGHT, Proxies, Proxy
 from push.sender import Fate, Misconfigured, ProviderTrouble, Unavailable
-from push.verdict import Verdict, by_status
+from push.verdict import code
 
 log = structlog.get_logger()
 
@@ -24,6 +30,22 @@ RENEWED_AT = 0.8  # of its lifetime: 48 minutes of Google's hour
 USED_UNTIL = 0.97
 REST = 1.0  # seconds between failed fetches
 TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
+ANSWER_AT_MOST = 256 * 1024  # bytes
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
+CLOCKS_DIFFER = 60  # seconds that our clock may be ahead of Google's
+ASSERTION_LIVES = 3600  # seconds; Google takes no longer one
+LIFETIMES = (60.0, 86_400.0)  # seconds; no access token is believed to live less or more
+_TRANSIENT = {"internal_failure", "server_error", "temporarily_unavailable"}  # OAuth's words for trouble of its own
+_TOKEN = re.compile(r"[!-~]{1,8192}")
+
+
+class _Refused(Exception):
+    """Google says that this account gets no token; a person has to act."""
+
+
+class _NoAnswer(Exception):
+    """What came is no answer of Google's, or tells of trouble that time may cure."""
 
 
 class AccessToken:
@@ -31,18 +53,18 @@ class AccessToken:
 
     def __init__(
         self,
-        credential: Credentials,
+        account: ServiceAccount,
         *,
         ca_file: Path | None,
         timeout: float,
         patience: float,
         proxies: Proxies = STRAIGHT,
     ) -> None:
-        self._credential = credential
-        self._session = requests.Session()
-        self._session.trust_env = False  # what the environment says was read at the edge
-        self._proxies = proxies
-        self._straight = partial(Request(self._session), timeout=timeout, verify=str(ca_file) if ca_file else True)
+        self._account = account
+        self._url = httpx.URL(account.token_uri)
+        self._proxy = proxies.towards(account.token_uri)
+        self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else _common_tls()
+        self._timeout = timeout
         self._patience = patience
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
@@ -82,10 +104,10 @@ class AccessToken:
         self._on_trial = False
 
     async def close(self) -> None:
-        """Wait for a fetch under way (a thread cannot be stopped) and close."""
+        """Give a fetch under way up."""
         if self._fetch:
-            await self._fetch
-        self._session.close()
+            self._fetch.cancel()
+            await asyncio.wait([self._fetch])
 
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
         try:
@@ -97,17 +119,16 @@ class AccessToken:
     async def _fetched(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._credential.refresh, self._asked)
-        except Exception as error:  # noqa: BLE001 -- a gateway's 200 with HTML makes google-auth raise anything
-            refused = isinstance(error, RefreshError) and not error.retryable
-            self._trouble = _oauth_refused if refused else _oauth_unreachable
+            async with asyncio.timeout(self._timeout):
+                token, lifetime = await self._granted()
+        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody may wait for a token that does not come
+            self._trouble = _oauth_refused if isinstance(error, _Refused) else _oauth_unreachable
             self._rest_until = loop.time() + REST
-            log.error("access token not renewed", provider="fcm", error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
+            why = str(error) if isinstance(error, _Refused | _NoAnswer) else type(error).__name__
+            log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
         else:
             self._trouble = None
-            self._token = str(self._credential.token)
-            expiry = self._credential.expiry or datetime.min  # noqa: DTZ901 (google-auth keeps naive UTC)
-            lifetime = (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+            self._token = token
             self._fetched_at = loop.time()
             self._renew_at = self._fetched_at + lifetime * RENEWED_AT
             self._unfit_at = self._fetched_at + lifetime * USED_UNTIL
@@ -115,12 +136,85 @@ class AccessToken:
         finally:
             self._fetch = None
 
-    def _asked(self, url: str, **more: Any) -> TransportResponse:  # noqa: ANN401 (google-auth's signature)
-        proxy = self._proxies.towards(url)
-        response: TransportResponse = self._straight(url, proxies={"https": proxy.url} if proxy else {}, **more)
-        if by_status(response.status) is Verdict.TRANSIENT or response.status == 429:
-            raise requests.HTTPError(f"answered {response.status}")  # else google-auth asks again, asleep in its thread
-        return response
+    async def _granted(self) -> tuple[str, float]:
+        """Ask over the first address that answers; give the token and its lifetime in seconds."""
+        host, port = self._proxy.address if self._proxy else (self._url.host, self._url.port or _port(self._url))
+        addresses = await resolved(host, port)
+        status, body = await first(addresses, partial(self._asked, _assertion(self._account)))
+        return _read(status, body)
+
+    async def _asked(self, assertion: str, to: Address, connected: Callable[[], None]) -> tuple[int, bytes]:
+        """Make one request to one address; gives the status and the body."""
+
+        async def note(event: str, _: dict[str, Any]) -> None:
+            if event == "connection.connect_tcp.complete":
+                connected()
+
+        url = self._url if self._proxy else self._url.copy_with(host=to.host)
+        transport = httpx.AsyncHTTPTransport(verify=self._tls, proxy=_at(self._proxy, to), trust_env=False)
+        async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113 (bounded as a whole)
+            request = client.build_request(
+                "POST",
+                url,
+                data={"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion},
+                headers={"host": self._url.netloc.decode(), "accept-encoding": "identity"},
+                extensions={"trace": note, "sni_hostname": self._url.host},
+            )
+            response = await client.send(request, stream=True)
+            body = b""
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > ANSWER_AT_MOST:
+                    raise _NoAnswer("answer_too_long")
+            return response.status_code, body
+
+
+@cache
+def _common_tls() -> ssl.SSLContext:
+    """Trust the system's authorities: one context for all apps, since loading those takes 30 ms and 1 MB."""
+    return ssl.create_default_context()
+
+
+def _assertion(account: ServiceAccount) -> str:
+    """Say who we are, signed; a minute older than it is, so that clocks may differ."""
+    issued_at = int(time.time()) - CLOCKS_DIFFER
+    claims = {
+        "iss": account.client_email,
+        "scope": SCOPE,
+        "aud": SIGNED_FOR,
+        "iat": issued_at,
+        "exp": issued_at + ASSERTION_LIVES,
+    }
+    headers = {"kid": account.private_key_id} if account.private_key_id else None
+    return jwt.encode(claims, account.private_key, algorithm="RS256", headers=headers)
+
+
+def _read(status: int, body: bytes) -> tuple[str, float]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):  # a gateway's page, or worse
+        answer = None
+    if not isinstance(answer, dict):
+        answer = {}
+    if status != 200:
+        word = code(answer.get("error"), status)
+        is_final = 400 <= status < 500 and status not in {408, 429} and word not in _TRANSIENT
+        raise _Refused(word) if is_final else _NoAnswer(word)
+    token, lifetime = answer.get("access_token"), answer.get("expires_in", ASSERTION_LIVES)
+    if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        raise _NoAnswer("no_access_token")
+    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not math.isfinite(lifetime):
+        raise _NoAnswer("no_lifetime")
+    shortest, longest = LIFETIMES
+    return token, min(max(float(lifetime), shortest), longest)
+
+
+def _at(proxy: Proxy | None, to: Address) -> httpx.Proxy | None:
+    return None if proxy is None else httpx.Proxy(httpx.URL(proxy.url).copy_with(host=to.host))
+
+
+def _port(url: httpx.URL) -> int:
+    return 443 if url.scheme == "https" else 80
 
 
 def _oauth_refused() -> Misconfigured:

@@ -1,12 +1,14 @@
 """Reads what FCM answered: JSON with details, or a proxy's HTML."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from push.http2_call import Response
+from push.sender import Accepted
 from push.verdict import code
 
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
@@ -14,6 +16,11 @@ BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
 LONGEST_REST = timedelta(days=1)
 TOKEN_FIELD = "message.token"  # noqa: S105 (a field's name)
+_NAME = re.compile(r"projects/[\w.:-]{1,100}/messages/[\w.:%~=-]{1,200}", re.ASCII)
+_NAME_BEGUN = re.compile(rb'\s*\{\s*"name"\s*:\s*"projects/')  # and then cut off
+_TOKEN_IS_INVALID = re.compile(
+    r"registration[ -]?token\b.*\b(not|invalid)|invalid.*\bregistration[ -]?token", re.IGNORECASE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +33,21 @@ class FcmRefusal:
     retry_after: timedelta | None
 
 
-def message_name(response: Response) -> str:
-    """Read the name that FCM gave to an accepted message; "" where the answer was cut off."""
-    return str(_json(response.body).get("name", ""))
+def acceptance(response: Response) -> Accepted | None:
+    """Read a 200: FCM gives the accepted message a name. None where there is none, so that somebody else answered."""
+    name = _json(response.body).get("name")
+    if isinstance(name, str) and name:
+        return Accepted(name if _NAME.fullmatch(name) else None)
+    return Accepted(None) if _NAME_BEGUN.match(response.body) else None
 
 
 def refusal(response: Response) -> FcmRefusal:
     """Read an error answer."""
     error = _table(_json(response.body).get("error"))
     details = [_table(detail) for detail in _rows(error.get("details"))]
-    word = next((str(detail.get("errorCode", "")) for detail in details if detail.get("@type") == FCM_ERROR), "")
-    if word == "INVALID_ARGUMENT" and TOKEN_FIELD in _violated_fields(details):
+    words = (detail.get("errorCode") for detail in details if detail.get("@type") == FCM_ERROR)
+    word = next((word for word in words if isinstance(word, str)), "")
+    if _is_about_the_token(response.status, word, error, details):
         word = "INVALID_ARGUMENT_TOKEN"
     quota = _quota(details)
     reason = code(word or error.get("status"), response.status) + quota
@@ -45,9 +56,19 @@ def refusal(response: Response) -> FcmRefusal:
     return FcmRefusal(response.status, word, reason, _retry_after(response))
 
 
-def _violated_fields(details: list[dict[str, Any]]) -> set[object]:
+def _is_about_the_token(status: int, word: str, error: dict[str, Any], details: list[dict[str, Any]]) -> bool:
+    """Tell whether an invalid argument is the token: the field that is named says so, and without any the message."""
+    fields = _violated_fields(details)
+    if fields:
+        return word == "INVALID_ARGUMENT" and TOKEN_FIELD in fields
+    is_invalid = word == "INVALID_ARGUMENT" or (not word and error.get("status") == "INVALID_ARGUMENT")
+    message = error.get("message")
+    return status == 400 and is_invalid and isinstance(message, str) and bool(_TOKEN_IS_INVALID.search(message))
+
+
+def _violated_fields(details: list[dict[str, Any]]) -> list[object]:
     violations = [detail.get("fieldViolations") for detail in details if detail.get("@type") == BAD_REQUEST]
-    return {_table(violation).get("field") for rows in violations for violation in _rows(rows)}
+    return [_table(violation).get("field") for rows in violations for violation in _rows(rows)]
 
 
 def _quota(details: list[dict[str, Any]]) -> str:
@@ -66,7 +87,7 @@ def _retry_after(response: Response) -> timedelta | None:
         rest = timedelta(seconds=int(text)) if text.isdecimal() else _until(parsedate_to_datetime(text))
     except OverflowError:  # beyond all dates
         return LONGEST_REST
-    except ValueError:
+    except (ValueError, TypeError, IndexError):  # what is no date, to a parser that expects one
         return None
     return min(max(rest, timedelta(0)), LONGEST_REST)
 

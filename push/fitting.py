@@ -1,5 +1,6 @@
 """Shortens a push's text until the bytes on the wire fit the provider's limit."""
 
+import json
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,11 @@ from domain.push import Push
 
 ELLIPSIS = "…"
 _JOINER = "\u200d"
+
+
+def encoded(content: object) -> bytes:
+    """Write JSON as the bytes that are sent, and so measured: UTF-8; what that cannot hold becomes a question mark."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def fitted(push: Push, encode: Callable[[Push], bytes], limit: int) -> bytes:

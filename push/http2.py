@@ -16,6 +16,7 @@ from push.sender import Fate, Unavailable
 
 log = structlog.get_logger()
 
+UNREAD_AT_MOST = 1 << 20  # bytes; calls alone cannot make so many, but a peer that asks and does not read can
 START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
 
 
@@ -117,10 +118,18 @@ class Connection(asyncio.Protocol):
             log.warning("connection broke the protocol", error=str(error))
             self._drop("protocol_error")
             return
+        except Exception as error:  # noqa: BLE001 -- whatever a peer can set off, no call may wait for what never comes
+            log.error("frame not understood", error=type(error).__name__)  # noqa: TRY400 (its text may hold the frame)
+            self._drop("protocol_error")
+            return
         if self._streams.greeted:
             self.ready.set()
         self._flush()
         self._changed()
+
+    def eof_received(self) -> None:
+        """Nothing more will be answered, even if the peer still reads."""
+        self._drop("connection_lost")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Nothing more will be heard."""
@@ -154,8 +163,11 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._open and (outgoing := self._streams.outgoing()):
-            self._open.write(outgoing)
+        transport = self._open
+        if transport and (outgoing := self._streams.outgoing()):
+            transport.write(outgoing)
+            if transport.get_write_buffer_size() > UNREAD_AT_MOST:
+                self._drop("reads_nothing")
 
     def _check_calls(self) -> None:
         self._watch = None
@@ -171,10 +183,10 @@ class Connection(asyncio.Protocol):
             self._expire(stream_id)
 
     def _expire(self, stream_id: int) -> None:
-        call = self._streams.cancel(stream_id)
-        call.fail("answer_timeout", Fate.UNKNOWN)
+        answers_before = self._streams.calls[stream_id].answers_before
+        self._streams.give_up(stream_id, "answer_timeout")
         self._flush()
-        if self._streams.answers == call.answers_before:
+        if self._streams.answers == answers_before:
             self.retire("answers_nothing")  # though it may still answer pings: seen in the field
         else:
             self._pulse.ask()  # it may have fallen silent since its last answer

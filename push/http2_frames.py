@@ -8,6 +8,7 @@ from typing import NamedTuple
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_AT_MOST = 16384  # bytes of payload; we never allow the peer more
 BLOCK_AT_MOST = 65536  # bytes of one answer's headers, over all their frames
+PIECES_AT_MOST = 16  # frames of one answer's headers; empty ones would never add up to too many bytes
 WINDOW = 65535  # bytes; what every window starts with
 WINDOW_AT_MOST = 2**31 - 1
 STREAM_ID_AT_MOST = 2**31 - 1
@@ -68,10 +69,14 @@ class Frame(NamedTuple):
     stream_id: int
     payload: bytes
 
+    def must_be_sound(self) -> None:
+        """Check what the RFC fixes of a frame: its size, and whether it is about a stream; raises BrokenProtocol."""
+        size, rule = len(self.payload), _RULES.get(self.kind)
+        if rule and not (rule.least <= size <= rule.most and rule.streams[self.stream_id > 0]):
+            raise BrokenProtocol(f"malformed frame of type {self.kind}")
+
     def number(self) -> int:
-        """Read the 31-bit number that the payload begins with; raises BrokenProtocol."""
-        if len(self.payload) < 4:
-            raise BrokenProtocol("frame too short")
+        """Read the 31-bit number that the payload begins with."""
         return int.from_bytes(self.payload[:4], "big") & 0x7FFF_FFFF
 
     def content(self) -> bytes:
@@ -88,12 +93,31 @@ class Frame(NamedTuple):
         return self.payload[begin:end]
 
 
+class _Rule(NamedTuple):
+    least: int  # bytes of payload
+    most: int
+    streams: tuple[bool, bool]  # whether it may be about the connection, and about a stream
+
+
+_CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
+_RULES: dict[int, _Rule] = {
+    Kind.DATA: _Rule(0, FRAME_AT_MOST, _STREAM),
+    Kind.HEADERS: _Rule(0, FRAME_AT_MOST, _STREAM),
+    Kind.RST_STREAM: _Rule(4, 4, _STREAM),
+    Kind.SETTINGS: _Rule(0, FRAME_AT_MOST, _CONNECTION),
+    Kind.PING: _Rule(8, 8, _CONNECTION),
+    Kind.GOAWAY: _Rule(8, FRAME_AT_MOST, _CONNECTION),
+    Kind.WINDOW_UPDATE: _Rule(4, 4, _EITHER),
+}
+
+
 class Cutter:
     """Cuts the peer's bytes into frames, and joins HEADERS with what continues them; keeps what is not whole yet."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._headers: Frame | None = None  # to be continued
+        self._pieces = 0  # of these headers
 
     def frames(self, incoming: bytes) -> Iterator[Frame]:
         """Give every frame that is whole now; raises BrokenProtocol. To be read to its end."""
@@ -124,7 +148,8 @@ class Cutter:
             joined = begun._replace(payload=begun.payload + frame.payload)
         else:
             raise BrokenProtocol("headers were interrupted")
-        if len(joined.payload) > BLOCK_AT_MOST:
+        self._pieces = self._pieces + 1 if begun else 1
+        if len(joined.payload) > BLOCK_AT_MOST or self._pieces > PIECES_AT_MOST:
             raise BrokenProtocol("headers without end")
         self._headers = None if frame.flags & END_HEADERS else joined
         return joined
@@ -157,6 +182,6 @@ def settings_written(settings: dict[Setting, int]) -> bytes:
 
 def settings_read(frame: Frame) -> Iterator[tuple[int, int]]:
     """Read a SETTINGS frame, unknown settings included; raises BrokenProtocol."""
-    if len(frame.payload) % 6 or frame.stream_id:
+    if len(frame.payload) % 6:
         raise BrokenProtocol("malformed SETTINGS")
     return iter(_SETTING.iter_unpack(frame.payload))

@@ -23,11 +23,16 @@ class Peer:
 
 async def look(url: str, ca_file: Path | None, proxies: Proxies) -> Peer | None:
     """Connect to an https:// address and hang up; raises OSError. None for http://, which has no TLS."""
-    proxy, parts, seeing = proxies.towards(url), urlsplit(url), _Seeing()
+    proxy, parts = proxies.towards(url), urlsplit(url)
     pool = Pool(url, ca_file=ca_file, connections=1, timeouts=DEFAULT_TIMEOUTS, proxy=proxy)
     async with asyncio.timeout(DEFAULT_TIMEOUTS.connect.total_seconds()):
-        await connect(seeing, (parts.hostname or "", parts.port or 443), tls=pool.tls, proxy=proxy)
-    return seeing.peer
+        address = parts.hostname or "", parts.port or 443
+        seen = await connect(_Seeing, address, tls=pool.tls, proxy=proxy, ready=_seen)
+    return seen.peer
+
+
+async def _seen(_: "_Seeing") -> None:
+    """Wait for no more: who answers has been seen with the handshake."""
 
 
 class _Seeing(asyncio.Protocol):

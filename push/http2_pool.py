@@ -166,29 +166,30 @@ class Pool:
             self._refuse(lambda: NoRoom("resting_after_failed_connection"))
 
     async def _open(self) -> None:
-        connection = Connection(answer_timeout=self._timeouts.answer.total_seconds(), on_change=self._serve)
         try:
-            await self._connect(connection)
+            connection = await self._connected()
         except Exception as error:  # noqa: BLE001 -- a host that is no name raises UnicodeError, for one
             of_proxy = error.reason if isinstance(error, ProxyTrouble) else None
             self._failed(of_proxy or type(error).__name__)
-            connection.retire("never_ready")
             if not any(connection.usable for connection in self._connections):
                 self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Fate.NEVER_PROCESSED))
             self._opening = None  # not before: whoever looks for a place meanwhile would try at once
         else:
             self._opening = None
+            self._connections.append(connection)
+            connection.closed.add_done_callback(partial(self._lost, connection))
             log.debug("connection opened", host=self._host, connections=len(self._connections))
             self._serve()
 
-    async def _connect(self, connection: Connection) -> None:
+    async def _connected(self) -> Connection:
         async with asyncio.timeout(self._timeouts.connect.total_seconds()):
-            await connect(connection, (self._host, self._port), tls=self.tls, proxy=self._proxy)
-            self._connections.append(connection)
-            connection.closed.add_done_callback(partial(self._lost, connection))
-            await connection.ready.wait()
-        if not connection.usable:
-            raise ConnectionResetError("closed before its SETTINGS came")
+            return await connect(
+                partial(Connection, answer_timeout=self._timeouts.answer.total_seconds(), on_change=self._serve),
+                (self._host, self._port),
+                tls=self.tls,
+                proxy=self._proxy,
+                ready=_greeted,
+            )
 
     def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
         self._connections.remove(connection)
@@ -209,6 +210,12 @@ class Pool:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(trouble())
+
+
+async def _greeted(connection: Connection) -> None:
+    await connection.ready.wait()
+    if not connection.usable:
+        raise ConnectionResetError("closed before its SETTINGS came")
 
 
 @cache

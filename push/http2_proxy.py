@@ -5,12 +5,16 @@ import re
 import socket
 import ssl
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from push.addresses import Address, first, resolved
 from telemetry.certificates import note_shown
 
+P = TypeVar("P", bound=asyncio.Protocol)
 HEAD_AT_MOST = 16384  # bytes of a proxy's answer
 
 
@@ -64,54 +68,68 @@ class ProxyTrouble(OSError):
 
 
 async def connect(
-    protocol: asyncio.Protocol, address: tuple[str, int], *, tls: ssl.SSLContext | None, proxy: Proxy | None
-) -> None:
-    """Connect a protocol with a fresh DNS answer (through a proxy: the proxy's own); raises OSError."""
+    make: Callable[[], P],
+    address: tuple[str, int],
+    *,
+    tls: ssl.SSLContext | None,
+    proxy: Proxy | None,
+    ready: Callable[[P], Awaitable[None]],
+) -> P:
+    """Connect a protocol with a fresh DNS answer (through a proxy: the proxy's own), and wait until it is ready.
+
+    Of the addresses the first that gets so far is taken. Raises OSError, and what `ready` raises.
+    """
     loop = asyncio.get_running_loop()
     host, port = address
-    shutdown = 1.0 if tls else None
+
+    async def attempt(to: Address, connected: Callable[[], None]) -> tuple[asyncio.Transport, P]:
+        line = await _line(to, proxy)
+        connected()
+        if proxy is not None:
+            await _tunnel(line, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
+        transport, protocol = await loop.create_connection(
+            make, sock=line, ssl=tls, server_hostname=host if tls else None, ssl_shutdown_timeout=1.0 if tls else None
+        )
+        try:
+            note_shown(f"{host}:{port}", transport.get_extra_info("ssl_object"))
+            await ready(protocol)
+        except BaseException:
+            transport.abort()
+            raise
+        return transport, protocol
+
+    _, protocol = await first(await _addresses(host, port, proxy), attempt, discard=lambda second: second[0].abort())
+    return protocol
+
+
+async def _addresses(host: str, port: int, proxy: Proxy | None) -> list[Address]:
     if proxy is None:
-        transport, _ = await loop.create_connection(
-            lambda: protocol, host, port, ssl=tls, ssl_shutdown_timeout=shutdown
-        )
-    else:
-        tunnel = await _tunnel(proxy, host, port)
-        name = host if tls else None
-        transport, _ = await loop.create_connection(
-            lambda: protocol, sock=tunnel, ssl=tls, server_hostname=name, ssl_shutdown_timeout=shutdown
-        )
-    note_shown(f"{host}:{port}", transport.get_extra_info("ssl_object"))
-
-
-async def _tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
+        return await resolved(host, port)
     try:
-        tunnel = await _connected(*proxy.address)
+        return await resolved(*proxy.address)
     except OSError as error:
         raise ProxyTrouble("proxy_unreachable") from error
+
+
+async def _line(to: Address, proxy: Proxy | None) -> socket.socket:
+    line = socket.socket(to.family, socket.SOCK_STREAM)
+    line.setblocking(False)
     try:
-        await _opened(tunnel, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
-    except BaseException:
-        tunnel.close()
+        await asyncio.get_running_loop().sock_connect(line, to.sockaddr)
+    except BaseException as error:
+        line.close()
+        if proxy is not None and isinstance(error, OSError):
+            raise ProxyTrouble("proxy_unreachable") from error
         raise
-    return tunnel
+    return line
 
 
-async def _connected(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    trouble: OSError = OSError("no address")
-    for family, kind, number, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        connection = socket.socket(family, kind, number)
-        connection.setblocking(False)
-        try:
-            await loop.sock_connect(connection, address)
-        except BaseException as error:
-            connection.close()
-            if not isinstance(error, OSError):
-                raise
-            trouble = error
-        else:
-            return connection
-    raise trouble
+async def _tunnel(line: socket.socket, authority: str, authorization: str | None) -> None:
+    try:
+        await _opened(line, authority, authorization)
+    except BaseException:
+        line.close()
+        raise
 
 
 async def _opened(tunnel: socket.socket, authority: str, authorization: str | None) -> None:

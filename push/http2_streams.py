@@ -35,6 +35,7 @@ from push.sender import Fate
 log = structlog.get_logger()
 
 CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
+_MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # breaks the rules; the connection is not harmed
 _REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # Apple's way; other words may quote what we sent
 
 
@@ -75,17 +76,15 @@ class Streams:
         if self._next_id > STREAM_ID_AT_MOST:
             self.going_away = True
 
-    def cancel(self, stream_id: int) -> Call:
-        """Give a stream up."""
-        self._reset(stream_id, Code.CANCEL)
-        return self.calls.pop(stream_id)
+    def give_up(self, stream_id: int, reason: str, code: Code = Code.CANCEL) -> None:
+        """Fail a call that the peer may still be at work on."""
+        self._reset(stream_id, code)
+        self._fail(stream_id, reason, Fate.UNKNOWN)
 
     def fail_all(self, reason: str) -> None:
         """Nothing more will come back."""
-        calls = list(self.calls.values())
-        self.calls.clear()
-        for call in calls:
-            call.fail(reason, Fate.UNKNOWN)
+        for stream_id in list(self.calls):
+            self._fail(stream_id, reason, Fate.UNKNOWN)
 
     def ping(self) -> None:
         """Ask the peer for any frame."""
@@ -109,6 +108,7 @@ class Streams:
             self._take_in(frame)
 
     def _take_in(self, frame: Frame) -> None:
+        frame.must_be_sound()
         match frame.kind:
             case Kind.HEADERS:
                 self._take_headers(frame)
@@ -135,7 +135,7 @@ class Streams:
             return
         status = headers.get(b":status", b"")
         if not call.status and not (len(status) == 3 and status.isdigit()):
-            self._give_up(frame.stream_id)
+            self.give_up(frame.stream_id, *_MALFORMED)
             return
         if not call.status and status >= b"200":  # before it come 1xx, after it trailers
             call.status, call.headers = int(status), headers
@@ -153,7 +153,7 @@ class Streams:
         if call is None:
             return
         if not call.status:
-            self._give_up(frame.stream_id)
+            self.give_up(frame.stream_id, *_MALFORMED)
             return
         call.read(frame.content())
         if frame.flags & END_STREAM:
@@ -171,7 +171,7 @@ class Streams:
         elif (call := self.calls.get(frame.stream_id)) and not self._bodies.credit_stream(
             frame.stream_id, call, credit
         ):
-            self._give_up(frame.stream_id)
+            self.give_up(frame.stream_id, *_MALFORMED)
 
     def _take_settings(self, frame: Frame) -> None:
         for name, value in settings_read(frame):
@@ -189,11 +189,13 @@ class Streams:
 
     def _take_reset(self, frame: Frame) -> None:
         self._must_be_ours(frame.stream_id)
-        call = self.calls.pop(frame.stream_id, None)
-        if call and frame.number() == Code.REFUSED_STREAM:
-            call.turn_away("stream_reset")
-        elif call:
-            call.fail("stream_reset", Fate.UNKNOWN)
+        code = frame.number()
+        if frame.stream_id not in self.calls:
+            return
+        if code == Code.REFUSED_STREAM:
+            self.calls.pop(frame.stream_id).turn_away("stream_reset")
+        else:
+            self._fail(frame.stream_id, "stream_reset", Fate.UNKNOWN)
 
     def _take_goaway(self, frame: Frame) -> None:
         last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")
@@ -201,23 +203,21 @@ class Streams:
         log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
-            self.calls.pop(stream_id).fail("goaway", Fate.NEVER_PROCESSED)
+            self._fail(stream_id, "goaway", Fate.NEVER_PROCESSED)
 
     def _finish(self, stream_id: int) -> None:
         call = self.calls[stream_id]
         if not call.status:
-            self._give_up(stream_id)
+            self.give_up(stream_id, *_MALFORMED)
             return
-        del self.calls[stream_id]
         self.answers += 1
         if call.unsent:  # answered before it was asked in full
             self._reset(stream_id, Code.CANCEL)
-        call.finish()
+        self.calls.pop(stream_id).finish()
 
-    def _give_up(self, stream_id: int) -> None:
-        """Drop a call whose answer breaks the rules; the connection is not harmed."""
-        self._reset(stream_id, Code.PROTOCOL_ERROR)
-        self.calls.pop(stream_id).fail("malformed_answer", Fate.UNKNOWN)
+    def _fail(self, stream_id: int, reason: str, fate: Fate) -> None:
+        """Take a call out and settle it: in one step, so that nothing can come between and leave its caller waiting."""
+        self.calls.pop(stream_id).fail(reason, fate)
 
     def _must_be_ours(self, stream_id: int) -> None:
         if not stream_id % 2 or stream_id >= self._next_id:

@@ -2,18 +2,18 @@
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import assert_never
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from push.apns import ApnsAccount, ApnsSender
+from push.credential_files import UnusableCredential
 from push.fcm import FcmAccount, FcmSender
 from push.sender import Sender
 from push.senders import Apps, Key
@@ -32,6 +32,7 @@ class Accounts:
 
     of: Mapping[Key, Account]
     named: frozenset[str] | None  # apps with credentials of their own; None: there is the default app only
+    unreadable: Mapping[Key, str] = field(default_factory=dict)  # whose settings cannot be used, with the sentence why
 
 
 class UnusableFile(ValueError):
@@ -61,10 +62,13 @@ class Rotation:
         self._every = every.total_seconds()
         self._linger = linger.total_seconds()
         self._told: dict[Key | None, object] = {}  # trouble that the log has
+        self._unreadable: set[tuple[str | None, str]] = set()  # likewise, by app
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._looking = asyncio.Lock()
         accounts, digests = self._seen()
+        for why in accounts.unreadable.values():
+            raise ValueError(why)
         self._made = {key: _made(key, account, digests[key]) for key, account in accounts.of.items()}
         self.apps = Apps(self._senders(), accounts.named)
 
@@ -100,6 +104,11 @@ class Rotation:
 
     def _use(self, accounts: Accounts, digests: Mapping[Key, bytes]) -> None:
         current = {key: self._current(key, account, digests[key]) for key, account in accounts.of.items()}
+        current |= {key: self._made.get(key) for key in accounts.unreadable}
+        unreadable = {(key[1], why) for key, why in accounts.unreadable.items()}
+        for app_id, why in unreadable - self._unreadable:
+            log.error("credentials not renewed", app_id=app_id, why=why)
+        self._unreadable = unreadable
         self._made = {key: made for key, made in current.items() if made is not None}
         for dropped in self.apps.replace(self._senders(), accounts.named):
             task = asyncio.create_task(self._retire(dropped))
@@ -139,7 +148,11 @@ def sender_of(key: Key, account: Account) -> Sender:
     """Make the sender of an account; raises UnusableFile."""
     try:
         return _sender(account)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except UnusableCredential as error:
+        raise UnusableFile(key, f"{_file(account)} cannot be used: {error}") from None
+    except ssl.SSLError:
+        raise UnusableFile(key, f"{account.ca_file} cannot be used: it holds no certificates") from None
+    except Exception as error:  # noqa: BLE001 -- whatever ails one app's file, the other apps' senders are made
         raise UnusableFile(key, f"{_file(account)} cannot be used: {type(error).__name__}") from None
 
 
@@ -151,9 +164,6 @@ def _made(key: Key, account: Account, digest: bytes) -> _Made:
 def _sender(account: Account) -> Sender:
     match account:
         case ApnsAccount():
-            key = load_pem_private_key(account.key_file.read_bytes(), password=None)
-            if not (isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)):
-                raise TypeError("not a P-256 key")
             return ApnsSender(account)
         case FcmAccount():
             return FcmSender(account)

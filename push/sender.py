@@ -16,7 +16,7 @@ from domain.push import Environment, Push
 class Accepted:
     """The provider took the push. Says nothing about the phone."""
 
-    provider_id: str  # apns-id, or the FCM message name
+    provider_id: str | None  # apns-id, or the FCM message name; None where what the provider gave has not its form
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Fate(StrEnum):
 
     NOT_SENT = "not_sent"  # no call was made
     NEVER_PROCESSED = "never_processed"
+    DECLINED = "declined"  # the provider answered that it is unavailable; in the field, some were taken all the same
     UNKNOWN = "unknown"
 
 

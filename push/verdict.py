@@ -7,11 +7,12 @@ from enum import Enum, auto
 
 import structlog
 
-from push.sender import Extent
+from push.sender import Extent, Fate
 from telemetry import metrics
 
 log = structlog.get_logger()
 
+NOT_THE_PROVIDER = "answered_by_another"  # a 200 without what the provider says with it: a sign-in page, for one
 REASONS_AT_MOST = 100  # told apart by the counter; a provider that makes reasons up cannot fill the memory
 
 
@@ -35,6 +36,11 @@ unknown_refusals: Counter[tuple[str, int, str]] = Counter()
 heard_last: dict[tuple[str, int, str], datetime] = {}
 
 EXTENTS = {Verdict.THROTTLED: Extent.TOKEN, Verdict.OVERDONE: Extent.ROUTE}
+
+
+def fate(status: int) -> Fate:
+    """Tell what became of a push that was answered with trouble of the provider's own."""
+    return Fate.DECLINED if status == 503 else Fate.UNKNOWN
 
 
 def code(reason: object, status: int) -> str:

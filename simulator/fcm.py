@@ -107,10 +107,7 @@ class _FcmPush:
         phones = self._endpoint.phones
         phone = phones.seen(self.request.token, Provider.FCM, Environment.PRODUCTION)
         if phone.provider is not Provider.FCM:
-            invalid = fcm_errors.InvalidMessage(
-                "message.token", "The registration token is not a valid FCM registration token"
-            )
-            return fcm_errors.invalid_argument(invalid)
+            return fcm_errors.invalid_argument(fcm_errors.InvalidMessage(None, fcm_errors.NO_TOKEN))
         if phone.app is None:
             phone.app = self.request.app
         elif phone.app != self.request.app:

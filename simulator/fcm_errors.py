@@ -41,10 +41,13 @@ _STATUSES = {
 }
 
 
-class InvalidMessage(Exception):
-    """A message that FCM does not understand; `field` is its path."""
+NO_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 (a sentence)
 
-    def __init__(self, field: str, description: str) -> None:
+
+class InvalidMessage(Exception):
+    """A message that FCM does not understand; `field` is its path, None where FCM names none."""
+
+    def __init__(self, field: str | None, description: str) -> None:
         super().__init__(description)
         self.field = field
         self.description = description
@@ -69,8 +72,9 @@ def sender_id_mismatch() -> Answer:
 
 
 def invalid_argument(invalid: InvalidMessage) -> Answer:
-    """Say that a field is wrong; `details` names it."""
-    details = [_field_violation(invalid.field, invalid.description), _fcm_error("INVALID_ARGUMENT")]
+    """Say that a field is wrong, named in `details`; of a token that looks like one FCM may say so in words alone."""
+    named = [] if invalid.field is None else [_field_violation(invalid.field, invalid.description)]
+    details = [*named, _fcm_error("INVALID_ARGUMENT")]
     return _error(400, invalid.description, "INVALID_ARGUMENT", details)
 
 

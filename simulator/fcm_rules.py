@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.fcm_errors import InvalidMessage
+from simulator.fcm_errors import NO_TOKEN, InvalidMessage
 from simulator.screen import Notification
 
 _TOKEN = re.compile(r"[A-Za-z0-9_:%.~-]{1,4096}")
@@ -19,6 +19,11 @@ _TARGETS = ("token", "fid", "topic", "condition")
 _MESSAGE_FIELDS = frozenset(
     {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", *_TARGETS}
 )
+_APNS_HEADERS = {
+    "apns-collapse-id": re.compile(r".{1,64}"),
+    "apns-expiration": re.compile(r"\d{1,12}"),
+    "apns-priority": re.compile(r"1|5|10"),
+}
 _PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
 _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
@@ -66,6 +71,7 @@ def checked_message(body: object, raw: bytes) -> Message:
     text = _text(on_android, "body", "message.android.notification") or _text(
         notification, "body", "message.notification"
     )
+    _check_apns(message)
     if len(raw) > _LARGEST_MESSAGE:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
@@ -93,7 +99,24 @@ def _check_target(message: dict[str, Any]) -> None:
         raise InvalidMessage(f"message.{targets[0]}", "The simulator sends to single phones only.")
     value = message[targets[0]]
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise InvalidMessage(f"message.{targets[0]}", "The registration token is not a valid FCM registration token")
+        raise InvalidMessage(f"message.{targets[0]}", NO_TOKEN)
+
+
+def _check_apns(message: dict[str, Any]) -> None:
+    """Check what is passed on to Apple, as far as Apple's rules for one push go."""
+    apns = _object(message, "apns", "message.apns")
+    _no_unknown(
+        apns, frozenset({"headers", "payload", "fcm_options", "fcmOptions", "live_activity_token"}), "message.apns"
+    )
+    headers = _object(apns, "headers", "message.apns.headers")
+    for name in headers:
+        value, path = _text(headers, name, "message.apns.headers") or "", f"message.apns.headers[{name}].value"
+        form = _APNS_HEADERS.get(name)
+        if form and not form.fullmatch(value):
+            raise InvalidMessage(path, f"Invalid value at '{path}'")
+    payload = _object(apns, "payload", "message.apns.payload")
+    if payload and not _object(payload, "aps", "message.apns.payload.aps"):
+        raise InvalidMessage("message.apns.payload.aps", "Invalid APNs payload: aps is missing.")
 
 
 def _checked_data(data: object, path: str) -> dict[str, str]:

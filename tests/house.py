@@ -25,7 +25,7 @@ from temporalio.service import RPCError
 from activities.heartbeat import Heartbeat
 from api.app import create_app
 from api.connection import UNACKNOWLEDGED, HttpConnection, bind
-from config import auth_settings, service_settings
+from config import auth_settings, limit_settings, service_settings
 from credentials import make_rotation
 from db.engine import Sessions, make_engine, make_sessions
 from push.rotation import EVERY, Rotation
@@ -35,6 +35,7 @@ from temporal import data_converter
 from worker import make_means, make_workers
 
 ROOT = Path(__file__).parent.parent
+UNLIMITED = {"MAX_INSTALLATIONS_PER_USER": "0", "MAX_ACTIVE_FASTS_PER_USER": "0", "MESSAGE_RATE": "0"}
 SECRET = "a secret that only the tests know, 32 bytes long"
 
 
@@ -213,12 +214,16 @@ def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
+def make_app(place: Place, **settings: str) -> FastAPI:
+    """Make an API that reads its limits from the settings, too."""
+    environment = place.environment(**settings)
+    return create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+
+
 @asynccontextmanager
 async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
     """Serve the API and run the worker in this process."""
-    environment = place.environment(**settings)
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app) as house, working(house, environment):
+    async with make_house(place, make_app(place, **settings)) as house, working(house, place.environment(**settings)):
         yield house
 
 

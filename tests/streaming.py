@@ -13,7 +13,7 @@ import httpx
 
 from api.app import create_app
 from api.open_streams import Terms
-from config import auth_settings, service_settings
+from config import auth_settings, limit_settings, service_settings
 from tests.house import House, Place, User, make_house
 
 BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
@@ -22,8 +22,9 @@ BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
 @asynccontextmanager
 async def served(place: Place, terms: Terms) -> AsyncIterator[House]:
     """Serve an API whose streams are open on these terms, with few connections; who vanished is missed in a second."""
-    environment = place.environment(DATABASE_POOL_SIZE="2")
-    app = create_app(service_settings(environment), auth_settings(environment), terms)
+    environment = place.environment(DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
+    limits = limit_settings(environment)
+    app = create_app(service_settings(environment), auth_settings(environment), terms, limits)
     async with make_house(place, app, unacknowledged=timedelta(seconds=1)) as house:
         yield house
 

@@ -94,6 +94,16 @@ def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: st
     )
 
 
+@pytest.mark.parametrize("name", ["APNS_TOPIC", "APNS_KEY_ID", "APNS_TEAM_ID"])
+@pytest.mark.parametrize(
+    "value", ["com.example.fast\n", " app", "app ", "my app", "a\r\nb", "a\tb", "a\x7fb", "ápp", "a" * 256]
+)
+def test_what_stands_in_a_header_is_one_word(key_file: str, name: str, value: str) -> None:
+    assert refused(apns_settings, apns(key_file) | {name: value}) == (
+        f"{name}: must be one word of ASCII characters, without blanks and line breaks."
+    )
+
+
 def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
     assert gate_settings({}) == GateSettings(
         apns_concurrency=800,
@@ -145,6 +155,10 @@ def test_an_address_with_a_port_that_is_none_is_refused(key_file: str) -> None:
 
 
 EXACTLY_ONE = "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked."
+NO_AUDIENCE = (
+    "AUTH_AUDIENCE is not set: name the `aud` of your tokens, or * to take whatever the issuer at AUTH_JWKS_URL"
+    " signs for anybody."
+)
 HTTPS = "must be an https:// address (http:// only on this machine)."
 
 
@@ -160,6 +174,8 @@ HTTPS = "must be an https:// address (http:// only on this machine)."
         ({"AUTH_JWKS_URL": "http://localhost@evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
         ({"AUTH_JWKS_URL": "https://"}, f"AUTH_JWKS_URL: {HTTPS}"),
         ({"AUTH_JWKS_URL": "file:///etc/passwd"}, f"AUTH_JWKS_URL: {HTTPS}"),
+        ({"AUTH_JWKS_URL": "https://id.example/keys"}, NO_AUDIENCE),
+        ({"AUTH_JWKS_URL": "https://id.example/keys", "AUTH_AUDIENCE": ""}, NO_AUDIENCE),
     ],
 )
 def test_there_is_exactly_one_good_way_to_check_tokens(environ: dict[str, str], sentence: str) -> None:
@@ -168,7 +184,7 @@ def test_there_is_exactly_one_good_way_to_check_tokens(environ: dict[str, str], 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/keys", "http://localhost/keys/", "https://id.example/keys?a=b"])
 def test_a_key_sets_address_is_taken_as_it_is(url: str) -> None:
-    assert auth_settings({"AUTH_JWKS_URL": url}).jwks_url == url
+    assert auth_settings({"AUTH_JWKS_URL": url, "AUTH_AUDIENCE": "app"}).jwks_url == url
 
 
 POSTGRESQL = "must be an address such as postgresql://user@host/name"
@@ -328,6 +344,9 @@ def test_what_callers_are_granted_is_read() -> None:
         "RATE_LIMIT": "0",
         "RATE_LIMIT_SERVICE": "5 per second",
         "CORS_ORIGINS": "https://a.example, https://b.example:8443,",
+        "MAX_CONCURRENT_REQUESTS_PER_CALLER": "4",
+        "MAX_INSTALLATIONS_PER_USER": "0",
+        "MESSAGE_RATE": "30/minute",
     }
     settings = limit_settings(environ | {"FORWARDED_ALLOW_IPS": "10.0.0.5, fd00::/8", "REQUEST_TIMEOUT": ""})
 
@@ -336,6 +355,12 @@ def test_what_callers_are_granted_is_read() -> None:
         "rate_limit_service": "5 per second",
         "request_timeout": 30.0,
         "most_requests": 1000,
+        "max_concurrent_requests_per_caller": 4,
+        "max_concurrent_requests_per_service": 64,
+        "max_installations_per_user": 0,
+        "max_active_fasts_per_user": 20,
+        "message_burst": 20,
+        "message_rate": "30/minute",
         "cors_origins": ("https://a.example", "https://b.example:8443"),
         "forwarded_allow_ips": "10.0.0.5, fd00::/8",
     }
@@ -347,6 +372,9 @@ def test_what_callers_are_granted_is_read() -> None:
         ("RATE_LIMIT", "many", "must be a rate such as 600/minute, or 0 for no limit."),
         ("RATE_LIMIT_SERVICE", "0/minute", "must be a rate such as 600/minute, or 0 for no limit."),
         ("RATE_LIMIT", "9/second;600/minute", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("MESSAGE_RATE", "often", "must be a rate such as 600/minute, or 0 for no limit."),
+        ("MESSAGE_BURST", "-1", "Input should be greater than or equal to 0."),
+        ("MAX_INSTALLATIONS_PER_USER", "few", "Input should be a valid integer, unable to parse string as an integer."),
         ("REQUEST_TIMEOUT", "0", "Input should be greater than 0."),
         ("CORS_ORIGINS", "http://app.example", "must be an https:// address (http:// only on this machine)."),
         ("CORS_ORIGINS", "*", "must be an https:// address (http:// only on this machine)."),

@@ -79,9 +79,17 @@ def check_origin(request: Request) -> None:
     if site is not None:
         is_ours = site == "same-origin"
     else:
-        is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        is_ours = origin is None or _host(origin) == request.headers.get("host", "")
     if not is_ours:
         raise Refused("This form was sent from another site.")
+
+
+def _host(origin: str) -> str | None:
+    """Give host and port of an origin; None for what is no address."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 def check_kept(request: Request) -> None:

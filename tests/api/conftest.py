@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from api.app import create_app
-from config import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Place, User, make_house
+from tests.house import UNLIMITED, House, Place, User, make_app, make_house
 from tests.streaming import BRISK, served
 
 
@@ -19,9 +17,8 @@ async def detached(new_database: Callable[[str], Awaitable[str]], temporal: str,
 
 @pytest.fixture(scope="session")
 async def api(detached: Place) -> AsyncIterator[House]:
-    """The API on a socket."""
-    environment = detached.environment()
-    async with make_house(detached, create_app(service_settings(environment), auth_settings(environment))) as house:
+    """The API on a socket, without quotas: `test_quotas.py` is about those."""
+    async with make_house(detached, make_app(detached, **UNLIMITED)) as house:
         yield house
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ class Issuer:
         self.keys: dict[str, Key] = {}
         self.answer: bytes | None = None  # given instead of the key set
         self.status = 200
+        self.drips = False  # answers byte by byte, without end
         self.times_asked = 0
         self.url = ""
 
@@ -38,13 +39,22 @@ class Issuer:
         """Answer one request."""
         await reader.readuntil(b"\r\n\r\n")
         self.times_asked += 1
-        body = self.answer if self.answer is not None else json.dumps({"keys": self._published()}).encode()
+        body = self.answer if self.answer is not None else json.dumps({"keys": self.published()}).encode()
         head = f"HTTP/1.1 {self.status} x\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
+        writer.write(head.encode())
+        if self.drips:
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        writer.write(body)
+        with suppress(ConnectionError):  # whoever asked has had enough
+            await writer.drain()
         writer.close()
 
-    def _published(self) -> list[dict[str, Any]]:
+    def published(self) -> list[dict[str, Any]]:
+        """Give the keys as the set has them."""
         return [_public(key) | {"kid": kid, "use": "sig"} for kid, key in self.keys.items()]
 
 

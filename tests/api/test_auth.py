@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.warnings import InsecureKeyLengthWarning
 
 from api.app import create_app
 from api.auth import TokenCheck
@@ -180,7 +181,7 @@ async def test_the_api_checks_tokens_against_a_key_set_that_it_fetches_once_for_
 ) -> None:
     issuer.add("ec", EC)
     settings = service_settings(detached.environment())
-    auth = auth_settings({"AUTH_JWKS_URL": issuer.url})
+    auth = auth_settings({"AUTH_JWKS_URL": issuer.url, "AUTH_AUDIENCE": "*"})
     async with make_house(detached, create_app(settings, auth)) as house:
         tokens = [issuer.sign(kid, f"user-{n}") for n in range(10) for kid in ("rsa", "ec")]
 
@@ -196,7 +197,7 @@ async def test_the_api_checks_tokens_against_a_key_set_that_it_fetches_once_for_
     "header", [{"alg": "HS256", "kid": "rsa"}, {"alg": "RS256", "kid": "rsa"}, {"alg": "none", "kid": "rsa"}]
 )
 async def test_a_public_key_cannot_be_used_as_a_secret(issuer: Issuer, header: dict[str, Any]) -> None:
-    check = TokenCheck(AuthSettings(jwks_url=issuer.url))
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
 
     result = await whoever(check, forged(header, plain(), public_pem(RSA)))
 
@@ -205,7 +206,7 @@ async def test_a_public_key_cannot_be_used_as_a_secret(issuer: Issuer, header: d
 
 async def test_a_key_signs_only_with_its_own_algorithm_and_only_under_its_own_name(issuer: Issuer) -> None:
     issuer.add("ec", EC)
-    check = TokenCheck(AuthSettings(jwks_url=issuer.url))
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
 
     swapped = jwt.encode(claim(), RSA, algorithm="RS256", headers={"kid": "ec"})
     nobody = jwt.encode(claim(), OTHER_RSA, algorithm="RS256", headers={"kid": "rsa"})
@@ -215,7 +216,86 @@ async def test_a_key_signs_only_with_its_own_algorithm_and_only_under_its_own_na
     assert await whoever(check, swapped) == not_valid("InvalidAlgorithmError")
     assert await whoever(check, nobody) == not_valid("InvalidSignatureError")
     assert await whoever(check, other_hash) == not_valid("InvalidAlgorithmError")
-    assert await whoever(check, nameless) == not_valid("NoSuchKey")
+    assert await whoever(check, nameless) == "alice"  # for one key alone fits
+
+
+async def test_a_token_without_a_kid_is_checked_with_the_one_key_that_fits_and_never_with_one_of_several(
+    issuer: Issuer,
+) -> None:
+    nameless = jwt.encode(claim(), RSA, algorithm="RS256")
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
+    issuer.add("ec", EC)
+    alone = await whoever(check, nameless)
+
+    issuer.add("next", OTHER_RSA)
+    with_another = await whoever(TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*")), nameless)
+
+    assert (alone, with_another) == ("alice", not_valid("NoSuchKey"))
+
+
+UNFIT = {
+    "for encryption": {"use": "enc"},
+    "for wrapping": {"key_ops": ["wrapKey"]},
+    "of another algorithm": {"alg": "RS512"},
+    "of no known algorithm": {"alg": "RSA-OAEP"},
+    "of another type": {"kty": "OKP"},
+    "broken": {"n": "!!"},
+    "of no form": {"n": 7},
+    "of no modulus": {"n": None},
+}
+
+
+@pytest.mark.parametrize("odd", UNFIT.values(), ids=UNFIT)
+async def test_keys_that_may_not_check_a_token_do_not_count_and_hide_no_other(
+    issuer: Issuer, odd: dict[str, Any]
+) -> None:
+    good, other = issuer.published()[0], jwt.algorithms.RSAAlgorithm.to_jwk(OTHER_RSA.public_key(), as_dict=True)
+    issuer.answer = json.dumps({"keys": [other | {"kid": "other"} | odd, None, 7, [], {}, good]}).encode()
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
+
+    named = jwt.encode(claim(), OTHER_RSA, algorithm="RS256", headers={"kid": "other"})
+    nameless = jwt.encode(claim(), RSA, algorithm="RS256")
+
+    assert await whoever(check, named) == not_valid("NoSuchKey")
+    assert await whoever(check, issuer.sign("rsa")) == "alice"
+    assert await whoever(check, nameless) == "alice"
+
+
+async def test_an_rsa_key_of_fewer_than_2048_bits_does_not_count(issuer: Issuer) -> None:
+    weak = rsa.generate_private_key(65537, 1024)
+    issuer.add("weak", weak)
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
+
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = issuer.sign("weak")
+
+    assert await whoever(check, token) == not_valid("NoSuchKey")
+    assert await whoever(check, issuer.sign("rsa")) == "alice"
+
+
+async def test_a_key_set_of_more_than_256_kib_is_not_read_to_its_end(issuer: Issuer) -> None:
+    issuer.answer = json.dumps({"keys": issuer.published(), "more": "x" * 256 * 1024}).encode()
+    check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
+
+    with pytest.raises(Unavailable):
+        await check.caller(issuer.sign("rsa"))
+
+
+async def test_an_issuer_that_never_finishes_delays_nobody_whose_key_is_known(issuer: Issuer) -> None:
+    clock = Clock()
+    keys = KeySet(issuer.url, clock, fetch_within=0.3)
+    token = issuer.sign("rsa")
+    await keys.key(token)
+    issuer.drips = True
+    clock.now += 301
+
+    async with asyncio.timeout(0.2):
+        known = await keys.key(token)
+    with pytest.raises(NoSuchKey):  # after the whole fetch was given up, however often a byte came
+        async with asyncio.timeout(5):
+            await keys.key(jwt.encode(claim(), OTHER_RSA, algorithm="RS256", headers={"kid": "unknown"}))
+
+    assert known.key_id == "rsa"
 
 
 class Clock:
@@ -306,7 +386,7 @@ async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_
 ) -> None:
     issuer.status = 500
     settings = service_settings(detached.environment())
-    async with make_house(detached, create_app(settings, AuthSettings(jwks_url=issuer.url))) as house:
+    async with make_house(detached, create_app(settings, AuthSettings(jwks_url=issuer.url, audience="*"))) as house:
         bearer = {"Authorization": f"Bearer {issuer.sign('rsa')}"}
 
         answer = await house.http.get("/v1/device-tokens", headers=bearer)

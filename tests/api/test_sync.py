@@ -175,7 +175,8 @@ async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: Us
         seen: list[int] = []
         while len(seen) < MESSAGES:
             async with api.sessions() as db:
-                seen += [item.seq for item in await log.items_after(db, user.user_id, seen[-1] if seen else 0, 500)]
+                page = await log.page_after(db, user.user_id, seen[-1] if seen else 0, messages.PageSize(500, 10**6))
+                seen += [item.seq for item in page.items]
             await asyncio.sleep(0.02)
         return seen
 

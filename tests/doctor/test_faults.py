@@ -17,11 +17,13 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from commands.doctor_lines import Line
 from db.engine import make_engine
 from domain.naming import SEARCH_ATTRIBUTES
+from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.doctor.certificates import certificate, showing
 from tests.doctor.conftest import Examine
 from tests.house import House, eventually
 from tests.servers import free_port
 
+NO_PEM = "it holds no private key in PEM form without a password"
 Lines = list[tuple[str, str, str]]
 
 
@@ -383,9 +385,32 @@ async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: 
 
     assert lines == [
         ("settings", "failure", "APPS_FILE, app lacking: apns.key_id is not set; see docs/apps.md for what it means."),
-        ("settings", "failure", f"apns, broken: {tmp_path}/no.p8 cannot be used: ValueError"),
+        ("settings", "failure", f"apns, broken: {tmp_path}/no.p8 cannot be used: {NO_PEM}"),
         ("settings", "warning", f"fcm, good: {open_} can be read by everybody on this machine"),
     ]
+
+
+@pytest.mark.parametrize("content", SERVICE_ACCOUNTS, ids=lambda content: repr(content)[:40])
+async def test_a_service_account_that_is_none(
+    examine: Examine, healthy: House, tmp_path: Path, content: object
+) -> None:
+    file = Path(account(healthy, tmp_path))
+    spoil(file, content)
+
+    lines = told(await examine(offline=True, FCM_SERVICE_ACCOUNT_FILE=str(file)))
+
+    wanted = f"fcm, default app: {file} cannot be used: {SERVICE_ACCOUNTS[content]}"
+    assert ("settings", "failure", wanted) in lines
+
+
+async def test_an_apple_key_of_another_kind(examine: Examine, tmp_path: Path) -> None:
+    key = tmp_path / "key.p8"
+    key.write_text(pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+
+    lines = told(await examine(offline=True, APNS_KEY_FILE=str(key)))
+
+    found = f"apns, default app: {key} cannot be used: its key is not of the curve P-256, as Apple's are"
+    assert ("settings", "failure", found) in lines
 
 
 async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Examine, healthy: House) -> None:

@@ -27,6 +27,8 @@ ENGLISH, GERMAN = "Your fast is almost over", "Dein Fasten ist fast geschafft"
         ("de-AT", 5, GERMAN, "Noch 5 Minuten."),
         ("de_CH", 5, GERMAN, "Noch 5 Minuten."),
         ("DE", 5, GERMAN, "Noch 5 Minuten."),
+        ("de_DE@currency=eur", 5, GERMAN, "Noch 5 Minuten."),
+        ("de@x\0", 5, GERMAN, "Noch 5 Minuten."),
         ("en-GB", 5, ENGLISH, "5 minutes to go."),
         ("fr", 5, ENGLISH, "5 minutes to go."),
         ("den", 5, ENGLISH, "5 minutes to go."),

@@ -45,12 +45,13 @@ TABLE = {
     "apns reset after delivery": _retried("apns", "unknown", "stream_reset", received=2, fault="reset", processed=True),
     "apns reset mid error": _retried("apns", "unknown", "stream_reset", fault="cut_answer", status=503),
     "apns empty 500": _retried("apns", "unknown", "http_500", fault="empty_body", status=500),
+    "apns sign-in page": _retried("apns", "unknown", "answered_by_another", fault="html", status=200),
     "apns html 502": _retried("apns", "unknown", "http_502", fault="html"),
     "apns split 503": _retried(
-        "apns", "unknown", "ServiceUnavailable", fault="split_body", status=503, reason="ServiceUnavailable"
+        "apns", "unavailable", "ServiceUnavailable", fault="split_body", status=503, reason="ServiceUnavailable"
     ),
     "apns 503 of a delivered push": _retried(
-        "apns", "unknown", "ServiceUnavailable", received=2, fault="accept_then_fail"
+        "apns", "unavailable", "ServiceUnavailable", received=2, fault="accept_then_fail"
     ),
     "apns 429 for a token": _retried(
         "apns", "throttled", "TooManyRequests", fault="answer", status=429, reason="TooManyRequests"
@@ -64,10 +65,11 @@ TABLE = {
     "fcm late answer": _retried("fcm", "unknown", "answer_timeout", received=2, fault="slow", delay=6.0),
     "fcm silence": _retried("fcm", "unknown", "answer_timeout", fault="silent", processed=False),
     "fcm reset stream": _retried("fcm", "unknown", "stream_reset", fault="reset"),
-    "fcm empty 503": _retried("fcm", "unknown", "http_503", fault="empty_body"),
+    "fcm empty 503": _retried("fcm", "unavailable", "http_503", fault="empty_body"),
     "fcm html 502": _retried("fcm", "unknown", "http_502", fault="html"),
     "fcm split 500": _retried("fcm", "unknown", "INTERNAL", fault="split_body", errorCode="INTERNAL"),
-    "fcm 503 of a delivered push": _retried("fcm", "unknown", "UNAVAILABLE", received=2, fault="accept_then_fail"),
+    "fcm 503 of a delivered push": _retried("fcm", "unavailable", "UNAVAILABLE", received=2, fault="accept_then_fail"),
+    "fcm sign-in page": _retried("fcm", "unknown", "answered_by_another", fault="html", status=200),
     "fcm 429 for a device, in seconds": _retried(
         "fcm", "throttled", "QUOTA_EXCEEDED_DEVICE", fault="answer", errorCode="QUOTA_EXCEEDED", quota="device",
         retry_after=2,
@@ -77,6 +79,10 @@ TABLE = {
         retry_after=3, retry_after_form="http_date",
     ),
     "fcm unregistered": _unregistered("fcm", "UNREGISTERED", errorCode="UNREGISTERED"),
+    "fcm token that is none": _unregistered(
+        "fcm", "INVALID_ARGUMENT_TOKEN", errorCode="INVALID_ARGUMENT",
+        message="The registration token is not a valid FCM registration token",
+    ),
 }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ NO_ADDRESS = "DATABASE_URL: must be an address such as postgresql://user@host/na
         ("token --user a", {"AUTH_JWT_SECRET": "x"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
         (
             "token --user a",
-            {"AUTH_JWKS_URL": "https://issuer"},
+            {"AUTH_JWKS_URL": "https://issuer", "AUTH_AUDIENCE": "app"},
             "AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.",
         ),
         ("migrate", {}, "DATABASE_URL is not set; see .env.example for what it means."),

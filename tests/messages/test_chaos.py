@@ -16,11 +16,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api.app import create_app
-from config import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Phone, Place, User, android, eventually, iphone, make_house, working
+from tests.house import UNLIMITED, House, Phone, Place, User, android, eventually, iphone, make_app, make_house, working
 from tests.servers import Part, free_port, part
 from tests.talk import conversation_of, sync
 
@@ -53,7 +51,7 @@ class Doors:
 
     async def start(self, port: int) -> None:
         """Start one, and wait until it serves."""
-        settings = self.house.place.environment(API_PORT=str(port))
+        settings = self.house.place.environment(API_PORT=str(port), **UNLIMITED)
         self.processes[port] = await self.leaving.enter_async_context(part(settings, "-m", "api"))
         await self.processes[port].answers(f"http://127.0.0.1:{port}/readyz", within=60)
 
@@ -131,8 +129,8 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
     print(f"CHAOS_SEED={SEED} repeats what chance did")  # noqa: T201 (shown where it fails)
     chance = _chance_of("the test")
     place = Place(await new_database("chaos"), temporal, "chaos", simulator)
-    environment = place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
+    environment = place.environment(**UNLIMITED)
+    app = make_app(place, **UNLIMITED)
     async with AsyncExitStack() as leaving, make_house(place, app) as house, working(house, environment):
         http = await leaving.enter_async_context(
             httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))

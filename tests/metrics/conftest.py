@@ -35,7 +35,7 @@ async def watched(
     directory = tmp_path_factory.mktemp("watched")
     ca_file = Path(shutil.copy(simulator.environment["FCM_CA_FILE"], directory / "ca.pem"))
     place = Place(await new_database("metrics"), temporal, "metrics", simulator)
-    async with running(place, FCM_CA_FILE=str(ca_file)) as product:
+    async with running(place, FCM_CA_FILE=str(ca_file), MAX_INSTALLATIONS_PER_USER="0") as product:
         targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
         async with scraping(directory, targets) as prometheus:
             yield Watched(product, prometheus, await live(product.house, simulator), ca_file)

@@ -47,7 +47,13 @@ class Line(asyncio.Protocol):
 
     def __init__(self, peer: "Peer") -> None:
         self.peer = peer
-        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        config = H2Configuration(
+            client_side=False,
+            header_encoding="utf-8",
+            validate_outbound_headers=peer.validates,
+            normalize_outbound_headers=peer.validates,
+        )
+        self.h2 = H2Connection(config)
         first = {SettingCodes.MAX_CONCURRENT_STREAMS: peer.limit, SettingCodes.INITIAL_WINDOW_SIZE: peer.window}
         self.h2.local_settings = Settings(client=False, initial_values=first)
         self.open: dict[int, Request] = {}
@@ -124,6 +130,7 @@ class Peer:
         self.slams = False  # cuts each connection at once
         self.is_hasty = False  # answers 413 before the body has come
         self.gives_credit = True
+        self.validates = True  # its own headers
         self.url = ""
 
     async def received(self, count: int) -> list[Request]:

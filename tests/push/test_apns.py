@@ -127,7 +127,8 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
             return Throttled, Extent.ROUTE, reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             refused_unread = verdict is Verdict.RECONNECT and status < 500
-            return Unavailable, reason, Fate.NEVER_PROCESSED if refused_unread else Fate.UNKNOWN, None
+            came_to = Fate.DECLINED if status == 503 else Fate.UNKNOWN
+            return Unavailable, reason, Fate.NEVER_PROCESSED if refused_unread else came_to, None
         case Verdict.STALE_CREDENTIAL:
             raise AssertionError("depends on the clock: has tests of its own")
 
@@ -200,10 +201,45 @@ async def test_a_death_at_no_date_that_there_is_has_no_date(peer: Peer, to_peer:
     assert await outcome(to_peer, make_push(APNS_TOKEN)) == Unregistered("Unregistered", None)
 
 
+@pytest.mark.parametrize(
+    ("apns_id", "provider_id"),
+    [
+        (str(ATTEMPT_ID), str(ATTEMPT_ID)),
+        (str(ATTEMPT_ID).upper(), str(ATTEMPT_ID)),
+        ("a\0b", None),
+        ("\0", None),
+        ("", None),
+        (str(ATTEMPT_ID) + "\n", None),
+        ("x" * 10_000, None),
+        (None, str(ATTEMPT_ID)),  # ours, which Apple was sent
+    ],
+)
+async def test_a_200_is_accepted_whatever_its_id_and_the_id_is_kept_if_it_is_one(
+    peer: Peer, to_peer: ApnsSender, apns_id: str | None, provider_id: str | None
+) -> None:
+    peer.validates = False  # a NUL is no header by the book
+    peer.script = lambda request: request.answer(200, headers={} if apns_id is None else {"apns-id": apns_id})
+
+    assert await outcome(to_peer, make_push(APNS_TOKEN)) == Accepted(provider_id)
+
+
+@pytest.mark.parametrize("apns_id", [None, "a\0b"])
+async def test_a_200_with_words_and_no_id_of_apples_is_somebody_elses(
+    peer: Peer, to_peer: ApnsSender, apns_id: str | None
+) -> None:
+    peer.validates = False
+    headers = {} if apns_id is None else {"apns-id": apns_id}
+    peer.script = lambda request: request.answer(200, b"<html>Sign in</html>", headers=headers)
+
+    answer = await outcome(to_peer, make_push(APNS_TOKEN))
+
+    assert made_of(answer) == (Unavailable, "answered_by_another", Fate.UNKNOWN, None)
+
+
 async def test_json_without_a_bottom_is_no_reason(peer: Peer, to_peer: ApnsSender) -> None:
     peer.script = lambda request: request.answer(503, *[b"[" * 10_000] * 6)
 
-    assert made_of(await outcome(to_peer, make_push(APNS_TOKEN))) == (Unavailable, "http_503", Fate.UNKNOWN, None)
+    assert made_of(await outcome(to_peer, make_push(APNS_TOKEN))) == (Unavailable, "http_503", Fate.DECLINED, None)
 
 
 async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator, apns: ApnsSender) -> None:
@@ -219,14 +255,14 @@ async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator,
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, None)),
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.DECLINED, None)),
         ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, None)),
         ({"fault": "html", "status": 404}, (Misconfigured, "http_404", None)),
         ({"fault": "html", "status": 410}, (Misconfigured, "http_410", None)),
-        ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.DECLINED, None)),
         (
             {"fault": "split_body", "status": 503, "reason": "ServiceUnavailable"},
-            (Unavailable, "ServiceUnavailable", Fate.UNKNOWN, None),
+            (Unavailable, "ServiceUnavailable", Fate.DECLINED, None),
         ),
         ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
         ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),

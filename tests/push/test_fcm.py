@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 
 from domain.push import Environment
+from push.apns import ApnsSender
 from push.fcm import FcmSender
-from push.fcm_answer import refusal
+from push.fcm_answer import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
 from push.http2_call import Response
 from push.sender import (
     Accepted,
@@ -26,25 +28,45 @@ from push.sender import (
     Unregistered,
 )
 from simulator import Simulator
-from tests.push.conftest import FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
+from tests.push.conftest import (
+    APNS_TOKEN,
+    FCM_TOKEN,
+    PATIENT,
+    TASK_ID,
+    fcm_account,
+    made_of,
+    make_push,
+    outcome,
+)
+from tests.push.peer import Peer
 
 TEN_SECONDS = timedelta(seconds=10)
+INVALID_TOKEN = "The registration token is not a valid FCM registration token"
 MINUTE = timedelta(seconds=60)
 
 
 async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> None:
-    answer = await outcome(fcm, make_push(FCM_TOKEN))
+    push = make_push(FCM_TOKEN)
+    answer = await outcome(fcm, push)
 
     (request,) = sim.requests.for_token(FCM_TOKEN)
     assert answer == Accepted(str(request.message_id))
     payload = json.loads(request.body)
     ttl = payload["message"]["android"].pop("ttl")
-    assert 3590 < float(ttl.removesuffix("s")) <= 3600
+    assert 3590 < int(ttl.removesuffix("s")) <= 3600
     assert payload == {
         "message": {
             "token": FCM_TOKEN,
             "notification": {"title": "Almost there", "body": "Fifteen minutes to go."},
             "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "apns": {
+                "headers": {
+                    "apns-priority": "10",
+                    "apns-expiration": str(int(push.expires_at.timestamp())),
+                    "apns-collapse-id": "reminder-5",
+                },
+                "payload": {"aps": {"sound": "default", "thread-id": "thread-5"}},
+            },
             "data": {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"},
         }
     }
@@ -66,15 +88,39 @@ async def test_a_push_past_its_expiry_asks_for_no_storage(sim: Simulator, fcm: F
     assert json.loads(sim.requests[0].body)["message"]["android"]["ttl"] == "0s"
 
 
-@pytest.mark.parametrize("text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000])
+async def test_a_thousand_cyrillic_letters_reach_both_providers_whole(
+    sim: Simulator, fcm: FcmSender, apns: ApnsSender
+) -> None:
+    text = "Ж" * 1000
+    for sender, token in ((fcm, FCM_TOKEN), (apns, APNS_TOKEN)):
+        assert isinstance(await outcome(sender, make_push(token, body=text)), Accepted)
+
+    [to_google], [to_apple] = (sim.requests.for_token(token) for token in (FCM_TOKEN, APNS_TOKEN))
+    assert json.loads(to_google.body)["message"]["notification"]["body"] == text
+    assert json.loads(to_apple.body)["aps"]["alert"]["body"] == text
+    assert text.encode() in to_google.body
+
+
+async def test_half_a_surrogate_pair_stops_no_push(sim: Simulator, fcm: FcmSender, apns: ApnsSender) -> None:
+    for sender, token in ((fcm, FCM_TOKEN), (apns, APNS_TOKEN)):
+        assert isinstance(await outcome(sender, make_push(token, body="half \ud83d")), Accepted)
+
+    assert [b"half ?" in request.body for request in sim.requests] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "text", ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000, "👩‍👩‍👧‍👦" * 500, "Ж" * 3000]
+)
 async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator, fcm: FcmSender, text: str) -> None:
     assert isinstance(await outcome(fcm, make_push(FCM_TOKEN, body=text)), Accepted)
 
     (request,) = sim.requests.for_token(FCM_TOKEN)
     sent = json.loads(request.body)["message"]["notification"]["body"]
-    assert 4080 < len(request.body) <= 4096
+    assert 4096 - len("👩‍👩‍👧‍👦".encode()) < len(request.body) <= 4096
+    assert b"\\u" not in request.body, "UTF-8, where a letter takes no six bytes"
     assert sent.endswith("…")
     assert text.startswith(sent[:-1])
+    assert "👩" not in text or len(sent[:-1]) % len("👩‍👩‍👧‍👦") == 0
 
 
 @pytest.mark.parametrize(
@@ -82,6 +128,17 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
     [
         ({"errorCode": "UNREGISTERED"}, Unregistered("UNREGISTERED", None)),
         ({"errorCode": "INVALID_ARGUMENT"}, Rejected("INVALID_ARGUMENT")),
+        ({"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
+        ({"status": 400, "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
+        (
+            {"errorCode": "INVALID_ARGUMENT", "message": "Invalid registration token provided."},
+            Doubtful("INVALID_ARGUMENT_TOKEN"),
+        ),
+        (
+            {"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN, "field": "message.data"},
+            Rejected("INVALID_ARGUMENT"),
+        ),
+        ({"errorCode": "INTERNAL", "message": INVALID_TOKEN}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         (
             {"errorCode": "INVALID_ARGUMENT", "field": "message.token"},
             Doubtful("INVALID_ARGUMENT_TOKEN"),
@@ -108,10 +165,10 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
         ),
         ({"status": 429}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED", MINUTE)),
         ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
         (
             {"errorCode": "UNAVAILABLE", "retry_after": 30},
-            (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, timedelta(seconds=30)),
+            (Unavailable, "UNAVAILABLE", Fate.DECLINED, timedelta(seconds=30)),
         ),
         ({"status": 504}, (Unavailable, "DEADLINE_EXCEEDED", Fate.UNKNOWN, TEN_SECONDS)),
         ({"status": 400, "errorCode": "NEW_AND_STRANGE"}, Rejected("NEW_AND_STRANGE")),
@@ -165,6 +222,82 @@ def test_a_retry_after_is_believed_for_a_day_in_either_form(said: str, believed:
     assert refusal(Response(503, {b"retry-after": said.encode()}, b"")).retry_after == believed
 
 
+@pytest.fixture
+async def to_peer(sim: Simulator, peer: Peer) -> AsyncIterator[FcmSender]:
+    """A sender whose FCM is the scripted server."""
+    sender = FcmSender(replace(fcm_account(sim), url=peer.url), timeouts=PATIENT)
+    yield sender
+    await sender.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "provider_id"),
+    [
+        (
+            b'{"name":"projects/tea/messages/0:1500415314455276%31bd1c96"}',
+            "projects/tea/messages/0:1500415314455276%31bd1c96",
+        ),
+        (b'{"name":"projects/tea/messages/a\\u0000b"}', None),
+        (b'{"name":"a name of a form that nobody knows yet"}', None),
+        (b'{"name":"projects/tea/messages/%b"}' % (b"x" * 5000), None),
+        (b'{\n  "name": "projects/tea/mess', None),  # cut off behind the words that say it
+    ],
+)
+async def test_a_name_says_accepted_and_is_kept_if_it_has_the_form_of_one(
+    peer: Peer, to_peer: FcmSender, body: bytes, provider_id: str | None
+) -> None:
+    peer.script = lambda request: request.answer(200, body)
+
+    assert await outcome(to_peer, make_push(FCM_TOKEN)) == Accepted(provider_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Sign in to the guest network</body></html>",
+        b"{}",
+        b"[]",
+        b'"projects/tea/messages/1"',
+        b'{"name":null}',
+        b'{"name":""}',
+        b'{"name":["projects/tea/messages/1"]}',
+        b'{"error":{"code":503}}',
+        b"\xff\xfe",
+        b"[" * 60_000,
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+async def test_a_200_without_a_name_is_somebody_elses(
+    peer: Peer, to_peer: FcmSender, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    peer.script = lambda request: request.answer(200, *(body[at : at + 9000] for at in range(0, len(body), 9000)))
+
+    answer = await outcome(to_peer, make_push(FCM_TOKEN))
+
+    assert made_of(answer) == (Unavailable, "answered_by_another", Fate.UNKNOWN, TEN_SECONDS)
+    assert "answer is not the provider's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        [{"@type": FCM_ERROR, "errorCode": {"a": 1}}],
+        [{"@type": FCM_ERROR, "errorCode": None}],
+        [{"@type": FCM_ERROR, "errorCode": "a\0b" * 5000}],
+        [{"@type": BAD_REQUEST, "fieldViolations": [{"field": {"a": []}}, {"field": ["x"]}, None]}],
+        [{"@type": QUOTA_FAILURE, "violations": {"subject": "device"}}],
+        {"@type": FCM_ERROR},
+        [None, 1, "x"],
+    ],
+    ids=lambda details: str(details)[:40],
+)
+def test_details_of_any_shape_leave_a_short_reason(details: object) -> None:
+    body = json.dumps({"error": {"status": "x\0" * 99, "message": ["y"], "details": details}}).encode()
+
+    assert refusal(Response(400, {}, body)).reason == "http_400"
+
+
 def test_json_without_a_bottom_is_no_reason() -> None:
     assert refusal(Response(503, {}, b"[" * 60_000)).reason == "http_503"
 
@@ -203,9 +336,9 @@ async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> No
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.DECLINED, TEN_SECONDS)),
         ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
         ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
         ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
@@ -308,9 +441,7 @@ async def test_an_access_token_is_renewed_well_before_it_ends(sim: Simulator, fc
     await outcome(fcm, make_push(FCM_TOKEN))
 
     access, now = fcm._access, asyncio.get_running_loop().time()
-    expiry = access._credential.expiry
-    assert expiry is not None
-    ends = now + (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+    ends = now + 3600
     assert now + 60 < access._renew_at < access._unfit_at - 60 < access._unfit_at < ends - 10
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import struct
+from contextlib import suppress
+from itertools import product
 
 import pytest
 from h2.config import H2Configuration
@@ -169,7 +171,15 @@ async def test_a_peer_begins_with_settings(broken: bytes) -> None:
         written(Kind.DATA, 0, 5, b""),
         written(Kind.RST_STREAM, 0, 7, bytes(4)),
         written(Kind.RST_STREAM, 0, 1, b""),
+        written(Kind.RST_STREAM, 0, 1, bytes(3)),
+        written(Kind.RST_STREAM, 0, 1, bytes(5)),
+        written(Kind.PING, 0, 0, bytes(7)),
+        written(Kind.PING, 0, 1, bytes(8)),
         written(Kind.GOAWAY, 0, 0, b""),
+        written(Kind.GOAWAY, 0, 0, bytes(7)),
+        written(Kind.GOAWAY, 0, 1, bytes(8)),
+        written(Kind.WINDOW_UPDATE, 0, 1, bytes(5)),
+        written(Kind.HEADERS, 0, 1, OK) + written(Kind.CONTINUATION, 0, 1, b"") * 20,
         written(Kind.WINDOW_UPDATE, 0, 0, bytes(4)),
         written(Kind.WINDOW_UPDATE, 0, 0, (2**31 - 1).to_bytes(4, "big")),
         written(Kind.PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
@@ -205,6 +215,23 @@ async def test_an_answer_that_makes_no_sense_is_unknown_and_harms_no_other(answe
 
     assert await outcome(mine) == ("malformed_answer", Fate.UNKNOWN)
     assert await outcome(other) == (200, b"")
+
+
+@pytest.mark.parametrize("kind", range(11))
+async def test_a_call_that_a_frame_takes_out_is_settled_by_it_whatever_the_frames_size(kind: int) -> None:
+    for size, flags, stream_id, filling in product(range(10), (0, 1, 4, 5, 8, 0x20, 0xFF), (0, 1, 2, 3), (0, 1, 0xFF)):
+        streams = Streams()
+        waiting = [begun(streams), begun(streams)]
+        streams.receive(SETTINGS)
+        frame = struct.pack(">HBBBL", 0, size, kind, flags, stream_id) + bytes([filling]) * size
+        with suppress(BrokenProtocol):
+            streams.receive(frame)
+
+        for call in waiting:
+            assert call.answer.done() is (call not in streams.calls.values()), frame
+        streams.fail_all("connection_lost")
+        for call in waiting:
+            await outcome(call)
 
 
 async def test_frames_of_unknown_kinds_are_passed_over() -> None:

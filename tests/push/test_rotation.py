@@ -19,6 +19,7 @@ from push.rotation import Account, Accounts, Rotation, UnusableFile
 from push.sender import Accepted, Misconfigured, Unavailable
 from push.senders import Key
 from simulator import Simulator
+from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.push.conftest import APNS_TOKEN, apns_account, fcm_account, make_push, outcome
 
 APNS: Key = (Provider.APNS, "one")
@@ -155,6 +156,22 @@ async def test_a_broken_key_leaves_the_old_one_in_use_and_is_told_once(
     assert kept is rotation.apps.sender(*APNS) is before
 
 
+@pytest.mark.parametrize("content", SERVICE_ACCOUNTS, ids=lambda content: repr(content)[:40])
+async def test_a_broken_service_account_holds_up_no_other_file(
+    rotation: Rotation, settings: Settings, capsys: pytest.CaptureFixture[str], content: object
+) -> None:
+    apple, google = rotation.apps.sender(*APNS), rotation.apps.sender(*FCM)
+
+    spoil(settings.service_account, content)
+    settings.key_file.write_text(new_key())
+    for _ in range(2):
+        await rotation.look()
+
+    assert rotation.apps.sender(*FCM) is google
+    assert rotation.apps.sender(*APNS) is not apple
+    assert capsys.readouterr().out.count(SERVICE_ACCOUNTS[content]) == 1
+
+
 async def test_a_key_of_another_curve_is_not_taken(
     rotation: Rotation, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +182,7 @@ async def test_a_key_of_another_curve_is_not_taken(
     await rotation.look()
 
     assert rotation.apps.sender(*APNS) is before
-    assert f"{settings.key_file} cannot be used: TypeError" in capsys.readouterr().out
+    assert f"{settings.key_file} cannot be used: its key is not of the curve P-256" in capsys.readouterr().out
 
 
 async def test_a_file_that_is_gone_for_a_moment_changes_nothing(rotation: Rotation, settings: Settings) -> None:
@@ -237,7 +254,7 @@ async def test_the_files_are_read_in_a_thread(settings: Settings) -> None:
 async def test_at_the_start_a_broken_key_is_refused(settings: Settings) -> None:
     settings.key_file.write_text("broken")
 
-    with pytest.raises(UnusableFile, match=r"key\.p8 cannot be used: ValueError") as raised:
+    with pytest.raises(UnusableFile, match=r"key\.p8 cannot be used: it holds no private key in PEM form") as raised:
         Rotation(settings.read)
 
     assert raised.value.key == APNS

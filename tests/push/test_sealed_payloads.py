@@ -63,6 +63,12 @@ def sent(sim: Simulator, token: str) -> dict[str, Any]:
     return request.payload
 
 
+def apns_headers(push: Push) -> dict[str, str]:
+    """What Google is to tell Apple, for an iPhone behind it."""
+    expiration = str(int(push.expires_at.timestamp()))
+    return {"apns-priority": "10", "apns-expiration": expiration, "apns-collapse-id": "reminder-5"}
+
+
 async def test_apple_carries_a_sealed_text_under_a_generic_one(sim: Simulator, sealing_apns: ApnsSender) -> None:
     push = make_push(APNS_TOKEN, public_key=PUBLIC_KEY)
 
@@ -82,12 +88,18 @@ async def test_google_carries_data_alone_which_the_app_shows_and_opens(sim: Simu
     assert isinstance(await outcome(sealing_fcm, push), Accepted)
 
     payload = sent(sim, FCM_TOKEN)
-    assert 3590 < float(payload["message"]["android"].pop("ttl").removesuffix("s")) <= 3600
+    assert 3590 < int(payload["message"]["android"].pop("ttl").removesuffix("s")) <= 3600
     assert opened(payload["message"]["data"].pop("sealed"), push) == TEXT
     assert payload == {
         "message": {
             "token": FCM_TOKEN,
             "android": {"priority": "high"},
+            "apns": {
+                "headers": apns_headers(push),
+                "payload": {
+                    "aps": {"alert": GENERIC, "sound": "default", "thread-id": "thread-5", "mutable-content": 1}
+                },
+            },
             "data": {**OURS, **GENERIC, "tag": "reminder-5"},
         }
     }
@@ -96,8 +108,9 @@ async def test_google_carries_data_alone_which_the_app_shows_and_opens(sim: Simu
 async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(
     sim: Simulator, sealing_apns: ApnsSender, sealing_fcm: FcmSender
 ) -> None:
+    push = make_push(FCM_TOKEN)
     await outcome(sealing_apns, make_push(APNS_TOKEN))
-    await outcome(sealing_fcm, make_push(FCM_TOKEN))
+    await outcome(sealing_fcm, push)
 
     to_google = sent(sim, FCM_TOKEN)
     del to_google["message"]["android"]["ttl"]
@@ -107,6 +120,10 @@ async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(
             "token": FCM_TOKEN,
             "notification": GENERIC,
             "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "apns": {
+                "headers": apns_headers(push),
+                "payload": {"aps": {"sound": "default", "thread-id": "thread-5"}},
+            },
             "data": OURS,
         }
     }

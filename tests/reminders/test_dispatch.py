@@ -69,7 +69,7 @@ async def test_a_goal_that_moves_hundreds_of_times_keeps_its_history_short(house
     assert first_run.history_length < 200
 
     async with house.sessions.begin() as db:
-        await fasting_sessions.change(db, replace(session, rev=79))
+        await fasting_sessions.change(db, replace(session, rev=79), session.scheduled_at)
     await user.move_goal(session_id, due_in=2.0)
     assert await house.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
+from simulator.exchange import Environment, Provider
 from simulator.phones import PhoneState
 from tests.simulator.tokens import access_token
 
@@ -187,3 +188,40 @@ async def test_access_tokens_end(sim: Simulator, fcm: Fcm, fault: dict[str, str]
     assert (error["status"], [detail.get("reason") for detail in error["details"]]) == ("UNAUTHENTICATED", [reason])
     assert "errorCode" not in refused.text
     assert accepted.status_code == 200
+
+
+async def test_of_a_token_that_is_none_of_fcms_only_the_message_tells(sim: Simulator, fcm: Fcm) -> None:
+    token = "ab" * 32
+    sim.phones.seen(token, Provider.APNS, Environment.PRODUCTION)
+
+    answer = await fcm.send({"message": message(token=token)})
+
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": INVALID_TOKEN,
+                "status": "INVALID_ARGUMENT",
+                "details": [{"@type": FCM_ERROR, "errorCode": "INVALID_ARGUMENT"}],
+            }
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("apns", "field"),
+    [
+        ({"header": {}}, "message.apns"),
+        ({"headers": {"apns-priority": 10}}, "message.apns.headers.apns-priority"),
+        ({"headers": {"apns-priority": "high"}}, "message.apns.headers[apns-priority].value"),
+        ({"headers": {"apns-expiration": "60s"}}, "message.apns.headers[apns-expiration].value"),
+        ({"headers": {"apns-collapse-id": "x" * 65}}, "message.apns.headers[apns-collapse-id].value"),
+        ({"payload": {"alert": "x"}}, "message.apns.payload.aps"),
+    ],
+)
+async def test_what_is_for_apple_is_checked(fcm: Fcm, apns: dict[str, Any], field: str) -> None:
+    answer = await fcm.send({"message": message(apns=apns)})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["fieldViolations"][0]["field"] == field

@@ -1,0 +1,102 @@
+"""Transactions that lock rows: those that want the same row queue here, where waiting takes no database connection."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.problems import Unavailable
+from db.engine import Sessions, is_contended
+from domain.quotas import Quotas
+
+LOCK_TIMEOUT = 0.25  # seconds that a connection is kept waiting for a lock that another process holds
+PATIENCE = 3.0  # seconds that a request waits for its rows in all
+MOST_WAITING = 100  # requests for one row
+_PAUSE = (0.05, 0.25)  # seconds without a connection, before the next try
+_OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # the rest is for those who only read, and for other kinds of rows
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Those who want one row, in the order they came."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class Writes:
+    """Runs transactions, one at a time for each row they name; rows are named `kind/id`."""
+
+    def __init__(self, sessions: Sessions, pool_size: int, quotas: Quotas) -> None:
+        self.quotas = quotas
+        self._sessions = sessions
+        self._queues: dict[str, _Queue] = {}
+        self._places = asyncio.Semaphore(max(1, int(pool_size * _OF_POOL)))
+        most_of_kind = max(1, int(pool_size * _OF_POOL_FOR_KIND))
+        self._places_of_kind: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(most_of_kind))
+
+    async def run(self, write: Callable[[AsyncSession], Awaitable[T]], *rows: str) -> T:
+        """Run a transaction when it is its turn at all these rows; raises Unavailable where that takes too long.
+
+        Where another process holds one of them, the connection is given back and `write` is called again after a while:
+        it must change nothing but the database.
+        """
+        until = asyncio.get_running_loop().time() + PATIENCE
+        async with AsyncExitStack() as turns:
+            for row in sorted(set(rows)):
+                await turns.enter_async_context(self._turn(row, until))
+            while True:
+                try:
+                    async with self._place(rows[0].partition("/")[0], until), self._sessions.begin() as db:
+                        return await write(db)
+                except DBAPIError as error:
+                    if not is_contended(error):
+                        raise
+                    pause = random.uniform(*_PAUSE)  # noqa: S311
+                    if asyncio.get_running_loop().time() + pause > until:
+                        raise _too_many() from error
+                await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def _turn(self, row: str, until: float) -> AsyncIterator[None]:
+        queue = self._queues.setdefault(row, _Queue())
+        if queue.wanted > MOST_WAITING:
+            raise _too_many()
+        queue.wanted += 1
+        try:
+            async with _held(queue.turn, until):
+                yield
+        finally:
+            queue.wanted -= 1
+            if not queue.wanted:
+                del self._queues[row]
+
+    @asynccontextmanager
+    async def _place(self, kind: str, until: float) -> AsyncIterator[None]:
+        async with _held(self._places_of_kind[kind], until), _held(self._places, until):
+            yield
+
+
+@asynccontextmanager
+async def _held(lock: asyncio.Lock | asyncio.Semaphore, until: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(until):
+            await lock.acquire()
+    except TimeoutError:
+        raise _too_many() from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _too_many() -> Unavailable:
+    return Unavailable("Too many are changing this at the moment. Try again: repeats are harmless.")

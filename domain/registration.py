@@ -1,0 +1,68 @@
+"""What an app tells when it registers: strict about the token, lenient about what only describes the phone.
+
+A token that is none is taken by one person from another. A locale, time zone or version that nobody understands costs
+its owner a wording, never the push.
+"""
+
+import re
+
+from domain import time_zones
+from domain.problems import InvalidField
+from domain.push import Provider
+
+LONGEST_TOKEN = 4096  # characters
+LONGEST_LOCALE = 35  # characters, what BCP 47 asks to have room for (RFC 5646, 4.4.1)
+LONGEST_APP_VERSION = 50  # characters
+
+_TOKEN_FORMS = {
+    Provider.APNS: (
+        re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}"),
+        "An APNs token is hexadecimal, of even length, and has 64 to 200 digits.",
+    ),
+    Provider.FCM: (
+        re.compile(r"[A-Za-z0-9_:.%-]{32,4096}"),
+        "An FCM token has 32 to 4096 characters, all of them letters, digits or one of _ : . % -.",
+    ),
+}
+# A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
+_LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
+
+
+def token(provider: Provider, value: str) -> str:
+    """Check a token's form; raises InvalidField. APNs' digits are given in lower case."""
+    form, detail = _TOKEN_FORMS[provider]
+    if not form.fullmatch(value):
+        raise InvalidField("token", detail)
+    return value.lower() if provider is Provider.APNS else value
+
+
+def locale(value: object) -> str | None:
+    """Give a locale as BCP 47 writes it, without keywords, an encoding or what is too long; None where it is none."""
+    found = _LOCALE.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    kept = found[1]
+    for subtag in found[2].replace("_", "-").split("-")[1:]:
+        if len(kept) + 1 + len(subtag) > LONGEST_LOCALE:
+            break
+        kept = f"{kept}-{subtag}"
+    return kept
+
+
+def language(value: str | None) -> str | None:
+    """Give a locale's language in lower case; None where it names none."""
+    known = locale(value)
+    return None if known is None else known.split("-", 1)[0].lower()
+
+
+def time_zone(value: object) -> str | None:
+    """Give the IANA name of a time zone; None where it is none."""
+    return time_zones.known(value) if isinstance(value, str) else None
+
+
+def app_version(value: object) -> str | None:
+    """Give a version as it can be shown on one line; None where nothing is left of it."""
+    if not isinstance(value, str):
+        return None
+    shown = "".join(each for each in value[: 4 * LONGEST_APP_VERSION] if each.isprintable())
+    return shown.strip()[:LONGEST_APP_VERSION].strip() or None
