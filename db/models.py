@@ -80,6 +80,9 @@ class DeviceToken(Table):
     locale: Mapped[str | None]
     time_zone: Mapped[str | None]
     app_version: Mapped[str | None]
+    os_version: Mapped[str | None]
+    permission: Mapped[str | None]
+    sign_out_digest: Mapped[bytes | None]  # SHA-256 of the ticket that may end this registration
     public_key: Mapped[bytes | None]  # X25519; for apps whose pushes are sealed
 
 
