@@ -15,6 +15,10 @@ export interface paths {
         /**
          * Register
          * @description Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
+         *
+         *     One installation too many signs out the caller's one that was not seen for longest. An installation whose
+         *     registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
+         *     ticket, else 409 `installation-taken`.
          */
         put: operations["register_v1_device_tokens__installation_id__put"];
         post?: never;
@@ -48,6 +52,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sign-outs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign Out By Ticket
+         * @description Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
+         *
+         *     A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
+         *     signed in. Needs no bearer token; limited by address.
+         */
+        post: operations["sign_out_by_ticket_v1_sign_outs_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/fasting-sessions/{session_id}": {
         parameters: {
             query?: never;
@@ -63,6 +90,8 @@ export interface paths {
         /**
          * Start
          * @description Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409.
+         *
+         *     One active fast too many is 409, too; a fast whose end has passed does not count.
          */
         put: operations["start_v1_fasting_sessions__session_id__put"];
         post?: never;
@@ -230,6 +259,8 @@ export interface paths {
         /**
          * Sync
          * @description Read the log of the caller after a cursor; `after` says what this installation has already.
+         *
+         *     An answer holds 1 MiB of texts at most, so it may have fewer items than `limit`; `has_more` tells.
          */
         get: operations["sync_v1_sync_get"];
         put?: never;
@@ -682,8 +713,13 @@ export interface components {
              * Format: uuid
              */
             id: string;
-            /** Member Ids */
+            /**
+             * Member Ids
+             * @description In a list the first 20; all of them by its id.
+             */
             member_ids: string[];
+            /** Member Count */
+            member_count: number;
             /**
              * Created At
              * Format: date-time
@@ -721,7 +757,7 @@ export interface components {
          * @description What happened.
          * @enum {string}
          */
-        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push";
+        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
         /**
          * Fate
          * @description Pushes that ended without acceptance.
@@ -835,6 +871,12 @@ export interface components {
              */
             created_at: string;
         };
+        /**
+         * Permission
+         * @description Whether a phone's system lets the app show notifications, by its last registration.
+         * @enum {string}
+         */
+        Permission: "undetermined" | "granted" | "provisional" | "denied";
         /**
          * PreferencesBody
          * @description All preferences; PUT replaces them, and what is left out gets its default.
@@ -970,13 +1012,38 @@ export interface components {
             app_id?: string | null;
             /**
              * Locale
+             * @description Of the app's language. What is none is stored as null.
              * @example de-AT
              */
             locale?: string | null;
-            /** Time Zone */
+            /**
+             * Time Zone
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. What is none is stored as null.
+             * @example Europe/Berlin
+             */
             time_zone?: string | null;
-            /** App Version */
+            /**
+             * App Version
+             * @description Shown to support; what cannot be shown is left out.
+             */
             app_version?: string | null;
+            /**
+             * Os Version
+             * @description Of the phone's system; shown to support, what cannot be shown is left out.
+             */
+            os_version?: string | null;
+            /** @description Whether the system lets the app show notifications. Told to support; it never holds up a push. */
+            permission?: components["schemas"]["Permission"] | null;
+            /**
+             * Sign Out Digest
+             * @description SHA-256, hexadecimal, of the ticket that may end this registration without a bearer token (`POST /v1/sign-outs`), over its UTF-8 bytes.
+             */
+            sign_out_digest?: string | null;
+            /**
+             * Former Ticket
+             * @description Of the person who was signed in on this installation before, where their sign-out is owed.
+             */
+            former_ticket?: string | null;
             /**
              * Public Key
              * @description X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md).
@@ -1159,6 +1226,9 @@ export interface components {
             time_zone: string | null;
             /** App Version */
             app_version: string | null;
+            /** Os Version */
+            os_version: string | null;
+            permission: components["schemas"]["Permission"] | null;
             /** Has Public Key */
             has_public_key: boolean;
             /** History */
@@ -1392,6 +1462,9 @@ export interface components {
             time_zone: string | null;
             /** App Version */
             app_version: string | null;
+            /** Os Version */
+            os_version: string | null;
+            permission: components["schemas"]["Permission"] | null;
             /** Has Public Key */
             has_public_key: boolean;
         };
@@ -1409,6 +1482,22 @@ export interface components {
             event: string;
             /** Reason */
             reason: string | null;
+        };
+        /**
+         * SignOutIn
+         * @description A sign-out, by the ticket whose digest the registration carried.
+         */
+        SignOutIn: {
+            /**
+             * Installation Id
+             * Format: uuid
+             */
+            installation_id: string;
+            /**
+             * Ticket
+             * @description The text whose SHA-256 was sent as `sign_out_digest`.
+             */
+            ticket: string;
         };
         /**
          * StartIn
@@ -1703,6 +1792,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Body too large */
             413: {
                 headers: {
@@ -1836,6 +1934,64 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
+            };
+            /** @description Body too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Temporarily unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_by_ticket_v1_sign_outs_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignOutIn"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Body too large */
             413: {
