@@ -21,7 +21,11 @@ class Kept extends Map<string, string> {
   }
 }
 
-const phone = new Phone({ api } as Run, new Kept(stored()));
+const kept = new Kept();
+for (const [name, value] of stored()) {
+  Map.prototype.set.call(kept, name, value);
+}
+const phone = new Phone({ api } as Run, kept);
 phone.bearer = bearer;
 await phone.open();
 if (act === "in") {
