@@ -138,8 +138,8 @@ class GateSettings(_Section):
     fcm_concurrency: int = Field(default=400, ge=1)
     apns_rate: float = Field(default=0, ge=0)  # calls per second of the whole fleet; 0: no limit
     fcm_rate: float = Field(default=10_000, ge=0)
-    brake_share: float = Field(default=0.5, gt=0, le=1)  # of the devices answered for
-    brake_token_errors: int = Field(default=20, ge=1, le=200)  # of as many devices
+    brake_share: float = Field(default=0.5, gt=0, le=1)  # of the users answered for
+    brake_token_errors: int = Field(default=20, ge=1, le=200)  # of as many users
     brake_window: float = Field(default=600, gt=0, le=86_400)  # seconds
 
 

@@ -167,7 +167,7 @@ class Relay:
         async with self._sessions() as db:
             message = await handoffs.posted(db, message_id)
         if message is not None:
-            await starts.hand_off(self._client, HandoffState(message_id, message.conversation_id))
+            await starts.hand_off(self._client, HandoffState(message_id, message.conversation_id, paged=True))
 
     async def _redrive(self, task_id: UUID) -> None:
         async with self._sessions() as db:

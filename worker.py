@@ -23,7 +23,7 @@ from activities.handoff import HandoffPlanning
 from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
 from activities.ids_in_logs import IdsInLogs
-from activities.push_sending import Means, PushSending
+from activities.push_sending import SEND_BUDGET, Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
 from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings, tracing_settings
@@ -43,7 +43,6 @@ from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
 from temporal import Metered, connect_when_up, leave, metered_runtime, watch
 from temporal import certificate_files as temporal_certificates
-from workflows.fan_out import SEND_BUDGET
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
@@ -78,6 +77,7 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
                 opening.open_reminder,
                 opening.close_tasks,
                 planning.plan_handoff,
+                planning.more_sends,
                 sweeping.restart_sessions,
                 sweeping.restart_handoffs,
                 sweeping.bury_orphans,

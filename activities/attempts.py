@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.judging import (
-    CHECK_FAILED,
     IN_FLIGHT,
     Busy,
     Claim,
@@ -21,10 +20,10 @@ from activities.judging import (
     Settled,
     Verdict,
     Waiting,
-    enters_the_log,
     judge_all,
 )
 from db import (
+    collapse_groups,
     device_tokens,
     fasting_sessions,
     log,
@@ -48,6 +47,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         tasks, about_messages = await _hold(db, claims)
+        tried = {task.task_id for task in tasks if task.attempt_count}
         missing = {claim.task_id for claim in claims} - {task.task_id for task in tasks}
         unreadable = await push_tasks.existing(db, missing) if missing else set()
         facts = Facts(
@@ -58,14 +58,20 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             lines=await screen_lines.around(db, about_messages, IN_FLIGHT),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
-            under_way=dict(await push_attempts.under_way(db, {t.task_id for t in tasks if t.attempt_count})),
+            under_way=dict(await push_attempts.under_way(db, tried)),
+            final=dict(await push_attempts.final(db, tried)) if tried else {},
             now=await present_instant(db),
         )
         asked = {claim.task_id: claim for claim in claims}
-        verdicts = judge_all(tasks, asked, facts)
+        judged = judge_all(tasks, asked, facts)
+        verdicts = judged.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
-        lost = [begun for task_id, begun in facts.under_way.items() if not isinstance(verdicts[task_id], Busy)]
+        lost = [
+            begun
+            for task_id, begun in facts.under_way.items()
+            if begun.started_at + IN_FLIGHT <= facts.now or isinstance(verdicts[task_id], Settled)
+        ]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
@@ -74,11 +80,11 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        checked = [task for task in tasks if verdicts[task.task_id] != CHECK_FAILED]
-        await messages.enter_reminders(db, [_message(task) for task in checked if enters_the_log(task, facts)])
+        await messages.enter_reminders(db, [_message(task) for task in judged.entering])
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
             await revivals.revive(db, facts.devices[installation_id])
+        await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
     taken: set[UUID] = set()
     answers: list[Verdict] = []

@@ -4,26 +4,46 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from math import isqrt
 from typing import Generic, TypeVar
+
+from db.engine import may_be_ones_fault
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
+
+WITHIN = 8.0  # seconds; an answer that takes longer is of no use to anybody who calls providers
+LANES = 3  # parts of failed batches under way at a time, so that others still get a connection
+_SINGLY = 16  # asks that are asked one by one at once; more are cut into parts first
 
 
 class Batch(Generic[Ask, Answer]):
     """Gathers what is asked while earlier batches are under way.
 
-    `run` gets up to `most` asks and returns as many answers in the same order; if it raises, all of them get its
-    exception. At most `in_flight` batches run at a time.
+    `run` gets up to `most` asks and returns as many answers in the same order; an exception among them is raised to
+    its asker alone. At most `in_flight` batches run at a time. Where `run` raises and one ask may be to blame, the
+    batch is asked again in parts, all at once but for `LANES`, and what fails once more singly: one stuck row costs
+    the others two waits for its lock. Nobody, and no batch after it, waits for one longer than `within` seconds; an
+    answer that comes later, or to somebody who was cancelled, goes to `unheard`.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer]]], *, most: int = 200, in_flight: int = 3
+        self,
+        run: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        most: int = 200,
+        in_flight: int = 3,
+        within: float = WITHIN,
+        unheard: Callable[[Answer], None] | None = None,
     ) -> None:
         self._run = run
         self._most = most
         self._free = in_flight
+        self._within = within
+        self._unheard = unheard
+        self._lanes = asyncio.Semaphore(LANES)
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
+        self._left = 0  # who gave up lately, and may still stand in line
         self._running: set[asyncio.Task[None]] = set()
         self._nobodys = contextvars.Context()  # so that no batch logs in the name of whoever asked first
 
@@ -34,7 +54,25 @@ class Batch(Generic[Ask, Answer]):
         self._waiting.append((ask, future))
         if self._free:
             loop.call_soon(self._start, context=self._nobodys)  # everyone who asks in this turn of the loop comes along
-        return await future
+        return await self._heard(future)
+
+    async def ask_alone(self, ask: Ask) -> Answer:
+        """Ask in no company: for what has spoilt a batch before."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._ask_in_parts([(ask, future)], 1)
+        return await self._heard(future)
+
+    async def _heard(self, future: asyncio.Future[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(self._within):
+                return await future
+        except BaseException:
+            self._left += 1
+            if self._left > self._most and self._left > len(self._waiting) / 2:
+                self._left, self._waiting = 0, deque(each for each in self._waiting if not each[1].done())
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._tell_nobody(future.result())  # it came at the very moment we gave up
+            raise
 
     def _start(self) -> None:
         while self._free and self._waiting:
@@ -43,28 +81,57 @@ class Batch(Generic[Ask, Answer]):
             if not batch:
                 continue
             self._free -= 1
-            task = asyncio.create_task(self._answer(batch))
-            self._running.add(task)
-            task.add_done_callback(self._finished)
+            self._keep(self._in_turn(batch))
+
+    def _keep(self, running: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(_awaited(running), context=self._nobodys)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _in_turn(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+        await asyncio.wait({self._keep(self._answer(batch))}, timeout=self._within)  # nobody waits for it any longer
+        self._free += 1
+        self._start()
 
     async def _answer(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._run([ask for ask, _ in batch])
+            pairs = list(zip(batch, answers, strict=True))
         except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait have to hear it
-            if len(batch) > 1:  # one ask may be to blame: the others must not suffer for it
-                middle = len(batch) // 2
-                await self._answer(batch[:middle])
-                await self._answer(batch[middle:])
+            if len(batch) > 1 and may_be_ones_fault(error):
+                self._ask_in_parts(batch, 1 if len(batch) <= _SINGLY else isqrt(len(batch)))
                 return
+            pairs = [(one, error) for one in batch]
+        except BaseException:
             for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+                future.cancel()
+            raise
+        for (_, future), answer in pairs:
+            self._tell(future, answer)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._free += 1
-        self._start()
+    def _ask_in_parts(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], size: int) -> None:
+        for start in range(0, len(batch), size):
+            self._keep(self._in_a_lane(batch[start : start + size]))
+
+    async def _in_a_lane(self, part: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+        async with self._lanes:
+            if waiting := [(ask, future) for ask, future in part if not future.done()]:
+                await asyncio.wait({self._keep(self._answer(waiting))}, timeout=self._within)
+
+    def _tell(self, future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+        if isinstance(answer, Exception):
+            if not future.done():
+                future.set_exception(answer)
+        elif future.done():
+            self._tell_nobody(answer)
+        else:
+            future.set_result(answer)
+
+    def _tell_nobody(self, answer: Answer) -> None:
+        if self._unheard is not None:
+            self._unheard(answer)
+
+
+async def _awaited(running: Awaitable[None]) -> None:
+    await running

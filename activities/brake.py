@@ -1,8 +1,9 @@
 """The mass-failure brake's worker side: watches each route's answers, engages the brake, learns of it, lets go.
 
 A doubtful token is only suspected. It is deactivated once the same route, with the same credentials and in this
-process, took another push so much later that no call of the time of the error was under way; and only while devices
-whose push was taken outnumber suspects and token errors. What is lost by a restart comes back with the next push.
+process, took another push so much later that no call of the time of the error was under way; and only while users
+whose push was taken outnumber those with suspects and token errors. What is lost by a restart comes back with the next
+push.
 """
 
 import asyncio
@@ -65,11 +66,11 @@ class Brake:
             case Unregistered(reason, since):
                 dead: tuple[DeadToken, ...] = (_dead(go, reason, since or go.began_at),)
             case Doubtful(reason):
-                watch.suspect(now, _dead(go, reason, go.began_at))
+                watch.suspect(now, go.user_id, _dead(go, reason, go.began_at))
                 dead = ()
             case Foreign(reason):
                 dead = ()
-        watch.record.token_error(now, go.device_id, answer.reason)
+        watch.record.token_error(now, go.user_id, answer.reason)
         if not isinstance(answer, Unregistered):
             watch.redrivable.append((now, go.push.task_id))
         failure = watch.record.judged(now)
@@ -133,7 +134,7 @@ class Brake:
             await push_tasks.bury_refused(db, self._redrivable(route))
         self._watches.pop(route, None)
         if is_news:
-            counts = {"token_errors": failure.token_errors, "answers": failure.answers}
+            counts = {"token_errors": failure.token_errors, "answers": failure.answers}  # both in users
             log.error("brake engaged", reason=failure.reason, **counts, **_names(route))
 
     def _redrivable(self, route: Route) -> list[UUID]:
@@ -147,26 +148,26 @@ class _Watch:
 
     def __init__(self, sender: Sender, threshold: Threshold) -> None:
         self.sender = sender
-        self.record: Record[UUID] = Record(threshold)
+        self.record = Record(threshold)
         self.redrivable: deque[tuple[float, UUID]] = deque(maxlen=_REDRIVABLE_AT_MOST)
-        self._suspects: dict[UUID, tuple[float, DeadToken]] = {}
+        self._suspects: dict[UUID, tuple[float, str, DeadToken]] = {}  # by device: since when, whose
 
     def accepted(self, now: float, go: Go) -> tuple[DeadToken, ...]:
         """Clear this device, and give the suspects of before, if the route is known to work by then."""
-        self.record.accepted(now, go.device_id)
+        self.record.accepted(now, go.user_id)
         if not self._suspects:
             return ()
         self._suspects.pop(go.device_id, None)
-        if not self.record.acceptances_outnumber(now, len(self._suspects)):
+        if not self.record.acceptances_outnumber(now, len({user_id for _, user_id, _ in self._suspects.values()})):
             return ()
-        dead = [token for at, token in self._suspects.values() if at + LONGEST_CALL <= now]
+        dead = [token for at, _, token in self._suspects.values() if at + LONGEST_CALL <= now]
         for token in dead:
             del self._suspects[token.device_id]
         return tuple(dead)
 
-    def suspect(self, now: float, token: DeadToken) -> None:
+    def suspect(self, now: float, user_id: str, token: DeadToken) -> None:
         """Keep a token in mind; where there are too many, the oldest is forgotten."""
-        self._suspects[token.device_id] = (now, token)
+        self._suspects[token.device_id] = (now, user_id, token)
         if len(self._suspects) > _SUSPECTS_AT_MOST:
             del self._suspects[next(iter(self._suspects))]
 

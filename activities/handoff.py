@@ -1,68 +1,190 @@
-"""Plan a handoff: ask the database who has to be told of a message by push, now."""
+"""Plan a handoff: ask the database who has to be told of a message by push, now, and whose line is free for it."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from db import handoffs, preferences, push_tasks, withheld_pushes
+from activities.judging import IN_FLIGHT
+from db import collapse_groups, handoffs, preferences, push_tasks, withheld_pushes
+from db.collapse_groups import Standing
 from db.engine import Sessions, present_instant
-from db.models import DeviceToken
+from db.handoffs import Phone, Posted
 from db.withheld_pushes import About, Whom
-from domain.handoff import Means, Recipient, means, unneeded
+from domain.handoff import BURST, IDLE, IN_BETWEEN, Line, Means, Recipient, means, planned_for, rest_after, unneeded
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
-from domain.wire import PlanHandoff, PlannedHandoff
+from domain.push import TaskState
+from domain.wire import MoreSends, PlanHandoff, PlannedHandoff
+
+PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
+
+_AT_ONCE = 3  # plans in one process: the other connections are for reminders
+_MOST_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
+
+_Means = Mapping[Means, Sequence[Phone]]
 
 
 class HandoffPlanning:
-    """The local activity of `MessageHandoff`; one transaction, which may be repeated."""
+    """The local activities of `MessageHandoff`; one transaction each, which may be repeated."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
 
     @activity.defn
     async def plan_handoff(self, ask: PlanHandoff) -> PlannedHandoff:
-        """Plan a push for each phone that needs one; phones planned for before keep theirs."""
+        """Plan a push for each phone that needs one and whose line is free; phones planned for before keep theirs.
+
+        Where a later message will be pushed to the same line, this one's push is withdrawn as it is planned. An older
+        release's workflow does not look again: it gets all its sends at once, whatever their lines, and the check
+        before each call has to sort them out.
+        """
+        if self._waiting >= _MOST_WAITING:
+            return _come_back()
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await self._plan(ask)
+        finally:
+            self._waiting -= 1
+
+    @activity.defn
+    async def more_sends(self, ask: MoreSends) -> PlannedHandoff:
+        """Give the next page of a message's sends, as they were planned."""
+        async with self._sessions() as db:
+            sends = await push_tasks.pending_of(db, ask.message_id, after=ask.after, most=PAGE + 1)
+        return PlannedHandoff(tuple(sends[:PAGE]), more=len(sends) > PAGE)
+
+    async def _plan(self, ask: PlanHandoff) -> PlannedHandoff:
         async with self._sessions.begin() as db:
-            message = await handoffs.posted(db, ask.message_id)
+            message = await handoffs.begin(db, ask.message_id)
             if message is None:
                 return PlannedHandoff()
             found = await handoffs.recipients(db, ask.message_id)
-            wishes = await preferences.of_users(db, {device.user_id for device, _ in found})
+            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in found})
             now = await present_instant(db)
-            told = [
-                (device, means(recipient, wishes.get(device.user_id, Preferences()), now, ask.heed))
-                for device, recipient in found
-            ]
-            of_use = RULES[Kind.MESSAGE].of_use
-            assert of_use is not None
-            due = push_tasks.DueMessage(
-                message_id=ask.message_id,
-                kind=Kind.MESSAGE,
-                conversation_id=message.conversation_id,
-                reminder_minutes=None,
-                collapse_key=RULES[Kind.MESSAGE].collapse_key(message.conversation_id),
-                due_at=message.created_at,
-                expires_at=message.created_at + of_use,
+            due = _due(ask, message)
+            by = _by_means(
+                (means(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
+                for phone, recipient in found
             )
-            await push_tasks.plan(db, due, [device for device, by in told if by is Means.PUSH])
-            counts = Counter(by for _, by in told)
-            if not counts[Means.STREAM]:
+            new = [phone for phone in by[Means.PUSH] if not phone.has_push]
+            looks: list[timedelta] = []
+            if ask.paged:
+                looks = await _plan_lines(db, message, due, new, now)
+            else:
+                await push_tasks.plan(db, due, new)
+            if not by[Means.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
                 await withheld_pushes.note(db, about, _silent(found, wishes, now))
                 await handoffs.note_decided(db, ask.message_id)
-            sends = await push_tasks.pending_of(db, ask.message_id)
-            return PlannedHandoff(tuple(sends), due.due_at, due.expires_at, counts[Means.STREAM], counts[Means.SYNC])
+            sends = await push_tasks.pending_of(db, ask.message_id, most=PAGE + 1 if ask.paged else None)
+            return PlannedHandoff(
+                sends=tuple(sends[:PAGE] if ask.paged else sends),
+                due_at=due.due_at,
+                expires_at=due.expires_at,
+                streaming=len(by[Means.STREAM]),
+                quiet=len(by[Means.SYNC]),
+                more=ask.paged and len(sends) > PAGE,
+                later=len(looks),
+                again_in=max(IN_BETWEEN, min(looks, default=IN_BETWEEN)).total_seconds() if looks else 0.0,
+            )
+
+
+async def _plan_lines(
+    db: AsyncSession, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
+) -> list[timedelta]:
+    """Plan the pushes to these phones; gives for each whose line is taken when to look again.
+
+    While another message of the conversation is planned all lines are taken; a later message's may take this one's.
+    """
+    if not phones:
+        return []
+    installation_ids = [phone.installation_id for phone in phones]
+    standing: Mapping[UUID, Standing] = {}
+    if message.is_alone:
+        standing = await collapse_groups.standings(db, due, installation_ids, now - IN_FLIGHT)
+    is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
+    awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
+    lines = {
+        phone.installation_id: _line(standing.get(phone.installation_id), phone.user_id in awaiting, now)
+        for phone in phones
+    }
+    by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
+    going = {phone.installation_id: standing[phone.installation_id] for phone in by[Means.PUSH]}
+    await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
+    await push_tasks.plan(db, due, by[Means.PUSH])
+    await push_tasks.plan(db, due, by[Means.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
+    await collapse_groups.note_planned(
+        db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
+    )
+    return [lines[phone.installation_id].rests_for for phone in by[Means.LATER]]
+
+
+def _line(stands: Standing | None, newer_to_come: bool, now: datetime) -> Line:
+    if stands is None:
+        return Line(newer_to_come=newer_to_come, is_taken=True)
+    return Line(
+        newer_planned=stands.newer,
+        newer_to_come=newer_to_come,
+        is_taken=stands.taken,
+        rests_for=_rest(stands, now),
+        is_idle=_is_idle(stands, now),
+    )
+
+
+def _come_back() -> PlannedHandoff:
+    """Say that nothing was planned, for want of a turn."""
+    return PlannedHandoff(later=1, again_in=IN_BETWEEN.total_seconds())
+
+
+def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
+    rules = RULES[Kind.MESSAGE]
+    assert rules.of_use is not None
+    return push_tasks.DueMessage(
+        message_id=ask.message_id,
+        kind=Kind.MESSAGE,
+        conversation_id=message.conversation_id,
+        reminder_minutes=None,
+        collapse_key=rules.collapse_key(message.conversation_id),
+        due_at=message.created_at,
+        expires_at=message.created_at + rules.of_use,
+    )
+
+
+def _by_means(told: Iterable[tuple[Means, Phone]]) -> _Means:
+    by: dict[Means, list[Phone]] = {each: [] for each in Means}
+    for how, phone in told:
+        by[how].append(phone)
+    return by
+
+
+def _is_idle(stands: Standing, now: datetime) -> bool:
+    return stands.planned_at is None or stands.planned_at < now - IDLE
+
+
+def _burst(stands: Standing, now: datetime) -> int:
+    """Count the pushes of the burst that goes on; 0 where it is over."""
+    return 0 if stands.planned_at is None or stands.planned_at < now - BURST else stands.burst
+
+
+def _rest(stands: Standing, now: datetime) -> timedelta:
+    if stands.planned_at is None:
+        return timedelta(0)
+    return max(stands.planned_at + rest_after(_burst(stands, now)) - now, timedelta(0))
 
 
 def _silent(
-    found: Sequence[tuple[DeviceToken, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+    found: Sequence[tuple[Phone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
     """Say who gets no push, and why: a wish silences a person, what was read only the phone that read it."""
     return {
-        (device.user_id, device.installation_id if recipient.has_read else None): reason
-        for device, recipient in found
-        if (reason := unneeded(recipient, wishes.get(device.user_id, Preferences()), now))
+        (phone.user_id, phone.installation_id if recipient.has_read else None): reason
+        for phone, recipient in found
+        if (reason := unneeded(recipient, wishes.get(phone.user_id, Preferences()), now))
     }

@@ -1,7 +1,7 @@
 """The last-moment check itself: facts about many push tasks in, a verdict on each out. Asks no database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID, uuid4
@@ -9,8 +9,10 @@ from uuid import UUID, uuid4
 import structlog
 
 from db import messages, push_attempts, push_tasks
+from db.collapse_groups import Sounding
 from db.models import DeviceToken
 from db.unreadable import tell
+from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
 from domain.preferences import Preferences, Preview
@@ -20,7 +22,7 @@ from domain.wording import Content, worded
 from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-LAST_LOOK = timedelta(seconds=5)  # before it expires, at a gate that was shut until then
+SOONEST_LOOK = timedelta(milliseconds=500)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 log = structlog.get_logger()
@@ -32,6 +34,7 @@ class Hindrance:
 
     reason: str
     delay: timedelta
+    share: float | None = None  # of what is left until the push expires, that it may wait at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Claim:
 
     task_id: UUID
     hindrance: Hindrance | None = None
+    attempt_id: UUID = field(default_factory=uuid4)  # of the attempt that it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Go:
     number: int  # of the attempt, from 1
     began_at: datetime
     expires_at: datetime
+    user_id: str
+    sounding: Sounding | None = None  # where its sound counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class Waiting:
     """All is well, but for the hindrance."""
 
     hindrance: Hindrance
+    user_id: str | None = None  # None: the push could not be checked
+    left: timedelta = timedelta(0)  # until the push expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Settled:
 
 Verdict = Go | Waiting | Busy | Settled
 
-CHECK_FAILED = Waiting(Hindrance("check_failed", timedelta(seconds=10)))
+CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +100,52 @@ class Facts:
     lines: dict[UUID, Line]
     preferences: dict[str, Preferences]
     under_way: dict[UUID, push_attempts.Begun]
+    final: dict[UUID, push_attempts.Final]
 
 
-def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> dict[UUID, Verdict]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on many tasks, and which of them are of reminders that still hold."""
+
+    verdicts: dict[UUID, Verdict]
+    entering: list[push_tasks.Task]
+
+
+def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Judged:
     """Judge the newest first: of those that share a line only it goes."""
     verdicts: dict[UUID, Verdict] = {}
+    entering: list[push_tasks.Task] = []
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict = _judge_alone(task, asked[task.task_id].hindrance, facts)
+        verdict, enters = _judge_alone(task, asked[task.task_id], facts)
+        if enters:
+            entering.append(task)
         if isinstance(verdict, Go) and task.task_id in facts.lines:
             line = (task.installation_id, task.collapse_key)
             verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
         verdicts[task.task_id] = verdict
-    return verdicts
+    return Judged(verdicts, entering)
 
 
-def _judge_alone(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
-    """Judge one of many: whatever is odd about it, the others have their verdicts."""
+def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
+    """Judge one of many, and say whether it enters the log; whatever is odd about it, the others are judged."""
+    verdict: Verdict | None = None
     try:
-        return _judge(task, hindrance, facts)
+        verdict = _judge(task, claim, facts)
+        return verdict, _enters_the_log(task, facts)
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
         log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
-        return CHECK_FAILED
+        left = task.expires_at - facts.now
+        return verdict or Waiting(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
-def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict:
+def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Settled(task.state, task.last_reason)
+    final = facts.final.get(task.task_id)
+    if final is not None and (task.again_at is None or task.again_at < final.started_at):
+        return Settled(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
         return Busy(under_way.started_at + IN_FLIGHT - facts.now)
@@ -133,7 +159,7 @@ def _judge(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
         return Settled(TaskState.WITHDRAWN, reason)
     if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
         return Settled(TaskState.DEAD, "fate_unknown")
-    return _timed(task, hindrance, facts) or _go(task, device, facts)
+    return _timed(task, claim.hindrance, facts) or _go(task, claim, device, facts)
 
 
 def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
@@ -141,21 +167,45 @@ def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> 
     turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
     if turn is Turn.NEVER:
         return Settled(TaskState.WITHDRAWN, "superseded")
+    left = task.expires_at - facts.now
     if hindrance is not None:
-        return Waiting(_in_time(hindrance, task.expires_at - facts.now))
-    return Waiting(Hindrance("line_taken", LINE_TAKEN)) if turn is Turn.LATER else None
+        fitting = _in_time(hindrance, left)
+        return Waiting(fitting, task.user_id, left) if fitting else Settled(TaskState.DEAD, hindrance.reason)
+    taken = Waiting(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
+    return taken if turn is Turn.LATER else None
 
 
-def _go(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Go:
-    return Go(_push(task, device, facts), task.route, device.id, task.attempt_count + 1, facts.now, task.expires_at)
+def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Go:
+    return Go(
+        push=_push(task, claim.attempt_id, device, facts),
+        route=task.route,
+        device_id=device.id,
+        number=task.attempt_count + 1,
+        began_at=facts.now,
+        expires_at=task.expires_at,
+        user_id=task.user_id,
+        sounding=_sounding(task, facts),
+    )
 
 
-def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance:
-    """Look in once more shortly before the push expires: waiting has cost the provider nothing."""
-    last_look = left - LAST_LOOK
-    if timedelta(0) < last_look < hindrance.delay:
-        return replace(hindrance, delay=last_look)
-    return hindrance
+def _has_sounded(task: push_tasks.Task, facts: Facts) -> bool:
+    line = facts.lines.get(task.task_id)
+    return line is not None and line.has_sounded
+
+
+def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
+    """Name the sound of a message's push; a reminder always sounds, a minute or more after the one before."""
+    counts = task.task_id in facts.lines and not _has_sounded(task, facts)
+    return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
+
+
+def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
+    """Look in once more before the push expires: waiting has cost the provider nothing. None where no look is left."""
+    if hindrance.share is None:
+        delay = in_time(hindrance.delay, left)
+    else:
+        delay = min(hindrance.delay, max(left * hindrance.share, SOONEST_LOOK))
+    return replace(hindrance, delay=delay) if delay is not None and delay < left else None
 
 
 def _route(device: DeviceToken) -> Route:
@@ -174,20 +224,20 @@ def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
     return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
 
-def enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
+def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
     """Tell whether the task is of a reminder that still holds."""
     is_reminder = RULES[task.kind].subject is Subject.SESSION
     return is_reminder and task.state is TaskState.PENDING and _withheld(task, facts) is None
 
 
-def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
+def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
     rules, wishes = RULES[task.kind], facts.preferences.get(task.user_id, Preferences())
     content = _content(task, facts)
     words = worded(task.kind, device.locale, rules.preview(wishes), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
     return Push(
         task_id=task.task_id,
-        attempt_id=uuid4(),
+        attempt_id=attempt_id,
         kind=task.kind,
         token=device.token,
         title=words.title,
@@ -199,6 +249,7 @@ def _push(task: push_tasks.Task, device: DeviceToken, facts: Facts) -> Push:
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
+        sounds=not _has_sounded(task, facts),
         validate_only=task.validate_only,
     )
 

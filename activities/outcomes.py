@@ -7,8 +7,9 @@ from typing import assert_never
 from uuid import UUID
 
 from activities.judging import Go
-from db import brakes, device_tokens, log, push_attempts, push_tasks, revivals
-from db.engine import Sessions
+from db import brakes, collapse_groups, device_tokens, log, push_attempts, push_tasks, revivals
+from db.collapse_groups import Sounding
+from db.engine import Sessions, wait_briefly_for_locks
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
@@ -25,6 +26,8 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
+
+UNSTORABLE = "unstorable_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,12 @@ class Outcome:
     update: Update
     token_refused_on: Route | None = None
     dead_tokens: tuple[DeadToken, ...] = ()
+    sounding: Sounding | None = None
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether the phone has rung, for all that is known."""
+        return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
 def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToken, ...]) -> Outcome:
@@ -55,16 +64,16 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
             validated = "validated" if go.push.validate_only else None
             update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
             ended = _ended(go, word(answer), validated, latency, provider_id)
-            return Outcome(ended, update, dead_tokens=dead_tokens)
+            return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update)
+            return Outcome(_ended(go, word(answer), reason, latency), update, sounding=go.sounding)
         case Unregistered(reason) | Doubtful(reason):
             update = Update(go.push.task_id, TaskState.UNREGISTERED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens, go.sounding)
         case Foreign(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
-            return Outcome(_ended(go, word(answer), reason, latency), update, go.route)
+            return Outcome(_ended(go, word(answer), reason, latency), update, go.route, sounding=go.sounding)
         case _:
             assert_never(answer)
 
@@ -72,9 +81,27 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
 def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
     """Record trouble; `again` is how the task stands when it is to be tried again."""
     if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
-        return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again)
+        return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
     ended = replace(_ended(go, word(trouble), trouble.reason, latency), retry_at=again.next_attempt_at)
-    return Outcome(ended, again)
+    return Outcome(ended, again, sounding=go.sounding)
+
+
+def never_called(attempt_id: UUID, task_id: UUID, why: str) -> Outcome:
+    """Record of an attempt, if it was begun at all, that it will come to no call; the push is tried anew."""
+    return Outcome(Uncalled(attempt_id, task_id), Update(task_id, TaskState.PENDING, why))
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Leave out all that is not in our own words, which a database may refuse; what became of the push stays."""
+    ended = outcome.ended
+    if isinstance(ended, Ended):
+        ended = replace(ended, reason=ended.reason and UNSTORABLE, provider_id=None)
+    return replace(
+        outcome,
+        ended=ended,
+        update=replace(outcome.update, reason=outcome.update.reason and UNSTORABLE),
+        dead_tokens=tuple(replace(dead, reason=UNSTORABLE) for dead in outcome.dead_tokens),
+    )
 
 
 def word(came_to: Answer | ProviderTrouble) -> str:
@@ -106,6 +133,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     be redriven.
     """
     async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
         dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
         braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
@@ -125,7 +153,19 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         if refused:
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)
+        await collapse_groups.note_ended(db, {o.sounding: o.was_heard for o in outcomes if o.sounding})
     return [update.state for update in updates]
+
+
+async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
+    """Record what calls came to on the attempts alone, where tasks are stuck: no task is sent again for that."""
+    uncalled = ("unavailable", "claim_too_old", 0, None)  # an attempt can only be forgotten together with its task
+    async with sessions.begin() as db:
+        await wait_briefly_for_locks(db)
+        await push_attempts.end(
+            db, [o.ended if isinstance(o.ended, Ended) else Ended(o.ended.attempt_id, *uncalled) for o in outcomes]
+        )
+    return [None] * len(outcomes)
 
 
 def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:

@@ -3,11 +3,12 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 from temporalio import activity
@@ -18,25 +19,28 @@ from activities.attempts import begin_attempts
 from activities.batch import Batch
 from activities.brake import Brake
 from activities.call_span import call_span
-from activities.judging import Busy, Claim, Go, Hindrance, Settled, Waiting
-from activities.outcomes import Outcome, end_attempts
+from activities.judging import Busy, Claim, Go, Hindrance, Settled, Verdict, Waiting
+from activities.recording import NotStored, Recording, Stored
 from activities.rush import Rush
-from db.engine import Sessions
-from db.push_attempts import Ended
+from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
-from domain.kinds import RULES
-from domain.push import Provider, Route, TaskState
+from domain.kinds import RULES, Kind, Priority
+from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
-from push.sender import Answer, Fate, Misconfigured, ProviderTrouble, Sender, Slot, Unavailable
+from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, Sender, Slot, Unavailable
 from push.senders import Apps
-from telemetry import labels, metrics
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
+_CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, but for a fault of ours
+WAITS_AT_MOST = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
+MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
 _IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
+_LOOK_AGAIN = timedelta(seconds=2)  # where another attempt is open, or its outcome is not on record
+SEND_BUDGET = timedelta(seconds=20)  # a slot, the check, one call and its record; a lost worker costs this much
 
 log = structlog.get_logger()
 
@@ -59,6 +63,7 @@ class _Called:
     go: Go
     sender: Sender
     came_to: Answer | ProviderTrouble
+    began: float  # when it was asked for, by the monotonic clock
     latency: float  # seconds
 
 
@@ -71,6 +76,7 @@ class PushSending:
         sessions: Sessions,
         means: Means,
         *,
+        most_others: int = MOST_OTHERS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
@@ -80,8 +86,15 @@ class PushSending:
         self._brake = means.brake
         self._back_offs = means.back_offs
         self._chance = chance
-        self._begin = Batch(partial(begin_attempts, sessions))
-        self._end = Batch(partial(end_attempts, sessions))
+        # Each priority by itself, so that no reminder waits for a message's row; the others get one turn each.
+        turns = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
+        self._recording = {each: Recording(sessions, in_flight=turns[each]) for each in Priority}
+        begin = partial(begin_attempts, sessions)
+        self._begin: Mapping[Priority, Batch[Claim, Verdict]] = {
+            each: Batch(begin, in_flight=turns[each], unheard=self._begun_in_vain) for each in Priority
+        }
+        self._most_others = most_others
+        self._others = 0  # sends under way that are not of reminders
 
     @activity.defn
     async def send_push(self, ask: SendPush) -> SentPush:
@@ -89,60 +102,119 @@ class PushSending:
 
         Raises ApplicationError with the delay of the next attempt when time may cure the trouble.
         """
-        await self._hold(ask)
-        with self._rush.taking_part():
-            done = await self._attempt(ask)
-        match done:
-            case _Called():
-                return await self._finish(done)
-            case Settled(state, reason):
-                return SentPush(ask.task_id, state, reason)
-            case Waiting(Hindrance(reason, delay)):
-                raise _again(reason, delay)
-            case Busy(wait):
-                raise _again("call_under_way", wait + _HAND_OVER)
-            case _:
-                assert_never(done)
+        with self._room(ask):
+            entered = time.monotonic()
+            hold = await self._hold(ask)
+            step = _Step(stale_at=entered + hold + SEND_BUDGET.total_seconds())
+            return await _undisturbed(self._send(ask, step), step)
 
-    async def _hold(self, ask: SendPush) -> None:
-        """Wait for the due instant; hand over at once when this worker shuts down.
+    @contextmanager
+    def _room(self, ask: SendPush) -> Iterator[None]:
+        """Keep most of the worker's room for reminders: whoever of the others finds theirs full comes back later."""
+        if RULES[ask.kind].priority is Priority.REMINDER:
+            yield
+            return
+        if self._others >= self._most_others:
+            raise _again("crowded", timedelta(seconds=1 + 2 * self._chance()))
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
+
+    async def _hold(self, ask: SendPush) -> float:
+        """Wait for the due instant; hand over at once when this worker shuts down. Gives the seconds of it.
 
         All three times come from the server's clock, so this worker's own may be wrong.
         """
         info = activity.info()
         left = ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds()
         if left <= 0:
-            return
+            return 0.0
         with self._rush.expecting(left):
             try:
                 await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
             except TimeoutError:
-                return
+                return left
         raise _again("worker_shutdown", _HAND_OVER)
 
-    async def _attempt(self, ask: SendPush) -> _Called | Settled | Waiting | Busy:
+    async def _send(self, ask: SendPush, step: "_Step") -> SentPush:
+        with self._rush.taking_part():
+            done = await self._kept(ask) or await self._attempt(ask, step)
+        match done:
+            case Stored():
+                return await self._told(done)
+            case _Called():
+                return await self._finish(done)
+            case Settled(state, reason):
+                return SentPush(ask.task_id, state, reason)
+            case Waiting(Hindrance(reason, delay)):
+                raise _again(reason, delay)
+            case Busy(wait):  # looked at again soon: an attempt that came to no call is over before its lease is
+                raise _again("call_under_way", min(wait, _LOOK_AGAIN) + _HAND_OVER)
+            case _:
+                assert_never(done)
+
+    async def _kept(self, ask: SendPush) -> Stored | None:
+        """Store first what an earlier call for this push came to, if the database would not have it then."""
+        try:
+            return await self._recording_of(ask.kind).store_kept(ask.task_id)
+        except NotStored:
+            raise _again("outcome_not_stored", _LOOK_AGAIN) from None
+
+    async def _attempt(self, ask: SendPush, step: "_Step") -> _Called | Settled | Waiting | Busy:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
+        gate = self._gates.serving(route, self._credentials(ask.app_id))
+        passage = gate.enter(RULES[ask.kind].priority, ask.task_id)
         try:
-            gate = self._gates.serving(route, self._credentials(ask.app_id))
-            async with gate.enter(RULES[ask.kind].priority) as passage:
+            async with passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
                 async with sender.slot(ask.environment) as slot:
                     passage.check()
-                    asked_at = time.monotonic()
-                    verdict = await self._begin.ask(Claim(ask.task_id))
+                    asked_at = step.claim()
+                    verdict = await self._claim(Claim(ask.task_id), ask.kind)
                     if not isinstance(verdict, Go):
                         return verdict
                     go = replace(verdict, route=route)
+                    if step.is_cut_off:
+                        return _Called(go, sender, Unavailable("worker_stood_still", Fate.NOT_SENT), asked_at, 0.0)
                     if time.monotonic() - asked_at > _CLAIM_HOLDS:
-                        return _not_called(go, sender, "claim_too_old")
+                        return _not_called(go, sender, asked_at, "claim_too_old")
                     if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
-                        return _not_called(go, sender, "readdressed")  # a revival's own send has the right address
-                    return await _call(passage, slot, go, sender)
+                        return _not_called(go, sender, asked_at, "readdressed")  # a revival sends its own
+                    if wait := passage.kept_for_others(go.user_id):
+                        kept = Unavailable("paused", Fate.NOT_SENT, retry_after=wait)
+                        return _Called(go, sender, kept, asked_at, latency=0.0)
+                    return await _call(passage, slot, go, sender, asked_at)
         except ProviderTrouble as trouble:
-            hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt))
-        verdict = await self._begin.ask(Claim(ask.task_id, hindrance))
+            met = trouble
+        share = WAITS_AT_MOST if isinstance(met, Paused) else None
+        hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
+        step.claim()
+        verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
+        if isinstance(verdict, Waiting) and verdict.user_id is not None:
+            passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
+
+    def _recording_of(self, kind: Kind) -> Recording:
+        return self._recording[RULES[kind].priority]
+
+    async def _claim(self, claim: Claim, kind: Kind) -> Verdict:
+        try:
+            return await self._begin[RULES[kind].priority].ask(claim)
+        except Exception as error:
+            if claim.hindrance is None and not may_be_ones_fault(error):  # it may have been committed, unheard of
+                lost = outcomes.never_called(claim.attempt_id, claim.task_id, "claim_too_old")
+                self._recording_of(kind).store_later(lost)
+            raise
+
+    def _begun_in_vain(self, verdict: Verdict) -> None:
+        """Close an attempt that was begun for somebody who does not wait any more."""
+        if isinstance(verdict, Go):
+            push = verdict.push
+            lost = outcomes.never_called(push.attempt_id, push.task_id, "claim_too_old")
+            self._recording_of(push.kind).store_later(lost)
 
     def _credentials(self, app_id: str | None) -> Sender | None:
         try:
@@ -160,59 +232,88 @@ class PushSending:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:
-            delay = self._delay(came_to, go.number)
-            next_attempt_at = go.began_at + timedelta(seconds=called.latency) + delay
-            pending = Update(go.push.task_id, TaskState.PENDING, came_to.reason, next_attempt_at=next_attempt_at)
-            await self._record(outcomes.failed(go, came_to, called.latency, pending), called)
-            raise _again(came_to.reason, delay)
-        state = await self._record(outcome, called)
+            outcome = outcomes.failed(go, came_to, called.latency, self._again_or_dead(called, came_to))
+        try:
+            stored = await self._recording_of(go.push.kind).store(outcome, go.route, began=called.began)
+        except NotStored:
+            raise _again("outcome_not_stored", _LOOK_AGAIN) from None
+        return await self._told(stored, since=go.began_at + timedelta(seconds=called.latency))
+
+    def _again_or_dead(self, called: _Called, trouble: ProviderTrouble) -> Update:
+        """Say when the push is tried again: in time, before it expires, or not at all."""
+        go, over_at = called.go, called.go.began_at + timedelta(seconds=called.latency)
+        delay = retries.before_it_expires(trouble, self._delay(trouble, go.number), go.expires_at - over_at)
+        if delay is None:
+            return Update(go.push.task_id, TaskState.DEAD, trouble.reason)
+        return Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=over_at + delay)
+
+    async def _told(self, stored: Stored, since: datetime | None = None) -> SentPush:
+        """Report what is on record; raises ApplicationError where another call is to be made."""
+        update = stored.outcome.update
+        if stored.state is TaskState.PENDING:
+            due = update.next_attempt_at
+            raise _again(str(update.reason), due - since if due and since else _HAND_OVER)
         await self._rush.over()
-        return SentPush(go.push.task_id, state, outcome.update.reason)
-
-    async def _record(self, outcome: Outcome, called: _Called) -> TaskState:
-        """Store an outcome, and count it."""
-        state = await self._store(outcome)
-        if isinstance(outcome.ended, Ended):
-            _count(called.go.route, outcome.ended, called.latency)
-        return state
-
-    async def _store(self, outcome: Outcome) -> TaskState:
-        """Store an outcome; the provider has acted, so a database in trouble is asked again for a while."""
-        for wait in (0.1, 0.5, 2.0):
-            try:
-                return await self._end.ask(outcome)
-            except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                log.warning("outcome not stored yet", task_id=str(outcome.update.task_id), error=type(error).__name__)
-                await asyncio.sleep(wait)
-        return await self._end.ask(outcome)
+        return SentPush(update.task_id, stored.state, update.reason)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
         return retries.delay(self._back_offs, trouble, attempt, self._chance())
 
 
-async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender) -> _Called:
+class _Step:
+    """How far one try of the activity has come, and whether Temporal has given it up."""
+
+    def __init__(self, stale_at: float) -> None:
+        self._stale_at = stale_at  # by the monotonic clock; afterwards another worker has it
+        self.is_claimed = False
+        self.is_cut_off = False
+
+    def claim(self) -> float:
+        """Ask for an attempt from here on; gives the present moment. A worker that stood still for long does not."""
+        now = time.monotonic()
+        if now >= self._stale_at:
+            raise _again("worker_stood_still", _HAND_OVER)
+        self.is_claimed = True
+        return now
+
+
+async def _undisturbed(sending: Coroutine[Any, Any, SentPush], step: _Step) -> SentPush:
+    """Send; who is cancelled once an attempt is asked for sees it through, so that its outcome is on record.
+
+    Then the cancel is heeded, unless the push is settled: the SDK reports one of a worker's shutdown as to be retried.
+    """
+    task = asyncio.ensure_future(sending)
+    while not task.done():
+        try:
+            await asyncio.wait({task})  # which leaves it alone when we are cancelled
+        except asyncio.CancelledError:
+            step.is_cut_off = True
+            if not step.is_claimed:
+                task.cancel()
+    if step.is_cut_off and not task.cancelled() and task.exception() is not None:
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender, asked_at: float | None = None) -> _Called:
     started = time.monotonic()
     with call_span(go) as answered:
         try:
-            came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push))
+            async with asyncio.timeout(_CALL_WITHIN):
+                came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push), go.user_id)
         except ProviderTrouble as trouble:
             came_to = trouble
+        except TimeoutError:  # whatever the connection's own patience
+            came_to = Unavailable("answer_timeout", Fate.UNKNOWN)
         except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
             log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
             came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
         answered(came_to)
-    return _Called(go, sender, came_to, time.monotonic() - started)
+    return _Called(go, sender, came_to, asked_at or started, time.monotonic() - started)
 
 
-def _count(route: Route, ended: Ended, latency: float) -> None:
-    provider, app_id, environment = labels.of_route(route)
-    metrics.push_attempts.labels(provider, app_id, environment, ended.outcome, labels.reason(ended.reason)).inc()
-    if latency:  # else it came to no call
-        metrics.provider_answer.labels(provider, app_id, ended.outcome).observe(latency)
-
-
-def _not_called(go: Go, sender: Sender, why: str) -> _Called:
-    return _Called(go, sender, Unavailable(why, Fate.NEVER_PROCESSED), latency=0.0)
+def _not_called(go: Go, sender: Sender, asked_at: float, why: str) -> _Called:
+    return _Called(go, sender, Unavailable(why, Fate.NEVER_PROCESSED), asked_at, latency=0.0)
 
 
 def _again(reason: str, delay: timedelta) -> ApplicationError:

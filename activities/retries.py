@@ -3,8 +3,20 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
-from domain.back_off import BackOff
-from push.sender import Booked, Fate, Misconfigured, Paused, ProviderTrouble, StaleCredential, Throttled, Unavailable
+from domain.back_off import BackOff, in_time
+from push.sender import (
+    Appointed,
+    Booked,
+    Fate,
+    Misconfigured,
+    NotConfigured,
+    Paused,
+    ProviderTrouble,
+    StaleCredential,
+    Throttled,
+    TokenMisconfigured,
+    Unavailable,
+)
 
 BackOffs = Mapping[type[ProviderTrouble] | Fate, BackOff]
 
@@ -13,10 +25,25 @@ BACK_OFFS: BackOffs = {
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
-    Misconfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    Misconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
+    NotConfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    TokenMisconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
     Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
+    Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
+
+
+GIVES_WAY = timedelta(minutes=1)  # a rest that is usual, such as Google's; a longer one the provider has named itself
+
+
+def before_it_expires(trouble: ProviderTrouble, wanted: timedelta, left: timedelta) -> timedelta | None:
+    """Fit the wait after a failed call into what is left of a push's life; None where no try is left."""
+    floor = trouble.retry_after or timedelta(0)
+    if floor <= GIVES_WAY:
+        return in_time(wanted, left)
+    fitting = in_time(wanted, left) if floor < left else None
+    return fitting and max(fitting, floor)
 
 
 def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.connection import Line
 from api.open_streams import OpenStreams, Stream
-from api.sync import ItemOut, item_out
+from api.sync import item_out
 from domain.messages import LogItem
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
@@ -56,15 +56,15 @@ class EventStream(StreamingResponse):
                     async with asyncio.timeout(self._streams.terms.patience):
                         await send({"type": "http.response.body", "body": event, "more_body": True})
                 except TimeoutError:
-                    raise _DoesNotReadError from None
+                    raise _DoesNotReadError("nobody reads") from None
 
     async def _end(self, sending: asyncio.Task[None], receive: Receive, send: Send) -> None:
         try:
             sending.result()
         except asyncio.CancelledError:
             pass
-        except _DoesNotReadError:
-            log.info("stream cut off: nobody reads", stream_id=str(self._stream.stream_id))
+        except (_DoesNotReadError, _CannotShowError) as error:
+            log.info("stream cut off", why=str(error), stream_id=str(self._stream.stream_id))
             self._line.abort()
             while (await receive())["type"] != "http.disconnect":
                 continue
@@ -75,6 +75,10 @@ class EventStream(StreamingResponse):
 
 class _DoesNotReadError(Exception):
     """Nothing could be written for longer than we are patient."""
+
+
+class _CannotShowError(Exception):
+    """An item of a newer release is next: another process may show it, and sync goes on after it."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
@@ -94,10 +98,7 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
 
 
 def _event(item: LogItem) -> bytes:
-    """Write an item; of one that cannot be shown the id alone, so that the reader goes on after it."""
     shown = item_out(item)
-    return f"id: {item.seq}\n\n".encode() if shown is None else _item(item.seq, shown)
-
-
-def _item(seq: int, shown: ItemOut) -> bytes:
-    return f"id: {seq}\nevent: item\ndata: {shown.model_dump_json()}\n\n".encode()
+    if shown is None:
+        raise _CannotShowError("the next item is of a newer release")
+    return f"id: {item.seq}\nevent: item\ndata: {shown.model_dump_json()}\n\n".encode()

@@ -17,7 +17,7 @@ from domain.quotas import Quotas
 
 LOCK_TIMEOUT = 0.25  # seconds that a connection is kept waiting for a lock that another process holds
 PATIENCE = 3.0  # seconds that a request waits for its rows in all
-MOST_WAITING = 100  # requests for one row
+MOST_WAITING = 200  # requests for one row
 _PAUSE = (0.05, 0.25)  # seconds without a connection, before the next try
 _OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # the rest is for those who only read, and for other kinds of rows
 

@@ -79,7 +79,7 @@ async def plain_aioapns(target: Target) -> AsyncIterator[Run]:
 async def firebase_send(target: Target) -> AsyncIterator[Run]:
     """Call `messaging.send`, which blocks, in as many threads."""
     app = _firebase(target)
-    yield in_threads(lambda push: messaging.send(fcm.payload(push), app=app))
+    yield in_threads(lambda push: messaging.send(fcm.message(push), app=app))
 
 
 @asynccontextmanager
@@ -88,7 +88,7 @@ async def firebase_send_each(target: Target) -> AsyncIterator[Run]:
     app = _firebase(target)
 
     async def send(batch: list[Push]) -> int:
-        return int(messaging.send_each([fcm.payload(push) for push in batch], app=app).success_count)
+        return int(messaging.send_each([fcm.message(push) for push in batch], app=app).success_count)
 
     yield in_batches(send)
 
@@ -99,7 +99,7 @@ async def firebase_send_each_async(target: Target) -> AsyncIterator[Run]:
     app = _firebase(target)
 
     async def send(batch: list[Push]) -> int:
-        sent = await messaging.send_each_async([fcm.payload(push) for push in batch], app=app)
+        sent = await messaging.send_each_async([fcm.message(push) for push in batch], app=app)
         return int(sent.success_count)
 
     yield in_batches(send)

@@ -42,6 +42,9 @@ def _list(arguments: argparse.Namespace) -> int:
             for each in found.unknown_refusals
         ]
         say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
+    if refused := [route for route in found.items if route.errors]:
+        print()
+        say_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
     return 0
 
 
@@ -59,7 +62,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _lines(route: ShownRoute) -> list[tuple[object, ...]]:
-    name = "/".join(filter(None, (route.provider, route.app_id, route.environment)))
+    name = _name(route)
     brake = None if route.brake is None else f"{route.brake.id} ({route.brake.reason})"
     if not route.workers:
         return [(name, *[None] * 7, brake)]
@@ -77,6 +80,16 @@ def _lines(route: ShownRoute) -> list[tuple[object, ...]]:
         )
         for gate in route.workers
     ]
+
+
+def _errors(route: ShownRoute) -> tuple[object, ...]:
+    assert route.errors is not None
+    each = route.errors
+    return _name(route), each.pushes, each.users, each.largest_user_id, each.largest_pushes
+
+
+def _name(route: ShownRoute) -> str:
+    return "/".join(filter(None, (route.provider, route.app_id, route.environment)))
 
 
 def _share(rate: float | None) -> str:

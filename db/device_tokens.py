@@ -6,7 +6,7 @@ its user, too, so that two at once are counted one after the other. Rows are loc
 the order of their ids, here and by the last-moment check, so that the two never deadlock.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -71,7 +71,7 @@ async def register(
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
     await _check_may_move(db, and_(others_here, DeviceToken.active), told)
-    await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred")
+    await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
 
@@ -216,15 +216,20 @@ async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | Non
 
 
 async def _deactivate(
-    db: AsyncSession, which: ColumnElement[bool], reason: str, *, detail: str | None = None
+    db: AsyncSession,
+    which: ColumnElement[bool],
+    reason: str,
+    *,
+    detail: str | None = None,
+    taken_by: str | None = None,
 ) -> Sequence[UUID]:
-    columns = select(DeviceToken.id, DeviceToken.provider)
+    columns = select(DeviceToken.id, DeviceToken.provider, DeviceToken.user_id)
     rows = (await db.execute(columns.where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update())).all()
     ids = [row.id for row in rows]
     if ids:
         change = update(DeviceToken).where(DeviceToken.id.in_(ids)).values(active=False, inactive_reason=reason)
         await db.execute(change, execution_options={"synchronize_session": False})
-        await _note(db, ids, reason, detail)
+        await _note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
         once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
     return ids
 
@@ -234,8 +239,18 @@ def _count(providers: Sequence[str], cause: str, reason: str | None) -> None:
         metrics.device_tokens_deactivated.labels(provider, cause, labels.reason(reason)).inc()
 
 
-async def _note(db: AsyncSession, device_ids: Sequence[UUID], event: str, reason: str | None) -> None:
-    rows = [{"device_id": device_id, "event": event, "reason": reason} for device_id in device_ids]
+async def _note(
+    db: AsyncSession,
+    device_ids: Sequence[UUID],
+    event: str,
+    reason: str | None,
+    taken_by: Mapping[UUID, str | None] | None = None,
+) -> None:
+    takers = taken_by or {}
+    rows = [
+        {"device_id": device_id, "event": event, "reason": reason, "taken_by": takers.get(device_id)}
+        for device_id in device_ids
+    ]
     await db.execute(insert(DeviceTokenEvent), rows)
 
 

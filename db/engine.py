@@ -21,6 +21,8 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 )
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention
 _PASSING = ("08", "40", "53", "55P03", "57")
+_OF_ALL = ("08", "25006", "53", "57")  # strike everybody alike: connection, read-only, resources, operator
+_CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
 _CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
 _SERVER_SETTINGS = {
     "application_name": "fastbell",
@@ -96,6 +98,20 @@ def will_pass(error: DBAPIError) -> bool:
     """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
     state = getattr(error.orig, "pgcode", None)
     return error.connection_invalidated or (state is not None and state.startswith(_PASSING))
+
+
+def may_be_ones_fault(error: Exception) -> bool:
+    """Tell whether one of many that were asked for together may be to blame; not where the database is away or full."""
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "pgcode", None)
+        return not error.connection_invalidated and not (state or "").startswith(_OF_ALL)
+    return not isinstance(error, UNREACHABLE)
+
+
+def refused_for_its_content(error: Exception) -> bool:
+    """Tell whether the database will never take these values: a NUL in a text, for one."""
+    state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
+    return state is not None and state.startswith(_CONTENT)
 
 
 def is_contended(error: DBAPIError) -> bool:

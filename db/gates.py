@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, workers
+from db import brakes, refused_users, workers
+from db.engine import present_instant
 from db.models import BrakeRow, WorkerRow
 from db.unreadable import tell
 from domain.problems import Conflict, NotFound
@@ -42,7 +43,10 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
             if gate := _gate(worker, report):
                 gates.setdefault(route, []).append(gate)
     engaged = await brakes.engaged(db)
-    found = gates.keys() | engaged.keys()
+    known = gates.keys() | engaged.keys()
+    of_late = await refused_users.of_late(db, known, await present_instant(db))
+    refused = {each.route: each.refusals for each in of_late if each.refusals}
+    found = known | refused.keys()
     return [
         ShownRoute(
             provider=route.provider,
@@ -50,6 +54,7 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
             environment=route.environment,
             brake=_brake(engaged[route]) if route in engaged else None,
             workers=gates.get(route, []),
+            errors=refused.get(route),
         )
         for route in sorted(found, key=lambda route: (route.provider, route.app_id or "", route.environment))
     ]
@@ -68,7 +73,7 @@ def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
 def _refusals(worker: WorkerRow) -> list[ShownRefusal]:
     try:
         return _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ()))
-    except (AttributeError, ValidationError):
+    except ValidationError:
         tell("workers.unknown_refusals", "")
         return []
 

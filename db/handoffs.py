@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy import and_, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import DeviceToken, LogItem, Message, Presence, SyncPosition
+from db.models import DeviceToken, LogItem, Message, Presence, PushTask, SyncPosition
 from db.unreadable import route_of
 from domain.handoff import Recipient
 
@@ -19,12 +19,30 @@ class Posted:
 
     conversation_id: UUID
     created_at: datetime
+    number: int | None  # in its conversation; None: it is a reminder
+    is_alone: bool = False  # no other message of its conversation is planned until this transaction ends
+
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """An installation that may be told, and its device token."""
+
+    id: UUID  # of the device token
+    user_id: str
+    installation_id: UUID
+    has_push: bool  # of this message, whatever became of it
 
 
 async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
     """Read when a message was posted, and where."""
-    query = select(Message.conversation_id, Message.created_at).where(Message.id == message_id)
+    query = select(Message.conversation_id, Message.created_at, Message.number).where(Message.id == message_id)
     row = (await db.execute(query)).one_or_none()
+    return None if row is None else Posted(*row)
+
+
+async def begin(db: AsyncSession, message_id: UUID) -> Posted | None:
+    """Read a message, and try to be the only one to plan in its conversation until the transaction ends."""
+    row = (await db.execute(_BEGIN, {"message_id": message_id})).one_or_none()
     return None if row is None else Posted(*row)
 
 
@@ -36,16 +54,29 @@ async def note_decided(db: AsyncSession, message_id: UUID) -> None:
     )
 
 
-async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[DeviceToken, Recipient]]:
-    """List the active tokens that this release can push to, of all whose log holds the message, but the sender's."""
+async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone, Recipient]]:
+    """List the phones that this release can push to, of all whose log holds the message, but the sender's."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
         Presence.user_id == DeviceToken.user_id,
         Presence.expires_at > func.clock_timestamp(),
     )
+    has_push = exists().where(
+        PushTask.message_id == message_id, PushTask.installation_id == DeviceToken.installation_id
+    )
     has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)
     query = (
-        select(DeviceToken, has_read, present)
+        select(
+            DeviceToken.id,
+            DeviceToken.user_id,
+            DeviceToken.installation_id,
+            DeviceToken.provider,
+            DeviceToken.environment,
+            DeviceToken.app_id,
+            has_push.label("has_push"),
+            has_read.label("has_read"),
+            present.label("is_present"),
+        )
         .join(LogItem, LogItem.user_id == DeviceToken.user_id)
         .join(Message, Message.id == LogItem.message_id)
         .outerjoin(
@@ -59,7 +90,36 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Devic
         .order_by(DeviceToken.id)
     )
     return [
-        (device, Recipient(read, is_present))
-        for device, read, is_present in await db.execute(query)
-        if route_of(device, "device_tokens") is not None
+        (Phone(row.id, row.user_id, row.installation_id, row.has_push), Recipient(row.has_read, row.is_present))
+        for row in await db.execute(query)
+        if route_of(row, "device_tokens") is not None
     ]
+
+
+async def awaiting_a_later_one(db: AsyncSession, posted: Posted) -> set[str]:
+    """Say whose phones a later message of the conversation concerns that is not handed off yet."""
+    values = {"conversation_id": posted.conversation_id, "number": posted.number}
+    return set(await db.scalars(_AWAITING, values))
+
+
+_BEGIN = text("""
+    SELECT conversation_id, created_at, number,
+           pg_try_advisory_xact_lock(hashtextextended('handoff/' || conversation_id, 0)) AS is_alone
+      FROM messages WHERE id = :message_id
+""")
+
+# The newest such message, and the newest by somebody else, whose phones the first leaves out.
+_AWAITING = text("""
+    WITH later AS (
+        SELECT id, sender_id, number
+          FROM messages
+         WHERE conversation_id = :conversation_id AND number > 0 AND number > :number AND handed_off_at IS NULL
+    ), newest AS (
+        SELECT * FROM later ORDER BY number DESC LIMIT 1
+    ), by_another AS (
+        SELECT later.* FROM later JOIN newest ON later.sender_id <> newest.sender_id ORDER BY later.number DESC LIMIT 1
+    )
+    SELECT DISTINCT i.user_id
+      FROM (SELECT * FROM newest UNION ALL SELECT * FROM by_another) AS m
+      JOIN log_items AS i ON i.message_id = m.id AND i.user_id <> m.sender_id
+""")

@@ -90,13 +90,17 @@ class DeviceTokenEvent(Table):
     """What happened to a device token; never updated, never deleted by failures."""
 
     __tablename__ = "device_token_events"
-    __table_args__ = (Index("ix_device_token_events_latest", "device_id", "id"),)
+    __table_args__ = (
+        Index("ix_device_token_events_latest", "device_id", "id"),
+        Index("ix_device_token_events_taken", "at", "taken_by", postgresql_where=text("taken_by IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
     event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated
     reason: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since
 
 
 class FastingSessionRow(Table):
@@ -265,6 +269,12 @@ class PushTask(Table):
             "due_at",
             postgresql_where=text("synced_at IS NULL"),
         ),
+        Index(
+            "ix_push_tasks_waiting",
+            "installation_id",
+            "collapse_key",
+            postgresql_where=text("state = 'pending'"),
+        ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),
         Index("ix_push_tasks_rejected", "due_at", postgresql_where=text("state = 'rejected'")),
@@ -317,6 +327,18 @@ class PushAttempt(Table):
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
     retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+
+
+class CollapseGroup(Table):
+    """The pushes of messages that share one line on one phone's screen: when it was last pushed to, and last rang."""
+
+    __tablename__ = "collapse_groups"
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    collapse_key: Mapped[str] = mapped_column(primary_key=True)
+    planned_at: Mapped[datetime | None]  # when its latest push was planned
+    burst: Mapped[int] = mapped_column(server_default=text("0"))  # pushes planned, each within a minute of the last
+    sounded_at: Mapped[datetime | None]  # when its latest push with a sound was begun, or ended
 
 
 class WithheldPush(Table):

@@ -25,6 +25,16 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Final:
+    """What a call came to for good."""
+
+    task_id: UUID
+    started_at: datetime
+    outcome: str  # accepted, rejected or unregistered
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """What an attempt came to."""
 
@@ -50,6 +60,16 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
         among(PushAttempt.task_id, task_ids), PushAttempt.outcome.is_(None)
     )
     return {row.task_id: Begun(*row) for row in await db.execute(query)}
+
+
+async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Final]:
+    """Find what the latest calls of these tasks came to for good: a task's own row may have been stuck at the time."""
+    query = (
+        select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.outcome, PushAttempt.reason)
+        .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
+        .order_by(PushAttempt.number)
+    )
+    return {row.task_id: Final(*row[:2], str(row.outcome), row.reason) for row in await db.execute(query)}
 
 
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
@@ -94,6 +114,8 @@ async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
         }
         await db.execute(_FORGET, columns)
 
+
+_FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""
     INSERT INTO push_attempts (attempt_id, task_id, number, started_at)

@@ -4,20 +4,34 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
-from db.models import DeviceToken, PushTask
+from db.models import PushTask
 from db.unreadable import route_of, word
 from domain.kinds import Kind
-from domain.push import Route, TaskState
+from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 from telemetry import metrics
+
+
+class Addressee(Protocol):
+    """Who a push is planned for: an installation, and the row of its device token."""
+
+    @property
+    def id(self) -> UUID:
+        """The row of the device token."""
+        ...
+
+    @property
+    def installation_id(self) -> UUID:
+        """The app on the phone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Task:
     validate_only: bool
     state: TaskState
     last_reason: str | None
+    again_at: datetime | None  # when it was redriven or revived last
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +83,46 @@ class Update:
     device_id: UUID | None = None  # None: as it was
 
 
-async def plan(db: AsyncSession, message: DueMessage, devices: Sequence[DeviceToken]) -> None:
-    """Make one push task per device, all in one statement; those made before stay as they are."""
+async def plan(
+    db: AsyncSession,
+    message: DueMessage,
+    devices: Sequence[Addressee],
+    state: TaskState = TaskState.PENDING,
+    reason: str | None = None,
+) -> None:
+    """Make one push task per device, all in one statement; those made before stay as they are.
+
+    A state other than pending is for those that are withdrawn as they are planned.
+    """
     if not devices:
         return
-    columns: dict[str, list[object]] = {
+    columns: dict[str, object] = {
         "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
         "device_ids": [device.id for device in devices],
+        "state": state,
+        "reason": reason,
     }
     made = (await db.scalars(_PLAN, asdict(message) | columns)).all()
     once_committed(db, lambda: _count_planned(made, message.kind))
+    if state is not TaskState.PENDING:
+        count_settled(db, Counter((provider, message.kind, state, reason) for provider in made))
 
 
-async def pending_of(db: AsyncSession, message_id: UUID) -> list[PlannedSend]:
-    """List a message's unfinished tasks, but those that this release cannot send."""
+async def pending_of(
+    db: AsyncSession, message_id: UUID, *, after: PlannedSend | None = None, most: int | None = None
+) -> list[PlannedSend]:
+    """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
     query = (
         select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
+        .limit(most)
     )
+    if most is not None:  # so that a full page is one, whatever lies between
+        query = query.where(PushTask.provider.in_(list(Provider)), PushTask.environment.in_(list(Environment)))
+        query = query.where(PushTask.kind.in_(list(Kind)))
+    if after is not None:
+        query = query.where(tuple_(PushTask.provider, PushTask.task_id) > tuple_(after.provider.value, after.task_id))
     return [send for row in await db.execute(query) if (send := planned(row)) is not None]
 
 
@@ -184,12 +220,15 @@ _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reas
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
-                            attempt_count, next_attempt_at, state, validate_only)
+                            attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, greatest(CAST(:due_at AS timestamptz), statement_timestamp()), 'pending',
+           0, CASE WHEN planned.state = 'pending'
+                   THEN greatest(CAST(:due_at AS timestamptz), statement_timestamp()) END,
+           planned.state, planned.reason, CASE WHEN planned.state <> 'pending' THEN clock_timestamp() END,
            :validate_only
       FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
+     CROSS JOIN (SELECT CAST(:state AS text) AS state, CAST(:reason AS text) AS reason) AS planned
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
@@ -202,7 +241,8 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
-               next_attempt_at = new.next_attempt_at,
+               next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
+                                      WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
@@ -283,4 +323,5 @@ def _task(row: Row[Any]) -> Task | None:
         validate_only=row.validate_only,
         state=state,
         last_reason=row.last_reason,
+        again_at=row.again_at,
     )

@@ -1,5 +1,6 @@
 """Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +19,13 @@ _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 
 
 async def let_tasks_go(db: AsyncSession, keep: timedelta) -> LetGo:
-    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use."""
-    return await _batch(db, _TASKS, keep)
+    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use.
+
+    What is known of lines that have not been pushed to for a day goes, too, uncounted.
+    """
+    lines = len((await db.execute(_COLLAPSE_GROUPS, {"limit": _BATCH})).all())
+    gone = await _batch(db, _TASKS, keep)
+    return replace(gone, is_all=gone.is_all and lines < _BATCH)
 
 
 async def let_token_events_go(db: AsyncSession, keep: timedelta) -> LetGo:
@@ -87,6 +93,17 @@ _TASKS = text("""
     )
     DELETE FROM push_tasks t USING old WHERE t.task_id = old.task_id
     RETURNING t.task_id
+""")
+
+_COLLAPSE_GROUPS = text("""
+    DELETE FROM collapse_groups g
+     USING (SELECT installation_id, collapse_key
+              FROM collapse_groups
+             WHERE greatest(planned_at, sounded_at) < statement_timestamp() - interval '1 day'
+             LIMIT :limit
+               FOR UPDATE SKIP LOCKED) AS old
+     WHERE g.installation_id = old.installation_id AND g.collapse_key = old.collapse_key
+    RETURNING 1
 """)
 
 _TOKEN_EVENTS = text("""

@@ -26,7 +26,7 @@ async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) 
 async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, Line]:
     """Say the same at a glance: nothing is held."""
     rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
-    return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way) for row in rows}
+    return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way, row.has_sounded) for row in rows}
 
 
 _HOLD = text("""
@@ -41,14 +41,19 @@ _AROUND = text("""
            coalesce(bool_or(other.due_at > asked.due_at
                             AND (other.state = 'accepted' OR call.task_id IS NOT NULL)), false) AS newer_begun,
            coalesce(bool_or(other.due_at > asked.due_at AND other.state = 'pending'), false) AS newer_waits,
-           coalesce(bool_or(call.task_id IS NOT NULL), false) AS call_under_way
+           coalesce(bool_or(call.task_id IS NOT NULL), false) AS call_under_way,
+           coalesce(bool_or(g.sounded_at > clock_timestamp() - interval '1 minute'), false) AS has_sounded
       FROM push_tasks AS asked
       LEFT JOIN push_tasks AS other
              ON other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
             AND other.task_id <> asked.task_id AND other.synced_at IS NULL
+            AND (other.state = 'pending' OR other.due_at > asked.due_at
+                 OR other.settled_at > clock_timestamp() - CAST(:in_flight AS interval))
       LEFT JOIN push_attempts AS call
              ON call.task_id = other.task_id AND call.outcome IS NULL
             AND call.started_at > clock_timestamp() - CAST(:in_flight AS interval)
+      LEFT JOIN collapse_groups AS g
+             ON g.installation_id = asked.installation_id AND g.collapse_key = asked.collapse_key
      WHERE asked.task_id = ANY(CAST(:task_ids AS uuid[]))
      GROUP BY asked.task_id
 """)

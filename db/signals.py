@@ -1,4 +1,4 @@
-"""Operational signals: what is counted once for the whole fleet. Finished tasks, however many, cost nothing."""
+"""Operational signals: what is counted once for the whole fleet. Old tasks, however many, cost nothing."""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, workers
+from db import brakes, refused_users, workers
 from db.engine import present_instant
 from db.models import OutboxRow, Presence, WorkerRow
 from db.unreadable import route_of, word
 from db.workers import gates_of
 from domain.kinds import Kind
 from domain.push import Route
+from domain.refusals import LATELY
 from domain.reminders import LONGEST_OF_USE
-from domain.signals import Backlog, Dead, Owed, Signals
+from domain.signals import Backlog, Dead, Owed, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
@@ -25,7 +26,7 @@ async def present(db: AsyncSession) -> Signals:
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
-    dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE})).all()
+    dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE, "lately": LATELY})).all()
     return Signals(
         at=now,
         backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
@@ -34,7 +35,10 @@ async def present(db: AsyncSession) -> Signals:
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
+        answered=await refused_users.of_late(db, known, now),
+        refused=await refused_users.refused(db, known, now),
         workers=len(reporting),
+        transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -51,7 +55,9 @@ def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -
 
 def _dead(row: Row[Any]) -> Dead | None:
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
-    return None if route is None or kind is None else Dead(route, kind, row.total, row.unexpired)
+    if route is None or kind is None:
+        return None
+    return Dead(route, kind, row.total, row.unexpired, row.unexpired_users, row.lately_users)
 
 
 def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
@@ -75,7 +81,11 @@ _PENDING = text("""
 
 _DEAD = text("""
     SELECT provider, app_id, environment, kind, count(*) AS total,
-           count(*) FILTER (WHERE expires_at > :now) AS unexpired
+           count(*) FILTER (WHERE expires_at > :now) AS unexpired,
+           count(DISTINCT user_id) FILTER (WHERE expires_at > :now) AS unexpired_users,
+           count(DISTINCT user_id) FILTER (
+               WHERE settled_at > CAST(:now AS timestamptz) - CAST(:lately AS interval)
+           ) AS lately_users
       FROM push_tasks
      WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:of_use AS interval)
      GROUP BY provider, app_id, environment, kind
@@ -85,6 +95,14 @@ _REJECTED = text("""
     SELECT count(*)
       FROM push_tasks
      WHERE state = 'rejected' AND due_at > CAST(:now AS timestamptz) - interval '1 hour' AND due_at <= :now
+""")
+
+_TRANSFERS = text("""
+    SELECT coalesce(sum(taken), 0)::int, coalesce(max(taken), 0)::int
+      FROM (SELECT count(*) AS taken
+              FROM device_token_events
+             WHERE taken_by IS NOT NULL AND at > CAST(:now AS timestamptz) - interval '1 hour' AND at <= :now
+             GROUP BY taken_by) AS takers
 """)
 
 _UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")

@@ -16,6 +16,8 @@ from domain.push import Environment, Provider, Route
 _LONGEST_SHOWN = 40  # characters
 _MOST_TOLD = 100  # kinds of values
 
+TOLD = "value not understood, taken for absent"
+
 E = TypeVar("E", bound=StrEnum)
 log = structlog.get_logger()
 _told: set[str] = set()
@@ -29,7 +31,7 @@ def tell(what: str, value: object) -> None:
     """Log a value that cannot be read, once for each `what` (table.column) in the life of the process."""
     if what not in _told and len(_told) < _MOST_TOLD:
         _told.add(what)
-        log.warning("value not understood, taken for absent", what=what, value=repr(value)[:_LONGEST_SHOWN])
+        log.warning(TOLD, what=what, value=repr(value)[:_LONGEST_SHOWN])
 
 
 def word(kind: type[E], value: object, what: str) -> E | None:

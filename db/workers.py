@@ -56,12 +56,13 @@ async def leave(db: AsyncSession, worker_id: UUID) -> None:
 async def live(db: AsyncSession) -> list[WorkerRow]:
     """List the workers that were seen lately, with the state of their gates: `{"gates": [GateReport, …]}`."""
     lately = WorkerRow.seen_at > func.clock_timestamp() - LATELY
-    return list(await db.scalars(select(WorkerRow).where(lately).order_by(WorkerRow.started_at)))
+    tells = func.jsonb_typeof(WorkerRow.gates) == "object"
+    return list(await db.scalars(select(WorkerRow).where(lately, tells).order_by(WorkerRow.started_at)))
 
 
 def gates_of(worker: WorkerRow) -> Iterator[tuple[Route, dict[str, Any]]]:
     """List the gates that a worker reports; what a newer release's worker says in another way is left out."""
-    reports = worker.gates.get("gates") if isinstance(worker.gates, dict) else None
+    reports = worker.gates.get("gates")
     for report in reports if isinstance(reports, list) else ():
         if (route := reported_route(report)) is not None:
             yield route, report

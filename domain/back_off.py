@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+LAST_LOOK = timedelta(seconds=5)  # before a push expires, it is tried or looked at once more
+_LEAST = timedelta(seconds=1)  # until then: what has just failed is not asked for at once
+
+
+def in_time(delay: timedelta, left: timedelta) -> timedelta | None:
+    """Shorten a wait so that a push that expires in `left` is looked at once more; None where no try is left."""
+    if delay > left - LAST_LOOK > timedelta(0):
+        return max(left - LAST_LOOK, min(delay, _LEAST))
+    return delay if delay < left else None
+
 
 @dataclass(frozen=True, slots=True)
 class BackOff:

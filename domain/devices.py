@@ -23,7 +23,7 @@ class ShownTokenEvent:
 
     at: datetime
     event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated
-    reason: str | None  # the provider's, of an invalidated one
+    reason: str | None  # the provider's, of an invalidated one; too_many_installations, of one signed out for others
 
 
 @dataclass(frozen=True, slots=True)

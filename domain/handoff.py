@@ -9,6 +9,12 @@ from domain.last_check import unwanted
 from domain.preferences import Preferences
 
 PRESENCE_TRUSTED = timedelta(seconds=5)  # for so long after a message a connected phone may stay silent
+IDLE = timedelta(seconds=10)  # for so long a line may go without a push because there is always a later message
+BURST = timedelta(minutes=1)  # pushes to one line that lie no further apart are of one burst
+IN_BETWEEN = timedelta(seconds=1)  # until a line that is being pushed to is looked at again
+
+_RESTS_MORE = timedelta(seconds=2)  # with each push of a burst but the first, so that a dialogue is not held up
+_LONGEST_REST = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,17 @@ class Recipient:
 
     has_read: bool  # its cursor has passed the message
     is_present: bool  # a stream of it is open
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line on a screen, as the planning of one of its messages finds it."""
+
+    newer_planned: bool = False  # a later message's push waits or was accepted
+    newer_to_come: bool = False  # a later message concerns this phone, and is not handed off yet
+    is_taken: bool = False  # an earlier message's push is being called for, or has not been tried yet
+    rests_for: timedelta = timedelta(0)  # until the next push may be planned
+    is_idle: bool = True  # it was not pushed to within the last IDLE
 
 
 class Heed(Enum):
@@ -32,6 +49,8 @@ class Means(Enum):
     PUSH = "push"
     STREAM = "stream"
     SYNC = "sync"  # alone: it has done so, or pushes are not wanted
+    LATER_MESSAGE = "later_message"  # whose push takes the same line
+    LATER = "later"  # by a push, once its line is free
 
 
 def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: Heed) -> Means:
@@ -41,6 +60,23 @@ def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: He
     if recipient.is_present and heed is Heed.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
         return Means.STREAM
     return Means.PUSH
+
+
+def planned_for(line: Line) -> Means:
+    """Decide what becomes of a push that a phone needs, given its line; the newest message is what stays there.
+
+    A line that is free and was left alone for a while takes a push at once, whatever follows, so that somebody who
+    writes without a pause starves nobody.
+    """
+    takes_it = not line.is_taken and line.rests_for <= timedelta(0) and (line.is_idle or not line.newer_to_come)
+    if line.newer_planned or (line.newer_to_come and not takes_it):
+        return Means.LATER_MESSAGE
+    return Means.PUSH if takes_it else Means.LATER
+
+
+def rest_after(burst: int) -> timedelta:
+    """Say how long a line rests after the so-manieth push of a burst: 0, 2, 4, … up to 10 seconds."""
+    return min(_RESTS_MORE * max(burst - 1, 0), _LONGEST_REST)
 
 
 def unneeded(recipient: Recipient, preferences: Preferences, at: datetime) -> str | None:

@@ -42,6 +42,7 @@ class Rules:
     is_wanted: Callable[[Preferences], bool]
     preview: Callable[[Preferences], Preview]  # the defaults are those of `Preferences`
     of_use: timedelta | None  # from the due instant on; None: the reminder itself says until when
+    urgency: int  # Temporal's priority key, 1 goes first; what an older release started has 3
     line: str  # with the conversation's id the collapse key: pushes with the same are one line on a screen
     url: str  # deep link that a tap opens
     yields_to_presence: bool  # a phone that is connected gets no push unless it stays silent
@@ -63,6 +64,7 @@ RULES: Mapping[Kind, Rules] = {
         is_wanted=lambda wishes: wishes.reminders,
         preview=lambda wishes: wishes.reminder_preview,
         of_use=None,
+        urgency=1,
         line="fasting-session/{id}",
         url="fastbell://fasting-sessions/{id}",
         yields_to_presence=False,
@@ -74,6 +76,7 @@ RULES: Mapping[Kind, Rules] = {
         is_wanted=lambda wishes: wishes.messages,
         preview=lambda wishes: wishes.message_preview,
         of_use=timedelta(days=1),
+        urgency=4,
         line="conversation/{id}",
         url="fastbell://conversations/{id}",
         yields_to_presence=True,
@@ -85,6 +88,7 @@ RULES: Mapping[Kind, Rules] = {
         is_wanted=lambda _: True,
         preview=lambda _: Preview.FULL,
         of_use=timedelta(minutes=5),
+        urgency=5,
         line="test/{id}",
         url="fastbell://test-push",
         yields_to_presence=False,

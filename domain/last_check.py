@@ -26,6 +26,7 @@ class Line:
     newer_begun: bool  # accepted, or being called
     newer_waits: bool
     call_under_way: bool
+    has_sounded: bool = False  # within the last minute
 
 
 @dataclass(frozen=True, slots=True)

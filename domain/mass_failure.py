@@ -1,11 +1,11 @@
-"""The mass-failure brake's judgement: when token errors say more about us than about tokens. The clock is passed in."""
+"""The mass-failure brake's judgement: when token errors say more about us than about tokens. The clock is passed in.
+
+It counts users: one of them may register as many tokens as they please, true or invented, and is one voice.
+"""
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, TypeVar
-
-KeyT = TypeVar("KeyT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +13,9 @@ class Threshold:
     """From when on token errors count as a mass failure: both many, and a large share of what was answered lately."""
 
     share: float = 0.5
-    token_errors: int = 20  # of as many devices
+    token_errors: int = 20  # of as many users
     window: timedelta = timedelta(minutes=10)
-    answers: int = 200  # the last ones, of as many devices; older ones do not count
+    answers: int = 200  # the last ones, of as many users; older ones do not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +23,29 @@ class MassFailure:
     """What was found."""
 
     reason: str  # the most frequent one
-    token_errors: int
-    answers: int
+    token_errors: int  # users whose last answer was one
+    answers: int  # users
 
 
-class Record(Generic[KeyT]):
-    """The last answer for each of the devices that were called lately over one route.
+class Record:
+    """The last answer for each of the users that were called lately over one route.
 
-    One device counts once, however often it was called. Instants are seconds on any clock that only runs forward.
+    A user counts once, however many devices they have and however often these were called. Instants are seconds on any
+    clock that only runs forward.
     """
 
     def __init__(self, threshold: Threshold) -> None:
         self._threshold = threshold
-        self._answers: OrderedDict[KeyT, tuple[float, str | None]] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
         self._reasons: Counter[str] = Counter()
 
-    def accepted(self, at: float, device: KeyT) -> None:
-        """Note that the provider took a push for this device."""
-        self._note(at, device, None)
+    def accepted(self, at: float, user_id: str) -> None:
+        """Note that the provider took a push for a device of this user."""
+        self._note(at, user_id, None)
 
-    def token_error(self, at: float, device: KeyT, reason: str) -> None:
-        """Note that the provider refused this device's token."""
-        self._note(at, device, reason)
+    def token_error(self, at: float, user_id: str, reason: str) -> None:
+        """Note that the provider refused a token of this user."""
+        self._note(at, user_id, reason)
 
     def judged(self, at: float) -> MassFailure | None:
         """Judge the answers of the window that ends now; None where all is well."""
@@ -56,16 +57,16 @@ class Record(Generic[KeyT]):
         return MassFailure(reason, errors, answers)
 
     def acceptances_outnumber(self, at: float, suspects: int) -> bool:
-        """Tell whether more devices' pushes were taken in the window that ends now than were refused or suspected."""
+        """Tell whether more users' pushes were taken in the window that ends now than were refused or suspected."""
         self._forget_before(at)
         errors = self._reasons.total()
         return len(self._answers) - errors > max(errors, suspects)
 
-    def _note(self, at: float, device: KeyT, reason: str | None) -> None:
-        before = self._answers.pop(device, None)
+    def _note(self, at: float, user_id: str, reason: str | None) -> None:
+        before = self._answers.pop(user_id, None)
         if before is not None and before[1] is not None:
             self._reasons[before[1]] -= 1
-        self._answers[device] = (at, reason)
+        self._answers[user_id] = (at, reason)
         if reason is not None:
             self._reasons[reason] += 1
         if len(self._answers) > self._threshold.answers:

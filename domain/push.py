@@ -46,6 +46,10 @@ class TaskState(StrEnum):
     DEAD = "dead"
 
 
+# What several pushes for one thing came to where none was accepted: the first of these that any of them came to.
+FAILED = (TaskState.DEAD, TaskState.REJECTED, TaskState.EXPIRED, TaskState.UNREGISTERED)
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
     """One notification for one device token, in our words; `push/apns.py` and `push/fcm.py` shape it for the wire."""
@@ -63,4 +67,5 @@ class Push:
     thread_id: str  # groups lines of one conversation on the lock screen
     expires_at: datetime  # aware UTC; the push is of no use afterwards
     public_key: bytes | None = None  # X25519, of the installation; seals the text
+    sounds: bool = True  # False: its line on the screen is replaced without a noise
     validate_only: bool = False  # FCM checks it, no phone is told; APNs has no such thing

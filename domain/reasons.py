@@ -36,10 +36,13 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "another push to the same line of the screen is being sent.": ("line_taken",),
     "a call for it is under way.": ("call_under_way",),
     "the worker was stopped and another one takes over.": ("worker_shutdown", "closing"),
+    "the worker stood still for a while, and another one takes over.": ("worker_stood_still",),
     "the worker was lost during the call.": ("worker_lost",),
+    "the database does not take the outcome of the call yet.": ("outcome_not_stored",),
+    "the outcome is certain, but the words that came with it could not be stored.": ("unstorable_answer",),
     "the database was slow, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is no token.": ("MalformedDeviceToken",),
-    "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached"),
+    "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached", "crowded"),
     "the provider had trouble a moment ago, so its route rests.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
     "the provider could not be reached.": (

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid5
 
-from domain.push import TaskState
+from domain.push import FAILED, TaskState
 from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
@@ -26,7 +26,10 @@ class ReminderState(StrEnum):
     DUE = "due"  # its moment has come, nothing is accepted yet, or nobody has opened it yet
     SENT = "sent"  # a provider accepted it for at least one device
     WITHDRAWN = "withdrawn"  # the session was over, it was not wanted, or there was no phone to push to
-    DEAD = "dead"  # no device could be reached, or nobody opened it, before it expired
+    DEAD = "dead"  # a push of it is dead, or nobody opened it before it expired
+    REJECTED = "rejected"  # this and the next two: as the push tasks stand of which none is dead
+    EXPIRED = "expired"
+    UNREGISTERED = "unregistered"  # the token of each phone was refused
     PAST = "past"  # long ago, and no push of it is on record any more
 
 
@@ -116,8 +119,9 @@ def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: 
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
         return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED
-    if not tasks.get(TaskState.PENDING) and any(state is not TaskState.WITHDRAWN for state in tasks):
-        return ReminderState.DEAD
+    failed = next((state for state in FAILED if tasks.get(state)), None)
+    if failed is not None and not tasks.get(TaskState.PENDING):
+        return ReminderState(failed)
     if is_skipped(session, reminder):
         return ReminderState.SKIPPED
     if not tasks and reminder.expires_at <= now - LEAST_KEPT:

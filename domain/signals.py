@@ -5,6 +5,7 @@ from datetime import datetime
 
 from domain.kinds import Kind
 from domain.push import Route
+from domain.refusals import Answered, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Dead:
     kind: Kind
     count: int
     unexpired: int  # a person can still redrive them
+    unexpired_users: int  # whose those are
+    lately_users: int  # whose died in the last minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,14 @@ class Owed:
 
     count: int
     oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """Device tokens that passed from one user to another within the last hour."""
+
+    count: int = 0
+    by_one_user: int = 0  # the most that one user took
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +60,8 @@ class Signals:
     handoffs: Owed  # messages of which it is not decided yet how each phone is told
     rejected: int  # pushes that were due in the last hour and refused for a fault of ours
     brakes: tuple[Route, ...]  # engaged
+    answered: tuple[Answered, ...]
+    refused: tuple[Refused, ...]
     workers: int  # seen lately
     streams: int  # open
+    transfers: Transfers = Transfers()

@@ -10,6 +10,7 @@ from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
 from domain.reasons import meaning
+from domain.refusals import Refusals
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"
@@ -122,8 +123,8 @@ class ShownBrake:
 
     id: UUID
     reason: str  # the most frequent one
-    token_errors: int
-    answers: int
+    token_errors: int  # users whose token was refused
+    answers: int  # users answered for
     engaged_at: datetime
     resumed_at: datetime | None
     resumed_by: str | None
@@ -138,6 +139,7 @@ class ShownRoute:
     environment: Environment
     brake: ShownBrake | None  # engaged
     workers: list[ShownGate]
+    errors: Refusals | None = None  # of the pushes due in the last 15 minutes; null where none was refused
 
 
 @dataclass(frozen=True, slots=True)

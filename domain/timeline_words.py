@@ -181,6 +181,13 @@ def _due_when_set(what: Happening) -> list[int]:
     return [each for each in _minutes(what) if each in late or ends_at - timedelta(minutes=each) <= set_at]
 
 
+def _signed_out(what: Happening) -> str:
+    if what.reason != "too_many_installations":
+        return f"Signed out on {_phone(what)}; it gets no pushes any more."
+    many = "this person registered more phones than one user may have, and this one was not seen for longest"
+    return f"Signed out on {_phone(what)}: {many}. Opening the app there registers it again."
+
+
 def _said(sentence: str) -> Callable[[Happening], str]:
     """Make a sentence in which {phone}, {provider}, {push} and {why} are filled in."""
 
@@ -195,7 +202,7 @@ _SENTENCES: Mapping[Event, Callable[[Happening], str]] = {
     Event.REACTIVATED: _said("Registered {phone} again; it can be pushed to once more."),
     Event.ROTATED: _said("The app on {phone} registered another token; this one is not used any more."),
     Event.TRANSFERRED: _said("Somebody else signed in on {phone}; it gets no pushes of this person any more."),
-    Event.SIGNED_OUT: _said("Signed out on {phone}; it gets no pushes any more."),
+    Event.SIGNED_OUT: _signed_out,
     Event.INVALIDATED: _said("Stopped pushing to {phone} until the app is opened there: {why}"),
     Event.FAST_STARTED: _fast_started,
     Event.GOAL_MOVED: _goal_moved,

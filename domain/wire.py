@@ -95,6 +95,7 @@ class HandoffState:
 
     message_id: UUID
     conversation_id: UUID
+    paged: bool = False  # its plan comes in pages, and may be looked at again; False: an older release started it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,15 @@ class PlanHandoff:
 
     message_id: UUID
     heed: Heed
+    paged: bool = False  # the first page of sends is enough; False: an older release's workflow wants all
+
+
+@dataclass(frozen=True, slots=True)
+class MoreSends:
+    """Ask for the next page of a message's sends."""
+
+    message_id: UUID
+    after: "PlannedSend"  # the last one of the page before
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,9 @@ class PlannedHandoff:
     expires_at: datetime | None = None
     streaming: int = 0  # phones left to their open stream
     quiet: int = 0  # phones that have read it, or whose owners want no push
+    more: bool = False  # there is another page of sends
+    later: int = 0  # phones whose line is taken for the moment
+    again_in: float = 0.0  # seconds until it is worth looking at those again
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from push.sealing import sealed
 from push.sender import (
     Accepted,
     Answer,
+    AnsweredUnavailable,
     Doubtful,
     Fate,
     Foreign,
@@ -110,7 +111,7 @@ class ApnsSlot:
             return self._refused(result)
         if result.description == NOT_THE_PROVIDER:
             log.error("answer is not the provider's", provider="apns", status=200)
-            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN)
         return Accepted(result.notification_id or None)
 
     def _refused(self, result: NotificationResult) -> Answer:
@@ -128,26 +129,27 @@ class ApnsSlot:
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._place.renew_provider_token():
                 raise StaleCredential(reason, Fate.NEVER_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
+            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # Apple knows no last
                 log.error("provider misconfigured", provider="apns", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
+            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
                 raise Throttled(reason, EXTENTS[throttle])
             case Verdict.RECONNECT:
                 self._place.retire_connection(reason)
                 raise Unavailable(reason, fate(status) if status >= 500 else Fate.NEVER_PROCESSED)
             case Verdict.TRANSIENT:
-                raise Unavailable(reason, fate(status))
+                raise AnsweredUnavailable(reason, fate(status))
             case never:
                 assert_never(never)
 
 
 def payload(push: Push) -> dict[str, Any]:
     """Shape a push for an iPhone."""
+    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
     return {
         "aps": {
             "alert": {"title": push.title, "body": push.body},
-            "sound": "default",
+            **noise,
             "thread-id": push.thread_id,
         },
         "task_id": str(push.task_id),

@@ -28,6 +28,7 @@ from push.verdict import NOT_THE_PROVIDER
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 GRID = 40 * 60  # seconds; Apple takes a token for an hour
 HALF_GRID = 20 * 60  # seconds; Apple counts refreshes, and refuses more than one in this time
+SKEW = 60  # seconds; a token is at least as old as that when it is first shown, so that no clock finds it unborn
 
 
 class _Es256(ECAlgorithm):
@@ -57,11 +58,15 @@ class ProviderToken(JWTAuthorizationHeaderProvider):
 
     def get_header(self) -> str:
         """Give the token that is current on the grid."""
-        return self._issued(int(self._clock()) // GRID * GRID)
+        return self._issued(self._latest(GRID))
 
     def refused(self, header: str) -> bool:
         """Take note that Apple called this token expired. False: ours is young, so some clock is wrong."""
-        return self._issued(int(self._clock()) // HALF_GRID * HALF_GRID) != header
+        return self._issued(self._latest(HALF_GRID)) != header
+
+    def _latest(self, grid: int) -> int:
+        """Find the last instant of a grid that is no younger than SKEW."""
+        return (int(self._clock()) - SKEW) // grid * grid
 
     def _issued(self, issued_at: int) -> str:
         if issued_at > self._issued_at or self._issued_at > self._clock():  # the clock was ahead for a while

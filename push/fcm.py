@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
@@ -24,6 +24,7 @@ from push.http2_proxy import STRAIGHT, Proxies
 from push.sealing import sealed
 from push.sender import (
     Answer,
+    AnsweredUnavailable,
     Doubtful,
     Fate,
     Foreign,
@@ -32,7 +33,7 @@ from push.sender import (
     Slot,
     StaleCredential,
     Throttled,
-    Unavailable,
+    TokenMisconfigured,
     Unregistered,
 )
 from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
@@ -40,7 +41,8 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
 log = structlog.get_logger()
 
 PAYLOAD_AT_MOST = 4096  # bytes
-Shape = Callable[[Push], messaging.Message]
+QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
+Shape = Callable[[Push], dict[str, Any]]
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
 
@@ -118,7 +120,7 @@ class FcmSlot:
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise Unavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
         self._access.accepted()
         return answer
 
@@ -140,26 +142,22 @@ class FcmSlot:
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE) as throttle:
+            case Verdict.TOKEN_MISCONFIGURED:
+                raise TokenMisconfigured(reason)
+            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
                 raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise Unavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
+                raise AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
             case never:
                 assert_never(never)
 
 
-def payload(push: Push) -> messaging.Message:
-    """Shape a push for an Android phone, or an iPhone whose app registers with Firebase.
-
-    The tag, not collapse_key, is what replaces a shown notification on Android; the `apns` block is what Apple is told.
-    """
-    message = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, sound="default"))
-    message.notification = messaging.Notification(title=push.title, body=push.body)
-    message.apns = _apns(push, messaging.Aps(sound="default", thread_id=push.thread_id))
-    return message
+def payload(push: Push) -> dict[str, Any]:
+    """Shape a push for an Android phone, or an iPhone whose app registers with Firebase."""
+    return _written(message(push)) | {"apns": _apns(push, {})}
 
 
-def sealed_payload(push: Push) -> messaging.Message:
+def sealed_payload(push: Push) -> dict[str, Any]:
     """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app is handed.
 
     The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
@@ -167,41 +165,54 @@ def sealed_payload(push: Push) -> messaging.Message:
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
-    shown = {"title": push.generic_title, "body": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
-    message = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
-    alert = messaging.ApsAlert(title=push.generic_title, body=push.generic_body)
-    aps = messaging.Aps(alert=alert, sound="default", thread_id=push.thread_id, mutable_content=True)
-    message.apns = _apns(push, aps)
-    return message
+    generic = {"title": push.generic_title, "body": push.generic_body}
+    shown = generic | {"tag": push.collapse_key or str(push.task_id)} | ({} if push.sounds else {"silent": "true"})
+    built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
+    return _written(built) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}
+
+
+def message(push: Push) -> messaging.Message:
+    """Build what Android is told. The tag, not collapse_key, is what replaces a shown notification."""
+    built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
+    built.notification = messaging.Notification(title=push.title, body=push.body)
+    return built
+
+
+def _noise(push: Push) -> dict[str, str]:
+    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    return {"sound": "default"} if push.sounds else {"channel_id": QUIET_CHANNEL, "priority": "low"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
     """Put a message into the envelope of `messages:send`."""
-    return fitted(push, lambda fitting: _encoded(shape(fitting), fitting), PAYLOAD_AT_MOST)
+    more = {"validate_only": True} if push.validate_only else {}
+    return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), PAYLOAD_AT_MOST)
 
 
 def _message(
     push: Push, more: Mapping[str, str], notification: messaging.AndroidNotification | None
 ) -> messaging.Message:
     left = int((push.expires_at - datetime.now(UTC)).total_seconds())
-    message = messaging.Message(
+    built = messaging.Message(
         android=messaging.AndroidConfig(
             priority="high", ttl=timedelta(seconds=max(left, 0)), notification=notification
         ),
         data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
-    message.token = push.token  # the constructor warns: it would rather have a Firebase installation id
-    return message
+    built.token = push.token  # the constructor warns: it would rather have a Firebase installation id
+    return built
 
 
-def _apns(push: Push, aps: messaging.Aps) -> messaging.APNSConfig:
-    """Tell Apple what it would be told directly; Firebase adds alert and data."""
+def _written(built: messaging.Message) -> dict[str, Any]:
+    """Take a message as the API wants it; as text, firebase-admin would escape all that is not ASCII."""
+    content: dict[str, Any] = json.loads(str(built))
+    return content
+
+
+def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:
+    """Say to Apple what it would be told directly; Firebase adds alert and data. As its types: 10 microseconds more."""
     headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key
-    return messaging.APNSConfig(headers=headers, payload=messaging.APNSPayload(aps))
-
-
-def _encoded(message: messaging.Message, push: Push) -> bytes:
-    envelope = {"message": json.loads(str(message))}  # firebase-admin would escape all that is not ASCII
-    return encoded(envelope | {"validate_only": True} if push.validate_only else envelope)
+    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
+    return {"headers": headers, "payload": {"aps": {**noise, "thread-id": push.thread_id, **more}}}

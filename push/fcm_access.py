@@ -21,7 +21,7 @@ import structlog
 from push.addresses import Address, first, resolved
 from push.credential_files import ServiceAccount
 from push.http2_proxy import STRAIGHT, Proxies, Proxy
-from push.sender import Fate, Misconfigured, ProviderTrouble, Unavailable
+from push.sender import Fate, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 
 log = structlog.get_logger()
@@ -30,6 +30,8 @@ RENEWED_AT = 0.8  # of its lifetime: 48 minutes of Google's hour
 USED_UNTIL = 0.97
 REST = 1.0  # seconds between failed fetches
 TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
+DOUBT = 0.5  # seconds that others wait for another token after one odd refusal, before they use the one there is
+AGREED = 3  # refusals, with no acceptance since, from which on a token is not used any more
 ANSWER_AT_MOST = 256 * 1024  # bytes
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
@@ -68,7 +70,8 @@ class AccessToken:
         self._patience = patience
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
-        self._on_trial = False
+        self._on_trial = False  # it came in place of one that was refused
+        self._refusals = 0  # of this token, with no acceptance since
         self._fetch: asyncio.Task[None] | None = None
         self._trouble: Callable[[], ProviderTrouble] | None = None
 
@@ -78,6 +81,8 @@ class AccessToken:
         if now >= self._renew_at and not self._fetch and now >= self._rest_until:
             self._fetch = asyncio.create_task(self._fetched())
         if now < self._unfit_at:
+            if self._fetch and self._refusals:  # in doubt: another is better, if it comes at once
+                await asyncio.wait([self._fetch], timeout=DOUBT)
             return self._token
         if self._fetch:
             await self._wait(self._fetch)
@@ -94,14 +99,17 @@ class AccessToken:
             return True
         if self._on_trial and now < self._fetched_at + TRIAL:
             return False
-        self._on_trial = True
-        self._token = ""  # the others that were refused with it say nothing new
-        self._renew_at = self._unfit_at = 0.0
+        self._refusals += 1
+        self._renew_at = 0.0
+        if self._refusals >= AGREED:  # not one odd answer: whoever comes waits for the next one
+            self._token = ""
+            self._unfit_at = 0.0
         return True
 
     def accepted(self) -> None:
         """Take note that FCM likes the token."""
         self._on_trial = False
+        self._refusals = 0
 
     async def close(self) -> None:
         """Give a fetch under way up."""
@@ -110,11 +118,11 @@ class AccessToken:
             await asyncio.wait([self._fetch])
 
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
-        try:
-            async with asyncio.timeout(self._patience):
-                await asyncio.shield(fetch)
-        except TimeoutError:
-            raise Unavailable("no_access_token_in_time", Fate.NEVER_PROCESSED) from None
+        done, _ = await asyncio.wait([fetch], timeout=self._patience)
+        if not done:
+            raise Unavailable("no_access_token_in_time", Fate.NEVER_PROCESSED)
+        if fetch.cancelled():
+            raise NoRoom("closing")
 
     async def _fetched(self) -> None:
         loop = asyncio.get_running_loop()
@@ -128,6 +136,8 @@ class AccessToken:
             log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
         else:
             self._trouble = None
+            self._on_trial = self._refusals > 0
+            self._refusals = 0
             self._token = token
             self._fetched_at = loop.time()
             self._renew_at = self._fetched_at + lifetime * RENEWED_AT
@@ -145,9 +155,11 @@ class AccessToken:
 
     async def _asked(self, assertion: str, to: Address, connected: Callable[[], None]) -> tuple[int, bytes]:
         """Make one request to one address; gives the status and the body."""
+        lines: list[Any] = []
 
-        async def note(event: str, _: dict[str, Any]) -> None:
+        async def note(event: str, come_to: dict[str, Any]) -> None:
             if event == "connection.connect_tcp.complete":
+                lines.append(come_to["return_value"])
                 connected()
 
         url = self._url if self._proxy else self._url.copy_with(host=to.host)
@@ -160,13 +172,20 @@ class AccessToken:
                 headers={"host": self._url.netloc.decode(), "accept-encoding": "identity"},
                 extensions={"trace": note, "sni_hostname": self._url.host},
             )
-            response = await client.send(request, stream=True)
-            body = b""
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > ANSWER_AT_MOST:
-                    raise _NoAnswer("answer_too_long")
-            return response.status_code, body
+            try:
+                return await _answer(await client.send(request, stream=True))
+            finally:
+                for line in lines:  # httpx forgets it where a handshake is cancelled
+                    await line.aclose()
+
+
+async def _answer(response: httpx.Response) -> tuple[int, bytes]:
+    body = b""
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > ANSWER_AT_MOST:
+            raise _NoAnswer("answer_too_long")
+    return response.status_code, body
 
 
 @cache

@@ -51,8 +51,8 @@ def refusal(response: Response) -> FcmRefusal:
         word = "INVALID_ARGUMENT_TOKEN"
     quota = _quota(details)
     reason = code(word or error.get("status"), response.status) + quota
-    if word == "QUOTA_EXCEEDED":
-        word += quota
+    if quota and response.status == 429 and word in {"QUOTA_EXCEEDED", ""}:
+        word = "QUOTA_EXCEEDED" + quota
     return FcmRefusal(response.status, word, reason, _retry_after(response))
 
 

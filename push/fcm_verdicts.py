@@ -8,7 +8,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
     (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DOUBTFUL_TOKEN,  # a violation of the field `message.token`
     (400, ""): Verdict.OUR_BUG,
-    (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.MISCONFIGURED,
+    (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.TOKEN_MISCONFIGURED,  # an iPhone; Firebase has no APNs key of its app
     (401, ""): Verdict.STALE_CREDENTIAL,
     (403, "SENDER_ID_MISMATCH"): Verdict.FOREIGN_TOKEN,
     (403, ""): Verdict.MISCONFIGURED,
@@ -17,7 +17,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,  # of the message's target, where nothing else is said
     (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.THROTTLED,
     (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.OVERDONE,
-    (429, ""): Verdict.OVERDONE,
+    (429, ""): Verdict.THROTTLED_UNNAMED,
     (500, "INTERNAL"): Verdict.TRANSIENT,
     (500, ""): Verdict.TRANSIENT,
     (502, ""): Verdict.TRANSIENT,

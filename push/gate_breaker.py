@@ -1,17 +1,20 @@
 """The circuit breaker of one gate: judges a provider by what calls come to. The clock is passed in.
 
 In the usual words: *closed* lets calls through, *open* lets none through, *half open* waits for the one that probes.
+It counts users, never calls: whatever one of them owns or does, their refusals are one voice.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
+USERS = 3  # who were refused, with no acceptance since the first of them
+IN_A_ROW = 6  # calls of theirs, where others were accepted a moment before, or connections broke
+LATELY = 1.0  # seconds; an acceptance as young as that contradicts three refusals, but not six
 MOMENT = 0.02  # seconds; a connection that breaks fails all its calls in one moment, which says no more than one call
-IN_A_ROW = 6  # moments of failure, with no success in between
+WINDOW = 600.0  # seconds; a refusal that is older says nothing about now
 LONGEST_FLOOR = 600.0  # seconds; a provider may ask for a day, but a probe is one call
-_RECENT = 40  # calls; the majority of them decides as well
+_HURRY = 0.5  # of the time left to what waits longest: a rest is over by then
 
 
 class State(StrEnum):
@@ -30,6 +33,24 @@ class Cause(StrEnum):
     MISCONFIGURED = "misconfigured"
 
 
+class Bearing(Enum):
+    """What trouble says about a route."""
+
+    WHOLE = auto()  # it names the route, so it is enough alone
+    CALL = auto()  # about one push, or one try of our credentials: others have to agree
+    CONNECTION = auto()  # about one connection, whatever number of calls it took with it
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the breaker has to know of a call that failed."""
+
+    cause: Cause
+    reason: str
+    bearing: Bearing
+    retry_after: float | None = None  # the provider's own word, in seconds; believed up to LONGEST_FLOOR
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """How long a breaker stays open, in seconds: the first time, and at most, after probes that failed."""
@@ -46,7 +67,7 @@ class Ticket:
 
 
 class Breaker:
-    """Opens on trouble, closes when a probe succeeds. What calls of an earlier generation come to changes nothing."""
+    """Opens on trouble, closes when a push is accepted. Trouble of calls of an earlier generation changes nothing."""
 
     def __init__(self, rests: Mapping[Cause, Rest], chance: Callable[[], float]) -> None:
         self.cause: Cause | None = None  # of the last opening, with the provider's reason
@@ -58,9 +79,12 @@ class Breaker:
         self._generation = 0
         self._openings = 0  # in a row
         self._probing = False
-        self._failing_moments = 0  # in a row
-        self._last_moment = float("-inf")
-        self._recent: deque[float | None] = deque(maxlen=_RECENT)  # the moment of a failure; None for a success
+        self._opened_at = 0.0  # last
+        self._not_before = 0.0  # the end of the rest that the provider asked for
+        self._is_named = False  # the provider said itself that all of the route is meant
+        self._users: dict[str, float] = {}  # who were refused since the last acceptance, and when last
+        self._calls = 0  # of theirs
+        self._last_moment = self._accepted_at = float("-inf")
 
     def state(self, now: float) -> State:
         """Tell where it stands."""
@@ -81,57 +105,89 @@ class Breaker:
         """Whether the call may still be made: not if the breaker opened meanwhile."""
         return self.open_since is None or ticket.generation == self._generation
 
+    def is_probe(self, ticket: Ticket) -> bool:
+        """Whether this is leave for the one call that tries the route."""
+        return self.open_since is not None and ticket.generation == self._generation
+
     def given_back(self, ticket: Ticket) -> None:
         """Take back leave that was not used: the next one is the probe."""
         if ticket.generation == self._generation:
             self._probing = False
 
-    def succeeded(self, ticket: Ticket) -> None:
-        """Take note that the provider answered as it should."""
-        if ticket.generation != self._generation:
-            return
-        self._failing_moments = 0
-        self._recent.append(None)
-        if self.open_since is not None:
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """Take note that a push was accepted. It contradicts refusals of others, though its call began before them."""
+        self._accepted_at = now
+        if self.open_since is None:
+            self._agree_no_more()
+        elif ticket.generation == self._generation or not self._is_named:
             self.reset()
 
-    def failed(self, ticket: Ticket, now: float, cause: Cause, reason: str, retry_after: float | None) -> None:
-        """Take note of trouble; `retry_after` is the provider's own word in seconds, believed up to LONGEST_FLOOR."""
-        if retry_after is not None:
-            retry_after = min(retry_after, LONGEST_FLOOR)
+    def answered(self, ticket: Ticket) -> None:
+        """Take note of an answer about one push: it tells that the provider is there, and nothing else."""
+        if self.is_probe(ticket):
+            self.reset()
+
+    def failed(self, ticket: Ticket, now: float, trouble: Trouble, user_id: str | None) -> None:
+        """Take note of trouble, and whose push met it."""
+        floor = None if trouble.retry_after is None else min(trouble.retry_after, LONGEST_FLOOR)
         if ticket.generation != self._generation:
-            if self.open_since is not None and retry_after is not None:
-                self.open_until = max(self.open_until, now + retry_after)
-        elif self.open_since is not None or cause is not Cause.OUTAGE or self._is_outage(now):
-            self._open(now, cause, reason, retry_after)
+            if self.open_since is not None and floor is not None:
+                self._not_before = max(self._not_before, now + floor)
+                self.open_until = max(self.open_until, self._not_before)
+        elif self.open_since is not None or self._do_agree(now, trouble.bearing, user_id):
+            self._open(now, trouble, floor)
+
+    def hurry(self, now: float, left: float) -> None:
+        """End the rest well before the time of a push that waits is over; `left` is what it has, in seconds.
+
+        What the provider asked for is kept, and so is the shortest of all rests.
+        """
+        if self.open_since is None or self._probing:
+            return
+        shortest = self._opened_at + min(rest.first for rest in self._rests.values())
+        self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _HURRY))
 
     def reset(self) -> None:
         """Close, and start afresh."""
         self.cause = self.reason = self.open_since = None
         self._generation += 1
-        self._openings = self._failing_moments = 0
+        self._openings = 0
         self._probing = False
-        self._recent.clear()
+        self._agree_no_more()
 
-    def _is_outage(self, now: float) -> bool:
-        if now - self._last_moment >= MOMENT:
+    def _agree_no_more(self) -> None:
+        self._users.clear()
+        self._calls = 0
+
+    def _do_agree(self, now: float, bearing: Bearing, user_id: str | None) -> bool:
+        """Tell whether enough users were refused, of late and with none accepted since."""
+        if bearing is Bearing.WHOLE:
+            return True
+        if bearing is Bearing.CONNECTION:
+            if now - self._last_moment < MOMENT:
+                return False
             self._last_moment = now
-            self._failing_moments += 1
-        self._recent.append(self._last_moment)
-        moments = {moment for moment in self._recent if moment is not None}
-        failures = sum(moment is not None for moment in self._recent)
-        majority = failures * 2 > _RECENT and len(moments) >= IN_A_ROW
-        return majority or self._failing_moments >= IN_A_ROW
+        for other in [other for other, at in self._users.items() if at < now - WINDOW]:
+            del self._users[other]
+        if not self._users:
+            self._calls = 0
+        self._calls += 1
+        if user_id is not None:
+            self._users[user_id] = now
+        is_doubted = bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
+        return len(self._users) >= USERS and (self._calls >= IN_A_ROW or not is_doubted)
 
-    def _open(self, now: float, cause: Cause, reason: str, retry_after: float | None) -> None:
-        rest = self._rests[cause]
+    def _open(self, now: float, trouble: Trouble, floor: float | None) -> None:
+        rest = self._rests[trouble.cause]
         seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
-        if retry_after is not None:
-            seconds = max(seconds, retry_after + rest.first * self._chance())
+        self._opened_at, self._not_before = now, now + (floor or 0.0)
+        if floor is not None:
+            seconds = max(seconds, floor + rest.first * self._chance())
         if self.open_since is None:
             self.open_since = now
-        self.cause, self.reason, self.open_until = cause, reason, now + seconds
+        self.cause, self.reason, self.open_until = trouble.cause, trouble.reason, now + seconds
+        self._is_named = trouble.bearing is Bearing.WHOLE
         self._generation += 1
         self._openings += 1
         self._probing = False

@@ -30,13 +30,13 @@ class Line:
         self._waiting[priority].append(waiter)
         return waiter
 
-    def first(self) -> Waiter | None:
+    def first(self) -> tuple[Priority, Waiter] | None:
         """Look who is next."""
-        for waiting in self._waiting.values():
+        for priority, waiting in self._waiting.items():
             while waiting and waiting[0].done():
                 waiting.popleft()  # gave up
             if waiting:
-                return waiting[0]
+                return priority, waiting[0]
         return None
 
     def dismissed(self) -> Iterator[Waiter]:

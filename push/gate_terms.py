@@ -36,6 +36,7 @@ class Timings:
     longest_pause: float = 45.0  # between two looks at a shut gate, which other credentials may open at any time
     booked_ahead: float = 60.0  # at most
     longest_call: float = 10.0  # so a full gate lets in as many as its concurrency in this time, if not more
+    alarm_after: float = 1.0  # the first refusal that does not shut the gate, so that one line tells of many
     ramp: float = 60.0  # from nearly nothing to full, after an opening that lasted as long or longer
 
 

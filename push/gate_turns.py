@@ -14,6 +14,7 @@ from push.gate_pace import Pace
 from push.gate_terms import Limits, Timings
 from push.sender import Booked, Paused
 
+_KEPT = 4  # one in so many places is for reminders
 _LATELY = 256  # calls, that tell how fast a gate without a rate moves
 
 
@@ -46,9 +47,9 @@ class Turns:
         """How many stand in line."""
         return len(self._line)
 
-    def at_once(self, now: float) -> Ticket | None:
+    def at_once(self, now: float, priority: Priority) -> Ticket | None:
         """Give a turn if nobody waits and the limits allow it."""
-        if self._line.first() is not None or not self._may_start(now):
+        if self._line.first() is not None or not self._may_start(now, priority):
             return None
         return self.take()
 
@@ -85,9 +86,10 @@ class Turns:
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while (waiter := self._line.first()) is not None:
-            if not self._may_start(now):
-                self._come_back(now)
+        while (first := self._line.first()) is not None:
+            priority, waiter = first
+            if not self._may_start(now, priority):
+                self._come_back(now, priority)
                 return
             waiter.set_result(self.take())
 
@@ -96,14 +98,19 @@ class Turns:
         for waiter in self._line.dismissed():
             waiter.set_exception(why())
 
-    def _may_start(self, now: float) -> bool:
-        return self.in_flight < self._limits.concurrency and self.pace.take(now)
+    def _has_room(self, priority: Priority) -> bool:
+        """Tell whether one more may be under way; a part of the room is for reminders, however slow other calls are."""
+        kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
+        return self.in_flight < self._limits.concurrency - kept
 
-    def _come_back(self, now: float) -> None:
+    def _may_start(self, now: float, priority: Priority) -> bool:
+        return self._has_room(priority) and self.pace.take(now)
+
+    def _come_back(self, now: float, priority: Priority) -> None:
         if self._timer is not None:
             self._timer.cancel()
         wait = self.pace.wait(now, 1)
-        if wait < inf and self.in_flight < self._limits.concurrency:  # else whoever leaves, or a new share, lets in
+        if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
     def _booked(self, now: float, priority: Priority, reason: str) -> Booked:

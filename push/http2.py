@@ -8,7 +8,7 @@ import structlog
 from hpack import HeaderTuple
 
 from push.http2_call import Call, Response
-from push.http2_frames import BrokenProtocol
+from push.http2_frames import BrokenProtocol, OddFrame
 from push.http2_places import Places
 from push.http2_pulse import Pulse
 from push.http2_streams import Streams
@@ -114,6 +114,9 @@ class Connection(asyncio.Protocol):
         self._pulse.heard()
         try:
             self._streams.receive(data)
+        except OddFrame as error:  # by the book the connection ends at once; others' calls are answered first
+            log.warning("connection broke the protocol", error=str(error))
+            self.retire("protocol_error")
         except BrokenProtocol as error:
             log.warning("connection broke the protocol", error=str(error))
             self._drop("protocol_error")

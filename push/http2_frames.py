@@ -61,6 +61,10 @@ class BrokenProtocol(Exception):
     """The peer does not speak HTTP/2; nothing more can be read from it."""
 
 
+class OddFrame(BrokenProtocol):
+    """One frame is wrong. What follows it can still be read, so that it need cost nobody but its own stream."""
+
+
 class Frame(NamedTuple):
     """One whole frame."""
 
@@ -73,7 +77,8 @@ class Frame(NamedTuple):
         """Check what the RFC fixes of a frame: its size, and whether it is about a stream; raises BrokenProtocol."""
         size, rule = len(self.payload), _RULES.get(self.kind)
         if rule and not (rule.least <= size <= rule.most and rule.streams[self.stream_id > 0]):
-            raise BrokenProtocol(f"malformed frame of type {self.kind}")
+            is_lost = self.kind == Kind.HEADERS  # and with it the table that all later ones point into
+            raise (BrokenProtocol if is_lost else OddFrame)(f"malformed frame of type {self.kind}")
 
     def number(self) -> int:
         """Read the 31-bit number that the payload begins with."""
@@ -89,7 +94,7 @@ class Frame(NamedTuple):
         if self.kind == Kind.HEADERS and self.flags & PRIORITY:
             begin += 5
         if begin > end:
-            raise BrokenProtocol("more padding than frame")
+            raise (BrokenProtocol if self.kind == Kind.HEADERS else OddFrame)("more padding than frame")
         return self.payload[begin:end]
 
 

@@ -60,6 +60,8 @@ class Places:
                 await starter
         except TimeoutError:
             raise NoRoom("no_room_on_connection", Fate.NOT_SENT) from None
+        if self._loop.time() > until:  # the process stood still; whoever asked may have lost its leave by now
+            raise NoRoom("no_room_on_connection", Fate.NOT_SENT)
 
     def changed(self) -> None:
         """Let those who wait look again."""

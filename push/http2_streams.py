@@ -22,6 +22,7 @@ from push.http2_frames import (
     Cutter,
     Frame,
     Kind,
+    OddFrame,
     Setting,
     headers_written,
     number_written,
@@ -101,11 +102,22 @@ class Streams:
         return outgoing
 
     def receive(self, incoming: bytes) -> None:
-        """Take the peer's bytes in, and settle the calls they answer; raises BrokenProtocol."""
+        """Take the peer's bytes in, and settle the calls they answer; raises BrokenProtocol.
+
+        After an OddFrame, which is raised when all was taken in, it goes on: the frame cost its own stream its call.
+        """
+        odd: OddFrame | None = None
         for frame in self._cutter.frames(incoming):
             if not self.greeted and (frame.kind != Kind.SETTINGS or frame.flags & ACK):
                 raise BrokenProtocol("no SETTINGS at first")
-            self._take_in(frame)
+            try:
+                self._take_in(frame)
+            except OddFrame as error:
+                odd = error
+                if frame.stream_id in self.calls:
+                    self.give_up(frame.stream_id, *_MALFORMED)
+        if odd:
+            raise odd
 
     def _take_in(self, frame: Frame) -> None:
         frame.must_be_sound()

@@ -79,7 +79,8 @@ class Extent(StrEnum):
     """Whom a throttle concerns."""
 
     TOKEN = "token"  # noqa: S105 (a word)
-    ROUTE = "route"
+    ROUTE = "route"  # the answer names it: a project's quota, for one
+    UNNAMED = "unnamed"  # the answer does not say
 
 
 class Throttled(ProviderTrouble):
@@ -94,12 +95,27 @@ class Misconfigured(ProviderTrouble):
     """Our keys, topic or project are wrong; a person has to act. Never a token's fault."""
 
 
+class NotConfigured(Misconfigured):
+    """We know ourselves that no call can be made on this route: the app has no credentials for the provider."""
+
+
+class TokenMisconfigured(Misconfigured):
+    """Something is missing on our side for this one token: Firebase has no APNs key of its app, for one.
+
+    Says nothing about other tokens.
+    """
+
+
 class Unavailable(ProviderTrouble):
     """The provider could not be reached, or failed."""
 
     def __init__(self, reason: str, fate: Fate, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason, retry_after=retry_after)
         self.fate = fate
+
+
+class AnsweredUnavailable(Unavailable):
+    """The provider answered this one call that it is in trouble; no connection was lost."""
 
 
 class StaleCredential(Unavailable):
@@ -118,6 +134,10 @@ class NoRoom(Unavailable):
 
 class Paused(ProviderTrouble):
     """The gate is shut: nothing was called, and nobody is to call before."""
+
+
+class Appointed(Paused):
+    """The gate is shut, and this push is the one to try it next: `retry_after` says when."""
 
 
 class Booked(ProviderTrouble):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from domain.push import Environment, Provider, Route
-from push.sender import Misconfigured, Sender
+from push.sender import NotConfigured, Sender
 
 Key = tuple[Provider, str | None]  # the app without a name is the default one
 Senders = Mapping[Key, Sender]
@@ -35,10 +35,10 @@ class Apps:
         return Route(provider, None if self._named is None else app_id, environment)
 
     def sender(self, provider: Provider, app_id: str | None) -> Sender:
-        """Find the sender; raises Misconfigured for an app without credentials for this provider."""
+        """Find the sender; raises NotConfigured for an app without credentials for this provider."""
         sender = self._senders.get((provider, None if self._named is None else app_id))
         if sender is None:
-            raise Misconfigured("app_not_configured")
+            raise NotConfigured("app_not_configured")
         return sender
 
     def replace(self, senders: Senders, named: frozenset[str] | None) -> list[Sender]:

@@ -24,9 +24,11 @@ class Verdict(Enum):
     FOREIGN_TOKEN = auto()  # another topic's or project's, or our topic or project is wrong
     OUR_BUG = auto()  # rejected, and somebody has to look
     MISCONFIGURED = auto()
+    TOKEN_MISCONFIGURED = auto()  # for this one token something is missing on our side
     STALE_CREDENTIAL = auto()  # renew it, unless it is young: then misconfigured
     THROTTLED = auto()  # this token
-    OVERDONE = auto()  # all of the route is throttled
+    OVERDONE = auto()  # all of the route is throttled, and the answer says so
+    THROTTLED_UNNAMED = auto()  # the answer does not say whom it concerns
     RECONNECT = auto()  # refused because of the connection it came on
     TRANSIENT = auto()
 
@@ -35,7 +37,11 @@ class Verdict(Enum):
 unknown_refusals: Counter[tuple[str, int, str]] = Counter()
 heard_last: dict[tuple[str, int, str], datetime] = {}
 
-EXTENTS = {Verdict.THROTTLED: Extent.TOKEN, Verdict.OVERDONE: Extent.ROUTE}
+EXTENTS = {
+    Verdict.THROTTLED: Extent.TOKEN,
+    Verdict.OVERDONE: Extent.ROUTE,
+    Verdict.THROTTLED_UNNAMED: Extent.UNNAMED,
+}
 
 
 def fate(status: int) -> Fate:

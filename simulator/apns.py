@@ -77,6 +77,9 @@ class _ApnsPush:
             return self._answer(rejection.status, rejection.reason, rejection.timestamp_ms)
         return self._answer(200, None, None)
 
+    def accepted(self, message_id: str) -> Answer:
+        return Answer(200, None, ((b"apns-id", message_id.encode()),))
+
     def error(self, error: Error) -> Answer:
         return self._answer(error.status or 500, error.reason, error.timestamp)
 
@@ -123,4 +126,5 @@ def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
         collapse_key=None if collapse_id is None else collapse_id.decode(errors="replace"),
         identity=task_id if isinstance(task_id, str) else exchange.body,
         is_visible=alert is not None and exchange.headers.get(b"apns-push-type") != b"background",
+        has_sound="sound" in payload["aps"] and payload["aps"].get("interruption-level") != "passive",
     )

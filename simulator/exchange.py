@@ -67,6 +67,10 @@ class Exchange(Protocol):
         """RST_STREAM; over HTTP/1.1 the connection is cut."""
         ...
 
+    def utter(self, kind: int, payload: bytes) -> None:
+        """Send a frame as it is, right or wrong; over HTTP/1.1 the connection is cut."""
+        ...
+
     def goaway(self, farewell: Farewell, last: "LastStream") -> None:
         """GOAWAY; over HTTP/1.1 the connection is cut."""
         ...

@@ -151,6 +151,22 @@ class Html(Scope):
     status: Status = 502
 
 
+class OtherId(Scope):
+    """Accepted, and answered with this in place of the `apns-id` or FCM's name."""
+
+    fault: Literal["other_id"]
+    id: str = Field(max_length=4096)
+
+
+class BrokenFrame(Scope):
+    """A frame of this type and size about the stream (of the connection, for types 4, 6 and 7), all noughts."""
+
+    fault: Literal["broken_frame"]
+    type: Annotated[int, Field(ge=0, le=255)] = 3  # RST_STREAM
+    size: Annotated[int, Field(ge=0, le=16_384)] = 3
+    processed: bool = False
+
+
 class ConnectionFault(Scope):
     """Trouble before any request; `drop_open` also cuts the connections that are open."""
 
@@ -205,6 +221,8 @@ PushFault = (
     | Freeze
     | EmptyBody
     | Html
+    | OtherId
+    | BrokenFrame
 )  # hits one request
 Fault = PushFault | RefuseConnections | StallConnections | RevokeAccessTokens | OauthDown
 

@@ -96,6 +96,9 @@ class _FcmPush:
             return fcm_errors.invalid_argument(invalid)
         return self._deliver(message, now)
 
+    def accepted(self, message_id: str) -> Answer:
+        return fcm_errors.json_answer(200, {"name": message_id})
+
     def error(self, error: Error) -> Answer:
         return fcm_errors.scripted(error)
 

@@ -25,6 +25,7 @@ _APNS_HEADERS = {
     "apns-priority": re.compile(r"1|5|10"),
 }
 _PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
+_QUIET_CHANNEL = "quiet"  # of low importance, as the documents tell apps to make it
 _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
 
@@ -82,6 +83,7 @@ def checked_message(body: object, raw: bytes) -> Message:
         collapse_key=tag,
         identity=raw if task_id is None else task_id,
         is_visible=bool(notification or on_android or "title" in by_app),
+        has_sound=on_android.get("channel_id") != _QUIET_CHANNEL and by_app.get("silent") != "true",
     )
     return Message(ttl=_ttl(android.get("ttl")), notification=shown)
 

@@ -42,6 +42,10 @@ class Http1Exchange:
         """Cut the connection: HTTP/1.1 can reset nothing smaller."""
         self._connection.abort()
 
+    def utter(self, kind: int, payload: bytes) -> None:  # noqa: ARG002 (HTTP/1.1 has no frames)
+        """Cut the connection: HTTP/1.1 has no frames."""
+        self._connection.abort()
+
     def goaway(self, farewell: Farewell, last: LastStream) -> None:  # noqa: ARG002 (HTTP/1.1 has no farewell)
         """Cut the connection: HTTP/1.1 has no farewell."""
         self._connection.abort()

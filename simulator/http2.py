@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ from simulator.exchange import Answer, Endpoint, Farewell, FarewellExtent, LastS
 from simulator.http2_greeting import DEFAULT_WINDOW, server_side
 from simulator.http2_stream import Bodies, Http2Exchange, MovingLimit, StreamLimits
 
+_FRAME = struct.Struct(">HBBBL")  # size, kind, flags, stream (RFC 9113, section 4.1)
+_ABOUT_THE_CONNECTION = {4, 6, 7}  # SETTINGS, PING, GOAWAY
 _HIGHEST_STREAM = 2**31 - 1
 
 
@@ -139,6 +142,13 @@ class Http2Connection(asyncio.Protocol):
             self._bodies.drop(stream_id)
             self._finish(stream_id)
             self._flush_unless_reading()
+
+    def utter(self, stream_id: int, kind: int, payload: bytes) -> None:
+        """Send a frame as it is, about a stream or about the connection, as its kind asks for."""
+        self._flush()
+        if self._transport is not None:
+            about = 0 if kind in _ABOUT_THE_CONNECTION else stream_id
+            self._transport.write(_FRAME.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, about) + payload)
 
     def goaway(self, stream_id: int, farewell: Farewell, last: LastStream) -> None:
         """Say goodbye; streams above the line are ignored from here on."""

@@ -93,6 +93,10 @@ class Http2Exchange:
         """RST_STREAM."""
         self._connection.reset(self.stream_id, error_code)
 
+    def utter(self, kind: int, payload: bytes) -> None:
+        """Send a frame as it is."""
+        self._connection.utter(self.stream_id, kind, payload)
+
     def goaway(self, farewell: Farewell, last: LastStream) -> None:
         """GOAWAY with a true last_stream_id."""
         self._connection.goaway(self.stream_id, farewell, last)

@@ -8,6 +8,7 @@ from simulator.exchange import Answer, Exchange, Farewell, FarewellExtent, LastS
 from simulator.fault_kinds import (
     AcceptThenFail,
     AnswerFault,
+    BrokenFrame,
     Close,
     CutAnswer,
     EmptyBody,
@@ -15,6 +16,7 @@ from simulator.fault_kinds import (
     Freeze,
     GoAway,
     Html,
+    OtherId,
     PushFault,
     Reset,
     Silent,
@@ -35,6 +37,10 @@ class Push(Protocol):
 
     def processed(self) -> Answer:
         """Check it and hand it to its phone; the honest answer."""
+        ...
+
+    def accepted(self, message_id: str) -> Answer:
+        """Say that it was accepted under this id."""
         ...
 
     def error(self, error: Error) -> Answer:
@@ -61,11 +67,8 @@ def inflict(fault: PushFault, push: Push) -> None:
         case AcceptThenFail():
             push.processed()
             answer(push, push.error(fault))
-        case EmptyBody():
-            answer(push, Answer(fault.status, "empty_body"))
-        case Html():
-            html = ((b"content-type", b"text/html; charset=UTF-8"),)
-            answer(push, Answer(fault.status, "html", html, (_HTML,)))
+        case EmptyBody() | Html():
+            answer(push, _as_a_proxy(fault))
         case Slow():
             said = push.processed()
             asyncio.get_running_loop().call_later(fault.delay, answer, push, said)
@@ -73,11 +76,20 @@ def inflict(fault: PushFault, push: Push) -> None:
             _say_goodbye(fault, push)
         case CutAnswer():
             _cut_answer(fault, push)
-        case Silent() | Reset() | Close() | Freeze():
+        case OtherId():
+            said = push.processed()
+            answer(push, push.accepted(fault.id) if said.status == 200 else said)
+        case Silent() | Reset() | Close() | Freeze() | BrokenFrame():
             _interrupt(fault, push)
 
 
-def _interrupt(fault: Silent | Reset | Close | Freeze, push: Push) -> None:
+def _as_a_proxy(fault: EmptyBody | Html) -> Answer:
+    if isinstance(fault, EmptyBody):
+        return Answer(fault.status, "empty_body")
+    return Answer(fault.status, "html", ((b"content-type", b"text/html; charset=UTF-8"),), (_HTML,))
+
+
+def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: Push) -> None:
     push.request.reason = fault.fault
     if fault.processed:
         push.processed()
@@ -90,6 +102,8 @@ def _interrupt(fault: Silent | Reset | Close | Freeze, push: Push) -> None:
             push.exchange.abort()
         case Freeze():
             push.exchange.freeze()
+        case BrokenFrame():
+            push.exchange.utter(fault.type, bytes(fault.size))
 
 
 def _cut_answer(fault: CutAnswer, push: Push) -> None:

@@ -39,6 +39,7 @@ class Receipt:
     expires_timestamp: float | None  # None: kept for weeks
     fate: Fate = Fate.WAITING
     reason: str | None = None
+    sounded_timestamp: float | None = None  # when the phone rang for it
 
 
 class Phone:
@@ -105,6 +106,8 @@ class Phone:
         else:
             receipt.fate = Fate.SHOWN
             self._screen.show(receipt.notification, now)
+            if receipt.notification.has_sound:
+                receipt.sounded_timestamp = now
 
 
 def _drop(receipt: Receipt, reason: str) -> None:

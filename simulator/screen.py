@@ -17,6 +17,7 @@ class Notification:
     collapse_key: str | None
     identity: str | bytes  # the same notification received twice has the same one
     is_visible: bool
+    has_sound: bool = True  # a phone that shows it rings
 
 
 @dataclass(frozen=True, slots=True)

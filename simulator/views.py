@@ -72,6 +72,7 @@ def fault_row(active: ActiveFault) -> dict[str, Any]:
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:
     request = receipt.request
+    sounded_at = _instant(receipt.sounded_timestamp)
     return {
         "received_at": _instant(request.received_timestamp),
         "message_id": request.message_id,
@@ -79,7 +80,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "payload": request.payload,
         "fate": receipt.fate.value,
         "reason": receipt.reason,
-    }
+    } | ({"sounded_at": sounded_at} if sounded_at else {})
 
 
 def _instant(timestamp: float | None) -> str | None:

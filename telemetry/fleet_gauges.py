@@ -23,6 +23,15 @@ _DEAD = {
     "dead": "Dead push tasks, of those due in the last 24 hours.",
     "redrivable": "Dead push tasks that have not expired: a person can still save them.",
 }
+_DEAD_USERS = {
+    "redrivable": "Users with a dead push task that has not expired.",
+    "dead": "Users with a push task that died in the last 15 minutes.",
+}
+_ANSWERED = {
+    "answered": "Users whose pushes, due in the last 15 minutes, came to something.",
+    "token_error": "Of these, users whose token was refused.",
+    "rejected": "Of these, users whose push was refused for a fault of ours.",
+}
 
 
 def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
@@ -30,11 +39,16 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
     yield _single("read_timestamp_seconds", "When these signals were read.", read.at.timestamp())
     yield from _backlogs(read, configured)
     yield from _dead(read, configured)
+    yield from _answered(read, configured)
+    yield from _refused(read, configured)
     yield from _owed("outbox", "Rows of the outbox", read.outbox, read.at)
     yield from _owed("handoffs", "Messages of which it is not decided how each phone is told", read.handoffs, read.at)
     yield _brakes(read, configured)
     yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
     yield _single("streams", "Open streams.", read.streams)
+    taken = "Device tokens that passed from one user to another in the last hour"
+    yield _single("token_transfers", f"{taken}.", read.transfers.count)
+    yield _single("token_transfers_by_one_user", f"{taken}: the most that one took.", read.transfers.by_one_user)
 
 
 def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
@@ -57,15 +71,44 @@ def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetri
 
 
 def _dead(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    found = {(route, kind): [0, 0] for route in _routes(configured) for kind in Kind}
+    found = {(route, kind): [0, 0, 0, 0] for route in _routes(configured) for kind in Kind}
     for each in read.dead:
-        row = found.setdefault((labels.known(each.route, configured), each.kind), [0, 0])
-        row[0] += each.count
-        row[1] += each.unexpired
-    for place, (name, meaning) in enumerate(_DEAD.items()):
-        family = _family(f"{name}_pushes", meaning, (*_ROUTE, "kind"))
+        row = found.setdefault((labels.known(each.route, configured), each.kind), [0, 0, 0, 0])
+        for place, count in enumerate((each.count, each.unexpired, each.unexpired_users, each.lately_users)):
+            row[place] += count
+    names = [(f"{name}_pushes", meaning) for name, meaning in _DEAD.items()]
+    names += [(f"{name}_users", meaning) for name, meaning in _DEAD_USERS.items()]
+    for place, (name, meaning) in enumerate(names):
+        family = _family(name, meaning, (*_ROUTE, "kind"))
         for (route, kind), counts in found.items():
             family.add_metric((*labels.of_route(route), kind.value), counts[place])
+        yield family
+
+
+def _answered(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
+    found = {route: [0, 0, 0] for route in _routes(configured)}
+    for each in read.answered:
+        row = found.setdefault(labels.known(each.route, configured), [0, 0, 0])
+        for place, count in enumerate((each.users, each.token_errors, each.rejected)):
+            row[place] += count
+    for place, (name, meaning) in enumerate(_ANSWERED.items()):
+        family = _family(f"{name}_users", meaning, _ROUTE)
+        for route, counts in found.items():
+            family.add_metric(labels.of_route(route), counts[place])
+        yield family
+
+
+def _refused(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
+    found: dict[tuple[Route, str], list[int]] = {}
+    for each in read.refused:
+        row = found.setdefault((labels.known(each.route, configured), labels.reason(each.reason)), [0, 0])
+        row[0] += each.pushes
+        row[1] += each.users
+    for place, name in enumerate(("pushes", "users")):
+        meaning = f"{name.capitalize()} that our credentials keep waiting, or let die; of those due within the hour."
+        family = _family(f"misconfigured_{name}", meaning, (*_ROUTE, "reason"))
+        for (route, reason), counts in found.items():
+            family.add_metric((*labels.of_route(route), reason), counts[place])
         yield family
 
 

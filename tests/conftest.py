@@ -97,7 +97,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """The house that most tests share: API and worker in this process."""
     place = Place(await new_database("main"), temporal, "main", simulator)
-    async with open_house(place) as house:
+    async with open_house(place, MESSAGE_RATE="0") as house:  # tests write faster than people
         yield house
 
 

@@ -52,6 +52,7 @@ async def _record() -> None:
                 await _tested(house, simulator)
                 await _handed_off(house, simulator)
                 await _handed_off_in_pages(house)
+                await _handed_off_later(house, simulator)
                 await _page_started_anew(house, simulator)
                 await _housekept(house)
         postgres.cleanup()
@@ -152,9 +153,23 @@ async def _handed_off_in_pages(house: House) -> None:
     await give_phones(house, crowd)
     message_id = await posted(crowd[0], await conversation_of(*crowd))
     await handed_off(house, message_id)
-    _write(await handoff(house, message_id).fetch_history(), "handed-off-in-pages")
+    planned = "handed-off-in-planned-pages"  # `handed-off-in-pages`: by earlier code
+    _write(await handoff(house, message_id).fetch_history(), planned)
     page = house.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
     _write(await page.fetch_history(), "last-page")
+
+
+async def _handed_off_later(house: House, simulator: Simulator) -> None:
+    """The later message waits for the line, which the first one's slow call has taken."""
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await bob.register(phone)
+    conversation_id = await conversation_of(alice, bob)
+    simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=3, count=1)
+    await posted(alice, conversation_id)
+    await eventually(lambda: house.rows("SELECT 1 FROM push_attempts WHERE outcome IS NULL"))
+    message_id = await posted(alice, conversation_id)
+    await handed_off(house, message_id)
+    _write(await handoff(house, message_id).fetch_history(), "handed-off-later")
 
 
 async def _page_started_anew(house: House, simulator: Simulator) -> None:

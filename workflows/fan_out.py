@@ -5,17 +5,17 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 with workflow.unsafe.imports_passed_through():
-    from activities.push_sending import PushSending
+    from activities.push_sending import SEND_BUDGET, PushSending
     from activities.reminders import ReminderOpening
+    from domain.kinds import RULES
     from domain.naming import push_queue
     from domain.push import TaskState
     from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
 
-SEND_BUDGET = timedelta(seconds=20)  # a slot, the check, one call and its record; a lost worker costs this much
 LOCAL_TIMEOUT = timedelta(seconds=10)
 LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers of the workflow's, which hold up no worker's shutdown
@@ -40,6 +40,7 @@ async def send_all(
     for handle in handles:
         handle.add_done_callback(partial(_tell, told))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
+    reason = over()  # why what is cancelled here is withdrawn, though the goal may be back before all have reported
     for handle in handles:
         if not handle.done():
             handle.cancel()
@@ -48,7 +49,6 @@ async def send_all(
     unfinished = tuple(send.task_id for send, sent in zip(sends, reported, strict=True) if sent is None)
     closed: tuple[SentPush, ...] = ()
     if unfinished:
-        reason = over()
         state = TaskState.DEAD if reason is None else TaskState.WITHDRAWN
         closed = await workflow.execute_local_activity_method(
             ReminderOpening.close_tasks,
@@ -80,6 +80,7 @@ def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> Activit
         schedule_to_close_timeout=max(expires_at - now, SEND_BUDGET),
         retry_policy=_RETRY,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        priority=Priority(priority_key=RULES[send.kind].urgency),
     )
 
 

@@ -15,7 +15,7 @@ from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 with workflow.unsafe.imports_passed_through():
     from activities.reminders import ReminderOpening
     from domain.naming import REMINDER_STATE_ATTRIBUTE
-    from domain.push import TaskState
+    from domain.push import FAILED, TaskState
     from domain.reminders import Reminder
     from domain.sessions import SessionStatus
     from domain.wire import Moment, OpenedReminder, OpenReminder, ReminderStatus, SentPush, SessionState
@@ -195,7 +195,7 @@ class FastingReminder:
     def _outcome(self) -> str:
         """Sum up for the search attribute: the best that any send came to, else why there was none."""
         states = {state for what in self._came_to.values() if isinstance(what, Pushes) for state in what.states}
-        for state in (TaskState.ACCEPTED, TaskState.DEAD):
+        for state in (TaskState.ACCEPTED, *FAILED):
             if state in states:
                 return state
         return self._over() or ("withheld" if self._came_to else "nothing_due")

@@ -14,7 +14,7 @@ from workflows.details import ABOUT_PAGE, Pushes, clock, found_by
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over, send_all
 
 with workflow.unsafe.imports_passed_through():
-    from activities.handoff import HandoffPlanning
+    from activities.handoff import PAGE, HandoffPlanning
     from domain.handoff import PRESENCE_TRUSTED, Heed
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
@@ -22,13 +22,16 @@ with workflow.unsafe.imports_passed_through():
         MESSAGE_ID_ATTRIBUTE,
         sending_workflow_id,
     )
-    from domain.push import TaskState
-    from domain.wire import HandoffState, PlanHandoff, PlannedHandoff, SendPage, SentPush
+    from domain.push import FAILED, TaskState
+    from domain.wire import HandoffState, MoreSends, PlanHandoff, PlannedHandoff, PlannedSend, SendPage, SentPush
 
-PAGE = 100  # sends in one history: some 600 events at the most
 PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
 PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next
 
+_LOOK = timedelta(seconds=0.1)  # more after each look at lines that stay taken, so that a day of them is 10 000 events
+_LONGEST_LOOK = timedelta(seconds=60)
+
+_Sending = list[asyncio.Task[Mapping[str, int]]]
 _HANDOFF_STATE = SearchAttributeKey.for_keyword(HANDOFF_STATE_ATTRIBUTE)
 
 
@@ -48,7 +51,8 @@ class MessageHandoff:
     """Hands one accepted message off to the phones that sleep.
 
     Whoever is connected is left to the stream for some seconds; who has not said by then that the message arrived is
-    pushed after all. What was read meanwhile is withdrawn by the last-moment check.
+    pushed after all. Where the line on a screen is taken by an earlier message's push, this one waits for it, unless a
+    later message takes its place. What was read meanwhile is withdrawn by the last-moment check.
     """
 
     @workflow.init
@@ -57,6 +61,7 @@ class MessageHandoff:
         self._message_id = ask.message_id
         self._begun: set[UUID] = set()
         self._conversation_id = ask.conversation_id
+        self._paged = ask.paged
         self._pages = 0
         self._pushes = Pushes()
         self._waiting_for = "its plan"
@@ -64,22 +69,63 @@ class MessageHandoff:
     @workflow.run
     async def run(self, _: HandoffState) -> str:
         """Live until each push is finished; returns what they came to."""
+        sending, planned = await (self._send_all() if self._paged else self._send_at_once())
+        came_to = Counter[str]()
+        for counts in await asyncio.gather(*sending):
+            came_to.update(counts)
+        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if came_to[state]), "no_push")
+        workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
+        told = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
+        self._describe(f"nothing any more: {told or 'no push'}; without a push: {planned.quiet} phones")
+        return outcome
+
+    async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
+        """Plan and send, again and again, until it is decided for each phone how it is told."""
+        sending: _Sending = []
+        heed, looks = Heed.PRESENCE, 0
+        trusted_until = workflow.now() + PRESENCE_TRUSTED
+        while True:
+            planned = await self._plan(heed)
+            sending += await self._send_pages(planned)
+            over = planned.expires_at is not None and planned.expires_at <= workflow.now()
+            if over or not (planned.streaming or planned.later):
+                return sending, planned
+            waits = [max(trusted_until - workflow.now(), timedelta(0))] if planned.streaming else []
+            if planned.later:
+                looks += 1
+                waits.append(max(timedelta(seconds=planned.again_in), min(looks * _LOOK, _LONGEST_LOOK)))
+            self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
+            await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
+            if workflow.now() >= trusted_until:
+                heed = Heed.NOTHING
+
+    async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
+        """Plan and send as older releases did, which started this."""
         planned = await self._plan(Heed.PRESENCE)
         sending = self._send(planned)
         if planned.streaming:
             self._describe(f"the open streams of {planned.streaming} phones, {PRESENCE_TRUSTED.seconds} s long")
             await workflow.sleep(PRESENCE_TRUSTED, summary="until open streams have had their time")
             sending += self._send(await self._plan(Heed.NOTHING))
-        came_to = Counter[str]()
-        for counts in await asyncio.gather(*sending):
-            came_to.update(counts)
-        outcome = next((state for state in (TaskState.ACCEPTED, TaskState.DEAD) if came_to[state]), "no_push")
-        workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
-        told = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
-        self._describe(f"nothing any more: {told or 'no push'}; without a push: {planned.quiet} phones")
-        return outcome
+        return sending, planned
 
-    def _send(self, planned: PlannedHandoff) -> list[asyncio.Task[Mapping[str, int]]]:
+    async def _send_pages(self, planned: PlannedHandoff) -> _Sending:
+        """Start what is planned: one page in this history, more of them in workflows of their own."""
+        if not planned.more:
+            return self._send(planned)
+        sending: _Sending = []
+        page = planned
+        while True:
+            new = tuple(send for send in page.sends if send.task_id not in self._begun)
+            self._begun.update(send.task_id for send in new)
+            if new and planned.due_at and planned.expires_at:
+                sends = SendPage(new, planned.due_at, planned.expires_at)
+                sending.append(asyncio.create_task(self._send_apart(sends)))
+            if not page.more:
+                return sending
+            page = await self._more(page.sends[-1])
+
+    def _send(self, planned: PlannedHandoff) -> _Sending:
         """Start what is planned and not yet begun: a few in this history, more in pages of their own."""
         sends = [send for send in planned.sends if send.task_id not in self._begun]
         if not sends or planned.due_at is None or planned.expires_at is None:
@@ -131,11 +177,21 @@ class MessageHandoff:
     async def _plan(self, heed: Heed) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
-            PlanHandoff(self._message_id, heed),
+            PlanHandoff(self._message_id, heed, self._paged),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
             summary=f"heeding {heed.value}",
+        )
+
+    async def _more(self, after: PlannedSend) -> PlannedHandoff:
+        return await workflow.execute_local_activity_method(
+            HandoffPlanning.more_sends,
+            MoreSends(self._message_id, after),
+            start_to_close_timeout=LOCAL_TIMEOUT,
+            retry_policy=LOCAL_RETRY,
+            local_retry_threshold=LOCAL_WAIT,
+            summary=f"sends after {after.task_id}",
         )
 
 

@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
     HANDOFF_STATE_ATTRIBUTE,
@@ -50,6 +51,7 @@ async def remind_as(client: Client, state: SessionState) -> None:
             search_attributes=found_by(
                 {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
             ),
+            priority=_priority(Kind.REMINDER),
             **_ALIKE,
         )
         return
@@ -80,6 +82,7 @@ async def hand_off(client: Client, state: HandoffState) -> None:
                 HANDOFF_STATE_ATTRIBUTE: "handing_off",
             }
         ),
+        priority=_priority(Kind.MESSAGE),
         **_ALIKE,
     )
 
@@ -95,6 +98,7 @@ async def redrive(client: Client, state: RedriveState) -> None:
         static_summary=f"Redrive of push task {state.send.task_id}",
         static_details=ABOUT_REDRIVE,
         search_attributes=found_by(about(state, "redriving")),
+        priority=_priority(state.send.kind),
         **_ALIKE,
     )
 
@@ -108,5 +112,11 @@ async def test(client: Client, state: TestPushState) -> None:
         static_summary=f"Test push {state.test_push_id}",
         static_details=ABOUT_TEST_PUSH,
         search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(state.test_push_id)}),
+        priority=_priority(Kind.TEST),
         **_ALIKE,
     )
+
+
+def _priority(kind: Kind) -> Priority:
+    """Let the tasks of reminders' workflows go before those of all others."""
+    return Priority(priority_key=RULES[kind].urgency)

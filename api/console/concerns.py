@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from api.console.figures import count, route, seconds
+from domain.reasons import why
 from domain.signals import Signals
 from domain.support import ShownGates, ShownRoute
 
@@ -36,7 +37,11 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
 
 
 def _ended(now: Signals) -> Iterator[str]:
-    """Tell of pushes that ended as none should."""
+    """Tell of pushes that ended as none should, or that something of ours keeps from being sent."""
+    for each in now.refused:
+        of = "1 user" if each.users == 1 else f"{count(each.users)} users"
+        pushes = "1 push" if each.pushes == 1 else f"{count(each.pushes)} pushes"
+        yield f"{route(each.route)} refused {pushes} of {of} ({each.reason}): {why(each.reason)}"
     if unexpired := sum(each.unexpired for each in now.dead):
         dead = "dead push has" if unexpired == 1 else "dead pushes have"
         yield f"{count(unexpired)} {dead} not expired yet: see whether to redrive."

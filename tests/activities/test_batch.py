@@ -7,19 +7,21 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from activities.attempts import begin_attempts
-from activities.batch import Batch
-from activities.judging import Claim, Go
+from activities.batch import LANES, Batch
+from activities.judging import Claim, Go, Waiting
 from activities.outcomes import Outcome, end_attempts
 from activities.reminders import ReminderOpening
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
 from domain.wire import Moment, OpenReminder
-from tests.house import House, iphone
+from tests.gates.crew import due_now
+from tests.house import House, eventually, iphone, uncommitted
 
 SOME = 9
 
@@ -41,6 +43,25 @@ class Halves:
         return [ask // 2 for ask in asks]
 
 
+class Stuck:
+    """Negates numbers; zero is stuck: whoever is in its batch waits, and fails."""
+
+    def __init__(self) -> None:
+        self.waits = self.runs = self.most_at_once = self._at_once = 0
+
+    async def __call__(self, asks: Sequence[int]) -> list[int]:
+        """Negate all of them, or none."""
+        self.runs += 1
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        await asyncio.sleep(0.02 if 0 in asks else 0)
+        self._at_once -= 1
+        if 0 in asks:
+            self.waits += 1
+            raise ValueError("stuck")
+        return [-ask for ask in asks]
+
+
 async def test_who_asks_in_one_turn_is_answered_in_one_batch() -> None:
     run = Halves()
     batch = Batch(run)
@@ -51,14 +72,122 @@ async def test_who_asks_in_one_turn_is_answered_in_one_batch() -> None:
     assert run.batches == [[2, 4, 6]]
 
 
-async def test_a_batch_that_fails_is_halved_until_the_one_to_blame_stands_alone() -> None:
+async def test_a_small_batch_that_fails_is_asked_singly_and_at_once() -> None:
     run = Halves()
     batch = Batch(run)
 
     answers = await asyncio.gather(*(batch.ask(ask) for ask in (2, 4, 5, 6)), return_exceptions=True)
 
     assert [answer if isinstance(answer, int) else str(answer) for answer in answers] == [1, 2, "odd", 3]
-    assert run.batches == [[2, 4, 5, 6], [2, 4], [5, 6], [5], [6]]
+    assert run.batches == [[2, 4, 5, 6], [2], [4], [5], [6]]
+
+
+async def test_one_that_is_stuck_costs_199_others_two_waits_and_few_connections() -> None:
+    run = Stuck()
+    batch = Batch(run)
+
+    async def waits_before(ask: int) -> int:
+        assert await batch.ask(ask) == -ask
+        return run.waits
+
+    stuck, *waits = await asyncio.gather(
+        batch.ask(0), *(waits_before(ask) for ask in range(1, 200)), return_exceptions=True
+    )
+
+    assert isinstance(stuck, ValueError)
+    assert max(each for each in waits if isinstance(each, int)) == 2
+    assert sum(each == 1 for each in waits) >= 180
+    assert len(waits) == 199
+    assert run.most_at_once == LANES
+    assert run.runs < 35
+
+
+async def test_an_exception_among_the_answers_is_its_askers_alone() -> None:
+    async def judge(asks: Sequence[int]) -> list[int | Exception]:
+        return [ValueError("odd") if ask % 2 else ask // 2 for ask in asks]
+
+    answers = await asyncio.gather(*(Batch(judge).ask(ask) for ask in (2, 5)), return_exceptions=True)
+
+    assert [answer if isinstance(answer, int) else str(answer) for answer in answers] == [1, "odd"]
+
+
+async def test_a_database_that_is_away_is_not_asked_once_for_each() -> None:
+    batches: list[int] = []
+
+    async def away(asks: Sequence[int]) -> list[int]:
+        batches.append(len(asks))
+        raise ConnectionRefusedError
+
+    batch = Batch(away)
+    answers = await asyncio.gather(*(batch.ask(ask) for ask in range(100)), return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {ConnectionRefusedError}
+    assert batches == [100]
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "out of patience"])
+async def test_an_answer_for_somebody_who_has_left_is_not_lost(leaves: str) -> None:
+    go, unheard = asyncio.Event(), list[int]()
+
+    async def slow(asks: Sequence[int]) -> list[int]:
+        await go.wait()
+        return list(asks)
+
+    batch = Batch(slow, within=0.05 if leaves == "out of patience" else 5.0, unheard=unheard.append)
+    asking = asyncio.ensure_future(batch.ask(7))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if leaves == "cancelled":
+        asking.cancel()
+    with pytest.raises((asyncio.CancelledError, TimeoutError)):
+        await asking
+    assert unheard == []
+
+    async def told() -> bool:
+        return unheard == [7]
+
+    go.set()
+    await eventually(told)
+
+
+async def test_batches_that_hang_hold_up_nobody_for_good() -> None:
+    hung = list[int]()
+
+    async def hangs_at_first(asks: Sequence[int]) -> list[int]:
+        if len(hung) < 3:
+            hung.extend(asks)
+            await asyncio.Event().wait()
+        return list(asks)
+
+    batch = Batch(hangs_at_first, most=1, within=0.05)
+    refused = await asyncio.gather(*(batch.ask(ask) for ask in range(3)), return_exceptions=True)
+
+    assert [type(answer) for answer in refused] == [TimeoutError] * 3
+    assert await batch.ask(7) == 7
+    assert await batch.ask_alone(8) == 8
+
+
+async def test_an_answer_that_comes_as_its_asker_is_cancelled_is_not_lost() -> None:
+    unheard = list[int]()
+    asking: asyncio.Future[int]
+
+    async def at_that_moment(asks: Sequence[int]) -> list[int]:
+        asyncio.get_running_loop().call_soon(asking.cancel)  # after the answer is given, before it is taken
+        return list(asks)
+
+    asking = asyncio.ensure_future(Batch(at_that_moment, unheard=unheard.append).ask(7))
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert unheard == [7]
+
+
+async def test_answers_that_are_too_few_leave_nobody_waiting() -> None:
+    async def too_few(asks: Sequence[int]) -> list[int]:
+        return list(asks[1:])
+
+    with pytest.raises(ValueError, match="zip"):
+        await Batch(too_few).ask(1)
 
 
 async def test_a_batch_holds_at_most_so_many_and_at_most_so_many_run() -> None:
@@ -104,14 +233,45 @@ async def test_a_claim_that_postgresql_refuses_fails_alone(house: House) -> None
     assert {row.task_id for row in begun} == set(good)
 
 
+async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(house: House) -> None:
+    task_ids = await _many_planned(house, 200)
+    begin = Batch(partial(begin_attempts, house.sessions))
+    stuck, *others = task_ids
+
+    async with asyncio.timeout(5):  # halving one part after the other took 7 to 28
+        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+            refused, *goes = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in task_ids])
+        goes.insert(0, await begin.ask(Claim(stuck)))
+        end = Batch(partial(end_attempts, house.sessions))
+        rejected = [_rejected(go) for go in goes if isinstance(go, Go)]
+        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+            unstored, *stored = await _ask_for_each(end.ask, rejected)
+
+    assert isinstance(refused, DBAPIError)
+    assert isinstance(unstored, DBAPIError)
+    assert stored == [TaskState.REJECTED] * len(others)
+
+
+@pytest.mark.parametrize("odd", ["kind = 'hologram'", "state = 'teleported'", "provider = 'pigeon'"])
+async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothing(house: House, odd: str) -> None:
+    bad, *good = task_ids = await _many_planned(house, 5)
+    async with house.sessions.begin() as db:
+        await db.execute(text(f"UPDATE push_tasks SET {odd} WHERE task_id = :id"), {"id": bad})
+
+    refused, *verdicts = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+
+    assert isinstance(refused, Waiting)
+    assert refused.hindrance.reason == "not_understood"
+    assert [verdict.push.task_id for verdict in verdicts if isinstance(verdict, Go)] == good
+    known = "UPDATE push_tasks SET kind = 'reminder', state = 'dead', provider = 'apns' WHERE task_id = :id RETURNING *"
+    async with house.sessions.begin() as db:
+        assert (await db.execute(text(known), {"id": bad})).one().attempt_count == 0
+
+
 async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> None:
     task_ids = await _planned(house)
     goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
-    bad, *good = [
-        Outcome(Ended(go.push.attempt_id, "rejected", "no", 1, None), Update(go.push.task_id, TaskState.REJECTED, "no"))
-        for go in goes
-        if isinstance(go, Go)
-    ]
+    bad, *good = [_rejected(go) for go in goes if isinstance(go, Go)]
     bad = Outcome(bad.ended, Update(bad.update.task_id, TaskState.REJECTED, "\x00"))  # no text for PostgreSQL
     end = Batch(partial(end_attempts, house.sessions))
 
@@ -122,6 +282,16 @@ async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> N
     states = await house.rows("SELECT task_id, state FROM push_tasks WHERE task_id = ANY(:ids)", ids=task_ids)
     assert {row.task_id for row in states if row.state == "rejected"} == {outcome.update.task_id for outcome in good}
     assert {row.task_id for row in states if row.state == "pending"} == {bad.update.task_id}
+
+
+def _rejected(go: Go) -> Outcome:
+    ended = Ended(go.push.attempt_id, "rejected", "no", 1, None)
+    return Outcome(ended, Update(go.push.task_id, TaskState.REJECTED, "no"))
+
+
+async def _many_planned(house: House, count: int) -> list[UUID]:
+    """Plan a reminder for as many phones of one person."""
+    return [due.task_id for due in await due_now(house, [iphone() for _ in range(count)])]
 
 
 async def _ask_for_each(ask: Callable[[Ask], Awaitable[object]], asks: Sequence[Ask]) -> list[object]:

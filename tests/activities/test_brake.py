@@ -25,11 +25,11 @@ class Scene:
         self.gates.share(1.0)
         self.brake = Brake(make_sessions(make_engine(NOWHERE)), self.gates, clock=lambda: self.now)
 
-    async def answered(self, answer: Answer, *, sender: object = "sender") -> int:
-        """Let one more device get an answer; gives how many tokens are to be deactivated."""
+    async def answered(self, answer: Answer, *, sender: object = "sender", user_id: str | None = None) -> int:
+        """Let one more device get an answer, of one more user; gives how many tokens are to be deactivated."""
         push: Push = make_push("ab" * 32)
         instant = datetime.now(UTC)
-        go = Go(push, ROUTE, uuid4(), 1, instant, instant)
+        go = Go(push, ROUTE, uuid4(), 1, instant, instant, user_id or f"user-{uuid4()}")
         return len(await self.brake.note(go, sender, answer))  # type: ignore[arg-type]
 
 
@@ -72,5 +72,25 @@ async def test_a_gate_that_was_braked_is_released_though_the_database_failed_in_
     await scene.brake.learn({ROUTE}, changes=0)
     assert scene.gates.at(ROUTE).report().state == "braked"
     await scene.brake.learn((), changes=0)
+
+    assert scene.gates.at(ROUTE).report().state == "closed"
+
+
+async def test_the_suspects_of_one_user_are_one_voice_against_their_conviction() -> None:
+    scene = Scene()
+    for _ in range(19):
+        await scene.answered(Doubtful("BadDeviceToken"), user_id="mallory")
+    scene.now = 60.0
+
+    convicted = [await scene.answered(Accepted("id")) for _ in range(2)]
+
+    assert convicted == [0, 19]
+
+
+async def test_a_thousand_tokens_of_one_user_engage_nothing() -> None:
+    scene = Scene()
+
+    for _ in range(1000):
+        await scene.answered(Doubtful("BadDeviceToken"), user_id="mallory")
 
     assert scene.gates.at(ROUTE).report().state == "closed"

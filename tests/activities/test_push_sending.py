@@ -51,9 +51,9 @@ async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
 ) -> None:
     gate = Gate(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
     gate.share(1.0)
-    go = Go(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC))
+    go = Go(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
-    async with gate.enter(Priority.REMINDER) as passage:
+    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
         called = await _call(passage, Unreadable(), go, ApnsSender(apns_account(simulator)))
 
     assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Fate.UNKNOWN, None)

@@ -85,7 +85,7 @@ def not_valid(reason: str) -> str:
     [
         (hs256("another secret, of thirty-two bytes or more"), not_valid("InvalidSignatureError")),
         (hs256(exp=datetime.now(UTC) - timedelta(minutes=1)), not_valid("ExpiredSignatureError")),
-        (hs256(nbf=datetime.now(UTC) + timedelta(days=1)), not_valid("ImmatureSignatureError")),
+        (hs256(nbf=datetime.now(UTC) + timedelta(hours=1)), not_valid("ImmatureSignatureError")),
         (hs256(exp=None), not_valid("MissingRequiredClaimError")),
         (hs256(exp="soon"), not_valid("DecodeError")),
         (hs256(sub=None), not_valid("MissingRequiredClaimError")),

@@ -491,6 +491,13 @@ async def test_two_accounts_that_register_one_token_at_once_leave_it_exactly_one
         bob=bob.user_id,
     )
     assert len(transferred) == 200  # each round had a loser, and its row says so
+    takers = await api.rows(
+        "SELECT DISTINCT e.taken_by, d.user_id FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id"
+        " WHERE event = 'transferred' AND user_id IN (:alice, :bob)",
+        alice=alice.user_id,
+        bob=bob.user_id,
+    )
+    assert {tuple(each) for each in takers} <= {(alice.user_id, bob.user_id), (bob.user_id, alice.user_id)}
 
 
 async def test_a_crowd_that_swaps_tokens_and_installations_leaves_one_owner_of_each(api: House) -> None:

@@ -225,6 +225,17 @@ async def test_preferences_are_the_defaults_until_they_are_set_and_then_what_was
     assert (await bob.call("GET", PREFERENCES)).json() == DEFAULTS
 
 
+@pytest.mark.parametrize(
+    ("told", "stored"), [("GMT+02:00", "Etc/GMT-2"), ("GMT+0200", "Etc/GMT-2"), ("europe/berlin", "Europe/Berlin")]
+)
+async def test_quiet_hours_take_a_time_zone_as_phones_name_it(alice: User, told: str, stored: str) -> None:
+    quiet = {"starts": "22:00", "ends": "06:00"}
+
+    answer = await alice.call("PUT", PREFERENCES, {"quiet_hours": quiet | {"time_zone": told}})
+
+    assert (answer.status_code, answer.json()["quiet_hours"]) == (200, quiet | {"time_zone": stored})
+
+
 CLOCK_FORM = "String should match pattern '^([01][0-9]|2[0-3]):[0-5][0-9]$'"
 
 

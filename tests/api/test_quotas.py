@@ -44,6 +44,8 @@ async def test_an_installation_too_many_signs_out_the_one_unseen_longest(alice: 
     assert await events(strict, phones[1]) == [("registered", None), ("signed_out", "too_many_installations")]
     [shown] = [row for row in (await listed(alice)) if row["installation_id"] == str(phones[1].installation_id)]
     assert (shown["inactive_reason"], shown["refresh_required"]) == ("signed_out", False)
+    told = (await strict.user(None, "support").call("GET", f"/v1/support/users/{alice.user_id}/timeline")).json()
+    assert ": this person registered more phones than one user may have, and this one was not seen" in str(told)
 
 
 async def test_at_the_bound_a_repeat_and_another_token_of_the_same_installation_sign_nobody_out(alice: User) -> None:
@@ -64,13 +66,19 @@ async def test_of_installations_that_register_at_once_no_more_than_the_bound_sta
     assert await active(bob) == {his.installation_id}
 
 
-async def test_twenty_installations_are_the_default(detached: Place) -> None:
+async def test_twenty_of_each_are_the_default(detached: Place) -> None:
     async with make_house(detached, make_app(detached)) as house:
         user, phones = house.user(), [iphone() for _ in range(21)]
+        room = await conversation_of(user)
         for phone in phones:
             await user.register(phone)
+        started = [(await start(user, uuid4(), fast(1))).status_code for _ in range(21)]
+        posted = [answer.status_code for answer in await asyncio.gather(*(post(user, room) for _ in range(30)))]
 
         assert await active(user) == {phone.installation_id for phone in phones[1:]}
+        assert started == [201] * 20 + [409]
+        assert 20 <= posted.count(201) < 30
+        assert posted.count(201) + posted.count(429) == 30
 
 
 async def test_a_fast_too_many_is_refused_until_one_ends_and_a_repeat_is_none(alice: User, bob: User) -> None:

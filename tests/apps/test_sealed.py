@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from sqlalchemy import text
 
 from push.rotation import Rotation
 from simulator import Simulator
@@ -69,6 +70,23 @@ async def test_a_phone_without_a_key_gets_the_generic_text_alone(
     assert line.data.keys() == {"task_id", "kind", "url"}
 
 
+@PROVIDERS
+@pytest.mark.parametrize("key", [b"", b"short", bytes(32), bytes(33)], ids=["none", "short", "low order", "long"])
+async def test_a_stored_key_that_seals_nothing_leaves_the_generic_text(
+    alice: User, simulator: Simulator, new_phone: NewPhone, key: bytes
+) -> None:
+    phone = new_phone()
+    await alice.register(phone, app_id="secret", public_key=PUBLIC_KEY, locale="de-AT")
+    async with alice.house.sessions.begin() as db:
+        odd = text("UPDATE device_tokens SET public_key = :key WHERE token = :token")
+        await db.execute(odd, {"key": key, "token": phone.token})
+
+    line = await _shown(alice, simulator, phone)
+
+    assert (line.title, line.body) == GENERIC
+    assert "sealed" not in line.data
+
+
 async def test_neither_the_text_nor_the_key_is_in_the_logs(
     alice: User, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,5 +110,5 @@ def _opened(line: Line) -> dict[str, str]:
     """Open a line as docs/encryption.md says, with nothing of ours but the page."""
     suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
     info = f"fastbell/1/{line.data['task_id']}/{line.data['kind']}".encode()
-    text: dict[str, str] = json.loads(suite.decrypt(base64.b64decode(line.data["sealed"]), KEY, info))
-    return text
+    words: dict[str, str] = json.loads(suite.decrypt(base64.b64decode(line.data["sealed"]), KEY, info))
+    return words

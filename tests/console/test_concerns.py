@@ -13,7 +13,9 @@ from domain.signals import Backlog, Owed, Signals
 from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WELL = Signals(NOW, (), (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), workers=1, streams=0)
+WELL = Signals(
+    NOW, (), (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), answered=(), refused=(), workers=1, streams=0
+)
 OURS, THEIRS = Route(Provider.APNS, None, Environment.PRODUCTION), Route(Provider.APNS, "b", Environment.PRODUCTION)
 SHUT = "The gate of APNs is shut in 1 of 1 workers (outage)."
 

@@ -50,7 +50,7 @@ async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit,
     assert "The brake on APNs · app.seen.in.the.console · sandbox is engaged" in page
     assert "not expired yet: see whether to redrive." in page
     assert "All is well" not in page
-    assert "90 of 100 devices answered for had token errors" in page
+    assert "90 of 100 users answered for had token errors" in page
     assert "Resume APNs · app.seen.in.the.console · sandbox" in page
     await carol.post(f"/console/brakes/{brake_id}/resume")
 
@@ -223,7 +223,7 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(house: 
     [error] = told["unaccepted"]
     assert (error["provider"], error["outcome"], error["reason"], error["count"]) == (
         "apns",
-        "unknown",
+        "unavailable",
         "ServiceUnavailable",
         1,
     )

@@ -137,6 +137,37 @@ async def test_pushes_that_wait_through_the_upgrade_keep_the_app_of_their_phone(
     ]
 
 
+async def test_what_was_registered_as_a_token_but_is_none_asks_for_a_refresh(empty: AsyncEngine) -> None:
+    await run(empty, lambda connection: _upgrade(connection, "0006"))
+    tokens = {"null": "fcm", "(null)": "apns", "[object Object]": "fcm", "f:" + "x" * 140: "fcm", "ab" * 32: "apns"}
+    async with empty.begin() as connection:
+        for token, provider in tokens.items():
+            await connection.execute(
+                text(
+                    "INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active,"
+                    " registered_at, last_seen_at)"
+                    " VALUES ('u', gen_random_uuid(), :provider, 'production', :token, true, now(), now())"
+                ),
+                {"token": token, "provider": provider},
+            )
+
+    await migrate(address(empty))
+
+    query = text(
+        "SELECT token, active, inactive_reason, event, reason FROM device_tokens d"
+        " LEFT JOIN device_token_events e ON e.device_id = d.id ORDER BY length(token)"
+    )
+    rows = await run(empty, lambda connection: connection.execute(query).all())
+    gone = (False, "invalidated", "invalidated", "MalformedDeviceToken")
+    assert rows == [
+        ("null", *gone),
+        ("(null)", *gone),
+        ("[object Object]", *gone),
+        ("ab" * 32, True, None, None, None),
+        ("f:" + "x" * 140, True, None, None, None),
+    ]
+
+
 async def test_migrations_that_start_at_once_queue(empty: AsyncEngine) -> None:
     by_hand = [sys.executable, "-m", "alembic", "upgrade", "head"]
     by_code = [sys.executable, "-c", f"import asyncio, db.migrate; asyncio.run(db.migrate.migrate({address(empty)!r}))"]

@@ -8,36 +8,36 @@ THRESHOLD = Threshold(share=0.5, token_errors=20, window=timedelta(minutes=10), 
 
 
 def test_many_errors_that_are_half_of_all_answers_are_a_mass_failure() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(20):
-        record.accepted(0.0, 1000 + device)
-    for device in range(19):
-        record.token_error(1.0, device, "BadDeviceToken")
+    record = Record(THRESHOLD)
+    for number in range(20):
+        record.accepted(0.0, f"other-{number}")
+    for number in range(19):
+        record.token_error(1.0, f"user-{number}", "BadDeviceToken")
     assert record.judged(1.0) is None
 
-    record.token_error(1.0, 19, "BadDeviceToken")
+    record.token_error(1.0, "user-19", "BadDeviceToken")
 
     assert record.judged(1.0) == MassFailure("BadDeviceToken", token_errors=20, answers=40)
 
 
 def test_many_errors_among_more_acceptances_are_none() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(21):
-        record.accepted(0.0, 1000 + device)
-    for device in range(20):
-        record.token_error(1.0, device, "BadDeviceToken")
+    record = Record(THRESHOLD)
+    for number in range(21):
+        record.accepted(0.0, f"other-{number}")
+    for number in range(20):
+        record.token_error(1.0, f"user-{number}", "BadDeviceToken")
 
     assert record.judged(1.0) is None
 
 
-def test_one_device_counts_once_with_its_last_answer() -> None:
-    record: Record[str] = Record(THRESHOLD)
+def test_one_user_counts_once_with_their_last_answer_however_many_devices_they_have() -> None:
+    record = Record(THRESHOLD)
     for at in range(100):
         record.token_error(at, "the same", "BadDeviceToken")
     assert record.judged(100.0) is None
 
-    for device in range(19):
-        record.token_error(100.0, str(device), "Unregistered")
+    for number in range(19):
+        record.token_error(100.0, f"user-{number}", "Unregistered")
     assert record.judged(100.0) == MassFailure("Unregistered", token_errors=20, answers=20)
 
     record.accepted(100.0, "the same")
@@ -45,31 +45,31 @@ def test_one_device_counts_once_with_its_last_answer() -> None:
 
 
 def test_what_lies_before_the_window_does_not_count() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(20):
-        record.token_error(0.0, device, "BadDeviceToken")
+    record = Record(THRESHOLD)
+    for number in range(20):
+        record.token_error(0.0, f"user-{number}", "BadDeviceToken")
 
     assert record.judged(600.0) is not None
     assert record.judged(600.1) is None
 
 
 def test_only_the_last_answers_count_so_years_of_success_hide_nothing() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(5000):
-        record.accepted(0.0, device)
+    record = Record(THRESHOLD)
+    for number in range(5000):
+        record.accepted(0.0, f"user-{number}")
 
     errors = 0
     while record.judged(1.0) is None:
-        record.token_error(1.0, 10_000 + errors, "DeviceTokenNotForTopic")
+        record.token_error(1.0, f"other-{errors}", "DeviceTokenNotForTopic")
         errors += 1
 
     assert errors == 100  # half of the last 200
 
 
 def test_the_most_frequent_reason_is_named() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(25):
-        record.token_error(0.0, device, "BadDeviceToken" if device < 12 else "DeviceTokenNotForTopic")
+    record = Record(THRESHOLD)
+    for number in range(25):
+        record.token_error(0.0, f"user-{number}", "BadDeviceToken" if number < 12 else "DeviceTokenNotForTopic")
 
     failure = record.judged(0.0)
 
@@ -77,11 +77,11 @@ def test_the_most_frequent_reason_is_named() -> None:
 
 
 def test_acceptances_outnumber_refusals_only_within_the_window() -> None:
-    record: Record[int] = Record(THRESHOLD)
-    for device in range(3):
-        record.accepted(0.0, device)
-    record.token_error(100.0, 10, "BadDeviceToken")
-    record.token_error(100.0, 11, "BadDeviceToken")
+    record = Record(THRESHOLD)
+    for number in range(3):
+        record.accepted(0.0, f"user-{number}")
+    record.token_error(100.0, "alice", "BadDeviceToken")
+    record.token_error(100.0, "bob", "BadDeviceToken")
 
     assert record.acceptances_outnumber(100.0, suspects=2)
     assert not record.acceptances_outnumber(100.0, suspects=3)

@@ -32,6 +32,10 @@ def _retried(provider: str, outcome: str, reason: str, /, *, received: int = 1, 
     return Trouble(provider, {"count": 1, **fault}, ((outcome, reason), ("accepted", None)), (received,))
 
 
+def _accepted(provider: str, **fault: Any) -> Trouble:
+    return Trouble(provider, {"count": 1, **fault}, (("accepted", None),))
+
+
 def _unregistered(provider: str, reason: str, /, *, active: bool = False, **fault: Any) -> Trouble:
     return Trouble(provider, {"fault": "answer", **fault}, (("unregistered", reason),), (), active)
 
@@ -45,6 +49,8 @@ TABLE = {
     "apns reset after delivery": _retried("apns", "unknown", "stream_reset", received=2, fault="reset", processed=True),
     "apns reset mid error": _retried("apns", "unknown", "stream_reset", fault="cut_answer", status=503),
     "apns empty 500": _retried("apns", "unknown", "http_500", fault="empty_body", status=500),
+    "apns truncated reset": _retried("apns", "unknown", "malformed_answer", fault="broken_frame", type=3, size=3),
+    "apns id with a NUL": _accepted("apns", fault="other_id", id="a\0b"),
     "apns sign-in page": _retried("apns", "unknown", "answered_by_another", fault="html", status=200),
     "apns html 502": _retried("apns", "unknown", "http_502", fault="html"),
     "apns split 503": _retried(
@@ -69,6 +75,8 @@ TABLE = {
     "fcm html 502": _retried("fcm", "unknown", "http_502", fault="html"),
     "fcm split 500": _retried("fcm", "unknown", "INTERNAL", fault="split_body", errorCode="INTERNAL"),
     "fcm 503 of a delivered push": _retried("fcm", "unavailable", "UNAVAILABLE", received=2, fault="accept_then_fail"),
+    "fcm truncated reset": _retried("fcm", "unknown", "malformed_answer", fault="broken_frame", type=3, size=3),
+    "fcm name with a NUL": _accepted("fcm", fault="other_id", id="projects/tea/messages/a\0b"),
     "fcm sign-in page": _retried("fcm", "unknown", "answered_by_another", fault="html", status=200),
     "fcm 429 for a device, in seconds": _retried(
         "fcm", "throttled", "QUOTA_EXCEEDED_DEVICE", fault="answer", errorCode="QUOTA_EXCEEDED", quota="device",

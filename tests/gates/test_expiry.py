@@ -1,15 +1,22 @@
 """What becomes of a push whose time is over when its turn comes."""
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
+from activities.attempts import begin_attempts
+from activities.judging import Claim, Hindrance, Settled, Waiting
+from activities.retries import BACK_OFFS
+from domain.back_off import LAST_LOOK, BackOff
 from domain.push import TaskState
 from simulator import Simulator
 from tests.gates.crew import crew, due_now
 from tests.house import House, Phone, android, iphone, refuse_once
+from tests.support.timelines import timeline
 
 
 @pytest.mark.parametrize("phone", [iphone(), android()], ids=["apns", "fcm"])
@@ -42,6 +49,104 @@ async def test_a_push_that_comes_too_late_without_trouble_has_expired(unmanned: 
     assert not simulator.requests.for_token(phone.token)
 
 
-async def _let_expire(house: House, task_id: UUID) -> None:
+@pytest.mark.parametrize(
+    ("phone", "trouble"),
+    [
+        (android(), {"error_code": "UNAVAILABLE", "retry_after": 60}),
+        (android(), {"error_code": "QUOTA_EXCEEDED", "quota": "device"}),  # Google asks for a minute
+        (iphone(), {"status": 429, "reason": "TooManyRequests"}),
+    ],
+    ids=["named", "usual", "apns"],
+)
+async def test_a_call_that_failed_is_followed_by_a_last_one_shortly_before_the_push_expires(
+    unmanned: House, simulator: Simulator, phone: Phone, trouble: dict[str, Any]
+) -> None:
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", count=1, **trouble)
+    [due] = await due_now(unmanned, [phone])
+    await _let_expire(unmanned, due.task_id, in_seconds=40)
+    longest = dict.fromkeys(BACK_OFFS, BackOff(timedelta(minutes=2), timedelta(minutes=2)))
+
+    async with crew(unmanned, back_offs=longest) as worker:
+        with pytest.raises(ApplicationError) as again:
+            await worker.send_once(due)
+
+    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [attempt] = await unmanned.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
+    delay = again.value.next_retry_delay
+    assert delay is not None
+    assert timedelta(seconds=30) < delay <= timedelta(seconds=35)
+    assert task.expires_at - LAST_LOOK - timedelta(seconds=1) < task.next_attempt_at < task.expires_at
+    assert attempt.retry_at == task.next_attempt_at
+    [planned] = [
+        item
+        for item in await timeline(unmanned.user(None, "support"), task.user_id)
+        if (item["event"], item["task_id"]) == ("planned", str(due.task_id))
+    ]
+    assert planned["detail"]["next_attempt_at"] < planned["detail"]["expires_at"]
+
+
+async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = android()
+    simulator.faults.add(
+        provider="fcm", token=phone.token, fault="answer", error_code="UNAVAILABLE", retry_after=60, count=1
+    )
+    [due] = await due_now(unmanned, [phone])
+    await _let_expire(unmanned, due.task_id, in_seconds=6.5)
+
+    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+        sent = await worker.send(due)
+
+    assert sent.state is TaskState.ACCEPTED
+    assert len(simulator.requests.for_token(phone.token)) == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "trouble"),
+    [(4, {}), (40, {"retry_after": 3600}), (40, {"retry_after": 86_400}), (62, {"retry_after": 65})],
+    ids=["nearly over", "an hour", "a day", "a little longer than it lives"],
+)
+async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_and_promises_no_other(
+    unmanned: House, simulator: Simulator, left: float, trouble: dict[str, Any]
+) -> None:
+    phone = android()
+    simulator.faults.add(
+        provider="fcm", token=phone.token, fault="answer", error_code="UNAVAILABLE", count=1, **trouble
+    )
+    [due] = await due_now(unmanned, [phone])
+    await _let_expire(unmanned, due.task_id, in_seconds=left)
+
+    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+        sent = await worker.send_once(due)
+
+    assert (sent.state, sent.reason) == (TaskState.DEAD, "UNAVAILABLE")
+    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [attempt] = await unmanned.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
+    assert (task.state, task.next_attempt_at, attempt.retry_at) == ("dead", None, None)
+
+
+@pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.5, 1.0), (4.0, None), (3600.0, 45.0)])
+async def test_who_waits_before_a_shut_gate_is_never_told_a_try_beyond_its_expiry(
+    unmanned: House, left: float, looks_in: float | None
+) -> None:
+    [due] = await due_now(unmanned, [iphone()])
+    await _let_expire(unmanned, due.task_id, in_seconds=left)
+
+    hindered = Claim(due.task_id, Hindrance("paused", timedelta(seconds=45)))
+    [verdict] = await begin_attempts(unmanned.sessions, [hindered])
+
+    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    if looks_in is None:
+        assert verdict == Settled(TaskState.DEAD, "paused")
+        assert task.next_attempt_at is None
+    else:
+        assert isinstance(verdict, Waiting)
+        assert looks_in - 2 < verdict.hindrance.delay.total_seconds() <= looks_in
+        assert task.next_attempt_at <= task.expires_at
+
+
+async def _let_expire(house: House, task_id: UUID, *, in_seconds: float = 0) -> None:
+    expire = text("UPDATE push_tasks SET expires_at = now() + :left * interval '1 second' WHERE task_id = :id")
     async with house.sessions.begin() as db:
-        await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
+        await db.execute(expire, {"id": task_id, "left": in_seconds})

@@ -21,7 +21,8 @@ FCM = Route(Provider.FCM, None, Environment.PRODUCTION)
 async def test_two_workers_share_the_rate_and_one_that_joins_under_load_does_not_exceed_it(
     unmanned: House, simulator: Simulator
 ) -> None:
-    first_due, second_due = [await due_now(unmanned, [android() for _ in range(200)]) for _ in range(2)]
+    firsts, seconds = [[android() for _ in range(200)] for _ in range(2)]
+    first_due, second_due = [await due_now(unmanned, phones) for phones in (firsts, seconds)]
     async with crew(unmanned, LIMITED, pulse=PULSE) as first:
         sending = asyncio.create_task(first.send_all(first_due))
         await eventually(lambda: _called(simulator, 50))
@@ -33,6 +34,12 @@ async def test_two_workers_share_the_rate_and_one_that_joins_under_load_does_not
     calls = sorted(request.received_timestamp for request in simulator.requests)
     assert _most_within(calls, 2.0) <= 2.5 * RATE  # the burst of a tenth, and the database's jitter
     assert calls[-1] - calls[0] < 12  # and it was used: alone it would take 4 s
+    by = [
+        [request.received_timestamp for phone in phones for request in simulator.requests.for_token(phone.token)]
+        for phones in (firsts, seconds)
+    ]
+    assert [len(each) for each in by] == [200, 200]
+    assert min(by[1]) < max(by[0])  # they did call side by side
 
 
 async def test_the_sum_of_all_shares_never_exceeds_the_rate(unmanned: House) -> None:
@@ -69,9 +76,16 @@ async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: Hous
 
 
 async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_take_it(unmanned: House) -> None:
-    async with crew(unmanned, LIMITED, pulse=Pulse(every=60.0, lapses=1.5, lives=1.6)) as worker:
+    mute = Pulse(every=60.0, lapses=1.5, lives=1.6)
+    async with watched() as watch, crew(unmanned, LIMITED, pulse=mute) as worker:
         await eventually(lambda: _shares(worker, RATE))
-        await eventually(lambda: _shares(worker, 0))
+        async with crew(unmanned, LIMITED, pulse=Pulse(every=0.1, lapses=1.5, lives=1.6)) as other:
+            watch.workers += [worker, other]
+            await eventually(lambda: _shares(other, RATE))
+
+            assert _rate(worker) == 0
+            assert RATE in watch.sums  # the first one's, while the other waited
+            assert max(watch.sums) <= RATE + 0.001
 
 
 async def test_a_restarted_worker_does_not_wait_for_its_dead_predecessor(unmanned: House) -> None:

@@ -2,29 +2,39 @@
 
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from activities.heartbeat import Pulse
 from db import workers
 from tests.gates.crew import crew
 from tests.house import House, eventually
 
+SOON = Pulse(every=0.2)
+
 
 async def test_postgresql_ends_a_heartbeat_that_froze_before_the_others_lose_their_share(unmanned: House) -> None:
-    async with unmanned.sessions.begin() as db:
-        await workers.beat(db, uuid4(), {}, lives=10.0)
-        shown = await db.scalar(text("SHOW idle_in_transaction_session_timeout"))
-    async with unmanned.sessions.begin() as db:
-        usual = await db.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    frozen = uuid4()
+    async with unmanned.sessions() as db:
+        await workers.beat(db, frozen, {}, lives=10.0)
+        async with crew(unmanned, pulse=SOON):
+            await eventually(unmanned.someone_waits_for_a_lock)
+            await eventually(lambda: _lives(unmanned), within=SOON.lapses)
+        with pytest.raises(DBAPIError):
+            await db.commit()
 
-    assert (shown, usual) == ("2s", "10s")
+    assert not await unmanned.rows("SELECT 1 FROM workers WHERE worker_id = :id", id=frozen)
 
 
 async def test_a_heartbeat_is_seen_while_the_brakes_cannot_be_read(unmanned: House) -> None:
+    assert not await _lives(unmanned)
     async with unmanned.sessions.begin() as db:
         await db.execute(text("LOCK TABLE brakes"))
         async with crew(unmanned):
-            await eventually(lambda: _somebody_lives(unmanned))
+            await eventually(lambda: _lives(unmanned))
+            await eventually(unmanned.someone_waits_for_a_lock)
 
 
-async def _somebody_lives(house: House) -> bool:
+async def _lives(house: House) -> bool:
     return bool(await house.rows("SELECT 1 FROM workers"))

@@ -62,6 +62,18 @@ async def test_finished_pushes_go_with_their_attempts_and_nothing_else_does(hous
     assert not await house.rows("SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids)", ids=gone)
 
 
+async def test_what_is_known_of_lines_goes_a_day_after_their_last_push(house: House) -> None:
+    old, fresh = uuid4(), uuid4()
+    line = "INSERT INTO collapse_groups (installation_id, collapse_key, planned_at, sounded_at) VALUES"
+    await change(house, f"{line} (:id, 'k', now() - interval '25 hours', NULL)", id=old)
+    await change(house, f"{line} (:id, 'k', now() - interval '25 hours', now() - interval '23 hours')", id=fresh)
+
+    await let_go(house)
+
+    left = await house.rows("SELECT installation_id FROM collapse_groups WHERE collapse_key = 'k'")
+    assert [row.installation_id for row in left] == [fresh]
+
+
 async def test_a_push_that_somebody_holds_is_passed_over(house: House) -> None:
     held, free = await task_in(house, "accepted"), await task_in(house, "accepted")
 

@@ -1,9 +1,11 @@
 """A conversation of 500: one message, a thousand phones, no history and no transaction that grows with them."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
 from sqlalchemy import event
+from temporalio.api.history.v1 import HistoryEvent
 
 from activities.handoff import HandoffPlanning
 from db.engine import make_engine, make_sessions
@@ -13,6 +15,7 @@ from tests.house import House
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
 
 MEMBERS, MOST_EVENTS, MOST_STATEMENTS = 500, 2000, 8
+MOST_BYTES = 30_000  # of one event: a hundred sends, and what Temporal says around them
 
 
 @pytest.mark.timeout(90)
@@ -25,13 +28,14 @@ async def test_a_message_to_500_members_stays_within_bounds(house: House) -> Non
 
     states = "SELECT state, count(*) AS tasks FROM push_tasks WHERE message_id = :id GROUP BY state"
     assert {row.state: row.tasks for row in await house.rows(states, id=message_id)} == {"accepted": 2 * (MEMBERS - 1)}
-    lengths = await _history_lengths(house, message_id)
-    assert len(lengths) == 1 + 10
-    assert max(lengths) < MOST_EVENTS
+    histories = await _histories(house, message_id)
+    assert len(histories) == 1 + 10
+    assert max(map(len, histories)) < MOST_EVENTS
+    assert max(each.ByteSize() for history in histories for each in history) < MOST_BYTES
     assert await _statements_of_a_plan(house, message_id) <= MOST_STATEMENTS
 
 
-async def _history_lengths(house: House, message_id: UUID) -> list[int]:
+async def _histories(house: House, message_id: UUID) -> list[Sequence[HistoryEvent]]:
     history = (await handoff(house, message_id).fetch_history()).events
     children = [
         started.child_workflow_execution_started_event_attributes.workflow_execution.workflow_id
@@ -39,7 +43,7 @@ async def _history_lengths(house: House, message_id: UUID) -> list[int]:
         if started.HasField("child_workflow_execution_started_event_attributes")
     ]
     apart = [await house.temporal.get_workflow_handle(each).fetch_history() for each in children]
-    return [len(history), *(len(each.events) for each in apart)]
+    return [history, *(each.events for each in apart)]
 
 
 async def _statements_of_a_plan(house: House, message_id: UUID) -> int:

@@ -11,6 +11,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import CancelledError
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
+from activities.handoff import PAGE
 from api.app import create_app
 from config import auth_settings, service_settings
 from relay import Relay
@@ -18,7 +19,7 @@ from simulator import Simulator
 from tests.house import House, eventually, make_house
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
-from workflows.message_handoff import PAGE, PAGE_STARTS
+from workflows.message_handoff import PAGE_STARTS
 
 READERS = 51  # with two phones each: a page of 100 pushes, all those to iPhones among them, and one of 2
 

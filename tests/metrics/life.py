@@ -101,18 +101,17 @@ async def _revived(house: House, simulator: Simulator) -> Life:
 
 
 async def _braked(house: House, simulator: Simulator) -> Life:
-    """Two phones' tokens are refused; with the third one's the brake engages, and all three pushes are dead."""
-    jill, kim = house.user(), house.user()
-    refused, last = (iphone(), iphone()), iphone()
-    await jill.register(*refused, environment="sandbox")
-    await kim.register(last, environment="sandbox")
-    for phone in (*refused, last):
+    """Two users' tokens are refused; with the third one's the brake engages, and all three pushes are dead."""
+    users, phones = [house.user() for _ in range(3)], [iphone() for _ in range(3)]
+    for user, phone in zip(users, phones, strict=True):
+        await user.register(phone, environment="sandbox")
         wrong = {"status": 400, "reason": "BadDeviceToken"}
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", **wrong)
 
-    assert await house.finished(await jill.start_fast(due_in=1.0)) == "withheld"
-    assert await house.finished(await kim.start_fast(due_in=1.0)) == "dead"
-    return Life((jill, kim), (*refused, last))
+    came_to = [await house.finished(await user.start_fast(due_in=1.0)) for user in users]
+
+    assert came_to == ["withheld", "withheld", "dead"]
+    return Life(tuple(users), tuple(phones))
 
 
 async def _read_early(house: House, simulator: Simulator) -> Life:

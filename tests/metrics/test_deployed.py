@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
+from domain.refusals import Answered, Refused
 from domain.signals import Backlog, Dead, Owed, Signals
 from push.gate_gauges import GateGauges
 from push.gate_terms import Limits
@@ -36,11 +37,13 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
     read = Signals(
         at=now,
         backlogs=(Backlog(ROUTE, Kind.REMINDER, 1, 1, 1, 1, now),),
-        dead=(Dead(ROUTE, Kind.REMINDER, 1, 1),),
+        dead=(Dead(ROUTE, Kind.REMINDER, 1, 1, 1, 1),),
         outbox=Owed(1, now),
         handoffs=Owed(1, now),
         rejected=1,
         brakes=(ROUTE,),
+        answered=(Answered(ROUTE, 1, 1, 1, None),),
+        refused=(Refused(ROUTE, "InvalidProviderToken", 1, 1),),
         workers=1,
         streams=1,
     )

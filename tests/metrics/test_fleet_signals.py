@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import text
 
 from activities.fleet_signals import FleetSignals
-from db import signals
+from db import gates, refused_users, signals
 from db.engine import Sessions, make_engine, make_sessions
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
+from domain.refusals import LATELY, Refusals, Refused
+from domain.signals import Transfers
 from push.senders import Apps
 from tests.house import eventually
 
@@ -83,6 +85,29 @@ async def test_signals_tell_what_waits_where_and_for_how_long(database: Database
     assert read.outbox.count == 9
     assert read.brakes == (APNS,)
     assert (read.handoffs.count, read.workers, read.streams) == (0, 1, 1)
+    assert read.transfers == Transfers(0, 0)
+
+
+async def test_tokens_that_changed_hands_are_counted_and_the_most_that_one_user_took(database: Database) -> None:
+    def taken(count: int, by: str, *, ago: str) -> str:
+        return (
+            "INSERT INTO device_token_events (device_id, event, taken_by, at)"
+            f" SELECT '00000000-0000-0000-0000-000000000001', 'transferred', {by}, now() - interval '{ago}'"
+            f" FROM generate_series(1, {count})"
+        )
+
+    await database.run(
+        _device(),
+        taken(3, "'mallory'", ago="59 minutes"),
+        taken(9, "'mallory'", ago="61 minutes"),
+        taken(2, "'bob'", ago="1 second"),
+        taken(5, "NULL", ago="1 second"),  # to another installation of the same person
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    assert read.transfers == Transfers(5, 3)
 
 
 async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -> None:
@@ -103,6 +128,55 @@ async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -
     assert read.rejected == 2
 
 
+async def test_users_are_counted_once_whatever_they_own_and_whatever_apps_they_make_up(database: Database) -> None:
+    await database.run(
+        _device(),
+        *(_tasks(1, "accepted", due="now()", user=name) for name in ("alice", "bob", "carol", "mallory")),
+        *(
+            _tasks(5, "unregistered", due="now()", reason="'BadDeviceToken'", app=f"'made.up.{n}'", user="mallory")
+            for n in range(5)
+        ),
+        _tasks(2, "rejected", due="now()", reason="'DeviceTokenNotForTopic'", user="carol"),
+        _tasks(1, "rejected", due="now()", reason="'PayloadTooLarge'", user="bob"),
+        _tasks(9, "unregistered", due="now() - interval '16 minutes'", reason="'Unregistered'", user="dave"),
+        _tasks(3, "dead", due="now() - interval '1 hour'", expires="now() + interval '1 hour'", user="erin"),
+        _tasks(3, "dead", due="now() - interval '1 hour'", expires="now() + interval '1 hour'", user="frank"),
+        "UPDATE push_tasks SET settled_at = now() WHERE user_id = 'erin'",
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+        [shown] = (await gates.shown(db)).items
+
+    [answered] = read.answered
+    assert (answered.route, answered.users, answered.token_errors, answered.rejected) == (APNS, 4, 2, 1)
+    assert shown.errors == Refusals(pushes=28, users=3, largest_user_id="mallory", largest_pushes=25)
+    [dead] = read.dead
+    assert (dead.count, dead.unexpired_users, dead.lately_users) == (6, 2, 1)
+
+
+async def test_pushes_that_our_credentials_keep_waiting_are_told_with_cause_and_count(database: Database) -> None:
+    reason = "'THIRD_PARTY_AUTH_ERROR'"
+    await database.run(
+        _device(),
+        *(_tasks(2, "pending", due="now()", reason=reason, user=name) for name in ("alice", "bob")),
+        _tasks(1, "dead", due="now()", reason=reason, user="carol"),
+        "UPDATE push_tasks SET attempt_count = 1",
+        "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason)"
+        " SELECT gen_random_uuid(), task_id, 1, now(), 'misconfigured', last_reason FROM push_tasks",
+        _tasks(1, "pending", due="now()", reason="'app_not_configured'", user="dave"),
+        _tasks(7, "pending", due="now()", reason="'ServiceUnavailable'", user="erin"),
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    assert set(read.refused) == {
+        Refused(APNS, "THIRD_PARTY_AUTH_ERROR", pushes=5, users=3),
+        Refused(APNS, "app_not_configured", pushes=1, users=1),
+    }
+
+
 async def test_finished_tasks_and_old_messages_are_never_looked_through(database: Database) -> None:
     await database.run(
         _device(),
@@ -112,22 +186,32 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
         "INSERT INTO messages (id, kind, conversation_id, reminder_minutes)"
         " SELECT gen_random_uuid(), 'reminder', gen_random_uuid(), 1 FROM generate_series(1, 20000)",
     )
-    await database.run("ANALYZE push_tasks, messages")
+    await database.run(
+        "INSERT INTO device_token_events (device_id, event, taken_by, at)"
+        " SELECT '00000000-0000-0000-0000-000000000001', 'transferred', CASE WHEN n % 5 = 0 THEN 'u' END,"
+        " now() - n * interval '1 minute' FROM generate_series(1, 20000) AS n"
+    )
+    await database.run("ANALYZE push_tasks, messages, device_token_events")
     plans = []
     async with database.sessions() as db:
         now = (await db.execute(text("SELECT now()"))).scalar_one()
         for query, values in (
             (signals._PENDING, {"now": now}),
-            (signals._DEAD, {"now": now, "of_use": timedelta(days=1)}),
+            (signals._DEAD, {"now": now, "of_use": timedelta(days=1), "lately": timedelta(minutes=15)}),
             (signals._REJECTED, {"now": now}),
             (signals._UNDECIDED, {}),
+            (refused_users._OF_LATE, {"now": now, "since": now - LATELY, "apps": [], "errors": [], "most": 20_000}),
+            (refused_users._REFUSED, {"now": now, "apps": [], "uncalled": []}),
+            (signals._TRANSFERS, {"now": now}),
         ):
             lines = await db.scalars(text(f"EXPLAIN {query.text}"), values)
             plans.append("\n".join(lines))
 
-    for plan, index in zip(plans, ("_pending", "_dead", "_rejected", "_not_handed_off"), strict=True):
+    indexes = ("_pending", "_dead", "_rejected", "_not_handed_off", "_due_at", "_pending", "_taken")
+    for plan, index in zip(plans, indexes, strict=True):
         assert index in plan, plan
-        assert "Seq Scan" not in plan, plan
+        assert "Seq Scan on push_tasks" not in plan, plan
+        assert "Seq Scan on messages" not in plan, plan
 
 
 async def test_one_worker_reads_for_all_and_another_takes_over_when_it_dies(database: Database) -> None:
@@ -169,11 +253,22 @@ def _device() -> str:
     )
 
 
-def _tasks(count: int, state: str, *, due: str, expires: str = "now()", reason: str = "NULL", app: str = "NULL") -> str:
+def _tasks(
+    count: int,
+    state: str,
+    *,
+    due: str,
+    expires: str = "now()",
+    reason: str = "NULL",
+    app: str = "NULL",
+    user: str = "u",
+) -> str:
+    accepted_at = "now()" if state == "accepted" else "NULL"
     return (
         "INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,"
-        " conversation_id, message_id, collapse_key, due_at, expires_at, attempt_count, state, last_reason)"
-        " SELECT gen_random_uuid(), 'reminder', 'u', gen_random_uuid(), '00000000-0000-0000-0000-000000000001',"
+        " conversation_id, message_id, collapse_key, due_at, expires_at, attempt_count, state, last_reason,"
+        " accepted_at)"
+        f" SELECT gen_random_uuid(), 'reminder', '{user}', gen_random_uuid(), '00000000-0000-0000-0000-000000000001',"
         f" 'apns', 'production', {app}, gen_random_uuid(), gen_random_uuid(), 'k', {due}, {expires}, 0, '{state}',"
-        f" {reason} FROM generate_series(1, {count})"
+        f" {reason}, {accepted_at} FROM generate_series(1, {count})"
     )

@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
@@ -43,7 +44,7 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
     routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
     for route in routes:
         with suppress(Misconfigured):
-            async with gates.at(route).enter(Priority.REMINDER):
+            async with gates.at(route).enter(Priority.REMINDER, uuid4()):
                 apps.sender(route.provider, route.app_id)
 
     told_series = list(_series([*GateGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
@@ -84,7 +85,19 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
 
 def _waiting_on(routes: Collection[Route]) -> Signals:
     backlogs = tuple(Backlog(route, Kind.MESSAGE, 1, 1, 1, behind_gate=1, oldest_due_at=NOW) for route in routes)
-    return Signals(NOW, backlogs, (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), workers=1, streams=0)
+    return Signals(
+        NOW,
+        backlogs,
+        (),
+        Owed(0, None),
+        Owed(0, None),
+        rejected=0,
+        brakes=(),
+        answered=(),
+        refused=(),
+        workers=1,
+        streams=0,
+    )
 
 
 def _series(gauges: Collection[GaugeMetricFamily]) -> Iterator[dict[str, str]]:

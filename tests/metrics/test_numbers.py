@@ -22,7 +22,7 @@ SCRIPTED: dict[tuple[str, int | None, str], tuple[str, str, int]] = {
     ("apns", 200, ""): ("accepted", "", 2),
     ("apns", 400, "BadDeviceToken"): ("unregistered", "BadDeviceToken", 3),
     ("apns", 413, "PayloadTooLarge"): ("rejected", "PayloadTooLarge", 1),
-    ("apns", 503, "ServiceUnavailable"): ("unknown", "ServiceUnavailable", 1),
+    ("apns", 503, "ServiceUnavailable"): ("unavailable", "ServiceUnavailable", 1),
     ("apns", None, "silent"): ("unknown", "answer_timeout", 1),
     ("fcm", 200, ""): ("accepted", "", 5),
     ("fcm", 404, "UNREGISTERED"): ("unregistered", "UNREGISTERED", 2),

@@ -32,7 +32,11 @@ class Trouble:
 
 pytestmark = pytest.mark.timeout(150)
 
-ONLY_IN_TROUBLE = {"fastbell_unknown_refusals_total", "temporal_request_failure_total"}
+ONLY_IN_TROUBLE = {
+    "fastbell_fleet_misconfigured_users",
+    "fastbell_unknown_refusals_total",
+    "temporal_request_failure_total",
+}
 
 
 async def test_nothing_is_raised_while_all_is_well(watched: Watched) -> None:
@@ -94,10 +98,11 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
 
     with watched.ca_file.open("ab") as file:
         file.write(_certificate(timedelta(days=13)))
-    odd, slow, apple = android(), android(), iphone()
+    odd, slow, keyless, apples = android(), android(), android(), [iphone() for _ in range(6)]
     fcm: dict[str, Any] = {"provider": "fcm", "fault": "answer"}
     simulator.faults.add(**fcm, token=odd.token, status=400, error_code="NEVER_HEARD_OF")
     simulator.faults.add(provider="fcm", token=slow.token, fault="slow", delay=6)
+    simulator.faults.add(**fcm, token=keyless.token, error_code="THIRD_PARTY_AUTH_ERROR")
     wrong_here = [android() for _ in range(12)]
     for phone in wrong_here:
         simulator.faults.add(**fcm, token=phone.token, status=400, error_code="INVALID_ARGUMENT")
@@ -105,14 +110,20 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     wrong: dict[str, Any] = {"provider": "apns", "fault": "answer"}
     simulator.faults.add(**wrong, environment="sandbox", status=400, reason="BadDeviceToken")
     simulator.faults.add(**wrong, environment="production", status=403, reason="InvalidProviderToken")
-    await _remind(house.user(), odd, slow, apple, *wrong_here, due_in=1.0)
-    many = house.user()
-    await many.register(*[iphone() for _ in range(25)], environment="sandbox")
-    await many.start_fast(due_in=1.0)
+    for phones in ([odd, slow], [keyless], *([phone] for phone in (*apples, *wrong_here))):
+        await _remind(house.user(), *phones, due_in=1.0)
+    for many in [house.user() for _ in range(25)]:
+        await many.register(iphone(), environment="sandbox")
+        await many.start_fast(due_in=1.0)
     for _ in range(8):
         await _remind(house.user(), android(), due_in=2.0)
+    learned = [android() for _ in range(10)]
+    await house.user().register(*learned)
+    await house.user().register(*learned)
     await eventually(saw("ProviderDown", "Misconfigured", "CertificateExpiring", "UnknownRefusal"), within=30)
-    await eventually(saw("PushesRejected", "RejectionSeen"), within=30)
+    await eventually(
+        saw("PushesRejected", "RejectionSeen", "PushesRefused", "DeathSeen", "TokensTransferred"), within=30
+    )
     await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()

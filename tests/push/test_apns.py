@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from domain.push import Environment
 from push.apns import ApnsSender
-from push.apns_transport import GRID, HALF_GRID, ProviderToken, provider_token
+from push.apns_transport import GRID, HALF_GRID, SKEW, ProviderToken, provider_token
 from push.apns_verdicts import VERDICTS
 from push.sender import (
     Accepted,
@@ -87,6 +87,21 @@ async def test_a_push_reaches_apple_whole(sim: Simulator, apns: ApnsSender) -> N
     }
 
 
+async def test_a_push_without_a_sound_replaces_its_line_without_lighting_the_screen(
+    sim: Simulator, apns: ApnsSender
+) -> None:
+    await outcome(apns, replace(make_push(APNS_TOKEN), sounds=False))
+
+    (request,) = sim.requests.for_token(APNS_TOKEN)
+    assert json.loads(request.body)["aps"] == {
+        "alert": {"title": "Almost there", "body": "Fifteen minutes to go."},
+        "interruption-level": "passive",
+        "thread-id": "thread-5",
+    }
+    assert request.headers["apns-priority"] == "10"
+    assert [receipt.sounded_timestamp for receipt in sim.phone(APNS_TOKEN).log] == [None]
+
+
 async def test_a_sandbox_push_goes_to_the_sandbox(sim: Simulator, apns: ApnsSender) -> None:
     await outcome(apns, make_push(APNS_TOKEN), Environment.SANDBOX)
 
@@ -109,6 +124,13 @@ async def test_a_malformed_token_is_rejected_without_a_call(sim: Simulator, apns
     assert len(sim.requests) == 0
 
 
+CONCERNED = {
+    Verdict.THROTTLED: Extent.TOKEN,
+    Verdict.OVERDONE: Extent.ROUTE,
+    Verdict.THROTTLED_UNNAMED: Extent.UNNAMED,
+}
+
+
 def _expected(status: int, reason: str, verdict: Verdict) -> object:
     match verdict:
         case Verdict.DEAD_TOKEN:
@@ -119,12 +141,10 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
             return Foreign(reason)
         case Verdict.OUR_BUG:
             return Rejected(reason)
-        case Verdict.MISCONFIGURED:
+        case Verdict.MISCONFIGURED | Verdict.TOKEN_MISCONFIGURED:
             return Misconfigured, reason, None
-        case Verdict.THROTTLED:
-            return Throttled, Extent.TOKEN, reason, None
-        case Verdict.OVERDONE:
-            return Throttled, Extent.ROUTE, reason, None
+        case Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED:
+            return Throttled, CONCERNED[verdict], reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             refused_unread = verdict is Verdict.RECONNECT and status < 500
             came_to = Fate.DECLINED if status == 503 else Fate.UNKNOWN
@@ -335,14 +355,29 @@ async def test_the_provider_token_lies_on_the_grid(sim: Simulator) -> None:
 
     claims = jwt.decode(header.removeprefix("bearer "), options={"verify_signature": False})
     assert claims["iss"] == sim.environment["APNS_TEAM_ID"]
-    assert claims["iat"] == int(time.time()) // GRID * GRID
+    assert claims["iat"] == (int(time.time()) - SKEW) // GRID * GRID
+
+
+@pytest.mark.parametrize("since", [0, 1, SKEW - 1, SKEW, HALF_GRID, GRID - 1])
+async def test_a_provider_token_is_a_minute_old_when_it_is_first_shown_and_never_an_hour(
+    sim: Simulator, since: int
+) -> None:
+    """No clock that is a minute behind ours, and refuses what is not born yet, can refuse a whole fleet."""
+    now = int(time.time()) // GRID * GRID + since
+    token = _provider_token(sim, clock=lambda: now)
+
+    header = token.get_header()
+    token.refused(header)
+
+    assert 60 <= now - _issued_at(header) < 50 * 60
+    assert 60 <= now - _issued_at(token.get_header()) < 50 * 60
 
 
 @pytest.mark.parametrize(("age", "is_old"), [(0, False), (HALF_GRID - 1, False), (HALF_GRID, True), (GRID - 1, True)])
 async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(
     sim: Simulator, age: int, is_old: bool
 ) -> None:
-    now = int(time.time()) // GRID * GRID + age
+    now = int(time.time()) // GRID * GRID + SKEW + age
     token = _provider_token(sim, clock=lambda: now)
     header = token.get_header()
 
@@ -352,7 +387,7 @@ async def test_an_expired_provider_token_is_renewed_only_where_it_is_old(
 
 
 async def test_a_renewed_provider_token_is_twenty_minutes_younger_and_lives_as_long(sim: Simulator) -> None:
-    shown = [int(time.time()) // GRID * GRID + HALF_GRID]
+    shown = [int(time.time()) // GRID * GRID + SKEW + HALF_GRID]
     token = _provider_token(sim, clock=lambda: shown[0])
     old = token.get_header()
     token.refused(old)
@@ -376,7 +411,7 @@ async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(
 
     assert ahead != back == token.get_header()
     claims = jwt.decode(back.removeprefix("bearer "), options={"verify_signature": False})
-    assert claims["iat"] == int(now) // GRID * GRID
+    assert claims["iat"] == (int(now) - SKEW) // GRID * GRID
 
 
 @pytest.mark.parametrize(
@@ -393,7 +428,7 @@ async def test_a_provider_token_that_apple_calls_expired_is_renewed_once_and_onl
     file = tmp_path / "key.p8"
     file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     account = replace(apns_account(sim), key_file=file)
-    now = int(time.time()) // GRID * GRID + age
+    now = int(time.time()) // GRID * GRID + SKEW + age
     provider_token(file.read_text(), account.key_id, account.team_id)._clock = lambda: now
     sim.faults.add(fault="answer", provider="apns", status=403, reason="ExpiredProviderToken")
     sender = ApnsSender(account, timeouts=PATIENT)

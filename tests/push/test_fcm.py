@@ -24,6 +24,7 @@ from push.sender import (
     Misconfigured,
     Rejected,
     Throttled,
+    TokenMisconfigured,
     Unavailable,
     Unregistered,
 )
@@ -70,6 +71,18 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
             "data": {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"},
         }
     }
+
+
+async def test_a_push_without_a_sound_goes_to_the_quiet_channel(sim: Simulator, fcm: FcmSender) -> None:
+    await outcome(fcm, replace(make_push(FCM_TOKEN), sounds=False))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    message = json.loads(request.body)["message"]
+    android, aps = message["android"], message["apns"]["payload"]["aps"]
+    quiet = {"tag": "reminder-5", "channel_id": "quiet", "notification_priority": "PRIORITY_LOW"}
+    assert (android["priority"], android["notification"]) == ("high", quiet)
+    assert aps == {"thread-id": "thread-5", "interruption-level": "passive"}
+    assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
 
 
 async def test_a_dry_run_is_checked_and_shown_to_nobody(sim: Simulator, fcm: FcmSender) -> None:
@@ -147,7 +160,7 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
         ({"status": 400}, Rejected("INVALID_ARGUMENT")),
         ({"status": 400, "field": "message.token"}, Rejected("INVALID_ARGUMENT")),
         ({"errorCode": "SENDER_ID_MISMATCH"}, Foreign("SENDER_ID_MISMATCH")),
-        ({"errorCode": "THIRD_PARTY_AUTH_ERROR"}, (Misconfigured, "THIRD_PARTY_AUTH_ERROR", None)),
+        ({"errorCode": "THIRD_PARTY_AUTH_ERROR"}, (TokenMisconfigured, "THIRD_PARTY_AUTH_ERROR", None)),
         ({"status": 403}, (Misconfigured, "PERMISSION_DENIED", None)),
         ({"status": 404}, (Misconfigured, "NOT_FOUND", None)),
         ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", MINUTE)),
@@ -163,7 +176,9 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
             {"errorCode": "QUOTA_EXCEEDED", "retry_after": 7},
             (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", timedelta(seconds=7)),
         ),
-        ({"status": 429}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED", MINUTE)),
+        ({"status": 429}, (Throttled, Extent.UNNAMED, "RESOURCE_EXHAUSTED", MINUTE)),
+        ({"status": 429, "quota": "project"}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED_PROJECT", MINUTE)),
+        ({"status": 429, "quota": "device"}, (Throttled, Extent.TOKEN, "RESOURCE_EXHAUSTED_DEVICE", MINUTE)),
         ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
         ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
         (
@@ -302,25 +317,6 @@ def test_json_without_a_bottom_is_no_reason() -> None:
     assert refusal(Response(503, {}, b"[" * 60_000)).reason == "http_503"
 
 
-async def test_an_oauth_endpoint_that_answers_with_a_page_is_unavailable(sim: Simulator, tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
-        writer.close()
-
-    account = fcm_account(sim)
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        token_uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
-        file = tmp_path / "account.json"
-        file.write_text(json.dumps(json.loads(account.service_account_file.read_text()) | {"token_uri": token_uri}))
-        sender = FcmSender(replace(account, service_account_file=file), timeouts=PATIENT)
-
-        answers = [made_of(await outcome(sender, make_push(FCM_TOKEN))) for _ in range(2)]
-        await sender.close()
-
-    assert answers == [(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)] * 2
-
-
 async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> None:
     sim.faults.add(
         fault="answer", provider="fcm", errorCode="UNAVAILABLE", retry_after=90, retry_after_form="http_date"
@@ -369,80 +365,6 @@ async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSen
     assert isinstance(answer, Unavailable)
     assert answer.fate is Fate.NEVER_PROCESSED
     assert len(sim.requests) == 0
-
-
-@pytest.mark.parametrize("reason", ["revoked", "expired"])
-async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, fcm: FcmSender, reason: str) -> None:
-    await outcome(fcm, make_push(FCM_TOKEN))
-    sim.faults.add(fault="revoke_access_tokens", provider="fcm", reason=reason)
-    fetched = sim.access_tokens_requested
-
-    refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-    accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
-    assert all(isinstance(answer, Accepted) for answer in accepted)
-    assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
-    assert sim.access_tokens_requested - fetched == 1
-
-
-@pytest.mark.parametrize("status", [429, 502, 503])
-async def test_an_oauth_endpoint_in_trouble_is_asked_once_for_all_who_wait(
-    sim: Simulator, fcm: FcmSender, status: int
-) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=status)
-    fetched = sim.access_tokens_requested
-
-    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)}
-    assert sim.access_tokens_requested - fetched == 1
-
-
-async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="answer", provider="fcm", status=401)
-
-    outcomes = [made_of(await outcome(fcm, make_push(FCM_TOKEN))) for _ in range(2)]
-
-    assert outcomes == [
-        (Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None),
-        (Misconfigured, "UNAUTHENTICATED", None),
-    ]
-
-
-async def test_an_oauth_endpoint_that_never_answers_costs_only_the_wait(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=None)
-
-    outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
-
-    assert {(type(answer), getattr(answer, "fate", None)) for answer in outcomes} == {
-        (Unavailable, Fate.NEVER_PROCESSED)
-    }
-    assert len(sim.requests) == 0
-
-
-async def test_an_oauth_endpoint_that_refuses_us_is_misconfigured(sim: Simulator, fcm: FcmSender) -> None:
-    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
-
-    assert made_of(await outcome(fcm, make_push(FCM_TOKEN))) == (Misconfigured, "oauth_refused", None)
-
-
-async def test_calls_go_on_while_the_access_token_cannot_be_renewed(sim: Simulator, fcm: FcmSender) -> None:
-    await outcome(fcm, make_push(FCM_TOKEN))
-    sim.faults.add(fault="oauth_down", provider="fcm", status=400)
-    fcm._access._renew_at = 0.0  # renewal is due, the token is good for another while
-
-    outcomes = [await outcome(fcm, make_push(FCM_TOKEN)) for _ in range(5)]
-
-    assert all(isinstance(answer, Accepted) for answer in outcomes)
-
-
-async def test_an_access_token_is_renewed_well_before_it_ends(sim: Simulator, fcm: FcmSender) -> None:  # noqa: ARG001
-    await outcome(fcm, make_push(FCM_TOKEN))
-
-    access, now = fcm._access, asyncio.get_running_loop().time()
-    ends = now + 3600
-    assert now + 60 < access._renew_at < access._unfit_at - 60 < access._unfit_at < ends - 10
 
 
 async def test_a_foreign_project_is_misconfigured(sim: Simulator, tmp_path: Path) -> None:

@@ -1,20 +1,23 @@
 """A gate: who goes first, who waits, who is told to come back, and what an opening means for all of them."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 from math import inf
+from uuid import uuid4
 
 import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
 from push.gate import Gate
-from push.gate_breaker import Cause, Rest
+from push.gate_breaker import USERS, Cause, Rest
 from push.gate_terms import Limits, Timings
 from push.gates import Gates
-from push.sender import Booked, Extent, Fate, Misconfigured, Paused, ProviderTrouble, Throttled, Unavailable
+from push.sender import Accepted, Booked, Extent, Fate, Misconfigured, Paused, ProviderTrouble, Throttled, Unavailable
 
+ACCEPTED = Accepted("answer")
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 RESTS = dict.fromkeys(Cause, Rest(first=0.1, longest=0.4))
 TIMINGS = Timings(rests=RESTS, patience=0.5, looking_again=0.05, booked_ahead=5.0, ramp=0.2)
@@ -26,23 +29,28 @@ def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Ti
     return gate
 
 
-async def answer() -> str:
-    return "answer"
+async def answer() -> Accepted:
+    return Accepted("answer")
 
 
-async def trouble(trouble: ProviderTrouble) -> str:
+async def trouble(trouble: ProviderTrouble) -> Accepted:
     raise trouble
 
 
-async def send(gate: Gate, priority: Priority = Priority.REMINDER) -> str:
-    async with gate.enter(priority) as passage:
-        return await passage.call(answer())
+async def send(gate: Gate, priority: Priority = Priority.REMINDER) -> Accepted:
+    async with gate.enter(priority, uuid4()) as passage:
+        return await passage.call(answer(), f"user-{uuid4()}")
 
 
 async def fail(gate: Gate, with_trouble: ProviderTrouble) -> None:
-    async with gate.enter(Priority.REMINDER) as passage:
+    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
         with pytest.raises(type(with_trouble)):
-            await passage.call(trouble(with_trouble))
+            await passage.call(trouble(with_trouble), f"user-{uuid4()}")
+
+
+async def refuse(gate: Gate, with_trouble: ProviderTrouble, *, users: int = USERS) -> None:
+    for _ in range(users):
+        await fail(gate, with_trouble)
 
 
 async def in_line(gate: Gate, count: int) -> None:
@@ -62,7 +70,7 @@ async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
 
     counting = asyncio.create_task(count_turns())
     for _ in range(100):
-        async with gate.enter(Priority.REMINDER) as passage:
+        async with gate.enter(Priority.REMINDER, uuid4()) as passage:
             passage.check()
     counting.cancel()
 
@@ -74,12 +82,12 @@ async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_mess
     order: list[Priority] = []
 
     async def note(priority: Priority) -> None:
-        async with gate.enter(priority):
+        async with gate.enter(priority, uuid4()):
             assert gate.report().in_flight == 1
             order.append(priority)
             await asyncio.sleep(0)
 
-    async with gate.enter(Priority.TEST):
+    async with gate.enter(Priority.TEST, uuid4()):
         crowd = [Priority.TEST, Priority.MESSAGE, Priority.REMINDER] * 3
         waiting = [asyncio.create_task(note(priority)) for priority in crowd]
         await in_line(gate, 9)
@@ -88,14 +96,32 @@ async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_mess
     assert order == sorted(crowd)
 
 
+async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_the_rest() -> None:
+    gate = make_gate(concurrency=8)
+    over = asyncio.Event()
+
+    async def slow() -> None:
+        async with gate.enter(Priority.MESSAGE, uuid4()):
+            await over.wait()
+
+    crowd = [asyncio.create_task(slow()) for _ in range(20)]
+    await in_line(gate, 14)
+
+    assert gate.report().in_flight == 6
+    assert await send(gate, Priority.REMINDER) == ACCEPTED
+    assert gate.report().in_flight == 6
+    over.set()
+    await asyncio.gather(*crowd)
+
+
 async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
     gate = make_gate(concurrency=1)
 
-    async with gate.enter(Priority.REMINDER):
+    async with gate.enter(Priority.REMINDER, uuid4()):
         with pytest.raises(Booked, match="limit_reached"):
             await send(gate)
 
-    assert await send(gate) == "answer"
+    assert await send(gate) == ACCEPTED
     assert gate.report().in_flight == 0
 
 
@@ -107,7 +133,7 @@ async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
 
     booked = [result for result in results if isinstance(result, Booked)]
     turns = sorted(each.retry_after for each in booked if each.retry_after and each.reason == "rate_limited")
-    passed = results.count("answer")
+    passed = results.count(ACCEPTED)
     assert passed + len(booked) == 200
     assert 40 <= passed <= 70  # half a second of patience
     assert timedelta(seconds=0.4) < turns[0] < timedelta(seconds=0.8)
@@ -119,10 +145,10 @@ async def test_leave_that_was_not_used_is_given_to_the_next_one() -> None:
     gate = make_gate(rate=0.1)
 
     for _ in range(5):
-        async with gate.enter(Priority.REMINDER):
+        async with gate.enter(Priority.REMINDER, uuid4()):
             pass  # withdrawn by the last check
 
-    assert await send(gate) == "answer"
+    assert await send(gate) == ACCEPTED
 
 
 async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_do_then() -> None:
@@ -132,28 +158,28 @@ async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_d
 
     gate.share(1.0)
 
-    assert await asyncio.gather(*waiting) == ["answer"] * 10
+    assert await asyncio.gather(*waiting) == [ACCEPTED] * 10
 
 
 async def test_who_gave_up_waiting_takes_nobodys_turn() -> None:
     gate = make_gate(concurrency=1)
-    async with gate.enter(Priority.REMINDER):
+    async with gate.enter(Priority.REMINDER, uuid4()):
         quitter, other = asyncio.create_task(send(gate)), asyncio.create_task(send(gate))
         await in_line(gate, 2)
         quitter.cancel()
         await asyncio.wait([quitter])
 
-    assert await other == "answer"
+    assert await other == ACCEPTED
     assert gate.report().in_flight == 0
 
 
 async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_passed() -> None:
     gate = make_gate(concurrency=2)
-    async with gate.enter(Priority.REMINDER) as passed, gate.enter(Priority.REMINDER) as calling:
+    async with gate.enter(Priority.REMINDER, uuid4()) as passed, gate.enter(Priority.REMINDER, uuid4()) as calling:
         waiting = [asyncio.create_task(send(gate)) for _ in range(3)]
         await in_line(gate, 3)
-        with pytest.raises(Misconfigured):
-            await calling.call(trouble(Misconfigured("wrong_key")))
+        with pytest.raises(Throttled):
+            await calling.call(trouble(Throttled("wrong_key", Extent.ROUTE)), f"user-{uuid4()}")
 
         refused = await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(Paused, match="wrong_key"):
@@ -171,12 +197,12 @@ async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> 
     assert paused.value.retry_after is not None
     await asyncio.sleep(paused.value.retry_after.total_seconds() + 0.01)
 
-    async with gate.enter(Priority.REMINDER) as probe:
+    async with gate.enter(Priority.REMINDER, uuid4()) as probe:
         with pytest.raises(Paused):
             await send(gate)
-        await probe.call(answer())
+        await probe.call(answer(), f"user-{uuid4()}")
 
-    assert await send(gate) == "answer"
+    assert await send(gate) == ACCEPTED
     assert gate.report().state == "closed"
 
 
@@ -186,20 +212,23 @@ async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: P
 
     await fail(gate, harmless)
 
-    assert await send(gate) == "answer"
+    assert await send(gate) == ACCEPTED
 
 
 async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
     gate = make_gate()
 
-    async def find_no_connection() -> None:
-        async with gate.enter(Priority.REMINDER):
-            await asyncio.sleep(0.025)
-            raise Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+    async def find_no_connection(user_id: str) -> None:
+        passage, failed = gate.enter(Priority.REMINDER, uuid4()), Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+        with suppress(Unavailable):
+            async with passage:
+                await asyncio.sleep(0.025)
+                raise failed
+        passage.hindered(failed, user_id, 60.0)
 
-    for _ in range(6):
-        with pytest.raises(Unavailable):
-            await find_no_connection()
+    for number in range(6):
+        assert gate.report().state == "closed"
+        await find_no_connection(f"user-{number % 3}")
 
     assert (gate.report().state, gate.report().reason) == ("open", "connect_failed")
 
@@ -225,24 +254,24 @@ async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None
 
     gate.release()
 
-    assert await send(gate) == "answer"
+    assert await send(gate) == ACCEPTED
 
 
 async def test_other_credentials_open_the_gate_at_once() -> None:
     gates = Gates({Provider.APNS: Limits(10)}, TIMINGS)
     gates.share(1.0)
     old, new = object(), object()
-    await fail(gates.serving(ROUTE, old), Misconfigured("wrong_key"))
+    await refuse(gates.serving(ROUTE, old), Misconfigured("wrong_key"))
     with pytest.raises(Paused):
         await send(gates.serving(ROUTE, old))
 
-    assert await send(gates.serving(ROUTE, new)) == "answer"
+    assert await send(gates.serving(ROUTE, new)) == ACCEPTED
 
 
 async def test_gates_tell_how_they_stand_as_json() -> None:
     gates = Gates({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
     gates.share(0.5)
-    await fail(gates.at(ROUTE), Misconfigured("wrong_key"))
+    await refuse(gates.at(ROUTE), Misconfigured("wrong_key"))
     gates.at(Route(Provider.FCM, "pro", Environment.PRODUCTION))
 
     apns, fcm = gates.report()["gates"]

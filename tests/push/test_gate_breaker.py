@@ -1,8 +1,10 @@
 """The circuit breaker: what opens it, how long it rests, what closes it. Time is passed in."""
 
+from itertools import cycle
+
 import pytest
 
-from push.gate_breaker import IN_A_ROW, MOMENT, Breaker, Cause, Rest, State
+from push.gate_breaker import IN_A_ROW, LATELY, MOMENT, USERS, WINDOW, Bearing, Breaker, Cause, Rest, State, Trouble
 
 RESTS = {
     Cause.OUTAGE: Rest(first=2, longest=30),
@@ -10,96 +12,153 @@ RESTS = {
     Cause.MISCONFIGURED: Rest(first=30, longest=300),
 }
 LATE = 1000.0
+CALL, CONNECTION, WHOLE = Bearing.CALL, Bearing.CONNECTION, Bearing.WHOLE
 
 
 def make_breaker() -> Breaker:
     return Breaker(RESTS, lambda: 0.0)
 
 
-def fail(breaker: Breaker, now: float, cause: Cause = Cause.OUTAGE, retry_after: float | None = None) -> None:
-    breaker.failed(breaker.admit(), now, cause, "why", retry_after)
+def fail(
+    breaker: Breaker,
+    now: float,
+    user_id: str = "alice",
+    cause: Cause = Cause.OUTAGE,
+    *,
+    bearing: Bearing = CALL,
+    retry_after: float | None = None,
+) -> None:
+    breaker.failed(breaker.admit(), now, Trouble(cause, "why", bearing, retry_after), user_id)
 
 
-def fail_for(breaker: Breaker, moments: int) -> float:
-    for moment in range(moments):
-        fail(breaker, moment * MOMENT * 2)
-    return moments * MOMENT * 2
+def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED) -> None:
+    """Open it by one word of the provider's."""
+    fail(breaker, now, cause=cause, bearing=WHOLE)
 
 
-def test_a_few_failures_in_a_row_open_it() -> None:
+def accept(breaker: Breaker, now: float = 0.0) -> None:
+    breaker.succeeded(breaker.admit(), now)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_refusals_of_three_users_in_a_row_open_it(cause: Cause) -> None:
     breaker = make_breaker()
-    now = fail_for(breaker, IN_A_ROW - 1)
-    assert breaker.state(now) is State.CLOSED
+    for number in range(USERS):
+        assert breaker.state(0.0) is State.CLOSED
+        fail(breaker, 0.0, f"user-{number}", cause)
 
-    fail(breaker, now)
-
-    assert breaker.state(now) is State.OPEN
-    assert not breaker.lets_through(now)
-    assert (breaker.cause, breaker.reason) == (Cause.OUTAGE, "why")
-
-
-def test_a_connection_that_breaks_under_many_calls_is_one_failure() -> None:
-    breaker = make_breaker()
-    tickets = [breaker.admit() for _ in range(500)]
-
-    for number, ticket in enumerate(tickets):
-        breaker.failed(ticket, number * MOMENT / 1000, Cause.OUTAGE, "connection_lost", None)
-
-    assert breaker.state(1.0) is State.CLOSED
+    assert breaker.state(0.0) is State.OPEN
+    assert not breaker.lets_through(0.0)
+    assert (breaker.cause, breaker.reason) == (cause, "why")
 
 
-def test_a_success_in_between_starts_the_row_anew() -> None:
+@pytest.mark.parametrize("cause", list(Cause))
+@pytest.mark.parametrize("bearing", [CALL, CONNECTION])
+def test_two_users_never_open_it_however_many_of_their_calls_are_refused(cause: Cause, bearing: Bearing) -> None:
     breaker = make_breaker()
 
-    for _ in range(5):
-        fail_for(breaker, IN_A_ROW - 1)
-        breaker.succeeded(breaker.admit())
+    for number in range(1000):
+        fail(breaker, number * MOMENT * 2, f"user-{number % 2}", cause, bearing=bearing)
 
     assert breaker.state(LATE) is State.CLOSED
 
 
-def test_a_majority_of_failures_opens_it_though_some_succeed() -> None:
+@pytest.mark.parametrize("users", [3, 4, 6, 60])
+def test_where_every_call_is_refused_it_opens_after_six_at_most_though_others_were_accepted_just_now(
+    users: int,
+) -> None:
+    breaker = make_breaker()
+    accept(breaker)
+    calls = 0
+
+    while breaker.state(0.1) is State.CLOSED:
+        fail(breaker, 0.1, f"user-{calls % users}")
+        calls += 1
+
+    assert calls == IN_A_ROW
+
+
+def test_three_users_are_enough_again_once_the_last_acceptance_is_a_while_ago() -> None:
+    breaker = make_breaker()
+    accept(breaker)
+
+    for number in range(USERS):
+        fail(breaker, LATELY, f"user-{number}")
+
+    assert breaker.state(LATELY) is State.OPEN
+
+
+def test_an_acceptance_in_between_starts_the_row_anew() -> None:
     breaker = make_breaker()
 
     for number in range(100):
-        now = number * MOMENT * 3
-        if breaker.open_since is None:
-            breaker.succeeded(breaker.admit())
-            fail(breaker, now)
-        if breaker.open_since is None:
-            fail(breaker, now + MOMENT * 1.5)
+        fail(breaker, number * 2 * LATELY, "alice")
+        fail(breaker, number * 2 * LATELY, "bob")
+        accept(breaker, number * 2 * LATELY)
+
+    assert breaker.state(LATE) is State.CLOSED
+
+
+def test_an_answer_about_one_push_neither_refuses_nor_accepts() -> None:
+    breaker = make_breaker()
+    fail(breaker, 0.0, "alice")
+    fail(breaker, 0.0, "bob")
+
+    breaker.answered(breaker.admit())
+
+    assert breaker.state(0.0) is State.CLOSED
+    fail(breaker, 0.0, "carol")
+    assert breaker.state(0.0) is State.OPEN
+
+
+def test_refusals_that_lie_far_apart_do_not_agree() -> None:
+    breaker = make_breaker()
+
+    for number in range(100):
+        fail(breaker, number * (WINDOW / 2 + 1), f"user-{number}")
+
+    assert breaker.state(LATE) is State.CLOSED
+
+
+def test_a_connection_that_breaks_under_the_calls_of_many_users_is_one_failure() -> None:
+    breaker = make_breaker()
+    tickets = [breaker.admit() for _ in range(500)]
+
+    for number, ticket in enumerate(tickets):
+        lost = Trouble(Cause.OUTAGE, "connection_lost", CONNECTION)
+        breaker.failed(ticket, number * MOMENT / 1000, lost, f"user-{number}")
+
+    assert breaker.state(1.0) is State.CLOSED
+
+
+def test_six_connections_that_break_under_calls_of_three_users_are_an_outage() -> None:
+    breaker = make_breaker()
+    users = cycle(["alice", "bob", "carol"])
+
+    for number in range(IN_A_ROW):
+        assert breaker.state(LATE) is State.CLOSED
+        fail(breaker, number * MOMENT * 2, next(users), bearing=CONNECTION)
 
     assert breaker.open_since is not None
 
 
-def test_a_minority_of_failures_does_not() -> None:
-    breaker = make_breaker()
-
-    for number in range(1000):
-        fail(breaker, number * MOMENT * 2)
-        breaker.succeeded(breaker.admit())
-        breaker.succeeded(breaker.admit())
-
-    assert breaker.open_since is None
-
-
 @pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.MISCONFIGURED])
-def test_one_answer_is_enough_where_all_calls_would_get_it(cause: Cause) -> None:
+def test_one_answer_is_enough_where_it_names_the_whole_route(cause: Cause) -> None:
     breaker = make_breaker()
 
-    fail(breaker, 0.0, cause)
+    shut(breaker, 0.0, cause)
 
     assert (breaker.state(29.9), breaker.state(30.0)) == (State.OPEN, State.HALF_OPEN)
 
 
 def test_after_its_rest_it_lets_one_probe_through_and_closes_when_that_succeeds() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, Cause.MISCONFIGURED)
+    shut(breaker)
     assert breaker.lets_through(30.0)
 
     probe = breaker.admit()
     assert not breaker.lets_through(30.0)
-    breaker.succeeded(probe)
+    breaker.succeeded(probe, 30.0)
 
     assert breaker.state(30.0) is State.CLOSED
     assert breaker.lets_through(30.0)
@@ -107,7 +166,7 @@ def test_after_its_rest_it_lets_one_probe_through_and_closes_when_that_succeeds(
 
 def test_a_probe_that_came_to_nothing_hands_the_probe_on() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, Cause.MISCONFIGURED)
+    shut(breaker)
 
     breaker.given_back(breaker.admit())
 
@@ -115,9 +174,9 @@ def test_a_probe_that_came_to_nothing_hands_the_probe_on() -> None:
     assert breaker.lets_through(30.0)
 
 
-def test_each_probe_that_fails_doubles_the_rest_up_to_the_longest() -> None:
+def test_each_probe_that_fails_doubles_the_rest_up_to_the_longest_though_one_user_has_all_of_them() -> None:
     breaker = make_breaker()
-    now = fail_for(breaker, IN_A_ROW)
+    shut(breaker, 0.0, Cause.OUTAGE)
     rests = []
 
     for _ in range(6):
@@ -130,11 +189,11 @@ def test_each_probe_that_fails_doubles_the_rest_up_to_the_longest() -> None:
 
 def test_a_success_makes_the_next_rest_short_again() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, Cause.MISCONFIGURED)
-    fail(breaker, 30.0, Cause.MISCONFIGURED)
-    breaker.succeeded(breaker.admit())
+    shut(breaker)
+    shut(breaker, 30.0)
+    accept(breaker, 90.0)
 
-    fail(breaker, LATE, Cause.MISCONFIGURED)
+    shut(breaker, LATE)
 
     assert breaker.open_until == LATE + 30
 
@@ -142,30 +201,73 @@ def test_a_success_makes_the_next_rest_short_again() -> None:
 def test_the_providers_word_is_a_floor() -> None:
     breaker = make_breaker()
 
-    fail(breaker, 0.0, Cause.THROTTLED, retry_after=120.0)
+    fail(breaker, 0.0, cause=Cause.THROTTLED, bearing=WHOLE, retry_after=120.0)
 
     assert breaker.open_until >= 120
 
 
-def test_calls_of_before_neither_close_it_nor_lengthen_its_rest_but_their_floor_holds() -> None:
+def test_a_rest_ends_when_half_of_the_time_of_what_waits_is_over_and_never_at_once() -> None:
     breaker = make_breaker()
-    first, second, third = breaker.admit(), breaker.admit(), breaker.admit()
-    fail(breaker, 0.0, Cause.MISCONFIGURED)
+    shut(breaker)
 
-    breaker.succeeded(first)
-    breaker.failed(second, 1.0, Cause.MISCONFIGURED, "again", None)
+    breaker.hurry(1.0, left=40.0)
+    assert breaker.open_until == 21.0
+    breaker.hurry(2.0, left=300.0)  # whoever has more time puts nothing off
+    assert breaker.open_until == 21.0
+    breaker.hurry(1.5, left=0.1)
+
+    assert breaker.open_until == 2.0  # the shortest of all rests
+
+
+def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
+    breaker = make_breaker()
+    fail(breaker, 0.0, cause=Cause.THROTTLED, bearing=WHOLE, retry_after=120.0)
+
+    breaker.hurry(1.0, left=10.0)
+
+    assert breaker.open_until == 120.0
+
+
+def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_holds() -> None:
+    breaker = make_breaker()
+    second, third = breaker.admit(), breaker.admit()
+    shut(breaker)
+
+    breaker.failed(second, 1.0, Trouble(Cause.MISCONFIGURED, "again", CALL), "bob")
     assert breaker.open_until == 30
-    breaker.failed(third, 1.0, Cause.THROTTLED, "slower", 100.0)
+    breaker.failed(third, 1.0, Trouble(Cause.THROTTLED, "slower", WHOLE, 100.0), "carol")
 
     assert breaker.open_until == 101
-    assert not breaker.still_good(first)
+    assert not breaker.still_good(third)
+
+
+def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_it() -> None:
+    breaker = make_breaker()
+    before = breaker.admit()
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    assert breaker.state(0.0) is State.OPEN
+
+    breaker.succeeded(before, 0.01)
+
+    assert breaker.state(0.01) is State.CLOSED
+
+
+def test_an_acceptance_of_a_call_of_before_does_not_contradict_the_providers_word_about_the_route() -> None:
+    breaker = make_breaker()
+    before = breaker.admit()
+    shut(breaker, cause=Cause.THROTTLED)
+
+    breaker.succeeded(before, 0.01)
+
+    assert breaker.state(0.01) is State.OPEN
 
 
 def test_workers_do_not_all_probe_at_one_instant() -> None:
     ends = set()
     for chance in (0.0, 0.3, 0.6, 0.9):
         breaker = Breaker(RESTS, lambda chance=chance: chance)  # type: ignore[misc]
-        fail(breaker, 0.0, Cause.MISCONFIGURED)
+        shut(breaker)
         ends.add(breaker.open_until)
 
     assert len(ends) == 4
@@ -174,7 +276,7 @@ def test_workers_do_not_all_probe_at_one_instant() -> None:
 
 def test_other_credentials_start_afresh() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, Cause.MISCONFIGURED)
+    shut(breaker)
 
     breaker.reset()
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import inf
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
 from push.gate import Gate
-from push.gate_breaker import LONGEST_FLOOR, MOMENT
+from push.gate_breaker import LONGEST_FLOOR, MOMENT, USERS
 from push.gate_terms import Limits, Timings
 from push.gates import Gates
 from push.sender import (
@@ -57,15 +58,21 @@ async def come_to(gate: Gate, what: Answer | ProviderTrouble) -> None:
             raise what
         return what
 
-    async with gate.enter(Priority.REMINDER) as passage:
+    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
         with suppress(ProviderTrouble):
-            await passage.call(call())
+            await passage.call(call(), f"user-{uuid4()}")
+
+
+async def shut(gate: Gate, retry_after: timedelta | None = None) -> None:
+    """Shut it by what three users are told in a row."""
+    for _ in range(USERS):
+        await come_to(gate, Misconfigured("wrong_key", retry_after=retry_after))
 
 
 async def booked(gate: Gate, priority: Priority = Priority.REMINDER) -> float:
     """Give in how many seconds a send is told to come back."""
     with pytest.raises(Booked) as told:
-        async with gate.enter(priority):
+        async with gate.enter(priority, uuid4()):
             pass
     assert told.value.retry_after is not None
     return told.value.retry_after.total_seconds()
@@ -90,7 +97,7 @@ async def test_what_we_refuse_ourselves_opens_nothing_whether_before_a_call_or_i
         clock.now += MOMENT * 2
         await come_to(gate, NoRoom("no_room_on_connection"))
         with pytest.raises(NoRoom):
-            async with gate.enter(Priority.REMINDER):
+            async with gate.enter(Priority.REMINDER, uuid4()):
                 raise NoRoom("resting_after_failed_connection")
 
     assert gate.report().state == "closed"
@@ -111,7 +118,7 @@ async def test_a_failed_connection_counts_once_and_our_refusals_after_it_not_at_
 async def test_a_push_that_was_rejected_without_a_call_is_no_probe() -> None:
     clock = Clock()
     gate = make_gate(clock, Limits(10), Timings())
-    await come_to(gate, Misconfigured("wrong_key"))
+    await shut(gate)
     clock.now += 30
 
     await come_to(gate, Unsendable("MalformedDeviceToken"))
@@ -123,7 +130,7 @@ async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_report
     clock = Clock()
     gate = make_gate(clock, Limits(10), Timings())
 
-    await come_to(gate, Misconfigured("wrong_key", retry_after=CENTURIES))
+    await shut(gate, CENTURIES)
 
     assert gate.report().until is not None
     clock.now += LONGEST_FLOOR + 1
@@ -132,7 +139,7 @@ async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_report
 
 async def test_who_finds_a_gate_shut_for_long_looks_in_sooner() -> None:
     gate = make_gate(Clock(), Limits(10), Timings())
-    await come_to(gate, Misconfigured("wrong_key", retry_after=timedelta(minutes=5)))
+    await shut(gate, timedelta(minutes=5))
 
     with pytest.raises(Paused) as paused:
         await come_to(gate, Unsendable("never"))
@@ -144,7 +151,7 @@ async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> Non
     clock = Clock()
     gates = Gates({Provider.APNS: Limits(10)}, clock=clock)
     gates.share(1.0)
-    await come_to(gates.serving(ROUTE, "old"), Misconfigured("wrong_key"))
+    await shut(gates.serving(ROUTE, "old"))
     clock.now += 20
 
     with structlog.testing.capture_logs() as logs:
@@ -184,7 +191,7 @@ async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:
 async def test_those_who_wait_too_long_at_a_full_gate_come_back_one_after_the_other() -> None:
     gate = make_gate(Clock(), Limits(1000), HURRIED)
     for _ in range(1000):
-        await gate.enter(Priority.REMINDER).__aenter__()
+        await gate.enter(Priority.REMINDER, uuid4()).__aenter__()
 
     turns = sorted(await asyncio.gather(*(booked(gate) for _ in range(200))))
 
@@ -200,7 +207,7 @@ async def test_a_full_gate_that_moves_fast_calls_them_back_soon() -> None:
         clock.now += 0.01
         await come_to(gate, Unsendable("quick"))
 
-    async with gate.enter(Priority.REMINDER):
+    async with gate.enter(Priority.REMINDER, uuid4()):
         turn = await booked(gate)
 
     assert turn < 0.03
@@ -218,7 +225,7 @@ async def test_nobody_is_called_back_at_one_instant_where_nothing_may_go_out() -
 
 async def test_a_reminders_turn_does_not_lie_behind_the_messages() -> None:
     gate = make_gate(Clock(), Limits(1000, rate=1.0), HURRIED)
-    async with gate.enter(Priority.REMINDER):
+    async with gate.enter(Priority.REMINDER, uuid4()):
         messages = [await booked(gate, Priority.MESSAGE) for _ in range(20)]
 
         assert max(messages) > 15

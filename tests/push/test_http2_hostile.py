@@ -14,6 +14,7 @@ from push.http2_frames import END_HEADERS, END_STREAM, PADDED, Kind, settings_wr
 from push.http2_pool import Pool, Timeouts
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import SHORT
+from tests.push.peer import Peer, Request
 
 REQUEST = [
     HeaderTuple(name, value)
@@ -87,7 +88,7 @@ async def test_no_frame_of_any_size_leaves_a_call_without_an_end(kind: int) -> N
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (written(Kind.RST_STREAM, 0, 1, b"\0\0\0"), "protocol_error"),
+        (written(Kind.RST_STREAM, 0, 1, b"\0\0\0"), "malformed_answer"),
         (written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\xff\xff\xff\xff\xff\xff"), "protocol_error"),
         (written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x00\xff"), "protocol_error"),
         (written(Kind.HEADERS, END_HEADERS | END_STREAM | PADDED, 1, b"\x09\x88"), "protocol_error"),
@@ -96,7 +97,7 @@ async def test_no_frame_of_any_size_leaves_a_call_without_an_end(kind: int) -> N
         (written(Kind.HEADERS, 0, 1, b"\x88"), SILENT),
         (written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2**31)), "protocol_error"),
         (written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 3, 0)), SILENT),
-        (written(Kind.PING, 0, 0, bytes(9)), "protocol_error"),
+        (written(Kind.PING, 0, 0, bytes(9)), SILENT),
         (written(Kind.HEADERS, END_HEADERS, 1, b"\x08\x03103") * 40, SILENT),
         (b"HTTP/1.1 408 Request Timeout\r\n\r\n", "protocol_error"),
     ],
@@ -146,6 +147,19 @@ async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, 
     assert (trouble.reason, trouble.fate) == ("connect_failed", Fate.NEVER_PROCESSED)
 
 
+async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
+    async with asyncio.timeout(5), saying(b"", lambda _: b"") as pool:
+        waiting = asyncio.create_task(send(pool))
+        while pool._opening is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # for the connection to be there, without a greeting
+        await pool.close()
+        trouble = await waiting
+
+    assert isinstance(trouble, NoRoom)
+    assert trouble.reason == "closing"
+
+
 async def test_a_call_after_one_that_a_broken_frame_ended_goes_over_another_connection() -> None:
     broken = written(Kind.RST_STREAM, 0, 1, b"\0\0\0")
     async with saying(SETTINGS, lambda number: broken if number == 0 else OK) as pool:
@@ -153,6 +167,30 @@ async def test_a_call_after_one_that_a_broken_frame_ended_goes_over_another_conn
 
     assert isinstance(first, Unavailable)
     assert isinstance(second, Response)
+
+
+async def test_one_odd_frame_costs_no_other_call(peer: Peer) -> None:
+    """Of ten calls on one connection, the fifth is answered with half a reset; the others wait, and are answered."""
+    pool = Pool(peer.url, ca_file=None, connections=1, timeouts=Timeouts())
+    await send(pool)
+    waiting: list[Request] = []
+
+    def answer_together(request: Request) -> None:
+        waiting.append(request)
+        if len(waiting) == 10:
+            request.line.transport.write(written(Kind.RST_STREAM, 0, waiting.pop(4).stream_id, b"\0\0\0"))
+            for held in waiting:
+                asyncio.get_running_loop().call_later(0.05, held.answer)
+
+    peer.script = answer_together
+    outcomes = await asyncio.gather(*(send(pool) for _ in range(10)))
+    peer.script = Request.answer
+    later = await send(pool)
+    await pool.close()
+
+    assert [each.reason for each in outcomes if isinstance(each, Unavailable)] == ["malformed_answer"]
+    assert isinstance(later, Response)
+    assert len(peer.lines) == 2
 
 
 async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> None:

@@ -105,6 +105,17 @@ async def test_google_carries_data_alone_which_the_app_shows_and_opens(sim: Simu
     }
 
 
+async def test_an_app_that_shows_a_sealed_text_is_told_that_it_has_no_sound(
+    sim: Simulator, sealing_fcm: FcmSender
+) -> None:
+    await outcome(sealing_fcm, replace(make_push(FCM_TOKEN, public_key=PUBLIC_KEY), sounds=False))
+
+    data = sent(sim, FCM_TOKEN)["message"]["data"]
+    del data["sealed"]
+    assert data == {**OURS, **GENERIC, "tag": "reminder-5", "silent": "true"}
+    assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
+
+
 async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(
     sim: Simulator, sealing_apns: ApnsSender, sealing_fcm: FcmSender
 ) -> None:

@@ -97,7 +97,7 @@ async def test_trouble_that_passes_is_tried_again_and_shows_once(
         "SELECT outcome FROM push_attempts WHERE task_id = :id ORDER BY number", id=task.task_id
     )
     assert (task.state, task.attempt_count) == ("accepted", 2)
-    assert [attempt.outcome for attempt in attempts] == ["unknown", "accepted"]  # a 503 may have been delivered
+    assert [attempt.outcome for attempt in attempts] == ["unavailable", "accepted"]  # a 503 is an answer
     assert len(simulator.requests.for_token(phone.token)) == 2
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 

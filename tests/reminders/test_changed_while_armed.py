@@ -8,7 +8,7 @@ from db import device_tokens
 from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from simulator import Simulator
-from tests.house import House, eventually, iphone, uncommitted
+from tests.house import House, android, eventually, iphone, refuse_once, uncommitted
 
 
 async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(house: House, simulator: Simulator) -> None:
@@ -58,6 +58,30 @@ async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
 
     assert await house.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile_and_leaves_nothing_dead(
+    house: House, simulator: Simulator
+) -> None:
+    user, backing_off, called = house.user(), android(), iphone()
+    await user.register(backing_off, called)
+    refuse_once(simulator, backing_off)
+    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=2.0, count=1)
+    session_id = await user.start_fast(due_in=1.0)
+    await simulator.received(called.token)
+    await eventually(lambda: house.failed_attempts(session_id, 1))
+    path = f"/v1/fasting-sessions/{session_id}"
+    ends_at = (await user.call("GET", path)).json()["ends_at"]
+
+    await user.move_goal(session_id, due_in=3600)
+    await house.knows(session_id, rev=2)
+    await user.call("PATCH", path, {"ends_at": ends_at})
+    await house.knows(session_id, rev=3)
+    assert [task.state for task in await house.tasks(session_id)] == ["pending", "pending"]  # the call is not over yet
+
+    assert await house.finished(session_id) == "accepted"
+    tasks = [(task.provider, task.state, task.last_reason) for task in await house.tasks(session_id)]
+    assert tasks == [("apns", "accepted", None), ("fcm", "withdrawn", "goal_moved")]
 
 
 async def test_a_phone_registered_after_arming_is_reminded_too(house: House, simulator: Simulator) -> None:

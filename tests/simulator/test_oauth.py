@@ -11,7 +11,6 @@ from typing import Any
 import google.auth.transport.requests
 import httpx
 import pytest
-import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 from firebase_admin import credentials  # type: ignore[import-untyped]  # ships no types
 
@@ -31,11 +30,11 @@ async def client(sim: Simulator, tls: ssl.SSLContext) -> AsyncIterator[httpx.Asy
 
 async def test_firebase_admins_credential_gets_an_access_token(sim: Simulator) -> None:
     credential = credentials.Certificate(sim.environment["FCM_SERVICE_ACCOUNT_FILE"]).get_credential()
-    with requests.Session() as session:
-        session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
-        session.verify = sim.environment["FCM_CA_FILE"]
-        transport = google.auth.transport.requests.Request(session)
-        await asyncio.to_thread(credential.refresh, transport)
+    transport = google.auth.transport.requests.Request()
+    transport.session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
+    transport.session.verify = sim.environment["FCM_CA_FILE"]
+    await asyncio.to_thread(credential.refresh, transport)
+    transport.session.close()
 
     assert credential.token.startswith("ya29.")
     async with httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim)) as client:

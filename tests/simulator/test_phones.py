@@ -23,12 +23,19 @@ class Pocket:
         self._numbers = itertools.count()
 
     def push(
-        self, title: str, *, key: str | None = None, task: str | None = None, expires: float | None = None
+        self,
+        title: str,
+        *,
+        key: str | None = None,
+        task: str | None = None,
+        expires: float | None = None,
+        has_sound: bool = True,
     ) -> Receipt:
         """Send one push at NOW."""
         request = self._wire.append(NOW, self.phone.provider, Environment.PRODUCTION, "token", {}, b"{}")
         identity = task or f"push-{next(self._numbers)}"
-        receipt = Receipt(request, Notification(title, "Body", {}, key, identity, is_visible=True), expires)
+        notification = Notification(title, "Body", {}, key, identity, is_visible=True, has_sound=has_sound)
+        receipt = Receipt(request, notification, expires)
         self.phone.receive(receipt, NOW)
         return receipt
 
@@ -49,6 +56,17 @@ def test_the_newest_line_is_on_top(pocket: Pocket) -> None:
     pocket.push("two")
 
     assert pocket.titles == [("two", 1), ("one", 1)]
+
+
+def test_a_phone_rings_for_what_it_shows_and_has_a_sound(pocket: Pocket) -> None:
+    loud, quiet = pocket.push("one", key="a"), pocket.push("two", key="a", has_sound=False)
+    pocket.phone.become(OFFLINE, NOW)
+    late = pocket.push("three", key="a")
+    rang_offline = late.sounded_timestamp
+    pocket.phone.become(ONLINE, NOW + 60)
+
+    assert (loud.sounded_timestamp, quiet.sounded_timestamp) == (NOW, None)
+    assert (rang_offline, late.sounded_timestamp) == (None, NOW + 60)
 
 
 def test_the_same_key_replaces_the_line_and_brings_it_up(pocket: Pocket) -> None:

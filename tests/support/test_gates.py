@@ -1,5 +1,6 @@
 """Gates and brakes are seen as the workers report them, and a brake is let go of once, by name."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
@@ -8,7 +9,10 @@ from db import support_actions, workers
 from domain.push import Environment, Provider, Route
 from push.gate_terms import Limits
 from push.gates import Gates
-from tests.house import House, User
+from tests.console.visits import visit, words
+from tests.house import House, User, iphone
+from tests.support.cli import run
+from tests.support.dead import dead_task
 
 ROUTE = Route(Provider.APNS, "app.seen.by.support", Environment.SANDBOX)
 
@@ -34,6 +38,29 @@ async def test_a_route_shows_each_workers_gate_and_its_brake(house: House, carol
     async with house.sessions.begin() as db:
         await workers.leave(db, worker_id)
     await carol.call("POST", f"/v1/support/brakes/{brake_id}/resume")
+
+
+async def test_it_is_seen_how_many_users_errors_belong_to_and_to_whom_most(house: House, carol: User) -> None:
+    bob, mallory = house.user(f"bob-{uuid4()}"), house.user(f"mallory-{uuid4()}")
+    of_bob, of_mallory = await dead_task(bob, iphone()), [*await dead_task(mallory, *(iphone() for _ in range(9)))]
+    before = await _errors(carol)
+    refuse = "UPDATE push_tasks SET state = 'unregistered', last_reason = 'BadDeviceToken' WHERE task_id = ANY(:ids)"
+    async with house.sessions.begin() as db:
+        await db.execute(text(refuse), {"ids": of_bob + of_mallory})
+
+    after = await _errors(carol)
+    _, table, _ = await run(house, "gates", "list")
+    page = words(await (await visit(house, "carol")).get("/console/"))
+
+    assert after["users"] == before.get("users", 0) + 2
+    assert after["pushes"] == before.get("pushes", 0) + 10
+    assert (after["largest_user_id"], after["largest_pushes"]) == (mallory.user_id, 9)
+    assert "OF USERS" in table
+    counts = [str(after["pushes"]), str(after["users"]), mallory.user_id, "9"]
+    assert ["apns/production", *counts] in [line.split() for line in table.splitlines()]
+    assert " ".join(["APNs", *counts]) in page
+    async with house.sessions.begin() as db:
+        await db.execute(text("DELETE FROM push_tasks WHERE task_id = ANY(:ids)"), {"ids": of_bob + of_mallory})
 
 
 async def test_refusals_that_no_table_knows_are_counted_over_all_live_workers(house: House, carol: User) -> None:
@@ -67,6 +94,16 @@ async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, car
     async with house.sessions() as db:
         [action] = await support_actions.about(db, brake_id)
     assert (action.actor, action.action) == (carol.user_id, "resume")
+
+
+async def _errors(support: User) -> dict[str, Any]:
+    items = (await support.call("GET", "/v1/support/gates")).json()["items"]
+    usual = ("apns", None, "production")
+    [route] = [each for each in items if (each["provider"], each["app_id"], each["environment"]) == usual] or [
+        {"errors": None}
+    ]
+    errors: dict[str, Any] = route["errors"] or {}
+    return errors
 
 
 async def _engage(house: House) -> UUID:

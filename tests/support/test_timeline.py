@@ -55,7 +55,7 @@ async def test_a_reminders_life_is_told_from_registration_to_the_tap(
         f"Planned {push} for the iPhone {short}, due at {due_at}.",
         f"Asked Apple to show {push} on the iPhone {short} (call 1).",
         (
-            f"Apple, call 1: unclear whether it was taken, after {calls[4]} ms; the provider has trouble of its own. "
+            f"Apple, call 1: not taken, after {calls[4]} ms; the provider has trouble of its own. "
             f"To be tried again at {retry_at}."
         ),
         f"Asked Apple to show {push} on the iPhone {short} (call 2).",

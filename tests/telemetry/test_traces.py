@@ -44,7 +44,7 @@ async def test_a_reminder_is_one_trace_with_every_attempt_of_every_push(traced: 
         "      worker: send_push attempt=1",
         "        worker: call fcm attempt=1 outcome=accepted",
         "      worker: send_push attempt=1 again_because=ServiceUnavailable",
-        "        worker: call apns attempt=1 outcome=unknown reason=ServiceUnavailable",
+        "        worker: call apns attempt=1 outcome=unavailable reason=ServiceUnavailable",
         "      worker: send_push attempt=2",
         "        worker: call apns attempt=2 outcome=accepted",
     ]

@@ -1,5 +1,9 @@
-"""tokens that are none: what apps registered as `null` and the like is inactive, and asks for a refresh."""
+"""tokens that are none, and who took which.
 
+What apps registered as `null` and the like is inactive, and asks for a refresh.
+"""
+
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
@@ -24,8 +28,18 @@ _INVALIDATE = """
 
 def upgrade() -> None:
     """Apply."""
+    op.add_column("device_token_events", sa.Column("taken_by", sa.String(length=200), nullable=True))
+    op.create_index(
+        "ix_device_token_events_taken",
+        "device_token_events",
+        ["at", "taken_by"],
+        unique=False,
+        postgresql_where=sa.text("taken_by IS NOT NULL"),
+    )
     op.get_bind().exec_driver_sql(_INVALIDATE)
 
 
 def downgrade() -> None:
-    """Take back: nothing, since an app that is opened registers again."""
+    """Take back; an app whose token was none registers again when it is opened."""
+    op.drop_index("ix_device_token_events_taken", table_name="device_token_events")
+    op.drop_column("device_token_events", "taken_by")

@@ -1,0 +1,165 @@
+"""Collapse groups: what is known of each line that messages have on a phone's screen, while it is pushed to.
+
+A line is held by one transaction at a time: by the check before a call (`screen_lines.around`), or by the planning of
+its conversation. Rows are touched last and in a fixed order, so that whoever waits for one waits for nothing else.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import push_attempts, push_tasks
+from db.push_tasks import DueMessage
+from domain.push import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Sounding:
+    """The sound of one attempt on its line."""
+
+    installation_id: UUID
+    collapse_key: str
+    began_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a line stands beside the message that is planned for it."""
+
+    newer: bool  # a later message's push waits or was accepted
+    taken: bool  # an earlier one's is being called for, has not been tried yet, or is in another transaction's hands
+    behind: tuple[UUID, ...]  # earlier ones that wait for another attempt; this transaction holds them
+    planned_at: datetime | None  # when it was last pushed to
+    burst: int  # pushes by then, each within a minute of the last
+
+
+async def standings(
+    db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], lost_before: datetime
+) -> dict[UUID, Standing]:
+    """Say how the line of a message stands on each of these installations. Waits for no lock.
+
+    A call that began before `lost_before` has lost its worker.
+    """
+    asked = {
+        "message_id": message.message_id,
+        "collapse_key": message.collapse_key,
+        "due_at": message.due_at,
+        "installation_ids": list(installation_ids),
+    }
+    found = (await db.execute(_STANDING, asked)).all()
+    waiting = [task_id for row in found for task_id in row.waiting]
+    tried: set[UUID] = set()
+    if waiting:
+        tried = set(await db.scalars(_HOLD_TRIED, {"task_ids": waiting}))
+        calls = await push_attempts.under_way(db, tried)
+        tried -= {call.task_id for call in calls.values() if call.started_at > lost_before}
+    return {
+        row.installation_id: Standing(
+            newer=row.newer,
+            taken=not tried.issuperset(row.waiting),
+            behind=tuple(row.waiting),
+            planned_at=row.planned_at,
+            burst=row.burst,
+        )
+        for row in found
+    }
+
+
+async def supersede(db: AsyncSession, task_ids: Collection[UUID]) -> None:
+    """Withdraw pushes that this transaction holds: a later one is planned for their lines."""
+    if task_ids:
+        await push_tasks.close(db, task_ids, TaskState.WITHDRAWN, "superseded")
+        await push_attempts.end_lost(db, (await push_attempts.under_way(db, task_ids)).values())
+
+
+async def note_planned(db: AsyncSession, collapse_key: str, bursts: Mapping[UUID, int]) -> None:
+    """Note that a push was planned now for the line of each of these installations, the so-manieth of its burst."""
+    if bursts:
+        ordered = sorted(bursts)
+        columns = {"installation_ids": ordered, "bursts": [bursts[each] for each in ordered]}
+        await db.execute(_PLANNED, {"collapse_key": collapse_key} | columns)
+
+
+async def note_begun(db: AsyncSession, soundings: Sequence[Sounding]) -> None:
+    """Note that calls with a sound are about to start; their lines are this transaction's."""
+    if soundings:
+        await db.execute(_BEGUN, _columns(soundings))
+
+
+async def note_ended(db: AsyncSession, heard: Mapping[Sounding, bool]) -> None:
+    """Note which calls with a sound were heard, as of now, and which were not; what began later stays."""
+    if heard:
+        soundings = sorted(heard, key=lambda each: (each.installation_id, each.collapse_key))
+        await db.execute(_ENDED, _columns(soundings) | {"heard": [heard[each] for each in soundings]})
+
+
+def _columns(soundings: Sequence[Sounding]) -> dict[str, list[object]]:
+    ordered = sorted(soundings, key=lambda each: (each.installation_id, each.collapse_key))
+    return {
+        "installation_ids": [each.installation_id for each in ordered],
+        "collapse_keys": [each.collapse_key for each in ordered],
+        "began_ats": [each.began_at for each in ordered],
+    }
+
+
+_STANDING = text("""
+    SELECT asked.installation_id, g.planned_at, coalesce(g.burst, 0) AS burst,
+           EXISTS (SELECT FROM push_tasks AS t
+                    WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
+                      AND t.synced_at IS NULL AND t.due_at > CAST(:due_at AS timestamptz)
+                      AND t.state IN ('pending', 'accepted')) AS newer,
+           ARRAY(SELECT t.task_id FROM push_tasks AS t
+                  WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
+                    AND t.state = 'pending' AND t.due_at <= CAST(:due_at AS timestamptz)
+                    AND t.message_id <> :message_id) AS waiting
+      FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (installation_id)
+      LEFT JOIN collapse_groups AS g
+             ON g.installation_id = asked.installation_id AND g.collapse_key = :collapse_key
+""")
+
+# Those that have been tried, or hindered, at least once.
+_HOLD_TRIED = text("""
+    SELECT task_id FROM push_tasks
+     WHERE task_id = ANY(CAST(:task_ids AS uuid[])) AND state = 'pending'
+       AND (attempt_count > 0 OR last_reason IS NOT NULL)
+     ORDER BY task_id
+       FOR UPDATE SKIP LOCKED
+""")
+
+_PLANNED = text("""
+    INSERT INTO collapse_groups (installation_id, collapse_key, planned_at, burst)
+    SELECT installation_id, :collapse_key, clock_timestamp(), burst
+      FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:bursts AS int[])) AS new (installation_id, burst)
+     ORDER BY installation_id
+        ON CONFLICT (installation_id, collapse_key)
+        DO UPDATE SET planned_at = excluded.planned_at, burst = excluded.burst
+""")
+
+_BEGUN = text("""
+    INSERT INTO collapse_groups (installation_id, collapse_key, sounded_at)
+    SELECT * FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
+                         CAST(:began_ats AS timestamptz[]))
+        ON CONFLICT (installation_id, collapse_key) DO UPDATE SET sounded_at = excluded.sounded_at
+""")
+
+_ENDED = text("""
+    WITH ended AS (
+        SELECT g.installation_id, g.collapse_key, new.heard
+          FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
+                      CAST(:began_ats AS timestamptz[]), CAST(:heard AS boolean[]))
+               AS new (installation_id, collapse_key, began_at, heard)
+          JOIN collapse_groups AS g
+               ON g.installation_id = new.installation_id AND g.collapse_key = new.collapse_key
+              AND g.sounded_at = new.began_at
+         ORDER BY g.installation_id, g.collapse_key
+           FOR UPDATE OF g
+    )
+    UPDATE collapse_groups AS g
+       SET sounded_at = CASE WHEN ended.heard THEN clock_timestamp() END
+      FROM ended
+     WHERE g.installation_id = ended.installation_id AND g.collapse_key = ended.collapse_key
+""")

@@ -1,0 +1,162 @@
+"""A send whose activity is cancelled, as after its worker stood still: nothing begun stays open, no outcome is lost."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.push_sending import SEND_BUDGET, _Step
+from domain.push import Provider, TaskState
+from domain.wire import SendPush, SentPush
+from simulator import Simulator
+from tests.gates.crew import Crew, Due, crew, due_now
+from tests.house import House, eventually, iphone, uncommitted
+
+SLOW = """
+    CREATE FUNCTION slow_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_sleep(0.5);
+            RETURN NULL;
+        END $$
+"""
+_TRIGGER = "CREATE TRIGGER slow_claim AFTER INSERT ON push_attempts FOR EACH ROW EXECUTE FUNCTION slow_claim()"
+_CLAIMS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """A send under way, which Temporal may cancel."""
+
+    environment: ActivityEnvironment
+    running: asyncio.Future[SentPush]
+
+    @classmethod
+    def start(cls, worker: Crew, due: Due) -> "Activity":
+        """Start one as Temporal does."""
+        environment = ActivityEnvironment()
+        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind)
+        running = environment.run(worker.sendings[Provider.APNS].send_push, ask)
+        return cls(environment, asyncio.ensure_future(running))
+
+
+async def test_a_claim_that_is_cancelled_leaves_no_attempt_and_the_next_worker_calls_at_once(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+    async with crew(unmanned) as frozen, crew(unmanned) as other:
+        async with _slow_claims(unmanned):
+            activity = Activity.start(frozen, due)
+            await eventually(lambda: unmanned.rows(_CLAIMS))
+            activity.environment.cancel()
+            activity.environment.cancel()  # once more, as at the end of a worker's grace
+            with pytest.raises(asyncio.CancelledError):
+                await activity.running
+
+        assert await _attempts(unmanned, due.task_id) == []
+        [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+        assert (task.state, task.attempt_count) == ("pending", 0)
+        assert not simulator.requests.for_token(phone.token)
+        sent = await other.send_once(due, attempt=2)
+
+    assert sent.state is TaskState.ACCEPTED
+    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_call_that_is_cancelled_is_seen_through_and_its_outcome_is_on_record(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+    simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.5)
+    async with crew(unmanned) as worker:
+        activity = Activity.start(worker, due)
+        await simulator.received(phone.token)
+        activity.environment.cancel()
+        sent = await activity.running
+
+    assert sent.state is TaskState.ACCEPTED
+    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_an_outcome_whose_activity_is_cancelled_while_its_row_is_stuck_is_stored(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+    simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.3)
+    async with crew(unmanned) as worker:
+        activity = Activity.start(worker, due)
+        await simulator.received(phone.token)
+        async with uncommitted(unmanned, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=due.task_id):
+            await eventually(lambda: _is_noted(unmanned, due.task_id))
+            activity.environment.cancel()
+        sent = await activity.running
+
+    assert sent.state is TaskState.ACCEPTED
+    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_who_is_cancelled_in_line_asks_for_no_attempt(unmanned: House, simulator: Simulator) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+    async with crew(unmanned, {"APNS_CONCURRENCY": "1"}) as worker:
+        first, other = iphone(), await due_now(unmanned, [iphone()])
+        [ahead] = await due_now(unmanned, [first])
+        simulator.faults.add(provider="apns", token=first.token, fault="slow", delay=0.5)
+        calling = Activity.start(worker, ahead)
+        await simulator.received(first.token)
+        activity = Activity.start(worker, due)
+        await asyncio.sleep(0.05)  # in line by now; if it were not, it would still be cancelled before it asks
+        activity.environment.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await activity.running
+        assert (await calling.running).state is TaskState.ACCEPTED
+        assert (await worker.send_once(other[0])).state is TaskState.ACCEPTED  # its place in line is free again
+
+    assert await _attempts(unmanned, due.task_id) == []
+    assert not simulator.requests.for_token(phone.token)
+
+
+def test_a_worker_that_stood_still_for_longer_than_temporal_waits_asks_for_no_attempt() -> None:
+    entered = time.monotonic() - SEND_BUDGET.total_seconds()
+    fresh, stale = _Step(stale_at=time.monotonic() + 5), _Step(stale_at=entered + SEND_BUDGET.total_seconds())
+
+    fresh.claim()
+    with pytest.raises(ApplicationError, match="worker_stood_still"):
+        stale.claim()
+
+    assert (fresh.is_claimed, stale.is_claimed) == (True, False)
+
+
+@asynccontextmanager
+async def _slow_claims(house: House) -> AsyncIterator[None]:
+    async with house.sessions.begin() as db:
+        await db.execute(text(SLOW))
+        await db.execute(text(_TRIGGER))
+    try:
+        yield
+    finally:
+        async with house.sessions.begin() as db:
+            await db.execute(text("DROP FUNCTION slow_claim CASCADE"))
+
+
+async def _attempts(house: House, task_id: UUID) -> list[tuple[int, str | None, str | None]]:
+    rows = await house.rows(
+        "SELECT number, outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number", id=task_id
+    )
+    return [tuple(row) for row in rows]
+
+
+async def _is_noted(house: House, task_id: UUID) -> bool:
+    return await _attempts(house, task_id) == [(1, "accepted", None)]

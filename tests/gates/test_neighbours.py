@@ -1,0 +1,183 @@
+"""One user, one phone or one odd answer beside others whose reminders fall due at that instant: they notice nothing.
+
+Through the API, Temporal and a worker, to the phones' screens.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import text
+
+from activities.retries import BACK_OFFS
+from domain.back_off import BackOff
+from domain.push import TaskState
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Timings
+from simulator import Simulator
+from tests.gates.crew import Crew, crew, due_now, states
+from tests.house import House, Phone, User, android, eventually, iphone
+
+DUE_IN = 2.5  # seconds
+LATE = 2.0  # seconds, on a loaded machine; 1 on an idle one
+SCALE = 20  # times as fast as in life
+
+
+async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_told_of_once(
+    unmanned: House, simulator: Simulator
+) -> None:
+    refused, androids = [android() for _ in range(6)], [android() for _ in range(20)]
+    for phone in refused:
+        simulator.faults.add(
+            provider="fcm", token=phone.token, fault="answer", errorCode="THIRD_PARTY_AUTH_ERROR", message="APNs key"
+        )
+
+    with structlog.testing.capture_logs() as logs:
+        async with _sent(unmanned, [*refused, *androids]) as worker:
+            await eventually(lambda: _all_shown(simulator, androids))
+            await eventually(lambda: _told(logs))
+            [gate] = [gate for gate in worker.means.gates.report()["gates"] if gate["provider"] == "fcm"]
+            tasks = await _tasks(unmanned, refused)
+
+    assert await _lateness(unmanned, androids) < LATE
+    assert gate["state"] == "closed"
+    assert {(task.state, task.last_reason) for task in tasks} == {("pending", "THIRD_PARTY_AUTH_ERROR")}
+    assert await _active(unmanned, refused) == 6
+    [alarm] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert (alarm["event"], alarm["reason"]) == ("pushes refused", "THIRD_PARTY_AUTH_ERROR")
+    assert (alarm["pushes"], alarm["users"]) == (6, 6)
+
+
+async def test_one_invalid_provider_token_among_good_answers_delays_that_push_alone(
+    unmanned: House, simulator: Simulator
+) -> None:
+    iphones = [iphone() for _ in range(20)]
+    simulator.faults.add(
+        provider="apns", token=iphones[7].token, fault="answer", status=403, reason="InvalidProviderToken", count=1
+    )
+
+    async with _sent(unmanned, iphones) as worker:
+        await eventually(lambda: _all_shown(simulator, iphones))
+        [gate] = [gate for gate in worker.means.gates.report()["gates"] if gate["provider"] == "apns"]
+
+    assert gate["state"] == "closed"
+    assert await _lateness(unmanned, [*iphones[:7], *iphones[8:]]) < LATE
+    assert await _lateness(unmanned, iphones[7:8]) < 2 * LATE + 2  # after 1 to 2 seconds
+    assert [task.attempt_count for task in await _tasks(unmanned, iphones[7:8])] == [2]
+
+
+async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose_they_are(
+    unmanned: House, simulator: Simulator
+) -> None:
+    invented, others = [iphone() for _ in range(25)], [iphone() for _ in range(10)]
+    for phone in invented:
+        simulator.faults.add(provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken")
+    mallory = unmanned.user()
+    async with unmanned.sessions.begin() as db:  # what other tests sent is long ago
+        await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '1 hour'"))
+    support = unmanned.user(None, "support")
+
+    async with _sent(unmanned, others, beside=[(mallory, invented)]):
+        await eventually(lambda: _all_shown(simulator, others))
+        await eventually(lambda: _refused(unmanned, mallory))
+        listed = (await support.call("GET", "/v1/support/gates")).json()
+
+    assert await _lateness(unmanned, others) < LATE
+    assert not await unmanned.rows("SELECT 1 FROM brakes")
+    assert await _active(unmanned, invented) == len(await _registered(unmanned, invented)) >= 20
+    [route] = [each for each in listed["items"] if (each["provider"], each["environment"]) == ("apns", "production")]
+    errors = route["errors"]
+    assert errors["users"] >= 1
+    assert (errors["largest_user_id"], errors["largest_pushes"]) == (
+        mallory.user_id,
+        len(await _registered(unmanned, invented)),
+    )
+
+
+async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(unmanned: House, simulator: Simulator) -> None:
+    """As in life, but twenty times as fast."""
+    simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
+    all_due = await due_now(unmanned, [iphone() for _ in range(6)])
+    async with unmanned.sessions.begin() as db:
+        await db.execute(
+            text("UPDATE push_tasks SET expires_at = now() + :life WHERE task_id = ANY(:ids)"),
+            {"life": timedelta(seconds=60 / SCALE), "ids": [due.task_id for due in all_due]},
+        )
+
+    async with crew(unmanned, timings=_hasty(), back_offs=_hasty_back_offs()) as worker:
+        sends = asyncio.gather(*map(worker.send, all_due))
+        await asyncio.sleep(35 / SCALE)
+        simulator.faults.clear()
+        await sends
+
+    assert await states(unmanned, all_due) == {(TaskState.ACCEPTED, None): 6}
+
+
+def _hasty() -> Timings:
+    rests = {
+        Cause.OUTAGE: Rest(first=2 / SCALE, longest=30 / SCALE),
+        Cause.THROTTLED: Rest(first=30 / SCALE, longest=300 / SCALE),
+        Cause.MISCONFIGURED: Rest(first=30 / SCALE, longest=300 / SCALE),
+    }
+    return Timings(rests=rests, ramp=60 / SCALE, looking_again=2 / SCALE, longest_pause=45 / SCALE)
+
+
+def _hasty_back_offs() -> dict[Any, BackOff]:
+    return {kind: BackOff(each.first / SCALE, each.longest / SCALE) for kind, each in BACK_OFFS.items()}
+
+
+@asynccontextmanager
+async def _sent(
+    house: House, phones: Sequence[Phone], *, beside: Sequence[tuple[User, Sequence[Phone]]] = ()
+) -> AsyncIterator[Crew]:
+    """Let a worker run; each of these phones is of its own user, and all their reminders fall due at one instant."""
+    async with crew(house, back_offs=BACK_OFFS, timings=Timings(alarm_after=3.0)) as worker, worker.employed():
+        owned = [*beside, *((house.user(), [phone]) for phone in phones)]
+        await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))
+        ends_at = datetime.now(UTC) + timedelta(seconds=DUE_IN, minutes=1)
+        body = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
+        users = [user for user, _ in owned]
+        begun = await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for user in users))
+        assert {answer.json()["reminders"][0]["state"] for answer in begun} == {"scheduled"}
+        yield worker
+
+
+async def _all_shown(simulator: Simulator, phones: Sequence[Phone]) -> bool:
+    shown = [simulator.phones.get(phone.token) for phone in phones]
+    return all(phone is not None and len(phone.screen) == 1 for phone in shown)
+
+
+async def _told(logs: Sequence[Mapping[str, Any]]) -> bool:
+    return any(entry["event"] == "pushes refused" for entry in logs)
+
+
+async def _tasks(house: House, phones: Sequence[Phone]) -> list[Any]:
+    ids: list[UUID] = [phone.installation_id for phone in phones]
+    return await house.rows("SELECT * FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
+
+
+async def _lateness(house: House, phones: Sequence[Phone]) -> float:
+    """Give how many seconds after its due instant the last of these phones had its push."""
+    tasks = await _tasks(house, phones)
+    assert len(tasks) == len(phones)
+    late: list[timedelta] = [task.accepted_at - task.due_at for task in tasks]
+    return max(late).total_seconds()
+
+
+async def _refused(house: House, user: User) -> bool:
+    tasks = await house.rows("SELECT state FROM push_tasks WHERE user_id = :id", id=user.user_id)
+    return bool(tasks) and all(task.state == "unregistered" for task in tasks)
+
+
+async def _registered(house: House, phones: Sequence[Phone]) -> list[Any]:
+    ids = [phone.installation_id for phone in phones]
+    return await house.rows("SELECT 1 FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
+
+
+async def _active(house: House, phones: Sequence[Phone]) -> int:
+    ids = [phone.installation_id for phone in phones]
+    return len(await house.rows("SELECT 1 FROM device_tokens WHERE active AND installation_id = ANY(:ids)", ids=ids))

@@ -1,0 +1,44 @@
+"""A worker process stands still as its reminders come due, for longer than Temporal waits, and goes on."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from simulator import Simulator
+from tests.house import House, android, eventually, iphone
+from tests.servers import part
+
+DUE_IN = 4.0  # seconds
+FROZEN = DUE_IN + 26  # from the due instant Temporal waits for 20, the worker itself for 5 more
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead(
+    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+) -> None:
+    people = [workerless.user() for _ in range(8)]
+    phones = [iphone() if n % 2 else android() for n in range(8)]
+    for user, phone in zip(people, phones, strict=True):
+        await user.register(phone)
+    async with part(worker_settings(), "worker.py") as worker:
+        await worker.says("worker ready")
+        fasts = [await user.start_fast(due_in=DUE_IN) for user in people]
+        for fast in fasts:
+            await eventually(partial(workerless.holds_sends, fast, 1), within=10)
+
+        worker.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(FROZEN)
+        worker.process.send_signal(signal.SIGCONT)
+
+        outcomes = await asyncio.gather(*(workerless.finished(fast, within=40) for fast in fasts))
+    rows = await workerless.rows(
+        "SELECT outcome, number FROM push_attempts JOIN push_tasks USING (task_id) WHERE conversation_id = ANY(:ids)",
+        ids=fasts,
+    )
+    assert outcomes == ["accepted"] * 8
+    assert [(row.outcome, row.number) for row in rows] == [("accepted", 1)] * 8
+    for phone in phones:
+        assert len(simulator.requests.for_token(phone.token)) == 1

@@ -1,0 +1,197 @@
+"""Which push tries a shut route: none that was refused while others wait, and users take turns. Time is passed in."""
+
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kinds import Priority
+from domain.push import Environment, Provider, Route
+from push.gate import Gate
+from push.gate_breaker import USERS
+from push.gate_terms import Limits, Timings
+from push.sender import (
+    Accepted,
+    Answer,
+    Appointed,
+    Doubtful,
+    Fate,
+    Misconfigured,
+    Paused,
+    ProviderTrouble,
+    TokenMisconfigured,
+    Unavailable,
+)
+
+ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
+WRONG = Misconfigured("wrong_key")
+LEFT = 3600.0  # seconds
+
+
+class Scene:
+    """A gate, and pushes of users that come to it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.gate = Gate(ROUTE, Limits(10), Timings(), clock=lambda: self.now, chance=lambda: 0.0)
+        self.gate.share(1.0)
+        self.called: list[str] = []
+
+    async def comes(self, task_id: UUID, user_id: str, came_to: Answer | ProviderTrouble = WRONG) -> str:
+        """Let a push come; tells what becomes of it: called, kept (for others), appointed or paused."""
+        passage = self.gate.enter(Priority.REMINDER, task_id)
+        try:
+            async with passage:
+                if passage.kept_for_others(user_id):
+                    return "kept"
+                with suppress(ProviderTrouble):
+                    await passage.call(self._called(user_id, came_to), user_id)
+                return "called"
+        except Paused as paused:
+            passage.hindered(paused, user_id, LEFT)
+            return "appointed" if isinstance(paused, Appointed) else "paused"
+
+    async def shut(self) -> list[tuple[UUID, str]]:
+        """Let three users be refused; gives their pushes."""
+        refused = [(uuid4(), f"refused-{number}") for number in range(USERS)]
+        for each in refused:
+            assert await self.comes(*each) == "called"
+        assert self.gate.report().state == "open"
+        self.called.clear()
+        return refused
+
+    def rest(self) -> None:
+        """Let the rest end."""
+        until = self.gate.report().until
+        assert until is not None
+        self.now = self.gate._breaker.open_until
+
+    async def _called(self, user_id: str, came_to: Answer | ProviderTrouble) -> Answer:
+        self.called.append(user_id)
+        if isinstance(came_to, ProviderTrouble):
+            raise came_to
+        return came_to
+
+
+async def test_what_was_refused_is_not_the_probe_while_another_push_waits() -> None:
+    scene = Scene()
+    refused, other = await scene.shut(), (uuid4(), "other")
+    assert await scene.comes(*other) == "appointed"
+    scene.rest()
+
+    assert [await scene.comes(*each) for each in refused] == ["paused"] * 3
+    assert await scene.comes(*other, Accepted("id")) == "called"
+
+    assert scene.called == ["other"]
+    assert scene.gate.report().state == "closed"
+
+
+async def test_another_push_of_a_user_who_was_refused_is_not_the_probe_either() -> None:
+    scene = Scene()
+    [(_, name), *_] = await scene.shut()
+    other = (uuid4(), "other")
+    assert await scene.comes(*other) == "appointed"
+    scene.rest()
+
+    assert [await scene.comes(uuid4(), name) for _ in range(25)] == ["kept"] * 25
+    assert await scene.comes(*other, Accepted("id")) == "called"
+
+    assert scene.called == ["other"]
+
+
+async def test_a_refused_users_push_that_came_first_gives_its_appointment_up() -> None:
+    scene = Scene()
+    [(_, name), *_] = await scene.shut()
+    mine, other = (uuid4(), name), (uuid4(), "other")
+    assert await scene.comes(*mine) == "appointed"  # whose it is was not known
+
+    assert await scene.comes(*other) == "appointed"
+
+    scene.rest()
+    assert await scene.comes(*mine) == "paused"
+    assert await scene.comes(*other) == "called"
+
+
+async def test_where_only_refused_pushes_wait_their_users_take_turns() -> None:
+    scene = Scene()
+    refused = await scene.shut()
+
+    for _ in range(9):
+        for each in refused:
+            await scene.comes(*each)
+        scene.rest()
+        for each in refused:
+            await scene.comes(*each)
+
+    assert Counter(scene.called) == dict.fromkeys([name for _, name in refused], 3)
+
+
+async def test_one_who_was_to_come_and_does_not_holds_up_the_refused_for_a_moment_only() -> None:
+    scene = Scene()
+    [first, *_] = await scene.shut()
+    assert await scene.comes(uuid4(), "gone") == "appointed"
+    scene.rest()
+    assert await scene.comes(*first) == "paused"
+
+    scene.now += Timings().looking_again
+
+    assert await scene.comes(*first, Accepted("id")) == "called"
+    assert scene.gate.report().state == "closed"
+
+
+async def test_the_appointed_comes_when_the_rest_is_over_and_earlier_if_it_would_expire() -> None:
+    scene = Scene()
+    await scene.shut()
+    passage = scene.gate.enter(Priority.REMINDER, uuid4())
+    with pytest.raises(Appointed) as appointed:
+        await passage.__aenter__()
+    assert appointed.value.retry_after == timedelta(seconds=30)
+
+    passage.hindered(appointed.value, "other", left=20.0)
+
+    assert scene.gate._breaker.open_until == scene.now + 10
+
+
+@pytest.mark.parametrize("users", [1, 100])
+async def test_refusals_for_a_token_of_its_own_open_nothing_and_are_no_probe_that_counts(users: int) -> None:
+    scene = Scene()
+    for number in range(100):
+        await scene.comes(uuid4(), f"user-{number % users}", TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"))
+    assert scene.gate.report().state == "closed"
+    await scene.shut()
+    scene.rest()
+
+    assert await scene.comes(uuid4(), "unlucky", TokenMisconfigured("THIRD_PARTY_AUTH_ERROR")) == "called"
+
+    assert scene.gate.report().state == "half_open"  # it said nothing, and the next one probes
+    assert await scene.comes(uuid4(), "other", Accepted("id")) == "called"
+    assert scene.gate.report().state == "closed"
+
+
+async def test_an_answer_about_a_token_closes_a_shut_gate_but_contradicts_no_refusals() -> None:
+    scene = Scene()
+    await scene.comes(uuid4(), "alice", WRONG)
+    await scene.comes(uuid4(), "mallory", Doubtful("BadDeviceToken"))
+    await scene.comes(uuid4(), "bob", WRONG)
+    await scene.comes(uuid4(), "carol", WRONG)
+    assert scene.gate.report().state == "open"
+    scene.rest()
+
+    await scene.comes(uuid4(), "mallory", Doubtful("BadDeviceToken"))
+
+    assert scene.gate.report().state == "closed"
+
+
+async def test_a_probe_that_cannot_connect_renews_the_rest() -> None:
+    scene = Scene()
+    await scene.shut()
+    scene.rest()
+
+    failed = Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+    with suppress(Unavailable):
+        async with scene.gate.enter(Priority.REMINDER, uuid4()):
+            raise failed
+
+    assert (scene.gate.report().state, scene.gate.report().reason) == ("open", "connect_failed")
