@@ -999,6 +999,20 @@ export interface components {
             limit_reached: boolean;
         };
         /**
+         * Refusals
+         * @description Pushes whose token was refused, or which were refused for a fault of ours, and whose they are.
+         */
+        Refusals: {
+            /** Pushes */
+            pushes: number;
+            /** Users */
+            users: number;
+            /** Largest User Id */
+            largest_user_id: string;
+            /** Largest Pushes */
+            largest_pushes: number;
+        };
+        /**
          * RegistrationIn
          * @description What an app tells about itself after each sign-in and whenever its token changes.
          */
@@ -1069,7 +1083,7 @@ export interface components {
          * @description What an API caller is told about one reminder of a session.
          * @enum {string}
          */
-        ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "past";
+        ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
         /**
          * SessionList
          * @description A page of sessions, the latest started first.
@@ -1304,6 +1318,7 @@ export interface components {
             brake: components["schemas"]["ShownBrake"] | null;
             /** Workers */
             workers: components["schemas"]["ShownGate"][];
+            errors?: components["schemas"]["Refusals"] | null;
         };
         /**
          * ShownTask
