@@ -32,7 +32,8 @@ def now_quiet(hours: QuietHours | None) -> str:
     """Say when the person's quiet hours are by now, after what they withheld: they may have been others then."""
     if hours is None:
         return ""
-    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {hours.time_zone}."
+    where = hours.time_zone or "by each phone's clock"
+    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
 
 
 def _planned(what: Happening) -> str:
