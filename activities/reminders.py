@@ -9,7 +9,7 @@ from temporalio import activity
 from db import device_tokens, fasting_sessions, messages, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
 from db.models import DeviceToken
-from db.withheld_pushes import About
+from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld
 from domain.preferences import Preferences
@@ -53,10 +53,13 @@ class ReminderOpening:
                 devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
             if ask.moment is Moment.DUE:
                 withheld_from = _withheld_from(devices, wishes, reminder)
-                quiet = {(session.user_id, each.installation_id): "quiet_hours" for each in withheld_from}
-                nobody = {} if devices else {(session.user_id, None): "no_active_token"}
-                if quiet or nobody:
-                    await withheld_pushes.note(db, about, quiet | nobody)
+                reasons: dict[Whom, str] = {
+                    (session.user_id, each.installation_id): "quiet_hours" for each in withheld_from
+                }
+                if not devices:
+                    reasons[session.user_id, None] = "no_active_token"
+                if reasons:
+                    await withheld_pushes.note(db, about, reasons)
                 devices = [each for each in devices if each not in withheld_from]
             await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
             sends = await push_tasks.pending_of(db, message)

@@ -65,10 +65,12 @@ async def _locked(db: AsyncSession, user_id: str) -> PreferencesRow:
 
 
 def _set_quiet_hours(row: PreferencesRow, before: QuietHours | None, wanted: QuietHours | None) -> None:
-    row.quiet_starts, row.quiet_ends = wanted and wanted.starts, wanted and wanted.ends
-    row.quiet_time_zone = wanted and wanted.time_zone
-    if wanted is None or before is None or wanted.mode is not before.mode:
-        row.quiet_mode = wanted and wanted.mode
+    if wanted is None:
+        row.quiet_starts = row.quiet_ends = row.quiet_time_zone = row.quiet_mode = None
+        return
+    row.quiet_starts, row.quiet_ends, row.quiet_time_zone = wanted.starts, wanted.ends, wanted.time_zone
+    if before is None or wanted.mode is not before.mode:
+        row.quiet_mode = wanted.mode
 
 
 async def _fallback_zones(db: AsyncSession, found: Mapping[str, Preferences]) -> dict[str, str]:

@@ -20,7 +20,7 @@ DEFAULTS = {
     "quiet_hours": None,
     "rev": 0,
 }
-NIGHT = {"starts": "22:00", "ends": "06:00", "time_zone": "Europe/Berlin"}
+NIGHT: dict[str, Any] = {"starts": "22:00", "ends": "06:00", "time_zone": "Europe/Berlin"}
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,12 @@ def shown(simulator: Simulator, phone: Phone) -> list[tuple[bool, str]]:
     return [(each.sounded_timestamp is not None, each.notification.level) for each in log]
 
 
+def _payload(simulator: Simulator, phone: Phone) -> dict[str, Any]:
+    [receipt] = simulator.phone(phone.token).log
+    assert isinstance(receipt.request.payload, dict)
+    return receipt.request.payload
+
+
 async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(house: House, simulator: Simulator) -> None:
     user, phones = house.user(), (iphone(), android())
     await user.register(*phones, time_zone=where_it_is(3))
@@ -47,7 +53,7 @@ async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(house: 
 
     assert [shown(simulator, phone) for phone in phones] == [[SILENT], [SILENT]]
     assert [len(simulator.phone(phone.token).screen) for phone in phones] == [1, 1]
-    on_iphone, on_android = (simulator.phone(phone.token).log[0].request.payload for phone in phones)
+    on_iphone, on_android = (_payload(simulator, phone) for phone in phones)
     assert (on_iphone["aps"]["interruption-level"], "sound" in on_iphone["aps"]) == ("passive", False)
     told = on_android["message"]
     assert (told["android"]["notification"]["channel_id"], "sound" in told["android"]["notification"]) == (
