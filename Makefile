@@ -29,7 +29,7 @@ clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json
 	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-tools: ## what some tests need from Debian: Prometheus, unpacked into .tools/, and Chromium
+tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, and Chromium
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed

@@ -41,6 +41,7 @@ NAMESPACES = (
     "chaos",
     "housekeeping",
     "doctor",
+    "pooled",
     "metrics",
     "numbers",
     "traced",

@@ -17,10 +17,11 @@ with workflow.unsafe.imports_passed_through():
     from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
 
 LOCAL_TIMEOUT = timedelta(seconds=10)
-LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+_LONGEST_WAIT = timedelta(seconds=5)  # where no provider said how long: the database is away, or a worker was lost
+LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers of the workflow's, which hold up no worker's shutdown
 
-_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 
 
 async def send_all(
