@@ -164,16 +164,16 @@ async def test_what_changes_while_a_fast_is_asleep_armed_or_held_holds_at_the_du
         await user.register(phone, time_zone=where_it_is(3))
         await change(user, quiet_hours=before)
     fasts = [await user.start_fast(due_in=4.0) for user in users]
-    for session_id, (_, held, *_) in zip(fasts, cases, strict=True):
-        await house.started(session_id)
+    for session_id, (door, held, *_) in zip(fasts, cases, strict=True):
+        await door.started(session_id)
         if held:
-            await eventually(partial(house.holds_sends, session_id, held))
+            await eventually(partial(door.holds_sends, session_id, held))
 
     for user, (_, _, _, wish, _) in zip(users, cases, strict=True):
         await change(user, quiet_hours=wish)
 
-    for session_id in fasts:
-        await house.finished(session_id)
+    for session_id, (door, *_) in zip(fasts, cases, strict=True):
+        await door.finished(session_id)
     in_truth = [shown(simulator, phone) if simulator.requests.for_token(phone.token) else [] for phone in phones]
     assert in_truth == [expected for *_, expected in cases]
 
