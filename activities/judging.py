@@ -58,6 +58,7 @@ class Go:
     expires_at: datetime
     user_id: str
     sounding: Sounding | None = None  # where its sound counts
+    silent_because: str | None = None  # why the phone is not to ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +186,17 @@ def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) 
         expires_at=task.expires_at,
         user_id=task.user_id,
         sounding=_sounding(task, facts),
+        silent_because=_silent_because(task, facts),
     )
 
 
-def _sounds(task: push_tasks.Task, facts: Facts) -> bool:
-    """Tell whether a phone may ring now: its line did not within the last minute, and these are no quiet hours."""
-    line = facts.lines.get(task.task_id)
-    has_sounded = line is not None and line.has_sounded
+def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
+    """Say why a phone must not ring now; None when it may."""
     at = max(facts.now, task.due_at)  # a push that comes late rings late
-    return not has_sounded and not is_quiet(task.kind, _wishes(task, facts), at, _time_zone(task, facts))
+    if is_quiet(task.kind, _wishes(task, facts), at, _time_zone(task, facts)):
+        return "quiet_hours"
+    line = facts.lines.get(task.task_id)
+    return "sounded_lately" if line is not None and line.has_sounded else None
 
 
 def _wishes(task: push_tasks.Task, facts: Facts) -> Preferences:
@@ -208,7 +211,7 @@ def _time_zone(task: push_tasks.Task, facts: Facts) -> str | None:
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
     """Name the sound of a message's push; reminders do not count, they lie a minute or more apart."""
-    counts = task.task_id in facts.lines and _sounds(task, facts)
+    counts = task.task_id in facts.lines and _silent_because(task, facts) is None
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
@@ -263,7 +266,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
-        sounds=_sounds(task, facts),
+        sounds=_silent_because(task, facts) is None,
         validate_only=task.validate_only,
     )
 

@@ -332,6 +332,7 @@ class PushAttempt(Table):
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
     retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+    silent_because: Mapped[str | None]  # quiet_hours or sounded_lately; null: the phone was to ring
 
 
 class CollapseGroup(Table):

@@ -68,7 +68,14 @@ def _attempted(what: Happening) -> str:
         return Past.NOT_CALLED
     if what.reason == "worker_lost":
         return Past.CALL_LOST
-    return Past.CALLED if _has(what, "outcome") else Past.CALLING
+    return (Past.CALLED if _has(what, "outcome") else Past.CALLING) + _silence(what)
+
+
+def _silence(what: Happening) -> str:
+    """Say why the phone was not to ring, if so."""
+    return {"quiet_hours": Past.SILENT_AT_NIGHT, "sounded_lately": Past.SILENT_SO_SOON}.get(
+        what.detail.get("silent_because") or "", ""
+    )
 
 
 def _answered(what: Happening) -> str:

@@ -50,17 +50,21 @@ async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(house: 
     await change(user, quiet_hours=NIGHT)
 
     assert await house.finished(await user.start_fast(due_in=1.0)) == "accepted"
+    told = await house.user("carol", "support").call("GET", f"/v1/support/users/{user.user_id}/timeline")
 
+    asked = [each["text"].partition("(call 1). ")[2] for each in told.json()["items"] if each["event"] == "attempted"]
+    assert asked == ["Without a sound: it fell into the person's quiet hours."] * 2
     assert [shown(simulator, phone) for phone in phones] == [[SILENT], [SILENT]]
     assert [len(simulator.phone(phone.token).screen) for phone in phones] == [1, 1]
     on_iphone, on_android = (_payload(simulator, phone) for phone in phones)
     assert (on_iphone["aps"]["interruption-level"], "sound" in on_iphone["aps"]) == ("passive", False)
-    told = on_android["message"]
-    assert (told["android"]["notification"]["channel_id"], "sound" in told["android"]["notification"]) == (
-        "quiet",
-        False,
-    )
-    assert told["apns"]["payload"]["aps"].get("interruption-level") == "passive"
+    message = on_android["message"]
+    line = message["android"]["notification"]
+    assert (line["channel_id"], line["notification_priority"], "sound" in line) == ("quiet", "PRIORITY_LOW", False)
+    assert message["apns"]["payload"]["aps"] == {
+        "interruption-level": "passive",
+        "thread-id": on_iphone["aps"]["thread-id"],
+    }
 
 
 async def test_a_message_in_quiet_hours_makes_no_sound_that_counts(house: House, simulator: Simulator) -> None:

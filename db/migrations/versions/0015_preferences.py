@@ -1,4 +1,4 @@
-"""preferences: a revision, what becomes of pushes in quiet hours, and quiet hours wherever each phone is."""
+"""preferences: a revision, what becomes of pushes in quiet hours, wherever each phone is; why a call was silent."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,10 +17,12 @@ def upgrade() -> None:
     op.add_column("preferences", sa.Column("rev", sa.Integer(), server_default=sa.text("1"), nullable=False))
     op.drop_constraint(op.f(_WHOLE), "preferences", type_="check")
     op.create_check_constraint(op.f(_WHOLE), "preferences", "num_nulls(quiet_starts, quiet_ends) IN (0, 2)")
+    op.add_column("push_attempts", sa.Column("silent_because", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     """Take back; quiet hours wherever the phone is become those of UTC."""
+    op.drop_column("push_attempts", "silent_because")
     op.execute(
         "UPDATE preferences SET quiet_time_zone = 'UTC' WHERE quiet_starts IS NOT NULL AND quiet_time_zone IS NULL"
     )
