@@ -50,6 +50,7 @@ Rev = Annotated[
 IfMatch = Annotated[
     str | None,
     Header(
+        alias="If-Match",
         max_length=200,
         description='The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest.',
     ),

@@ -43,12 +43,13 @@ async def update(db: AsyncSession, user_id: str, change: Callable[[Preferences],
     """
     row = await _locked(db, user_id)
     before = _preferences(row)
-    for name, value in change(before).items():
+    wanted = change(before)
+    for name, value in wanted.items():
         if name == "quiet_hours":
             _set_quiet_hours(row, before.quiet_hours, value)
         else:
             setattr(row, name, value)
-    if row.rev == 0 or db.is_modified(row):
+    if wanted and (row.rev == 0 or db.is_modified(row)):
         row.rev += 1
     await db.flush()
     return _preferences(row)

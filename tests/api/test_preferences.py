@@ -140,6 +140,7 @@ async def test_preferences_against_the_rules_are_refused_and_the_field_is_named(
 
 
 async def test_a_change_leaves_the_rest_as_it_is(alice: User) -> None:
+    assert await stored(alice, "PATCH", {}) == DEFAULTS
     first = await stored(alice, "PATCH", {"messages": False})
     quiet = await stored(alice, "PATCH", {"quiet_hours": NIGHT | {"time_zone": None, "mode": "withhold"}})
     later = await stored(alice, "PATCH", {"quiet_hours": {"starts": "23:30"}})
