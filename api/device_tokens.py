@@ -9,13 +9,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdap
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, next_cursor
-from api.fields import Body
+from api.fields import Body, Ticket
 from api.pages import cut
 from api.problems import responses
 from db import device_history, device_tokens, revivals
 from db.models import DeviceToken
 from domain import registration
-from domain.devices import ShownToken
+from domain.devices import Permission, ShownToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from push.sealing import is_usable
@@ -55,8 +55,32 @@ class RegistrationIn(Body):
     ] = None
     app_version: Annotated[
         str | None,
-        BeforeValidator(registration.app_version),
+        BeforeValidator(registration.version),
         Field(description="Shown to support; what cannot be shown is left out."),
+    ] = None
+    os_version: Annotated[
+        str | None,
+        BeforeValidator(registration.version),
+        Field(description="Of the phone's system; shown to support, what cannot be shown is left out."),
+    ] = None
+    permission: Annotated[
+        Permission | None,
+        BeforeValidator(registration.permission),
+        Field(
+            description="Whether the system lets the app show notifications. Told to support; it never holds up a push."
+        ),
+    ] = None
+    sign_out_digest: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9A-Fa-f]{64}$",
+            description="SHA-256, hexadecimal, of the ticket that may end this registration without a bearer token "
+            "(`POST /v1/sign-outs`), over its UTF-8 bytes.",
+        ),
+    ] = None
+    former_ticket: Annotated[
+        Ticket | None,
+        Field(description="Of the person who was signed in on this installation before, where their sign-out is owed."),
     ] = None
     public_key: Annotated[
         Annotated[str, AfterValidator(_public_key)] | None,
@@ -76,6 +100,10 @@ class RegistrationIn(Body):
             locale=self.locale,
             time_zone=self.time_zone,
             app_version=self.app_version,
+            os_version=self.os_version,
+            permission=self.permission,
+            sign_out_digest=None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
+            former_ticket=self.former_ticket,
             public_key=None if self.public_key is None else base64.b64decode(self.public_key),
         )
 
@@ -90,7 +118,7 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses())
+@router.put("/{installation_id}", responses=responses(409))
 async def register(
     installation_id: UUID,
     body: RegistrationIn,
@@ -100,7 +128,9 @@ async def register(
 ) -> ShownToken:
     """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
 
-    One installation too many signs out the caller's one that was not seen for longest.
+    One installation too many signs out the caller's one that was not seen for longest. An installation whose
+    registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
+    ticket, else 409 `installation-taken`.
     """
     told = body.checked()
     if not await apps.allow(told.app_id):

@@ -52,6 +52,7 @@ def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(value, reverse=True))
 
 
+Ticket = Annotated[str, Field(min_length=32, max_length=128), AfterValidator(printable)]
 Instant = Annotated[
     AwareDatetime,
     BeforeValidator(_text),

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens
 from db.models import DeviceToken
-from domain.devices import ShownDevice, ShownToken, ShownTokenEvent
+from db.unreadable import word
+from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent
 from domain.push import Environment, Provider
 from domain.support import SHOWN
 
@@ -42,6 +43,8 @@ def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
         locale=row.locale,
         time_zone=row.time_zone,
         app_version=row.app_version,
+        os_version=row.os_version,
+        permission=None if row.permission is None else word(Permission, row.permission, "device_tokens.permission"),
         has_public_key=row.public_key is not None,
     )
 

@@ -6,9 +6,11 @@ its user, too, so that two at once are counted one after the other. Rows are loc
 the order of their ids, here and by the last-moment check, so that the two never deadlock.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
@@ -19,6 +21,7 @@ from db.counting import once_committed
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
+from domain.problems import Conflict
 from domain.push import Environment, Provider
 from telemetry import labels, metrics
 
@@ -36,6 +39,10 @@ class Registration:
     locale: str | None = None
     time_zone: str | None = None
     app_version: str | None = None
+    os_version: str | None = None
+    permission: str | None = None
+    sign_out_digest: bytes | None = None  # SHA-256 of the ticket that may end this registration
+    former_ticket: str | None = field(default=None, repr=False)  # of the person before
     public_key: bytes | None = None
 
 
@@ -50,6 +57,7 @@ async def register(
     """Make the token active for this user and installation, and for nobody else.
 
     Where the user has more than `most` installations then, those that were not seen for longest are signed out.
+    Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given.
     """
     await _lock(db, *locks_of(user_id, installation_id, told))
     elsewhere = and_(
@@ -63,6 +71,7 @@ async def register(
     others = and_(DeviceToken.user_id == user_id, DeviceToken.active, ~touched)
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
+    await _check_may_move(db, and_(others_here, DeviceToken.active), told)
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
@@ -80,6 +89,7 @@ async def register(
     row.registered_at = row.last_seen_at = now
     row.environment, row.app_id, row.app_version = told.environment, told.app_id, told.app_version
     row.locale, row.time_zone, row.public_key = told.locale, told.time_zone, told.public_key
+    row.os_version, row.permission, row.sign_out_digest = told.os_version, told.permission, told.sign_out_digest
     await db.flush()
     await db.refresh(row)
     if event:
@@ -92,6 +102,22 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
     await _lock(db, f"installation/{installation_id}")
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     await _deactivate(db, mine, "signed_out")
+
+
+async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
+    """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another."""
+    await _lock(db, f"installation/{installation_id}")
+    digest = ticket_digest(ticket)
+    await _deactivate(
+        db,
+        and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest),
+        "signed_out",
+    )
+
+
+def ticket_digest(ticket: str) -> bytes:
+    """Give what a registration names a ticket by: SHA-256 over its UTF-8 bytes."""
+    return sha256(ticket.encode()).digest()
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
@@ -119,6 +145,17 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
     return addresses(await db.scalars(query))
+
+
+async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, list[str | None]]:
+    """Give the time zones of these users' active tokens; null for a phone that told none."""
+    query = select(DeviceToken.user_id, DeviceToken.time_zone).where(
+        DeviceToken.active, among(DeviceToken.user_id, user_ids)
+    )
+    found: dict[str, list[str | None]] = defaultdict(list)
+    for row in await db.execute(query):
+        found[row.user_id].append(row.time_zone)
+    return found
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
@@ -170,6 +207,16 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
         .with_for_update(read=True)
     )
     return {row.installation_id: row for row in addresses(await db.scalars(query))}
+
+
+async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:
+    former = None if told.former_ticket is None else ticket_digest(told.former_ticket)
+    for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
+        if (row.provider, row.token) != (told.provider, told.token) and row.sign_out_digest != former:
+            raise Conflict(
+                "installation-taken",
+                "Somebody else is signed in here. Register with their ticket, or under a new installation id.",
+            )
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:

@@ -2,9 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from domain.push import Environment, Provider
+
+
+class Permission(StrEnum):
+    """Whether a phone's system lets the app show notifications, by its last registration."""
+
+    UNDETERMINED = "undetermined"
+    GRANTED = "granted"
+    PROVISIONAL = "provisional"
+    DENIED = "denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class ShownToken:
     locale: str | None
     time_zone: str | None
     app_version: str | None
+    os_version: str | None
+    permission: Permission | None  # as the app told when it registered last; None: it did not tell
     has_public_key: bool  # whether texts can be sealed for this installation
 
 

@@ -7,12 +7,13 @@ its owner a wording, never the push.
 import re
 
 from domain import time_zones
+from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import Provider
 
 LONGEST_TOKEN = 4096  # characters
 LONGEST_LOCALE = 35  # characters, what BCP 47 asks to have room for (RFC 5646, 4.4.1)
-LONGEST_APP_VERSION = 50  # characters
+LONGEST_VERSION = 50  # characters
 
 _TOKEN_FORMS = {
     Provider.APNS: (
@@ -60,9 +61,14 @@ def time_zone(value: object) -> str | None:
     return time_zones.known(value) if isinstance(value, str) else None
 
 
-def app_version(value: object) -> str | None:
+def version(value: object) -> str | None:
     """Give a version as it can be shown on one line; None where nothing is left of it."""
     if not isinstance(value, str):
         return None
-    shown = "".join(each for each in value[: 4 * LONGEST_APP_VERSION] if each.isprintable())
-    return shown.strip()[:LONGEST_APP_VERSION].strip() or None
+    shown = "".join(each for each in value[: 4 * LONGEST_VERSION] if each.isprintable())
+    return shown.strip()[:LONGEST_VERSION].strip() or None
+
+
+def permission(value: object) -> Permission | None:
+    """Give what the system lets the app do; None where nobody can tell."""
+    return Permission(value) if isinstance(value, str) and value in set(Permission) else None

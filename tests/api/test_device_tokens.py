@@ -63,6 +63,8 @@ async def test_a_registration_is_answered_with_the_whole_row_and_six_characters_
         "locale": "de-AT",
         "time_zone": "Europe/Vienna",
         "app_version": "1.2 (3)",
+        "os_version": "18.1",
+        "permission": "provisional",
     }
 
     row = await register(alice, phone, **told)
@@ -84,7 +86,9 @@ async def test_what_is_left_out_has_its_default(alice: User) -> None:
     row = await register(alice, android())
 
     assert row["environment"] == "production"
-    assert {row[name] for name in ("app_id", "locale", "time_zone", "app_version")} == {None}
+    assert {row[name] for name in ("app_id", "locale", "time_zone", "app_version", "os_version", "permission")} == {
+        None
+    }
 
 
 async def test_a_public_key_belongs_to_the_registration_and_is_not_shown(alice: User, bob: User) -> None:

@@ -83,7 +83,11 @@ async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
     await house.started(session_id)
     told = [await _present(carol, alice)]
     ends = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
-    await prefer(alice, quiet_hours={"starts": f"{datetime.now(UTC):%H:%M}", "ends": ends, "time_zone": "UTC"})
+    starts = datetime.now(UTC).strftime("%H:%M")
+    quiet = {"starts": starts, "ends": ends, "time_zone": "UTC"}
+    await prefer(alice, quiet_hours=quiet)
+    told.append(await _present(carol, alice))
+    await prefer(alice, quiet_hours=quiet | {"mode": "withhold"})
     told.append(await _present(carol, alice))
     await prefer(alice, quiet_hours=None, reminders=False)
     told.append(await _present(carol, alice))
@@ -94,14 +98,16 @@ async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
 
     assert [(each["detail"]["waits_for"], each["reason"]) for [each] in told] == [
         ("due", None),
+        ("due", None),  # it will be silent
         ("check", "quiet_hours"),
         ("check", "reminders_off"),
         ("check", "no_active_token"),
     ]
-    due, quiet, _, no_phone = (each["text"] for [each] in told)
+    due, silent, withheld, _, no_phone = (each["text"] for [each] in told)
     assert due.startswith("The reminder 1 minute before the end is due at ")
     assert "No obstacle is known. It expires at " in due
-    assert quiet.endswith(f" to {ends}, UTC.")
+    assert "No obstacle is known. It expires at " in silent
+    assert withheld.endswith(f" to {ends}, UTC.")
     assert no_phone.endswith("It will not be sent: no phone of theirs has an active token.")
     assert await _present(carol, alice) == []
 

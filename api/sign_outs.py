@@ -1,0 +1,44 @@
+"""Sign-outs that are owed: a phone that was offline when its person left tells of it later, without a bearer token."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import AllServices, RowWrites
+from api.fields import Body, Ticket
+from api.problems import responses
+from db import device_tokens
+
+router = APIRouter(prefix="/v1/sign-outs", tags=["device tokens"])
+
+
+class SignOutIn(Body):
+    """A sign-out, by the ticket whose digest the registration carried."""
+
+    installation_id: UUID
+    ticket: Annotated[Ticket, Field(description="The text whose SHA-256 was sent as `sign_out_digest`.")]
+
+
+def _of_one_address(request: Request, services: AllServices) -> None:
+    services.sign_outs.spend(request.client.host if request.client else "")
+
+
+_RESPONSES = {status: response for status, response in responses().items() if status != 401}
+
+
+@router.post("", status_code=204, dependencies=[Depends(_of_one_address)], responses=_RESPONSES)
+async def sign_out_by_ticket(body: SignOutIn, writes: RowWrites) -> Response:
+    """Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
+
+    A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
+    signed in. Needs no bearer token; limited by address.
+    """
+
+    async def leave(db: AsyncSession) -> None:
+        await device_tokens.sign_out_by_ticket(db, body.installation_id, body.ticket)
+
+    await writes.run(leave, f"installation/{body.installation_id}")
+    return Response(status_code=204)

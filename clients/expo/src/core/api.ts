@@ -1,0 +1,59 @@
+/** The API of the backend, as generated from its own document. No call throws: what went wrong is a value. */
+
+import createClient, { type Client } from "openapi-fetch";
+
+import { type Outcome, problemOf } from "./problems.ts";
+import type { paths } from "./schema.d.ts";
+
+export interface ApiOptions {
+  readonly baseUrl: string;
+  /** The bearer token of the person signed in, null for nobody; asked again, once, after a 401. */
+  bearer(): Promise<string | null>;
+  readonly fetch?: typeof globalThis.fetch;
+  /** Milliseconds until an answer is given up. */
+  readonly patience?: number;
+}
+
+export interface Api {
+  readonly client: Client<paths>;
+  /** Fetch with the bearer token; for what is no JSON. */
+  readonly fetch: (request: Request) => Promise<Response>;
+}
+
+const PATIENCE = 30_000;
+
+export function createApi(options: ApiOptions): Api {
+  const plain = options.fetch ?? globalThis.fetch;
+
+  async function signed(request: Request): Promise<Response> {
+    const again = request.clone();
+    const response = await plain(withBearer(request, await options.bearer()));
+    return response.status === 401 ? plain(withBearer(again, await options.bearer())) : response;
+  }
+
+  const patience = options.patience ?? PATIENCE;
+  const client = createClient<paths>({
+    baseUrl: options.baseUrl,
+    fetch: (request) => signed(new Request(request, { signal: AbortSignal.timeout(patience) })),
+  });
+  return { client, fetch: signed };
+}
+
+/** Wait for a call of `client` and take apart what it came to. */
+export async function outcome<T>(
+  call: Promise<{ data?: T; error?: unknown; response: Response }>,
+): Promise<Outcome<T>> {
+  try {
+    const { data, error, response } = await call;
+    return response.ok ? { ok: true, value: data as T } : { ok: false, problem: problemOf(response, error) };
+  } catch (error) {
+    return { ok: false, problem: { is: "offline", detail: error instanceof Error ? error.message : String(error) } };
+  }
+}
+
+function withBearer(request: Request, bearer: string | null): Request {
+  if (bearer !== null) {
+    request.headers.set("authorization", `Bearer ${bearer}`);
+  }
+  return request;
+}

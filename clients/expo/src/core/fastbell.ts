@@ -1,0 +1,312 @@
+/** The phone side of Fastbell, put together: one object for an app, tied to who is signed in. */
+
+import { type Api, createApi, outcome } from "./api.ts";
+import { Engine } from "./engine.ts";
+import { type Opening, Openings } from "./openings.ts";
+import type { Ports } from "./ports.ts";
+import type { Outcome, Problem } from "./problems.ts";
+import { createRegistrar } from "./registrar.ts";
+import type { Facts, Permission, Refusal, State } from "./registration.ts";
+import type { components } from "./schema.d.ts";
+import { over } from "./screen.ts";
+import { Stream } from "./stream.ts";
+import { type LogItem, MemoryStore, Sync, type SyncStore } from "./sync.ts";
+
+export type Fast = components["schemas"]["SessionOut"];
+export type NewFast = { readonly id: string } & components["schemas"]["StartIn"];
+export type Move = components["schemas"]["ChangeIn"];
+export type Preferences = components["schemas"]["PreferencesBody"];
+
+export interface Options {
+  readonly baseUrl: string;
+  /** The bearer token of the person signed in; called again after a 401, once. */
+  bearer(): Promise<string | null>;
+  readonly appId?: string;
+  /** Make a key, so that texts reach this phone sealed. */
+  readonly sealed?: boolean;
+  /** Where the log is kept; by default nowhere: each start of the app reads it from its start. */
+  readonly store?: SyncStore;
+  /** What the app's links begin with: its scheme (`fastbell://`), or an https address (`https://fast.example/`). */
+  readonly links?: readonly string[];
+}
+
+export type PushState =
+  | { readonly is: "signed_out"; readonly owed: number }
+  | { readonly is: "waiting_for_token"; readonly since: Date; readonly last: string | null }
+  | { readonly is: "registering"; readonly tries: number; readonly last: string | null }
+  | { readonly is: "registered"; readonly at: Date; readonly permission: Permission; readonly hasKey: boolean }
+  | { readonly is: "refused"; readonly problem: Refusal };
+
+export interface Observable<T> {
+  readonly current: T;
+  subscribe(observer: (value: T) => void): () => void;
+}
+
+export interface Fastbell {
+  /** Say who is signed in. Another person than before is a change of account. Repeats are harmless. */
+  signedIn(userId: string): Promise<void>;
+  /** Sign out on this phone at once, network or not; what the backend has to hear is told when there is one. */
+  signOut(): Promise<void>;
+  readonly push: Observable<PushState>;
+  /** Ask the person; the app says when. Channels are made first. */
+  askPermission(): Promise<Permission>;
+  /** Read the log up to its end; null, or what was in the way. */
+  sync(): Promise<Problem | null>;
+  /** Items once they are stored, until `close`. */
+  onItems(observer: (items: readonly LogItem[]) => void): () => void;
+  /** Part of the log is gone before it was read: read conversations and fasts from the API. */
+  onGap(observer: () => void): () => void;
+  readonly fasts: {
+    start(fast: NewFast): Promise<Outcome<Fast>>;
+    move(id: string, to: Move): Promise<Outcome<Fast>>;
+    end(id: string): Promise<Outcome<Fast>>;
+    cancel(id: string): Promise<Outcome<Fast>>;
+    current(): Promise<Outcome<Fast | null>>;
+  };
+  readonly preferences: { read(): Promise<Outcome<Preferences>> };
+  readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
+  close(): void;
+}
+
+const ACKNOWLEDGE_EVERY = 1_000; // milliseconds; within the server's five seconds, and at most one call for a burst
+const LINKS = ["fastbell://"];
+
+/** Start the phone side; goes on where the last process stopped. */
+export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
+  const phone = new Parts(options, ports);
+  await phone.start();
+  return phone.face();
+}
+
+class Parts {
+  readonly #options: Options;
+  readonly #ports: Ports;
+  readonly #api: Api;
+  readonly #store: SyncStore;
+  readonly #sync: Sync;
+  readonly #stream: Stream;
+  readonly #openings: Openings;
+  readonly #links: readonly string[];
+  readonly #itemObservers = new Set<(items: readonly LogItem[]) => void>();
+  readonly #gapObservers = new Set<() => void>();
+  readonly #endings: (() => void)[] = [];
+  #engine!: Engine;
+  #acknowledging: (() => void) | null = null;
+
+  constructor(options: Options, ports: Ports) {
+    this.#options = options;
+    this.#ports = ports;
+    this.#links = options.links ?? LINKS;
+    this.#store = options.store ?? new MemoryStore();
+    this.#api = createApi({ baseUrl: options.baseUrl, bearer: () => options.bearer(), fetch: ports.fetch });
+    const installationId = () => this.#installationId();
+    this.#sync = new Sync({
+      api: this.#api,
+      store: this.#store,
+      installationId,
+      onItems: (items) => this.#tell(items),
+      onGap: () => this.#gapObservers.forEach((observer) => observer()),
+      onRefreshRequired: () => void this.#engine.take({ is: "refresh_required" }),
+      onNotRegistered: () => void this.#engine.take({ is: "refresh_required" }),
+    });
+    this.#stream = new Stream({
+      api: this.#api,
+      baseUrl: options.baseUrl,
+      clock: ports.clock,
+      random: ports.random,
+      store: this.#store,
+      installationId,
+      onItem: (item) => {
+        this.#tell([item]);
+        this.#acknowledgeSoon();
+      },
+      onRefused: () => this.#sync.run(),
+    });
+    const vault = ports.secure.vault("fastbell.openings");
+    this.#openings = new Openings({ api: this.#api, vault, clock: ports.clock, random: ports.random, links: this.#links });
+  }
+
+  async start(): Promise<void> {
+    const { secure, push, clock, random, foreground, network, system, taps } = this.#ports;
+    const registrar = createRegistrar({
+      api: this.#api,
+      appId: this.#options.appId ?? null,
+      signedIn: () => this.#engine.state.saved.person?.userId ?? null,
+    });
+    this.#engine = await Engine.start({
+      push,
+      vault: secure.vault("fastbell.registration"),
+      clock,
+      random,
+      registrar,
+      phone: { facts: () => this.#facts(), forgetPerson: () => this.#forgetPerson() },
+      onRegistered: () => this.#comesForward(),
+    });
+    await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
+    this.#endings.push(
+      push.observe((token) => void this.#engine.take({ is: "token", token })),
+      taps.observe((data) => void this.#openings.tapped(data)),
+      network.observe(() => void this.#opened()),
+      system.observe(() => void this.#described()),
+      foreground.observe((isActive) => (isActive ? void this.#opened() : this.#stream.close())),
+    );
+    await this.#opened();
+  }
+
+  face(): Fastbell {
+    const { client } = this.#api;
+    return {
+      signedIn: async (userId) => {
+        await this.#openings.belongTo(userId);
+        await this.#engine.take({ is: "signed_in", userId });
+      },
+      signOut: async () => {
+        await this.#engine.take({ is: "signed_out" });
+        await this.#openings.belongTo(null);
+      },
+      push: this.#pushState(),
+      askPermission: async () => {
+        const permission = await this.#ports.permissions.ask();
+        await this.#described();
+        return permission;
+      },
+      sync: () => this.#sync.run(),
+      onItems: (observer) => added(this.#itemObservers, observer),
+      onGap: (observer) => added(this.#gapObservers, observer),
+      fasts: {
+        start: ({ id, ...body }) =>
+          outcome(client.PUT("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body })),
+        move: (id, body) =>
+          outcome(client.PATCH("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body })),
+        end: (id) => outcome(client.POST("/v1/fasting-sessions/{session_id}/end", { params: { path: { session_id: id } } })),
+        cancel: (id) =>
+          outcome(client.POST("/v1/fasting-sessions/{session_id}/cancel", { params: { path: { session_id: id } } })),
+        current: async () => {
+          const fasts = await this.#activeFasts();
+          return fasts.ok ? { ok: true, value: fasts.value[0] ?? null } : fasts;
+        },
+      },
+      preferences: { read: () => outcome(client.GET("/v1/notification-preferences")) },
+      openings: {
+        take: () => this.#openings.take(),
+        subscribe: (observer) => this.#openings.subscribe(observer),
+      },
+      close: () => {
+        this.#stream.close();
+        this.#sync.abandon();
+        this.#engine.close();
+        this.#endings.splice(0).forEach((end) => end());
+      },
+    };
+  }
+
+  #pushState(): Observable<PushState> {
+    const engine = this.#engine;
+    return {
+      get current() {
+        return shown(engine.state);
+      },
+      subscribe: (observer) => engine.observe((state) => observer(shown(state))),
+    };
+  }
+
+  /** The app came to the front, or the network came back. */
+  async #opened(): Promise<void> {
+    await this.#described();
+    await this.#engine.take({ is: "opened" });
+    void this.#openings.tell();
+    this.#comesForward();
+  }
+
+  #comesForward(): void {
+    if (this.#installationId() === null || !this.#ports.foreground.isActive) {
+      return;
+    }
+    this.#stream.open();
+    void this.#sync.run().then((problem) => (problem === null ? this.#tidyScreen() : undefined));
+  }
+
+  async #described(): Promise<void> {
+    await this.#engine.take({ is: "described", facts: await this.#facts() });
+  }
+
+  async #facts(): Promise<Facts> {
+    const { system, permissions, keys } = this.#ports;
+    return {
+      permission: await permissions.read(),
+      locale: system.locale(),
+      timeZone: system.timeZone(),
+      appVersion: system.appVersion(),
+      osVersion: system.osVersion(),
+      publicKey: this.#options.sealed === true ? await keys.publicKey() : null,
+    };
+  }
+
+  /** In this order, and each though another fails: silence, then the screen, then what could still be read. */
+  async #forgetPerson(): Promise<void> {
+    const { screen, keys } = this.#ports;
+    this.#stream.close();
+    this.#sync.abandon();
+    await screen.dismissAll().catch(() => undefined);
+    await keys.forget().catch(() => undefined);
+    await this.#store.reset(0).catch(() => undefined);
+  }
+
+  /** Take back lines whose fast is over. Conversations stay: what was read, only the app knows. */
+  async #tidyScreen(): Promise<void> {
+    const fasts = await this.#activeFasts();
+    if (!fasts.ok) {
+      return;
+    }
+    const shownLines = await this.#ports.screen.shown();
+    const fastLines = { activeFasts: new Set(fasts.value.map((fast) => fast.id)), unread: null };
+    for (const identifier of over(shownLines, fastLines, this.#links)) {
+      await this.#ports.screen.dismiss(identifier);
+    }
+  }
+
+  async #activeFasts(): Promise<Outcome<Fast[]>> {
+    const page = await outcome(this.#api.client.GET("/v1/fasting-sessions"));
+    return page.ok ? { ok: true, value: page.value.items.filter((fast) => fast.status === "active") } : page;
+  }
+
+  #installationId(): string | null {
+    const { saved } = this.#engine.state;
+    return saved.person?.registered == null ? null : saved.installationId;
+  }
+
+  #tell(items: readonly LogItem[]): void {
+    if (items.length > 0) {
+      this.#itemObservers.forEach((observer) => observer(items));
+    }
+  }
+
+  #acknowledgeSoon(): void {
+    this.#acknowledging ??= this.#ports.clock.after(ACKNOWLEDGE_EVERY, () => {
+      this.#acknowledging = null;
+      void this.#sync.run();
+    });
+  }
+}
+
+function shown({ phase, saved, facts }: State): PushState {
+  switch (phase.is) {
+    case "signed_out":
+      return { is: "signed_out", owed: saved.owed.length };
+    case "waiting_for_token":
+      return { is: "waiting_for_token", since: new Date(phase.since), last: phase.last };
+    case "registering":
+      return { is: "registering", tries: phase.tries, last: phase.last };
+    case "registered": {
+      const at = new Date(saved.person?.registeredAt ?? 0);
+      return { is: "registered", at, permission: facts.permission, hasKey: facts.publicKey !== null };
+    }
+    case "refused":
+      return { is: "refused", problem: phase.problem };
+  }
+}
+
+function added<T>(observers: Set<T>, observer: T): () => void {
+  observers.add(observer);
+  return () => observers.delete(observer);
+}

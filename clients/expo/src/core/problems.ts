@@ -1,0 +1,44 @@
+/** What a call came to when it did not come to what was asked, taken apart by what the caller can do about it. */
+
+import type { components } from "./schema.d.ts";
+
+export type Problem =
+  | { readonly is: "offline"; readonly detail: string } // no answer: try again when there is a network
+  | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429; milliseconds
+  | { readonly is: "unauthorized" } // nobody is signed in, or the bearer token is refused even when new
+  | {
+      readonly is: "refused"; // the same call again would be refused again
+      readonly status: number;
+      readonly type: string;
+      readonly detail: string;
+      readonly field: string | null;
+      readonly nextCursor: number | null;
+    };
+
+export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly problem: Problem };
+
+type Wire = components["schemas"]["Problem"];
+
+/** Read an error answer; one that is no problem+json (a proxy's page) still has its status. */
+export function problemOf(response: Response, body: unknown): Problem {
+  if (response.status === 401) {
+    return { is: "unauthorized" };
+  }
+  if (response.status === 429 || response.status >= 500) {
+    return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
+  }
+  const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
+  return {
+    is: "refused",
+    status: response.status,
+    type: said.type ?? "about:blank",
+    detail: said.detail ?? response.statusText,
+    field: said.field ?? null,
+    nextCursor: said.next_cursor ?? null,
+  };
+}
+
+function retryAfterOf(response: Response): number {
+  const seconds = Number(response.headers.get("retry-after") ?? "0");
+  return Number.isFinite(seconds) ? Math.max(0, seconds) * 1000 : 0;
+}

@@ -1,0 +1,123 @@
+/** The log as it happens, while the app is in front: server-sent events, each item stored before the next is looked at. */
+
+import { createParser } from "eventsource-parser";
+
+import type { Api } from "./api.ts";
+import type { Clock, Random } from "./ports.ts";
+import { type BackOff, delay } from "./retry.ts";
+import type { LogItem, SyncStore } from "./sync.ts";
+
+export interface StreamEnds {
+  readonly api: Api;
+  readonly baseUrl: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly store: SyncStore;
+  installationId(): string | null;
+  /** An item is stored; it wants to be acknowledged within five seconds. */
+  onItem(item: LogItem): void;
+  /** The cursor or the installation is refused; sync knows what to do, and resolves when it did it. */
+  onRefused(): Promise<unknown>;
+}
+
+const RECONNECT: BackOff = { first: 1_000, longest: 60_000 };
+const SILENCE = 20_000; // milliseconds; the server sends a comment after five seconds
+const STEADY = 60_000; // milliseconds after which a stream that ends starts its back-off afresh
+
+export class Stream {
+  readonly #ends: StreamEnds;
+  #life: AbortController | null = null;
+
+  constructor(ends: StreamEnds) {
+    this.#ends = ends;
+  }
+
+  get isOpen(): boolean {
+    return this.#life !== null;
+  }
+
+  /** Follow the log until `close`; more calls than one change nothing. */
+  open(): void {
+    if (this.#life === null) {
+      this.#life = new AbortController();
+      void this.#follow(this.#life.signal);
+    }
+  }
+
+  /** End at once: presence ends with it, and pushes go on. */
+  close(): void {
+    this.#life?.abort();
+    this.#life = null;
+  }
+
+  async #follow(life: AbortSignal): Promise<void> {
+    let tries = 0;
+    while (!life.aborted) {
+      const began = this.#ends.clock.now();
+      const retry = await this.#connect(life).catch(() => 0);
+      tries = this.#ends.clock.now() - began >= STEADY ? 1 : tries + 1;
+      await this.#wait(delay(RECONNECT, tries, this.#ends.random.chance(), retry), life);
+    }
+  }
+
+  /** Read one connection to its end; gives how long the server wants to be left alone, in milliseconds. */
+  async #connect(life: AbortSignal): Promise<number> {
+    const installation = this.#ends.installationId();
+    if (installation === null) {
+      return 0;
+    }
+    const url = new URL("/v1/stream", this.#ends.baseUrl);
+    url.searchParams.set("installation_id", installation);
+    url.searchParams.set("after", String(await this.#ends.store.cursor()));
+    const connection = new AbortController();
+    const end = () => connection.abort();
+    life.addEventListener("abort", end);
+    let wake = this.#ends.clock.after(SILENCE, end);
+    try {
+      const headers = { accept: "text/event-stream" };
+      const response = await this.#ends.api.fetch(new Request(url, { headers, signal: connection.signal }));
+      if (!response.ok || response.body === null) {
+        if (response.status >= 400 && response.status < 500 && response.status !== 429) {
+          await this.#ends.onRefused();
+        }
+        return Number(response.headers.get("retry-after") ?? "0") * 1000;
+      }
+      let retry = 0;
+      const waiting: LogItem[] = [];
+      const parser = createParser({
+        onEvent: (event) => {
+          if (event.event === "item") {
+            waiting.push(JSON.parse(event.data) as LogItem);
+          }
+        },
+        onRetry: (milliseconds) => {
+          retry = milliseconds;
+        },
+      });
+      for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+        wake();
+        wake = this.#ends.clock.after(SILENCE, end);
+        parser.feed(text);
+        for (const item of waiting.splice(0)) {
+          await this.#ends.store.apply([item], item.seq);
+          if (life.aborted) {
+            return 0;
+          }
+          this.#ends.onItem(item);
+        }
+      }
+      return retry;
+    } finally {
+      wake();
+      life.removeEventListener("abort", end);
+      connection.abort();
+    }
+  }
+
+  #wait(milliseconds: number, life: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = this.#ends.clock.after(milliseconds, resolve);
+      life.addEventListener("abort", () => (cancel(), resolve()), { once: true });
+    });
+  }
+}

@@ -1,0 +1,204 @@
+/** Sync, stream and openings against a backend on a real socket that misbehaves. */
+
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+
+import { Openings } from "../../src/core/openings.ts";
+import type { Clock, Random } from "../../src/core/ports.ts";
+import { Stream } from "../../src/core/stream.ts";
+import { type LogItem, MemoryStore, Sync } from "../../src/core/sync.ts";
+import { Backend, problem } from "./backend.ts";
+
+const INSTALLATION = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
+
+const clock: Clock = {
+  now: () => Date.now(),
+  after: (milliseconds, call) => {
+    const timer = setTimeout(call, milliseconds < 20_000 ? Math.min(milliseconds, 20) : milliseconds); // back-off in haste
+    return () => clearTimeout(timer);
+  },
+};
+const random: Random = { uuid: () => INSTALLATION, ticket: () => "t".repeat(32), chance: () => 0 };
+
+async function backend(t: TestContext): Promise<Backend> {
+  const started = await new Backend().start();
+  t.after(() => started.stop());
+  return started;
+}
+
+function syncOf(server: Backend, store = new MemoryStore(), bearer?: () => Promise<string | null>) {
+  const told: string[] = [];
+  const items: LogItem[] = [];
+  const sync = new Sync({
+    api: server.api(bearer),
+    store,
+    installationId: () => INSTALLATION,
+    onItems: (found) => items.push(...found),
+    onGap: () => told.push("gap"),
+    onRefreshRequired: () => told.push("refresh"),
+    onNotRegistered: () => told.push("not registered"),
+  });
+  return { sync, store, told, items };
+}
+
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+test("a long log is read page by page, stored once, and acknowledged to its end", async (t) => {
+  const server = await backend(t);
+  server.write(...Array.from({ length: 250 }, (_, number) => `body ${number}`));
+  const { sync, store, items } = syncOf(server);
+
+  assert.equal(await sync.run(), null);
+
+  assert.equal(store.items.size, 250);
+  assert.equal(items.length, 250);
+  assert.deepEqual(server.acknowledged, [0, 100, 200, 250]);
+});
+
+test("any number of triggers while one run is under way make one more", async (t) => {
+  const server = await backend(t);
+  const { sync } = syncOf(server);
+
+  await Promise.all(Array.from({ length: 50 }, () => sync.run()));
+
+  assert.equal(server.acknowledged.length, 2);
+});
+
+test("a log that begins later is told as a gap, and read from there", async (t) => {
+  const server = await backend(t);
+  server.horizon = 40;
+  server.write("one", "two");
+  const { sync, store, told } = syncOf(server);
+  await store.apply([], 7);
+
+  assert.equal(await sync.run(), null);
+
+  assert.deepEqual(told, ["gap"]);
+  assert.deepEqual([...store.items.keys()], [41, 42]);
+});
+
+test("a cursor of another server starts from nothing", async (t) => {
+  const server = await backend(t);
+  server.write("one");
+  server.trouble = (request, response) => {
+    const isFuture = request.url!.includes("after=99");
+    if (isFuture) {
+      problem(response, 422, { type: "urn:fastbell:problem:invalid-request", field: "after", detail: "future" });
+    }
+    return isFuture;
+  };
+  const { sync, store } = syncOf(server);
+  await store.apply([], 99);
+
+  assert.equal(await sync.run(), null);
+
+  assert.deepEqual([...store.items.keys()], [1]);
+});
+
+test("a 401 asks the app for a bearer token once more, and no further", async (t) => {
+  const server = await backend(t);
+  let given = 0;
+  server.trouble = (request, response) => {
+    const isOld = request.headers.authorization !== "Bearer 2";
+    if (isOld) {
+      problem(response, 401, {});
+    }
+    return isOld;
+  };
+  const first = syncOf(server, new MemoryStore(), async () => String(++given));
+  assert.equal(await first.sync.run(), null);
+  assert.deepEqual(server.bearers, ["Bearer 1", "Bearer 2"]);
+
+  const second = syncOf(server, new MemoryStore(), async () => "old");
+  assert.deepEqual(await second.sync.run(), { is: "unauthorized" });
+  assert.equal(server.bearers.length, 4);
+});
+
+test("who signs out while a page is on its way stores nothing of it", async (t) => {
+  const server = await backend(t);
+  server.write("alice's");
+  const { sync, store } = syncOf(server);
+
+  const running = sync.run();
+  sync.abandon();
+  await running;
+
+  assert.equal(store.items.size, 0);
+});
+
+test("a stream that is cut in the middle of an event goes on where it was, without loss or repeat", async (t) => {
+  const server = await backend(t);
+  server.write("one", "two", "three");
+  let connections = 0;
+  server.streamText = (after) => {
+    const text = server.log.filter((item) => item.seq > after).map(event).join("");
+    return ++connections === 1 ? text.slice(0, text.length / 2) : text; // the first ends within the second event
+  };
+  const store = new MemoryStore();
+  const seen: number[] = [];
+  const stream = new Stream({
+    api: server.api(),
+    baseUrl: server.url,
+    clock,
+    random,
+    store,
+    installationId: () => INSTALLATION,
+    onItem: (item) => seen.push(item.seq),
+    onRefused: async () => undefined,
+  });
+  t.after(() => stream.close());
+
+  stream.open();
+  await until(() => seen.length >= 3);
+
+  assert.deepEqual(seen, [1, 2, 3]);
+  assert.equal(await store.cursor(), 3);
+  assert.ok(connections >= 2);
+});
+
+test("one tap that is told three times navigates once and is reported once, though the first report fails", async (t) => {
+  const server = await backend(t);
+  let failures = 1;
+  server.trouble = (_, response) => {
+    const fails = failures-- > 0;
+    if (fails) {
+      problem(response, 503, {});
+    }
+    return fails;
+  };
+  let stored: string | null = null;
+  const vault = {
+    read: async () => stored,
+    write: async (value: string) => {
+      stored = value;
+    },
+  };
+  const ends = { api: server.api(), vault, clock, random, links: ["fastbell://"] };
+  const openings = new Openings(ends);
+  await openings.belongTo("alice");
+  const data = { task_id: "task-1", kind: "reminder", url: `fastbell://fasting-sessions/${INSTALLATION}` };
+
+  await Promise.all([openings.tapped(data), openings.tapped(data)]);
+  const restarted = new Openings(ends);
+  await restarted.belongTo("alice");
+  await restarted.tapped(data); // the system's memory of the last tap
+  await until(() => server.opened.length > 0);
+
+  assert.equal(openings.take()?.path, `/fasting-sessions/${INSTALLATION}`);
+  assert.equal(openings.take(), null);
+  assert.equal(restarted.take(), null);
+  await until(() => JSON.parse(stored!).entries[0].isTold);
+  assert.deepEqual(server.opened, ["task-1"]);
+
+  await openings.tapped({ ...data, task_id: "task-2" });
+  await openings.belongTo("bob");
+  assert.equal(openings.take(), null);
+});
+
+function event(item: LogItem): string {
+  return `id: ${item.seq}\nevent: item\ndata: ${JSON.stringify(item)}\n\n`;
+}

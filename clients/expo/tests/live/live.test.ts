@@ -1,0 +1,258 @@
+/** The client against a real API, worker and simulator: what a person's phone shows, and what it never shows. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+
+import { Phone } from "./phone.ts";
+import { Run, until } from "./run.ts";
+
+let run: Run;
+let people = 0;
+const somebody = (name: string) => `${name}-${++people}`;
+
+before(async () => {
+  run = await Run.start();
+});
+after(() => run.stop());
+
+async function fastDueIn(phone: Phone, seconds: number): Promise<string> {
+  const id = randomUUID();
+  const ends_at = new Date(Date.now() + 60_000 + seconds * 1000).toISOString();
+  const started = await phone.app.fasts.start({ id, ends_at, reminder_minutes: [1] });
+  assert.ok(started.ok, JSON.stringify(started));
+  return id;
+}
+
+async function active(userId: string): Promise<string[]> {
+  const answer = await run.call(await run.bearer(userId), "GET", "/v1/device-tokens");
+  const { items } = (await answer.json()) as { items: { active: boolean; token: string }[] };
+  return items.filter((row) => row.active).map((row) => row.token);
+}
+
+test("from sign-in to the reminder on the screen, in the log, and opened once for three reports", async () => {
+  const phone = await new Phone(run).open();
+  await phone.signIn(somebody("alice"));
+  await until(() => phone.state === "registered");
+
+  const id = await fastDueIn(phone, 2);
+  await until(async () => (await run.screen(phone.token)).length > 0);
+  const [line] = await run.screen(phone.token);
+  assert.equal(line!.times_received, 1);
+  assert.equal(line!.data["url"], `fastbell://fasting-sessions/${id}`);
+  await until(() => [...phone.store.items.values()].some((item) => item.conversation_id === id)); // by its stream
+
+  let reports = 0;
+  phone.way = (request, send) => {
+    reports += request.url.endsWith("/opened") ? 1 : 0;
+    return send(request);
+  };
+  for (let times = 0; times < 3; times += 1) {
+    phone.tap(line!.data);
+  }
+  await until(() => reports === 1);
+  assert.equal(phone.app.openings.take()?.path, `/fasting-sessions/${id}`);
+  assert.equal(phone.app.openings.take(), null);
+  phone.app.close();
+});
+
+test("a token that rotates while a registration hangs is the one that is registered", async () => {
+  const phone = await new Phone(run).open();
+  const release = Promise.withResolvers<void>();
+  let puts = 0;
+  phone.way = async (request, send) => {
+    if (request.method === "PUT" && ++puts === 1) {
+      await release.promise;
+    }
+    return send(request);
+  };
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => puts === 1);
+
+  phone.rotate();
+  release.resolve();
+  await until(() => phone.state === "registered" && puts === 2);
+
+  assert.deepEqual(await active(alice), [phone.token.slice(-6)]);
+  phone.app.close();
+});
+
+test("alice signs out offline, bob signs in, and her sign-out that comes late harms nobody", async () => {
+  const phone = await new Phone(run).open();
+  const alice = somebody("alice");
+  const bob = somebody("bob");
+  await phone.signIn(alice);
+  await until(() => phone.state === "registered");
+  const before = phone.token;
+
+  phone.goOffline();
+  await phone.app.signOut();
+  assert.deepEqual(phone.app.push.current, { is: "signed_out", owed: 1 });
+
+  const hold = Promise.withResolvers<void>(); // her ticket is held up on the way, his registration is not
+  phone.way = async (request, send) => {
+    if (request.url.endsWith("/v1/sign-outs")) {
+      await hold.promise;
+    }
+    return send(request);
+  };
+  phone.goOnline();
+  await phone.signIn(bob);
+  await until(() => phone.state === "registered");
+  hold.resolve();
+  await until(() => JSON.parse(phone.secrets.get("fastbell.registration")!).owed.length === 0);
+
+  assert.notEqual(phone.token, before);
+  assert.deepEqual(await active(alice), []);
+  assert.deepEqual(await active(bob), [phone.token.slice(-6)]);
+  const id = await fastDueIn(phone, 2);
+  await until(async () => (await run.screen(phone.token)).length === 1);
+  assert.equal((await run.screen(phone.token))[0]!.data["url"], `fastbell://fasting-sessions/${id}`);
+  assert.deepEqual(await run.screen(before), []);
+  phone.app.close();
+});
+
+test("an offline sign-out is paid when there is a network again, though nobody signs in", async () => {
+  const phone = await new Phone(run).open();
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => phone.state === "registered");
+  phone.goOffline();
+  await phone.app.signOut();
+  assert.equal((await active(alice)).length, 1);
+
+  phone.goOnline();
+
+  await until(async () => (await active(alice)).length === 0);
+  phone.app.close();
+});
+
+test("a token that its provider calls dead is registered once more, and replaced by another one", async () => {
+  const phone = await new Phone(run).open();
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => phone.state === "registered");
+  const dead = phone.token;
+  await run.fault({ provider: "apns", token: dead, fault: "answer", status: 410, reason: "Unregistered", timestamp: Date.now() + 3_600_000 });
+  phone.background();
+  await fastDueIn(phone, 2);
+  await until(async () => (await active(alice)).length === 0);
+
+  phone.rotate(); // the system gives another one
+  phone.foreground();
+
+  await until(() => phone.state === "registered");
+  await until(async () => (await active(alice))[0] === phone.token.slice(-6));
+  phone.app.close();
+});
+
+test("a stream that is cut in the middle of an event loses nothing and repeats nothing", async () => {
+  const phone = new Phone(run);
+  let cuts = 0;
+  phone.way = async (request, send) => {
+    const response = await send(request);
+    return request.url.includes("/v1/stream") && cuts++ === 0 ? cutAfterFirstId(response) : response;
+  };
+  const bob = somebody("bob");
+  await phone.open();
+  await phone.signIn(bob);
+  await until(() => phone.state === "registered" && cuts === 1);
+  const seen: number[] = [];
+  phone.app.onItems((items) => seen.push(...items.map((item) => item.seq)));
+  const service = await run.bearer("backend", "service");
+  const alice = somebody("alice");
+  const conversation = randomUUID();
+  await run.call(service, "PUT", `/v1/conversations/${conversation}`, { member_ids: [alice, bob] });
+  const writer = await run.bearer(alice);
+
+  for (const body of ["one", "two", "three"]) {
+    const answer = await run.call(writer, "PUT", `/v1/conversations/${conversation}/messages/${randomUUID()}`, { body });
+    assert.equal(answer.status, 201);
+  }
+  await until(() => phone.store.items.size === 3 && cuts >= 2);
+
+  assert.deepEqual([...phone.store.items.values()].map((item) => item.body), ["one", "two", "three"]);
+  assert.deepEqual([...new Set(seen)], seen);
+  phone.app.close();
+});
+
+test("a cursor that is older than the log goes on from its start, and the app is told", async () => {
+  const phone = await new Phone(run).open();
+  const bob = somebody("bob");
+  await phone.signIn(bob);
+  await until(() => phone.state === "registered");
+  phone.background();
+  const service = await run.bearer("backend", "service");
+  const conversation = randomUUID();
+  await run.call(service, "PUT", `/v1/conversations/${conversation}`, { member_ids: ["writer", bob] });
+  const writer = await run.bearer("writer");
+  for (const body of ["one", "two", "three"]) {
+    await run.call(writer, "PUT", `/v1/conversations/${conversation}/messages/${randomUUID()}`, { body });
+  }
+  await phone.store.apply([], 1);
+  await run.sql(`DELETE FROM log_items WHERE user_id = '${bob}' AND seq <= 2`);
+  await run.sql(`UPDATE log_heads SET horizon = 2 WHERE user_id = '${bob}'`);
+  let gaps = 0;
+  phone.app.onGap(() => (gaps += 1));
+
+  assert.equal(await phone.app.sync(), null);
+
+  assert.equal(gaps, 1);
+  assert.deepEqual([...phone.store.items.values()].map((item) => item.body), ["three"]);
+  phone.app.close();
+});
+
+test("a process that is killed between storing and acting goes on where it was, signing in and out", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "fastbell-victim-"));
+  after(() => rm(directory, { recursive: true }));
+  for (const writes of [1, 2, 3, 4]) {
+    const file = join(directory, `${writes}.json`);
+    const alice = somebody("alice");
+    const bearer = await run.bearer(alice);
+    await killed(run.api, alice, bearer, file, String(writes), "in");
+
+    const phone = new Phone(run, new Map(JSON.parse(await readFile(file, "utf8"))));
+    phone.bearer = bearer;
+    await phone.open();
+    await phone.app.signedIn(alice); // as an app does whenever it starts with somebody signed in
+    await until(() => phone.state === "registered");
+    assert.deepEqual(await active(alice), [phone.token.slice(-6)]);
+    phone.app.close();
+
+    await writeFile(file, JSON.stringify([...phone.secrets]));
+    await killed(run.api, alice, bearer, file, "1", "out");
+    const left = new Phone(run, new Map(JSON.parse(await readFile(file, "utf8"))));
+    await left.open();
+    await until(async () => (await active(alice)).length === 0);
+    assert.equal(left.state, "signed_out");
+    left.app.close();
+  }
+});
+
+/** Run a phone's process until it is killed by what it stores. */
+async function killed(...words: string[]): Promise<void> {
+  const process_ = spawn(process.execPath, [join(import.meta.dirname, "victim.ts"), ...words], { stdio: "inherit" });
+  const [, signal] = (await once(process_, "exit")) as [number | null, string | null];
+  assert.equal(signal, "SIGKILL");
+}
+
+/** End a stream in the middle of its first event. */
+function cutAfterFirstId(response: Response): Response {
+  const cut = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      const text = new TextDecoder().decode(chunk);
+      const at = text.indexOf("event: item");
+      controller.enqueue(at < 0 ? chunk : chunk.slice(0, at + 20));
+      if (at >= 0) {
+        controller.terminate();
+      }
+    },
+  });
+  return new Response(response.body!.pipeThrough(cut), response);
+}

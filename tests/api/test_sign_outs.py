@@ -1,0 +1,135 @@
+"""A sign-out without a bearer token: owed by an offline phone, paid late, and no harm to whoever comes next."""
+
+import hashlib
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from api.app import SIGN_OUTS
+from tests.house import House, Phone, User, iphone
+
+ALICES, BOBS = "alice's ticket, 32 characters at least", "bob's ticket, with an ä, as long as hers"
+
+
+def digest(ticket: str) -> str:
+    return hashlib.sha256(ticket.encode()).hexdigest()
+
+
+async def register(user: User, phone: Phone, **more: object) -> httpx.Response:
+    body = {"provider": phone.provider, "token": phone.token, **more}
+    return await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
+
+
+async def pay(house: House, installation_id: UUID, ticket: str) -> httpx.Response:
+    return await house.http.post("/v1/sign-outs", json={"installation_id": str(installation_id), "ticket": ticket})
+
+
+async def owners(house: House, phone: Phone) -> list[str]:
+    query = "SELECT user_id FROM device_tokens WHERE active AND installation_id = :id"
+    return [row.user_id for row in await house.rows(query, id=phone.installation_id)]
+
+
+async def test_a_ticket_signs_its_own_registration_out_and_is_told_in_the_history(house: House) -> None:
+    alice, phone = house.user(), iphone()
+    assert (await register(alice, phone, sign_out_digest=digest(ALICES))).status_code == 200
+
+    for wrong in (BOBS, ALICES.upper()):
+        assert (await pay(house, phone.installation_id, wrong)).status_code == 204
+    assert await owners(house, phone) == [alice.user_id]
+    for _ in range(2):
+        assert (await pay(house, phone.installation_id, ALICES)).status_code == 204
+    assert (await pay(house, uuid4(), ALICES)).status_code == 204
+
+    [row] = (await alice.call("GET", "/v1/device-tokens")).json()["items"]
+    assert (row["active"], row["inactive_reason"], row["refresh_required"]) == (False, "signed_out", False)
+    events = "SELECT event FROM device_token_events WHERE device_id = :id ORDER BY id"
+    assert [event.event for event in await house.rows(events, id=row["id"])] == ["registered", "signed_out"]
+
+
+async def test_a_ticket_that_comes_late_cannot_hurt_the_next_owner(house: House) -> None:
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    assert (
+        await register(bob, phone, sign_out_digest=digest(BOBS))
+    ).status_code == 200  # the same token: the same phone
+
+    await pay(house, phone.installation_id, ALICES)
+
+    assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_a_registration_of_the_same_person_names_its_newest_ticket_only(house: House) -> None:
+    alice, phone = house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    await register(alice, phone, sign_out_digest=digest(BOBS).upper())
+
+    await pay(house, phone.installation_id, ALICES)
+    assert await owners(house, phone) == [alice.user_id]
+    await pay(house, phone.installation_id, BOBS)
+    assert await owners(house, phone) == []
+
+
+@pytest.mark.parametrize("former", [None, BOBS])
+async def test_an_installation_with_a_digest_moves_only_with_its_token_or_its_ticket(
+    house: House, former: str | None
+) -> None:
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    rotated = Phone(phone.provider, iphone().token, phone.installation_id)
+
+    refused = await register(bob, rotated, former_ticket=former)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:fastbell:problem:installation-taken")
+    assert await owners(house, phone) == [alice.user_id]
+
+    assert (await register(bob, rotated, former_ticket=ALICES)).status_code == 200
+    assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_an_installation_without_a_digest_moves_as_it_always_did(house: House) -> None:
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await register(alice, phone)
+    assert (await register(bob, Phone(phone.provider, iphone().token, phone.installation_id))).status_code == 200
+    assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_a_person_who_signed_out_leaves_the_installation_free(house: House) -> None:
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    await pay(house, phone.installation_id, ALICES)
+    assert (await register(bob, Phone(phone.provider, iphone().token, phone.installation_id))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sign_out_digest", "0" * 63),
+        ("sign_out_digest", "g" * 64),
+        ("former_ticket", "x" * 31),
+        ("former_ticket", "x" * 129),
+        ("former_ticket", "x" * 40 + "\n"),
+    ],
+)
+async def test_what_cannot_be_a_digest_or_a_ticket_is_refused_by_name(house: House, field: str, value: str) -> None:
+    refused = await register(house.user(), iphone(), **{field: value})
+    assert (refused.status_code, refused.json()["field"]) == (422, field)
+
+
+async def test_sign_outs_of_one_address_are_limited(house: House) -> None:
+    limit = int(SIGN_OUTS.partition("/")[0])
+    answers = [await pay(house, uuid4(), ALICES) for _ in range(2 * limit)]
+
+    assert {answer.status_code for answer in answers} == {204, 429}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+async def test_what_an_app_tells_of_its_phone_is_kept_and_never_refused(house: House) -> None:
+    alice, phone = house.user(), iphone()
+    answer = await register(alice, phone, permission="denied", os_version=" 18.1\0 ")
+    assert (answer.json()["permission"], answer.json()["os_version"]) == ("denied", "18.1")
+
+    for odd in ("allowed", None, 7, ["granted"]):
+        answer = await register(alice, phone, permission=odd, os_version=odd)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["permission"] is None
