@@ -15,7 +15,8 @@ import { type LogItem, MemoryStore, Sync, type SyncStore } from "./sync.ts";
 export type Fast = components["schemas"]["SessionOut"];
 export type NewFast = { readonly id: string } & components["schemas"]["StartIn"];
 export type Move = components["schemas"]["ChangeIn"];
-export type Preferences = components["schemas"]["PreferencesBody"];
+export type Preferences = components["schemas"]["PreferencesOut"];
+export type PreferencesChange = components["schemas"]["PreferencesPatch"];
 
 export interface Options {
   readonly baseUrl: string;
@@ -63,7 +64,11 @@ export interface Fastbell {
     cancel(id: string): Promise<Outcome<Fast>>;
     current(): Promise<Outcome<Fast | null>>;
   };
-  readonly preferences: { read(): Promise<Outcome<Preferences>> };
+  readonly preferences: {
+    read(): Promise<Outcome<Preferences>>;
+    /** Change what is named; what this version of the app does not know stays as it is. */
+    change(change: PreferencesChange): Promise<Outcome<Preferences>>;
+  };
   readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
   close(): void;
 }
@@ -186,7 +191,10 @@ class Parts {
           return fasts.ok ? { ok: true, value: fasts.value[0] ?? null } : fasts;
         },
       },
-      preferences: { read: () => outcome(client.GET("/v1/notification-preferences")) },
+      preferences: {
+        read: () => outcome(client.GET("/v1/notification-preferences")),
+        change: (change) => outcome(client.PATCH("/v1/notification-preferences", { body: change })),
+      },
       openings: {
         take: () => this.#openings.take(),
         subscribe: (observer) => this.#openings.subscribe(observer),
