@@ -121,11 +121,16 @@ class Present(StrEnum):
     THEN_SENT = " After that it is sent, if that is before {expires_at}."
     NEXT = " The next try is at {next_attempt_at}."
     NO_NEXT = " There is no other try before it expires."
+    AFTER_REST = " After that it is tried again."
     REST = " until {route_until}"
     ONE_CALL = "; one push at a time is tried"
     CUTOFF_OVER = (
         "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
         "nothing about the phone. A person can redrive it until {expires_at}."
+    )
+    ROUTE_RESUMED = (
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once; this says nothing "
+        "about the phone. The route was resumed, and the push is tried again.{next}{until}"
     )
     OWED = "It has been waiting for Temporal since {owed_since}."
     SILENT = "It waits for Temporal, which does not answer the workers."
