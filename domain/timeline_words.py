@@ -8,7 +8,7 @@ from domain.kinds import Kind
 from domain.present import WaitsFor
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not
 from domain.sentences import PAST, PRESENT, Past, Present
 from domain.timeline import Event, Happening
 
@@ -267,7 +267,7 @@ def _why(what: Happening) -> str:
 
 def _refusal(what: Happening) -> str:
     reason = what.detail.get("redrive_refused") or what.detail.get("refused")
-    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why(reason, what.provider)
+    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why_not(reason, what.provider)
 
 
 def _push(what: Happening) -> str:
