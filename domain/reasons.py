@@ -41,7 +41,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
     "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),
-    "it was not processed in time, because the workers or Temporal were down or late.": (
+    "it was not processed in time, because the workers, Temporal or the database were down or late.": (
         "opened_too_late",
         "time_ran_out",
     ),
@@ -61,7 +61,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the database does not take the outcome of the call yet.": ("outcome_not_stored",),
     "the outcome is certain, but the words that came with it could not be stored.": ("unstorable_answer",),
     "the worker stopped before it stored what came of the call.": ("worker_lost",),
-    "the database was slow, so the check had to be made again.": ("claim_too_old",),
+    "the database did not answer in time, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is not a token.": ("MalformedDeviceToken",),
     "many others are ahead of it.": ("crowded",),
     "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),

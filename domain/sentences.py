@@ -65,11 +65,11 @@ class Past(StrEnum):
     REDRIVEN_AFTER_CUTOFF = (
         "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
     )
-    PROCESSED_LATE = " It was processed only at {created_at}: the workers or Temporal were late."
+    PROCESSED_LATE = " It was processed only at {created_at}: the workers, Temporal or the database were late."
     NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"
-    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers or Temporal may be down."  # noqa: E501 (one sentence of the table)
+    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers, Temporal or the database were down or late."  # noqa: E501 (one sentence of the table)
     DIED = "Gave up on {push} for {phone}: {why}"
     DIED_EXPIRED = "Gave up on {push} for {phone} when it expired at {expires_at}: {why}"
     DIED_OF_CUTOFF = (
