@@ -150,6 +150,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "{provider} answered that it has an internal error.": ("InternalServerError", "INTERNAL"),
 }
 _MEANINGS = {reason: meaning for meaning, reasons in _BY_MEANING.items() for reason in reasons}
+_TO_ACT = re.compile(r" An operator has to [^.]+\.$")
 _STATUS = re.compile(r"(http|proxy_refused)_(\d{3})")
 
 
@@ -168,6 +169,11 @@ def why(reason: str | None, provider: Provider | None = None) -> str:
     if reason is None:
         return "no reason was noted."
     return meaning(reason, provider) or f"{reason}."
+
+
+def why_then(reason: str | None, provider: Provider | None = None) -> str:
+    """Say what held a push up that went out since: nobody has to act on that any more."""
+    return _TO_ACT.sub("", why(reason, provider))
 
 
 def why_not(refusal: str | None, provider: Provider | None = None) -> str:

@@ -8,7 +8,7 @@ from domain.kinds import Kind
 from domain.present import WaitsFor
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
 from domain.sentences import PAST, PRESENT, Past, Present
 from domain.timeline import Event, Happening
 
@@ -261,7 +261,7 @@ def _why(what: Happening) -> str:
     if what.event is Event.WITHHELD and what.installation_id is None and what.reason == "no_active_token":
         return _NO_PHONE
     if what.event is Event.ACCEPTED and what.reason is None:
-        return why(what.detail.get("held_up_by"), what.provider)
+        return why_then(what.detail.get("held_up_by"), what.provider)
     return why(what.reason, what.provider)
 
 

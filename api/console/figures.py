@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from domain.push import Provider
-from domain.reasons import is_unclear, why, why_not, why_so
+from domain.reasons import is_unclear, why, why_not, why_so, why_then
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
@@ -145,5 +145,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "why": why,
     "why_not": why_not,
     "why_so": why_so,
+    "why_then": why_then,
     "words": words,
 }
