@@ -309,12 +309,13 @@ def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, R
 def _stands(route: ShownRoute, now: datetime) -> RouteNow:
     """Tell whether calls pass; where workers differ, as long as one of them calls they do.
 
-    A rest that is over is none, though its worker has not told so yet: one call is tried.
+    A rest that is over is none, though its worker has not told so yet: one call is tried. Nor is a gate shut that a
+    worker still tells as braked once a person has resumed the route.
     """
     brake = route.brake
     if brake is not None:
         return RouteNow(Cutoff(str(brake.id), brake.engaged_at, brake.token_errors, brake.answers, brake.reason))
-    shut = [gate for gate in route.workers if gate.state != "closed"]
+    shut = [gate for gate in route.workers if gate.state not in {"closed", "braked"}]
     if not shut or len(shut) < len(route.workers):
         return RouteNow()
     untils = [gate.until for gate in shut if gate.until is not None and gate.until > now]

@@ -99,6 +99,10 @@ def _by_the_clock(push: Unsettled) -> WaitsFor:
 
 
 def next_try(push: Unsettled) -> datetime | None:
-    """Say when it is tried next, where that is known, lies ahead, and comes before it expires."""
+    """Say when it is tried next, where that is known, lies ahead, and comes before it expires.
+
+    While its route rests it is only looked at, not tried.
+    """
     planned = push.next_attempt_at or push.due_at
-    return planned if push.now < planned < push.expires_at else None
+    not_before = push.now if push.route.until is None else max(push.now, push.route.until)
+    return planned if push.now < planned < push.expires_at and planned >= not_before else None

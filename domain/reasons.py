@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from domain.push import Provider
+from domain.push import Provider, TaskState
 
 PROVIDERS: Mapping[Provider | None, str] = {Provider.APNS: "Apple", Provider.FCM: "Google", None: "the provider"}
 
@@ -40,10 +40,8 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
-    "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it.": (
-        "brake_engaged",
-    ),
-    "it was not processed in time, because the workers or Temporal were down or late.": (
+    "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),
+    "it was not processed in time, because the workers, Temporal or the database were down or late.": (
         "opened_too_late",
         "time_ran_out",
     ),
@@ -63,7 +61,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the database does not take the outcome of the call yet.": ("outcome_not_stored",),
     "the outcome is certain, but the words that came with it could not be stored.": ("unstorable_answer",),
     "the worker stopped before it stored what came of the call.": ("worker_lost",),
-    "the database was slow, so the check had to be made again.": ("claim_too_old",),
+    "the database did not answer in time, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is not a token.": ("MalformedDeviceToken",),
     "many others are ahead of it.": ("crowded",),
     "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),
@@ -152,6 +150,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "{provider} answered that it has an internal error.": ("InternalServerError", "INTERNAL"),
 }
 _MEANINGS = {reason: meaning for meaning, reasons in _BY_MEANING.items() for reason in reasons}
+_TO_ACT = re.compile(r" An operator has to [^.]+\.$")
 _STATUS = re.compile(r"(http|proxy_refused)_(\d{3})")
 
 
@@ -170,6 +169,30 @@ def why(reason: str | None, provider: Provider | None = None) -> str:
     if reason is None:
         return "no reason was noted."
     return meaning(reason, provider) or f"{reason}."
+
+
+def why_then(reason: str | None, provider: Provider | None = None) -> str:
+    """Say what held a push up that went out since: nobody has to act on that any more."""
+    return _TO_ACT.sub("", why(reason, provider))
+
+
+def why_not(refusal: str | None, provider: Provider | None = None) -> str:
+    """Say why a push cannot be sent, or redriven, at this moment."""
+    if refusal == "brake_engaged":
+        return (
+            "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it."
+        )
+    return why(refusal, provider)
+
+
+def why_so(state: str, reason: str | None, provider: Provider | None = None) -> str:
+    """Say why a push stands as it does; one that died of the token-error cutoff is not its phone's fault."""
+    if state == TaskState.DEAD and reason in TOKEN_REFUSED:
+        return (
+            f"{PROVIDERS[provider]} refused the token, as so many at that time that sending was stopped. "
+            "This says nothing about the phone."
+        )
+    return why(reason, provider)
 
 
 def is_unclear(outcome: str | None, reason: str | None) -> bool:

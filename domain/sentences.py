@@ -67,11 +67,11 @@ class Past(StrEnum):
     REDRIVEN_AFTER_CUTOFF = (
         "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
     )
-    PROCESSED_LATE = " It was processed only at {created_at}: the workers or Temporal were late."
+    PROCESSED_LATE = " It was processed only at {created_at}: the workers, Temporal or the database were late."
     NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"
-    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers or Temporal may be down."  # noqa: E501 (one sentence of the table)
+    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers, Temporal or the database were down or late."  # noqa: E501 (one sentence of the table)
     DIED = "Gave up on {push} for {phone}: {why}"
     DIED_EXPIRED = "Gave up on {push} for {phone} when it expired at {expires_at}: {why}"
     DIED_OF_CUTOFF = (
@@ -123,11 +123,16 @@ class Present(StrEnum):
     THEN_SENT = " After that it is sent, if that is before {expires_at}."
     NEXT = " The next try is at {next_attempt_at}."
     NO_NEXT = " There is no other try before it expires."
+    AFTER_REST = " After that it is tried again."
     REST = " until {route_until}"
     ONE_CALL = "; one push at a time is tried"
     CUTOFF_OVER = (
         "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
         "nothing about the phone. A person can redrive it until {expires_at}."
+    )
+    ROUTE_RESUMED = (
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once; this says nothing "
+        "about the phone. The route was resumed, and the push is tried again.{next}{until}"
     )
     OWED = "It has been waiting for Temporal since {owed_since}."
     SILENT = "It waits for Temporal, which does not answer the workers."

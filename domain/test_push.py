@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from domain.push import Environment, Provider, TaskState
-from domain.reasons import why
+from domain.reasons import why, why_so
 
 MOST_PER_MINUTE = 5  # to one person
 
@@ -59,7 +59,7 @@ def standing_in_words(state: TaskState, reason: str | None, provider: Provider |
     """Say how a test push stands on a phone."""
     if state is TaskState.ACCEPTED and reason is not None:
         return f"Accepted: {why(reason, provider)}"
-    return _STANDINGS[state].format(because="." if reason is None else f": {why(reason, provider)}")
+    return _STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
 
 
 _STANDINGS = {

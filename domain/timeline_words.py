@@ -8,7 +8,7 @@ from domain.kinds import Kind
 from domain.present import WaitsFor
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
 from domain.sentences import PAST, PRESENT, Past, Present
 from domain.timeline import Event, Happening
 
@@ -46,17 +46,27 @@ def _waits(what: Happening) -> str:
         "head": Present.DEAD if told["is_dead"] else Present.LATE if _is_past(what, "due_at") else Present.DUE,
         "until": Present.EXPIRES,
         "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
-        "next": Present.NEXT if _has(what, "next_attempt_at") else Present.NO_NEXT,
+        "next": _next(what),
         "rest": Present.REST if _has(what, "route_until") else Present.ONE_CALL,
         "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
     }
-    of_cutoff = waits is WaitsFor.REDRIVE and what.reason in TOKEN_REFUSED
-    sentence = Present.CUTOFF_OVER if of_cutoff else PRESENT[waits]
+    sentence = PRESENT[waits]
+    if waits is WaitsFor.REDRIVE and what.reason in TOKEN_REFUSED:
+        sentence = Present.CUTOFF_OVER
+    elif waits is WaitsFor.RETRY and what.reason == "brake_engaged":
+        sentence = Present.ROUTE_RESUMED
     if waits is WaitsFor.ROUTE and not _has(what, "route_until"):
         parts["next"] = ""
     for name, part in parts.items():
         sentence = sentence.replace(f"{{{name}}}", part)
     return sentence
+
+
+def _next(what: Happening) -> str:
+    if _has(what, "next_attempt_at"):
+        return Present.NEXT
+    rests_until_then = _has(what, "route_until") and _instant(what, "route_until") < _instant(what, "expires_at")
+    return Present.AFTER_REST if rests_until_then else Present.NO_NEXT
 
 
 def _unopened(what: Happening) -> str:
@@ -259,13 +269,13 @@ def _why(what: Happening) -> str:
     if what.event is Event.WITHHELD and what.installation_id is None and what.reason == "no_active_token":
         return _NO_PHONE
     if what.event is Event.ACCEPTED and what.reason is None:
-        return why(what.detail.get("held_up_by"), what.provider)
+        return why_then(what.detail.get("held_up_by"), what.provider)
     return why(what.reason, what.provider)
 
 
 def _refusal(what: Happening) -> str:
     reason = what.detail.get("redrive_refused") or what.detail.get("refused")
-    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why(reason, what.provider)
+    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why_not(reason, what.provider)
 
 
 def _push(what: Happening) -> str:

@@ -32,6 +32,14 @@ def of(now: Signals, routes: ShownGates) -> list[str]:
             f"Temporal has been owed a dispatch for {seconds(now.at - now.outbox.oldest_at)}: "
             "it may be away. Requests are accepted meanwhile."
         )
+    unopened = now.unopened
+    if now.workers and unopened.oldest_at is not None and now.at - unopened.oldest_at > _LATE:
+        are = (
+            "1 reminder is due and was"
+            if unopened.count == 1
+            else f"{count(unopened.count)} reminders are due and were"
+        )
+        found.append(f"{are} not processed, the oldest for {seconds(now.at - unopened.oldest_at)}.")
     if now.handoffs.oldest_at is not None and now.at - now.handoffs.oldest_at > _LATE:
         found.append(f"A message has waited {seconds(now.at - now.handoffs.oldest_at)} for its handoff.")
     return found + list(_ended(now)) + _unheard_of(now, routes)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from domain.push import Provider
-from domain.reasons import is_unclear, why
+from domain.reasons import is_unclear, why, why_not, why_so, why_then
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
@@ -114,8 +114,9 @@ def words(name: str | None) -> str:
 
 
 def because(of: _Call) -> str:
-    """Say what the reason of a provider's answer means."""
-    return why(of.reason, of.provider)
+    """Say what the reason of a provider's answer means, or why a push stands as it does."""
+    state = getattr(of, "state", None)
+    return why(of.reason, of.provider) if state is None else why_so(state, of.reason, of.provider)
 
 
 def outcome(of: _Outcome) -> str | None:
@@ -142,5 +143,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "outcome": outcome,
     "route": route,
     "why": why,
+    "why_not": why_not,
+    "why_so": why_so,
+    "why_then": why_then,
     "words": words,
 }

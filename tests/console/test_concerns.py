@@ -45,6 +45,21 @@ def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: S
     assert concerns.of(now, routes(state)) == told
 
 
+@pytest.mark.parametrize(
+    ("count", "ago", "workers", "told"),
+    [
+        (1, 61, 1, ["1 reminder is due and was not processed, the oldest for 61\u202fs."]),
+        (2, 300, 1, ["2 reminders are due and were not processed, the oldest for 5\u202fmin."]),
+        (2, 59, 1, []),
+        (2, 300, 0, ["No worker is alive: nothing is sent until one is."]),  # who looked last is gone
+    ],
+)
+def test_reminders_that_nobody_processed_are_a_concern(count: int, ago: int, workers: int, told: list[str]) -> None:
+    now = replace(WELL, unopened=Owed(count, NOW - timedelta(seconds=ago)), workers=workers)
+
+    assert concerns.of(now, routes("closed")) == told
+
+
 def test_pushes_that_were_refused_for_a_fault_of_ours_are_a_concern() -> None:
     told = concerns.of(replace(WELL, rejected=2), routes("closed"))
 

@@ -155,6 +155,18 @@ async def test_one_dead_push_is_redriven_by_its_page(house: House, carol: Visit,
     assert "Redrive this push" not in after
 
 
+async def test_what_died_of_the_cutoff_blames_no_phone(house: House, carol: Visit, alice: User) -> None:
+    [task_id] = await dead_task(alice, iphone(), reason="BadDeviceToken")
+
+    pages = [f"/console/push/{task_id}", f"/console/dead?user_id={alice.user_id}", "/console/analytics?days=1"]
+    said = [(await carol.get(page)).text for page in pages]
+    async with house.sessions.begin() as db:
+        await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
+
+    assert ["This says nothing about the phone." in page for page in said] == [True, True, True]
+    assert [page for page in said if "the app was removed" in page] == []
+
+
 async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(house: House, carol: Visit, alice: User) -> None:
     task_ids = await dead_task(alice, iphone(), android())
     query = urlencode({"user_id": alice.user_id})

@@ -10,8 +10,9 @@ import pytest
 
 from domain.kinds import Kind
 from domain.present import WaitsFor
-from domain.push import Provider
-from domain.reasons import meaning, why
+from domain.push import Provider, TaskState
+from domain.reasons import meaning, why, why_not, why_so, why_then
+from domain.test_push import standing_in_words
 from domain.timeline import Event, Happening
 from domain.timeline_words import in_words
 from push import apns_verdicts, fcm_verdicts
@@ -62,6 +63,28 @@ def test_every_refusal_that_a_provider_is_known_for_has_words() -> None:
 
 def test_a_reason_that_nobody_has_seen_is_named() -> None:
     assert why("BrandNewRefusal") == "BrandNewRefusal."
+
+
+def test_what_died_of_the_cutoff_blames_no_phone_and_what_is_over_asks_nobody_to_act() -> None:
+    said = [
+        why_so(TaskState.DEAD, "BadDeviceToken", Provider.APNS),
+        standing_in_words(TaskState.DEAD, "BadDeviceToken", Provider.APNS),
+        why_so(TaskState.ACCEPTED, "brake_engaged", Provider.APNS),
+        standing_in_words(TaskState.PENDING, "brake_engaged", Provider.APNS),
+        why_then("InvalidProviderToken", Provider.APNS),
+        in_words(_accepted_late("InvalidProviderToken")),
+    ]
+
+    assert [text for text in said if "app was removed" in text or "has to" in text] == []
+    assert "app was removed" in why_so(TaskState.UNREGISTERED, "BadDeviceToken", Provider.APNS)
+    assert why_not("brake_engaged").endswith("An operator has to resume it.")
+    assert "Apple refuses our credentials" in in_words(_accepted_late("InvalidProviderToken"))
+
+
+def _accepted_late(held_up_by: str) -> Happening:
+    at = datetime(2026, 1, 31, 18, tzinfo=UTC)
+    detail = {"late_seconds": 30.0, "held_up_by": held_up_by}
+    return Happening(Event.ACCEPTED, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, None, detail, at)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
         brake_id = await engaged_brake(unmanned, "apns")
         async with unmanned.sessions.begin() as db:
             assert await brakes.resume(db, brake_id, "ann")
-        after = await _timeline(unmanned, dead)
+            await db.execute(_NEXT_LOOK, {"id": late.task_id})
+        after, resumed = await _timeline(unmanned, dead), await _timeline(unmanned, late)
 
     assert "brake_engaged" in listed
     for told in (during, waiting):
@@ -110,6 +111,10 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
     assert f"A person can redrive it until {_clock(now, 'expires_at')}." in after["items"][0]["text"]
     assert BLAME not in str(after["items"])
     assert BLAME not in now["text"]
+    [goes_on] = resumed["present"]
+    assert (goes_on["detail"]["waits_for"], goes_on["reason"]) == ("retry", "brake_engaged")
+    assert "The route was resumed, and the push is tried again. The next try is at " in goes_on["text"]
+    assert "has to" not in goes_on["text"]
 
 
 async def test_a_phone_that_was_sent_too_much_waits_by_itself(unmanned: House, simulator: Simulator) -> None:
@@ -176,6 +181,9 @@ _EARLIER = text("""
                           next_attempt_at = now() - interval '10 s', message_id = :message_id
      WHERE task_id = :id
 """)
+
+
+_NEXT_LOOK = text("UPDATE push_tasks SET next_attempt_at = now() + interval '25 s' WHERE task_id = :id")
 
 
 async def _make_late(house: House, due: PlannedSend, time: timedelta) -> None:

@@ -3,11 +3,16 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
+from domain.kinds import Kind
 from domain.present import A_MOMENT, CALL_LASTS, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
+from domain.push import Provider
+from domain.timeline import Event, Happening
+from domain.timeline_words import in_words
 from tests.house import House, User, iphone
 from tests.support.dead import dead_task, redrive
 from tests.support.test_timeline import prefer
@@ -72,6 +77,28 @@ def test_the_obstacle_that_has_to_go_first_is_named(change: dict[str, Any], obst
 )
 def test_no_next_try_is_told_that_has_passed_or_comes_too_late(planned: datetime | None, told: datetime | None) -> None:
     assert next_try(replace(DUE, next_attempt_at=planned)) == told
+
+
+@pytest.mark.parametrize(
+    ("planned", "rests_for", "told"),
+    [
+        (timedelta(seconds=9), timedelta(seconds=9), " The next try is at 2026-11-29 18:00:09 UTC."),
+        (timedelta(seconds=6), timedelta(seconds=9), " After that it is tried again."),  # then it only looks in
+        (timedelta(0), timedelta(seconds=9), " After that it is tried again."),
+        (timedelta(seconds=6), timedelta(minutes=2), " There is no other try before it expires."),
+    ],
+)
+def test_no_next_try_is_told_while_its_route_rests(planned: timedelta, rests_for: timedelta, told: str) -> None:
+    resting = RouteNow(reason="ServiceUnavailable", until=NOW + rests_for)
+    push = replace(DUE, next_attempt_at=NOW + planned, last_reason="ServiceUnavailable", route=resting)
+    instants = {"due_at": push.due_at, "expires_at": push.expires_at, "route_until": resting.until}
+    detail: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
+    at = next_try(push)
+    detail |= {"waits_for": waits_for(push).value, "is_dead": False, "next_attempt_at": at and at.isoformat()}
+
+    said = in_words(Happening(Event.WAITS, Kind.REMINDER, Provider.APNS, uuid4(), 1, "ServiceUnavailable", detail, NOW))
+
+    assert f" UTC: Apple answered that it is unavailable.{told} It expires at 2026-11-29 18:01:00 UTC." in said
 
 
 async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(

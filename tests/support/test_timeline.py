@@ -265,13 +265,16 @@ async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_giv
     )
     assert expired["text"] == (
         f"The reminder 1 minute before the end was due at {_clock(expired['at'])} and expired at "
-        f"{_clock(expired['detail']['expires_at'])} without being processed: the workers or Temporal may be down."
+        f"{_clock(expired['detail']['expires_at'])} without being processed: "
+        "the workers, Temporal or the database were down or late."
     )
     assert (due["session_id"], _clock(due["detail"]["due_at"])) == (str(session_id), _clock(due["at"]))
     assert (due_states, expired_states) == (["due"], ["dead"])
     assert "unopened" not in {item["event"] for item in recovered}
     [dead] = [item["text"] for item in recovered if item["event"] == "dead"]
-    assert dead.endswith(": it was not processed in time, because the workers or Temporal were down or late.")
+    assert dead.endswith(
+        ": it was not processed in time, because the workers, Temporal or the database were down or late."
+    )
     assert await _reminder_states(alice, session_id) == ["dead"]
 
 
