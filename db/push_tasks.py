@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
+from zlib import crc32
 
 from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -119,7 +120,7 @@ async def pending_of(
 ) -> list[PlannedSend]:
     """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
     query = (
-        select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
+        select(PushTask)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
         .limit(most)
@@ -129,7 +130,7 @@ async def pending_of(
         query = query.where(PushTask.kind.in_(list(Kind)))
     if after is not None:
         query = query.where(tuple_(PushTask.provider, PushTask.task_id) > tuple_(after.provider.value, after.task_id))
-    return [send for row in await db.execute(query) if (send := planned(row)) is not None]
+    return [send for row in await db.scalars(query) if (send := planned(row)) is not None]
 
 
 def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
@@ -137,7 +138,8 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
-    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind)
+    digest = crc32(row.user_id.encode())
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, digest)
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:

@@ -45,6 +45,7 @@ NAMESPACES = (
     "metrics",
     "numbers",
     "traced",
+    "neighbours",
 )
 
 

@@ -73,7 +73,7 @@ def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> Activit
     hold = max(due_at - now, timedelta(0))
     return workflow.start_activity_method(
         PushSending.send_push,
-        SendPush(send.task_id, send.environment, hold.total_seconds(), send.app_id, send.kind),
+        SendPush(send.task_id, send.environment, hold.total_seconds(), send.app_id, send.kind, send.user_digest),
         task_queue=push_queue(send.provider),
         activity_id=f"send-{send.task_id}",
         summary=f"{send.provider} push task {send.task_id}",
