@@ -59,6 +59,7 @@ ODD: dict[str, Odd] = {
     "a time of day": of_preferences("quiet_starts = '24:00', quiet_ends = '00:00:01'"),
     "an instant that never comes": of_phones("registered_at = 'infinity', last_seen_at = 'infinity'"),
     "an instant before all years": of_phones("registered_at = '-infinity', last_seen_at = '4000-01-01 BC'"),
+    "reminder minutes in two dimensions": of_preferences(f"reminder_minutes = '{{{{1,2}},{{3,4}}}}', {NOT_QUIET}"),
     "a locale": of_phones("locale = '@@' || repeat('x', 9999)"),
     "a phone's time zone": of_phones("time_zone = 'Mars/Olympus'"),
     "a key of no length": of_phones("public_key = ''"),
