@@ -31,7 +31,7 @@ def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON
     try:
         return json.loads(document, parse_int=_integer, parse_float=_float)
     except RecursionError:
-        tell("json", document)
+        tell("json", "")
         return None
 
 
@@ -60,13 +60,15 @@ def _from_time(value: time) -> tuple[int]:
 
 
 def _integer(digits: str) -> int | None:
-    return int(digits) if len(digits) <= _MOST_DIGITS else _none(digits)
+    if len(digits) <= _MOST_DIGITS:
+        return int(digits)
+    tell("json", digits[:9])
+    return None
 
 
 def _float(digits: str) -> float | None:
     found = float(digits)
-    return found if math.isfinite(found) else _none(digits)
-
-
-def _none(digits: str) -> None:
-    tell("json", digits)
+    if math.isfinite(found):
+        return found
+    tell("json", digits[:9])
+    return None
