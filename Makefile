@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
+.PHONY: run test test-long tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+test-long: .venv/installed ## what does not fit into the minutes of `make test`
+	@$(BIN)/pytest -m long -n 2 --dist loadfile
 
 tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, and Chromium
 	@.ci/tools
