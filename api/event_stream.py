@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.connection import Line
 from api.open_streams import OpenStreams, Stream
-from api.sync import item_out
-from domain.messages import LogItem
+from api.sync import ItemOut, item_out
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
 HEARTBEAT = b":\n\n"
@@ -63,7 +62,7 @@ class EventStream(StreamingResponse):
             sending.result()
         except asyncio.CancelledError:
             pass
-        except (_DoesNotReadError, _CannotShowError) as error:
+        except _DoesNotReadError as error:
             log.info("stream cut off", why=str(error), stream_id=str(self._stream.stream_id))
             self._line.abort()
             while (await receive())["type"] != "http.disconnect":
@@ -75,10 +74,6 @@ class EventStream(StreamingResponse):
 
 class _DoesNotReadError(Exception):
     """Nothing could be written for longer than we are patient."""
-
-
-class _CannotShowError(Exception):
-    """An item of a newer release is next: another process may show it, and sync goes on after it."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
@@ -93,12 +88,11 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
         for item in page.result():
             if item.seq != stream.seq + 1:  # retention was faster: who comes again is told how to go on
                 return
-            yield _event(item)
             stream.seq = item.seq
+            shown = item_out(item)
+            if shown is not None:  # sync passes over what only a newer release can show, too
+                yield _event(shown)
 
 
-def _event(item: LogItem) -> bytes:
-    shown = item_out(item)
-    if shown is None:
-        raise _CannotShowError("the next item is of a newer release")
-    return f"id: {item.seq}\nevent: item\ndata: {shown.model_dump_json()}\n\n".encode()
+def _event(item: ItemOut) -> bytes:
+    return f"id: {item.seq}\nevent: item\ndata: {item.model_dump_json()}\n\n".encode()

@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from db.address import read_address
+from db.odd_values import read_json, read_odd_values
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
     OperationalError,
@@ -76,6 +77,7 @@ def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float =
         max_overflow=0,
         pool_timeout=10,
         connect_args=connect_args | {"server_settings": {"application_name": "fastbell"}},
+        json_deserializer=read_json,
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
     event.listen(engine.sync_engine, "checkout", _look)
@@ -266,6 +268,7 @@ class _Hosts:
                 watch(connection._transport.get_extra_info("socket"))  # noqa: SLF001 -- there is no other way to it
                 if self._session:
                     await connection.execute(self._session)
+                    await read_odd_values(connection)
             except BaseException:
                 connection.terminate()
                 raise

@@ -1,7 +1,7 @@
 """Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from datetime import MAXYEAR, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import outbox
 from db.engine import among
 from db.models import FastingSessionRow
+from db.odd_values import EARLIEST, LATEST
 from db.unreadable import Unreadable, tell, word
 from domain.quotas import too_many_fasts
 from domain.reminders import needed_at
@@ -160,7 +161,7 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
     status = word(SessionStatus, row.status, "fasting_sessions.status")
     if status is None:
         return None
-    if row.ends_at.year == MAXYEAR:  # or infinity: nothing can be reckoned with it
+    if not EARLIEST < row.ends_at < LATEST:
         tell("fasting_sessions.ends_at", row.ends_at)
         return None
     return FastingSession(

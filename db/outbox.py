@@ -21,6 +21,7 @@ GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; t
 LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
 KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, where something waits in it
 FAST = "fasting_session"  # the kind that has a lane of its own
+_MOST_COUNTED = 1_000_000  # attempts of a row
 _LONGEST_BACK_OFF = 60.0  # seconds
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -110,7 +111,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
     lease = (
         update(OutboxRow)
         .where(OutboxRow.id.in_(due.scalar_subquery()))
-        .values(next_attempt_at=now + LEASE, attempts=OutboxRow.attempts + 1)
+        .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MOST_COUNTED - 1) + 1)
         .returning(
             OutboxRow.id,
             OutboxRow.subject_kind,

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import SupportAction
+from db.unreadable import tell
 from domain.support import ShownAction
 
 
@@ -44,4 +45,12 @@ async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
         .where(SupportAction.subject_id == subject_id)
         .order_by(SupportAction.id)
     )
-    return [ShownAction(*row) for row in await db.execute(query)]
+    rows = await db.execute(query)
+    return [ShownAction(at, actor, action, _detail(detail)) for at, actor, action, detail in rows]
+
+
+def _detail(written: Any) -> dict[str, Any]:  # noqa: ANN401 -- what any release wrote
+    if isinstance(written, dict):
+        return written
+    tell("support_actions.detail", written)
+    return {}

@@ -78,7 +78,7 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
         expires_at=first.expires_at,
         is_settled=all(task.state != TaskState.PENDING for task, _ in rows),
         items=[_phone(task, token) for task, token in rows],
-        skipped=[UUID(each) for each in action.detail["skipped"]],
+        skipped=[UUID(each) for each in action.detail.get("skipped", ())],
     )
 
 

@@ -76,7 +76,7 @@ def _told(what: Happening) -> str:
         return in_words(what)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         tell(f"detail of {what.event} in a timeline", "")
-        return in_words(replace(what, event=Event.OTHER))
+        return in_words(replace(what, event=Event.OTHER, detail={}))
 
 
 def _place(item: TimelineItem) -> tuple[datetime, UUID]:
@@ -97,7 +97,8 @@ def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineIte
         event = Event.OTHER
     subject = None if kind is None else RULES[kind].subject
     task = known.tasks.get(row.task_id)
-    told = row.detail if task is None else row.detail | _more(row, event, task, known)
+    detail: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
+    told = detail if task is None else detail | _more(row, event, task, known)
     happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, told, row.now)
     return TimelineItem(
         id=row.id,
@@ -111,7 +112,7 @@ def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineIte
         installation_id=row.installation_id,
         provider=provider,
         reason=None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason,
-        detail=row.detail if event is not Event.ACCEPTED else row.detail | _lateness(told),
+        detail=detail if event is not Event.ACCEPTED else detail | _lateness(told),
     )
 
 
@@ -121,11 +122,11 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
         case Event.ACCEPTED:
             return _acceptance(task)
         case Event.ANSWERED:
-            retry_at = row.detail["retry_at"]
+            retry_at = _readable(row.detail["retry_at"])
             return {
                 "is_tried_again": retry_at is not None
                 and task.state == TaskState.PENDING
-                and row.now < datetime.fromisoformat(retry_at) < task.expires_at,
+                and row.now < retry_at < task.expires_at,
                 "cutoff_at": _cutoff_at(task, row.at, known),
             }
         case Event.DEAD:
@@ -135,6 +136,13 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
             return more
         case _:
             return {}
+
+
+def _readable(instant: str | None) -> datetime | None:
+    try:
+        return None if instant is None else datetime.fromisoformat(instant)
+    except ValueError:  # infinity, or a year of five digits
+        return None
 
 
 def _acceptance(task: PushTask) -> dict[str, Any]:
@@ -167,11 +175,23 @@ def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:
     return None
 
 
+def _instant(json_text: str) -> str:
+    """Read an instant from JSON in SQL: null where it is none, since a cast that fails would fail the statement."""
+    is_one = (
+        r"^[1-9]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[T ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?"
+        r"(Z|[+-](0\d|1[0-4])(:[0-5]\d)?)$"
+    )
+    of_month = f"CAST(overlay({json_text} PLACING '01' FROM 9 FOR 2) AS timestamptz)"
+    days = f"(CAST(substr({json_text}, 9, 2) AS int) - 1) * interval '1 day'"
+    return f"CASE WHEN {json_text} ~ '{is_one}' THEN {of_month} + {days} END"
+
+
 # Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. Of those before it,
 # the latest `limit` alone fill a page: of older ones only what happened since then can be on it. What was settled
 # before that was noted (migration 0004) is told as of its due instant. OFFSET 0 has attempts and actions looked up by
 # index, task by task: the planner cannot know how few tasks are left.
-ITEMS = text("""
+ITEMS = text(
+    f"""
     WITH mine AS MATERIALIZED (
         SELECT t.*, t.state = 'pending' AS waits,
                CASE WHEN t.state NOT IN ('pending', 'accepted')
@@ -201,8 +221,8 @@ ITEMS = text("""
                 jsonb_build_object('due_at', t.due_at, 'expires_at', t.expires_at, 'is_pending', t.waits,
                                    'next_attempt_at', t.next_attempt_at, 'attempts', t.attempt_count)),
                ('accepted', t.accepted_at, t.last_reason, jsonb_build_object('due_at', t.due_at)),
-               ('opened', t.opened_at, NULL, '{}'),
-               ('synced', t.synced_at, NULL, '{}'),
+               ('opened', t.opened_at, NULL, '{{}}'),
+               ('synced', t.synced_at, NULL, '{{}}'),
                (t.state, t.ended_at, t.last_reason,
                 jsonb_build_object('attempts', t.attempt_count, 'expires_at', t.expires_at)))
                AS e (event, at, reason, detail)
@@ -225,7 +245,7 @@ ITEMS = text("""
                t.kind, t.conversation_id, t.message_id, t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
          CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.task_id OFFSET 0) AS a
-         CROSS JOIN LATERAL (VALUES ('redriven', a.at), ('dead', CAST(a.detail ->> 'dead_at' AS timestamptz)))
+         CROSS JOIN LATERAL (VALUES ('redriven', a.at), ('dead', {_instant("a.detail ->> 'dead_at'")}))
                AS e (event, at)
          WHERE a.action = 'redrive' AND e.at IS NOT NULL
          UNION ALL
@@ -235,7 +255,7 @@ ITEMS = text("""
          CROSS JOIN LATERAL (SELECT * FROM support_actions WHERE subject_id = t.message_id OFFSET 0) AS a
          WHERE a.action = 'test_push'
          UNION ALL
-        SELECT w.at, 'withheld', w.id::text, w.reason, '{}', w.kind, w.conversation_id, w.message_id, NULL,
+        SELECT w.at, 'withheld', w.id::text, w.reason, '{{}}', w.kind, w.conversation_id, w.message_id, NULL,
                w.installation_id, d.provider, w.reminder_minutes
           FROM withheld_pushes w
           LEFT JOIN LATERAL (SELECT provider FROM device_tokens
@@ -248,16 +268,17 @@ ITEMS = text("""
          UNION ALL
         SELECT e.at, e.event, s.id::text, NULL,
                jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
-                                  'first_ends_at', coalesce(s.started_with -> 'ends_at', to_jsonb(s.ends_at)),
+                                  'first_ends_at', CASE WHEN first.ends_at IS NULL THEN to_jsonb(s.ends_at)
+                                                        ELSE s.started_with -> 'ends_at' END,
                                   'first_reminder_minutes', s.started_with -> 'reminder_minutes',
                                   'changes', s.rev - CASE WHEN s.status = 'active' THEN 1 ELSE 2 END,
                                   'scheduled_at', s.scheduled_at, 'late_minutes', s.late_minutes),
                NULL, s.id, NULL, NULL, NULL, NULL, NULL
           FROM fasting_sessions s
+         CROSS JOIN LATERAL (SELECT {_instant("s.started_with ->> 'ends_at'")} AS ends_at) AS first
          CROSS JOIN LATERAL (VALUES
                ('fast_started', s.started_at),
-               ('goal_moved', CASE WHEN CAST(s.started_with ->> 'ends_at' AS timestamptz) <> s.ends_at
-                                   THEN s.scheduled_at END),
+               ('goal_moved', CASE WHEN first.ends_at <> s.ends_at THEN s.scheduled_at END),
                ('fast_' || s.status, s.ended_at)) AS e (event, at)
          WHERE s.user_id = :user_id AND e.at IS NOT NULL AND CAST(:message_id AS uuid) IS NULL
            AND (CAST(:session_id AS uuid) IS NULL OR s.id = :session_id)
@@ -276,4 +297,5 @@ ITEMS = text("""
        AND (CAST(:at_to AS timestamptz) IS NULL OR at < :at_to)
      ORDER BY at DESC, id DESC
      LIMIT :limit
-""")
+"""  # noqa: S608 -- of this module alone
+)

@@ -40,9 +40,9 @@ class FastingSession:
     late_minutes: tuple[int, ...] = ()  # of the reminders those that were added when their moment was past
 
 
-def readable_minutes(stored: Iterable[int | None]) -> tuple[int, ...]:
-    """Give those of stored reminder minutes that a fast can have, each once."""
-    found = dict.fromkeys(each for each in stored if each is not None and 0 <= each <= MOST_REMINDER_MINUTES)
+def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
+    """Give those of stored reminder minutes that a fast can have, each once; an array may hold nulls, and arrays."""
+    found = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MOST_REMINDER_MINUTES)
     return tuple(found)[:MOST_REMINDERS]
 
 

@@ -275,12 +275,14 @@ async def make_house(
             await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     engine = make_engine(place.database_url)
-    client = await temporal_client(place, lazy=lazy)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client_http:
-        yield House(place, client_http, make_sessions(engine), client)
-    server.should_exit = True
-    await serving
-    await engine.dispose()
+    try:
+        client = await temporal_client(place, lazy=lazy)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client_http:
+            yield House(place, client_http, make_sessions(engine), client)
+    finally:
+        server.should_exit = True
+        await serving
+        await engine.dispose()
 
 
 async def temporal_client(place: Place, *, lazy: bool = False) -> Client:

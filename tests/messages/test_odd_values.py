@@ -1,0 +1,135 @@
+"""Values of PostgreSQL that Python lacks, in one person's rows: no answer about them fails.
+
+That nobody else pays for such a row: `test_odd_rows.py` here and in `tests/housekeeping/`.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, time
+from uuid import uuid4
+
+import pytest
+
+from db.odd_values import EARLIEST, LATEST, read_json
+from tests.house import House, User
+from tests.messages.test_odd_rows import ODD, asks, change, member, refused
+from tests.support.dead import dead_task, redrive
+from tests.talk import conversation_of, handed_off, posted, sync
+
+INSTANTS = {
+    ("device_tokens", "id"): "registered_at last_seen_at",
+    ("device_token_events", "id"): "at",
+    ("fasting_sessions", "id"): "scheduled_at",
+    ("messages", "id"): "created_at handed_off_at",
+    ("push_tasks", "task_id"): "due_at expires_at created_at accepted_at settled_at next_attempt_at again_at synced_at",
+    ("push_attempts", "attempt_id"): "started_at retry_at",
+    ("support_actions", "id"): "at",
+    ("sync_positions", "installation_id"): "synced_at",
+    ("withheld_pushes", "id"): "at",
+}
+DOCUMENTS = {("fasting_sessions", "id"): "started_with", ("support_actions", "id"): "detail"}
+DEEP = "[" * 3000 + "]" * 3000
+ODD_DOCUMENTS = [
+    "7",
+    "[]",
+    "null",
+    '"x"',
+    '{"ends_at": 7, "reminder_minutes": "x", "dead_at": 7}',
+    '{"ends_at": "2026-02-31T00:00:00Z", "reminder_minutes": {"a": [1]}, "dead_at": "2026-02-31T00:00:00Z"}',
+    '{"ends_at": "infinity", "reminder_minutes": [null, "x"], "dead_at": "infinity"}',
+    f'{{"ends_at": {"9" * 5000}, "attempts": {"9" * 400}.5}}',
+    f'{{"ends_at": {DEEP}, "reminder_minutes": {DEEP}}}',
+]
+HERS = {
+    "device_token_events": "device_id IN (SELECT id FROM device_tokens WHERE user_id = :user)",
+    "messages": "id IN (SELECT message_id FROM log_items WHERE user_id = :user)",
+    "push_attempts": "task_id IN (SELECT task_id FROM push_tasks WHERE user_id = :user)",
+    "support_actions": "subject_id IN (SELECT task_id FROM push_tasks WHERE user_id = :user)",
+}
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "values"),
+    [
+        (INSTANTS, "timestamptz", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC"]),
+        (DOCUMENTS, "jsonb", ODD_DOCUMENTS),
+    ],
+    ids=["instants", "documents"],
+)
+async def test_no_value_keeps_its_owner_or_support_from_an_answer(
+    house: House, columns: dict[tuple[str, str], str], kind: str, values: list[str]
+) -> None:
+    odd = await member(house, ODD["a locale"])
+    user, carol = odd.user, house.user("carol", "support")
+    [task_id, _] = await dead_task(user, odd.first, odd.second)
+    assert (await redrive(carol, task_id)).status_code == 202
+    writer = house.user()
+    message_id = await posted(writer, await conversation_of(writer, user))
+    assert await handed_off(house, message_id) == "accepted"
+    await sync(user, odd.first.installation_id, after=1)
+    await change(
+        house,
+        "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason)"
+        " VALUES (:user, 'reminder', :id, :id, 'reminders_off')",
+        user=user.user_id,
+        id=uuid4(),
+    )
+    of_person, of_all = await asks(odd, task_id)
+    trouble = []
+
+    for value in values:
+        async with AsyncExitStack() as stack:
+            for (table, key), names in columns.items():
+                hers = HERS.get(table, "user_id = :user")
+                await stack.enter_async_context(
+                    odd_rows(user, f"{table} WHERE {hers}", key, names.split(), value, kind)
+                )
+            trouble += [(value[:40], *each) for each in await refused(of_person + of_all)]
+
+    assert trouble == []
+
+
+@asynccontextmanager
+async def odd_rows(
+    user: User, whose: str, key: str, columns: Sequence[str], value: str, kind: str
+) -> AsyncIterator[None]:
+    """Put a value into each of these columns that holds one, and what was there back afterwards."""
+    house, (table, _, hers) = user.house, whose.partition(" WHERE ")
+    before = await house.rows(f"SELECT {key}, {', '.join(columns)} FROM {whose}", user=user.user_id)
+    odd = ", ".join(
+        f"{each} = CASE WHEN {each} IS NOT NULL THEN CAST(CAST(:value AS text) AS {kind}) END" for each in columns
+    )
+    await change(house, f"UPDATE {table} SET {odd} WHERE {hers}", value=value, user=user.user_id)
+    try:
+        yield
+    finally:
+        back = ", ".join(f"{each} = CAST(:{each} AS {kind})" for each in columns)
+        for row_id, *values in before:
+            stored = [json.dumps(each) if kind == "jsonb" else each for each in values]
+            await change(
+                house,
+                f"UPDATE {table} SET {back} WHERE {key} = :id",
+                id=row_id,
+                **dict(zip(columns, stored, strict=True)),
+            )
+
+
+def test_json_without_bounds_is_null_where_it_has_none() -> None:
+    assert read_json(f'[1, {"9" * 5000}, {"9" * 400}.5, "x"]') == [1, None, None, "x"]
+    assert read_json(DEEP) is None
+
+
+async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has(house: House) -> None:
+    [found] = await house.rows(
+        "SELECT CAST('infinity' AS timestamptz), CAST('-infinity' AS timestamptz), CAST('20000-01-01' AS timestamptz),"
+        " CAST('4000-01-01 BC' AS timestamptz), CAST('24:00' AS time), CAST('23:59:59.999999' AS time),"
+        " CAST('2026-02-28 23:30:00.000001+05' AS timestamptz)"
+    )
+
+    there = datetime(2026, 2, 28, 18, 30, 0, 1, tzinfo=UTC)
+    assert tuple(found) == (LATEST, EARLIEST, LATEST, EARLIEST, time(0), time.max, there)
+    [(back, of_day)] = await house.rows(
+        "SELECT CAST(:at AS timestamptz), CAST(:of_day AS time)", at=there, of_day=time.max
+    )
+    assert (back, of_day) == (there, time.max)
