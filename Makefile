@@ -12,10 +12,11 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, core, and against a run of everything
+test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
 	@cd clients/expo && $(NODE) node_modules/typescript/bin/tsc --noEmit
-	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/live/*.test.ts'
+	@cd clients/expo && $(NODE) node_modules/oxlint/bin/oxlint --quiet
+	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/expo/*.test.ts' 'tests/live/*.test.ts'
 
 openapi: .venv/installed ## the API's document, and the phone's types from it
 	@$(BIN)/python -m tests.api.document

@@ -69,7 +69,7 @@ export interface Fastbell {
 }
 
 const ACKNOWLEDGE_EVERY = 1_000; // milliseconds; within the server's five seconds, and at most one call for a burst
-const LINKS = ["fastbell://"];
+export const LINKS: readonly string[] = ["fastbell://"];
 
 /** Start the phone side; goes on where the last process stopped. */
 export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
