@@ -14,6 +14,7 @@ export type {
   Preferences,
   PushState,
 } from "./core/fastbell.ts";
+export { type Api, createApi, outcome } from "./core/api.ts";
 export type { Opening } from "./core/openings.ts";
 export type { Outcome, Problem } from "./core/problems.ts";
 export type { Permission } from "./core/registration.ts";
