@@ -51,7 +51,10 @@ export function createFastbell(options: Options): PhoneFastbell {
     }
     return app;
   };
-  const rest = () => new Promise<void>((resolve) => ports.clock.after(RETRY_AFTER, resolve));
+  const rest = (error: unknown) => {
+    console.warn(`Fastbell could not start, and tries again: ${String(error)}`);
+    return new Promise<void>((resolve) => ports.clock.after(RETRY_AFTER, resolve));
+  };
   return {
     ...later({ start, rest }),
     looksAt(next) {

@@ -74,7 +74,12 @@ export const LINKS: readonly string[] = ["fastbell://"];
 /** Start the phone side; goes on where the last process stopped. */
 export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
   const phone = new Parts(options, ports);
-  await phone.start();
+  try {
+    await phone.start();
+  } catch (error) {
+    phone.close(); // half of it may listen already, and whoever tries again wants one
+    throw error;
+  }
   return phone.face();
 }
 
@@ -191,13 +196,15 @@ class Parts {
         take: () => this.#openings.take(),
         subscribe: (observer) => this.#openings.subscribe(observer),
       },
-      close: () => {
-        this.#stream.close();
-        this.#sync.abandon();
-        this.#engine.close();
-        this.#endings.splice(0).forEach((end) => end());
-      },
+      close: () => this.close(),
     };
+  }
+
+  close(): void {
+    this.#stream.close();
+    this.#sync.abandon();
+    (this.#engine as Engine | undefined)?.close();
+    this.#endings.splice(0).forEach((end) => end());
   }
 
   #pushState(): Observable<PushState> {
@@ -238,8 +245,13 @@ class Parts {
       timeZone: system.timeZone(),
       appVersion: system.appVersion(),
       osVersion: system.osVersion(),
-      publicKey: this.#options.sealed === true ? await keys.publicKey() : null,
+      publicKey: this.#options.sealed === true ? await keys.publicKey().catch(() => this.#lastKey()) : null,
     };
+  }
+
+  /** What to say where the key cannot be read: without one the server sends generic texts, which is better than none. */
+  #lastKey(): string | null {
+    return (this.#engine as Engine | undefined)?.state.facts.publicKey ?? null;
   }
 
   /** In this order, and each though another fails: silence, then the screen, then what could still be read. */

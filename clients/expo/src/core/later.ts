@@ -4,8 +4,8 @@ import type { Fastbell, Observable, PushState } from "./fastbell.ts";
 
 export interface LaterEnds {
   start(): Promise<Fastbell>;
-  /** Resolves when a start that failed may be tried again. */
-  rest(): Promise<void>;
+  /** Resolves when a start that failed so may be tried again. */
+  rest(error: unknown): Promise<void>;
 }
 
 const UNKNOWN: PushState = { is: "signed_out", owed: 0 };
@@ -25,8 +25,8 @@ export function later({ start, rest }: LaterEnds): Fastbell {
           app.close();
         }
         return app;
-      } catch {
-        await rest();
+      } catch (error) {
+        await rest(error);
       }
     }
   })();
