@@ -40,7 +40,7 @@ clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json
 	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-tools: ## what some tests need from Debian: Prometheus, unpacked into .tools/, Chromium, Maven
+tools: ## what some tests need from Debian: Prometheus, PgBouncer and Swift, unpacked into .tools/, Chromium, Maven
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed

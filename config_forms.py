@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import limits
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+
+from db.address import read_address
 
 
 def _readable(path: Path) -> Path:
@@ -100,21 +100,12 @@ def _page(url: str) -> str:
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
-    try:
-        parts = make_url(url.get_secret_value())
-    except (ArgumentError, ValueError):  # the latter from a port that is no number
-        parts = None
-    if parts is None or parts.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError("must be an address such as postgresql://user@host/name")
-    unknown = sorted(parts.query.keys() - _PARAMETERS)
-    if unknown:
-        raise ValueError(f"{unknown[0]} is not a parameter of it; known are {', '.join(sorted(_PARAMETERS))}")
+    read_address(url.get_secret_value())
     return url
 
 
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
 _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
-_PARAMETERS = {"host", "port", "sslmode"}
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 Word = Annotated[str, AfterValidator(_word)]  # it stands in a header

@@ -57,6 +57,7 @@ class Relay:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._waiting: list[_Waiting] = []  # the nearest need first
         self._under_way: set[asyncio.Task[None]] = set()
+        self._held: set[int] = set()  # rows that we leased and could not give back: the database was away
 
     def dispatch_soon(self, owed: outbox.Owed) -> None:
         """Dispatch a row that was just committed, after the answer, the nearest need first.
@@ -80,8 +81,12 @@ class Relay:
 
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
+        held = frozenset(self._held)
         async with self._sessions.begin() as db:
+            if held:
+                await outbox.give_back(db, held)
             due = await outbox.lease_due(db, _SWEEP_MOST)
+        self._held -= held
         await asyncio.gather(*(self.dispatch(owed) for owed in due))
         return len(due)
 
@@ -185,7 +190,8 @@ class Relay:
         try:
             async with self._sessions.begin() as db:
                 await outbox.postpone(db, owed.id, owed.attempts, error)
-        except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself
+        except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself, or is given back
+            self._held.add(owed.id)
             log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,8 +35,10 @@ from telemetry import metrics, tracing
 from telemetry.temporal_tracing import Tracing
 
 _PORTS_TRIED = 5
-_WATCH_EVERY = 10.0  # seconds
+_WATCH_EVERY = 5.0  # seconds
 _ANSWERS_WITHIN = timedelta(seconds=5)
+_reached = threading.Event()  # set while the server answers, and before it was asked
+_reached.set()
 _PYDANTIC = PydanticPayloadConverter()
 
 _FORWARDED = LoggingConfig(  # else the SDK's core writes lines of its own form to standard output
@@ -156,6 +159,11 @@ async def _find_namespace(client: Client) -> None:
             raise ConfigError(f"TEMPORAL_NAMESPACE: {wanted}.") from None
 
 
+def reaches_temporal() -> bool:
+    """Tell whether the server answered this process when it was asked last; true before it was asked."""
+    return _reached.is_set()
+
+
 async def watch(client: Client) -> None:
     """Tell the metrics whether the server answers, until cancelled."""
     while True:
@@ -164,6 +172,8 @@ async def watch(client: Client) -> None:
                 await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=_ANSWERS_WITHIN)
         except Exception:  # noqa: BLE001 -- whoever stops to watch would never see it come back
             metrics.temporal_reachable.set(0)
+            _reached.clear()
         else:
             metrics.temporal_reachable.set(1)
+            _reached.set()
         await asyncio.sleep(_WATCH_EVERY)

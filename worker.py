@@ -26,6 +26,7 @@ from activities.ids_in_logs import IdsInLogs
 from activities.push_sending import SEND_BUDGET, Means, PushSending
 from activities.reminders import ReminderOpening
 from activities.rush import Rush
+from activities.sweeper import Sweeper
 from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings, tracing_settings
 from credentials import certificate_files, make_rotation
 from db.engine import Sessions, make_engine, make_sessions
@@ -41,13 +42,13 @@ from relay import Relay
 from telemetry import labels, metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
-from temporal import Metered, connect_when_up, leave, metered_runtime, watch
+from temporal import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from temporal import certificate_files as temporal_certificates
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
-from workflows.schedules import make_schedules_sometime
+from workflows.schedules import keep_registered
 from workflows.test_push import TestPush
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
@@ -132,12 +133,16 @@ async def main() -> None:
     asides = [asyncio.create_task(fleet.read_forever())]
     client = await _unless(stop, connect_when_up(metered.runtime))
     if client is not None:
-        heartbeat = Heartbeat(sessions, means.gates, means.brake, process=this_process())
+        sweeper = Sweeper(sessions, Sweeping(sessions, client))
+        heartbeat = Heartbeat(
+            sessions, means.gates, means.brake, process=this_process(), reaches_temporal=reaches_temporal
+        )
         asides += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
-            asyncio.create_task(make_schedules_sometime(client)),
+            asyncio.create_task(keep_registered(client)),
+            asyncio.create_task(sweeper.sweep_forever()),
             asyncio.create_task(watch(client)),
         ]
         await _work(make_workers(client, sessions, means, keep), means.rush, stop)
@@ -147,6 +152,7 @@ async def main() -> None:
             await task
     if client is not None:
         await heartbeat.leave()
+        await sweeper.leave()
     telling.close()
     await rotation.close()
     await engine.dispose()

@@ -10,12 +10,13 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from db import signals
-from db.engine import Sessions, connect_alone
+from db.engine import Sessions, connect_alone, look_alone
 from domain.signals import Signals
 from push.senders import Apps
 from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds
+_SOON = 1.0  # seconds; until the sweep has looked for the first time
 _TIMEOUT = 10.0  # seconds that one reading may take
 _LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
 
@@ -46,7 +47,8 @@ class FleetSignals(Collector):
                 except Exception as error:  # noqa: BLE001 -- whatever ails the database
                     log.warning("signals not read", error=type(error).__name__)
                     self._give_up()
-                await asyncio.sleep(self._every)
+                is_whole = self._signals is None or self._signals.swept_at is not None
+                await asyncio.sleep(self._every if is_whole else min(self._every, _SOON))
         finally:
             self._give_up()
 
@@ -63,7 +65,7 @@ class FleetSignals(Collector):
         if self._signals is None and not await self._connection.fetchval(_LEADS):
             return None
         if self._signals is not None:
-            await self._connection.fetchval("SELECT 1")  # whoever lost the connection has lost the lock
+            await look_alone(self._connection)  # whoever lost the connection has lost the lock
         async with self._sessions() as db:
             read = await signals.present(db)
         return None if self._connection.is_closed() else read  # lost meanwhile: another worker may lead

@@ -14,7 +14,20 @@ from db.collapse_groups import Standing
 from db.engine import Sessions, present_instant
 from db.handoffs import Phone, Posted
 from db.withheld_pushes import About, Whom
-from domain.handoff import BURST, IDLE, IN_BETWEEN, Line, Means, Recipient, means, planned_for, rest_after, unneeded
+from domain.handoff import (
+    BURST,
+    IDLE,
+    IN_BETWEEN,
+    PRESENCE_TRUSTED,
+    Heed,
+    Line,
+    Means,
+    Recipient,
+    means,
+    planned_for,
+    rest_after,
+    unneeded,
+)
 from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.push import TaskState
@@ -76,9 +89,9 @@ class HandoffPlanning:
             new = [phone for phone in by[Means.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
-                looks = await _plan_lines(db, message, due, new, now)
+                looks = await _plan_lines(db, ask.heed, message, due, new, now)
             else:
-                await push_tasks.plan(db, due, new)
+                await push_tasks.plan(db, due, new, late_since=_late_since(ask.heed, due, new, {}))
             if not by[Means.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
                 await withheld_pushes.note(db, about, _silent(found, wishes, now))
@@ -97,7 +110,7 @@ class HandoffPlanning:
 
 
 async def _plan_lines(
-    db: AsyncSession, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
+    db: AsyncSession, heed: Heed, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
 ) -> list[timedelta]:
     """Plan the pushes to these phones; gives for each whose line is taken when to look again.
 
@@ -118,7 +131,8 @@ async def _plan_lines(
     by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[Means.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
-    await push_tasks.plan(db, due, by[Means.PUSH])
+    rests = {each: stands.planned_at + _rest_after(stands, now) for each, stands in going.items() if stands.planned_at}
+    await push_tasks.plan(db, due, by[Means.PUSH], late_since=_late_since(heed, due, by[Means.PUSH], rests))
     await push_tasks.plan(db, due, by[Means.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
     await collapse_groups.note_planned(
         db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
@@ -176,7 +190,20 @@ def _burst(stands: Standing, now: datetime) -> int:
 def _rest(stands: Standing, now: datetime) -> timedelta:
     if stands.planned_at is None:
         return timedelta(0)
-    return max(stands.planned_at + rest_after(_burst(stands, now)) - now, timedelta(0))
+    return max(stands.planned_at + _rest_after(stands, now) - now, timedelta(0))
+
+
+def _rest_after(stands: Standing, now: datetime) -> timedelta:
+    return rest_after(_burst(stands, now))
+
+
+def _late_since(
+    heed: Heed, due: push_tasks.DueMessage, phones: Sequence[Phone], rests: Mapping[UUID, datetime]
+) -> dict[UUID, datetime]:
+    """Say from when on a push is late that was meant to wait: for an open stream, or for its line's rest to be over."""
+    streamed = due.due_at + PRESENCE_TRUSTED if heed is Heed.NOTHING else due.due_at
+    meant = {each.installation_id: max(streamed, rests.get(each.installation_id, streamed)) for each in phones}
+    return {installation_id: at for installation_id, at in meant.items() if at > due.due_at}
 
 
 def _silent(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -62,7 +63,7 @@ log = structlog.get_logger()
 class Heartbeat:
     """Shares the fleet's rate: who is alone takes all of it; a newcomer takes nothing before all others know of it.
 
-    `process`: whose dead predecessors need not be waited for.
+    `process`: whose dead predecessors need not be waited for. `reaches_temporal`: whether Temporal answered last.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Heartbeat:
         pulse: Pulse = DEFAULT_PULSE,
         *,
         process: Process | None = None,
+        reaches_temporal: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
         self._gates = gates
         self._brake = brake
         self._pulse = pulse
         self._process = process
+        self._reaches_temporal = reaches_temporal
         self._worker_id = uuid4()
         self._joined_at: datetime | None = None
         self._share = 0.0
@@ -143,6 +146,7 @@ class Heartbeat:
     def _report(self) -> dict[str, Any]:
         """Tell how all gates stand; what cannot be told costs nobody the rate."""
         process = {} if self._process is None else asdict(self._process)
+        process["temporal_answers"] = self._reaches_temporal()
         try:
             return self._gates.report() | process
         except Exception as error:  # noqa: BLE001 -- for people only

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection
 from datetime import timedelta
-from typing import assert_never
+from enum import Enum
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, messages, orphans, outbox, preferences, retention
+from db import fasting_sessions, messages, orphans, outbox, preferences, redrives, retention
 from db.engine import Sessions, present_instant
 from db.orphans import Window
 from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
@@ -23,11 +23,22 @@ from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id, upcoming
 from domain.sessions import FastingSession
 
-PAGE = 200  # rows of a walk, and so questions to Temporal, in one activity
+PAGE = 50  # rows of a walk, and so questions to Temporal, in one activity: few, so that it takes a moment
 _AT_ONCE = 10  # questions to Temporal under way
 _ANSWERS_WITHIN = 3.0  # seconds
 _LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
 
+
+class Fate(Enum):
+    """How a workflow stands, as far as Temporal tells."""
+
+    RUNS = "runs"
+    CLOSED = "closed"
+    LOST = "lost"  # Temporal knows of no such workflow
+    UNKNOWN = "unknown"  # Temporal did not say
+
+
+GONE = frozenset({Fate.CLOSED, Fate.LOST})
 _CLOSED = {
     WorkflowExecutionStatus.COMPLETED,
     WorkflowExecutionStatus.FAILED,
@@ -58,7 +69,7 @@ class Sweeping:
         near = [session for session in found if any(ahead.holds(each.due_at) for each in upcoming(session))]
         gone = await self._gone({reminder_workflow_id(session.session_id) for session in near})
         lost = {each.session_id for each in near if reminder_workflow_id(each.session_id) in gone}
-        owed = await self._owe(fasting_sessions.OUTBOX_KIND, lost | never_opened)
+        owed = await self.owe(fasting_sessions.OUTBOX_KIND, sorted(lost | never_opened))
         return Walked(owed, page[-1] if len(page) == PAGE else None, upto)
 
     @activity.defn
@@ -71,50 +82,62 @@ class Sweeping:
             found = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), of_use, ask.after, PAGE)
         gone = await self._gone({handoff_workflow_id(each.id) for each in found})
         lost = {each.id for each in found if handoff_workflow_id(each.id) in gone}
-        owed = await self._owe(messages.OUTBOX_KIND, lost)
+        owed = await self.owe(messages.OUTBOX_KIND, sorted(lost))
         return Walked(owed, found[-1] if len(found) == PAGE else None, upto)
 
     @activity.defn
     async def bury_orphans(self, ask: Walk) -> Walked:
-        """Make dead the waiting push tasks that no running workflow owns."""
+        """Make dead the waiting push tasks that no running workflow owns; what Temporal lost is sent again."""
         async with self._sessions() as db:
             upto = ask.upto or await present_instant(db)
             found = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
         owners = {stray: senders(stray.kind, stray.task_id, stray.conversation_id, stray.message_id) for stray in found}
-        gone = await self._gone({owner for each in owners.values() for owner in each})
-        lost = [stray for stray in found if gone.issuperset(owners[stray])]
+        fates = await self.fates({owner for each in owners.values() for owner in each})
+        gone = [stray for stray in found if all(fates[owner] in GONE for owner in owners[stray])]
+        lost = [s for s in gone if s.expires_at > upto and all(fates[each] is Fate.LOST for each in owners[s])]
+        closed = [stray for stray in gone if stray not in lost]
+        await self.owe(redrives.OUTBOX_KIND, [stray.task_id for stray in lost])
         buried = 0
-        if lost:
+        if closed:
             async with self._sessions.begin() as db:
-                buried = await orphans.bury(db, lost)
+                buried = await orphans.bury(db, closed)
         last = Mark(found[-1].due_at, found[-1].task_id) if len(found) == PAGE else None
         return Walked(buried, last, upto)
 
-    async def _owe(self, subject_kind: str, lost: set[UUID]) -> int:
+    async def owe(self, subject_kind: str, lost: Collection[UUID]) -> int:
+        """Owe Temporal these subjects, in their order, but for those it is owed already; returns how many."""
         if not lost:
             return 0
         async with self._sessions.begin() as db:
-            lost -= await orphans.owed(db, lost)
-            await outbox.add_for_sweepers(db, subject_kind, sorted(lost))
-        return len(lost)
+            owed = await orphans.owed(db, lost)
+            added = [each for each in dict.fromkeys(lost) if each not in owed]
+            await outbox.add_for_sweepers(db, subject_kind, added)
+        return len(added)
+
+    async def fates(self, workflow_ids: Collection[str]) -> dict[str, Fate]:
+        """Ask how these workflows stand. Where Temporal leaves one question unanswered, the others are not put."""
+        turns, mute = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
+        ordered = sorted(workflow_ids)
+        answers = await asyncio.gather(*(self._fate(each, turns, mute) for each in ordered))
+        return dict(zip(ordered, answers, strict=True))
 
     async def _gone(self, workflow_ids: Collection[str]) -> set[str]:
         """Say which of these workflows certainly do not run."""
-        turns = asyncio.Semaphore(_AT_ONCE)
-        ordered = sorted(workflow_ids)
-        answers = await asyncio.gather(*(self._is_gone(each, turns) for each in ordered))
-        return {workflow_id for workflow_id, is_gone in zip(ordered, answers, strict=True) if is_gone}
+        return {workflow_id for workflow_id, fate in (await self.fates(workflow_ids)).items() if fate in GONE}
 
-    async def _is_gone(self, workflow_id: str, turns: asyncio.Semaphore) -> bool:
+    async def _fate(self, workflow_id: str, turns: asyncio.Semaphore, mute: asyncio.Event) -> Fate:
         async with turns:
+            if mute.is_set():
+                return Fate.UNKNOWN
             try:
                 async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
                     found = await self._client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:
-                return error.status is RPCStatusCode.NOT_FOUND
+                return Fate.LOST if error.status is RPCStatusCode.NOT_FOUND else Fate.UNKNOWN
             except TimeoutError:
-                return False
-            return found.status in _CLOSED
+                mute.set()
+                return Fate.UNKNOWN
+            return Fate.CLOSED if found.status in _CLOSED else Fate.RUNS
 
 
 async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
@@ -143,28 +166,9 @@ class LettingGo:
         """Delete old rows for a little while, in short transactions that hold nobody up."""
         until, count = time.monotonic() + _LETS_GO_FOR, 0
         while time.monotonic() < until:
-            gone = await self._let_some_go(what)
+            async with self._sessions.begin() as db:
+                gone = await retention.let_go(db, what, self._keep)
             count += gone.count
             if gone.is_all:
                 return LetGo(count, is_all=True)
         return LetGo(count, is_all=False)
-
-    async def _let_some_go(self, what: Leftover) -> LetGo:
-        async with self._sessions.begin() as db:
-            match what:
-                case Leftover.PUSH_TASKS:
-                    return await retention.let_tasks_go(db, self._keep.finished)
-                case Leftover.TOKEN_EVENTS:
-                    return await retention.let_token_events_go(db, self._keep.finished)
-                case Leftover.PRESENCES:
-                    return await retention.let_presences_go(db)
-                case Leftover.LOG_ITEMS:
-                    return await retention.let_log_items_go(db, self._keep.log)
-                case Leftover.WITHHELD_PUSHES:
-                    return await retention.let_withheld_pushes_go(db, self._keep.finished)
-                case Leftover.CONSOLE_SESSIONS:
-                    return await retention.let_console_sessions_go(db)
-                case Leftover.CONSOLE_CODES:
-                    return await retention.let_console_codes_go(db)
-                case never:
-                    assert_never(never)

@@ -22,7 +22,7 @@ from domain.wording import Content, worded
 from push.sealing import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-SOONEST_LOOK = timedelta(milliseconds=500)  # of who waits at a shut gate and is nearly of no use
+SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
 log = structlog.get_logger()

@@ -170,7 +170,7 @@ class PushSending:
         try:
             async with passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
-                async with sender.slot(ask.environment) as slot:
+                async with sender.slot(ask.environment, ask.user_digest) as slot:
                     passage.check()
                     asked_at = step.claim()
                     verdict = await self._claim(Claim(ask.task_id), ask.kind)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from db.engine import connect_alone
+from db.engine import connect_alone, look_alone
 from db.log import CHANNEL
 from domain.back_off import BackOff
 
@@ -57,7 +57,7 @@ class LogListener:
             self._on_gap()  # only now: what was committed before is read, what is committed after is heard
             log.info("listening")
             while not await _is_set(lost, within=self._look_every):
-                await connection.execute("SELECT 1", timeout=self._look_every)
+                await look_alone(connection, within=self._look_every)
         finally:
             connection.terminate()
         raise ConnectionError("The connection was closed.")

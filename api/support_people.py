@@ -17,7 +17,7 @@ from api.fasting_sessions import SessionList, list_of
 from api.fields import Body, Instant, printable
 from api.pages import cut
 from api.problems import responses
-from db import device_history, test_pushes, timeline
+from db import device_history, present, test_pushes, timeline
 from domain.devices import ShownDevice
 from domain.test_push import AskedTest, ShownTestPush
 from domain.timeline import Part, TimelineItem
@@ -47,8 +47,12 @@ class TestPushIn(Body):
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A page of a timeline, the latest first."""
+    """A page of a timeline, the latest first.
 
+    `present` stands on the first page: one item for each push that is not settled, with what it waits for now.
+    """
+
+    present: list[TimelineItem]
     items: list[TimelineItem]
     next_cursor: str | None
 
@@ -66,13 +70,14 @@ _TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
 
 @router.get("/timeline", responses=responses(403, 404))
 async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
-    """Tell what was decided about somebody's pushes, and why, as far back as it is kept."""
+    """Tell what somebody's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
     part = Part(**asked.model_dump(exclude={"cursor", "limit"}))
     page = page_at(asked.cursor, asked.limit)
     async with sessions() as db:
+        now = [] if page.after else await present.of_user(db, user_id, part)
         found = await timeline.of_user(db, user_id, part, page.after, page.limit + 1)
     shown, more = cut(found, page.limit, _TIMELINE_ITEM)
-    return Timeline(shown, next_cursor(shown[-1].at, shown[-1].id) if more else None)
+    return Timeline(now, shown, next_cursor(shown[-1].at, shown[-1].id) if more else None)
 
 
 @router.get("/devices", responses=responses(403, 404))

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from commands.run_directory import read_settings, run_directory
 from config import ConfigError, service_settings
-from db.engine import UNREACHABLE, Sessions, make_engine, make_sessions
+from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate
 
 _REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
@@ -26,7 +27,7 @@ def database_url(environ: Mapping[str, str]) -> str:
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Sessions]:
     """Open a migrated database; raises ConfigError where it cannot be used."""
-    with _told_in_one_sentence():
+    with told_in_one_sentence():
         engine = make_engine(url, pool_size=2)
         try:
             yield make_sessions(engine)
@@ -36,18 +37,21 @@ async def opened(url: str) -> AsyncIterator[Sessions]:
 
 async def migrate_named(url: str) -> None:
     """Bring a database to the newest migration; raises ConfigError where it cannot be used."""
-    with _told_in_one_sentence():
+    with told_in_one_sentence():
         await migrate(url)
 
 
 @contextmanager
-def _told_in_one_sentence() -> Iterator[None]:
+def told_in_one_sentence() -> Iterator[None]:
+    """Raise ConfigError for whatever keeps a database from being used."""
     try:
         yield
+    except ReadOnly:
+        raise ConfigError("DATABASE_URL: PostgreSQL answers and takes no writes: a standby, or read-only.") from None
     except UNREACHABLE as error:
         raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
-    except DBAPIError as error:
-        state = getattr(error.orig, "pgcode", None)
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        state = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
         if state in _REFUSED:
             raise ConfigError("DATABASE_URL: PostgreSQL knows no such user, password or database.") from None
         if state not in _NO_SUCH_TABLE:

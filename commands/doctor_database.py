@@ -4,20 +4,29 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from commands.database import opened
+from commands.database import opened, told_in_one_sentence
 from commands.doctor_clock import clock_line
 from commands.doctor_lines import Area, Line
 from config import ConfigError
-from db.engine import present_instant
+from db.engine import Pooling, pooling, present_instant
 from db.migrate import newest_revision, present_revision
 from db.workers import LATELY, live
 
 AREA = Area("database")
 
+_MIXED = "DATABASE_URL leads through a pooler that gives each transaction another connection (transaction mode)"
+_UNMIXED = (
+    "Let it pool by session (PgBouncer: pool_mode = session), or name PostgreSQL itself; docs/deployment.md, Poolers."
+)
+
 
 async def look_at_database(url: str) -> Sequence[Line]:
     """Reach it, and compare its schema and its clock with ours."""
     try:
+        with told_in_one_sentence():
+            between = await pooling(url)
+        if between is Pooling.TRANSACTION:
+            return [AREA.failure(_MIXED, _UNMIXED)]
         async with opened(url) as sessions, sessions() as db:
             before = time.time()
             there = await present_instant(db)
@@ -29,7 +38,7 @@ async def look_at_database(url: str) -> Sequence[Line]:
             AREA.failure(str(error), "See that PostgreSQL runs, and that DATABASE_URL names it, its user and password.")
         ]
     return [
-        AREA.ok("PostgreSQL answers"),
+        AREA.ok(f"PostgreSQL answers{', through a pooler in session mode' * (between is Pooling.SESSION)}"),
         _schema(present, newest),
         clock_line(AREA, "PostgreSQL", there.timestamp(), now),
         *workers,

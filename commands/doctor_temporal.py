@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from commands.doctor_certificates import file_lines, peer_lines
 from commands.doctor_lines import Area, Check, Line, lines_of
-from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
+from domain.naming import RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
 from temporal import connect, connection, silent_runtime
 
@@ -45,7 +45,7 @@ async def _look_within(client: Client, providers: Collection[Provider]) -> list[
     looks: dict[str, Callable[[], Awaitable[Sequence[Line]]]] = {}
     looks |= {f"search attribute {name}": partial(_attribute, client, name) for name in SEARCH_ATTRIBUTES}
     looks |= {f"task queue {name}": partial(_queue, client, name, kind) for name, kind in queues.items()}
-    looks |= {f"schedule {name}": partial(_schedule, client, name) for name in (ORPHAN_SWEEP, RETENTION)}
+    looks[f"schedule {RETENTION}"] = partial(_schedule, client, RETENTION)
     return await lines_of([Check(AREA, what, look) for what, look in looks.items()], within=10.0)
 
 
@@ -123,7 +123,7 @@ async def _schedule(client: Client, name: str) -> Sequence[Line]:
             return [_refused(f"schedule {name}", error)]
         return [
             AREA.failure(
-                f"schedule {name} is missing", "A worker makes it when it starts: start one, and read its log."
+                f"schedule {name} is missing", "A worker makes it within a minute: start one, and read its log."
             )
         ]
     if schedule.schedule.state.paused:

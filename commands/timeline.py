@@ -1,4 +1,4 @@
-"""`cli.py timeline`: what was decided about somebody's pushes, and why."""
+"""`cli.py timeline`: what somebody's pushes wait for now, what was decided about them, and why."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from commands.asking import asked
 from commands.telling import cell, say_json
-from db import timeline
+from db import present, timeline
 from db.engine import Sessions
 from domain.timeline import Part, TimelineItem
 
@@ -15,31 +15,43 @@ _MOST = 1000
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `timeline`."""
-    telling = commands.add_parser("timeline", help="what was decided about somebody's pushes, and why")
+    telling = commands.add_parser("timeline", help="what became of somebody's pushes, and why")
     telling.add_argument("--user", required=True, metavar="ID")
     telling.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
     telling.add_argument("--message", type=UUID, metavar="ID", help="only this message")
     telling.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest so many (50)")
-    telling.add_argument("--json", action="store_true", help="as JSON, the latest first")
+    telling.add_argument("--json", action="store_true", help="as JSON: the present, then the latest first")
     telling.set_defaults(command=_tell)
 
 
 def _tell(arguments: argparse.Namespace) -> int:
     part = Part(arguments.session, arguments.message)
 
-    async def ask(sessions: Sessions) -> list[TimelineItem]:
+    async def ask(sessions: Sessions) -> tuple[list[TimelineItem], list[TimelineItem]]:
         async with sessions() as db:
-            return await timeline.of_user(db, arguments.user, part, None, arguments.limit)
+            now = await present.of_user(db, arguments.user, part)
+            return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 
-    found = asked(ask)
+    now, found = asked(ask)
     if arguments.json:
-        say_json(found)
-    for item in [] if arguments.json else reversed(found):
-        print(f"{cell(item.at)}  {cell(item.text)}")
-    if not found:
+        say_json(now + found)
+    else:
+        _print(now, found)
+    if not now and not found:
         about = " in this part of their timeline" if part != Part() else ""
         print(f"Nothing is known of {cell(arguments.user)}{about}.", file=sys.stderr)
     return 0
+
+
+def _print(now: list[TimelineItem], found: list[TimelineItem]) -> None:
+    """Print the present on top, then what happened, in order."""
+    if now:
+        print(f"Now ({cell(now[0].at)}):")
+        for item in now:
+            print(f"  {cell(item.text)}")
+        print("\nWhat happened:")
+    for item in reversed(found):
+        print(f"{cell(item.at)}  {cell(item.text)}")
 
 
 def _limit(text: str) -> int:

@@ -82,6 +82,7 @@ async def _tallies(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[
         func.count(PushTask.synced_at).filter(_ACCEPTED),
         func.count().filter(PushTask.state == TaskState.PENDING),
         func.count().filter(PushTask.state == TaskState.DEAD),
+        func.count().filter(PushTask.state == TaskState.WITHDRAWN),
     )
     grouped = query.where(*wanted).group_by(text("1, 2, 3, 4")).order_by(text("1 DESC, 2, 3, 4 NULLS FIRST"))
     return [
@@ -126,10 +127,11 @@ _PUSHES = text("""
     SELECT date_bin(:step, due_at, :from_at) AS at, count(*) AS pushes,
            count(*) FILTER (WHERE state = 'accepted') AS accepted,
            count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(*) FILTER (WHERE state = 'withdrawn') AS withdrawn,
            count(synced_at) FILTER (WHERE state = 'accepted') AS synced,
            count(*) FILTER (WHERE state = 'withdrawn' AND last_reason = 'superseded') AS superseded,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY lateness) AS late_p50,
-           percentile_cont(0.99) WITHIN GROUP (ORDER BY lateness) AS late_p99
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY lateness) FILTER (WHERE kind <> 'test') AS late_p50,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY lateness) FILTER (WHERE kind <> 'test') AS late_p99
       FROM push_tasks,
            LATERAL (SELECT extract(epoch FROM accepted_at - coalesce(again_at, due_at)) AS lateness) AS late
      WHERE due_at >= :from_at AND due_at < :to_at

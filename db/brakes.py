@@ -5,6 +5,7 @@ holds the lock alone. So no token is deactivated from the moment at which the br
 """
 
 from collections.abc import Collection
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -23,6 +24,12 @@ async def engaged(db: AsyncSession) -> dict[Route, BrakeRow]:
     """Find the brakes that are engaged."""
     rows = await db.scalars(select(BrakeRow).where(BrakeRow.resumed_at.is_(None)))
     return {braked: row for row in rows if (braked := route_of(row, "brakes")) is not None}
+
+
+async def between(db: AsyncSession, since: datetime, until: datetime) -> list[BrakeRow]:
+    """List the brakes that were engaged at some instant between these, the latest first."""
+    query = select(BrakeRow).where(BrakeRow.engaged_at <= until, func.coalesce(BrakeRow.resumed_at, until) >= since)
+    return list(await db.scalars(query.order_by(BrakeRow.engaged_at.desc())))
 
 
 async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Route]:

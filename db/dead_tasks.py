@@ -157,6 +157,7 @@ def _show(task: PushTask, token: str, refused: str | None) -> ShownTask:
         accepted_at=task.accepted_at,
         opened_at=task.opened_at,
         synced_at=task.synced_at,
+        held_up_by=task.held_up_by,
         accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
         redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
     )

@@ -1,15 +1,24 @@
-"""The database's address, engine and sessions."""
+"""The database's engine and sessions. A connection that cannot write is dropped, as after a failover."""
 
-from collections.abc import Iterable
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
+from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import ARRAY, URL, ColumnElement, any_, bindparam, func, make_url, select, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import ARRAY, ColumnElement, any_, bindparam, event, func, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from db.address import read_address
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
     OperationalError,
@@ -19,56 +28,110 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
     TimeoutError,
     asyncpg.InterfaceError,
 )
-# Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention
-_PASSING = ("08", "40", "53", "55P03", "57")
+# Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention; read-only
+_PASSING = ("08", "40", "53", "55P03", "57", "25006")
 _OF_ALL = ("08", "25006", "53", "57")  # strike everybody alike: connection, read-only, resources, operator
 _CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
 _CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
-_SERVER_SETTINGS = {
-    "application_name": "fastbell",
-    "lock_timeout": "3s",
-    "idle_in_transaction_session_timeout": "10s",  # with the next three: a host that vanished keeps no locks
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
+_LOST = ("08", "57P01", "57P02", "57P03", "25006")  # of these, what says that the server is not, or no longer, ours
+_NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that does not let anybody in at the moment
+_SESSION = (  # set once a connection is made: a pooler that is between takes few words at its start
+    "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a host that vanished keeps no locks
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+)
+_LOCK_TIMEOUT = 3.0  # seconds
+_CONNECTS_WITHIN = 5.0  # seconds, all hosts together
+_LEAST_PER_HOST = 1.5  # seconds
+_ANSWERS_WITHIN = 2.0  # seconds that a connection of the pool may take to say that it lives
+_PID = "SELECT pg_backend_pid()"
+_TIMES_TOLD = 5  # that a server process stayed with its client, until we believe it
+_VANISHED = {  # ours of the server's keepalives: a host that is gone without a word is found out within 7 seconds
+    "TCP_KEEPIDLE": 3,
+    "TCP_KEEPINTVL": 2,
+    "TCP_KEEPCNT": 2,
+    "TCP_USER_TIMEOUT": 5_000,  # milliseconds; this one is Linux's
 }
 
 T = TypeVar("T")
 Sessions = async_sessionmaker[AsyncSession]
+async_url = read_address
 
 
-def async_url(database_url: str) -> URL:
-    """Read a `postgresql://` address, whichever driver it names, as one for asyncpg."""
-    url = make_url(database_url).set(drivername="postgresql+asyncpg")
-    mode = url.query.get("sslmode")  # asyncpg has the same under another name
-    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
+class ReadOnly(ConnectionError):
+    """PostgreSQL answers and takes no writes: a standby, or a primary that was told so."""
 
 
-def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float | None = None) -> AsyncEngine:
+def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float = _LOCK_TIMEOUT) -> AsyncEngine:
     """Open a pool. `pool_size` is a hard limit; a caller that finds none free within 10 s gets an error.
 
-    `lock_timeout`: seconds that a statement waits for a lock, where it is not the usual 3 s.
+    `lock_timeout`: seconds that a statement waits for a lock.
     """
-    settings = _SERVER_SETTINGS
-    if lock_timeout is not None:
-        settings = settings | {"lock_timeout": f"{lock_timeout * 1000:.0f}ms"}
-    return create_async_engine(
-        async_url(database_url),
+    connect_args = {"async_creator_fn": _Hosts(_session(lock_timeout)).connect, "command_timeout": 30}
+    engine = create_async_engine(
+        read_address(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,  # a restarted PostgreSQL costs nobody a failed request
-        connect_args={"timeout": 5, "command_timeout": 30, "server_settings": settings},
+        connect_args=connect_args | {"server_settings": {"application_name": "fastbell"}},
         hide_parameters=True,  # tokens and user ids never reach an error's text
     )
+    event.listen(engine.sync_engine, "checkout", _look)
+    event.listen(engine.sync_engine, "handle_error", _drop_what_is_lost)
+    return engine
+
+
+def make_engine_for_migrations(database_url: str) -> AsyncEngine:
+    """Connect anew each time, and wait as long as a statement takes."""
+    connect_args = {"async_creator_fn": _Hosts().connect}
+    return create_async_engine(read_address(database_url), poolclass=NullPool, connect_args=connect_args)
 
 
 async def connect_alone(database_url: str, name: str) -> Any:  # noqa: ANN401 -- asyncpg has no types
     """Open one connection outside of any pool, for LISTEN; gives asyncpg's own."""
-    url = async_url(database_url)
+    url = read_address(database_url)
     _, arguments = url.get_dialect()().create_connect_args(url)
-    settings = _SERVER_SETTINGS | {"application_name": name}
-    return await asyncpg.connect(**arguments, timeout=5, command_timeout=5, server_settings=settings)
+    settings = {"application_name": name}
+    return await _Hosts(_session()).connect(**arguments, command_timeout=5, server_settings=settings)
+
+
+async def look_alone(connection: Any, *, within: float = 5.0) -> None:  # noqa: ANN401 -- asyncpg has no types
+    """See that such a connection leads to a server that answers and takes writes; raises what is amiss."""
+    if await connection.fetchval("SHOW transaction_read_only", timeout=within) != "off":
+        raise ReadOnly
+
+
+class Pooling(Enum):
+    """What stands between us and PostgreSQL."""
+
+    NONE = "none"
+    SESSION = "session"  # a pooler whose client keeps its server connection
+    TRANSACTION = "transaction"  # one that may give each transaction, or each statement, another
+
+
+async def pooling(database_url: str) -> Pooling:
+    """Find out by two connections: only where they are mixed can one meet the server process of the other."""
+    url = read_address(database_url)
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    async with AsyncExitStack() as stack:
+        one, other = [await _Hosts().connect(**arguments, command_timeout=5, statement_cache_size=0) for _ in "ab"]
+        for each in (one, other):
+            stack.callback(each.terminate)
+        try:
+            async with one.transaction():
+                first = await one.fetchval(_PID)
+            for _ in range(_TIMES_TOLD):
+                async with other.transaction():
+                    if await other.fetchval(_PID) == first:
+                        return Pooling.TRANSACTION
+                    async with one.transaction():
+                        if await one.fetchval(_PID) != first:
+                            return Pooling.TRANSACTION
+        except (asyncpg.ProtocolViolationError, asyncpg.ConnectionDoesNotExistError):
+            # how PgBouncer answers whoever begins a transaction in statement mode; it hangs up at once
+            return Pooling.TRANSACTION
+        return Pooling.NONE if one.get_server_pid() == first else Pooling.SESSION
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
@@ -83,10 +146,10 @@ async def present_instant(db: AsyncSession) -> datetime:
 
 
 async def is_ready(sessions: Sessions) -> bool:
-    """Tell whether the database can be reached and is migrated."""
+    """Tell whether the database can be reached, is migrated and takes writes."""
     try:
         async with sessions() as db:
-            await db.execute(text("SELECT FROM outbox LIMIT 1"))
+            await db.execute(text("UPDATE outbox SET attempts = attempts WHERE false"))  # no row, but leave to write
     except UNREACHABLE:
         return False
     except DBAPIError:  # for one, no such table
@@ -96,8 +159,7 @@ async def is_ready(sessions: Sessions) -> bool:
 
 def will_pass(error: DBAPIError) -> bool:
     """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
-    state = getattr(error.orig, "pgcode", None)
-    return error.connection_invalidated or (state is not None and state.startswith(_PASSING))
+    return error.connection_invalidated or _sqlstate(error.orig).startswith(_PASSING)
 
 
 def may_be_ones_fault(error: Exception) -> bool:
@@ -116,7 +178,7 @@ def refused_for_its_content(error: Exception) -> bool:
 
 def is_contended(error: DBAPIError) -> bool:
     """Tell whether somebody else held what was to be locked."""
-    return getattr(error.orig, "pgcode", None) in _CONTENDED
+    return _sqlstate(error.orig) in _CONTENDED
 
 
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:
@@ -130,3 +192,85 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
     """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))
+
+
+def _session(lock_timeout: float = _LOCK_TIMEOUT) -> Iterable[str]:
+    return (f"SET lock_timeout = '{lock_timeout * 1000:.0f}ms'", *_SESSION)
+
+
+def watch(connected: socket.socket | None) -> None:
+    """Have the kernel find out about a server that vanished; its own patience is a quarter of an hour."""
+    if connected is not None and connected.family in {socket.AF_INET, socket.AF_INET6}:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _VANISHED.items():
+            if hasattr(socket, name):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class _Hosts:
+    """Connects to whichever host takes writes, first to the one that did last."""
+
+    def __init__(self, session: Iterable[str] = ()) -> None:
+        self._session = "; ".join(session)
+        self._last = 0
+
+    async def connect(self, *, host: Any = None, port: Any = None, **arguments: Any) -> Any:  # noqa: ANN401 -- asyncpg's
+        """Connect as `asyncpg.connect` does; several hosts have 5 s together, and one that is mute keeps its part."""
+        hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
+        within = max(_CONNECTS_WITHIN / len(hosts), _LEAST_PER_HOST)
+        trouble: Exception = ReadOnly()
+        for place in sorted(range(len(hosts)), key=lambda each: each != self._last):
+            try:
+                connection = await self._connect(hosts[place], within, arguments)
+            except (OSError, TimeoutError) as error:
+                trouble = error
+            except asyncpg.TargetServerAttributeNotMatched:
+                trouble = ReadOnly("PostgreSQL takes no writes at the moment")
+            except asyncpg.InternalClientError as error:  # the server hung up in the middle of a word
+                trouble = ConnectionResetError(str(error))
+            except asyncpg.PostgresError as error:
+                if not _sqlstate(error).startswith(_NEXT_HOST):
+                    raise
+                trouble = error
+            else:
+                self._last = place
+                return connection
+        raise trouble
+
+    async def _connect(
+        self, address: tuple[str | None, int | None], within: float, arguments: Mapping[str, Any]
+    ) -> Any:  # noqa: ANN401 -- asyncpg has no types
+        host, port = address
+        async with asyncio.timeout(within):
+            connection = await asyncpg.connect(
+                **arguments, host=host, port=port, timeout=within, target_session_attrs="read-write"
+            )
+            try:
+                watch(connection._transport.get_extra_info("socket"))  # noqa: SLF001 -- there is no other way to it
+                if self._session:
+                    await connection.execute(self._session)
+            except BaseException:
+                connection.terminate()
+                raise
+            return connection
+
+
+def _look(connection: DBAPIConnection, _entry: ConnectionPoolEntry, _proxy: object) -> None:
+    """See that a connection of the pool lives and can write, before it is lent; else the whole pool is made anew."""
+    found: Any = connection
+    try:
+        found.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
+    except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InternalClientError):
+        raise InvalidatePoolError from None
+
+
+def _drop_what_is_lost(context: ExceptionContext) -> None:
+    """Take an answer that no server of ours would give as the loss of all connections made until now."""
+    error = context.original_exception
+    is_broken = isinstance(error.__cause__, asyncpg.InternalClientError)  # the server hung up in the middle of a word
+    if context.connection is not None and (is_broken or _sqlstate(error).startswith(_LOST)):
+        context.is_disconnect = True
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", None) or "")

@@ -7,16 +7,16 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import async_url
+from db.engine import make_engine_for_migrations
 
 ALEMBIC = Path(__file__).parent.parent / "alembic.ini"
 
 
 async def migrate(database_url: str) -> None:
     """Apply the migrations that are missing; concurrent processes queue."""
-    engine = create_async_engine(async_url(database_url))
+    engine = make_engine_for_migrations(database_url)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade)

@@ -62,6 +62,7 @@ class DeviceToken(Table):
         Index("uq_device_tokens_active_installation", "installation_id", unique=True, postgresql_where=text("active")),
         Index("uq_device_tokens_row", "user_id", "installation_id", "provider", text("md5(token)"), unique=True),
         Index("ix_device_tokens_user_id_last_seen_at", "user_id", "last_seen_at"),
+        Index("ix_device_tokens_inactive", "last_seen_at", postgresql_where=text("NOT active AND token <> ''")),
         Index("ix_device_tokens_active_of_user", "user_id", "last_seen_at", "id", postgresql_where=text("active")),
         CheckConstraint("active = (inactive_reason IS NULL)", name="inactive_has_reason"),
     )
@@ -194,6 +195,7 @@ class Message(Table):
             "id",
             postgresql_where=text("kind = 'message' AND handed_off_at IS NULL"),
         ),
+        Index("ix_messages_reminders", "created_at", "id", postgresql_where=text("kind = 'reminder'")),
         CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
     )
 
@@ -235,6 +237,7 @@ class SyncPosition(Table):
     """How far an installation has read its user's log."""
 
     __tablename__ = "sync_positions"
+    __table_args__ = (Index("ix_sync_positions_synced_at", "synced_at"),)
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     installation_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -262,6 +265,7 @@ class PushTask(Table):
     __table_args__ = (
         UniqueConstraint("message_id", "installation_id"),
         Index("ix_push_tasks_conversation_id", "conversation_id"),
+        Index("ix_push_tasks_device_id", "device_id"),
         Index(
             "ix_push_tasks_line",
             "installation_id",
@@ -303,7 +307,8 @@ class PushTask(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     accepted_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]  # when its state became final
-    again_at: Mapped[datetime | None]  # when it was redriven or revived last; it is late since then
+    again_at: Mapped[datetime | None]  # when it was redriven or revived, or was meant to go out first: late since
+    held_up_by: Mapped[str | None]  # the last reason why it was not sent or taken at once; stays once it is accepted
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
     validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM is asked, no phone is told
@@ -377,6 +382,17 @@ class WorkerRow(Table):
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     seen_at: Mapped[datetime]
     gates: Mapped[dict[str, Any]]
+
+
+class Lease(Table):
+    """What one of several processes does at a time: who does until when, and what it found."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[UUID]
+    expires_at: Mapped[datetime]
+    found: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
 
 class BrakeRow(Table):

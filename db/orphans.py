@@ -31,6 +31,19 @@ class Stray:
     attempt_count: int
     next_attempt_at: datetime | None
     rev: int | None  # of its fasting session
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """A reminder of an active fast, set in time, of which nothing is on record."""
+
+    session_id: UUID
+    user_id: str
+    minutes: int
+    due_at: datetime
+    scheduled_at: datetime  # when it was set
+    has_phone: bool  # that could be pushed to
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,20 @@ async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark 
     return [Mark(*row) for row in await db.execute(_SESSIONS_DUE, values | _mark(after))]
 
 
+async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopened]:
+    """List reminders due in a window, the first ones first, of which no push was planned or withheld.
+
+    Those that were opened for somebody without a phone are among them for a moment: `entered` tells.
+    """
+    values = {
+        "start": window.start,
+        "end": window.end,
+        "latest": window.end + timedelta(minutes=MOST_REMINDER_MINUTES),
+        "limit": limit,
+    }
+    return [Unopened(*row) for row in await db.execute(_UNOPENED, values)]
+
+
 async def handoffs_not_done(
     db: AsyncSession, untouched: timedelta, of_use: timedelta, after: Mark | None, limit: int
 ) -> list[Mark]:
@@ -108,7 +135,8 @@ def _mark(after: Mark | None) -> dict[str, Any]:
 
 
 _STRAYS = text("""
-    SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count, t.next_attempt_at, s.rev
+    SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count, t.next_attempt_at, s.rev,
+           t.expires_at
       FROM push_tasks t
       LEFT JOIN fasting_sessions s ON s.id = t.conversation_id
      WHERE t.state = 'pending' AND t.kind = ANY(CAST(:kinds AS text[]))
@@ -162,6 +190,27 @@ _SESSIONS_DUE = text("""
                     WHERE s.ends_at - minutes * interval '1 minute' > w.starts_at
                       AND s.ends_at - minutes * interval '1 minute' <= w.ends_at)
      ORDER BY s.ends_at, s.id
+     LIMIT :limit
+""")
+
+_UNOPENED = text("""
+    SELECT s.id, s.user_id, r.minutes, r.due_at, s.scheduled_at,
+           EXISTS (SELECT FROM device_tokens d WHERE d.user_id = s.user_id AND d.active)
+      FROM fasting_sessions s
+     CROSS JOIN LATERAL (
+        SELECT minutes, s.ends_at - minutes * interval '1 minute' AS due_at FROM unnest(s.reminder_minutes) AS minutes
+     ) AS r
+     WHERE s.status = 'active'
+       AND s.ends_at > CAST(:start AS timestamptz) AND s.ends_at <= CAST(:latest AS timestamptz)
+       AND r.due_at > CAST(:start AS timestamptz) AND r.due_at <= CAST(:end AS timestamptz)
+       AND r.due_at > s.scheduled_at AND r.minutes <> ALL(s.late_minutes)
+       AND NOT EXISTS (SELECT FROM push_tasks t
+                        WHERE t.conversation_id = s.id AND t.reminder_minutes = r.minutes AND t.due_at = r.due_at)
+       AND NOT EXISTS (SELECT FROM withheld_pushes w
+                        WHERE w.user_id = s.user_id AND w.at >= r.due_at - interval '2 seconds'
+                          AND w.conversation_id = s.id AND w.reminder_minutes = r.minutes
+                          AND w.reason <> 'goal_moved')
+     ORDER BY r.due_at, s.id
      LIMIT :limit
 """)
 

@@ -5,7 +5,7 @@ can take all places from the other (docs/decisions/0025-fair-shares.md).
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import among
 from db.models import OutboxRow
 from telemetry import tracing
 
@@ -80,6 +81,14 @@ async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
 async def settle(db: AsyncSession, outbox_id: int) -> None:
     """Forget a row: Temporal agrees."""
     await db.execute(delete(OutboxRow).where(OutboxRow.id == outbox_id))
+
+
+async def give_back(db: AsyncSession, outbox_ids: Collection[int]) -> None:
+    """Let anybody have rows at once that were leased and not dispatched."""
+    query = update(OutboxRow).where(among(OutboxRow.id, outbox_ids))
+    await db.execute(
+        query.values(next_attempt_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
+    )
 
 
 async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) -> None:

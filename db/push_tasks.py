@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
+from zlib import crc32
 
 from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -83,22 +84,28 @@ class Update:
     device_id: UUID | None = None  # None: as it was
 
 
+_AT_ONCE: Mapping[UUID, datetime] = {}
+
+
 async def plan(
     db: AsyncSession,
     message: DueMessage,
     devices: Sequence[Addressee],
     state: TaskState = TaskState.PENDING,
     reason: str | None = None,
+    late_since: Mapping[UUID, datetime] = _AT_ONCE,
 ) -> None:
     """Make one push task per device, all in one statement; those made before stay as they are.
 
-    A state other than pending is for those that are withdrawn as they are planned.
+    A state other than pending is for those that are withdrawn as they are planned. `late_since`: by installation, where
+    a push was not meant to go out as soon as its message is due.
     """
     if not devices:
         return
     columns: dict[str, object] = {
         "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
         "device_ids": [device.id for device in devices],
+        "late_sinces": [late_since.get(device.installation_id) for device in devices],
         "state": state,
         "reason": reason,
     }
@@ -113,7 +120,7 @@ async def pending_of(
 ) -> list[PlannedSend]:
     """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
     query = (
-        select(PushTask.task_id, PushTask.provider, PushTask.environment, PushTask.app_id, PushTask.kind)
+        select(PushTask)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
         .limit(most)
@@ -123,7 +130,7 @@ async def pending_of(
         query = query.where(PushTask.kind.in_(list(Kind)))
     if after is not None:
         query = query.where(tuple_(PushTask.provider, PushTask.task_id) > tuple_(after.provider.value, after.task_id))
-    return [send for row in await db.execute(query) if (send := planned(row)) is not None]
+    return [send for row in await db.scalars(query) if (send := planned(row)) is not None]
 
 
 def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
@@ -131,7 +138,8 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
-    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind)
+    digest = crc32(row.user_id.encode())
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, digest)
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
@@ -220,14 +228,15 @@ _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reas
 _PLAN = text("""
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
-                            attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only)
+                            attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only, again_at)
     SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
            :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
            0, CASE WHEN planned.state = 'pending'
                    THEN greatest(CAST(:due_at AS timestamptz), statement_timestamp()) END,
            planned.state, planned.reason, CASE WHEN planned.state <> 'pending' THEN clock_timestamp() END,
-           :validate_only
-      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[])) AS new (task_id, device_id)
+           :validate_only, new.late_since
+      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[]), CAST(:late_sinces AS timestamptz[]))
+           AS new (task_id, device_id, late_since)
      CROSS JOIN (SELECT CAST(:state AS text) AS state, CAST(:reason AS text) AS reason) AS planned
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
@@ -241,6 +250,8 @@ _APPLY = text("""
         UPDATE push_tasks AS t
            SET state = new.state,
                last_reason = new.reason,
+               held_up_by = CASE WHEN new.state = 'pending' THEN coalesce(new.reason, t.held_up_by)
+                                 ELSE t.held_up_by END,
                next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
                                       WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
                attempt_count = t.attempt_count + new.new_attempts,

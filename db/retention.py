@@ -1,5 +1,6 @@
 """Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +11,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
 from db.models import ConsoleCode, ConsoleSession, Presence
-from domain.housekeeping import LetGo
+from db.workers import KEPT
+from domain.housekeeping import Keep, Leftover, LetGo
 
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
@@ -18,44 +20,34 @@ _A_WHILE = timedelta(hours=1)
 _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 
 
-async def let_tasks_go(db: AsyncSession, keep: timedelta) -> LetGo:
+async def let_go(db: AsyncSession, what: Leftover, keep: Keep) -> LetGo:
+    """Let go of a batch of what was kept long enough."""
+    return await _LETS_GO[what](db, keep)
+
+
+async def _push_tasks(db: AsyncSession, keep: Keep) -> LetGo:
     """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use.
 
     What is known of lines that have not been pushed to for a day goes, too, uncounted.
     """
     lines = len((await db.execute(_COLLAPSE_GROUPS, {"limit": _BATCH})).all())
-    gone = await _batch(db, _TASKS, keep)
+    gone = await _batch(db, _TASKS, keep.finished)
     return replace(gone, is_all=gone.is_all and lines < _BATCH)
 
 
-async def let_token_events_go(db: AsyncSession, keep: timedelta) -> LetGo:
-    """Delete what happened to device tokens so long ago."""
-    return await _batch(db, _TOKEN_EVENTS, keep)
+async def _device_tokens(db: AsyncSession, keep: Keep) -> LetGo:
+    """Delete tokens that are not pushed to for so long; of each installation and user the newest row stays.
+
+    That one keeps its reason, so that the app is still told to register again, and loses the token itself.
+    """
+    older = await _batch(db, _OLDER_TOKENS, keep.finished)
+    blanked = await _batch(db, _BLANK_TOKENS, keep.finished)
+    return LetGo(older.count + blanked.count, is_all=older.is_all and blanked.is_all)
 
 
-async def let_presences_go(db: AsyncSession) -> LetGo:
-    """Delete the streams of API processes that did not say goodbye."""
-    return await _expired(db, Presence.stream_id, Presence.expires_at)
-
-
-async def let_console_sessions_go(db: AsyncSession) -> LetGo:
-    """Delete the sessions of the console that ended."""
-    return await _expired(db, ConsoleSession.digest, ConsoleSession.expires_at)
-
-
-async def let_console_codes_go(db: AsyncSession) -> LetGo:
-    """Delete the sign-in codes that nobody used in time."""
-    return await _expired(db, ConsoleCode.digest, ConsoleCode.expires_at)
-
-
-async def let_withheld_pushes_go(db: AsyncSession, keep: timedelta) -> LetGo:
-    """Delete decisions not to push that were made so long ago."""
-    return await _batch(db, _WITHHELD, keep)
-
-
-async def let_log_items_go(db: AsyncSession, keep: timedelta) -> LetGo:
-    """Let go of one user's items so old, where there are some."""
-    found = (await db.execute(_RIPE, {"keep": keep, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+async def _log_items(db: AsyncSession, keep: Keep) -> LetGo:
+    """Let go of one user's items so old, where there are some; their messages stay in their conversations."""
+    found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
     if found is None:
         return LetGo(0, is_all=True)
     if found.upto is not None:
@@ -120,6 +112,101 @@ _WITHHELD = text("""
     RETURNING w.id
 """)
 
+# Whatever refers to a row is let go first, and after as long. `newer` says which row of an installation stays.
+_OLD_TOKENS = """
+    d.last_seen_at < statement_timestamp() - CAST(:keep AS interval) AND NOT d.active
+       AND NOT EXISTS (SELECT FROM device_token_events e WHERE e.device_id = d.id)
+       AND NOT EXISTS (SELECT FROM push_tasks t WHERE t.device_id = d.id)
+"""
+_NEWER = """
+    EXISTS (SELECT FROM device_tokens n
+             WHERE n.user_id = d.user_id AND n.installation_id = d.installation_id AND n.id <> d.id
+               AND (n.active OR (n.last_seen_at, n.id) > (d.last_seen_at, d.id)))
+"""
+
+_OLDER_TOKENS = text(f"""
+    WITH found AS (
+        SELECT d.user_id, d.installation_id
+          FROM device_tokens d
+         WHERE {_OLD_TOKENS} AND d.token <> ''
+         ORDER BY d.last_seen_at
+         LIMIT :limit
+    ), older AS (
+        SELECT d.id
+          FROM device_tokens d
+         WHERE {_OLD_TOKENS} AND {_NEWER}
+           AND (d.user_id, d.installation_id) IN (SELECT user_id, installation_id FROM found)
+         ORDER BY d.id
+         LIMIT :limit
+           FOR UPDATE OF d SKIP LOCKED
+    )
+    DELETE FROM device_tokens d USING older WHERE d.id = older.id
+    RETURNING d.id
+""")  # noqa: S608 -- both parts stand above
+
+_BLANK_TOKENS = text(f"""
+    WITH newest AS (
+        SELECT d.id
+          FROM device_tokens d
+         WHERE {_OLD_TOKENS} AND d.token <> '' AND NOT {_NEWER}
+           AND NOT EXISTS (SELECT FROM device_tokens b
+                            WHERE b.user_id = d.user_id AND b.installation_id = d.installation_id AND b.token = '')
+         ORDER BY d.last_seen_at
+         LIMIT :limit
+           FOR UPDATE OF d SKIP LOCKED
+    )
+    UPDATE device_tokens d SET token = '' FROM newest WHERE d.id = newest.id
+    RETURNING d.id
+""")  # noqa: S608 -- both parts stand above
+
+_SYNC_POSITIONS = text("""
+    WITH old AS (
+        SELECT p.user_id, p.installation_id
+          FROM sync_positions p
+         WHERE p.synced_at < statement_timestamp() - CAST(:keep AS interval)
+           AND NOT EXISTS (SELECT FROM device_tokens d
+                            WHERE d.user_id = p.user_id AND d.installation_id = p.installation_id AND d.active)
+         ORDER BY p.synced_at
+         LIMIT :limit
+           FOR UPDATE OF p SKIP LOCKED
+    )
+    DELETE FROM sync_positions p USING old
+     WHERE p.user_id = old.user_id AND p.installation_id = old.installation_id
+    RETURNING p.seq
+""")
+
+_REMINDERS = text("""
+    WITH old AS (
+        SELECT m.id
+          FROM messages m
+         WHERE m.kind = 'reminder' AND m.created_at < statement_timestamp() - CAST(:keep AS interval)
+           AND NOT EXISTS (SELECT FROM log_items i WHERE i.message_id = m.id)
+         ORDER BY m.created_at, m.id
+         LIMIT :limit
+           FOR UPDATE OF m SKIP LOCKED
+    )
+    DELETE FROM messages m USING old WHERE m.id = old.id
+    RETURNING m.id
+""")
+
+_WORKERS = text("""
+    WITH gone AS (
+        SELECT worker_id FROM workers WHERE seen_at < statement_timestamp() - CAST(:keep AS interval)
+         LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM workers w USING gone WHERE w.worker_id = gone.worker_id
+    RETURNING w.worker_id
+""")
+
+_BRAKES = text("""
+    WITH old AS (
+        SELECT id FROM brakes WHERE resumed_at < statement_timestamp() - CAST(:keep AS interval)
+         LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM brakes b USING old WHERE b.id = old.id
+    RETURNING b.id
+""")
+
 _RIPE = text("""
     WITH ripe AS (
         SELECT user_id, horizon
@@ -147,3 +234,24 @@ _RIPE = text("""
 _OLDEST = text("""
     UPDATE log_heads SET oldest_at = coalesce(CAST(:oldest_at AS timestamptz), oldest_at) WHERE user_id = :user_id
 """)
+
+_LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = {
+    Leftover.PUSH_TASKS: _push_tasks,
+    Leftover.TOKEN_EVENTS: lambda db, keep: _batch(db, _TOKEN_EVENTS, keep.finished),
+    # streams of API processes that did not say goodbye
+    Leftover.PRESENCES: lambda db, _: _expired(db, Presence.stream_id, Presence.expires_at),
+    Leftover.LOG_ITEMS: _log_items,
+    Leftover.WITHHELD_PUSHES: lambda db, keep: _batch(db, _WITHHELD, keep.finished),
+    Leftover.CONSOLE_SESSIONS: lambda db, _: _expired(db, ConsoleSession.digest, ConsoleSession.expires_at),
+    # sign-in codes that nobody used in time
+    Leftover.CONSOLE_CODES: lambda db, _: _expired(db, ConsoleCode.digest, ConsoleCode.expires_at),
+    Leftover.DEVICE_TOKENS: _device_tokens,
+    # of installations that have no token any more, and read nothing for so long
+    Leftover.SYNC_POSITIONS: lambda db, keep: _batch(db, _SYNC_POSITIONS, keep.finished),
+    # messages of reminders that are in nobody's log
+    Leftover.REMINDERS: lambda db, keep: _batch(db, _REMINDERS, max(keep.log, keep.finished)),
+    # of workers that did not say goodbye
+    Leftover.WORKERS: lambda db, _: _batch(db, _WORKERS, KEPT),
+    # that a person resumed; that they did stays among the support actions
+    Leftover.BRAKES: lambda db, keep: _batch(db, _BRAKES, keep.finished),
+}

@@ -1,16 +1,18 @@
 """Operational signals: what is counted once for the whole fleet. Old tasks, however many, cost nothing."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, refused_users, workers
+from db import brakes, leases, refused_users, workers
 from db.engine import present_instant
 from db.models import OutboxRow, Presence, WorkerRow
 from db.unreadable import route_of, word
 from db.workers import gates_of
+from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
 from domain.refusals import LATELY
@@ -26,6 +28,7 @@ async def present(db: AsyncSession) -> Signals:
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
+    swept = await leases.reported(db, SWEEP)
     dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE, "lately": LATELY})).all()
     return Signals(
         at=now,
@@ -33,6 +36,8 @@ async def present(db: AsyncSession) -> Signals:
         dead=tuple(group for row in dead if (group := _dead(row)) is not None),
         outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
+        unopened=Owed(swept.get("unopened", 0), _instant(swept.get("oldest_due_at"))),
+        swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
         answered=await refused_users.of_late(db, known, now),
@@ -66,6 +71,10 @@ def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
 
 def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
     return {route for worker in reporting for route, gate in gates_of(worker) if gate.get("state") != "closed"}
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 # States and kinds are written out, so that the planner sees that partial indexes serve.

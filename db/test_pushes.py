@@ -136,7 +136,7 @@ def _phone(task: PushTask, token: str) -> TestedPhone:
         token=token,
         state=state,
         reason=task.last_reason,
-        text=standing_in_words(state, task.last_reason),
+        text=standing_in_words(state, task.last_reason, Provider(task.provider)),
         attempt_count=task.attempt_count,
         next_attempt_at=task.next_attempt_at,
         accepted_at=task.accepted_at,

@@ -1,24 +1,32 @@
 """A person's timeline, derived from the tables that hold the truth, by indexes of the person alone.
 
-One statement finds what happened; what ought to have happened and did not is computed (`db/unopened_reminders.py`).
+One statement finds what happened; what ought to have happened and did not is computed (`db/unopened_reminders.py`),
+and so is what is true now (`db/present.py`).
 """
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import preferences, unopened_reminders
+from db import brakes, preferences, refusals, unopened_reminders
+from db.engine import among
+from db.models import BrakeRow, PushTask
 from db.unreadable import tell, word
+from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind, Subject
-from domain.push import Provider
+from domain.mass_failure import Threshold
+from domain.push import Provider, TaskState
 from domain.quiet_hours import QuietHours
-from domain.reasons import UNCALLED
+from domain.reasons import TOKEN_REFUSED, UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
+
+_CUTOFF_FOLLOWS = Threshold().window  # an error of a mass came so long before the cutoff at the most
 
 
 async def of_user(
@@ -31,11 +39,35 @@ async def of_user(
     quiet = None
     if any(row.reason == "quiet_hours" for row in rows):
         quiet = (await preferences.of_user(db, user_id)).quiet_hours
-    happened = [_item(row, quiet if row.reason == "quiet_hours" else None) for row in rows]
+    known = await _known(db, rows)
+    happened = [_item(row, known, quiet if row.reason == "quiet_hours" else None) for row in rows]
     unopened = [
         item for item in await unopened_reminders.of_user(db, user_id, part) if _is_asked_for(item, part, after)
     ]
     return sorted(happened + unopened, key=_place, reverse=True)[:limit]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What sentences about pushes have to know beside what happened."""
+
+    tasks: Mapping[UUID, PushTask]
+    refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
+    brakes: Sequence[BrakeRow]  # of these days, the latest first
+
+
+async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
+    task_ids = {row.task_id for row in rows if row.task_id is not None}
+    query = select(PushTask).where(among(PushTask.task_id, task_ids)).execution_options(populate_existing=True)
+    tasks = {task.task_id: task for task in await db.scalars(query)} if task_ids else {}
+    dead = [task for task in tasks.values() if task.state == TaskState.DEAD]
+    engaged: list[BrakeRow] = []
+    if any(row.reason in _CUT_OFF for row in rows):
+        engaged = await brakes.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
+    return _Known(tasks, await refusals.of(db, dead), engaged)
+
+
+_CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
 
 
 def _told(what: Happening) -> str:
@@ -57,15 +89,16 @@ def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] |
     return in_time and (after is None or _place(item) < after)
 
 
-def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
+def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineItem:
     kind = None if row.kind is None else word(Kind, row.kind, "push_tasks.kind")
     provider = None if row.provider is None else word(Provider, row.provider, "push_tasks.provider")
     event = word(Event, row.event, "event of a timeline")
     if event is None or (kind, provider) != (row.kind, row.provider):
         event = Event.OTHER
     subject = None if kind is None else RULES[kind].subject
-    reason = None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason
-    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, reason, row.detail, row.now)
+    task = known.tasks.get(row.task_id)
+    told = row.detail if task is None else row.detail | _more(row, event, task, known)
+    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, told, row.now)
     return TimelineItem(
         id=row.id,
         at=row.at,
@@ -77,9 +110,61 @@ def _item(row: Row[Any], quiet: QuietHours | None) -> TimelineItem:
         task_id=row.task_id,
         installation_id=row.installation_id,
         provider=provider,
-        reason=reason,
-        detail=row.detail,
+        reason=None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason,
+        detail=row.detail if event is not Event.ACCEPTED else row.detail | _lateness(told),
     )
+
+
+def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[str, Any]:
+    """Tell what a sentence about this push needs to know beside what happened."""
+    match event:
+        case Event.ACCEPTED:
+            return _acceptance(task)
+        case Event.ANSWERED:
+            retry_at = row.detail["retry_at"]
+            return {
+                "is_tried_again": retry_at is not None
+                and task.state == TaskState.PENDING
+                and row.now < datetime.fromisoformat(retry_at) < task.expires_at,
+                "cutoff_at": _cutoff_at(task, row.at, known),
+            }
+        case Event.DEAD:
+            more: dict[str, Any] = {"ended_at": row.at.isoformat(), "cutoff_at": _cutoff_at(task, row.at, known)}
+            if task.state == TaskState.DEAD and task.settled_at in {None, row.at}:  # else it was redriven since
+                more["redrive_refused"] = known.refused.get(task.task_id)
+            return more
+        case _:
+            return {}
+
+
+def _acceptance(task: PushTask) -> dict[str, Any]:
+    """Tell how late a push was accepted: since it was due, but for what a message was meant to wait."""
+    assert task.accepted_at is not None
+    was_meant = task.again_at is not None and task.again_at - task.due_at <= LONGEST_GRACE
+    is_message = task.kind == Kind.MESSAGE
+    late_from = task.again_at if is_message and was_meant and task.again_at is not None else task.due_at
+    return {
+        "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
+        "late_from": late_from.isoformat(),
+        "held_up_by": task.held_up_by,
+        "created_at": task.created_at.isoformat(),
+        "again_at": task.again_at and task.again_at.isoformat(),
+        "is_redriven": task.again_at is not None and not (is_message and was_meant),
+    }
+
+
+def _lateness(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in ("late_seconds", "held_up_by") if name in told}
+
+
+def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:
+    """Say when the token-error cutoff engaged to which an error of that instant belongs."""
+    for brake in known.brakes:
+        on_route = (brake.provider, brake.environment) == (task.provider, task.environment)
+        ended_at = brake.resumed_at or at
+        if on_route and brake.app_id in {task.app_id, None} and brake.engaged_at - _CUTOFF_FOLLOWS <= at <= ended_at:
+            return brake.engaged_at.isoformat()
+    return None
 
 
 # Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. Of those before it,
@@ -128,7 +213,7 @@ ITEMS = text("""
           FROM tasks t
          CROSS JOIN LATERAL (SELECT * FROM push_attempts WHERE task_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES
-               ('attempted', a.started_at, a.reason, '{}'),
+               ('attempted', a.started_at, a.reason, jsonb_build_object('outcome', a.outcome)),
                ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
                 jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
                AS e (event, at, reason, detail)

@@ -1,6 +1,5 @@
 """Reminders that nobody has opened though they are due, as a timeline tells them: what an outage leaves behind."""
 
-from datetime import timedelta
 from uuid import uuid5
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,11 +8,10 @@ from db import fasting_sessions, reminder_standings
 from db.engine import present_instant
 from db.reminder_standings import Standing
 from domain.kinds import Kind
+from domain.present import A_MOMENT
 from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_OF_USE, ReminderState
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words
-
-A_MOMENT = timedelta(seconds=5)  # in which workers that are there open what has come due
 
 
 async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:

@@ -34,6 +34,7 @@ class Tally:
     synced: int  # of those accepted
     pending: int
     dead: int
+    withdrawn: int  # decided against: the fast was over, the app had read it, …; no failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,12 @@ class Step:
     pushes: int = 0
     accepted: int = 0
     dead: int = 0
+    withdrawn: int = 0  # decided against; no failure
     synced: int = 0  # of those accepted
     superseded: int = 0  # a newer push has taken its line before it was accepted
-    late_p50: float | None = None  # seconds from due to accepted
+    late_p50: float | None = (
+        None  # seconds from due to accepted; test pushes and what was left to a stream do not count
+    )
     late_p99: float | None = None
     calls: int = 0  # that came to an answer
     refused: int = 0  # calls that were not accepted

@@ -15,6 +15,7 @@ IN_BETWEEN = timedelta(seconds=1)  # until a line that is being pushed to is loo
 
 _RESTS_MORE = timedelta(seconds=2)  # with each push of a burst but the first, so that a dialogue is not held up
 _LONGEST_REST = timedelta(seconds=10)
+LONGEST_GRACE = PRESENCE_TRUSTED + _LONGEST_REST  # that a push to a phone may be meant to wait after it is due
 
 
 @dataclass(frozen=True, slots=True)

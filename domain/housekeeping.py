@@ -17,14 +17,15 @@ from domain.naming import (
 )
 
 UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
-AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for
+AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for first
+SWEEP = "sweep"  # the lease of the process that looks for what lost its workflow
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
     """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with their attempts, events of device tokens, withheld pushes
+    finished: timedelta = timedelta(days=30)  # push tasks with attempts, what is known of phones that are gone, brakes
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -86,6 +87,11 @@ class Leftover(StrEnum):
     WITHHELD_PUSHES = "withheld_pushes"
     CONSOLE_SESSIONS = "console_sessions"
     CONSOLE_CODES = "console_codes"
+    DEVICE_TOKENS = "device_tokens"  # after the pushes and events that refer to them
+    SYNC_POSITIONS = "sync_positions"
+    REMINDERS = "reminders"  # their messages, once no log holds them
+    WORKERS = "workers"
+    BRAKES = "brakes"
 
 
 @dataclass(frozen=True, slots=True)

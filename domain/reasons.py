@@ -3,49 +3,73 @@
 import re
 from collections.abc import Mapping
 
+from domain.push import Provider
+
+PROVIDERS: Mapping[Provider | None, str] = {Provider.APNS: "Apple", Provider.FCM: "Google", None: "the provider"}
+
 UNCALLED = frozenset({"claim_too_old", "readdressed", "MalformedDeviceToken"})  # an attempt ended without a call
+
+# The provider itself answered that it did not take the push. After any other call without a verdict that is unclear.
+NOT_TAKEN = frozenset({
+    "InternalServerError", "ServiceUnavailable", "Shutdown", "INTERNAL", "UNAVAILABLE", "http_500", "http_503",
+})  # fmt: skip
+
+# A push that is dead with one of these died of the token-error cutoff; otherwise such a push is settled as refused.
+TOKEN_REFUSED = frozenset({
+    "BadDeviceToken", "DeviceTokenNotForTopic", "ExpiredToken", "Unregistered",
+    "INVALID_ARGUMENT_TOKEN", "SENDER_ID_MISMATCH", "UNREGISTERED",
+})  # fmt: skip
 
 _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     # decided here: `domain/last_check.py`, and whoever plans
-    "only a dead one can be.": ("not_dead",),
-    "it has expired, so a phone that showed it would mislead.": ("expired", "too_late"),
-    "its fasting session is gone.": ("session_missing",),
-    "its fasting session is over.": ("session_ended",),
-    "its fasting session was cancelled.": ("session_cancelled",),
-    "its fasting session has another goal or other reminders by now.": ("goal_moved",),
+    "only a dead one can be redriven.": ("not_dead",),
+    "it has expired, and showing it now would mislead.": ("expired", "too_late"),
+    "the fast does not exist any more.": ("session_missing",),
+    "the fast had ended.": ("session_ended",),
+    "the fast was cancelled.": ("session_cancelled",),
+    "the fast has another goal or other reminders now.": ("goal_moved",),
     "the person switched reminders off.": ("reminders_off",),
     "the person switched pushes of messages off.": ("messages_off",),
     "it falls into the person's quiet hours.": ("quiet_hours",),
-    "the person does not belong to its conversation any more.": ("not_a_member",),
+    "the person has left the conversation.": ("not_a_member",),
     "the app has read it already.": ("synced",),
-    "a newer push has taken its line on the screen.": ("superseded",),
-    "the installation has no active token.": ("no_active_token",),
-    "the phone is somebody else's by now.": ("token_transferred",),
-    "the installation registered with another provider, app or environment.": ("token_changed", "readdressed"),
-    "the brake on its route is engaged; resume it first.": ("brake_engaged",),
-    "nobody could open it before it expired; the workers or Temporal were away.": ("opened_too_late", "time_ran_out"),
-    "its workflow is gone; the orphan sweep found it.": ("orphaned",),
-    "its record is gone.": ("task_missing",),
-    "the check before sending failed for this push alone: a fault of ours, which an operator has to look into.": (
+    "a newer push replaced it on the screen.": ("superseded",),
+    "this person registered more phones than one may have. Opening the app there registers it again.": (
+        "too_many_installations",
+    ),
+    "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
+    "another account has signed in on the phone.": ("token_transferred",),
+    "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
+    "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it.": (
+        "brake_engaged",
+    ),
+    "it was not processed in time, because the workers or Temporal were down or late.": (
+        "opened_too_late",
+        "time_ran_out",
+    ),
+    "its workflow was lost, or somebody terminated it.": ("orphaned",),
+    "its record does not exist any more.": ("task_missing",),
+    "the check before sending failed for this push alone, which is our fault. An operator has to look into it.": (
         "check_failed",
     ),
     "a newer release planned it, and this one cannot read it.": ("not_understood",),
-    "nobody knows whether the provider took it, and a second try might show it twice.": ("fate_unknown",),
-    "the provider checked the push and would take it; no phone was told.": ("validated",),
+    "it is unclear whether {provider} took it, and a second try might show it twice.": ("fate_unknown",),
+    "{provider} checked the push and would take it; no phone was sent anything.": ("validated",),
     # nothing was called, or the worker was lost
-    "another push to the same line of the screen is being sent.": ("line_taken",),
+    "another push for the same line of the screen is being sent.": ("line_taken",),
     "a call for it is under way.": ("call_under_way",),
     "the worker was stopped and another one takes over.": ("worker_shutdown", "closing"),
     "the worker stood still for a while, and another one takes over.": ("worker_stood_still",),
-    "the worker was lost during the call.": ("worker_lost",),
     "the database does not take the outcome of the call yet.": ("outcome_not_stored",),
     "the outcome is certain, but the words that came with it could not be stored.": ("unstorable_answer",),
+    "the worker stopped before it stored what came of the call.": ("worker_lost",),
     "the database was slow, so the check had to be made again.": ("claim_too_old",),
-    "what the app registered is no token.": ("MalformedDeviceToken",),
-    "so many pushes are ahead of it at our limit of calls.": ("rate_limited", "limit_reached", "crowded"),
-    "the provider had trouble a moment ago, so its route rests.": ("paused", "resting_after_failed_connection"),
+    "what the app registered is not a token.": ("MalformedDeviceToken",),
+    "many others are ahead of it.": ("crowded",),
+    "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),
+    "{provider} failed a moment ago, so sending to it is paused.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
-    "the provider could not be reached.": (
+    "{provider} could not be reached.": (
         "connect_failed",
         "never_ready",
         "no_slot_in_time",
@@ -54,7 +78,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
         "oauth_unreachable",
         "no_access_token_in_time",
     ),
-    "the connection to the provider broke.": (
+    "the connection to {provider} broke.": (
         "connection_lost",
         "peer_is_dead",
         "reads_nothing",
@@ -64,28 +88,26 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
         "goaway",
         "IdleTimeout",
         "UnrelatedKeyIdInToken",
-        "Shutdown",
     ),
-    "no connection had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
-    "the provider did not answer in time.": ("answer_timeout", "answers_nothing"),
-    "the provider's answer could not be read.": ("unreadable_answer", "malformed_answer"),
-    "something else answered in the provider's place: a gateway or a sign-in page.": ("answered_by_another",),
+    "no connection to {provider} had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
+    "{provider} did not answer in time.": ("answer_timeout", "answers_nothing"),
+    "the answer of {provider} could not be understood.": ("unreadable_answer", "malformed_answer"),
+    "something else answered in the place of {provider}: a gateway or a sign-in page.": ("answered_by_another",),
     # what providers say: push/apns_verdicts.py, push/fcm_verdicts.py
-    "the provider says that the app is gone from the phone, or has another token by now; it is to be opened again.": (
+    "{provider} says that the app was removed from the phone, or has a newer token. Opening the app fixes it.": (
         "Unregistered",
         "ExpiredToken",
         "UNREGISTERED",
     ),
-    "the provider does not know the token: the app was removed, or registered with the wrong environment.": (
+    "{provider} does not know the token: the app was removed, or it registered with the wrong environment.": (
         "BadDeviceToken",
         "INVALID_ARGUMENT_TOKEN",
     ),
-    "the token belongs to another app or project than the one that sends.": (
+    "{provider} says that the token belongs to another app or project than the one that sends.": (
         "DeviceTokenNotForTopic",
         "SENDER_ID_MISMATCH",
     ),
-    "our credentials or the settings of the app are wrong; an operator has to act.": (
-        "app_not_configured",
+    "{provider} refuses our credentials or the settings of the app. An operator has to act.": (
         "oauth_refused",
         "BadTopic",
         "MissingTopic",
@@ -96,12 +118,13 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
         "Forbidden",
         "InvalidProviderToken",
         "MissingProviderToken",
-        "THIRD_PARTY_AUTH_ERROR",
         "PERMISSION_DENIED",
         "NOT_FOUND",
     ),
+    "Firebase has no valid APNs key for the app of this phone. An operator has to act.": ("THIRD_PARTY_AUTH_ERROR",),
+    "the workers have no credentials for the app of this phone. An operator has to act.": ("app_not_configured",),
     "our credentials were out of date and are renewed.": ("ExpiredProviderToken", "UNAUTHENTICATED"),
-    "the provider refuses the push as it is: a fault of ours, which an operator has to look into.": (
+    "{provider} found the push itself wrong, which is our fault. An operator has to look into it.": (
         "BadCollapseId",
         "BadExpirationDate",
         "BadMessageId",
@@ -115,32 +138,40 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
         "PayloadTooLarge",
         "INVALID_ARGUMENT",
     ),
-    "the phone was sent too many pushes lately, says the provider.": (
+    "{provider} says that this phone was sent too many pushes lately.": (
         "TooManyRequests",
         "QUOTA_EXCEEDED",
         "QUOTA_EXCEEDED_DEVICE",
     ),
-    "the provider asks us for fewer pushes.": (
+    "{provider} asks us for fewer pushes.": (
         "TooManyProviderTokenUpdates",
         "QUOTA_EXCEEDED_PROJECT",
         "RESOURCE_EXHAUSTED",
     ),
-    "the provider has trouble of its own.": ("InternalServerError", "ServiceUnavailable", "INTERNAL", "UNAVAILABLE"),
+    "{provider} answered that it is unavailable.": ("ServiceUnavailable", "UNAVAILABLE", "Shutdown"),
+    "{provider} answered that it has an internal error.": ("InternalServerError", "INTERNAL"),
 }
 _MEANINGS = {reason: meaning for meaning, reasons in _BY_MEANING.items() for reason in reasons}
 _STATUS = re.compile(r"(http|proxy_refused)_(\d{3})")
 
 
-def meaning(reason: str) -> str | None:
+def meaning(reason: str, provider: Provider | None = None) -> str | None:
     """Say what a reason means, to follow a colon; None for one that nobody here has seen."""
+    who = PROVIDERS[provider]
     if status := _STATUS.fullmatch(reason):
-        who = "provider" if status[1] == "http" else "proxy on the way to the provider"
-        return f"the {who} answered with the HTTP status {status[2]}."
-    return _MEANINGS.get(reason)
+        sayer = who if status[1] == "http" else f"the proxy on the way to {who}"
+        return f"{sayer} answered with the HTTP status {status[2]}."
+    found = _MEANINGS.get(reason)
+    return None if found is None else found.replace("{provider}", who)
 
 
-def why(reason: str | None) -> str:
+def why(reason: str | None, provider: Provider | None = None) -> str:
     """Say what a reason means, or name it."""
     if reason is None:
         return "no reason was noted."
-    return meaning(reason) or f"{reason}."
+    return meaning(reason, provider) or f"{reason}."
+
+
+def is_unclear(outcome: str | None, reason: str | None) -> bool:
+    """Tell whether nobody knows if the provider took a push that it was asked to take."""
+    return outcome == "unknown" and reason not in NOT_TAKEN

@@ -64,4 +64,6 @@ class Signals:
     refused: tuple[Refused, ...]
     workers: int  # seen lately
     streams: int  # open
+    unopened: Owed = Owed(0, None)  # reminders that are due and that nobody opened, when a worker looked last
+    swept_at: datetime | None = None  # when that was; None: no worker has looked yet
     transfers: Transfers = Transfers()

@@ -59,6 +59,7 @@ class ShownTask:
     accepted_at: datetime | None
     opened_at: datetime | None
     synced_at: datetime | None
+    held_up_by: str | None  # the last reason why it was not sent or taken at once
     accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
     redrive_refused: str | None  # why a redrive would be refused now; null where it would not
 

@@ -55,10 +55,19 @@ class ShownTestPush:
     next_cursor: None = None
 
 
-def standing_in_words(state: TaskState, reason: str | None) -> str:
+def standing_in_words(state: TaskState, reason: str | None, provider: Provider | None = None) -> str:
     """Say how a test push stands on a phone."""
-    if state is TaskState.ACCEPTED:
-        return "Accepted by the provider." if reason is None else f"Accepted: {why(reason)}"
-    if state is TaskState.PENDING:
-        return "On its way." if reason is None else f"On its way; {why(reason)}"
-    return f"Not sent ({state}): {why(reason)}"
+    if state is TaskState.ACCEPTED and reason is not None:
+        return f"Accepted: {why(reason, provider)}"
+    return _STANDINGS[state].format(because="." if reason is None else f": {why(reason, provider)}")
+
+
+_STANDINGS = {
+    TaskState.ACCEPTED: "Accepted by the provider.",
+    TaskState.PENDING: "On its way{because}",
+    TaskState.REJECTED: "Refused by the provider{because}",
+    TaskState.UNREGISTERED: "Its token was refused by the provider{because}",
+    TaskState.EXPIRED: "Not sent before it expired{because}",
+    TaskState.WITHDRAWN: "Not sent{because}",
+    TaskState.DEAD: "Given up{because}",
+}

@@ -25,6 +25,7 @@ class Event(StrEnum):
     FAST_BROKEN = "fast_broken"
     FAST_CANCELLED = "fast_cancelled"
     WITHHELD = "withheld"  # no push was planned, for any phone or for one
+    WAITS = "waits"  # stands for the present: a push that is not settled, and what it waits for
     UNOPENED = "unopened"  # a reminder is due, and neither was a push planned nor withheld
     PLANNED = "planned"
     ATTEMPTED = "attempted"  # a provider call began; with a reason: none was made

@@ -1,129 +1,140 @@
-"""A timeline in words: one sentence or two for each event, which a support person can read out."""
+"""A timeline in words: chooses the sentences of `domain/sentences.py` and fills them in."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from domain.kinds import Kind
+from domain.present import WaitsFor
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
-from domain.reasons import UNCALLED, why
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why
+from domain.sentences import PAST, PRESENT, Past, Present
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
-_PROVIDERS = {Provider.APNS: "Apple", Provider.FCM: "Google", None: "The provider"}
-
-_OUTCOMES = {
-    "rejected": "refused for good",
-    "unregistered": "its token was refused",
-    "throttled": "put off",
-    "unavailable": "not taken",
-    "misconfigured": "we were refused",
-    "unknown": "unclear whether it was taken",
-}
+_NO_PHONE = "no phone of theirs has an active token."
+_ON_TIME = timedelta(seconds=1)
 
 
 def in_words(what: Happening) -> str:
-    """Say what happened."""
-    return _SENTENCES[what.event](what)
+    """Say what happened, or what a push waits for."""
+    choose = _CHOSEN.get(what.event)
+    return _filled(PAST[what.event] if choose is None else choose(what), what)
 
 
 def now_quiet(hours: QuietHours | None) -> str:
-    """Say when the person's quiet hours are by now, after what they withheld: they may have been others then."""
+    """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
     if hours is None:
         return ""
     return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {hours.time_zone}."
 
 
-def _planned(what: Happening) -> str:
-    planned = f"Planned {_push(what)} for {_phone(what)}, due at {_at(what, 'due_at')}."
-    if not what.detail["is_pending"]:
-        return planned
-    waits = f" It waits: {why(what.reason)}" if what.reason else " It has not gone out yet."
-    return planned + waits + _next_try(what)
+def duration(length: timedelta) -> str:
+    """Write how late something is, to the second."""
+    minutes, seconds = divmod(round(length.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number and not (hours and unit == "s")) or "0 s"
 
 
-def _next_try(what: Happening) -> str:
-    if _is_past(what, "expires_at"):
-        return f" It expired at {_at(what, 'expires_at')}: the workers or Temporal may be away."
-    if _is_past(what, "next_attempt_at"):
-        return f" It has been due since {_at(what, 'next_attempt_at')}, and waits for its turn or for a worker."
-    return f" To be tried at {_at(what, 'next_attempt_at')}." if _has(what, "next_attempt_at") else ""
+def _waits(what: Happening) -> str:
+    """Put the sentence together that tells what an unsettled push waits for."""
+    waits, told = WaitsFor(what.detail["waits_for"]), what.detail
+    parts: dict[str, str] = {
+        "head": Present.DEAD if told["is_dead"] else Present.LATE if _is_past(what, "due_at") else Present.DUE,
+        "until": Present.EXPIRES,
+        "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
+        "next": Present.NEXT if _has(what, "next_attempt_at") else Present.NO_NEXT,
+        "rest": Present.REST if _has(what, "route_until") else Present.ONE_CALL,
+        "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
+    }
+    of_cutoff = waits is WaitsFor.REDRIVE and what.reason in TOKEN_REFUSED
+    sentence = Present.CUTOFF_OVER if of_cutoff else PRESENT[waits]
+    if waits is WaitsFor.ROUTE and not _has(what, "route_until"):
+        parts["next"] = ""
+    for name, part in parts.items():
+        sentence = sentence.replace(f"{{{name}}}", part)
+    return sentence
 
 
 def _unopened(what: Happening) -> str:
-    push, due_at = _push(what), _at(what, "due_at")
-    if _is_past(what, "expires_at"):
-        told = f"{push} was due at {due_at} and expired at {_at(what, 'expires_at')}; nobody opened it in time"
-    else:
-        told = f"{push} has been due since {due_at}; nobody has opened it yet"
-    return f"{told[0].upper()}{told[1:]}: the workers or Temporal may be away."
-
-
-def _withheld(what: Happening) -> str:
-    if what.installation_id is not None:
-        return f"Did not push {_push(what)} to {_phone(what)}: {why(what.reason)}"
-    reason = "no phone of theirs has an active token." if what.reason == "no_active_token" else why(what.reason)
-    return f"Did not push {_push(what)} to any phone: {reason}"
+    return Past.UNOPENED_EXPIRED if _is_past(what, "expires_at") else PAST[Event.UNOPENED]
 
 
 def _attempted(what: Happening) -> str:
-    if what.reason is not None:
-        return f"Did not ask {_provider(what)} to show {_push(what)} on {_phone(what)}: {why(what.reason)}"
-    return f"Asked {_provider(what)} to show {_push(what)} on {_phone(what)} (call {what.detail['attempt']})."
+    if what.reason in UNCALLED:
+        return Past.NOT_CALLED
+    if what.reason == "worker_lost":
+        return Past.CALL_LOST
+    return Past.CALLED if _has(what, "outcome") else Past.CALLING
 
 
 def _answered(what: Happening) -> str:
-    call = f"{_provider(what)}, call {what.detail['attempt']}"
-    latency = what.detail["latency_ms"]
-    after = "" if latency is None else f" after {latency} ms"
-    if what.detail["outcome"] == "accepted":
-        return f"{call}: accepted{after}."
-    again = f" To be tried again at {_at(what, 'retry_at')}." if _has(what, "retry_at") else ""
+    outcome = what.detail["outcome"]
+    if outcome == "accepted":
+        return Past.TOOK_IT
+    again = Past.TRIED_AGAIN if what.detail.get("is_tried_again") else ""
     if what.reason in UNCALLED:
-        return f"{call}: not made; {why(what.reason)}{again}"
-    return f"{call}: {_OUTCOMES[what.detail['outcome']]}{after and f',{after}'}; {why(what.reason)}{again}"
+        return Past.NO_CALL + again
+    if what.reason in TOKEN_REFUSED and what.detail.get("cutoff_at"):
+        return Past.REFUSED_IN_A_MASS
+    return Past.ANSWERED + (Past.UNCLEAR if is_unclear(outcome, what.reason) else "") + again
 
 
 def _accepted(what: Happening) -> str:
     if what.reason == "validated":
-        return f"Checked {_push(what)} for {_phone(what)}: {why(what.reason)}"
-    return (
-        f"{_provider(what)} accepted {_push(what)} for {_phone(what)}. From here the phone's own settings decide: "
-        "focus, muted notifications, no network."
-    )
+        return Past.VALIDATED
+    late = _late(what)
+    if what.kind is Kind.TEST or late is None:
+        when, cause = "", ""
+    elif late < _ON_TIME:
+        when, cause = Past.ON_TIME, ""
+    else:
+        when, cause = Past.LATE, _cause(what)
+    return Past.ACCEPTED.replace("{when}", when).replace("{cause}", cause)
+
+
+def _cause(what: Happening) -> str:
+    """Say why a push was late, as far as the tables know."""
+    if what.detail.get("is_redriven"):
+        return Past.REDRIVEN_LATE
+    held_up_by = what.detail.get("held_up_by")
+    if held_up_by:
+        return Past.HELD_UP_BY_CUTOFF if held_up_by == "brake_engaged" else Past.HELD_UP
+    if _has(what, "created_at") and _instant(what, "created_at") >= _instant(what, "late_from") + _ON_TIME:
+        return Past.PROCESSED_LATE
+    return Past.NOTHING_HELD_IT_UP
 
 
 def _rejected(what: Happening) -> str:
-    if what.reason in UNCALLED:
-        return f"Not sent to {_phone(what)}: {_push(what)}; {why(what.reason)}"
-    return f"{_provider(what)} refused {_push(what)} for {_phone(what)} for good: {why(what.reason)}"
-
-
-def _not_sent(what: Happening) -> str:
-    return f"Not sent to {_phone(what)}: {_push(what)}; {why(what.reason)}"
+    return Past.NOT_SENT if what.reason in UNCALLED else PAST[what.event]
 
 
 def _expired(what: Happening) -> str:
-    late = what.reason in {None, "too_late", "expired"}
-    before = "" if late else f" Before that: {why(what.reason)}"
-    return f"Not sent to {_phone(what)}: {_push(what)} expired, so showing it would have misled.{before}"
+    is_alone = what.reason in {None, "too_late", "expired"}
+    return PAST[Event.EXPIRED] + ("" if is_alone else Past.BEFORE_THAT)
 
 
 def _dead(what: Happening) -> str:
-    too_late = what.reason == "opened_too_late" or _is_past(what, "expires_at")
-    redrive = "" if too_late else " It can be redriven while it is of use."
-    return f"Gave up on {_push(what)} for {_phone(what)}: {why(what.reason)}{redrive}"
+    expired = _is_past(what, "expires_at")
+    at_its_end = _has(what, "ended_at") and _instant(what, "ended_at") >= _instant(what, "expires_at")
+    if what.reason in TOKEN_REFUSED:
+        died = Past.DIED_OF_CUTOFF
+    elif what.reason == "brake_engaged":
+        died = Past.DIED_BEHIND_CUTOFF
+    else:
+        died = Past.DIED_EXPIRED if at_its_end else Past.DIED
+    refused = what.detail.get("redrive_refused")
+    if expired or "redrive_refused" not in what.detail:  # too late, or it was redriven afterwards
+        return died
+    if refused == "brake_engaged":
+        return died + Past.RESUME_FIRST
+    return died + (Past.NOT_REDRIVABLE if refused else Past.REDRIVABLE)
 
 
 def _redriven(what: Happening) -> str:
-    return f"{what.detail['actor']} redrove {_push(what)} for {_phone(what)}, which was dead: {why(what.reason)}"
-
-
-def _test_push(what: Happening) -> str:
-    phones = len(what.detail["installations"])
-    dry = " which only its provider checks," if what.detail["validate_only"] else ""
-    return f"{what.detail['actor']} asked for a test push,{dry} to {phones} {'phone' if phones == 1 else 'phones'}."
+    return Past.REDRIVEN_AFTER_CUTOFF if what.reason in TOKEN_REFUSED else PAST[Event.REDRIVEN]
 
 
 def _fast_started(what: Happening) -> str:
@@ -152,7 +163,7 @@ def _reminders(what: Happening) -> str:
 
 
 def _reminders_of_then(what: Happening) -> str:
-    """Tell the reminders that a fast was started with, as far as they are known, and what they are by now."""
+    """Tell the reminders that a fast was started with, as far as they are known, and what they are now."""
     first: list[int] | None = what.detail["first_reminder_minutes"]
     if first is not None and set(first) != set(_minutes(what)):
         then = _listed(sorted(first, reverse=True)) if first else "none"
@@ -162,13 +173,13 @@ def _reminders_of_then(what: Happening) -> str:
 
 
 def _present_reminders(what: Happening) -> str:
-    """List the reminders as they are by now; one that was due when they were set may have been sent before that."""
+    """List the reminders as they are now; one that was due when they were set may have been sent before that."""
     minutes = _minutes(what)
     if not minutes:
-        return " By now it is without reminders."
+        return " Now it is without reminders."
     late = _due_when_set(what)
     skipped = f" Skipped, unless sent before, since that was past already: {_listed(late)}." if late else ""
-    return f" By now its reminders are, in minutes before the end: {_listed(minutes)}.{skipped}"
+    return f" Now its reminders are, in minutes before the end: {_listed(minutes)}.{skipped}"
 
 
 def _minutes(what: Happening) -> list[int]:
@@ -182,50 +193,71 @@ def _due_when_set(what: Happening) -> list[int]:
 
 
 def _signed_out(what: Happening) -> str:
-    if what.reason != "too_many_installations":
-        return f"Signed out on {_phone(what)}; it gets no pushes any more."
-    many = "this person registered more phones than one user may have, and this one was not seen for longest"
-    return f"Signed out on {_phone(what)}: {many}. Opening the app there registers it again."
+    return PAST[Event.SIGNED_OUT] if what.reason is None else Past.CROWDED_OUT
 
 
-def _said(sentence: str) -> Callable[[Happening], str]:
-    """Make a sentence in which {phone}, {provider}, {push} and {why} are filled in."""
-
-    def say(what: Happening) -> str:
-        return sentence.format(phone=_phone(what), provider=_provider(what), push=_push(what), why=why(what.reason))
-
-    return say
-
-
-_SENTENCES: Mapping[Event, Callable[[Happening], str]] = {
-    Event.REGISTERED: _said("Registered {phone} for pushes."),
-    Event.REACTIVATED: _said("Registered {phone} again; it can be pushed to once more."),
-    Event.ROTATED: _said("The app on {phone} registered another token; this one is not used any more."),
-    Event.TRANSFERRED: _said("Somebody else signed in on {phone}; it gets no pushes of this person any more."),
+_CHOSEN: Mapping[Event, Callable[[Happening], str]] = {
+    Event.WAITS: _waits,
     Event.SIGNED_OUT: _signed_out,
-    Event.INVALIDATED: _said("Stopped pushing to {phone} until the app is opened there: {why}"),
-    Event.FAST_STARTED: _fast_started,
-    Event.GOAL_MOVED: _goal_moved,
-    Event.FAST_COMPLETED: _said("Completed the fast; reminders that were not sent by then are not sent."),
-    Event.FAST_BROKEN: _said("Broke the fast; reminders that were not sent by then are not sent."),
-    Event.FAST_CANCELLED: _said("Cancelled the fast; reminders that were not sent by then are not sent."),
-    Event.WITHHELD: _withheld,
     Event.UNOPENED: _unopened,
-    Event.PLANNED: _planned,
     Event.ATTEMPTED: _attempted,
     Event.ANSWERED: _answered,
     Event.ACCEPTED: _accepted,
-    Event.OPENED: _said("Tapped {push} on {phone}."),
-    Event.SYNCED: _said("The app on {phone} has read what {push} is about."),
     Event.REJECTED: _rejected,
     Event.UNREGISTERED: _rejected,
     Event.EXPIRED: _expired,
-    Event.WITHDRAWN: _not_sent,
     Event.DEAD: _dead,
     Event.REDRIVEN: _redriven,
-    Event.TEST_PUSH: _test_push,
-    Event.OTHER: lambda _: "Something happened that this release cannot tell; a newer one wrote it.",
+    Event.FAST_STARTED: _fast_started,
+    Event.GOAL_MOVED: _goal_moved,
 }
+
+
+def _filled(sentence: str, what: Happening) -> str:
+    """Fill a sentence in."""
+    provider, push, detail = PROVIDERS[what.provider], _push(what), what.detail
+    latency = detail.get("latency_ms")
+    after = "" if latency is None else f" after {latency} ms"
+    meaning = _why(what)
+    values: dict[str, object] = {
+        **{name: value for name, value in detail.items() if not isinstance(value, dict | list)},
+        **{name: _at(what, name) for name in detail if name.endswith(_INSTANTS) and _has(what, name)},
+        "push": push,
+        "Push": _capital(push),
+        "phone": _phone(what),
+        "phones": f"{_PHONES[what.provider]}s",
+        "provider": provider,
+        "Provider": _capital(provider),
+        "reason": what.reason,
+        "why": meaning,
+        "Why": _capital(meaning),
+        "to": "" if what.installation_id is None else f" for {_phone(what)}",
+        "whom": "any phone" if what.installation_id is None else _phone(what),
+        "after": after,
+        "after_comma": after and f",{after}",
+        "late": duration(_late(what) or timedelta()),
+        "engaged": f" at {_at(what, 'cutoff_at')}" if _has(what, "cutoff_at") else "",
+        "refusal": _refusal(what),
+        "dry": " which only its provider checks," if detail.get("validate_only") else "",
+        "phones_count": _count(len(detail.get("installations", ()))),
+    }
+    return sentence.format_map(values)
+
+
+_INSTANTS = ("_at", "_since", "_until")
+
+
+def _why(what: Happening) -> str:
+    if what.event is Event.WITHHELD and what.installation_id is None and what.reason == "no_active_token":
+        return _NO_PHONE
+    if what.event is Event.ACCEPTED and what.reason is None:
+        return why(what.detail.get("held_up_by"), what.provider)
+    return why(what.reason, what.provider)
+
+
+def _refusal(what: Happening) -> str:
+    reason = what.detail.get("redrive_refused") or what.detail.get("refused")
+    return _NO_PHONE if what.installation_id is None and reason == "no_active_token" else why(reason, what.provider)
 
 
 def _push(what: Happening) -> str:
@@ -246,8 +278,17 @@ def _phone(what: Happening) -> str:
     return f"the {_PHONES[what.provider]} {str(what.installation_id)[:8]}"
 
 
-def _provider(what: Happening) -> str:
-    return _PROVIDERS[what.provider]
+def _late(what: Happening) -> timedelta | None:
+    seconds = what.detail.get("late_seconds")
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _count(phones: int) -> str:
+    return f"{phones} {'phone' if phones == 1 else 'phones'}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _listed(minutes: list[int]) -> str:

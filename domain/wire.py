@@ -50,6 +50,7 @@ class PlannedSend:
     environment: Environment
     app_id: str | None = None
     kind: Kind = Kind.REMINDER
+    user_digest: int = 0  # tells users apart without naming them, so that each has a turn; 0: of an older release
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class SendPush:
     hold_seconds: float  # from the scheduling of the activity to the due instant, on the server's clock
     app_id: str | None = None
     kind: Kind = Kind.REMINDER
+    user_digest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,16 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
     return await demonstrate(stage)
 
 
+_PEOPLES = "WorkflowType != 'Retention' AND WorkflowType != 'OrphanSweep'"  # fasts, messages, pushes: not housekeeping
+
+
 def _tell_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str) -> None:
     terminal.say()
     terminal.say(f"  console            {settings.api_url}/console  sign-in code {code}")
     terminal.say(f"  API documentation  {settings.api_url}/docs")
     if settings.starts_temporal:
         workflows = f"{settings.temporal_ui_url}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows"
-        terminal.say(f"  Temporal Web UI    {workflows}")
+        terminal.say(f"  Temporal Web UI    {workflows}?query={quote(_PEOPLES, safe='')}")
         if session_id is not None:
             terminal.say(f"  alice's workflow   {workflows}/{quote(reminder_workflow_id(session_id), safe='')}")
     if settings.simulated:

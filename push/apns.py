@@ -84,9 +84,9 @@ class ApnsSender:
         }
 
     @asynccontextmanager
-    async def slot(self, environment: Environment) -> AsyncIterator[Slot]:
+    async def slot(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[Slot]:
         """Wait for room on a live connection."""
-        async with self._pools[environment].place() as place:
+        async with self._pools[environment].place(user_digest) as place:
             yield ApnsSlot(place, self._topic, self._shape)
 
     async def close(self) -> None:

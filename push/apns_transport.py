@@ -160,9 +160,9 @@ class ApnsPool(APNsKeyConnectionPool):
         )
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[ApnsPlace]:
+    async def place(self, user_digest: int = 0) -> AsyncIterator[ApnsPlace]:
         """Wait for room on a live connection; raises Unavailable."""
-        async with self._http2.place() as place:
+        async with self._http2.place(user_digest) as place:
             yield ApnsPlace(place, self._http2.authority, self._provider_token)
 
     async def aclose(self) -> None:

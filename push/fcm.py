@@ -81,10 +81,14 @@ class FcmSender:
         )
 
     @asynccontextmanager
-    async def slot(self, environment: Environment) -> AsyncIterator[Slot]:  # noqa: ARG002 (FCM has one token space)
+    async def slot(
+        self,
+        environment: Environment,  # noqa: ARG002 (FCM has one token space)
+        user_digest: int = 0,
+    ) -> AsyncIterator[Slot]:
         """Wait for a good access token and room on a live connection."""
         token = await self._access.current()
-        async with self._pool.place() as place:
+        async with self._pool.place(user_digest) as place:
             yield FcmSlot(place, self._access, token, self._headers(token), self._shape)
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from push.http2_streams import Streams
 from push.sender import Fate, NoRoom
 
 IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
+STALLED_AFTER = 0.3  # seconds without an answer; Apple takes a tenth of that
 LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
 
 
@@ -26,8 +27,15 @@ class Places:
 
     @property
     def full(self) -> bool:
-        """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._limit > 1 and (self._taken + len(self._streams.calls) >= self._limit or self._lacks_window)
+        """Whether another connection would help.
+
+        At a limit of one it would not, since Apple lifts that after one success: unless the call under way is not
+        answered. One phone whose calls hang would hold up everybody else's until they time out.
+        """
+        if self._limit > 1:
+            return self._taken + len(self._streams.calls) >= self._limit or self._lacks_window
+        oldest = next(iter(self._streams.calls.values()), None)
+        return oldest is not None and self._loop.time() - oldest.sent_at >= STALLED_AFTER
 
     @property
     def idle(self) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -18,7 +17,9 @@ from hpack import HeaderTuple
 
 from push.http2 import Connection
 from push.http2_call import Response
+from push.http2_places import STALLED_AFTER
 from push.http2_proxy import Proxy, ProxyTrouble, connect
+from push.http2_waiters import Waiters
 from push.sender import Fate, NoRoom, Unavailable
 
 log = structlog.get_logger()
@@ -78,20 +79,21 @@ class Pool:
         self._at_most = connections
         self._timeouts = timeouts
         self._connections: list[Connection] = []
-        self._waiters: deque[asyncio.Future[Connection]] = deque()
+        self._waiters: Waiters[Connection] = Waiters()
         self._opening: asyncio.Task[None] | None = None
         self._failures = 0
         self._rest_until = 0.0  # no new connection before; shared, so that many waiters do not each try
         self._closed = False
+        self._look: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
-        """Wait for room on a live connection; the place is given back if it is not used."""
+    async def place(self, user: int = 0) -> AsyncIterator[Place]:
+        """Wait for room on a live connection; the place is given back if it is not used. Users take turns."""
         connection = self._with_room()
         if connection:
             connection.take()
         else:
-            connection = await self._wait()
+            connection = await self._wait(user)
         place = Place(connection)
         try:
             yield place
@@ -101,6 +103,8 @@ class Pool:
     async def close(self) -> None:
         """Let calls in flight finish, bounded by the answer timeout; then close."""
         self._closed = True
+        if self._look is not None:
+            self._look.cancel()
         self._refuse(lambda: NoRoom("closing"))
         if self._opening:
             self._opening.cancel()
@@ -120,9 +124,8 @@ class Pool:
                 connection.ask_for_a_sign_of_life()  # may have died in silence; room is back with the sign of life
         return None
 
-    async def _wait(self) -> Connection:
-        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    async def _wait(self, user: int) -> Connection:
+        waiter = self._waiters.join(user)
         self._grow()
         try:
             async with asyncio.timeout(self._timeouts.slot.total_seconds()):
@@ -143,20 +146,21 @@ class Pool:
         return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
-        while self._waiters:
-            if self._waiters[0].done():
-                self._waiters.popleft()  # gave up
-            elif connection := self._with_room():
-                connection.take()
-                self._waiters.popleft().set_result(connection)
-            else:
+        while self._waiters.any():
+            connection = self._with_room()
+            if connection is None:
                 self._grow()
                 return
+            connection.take()
+            self._waiters.next().set_result(connection)
 
     def _grow(self) -> None:
         """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
         usable = [connection for connection in self._connections if connection.usable]
-        if self._opening or len(usable) >= self._at_most or not all(connection.full for connection in usable):
+        if self._opening or len(usable) >= self._at_most:
+            return
+        if not all(connection.full for connection in usable):
+            self._look_again()
             return
         if self._closed:
             self._refuse(lambda: NoRoom("closing"))
@@ -164,6 +168,15 @@ class Pool:
             self._opening = asyncio.create_task(self._open(), context=Context())  # it outlives who asked
         elif not usable:
             self._refuse(lambda: NoRoom("resting_after_failed_connection"))
+
+    def _look_again(self) -> None:
+        """Come back when a connection that takes one call at a time has had time to answer it."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(STALLED_AFTER, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        self._serve()
 
     async def _open(self) -> None:
         try:
@@ -206,10 +219,8 @@ class Pool:
         log.warning("connection failed", host=self._host, error=error, rest=round(rest, 2))
 
     def _refuse(self, trouble: Callable[[], Unavailable]) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(trouble())
+        while self._waiters.any():
+            self._waiters.next().set_exception(trouble())
 
 
 async def _greeted(connection: Connection) -> None:

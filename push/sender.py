@@ -155,7 +155,7 @@ class Slot(Protocol):
 class Sender(Protocol):
     """One provider. A slot is taken *before* the last-moment check, so that nothing waits between check and call."""
 
-    def slot(self, environment: Environment) -> AbstractAsyncContextManager[Slot]:
+    def slot(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[Slot]:
         """Wait for room on a live connection; raises ProviderTrouble when none can be had in time."""
         ...
 

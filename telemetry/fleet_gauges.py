@@ -43,6 +43,11 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
     yield from _refused(read, configured)
     yield from _owed("outbox", "Rows of the outbox", read.outbox, read.at)
     yield from _owed("handoffs", "Messages of which it is not decided how each phone is told", read.handoffs, read.at)
+    yield from _owed("unopened_reminders", "Reminders that are due and that nobody opened", read.unopened, read.at)
+    if read.swept_at is not None:
+        yield _single(
+            "swept_timestamp_seconds", "When fasts without a workflow were looked for.", read.swept_at.timestamp()
+        )
     yield _brakes(read, configured)
     yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
     yield _single("streams", "Open streams.", read.streams)

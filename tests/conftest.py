@@ -41,9 +41,11 @@ NAMESPACES = (
     "chaos",
     "housekeeping",
     "doctor",
+    "pooled",
     "metrics",
     "numbers",
     "traced",
+    "neighbours",
 )
 
 

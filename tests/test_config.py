@@ -18,6 +18,7 @@ from config import (
     service_settings,
     tracing_settings,
 )
+from db.address import PARAMETERS
 
 SECRET = "a secret that is long enough to be one"
 DATABASE = {"DATABASE_URL": "postgresql://app:hush-hush@db.example/fastbell"}
@@ -203,8 +204,17 @@ POSTGRESQL = "must be an address such as postgresql://user@host/name"
         ({"DATABASE_URL": "postgresql://app:hush-hush@[::1/x"}, f"DATABASE_URL: {POSTGRESQL}."),
         (
             {"DATABASE_URL": "postgresql://app:hush-hush@db/x?sslmode=require&connect_timeout=5"},
-            "DATABASE_URL: connect_timeout is not a parameter of it; known are host, port, sslmode.",
+            f"DATABASE_URL: connect_timeout is not a parameter of it; known are {', '.join(sorted(PARAMETERS))}.",
         ),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@a,b/x?target_session_attrs=standby"},
+            "DATABASE_URL: target_session_attrs must be read-write: a server that takes no writes is of no use here.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@a,b,c/x?port=1,2"},
+            "DATABASE_URL: port must be one number, or as many as there are hosts.",
+        ),
+        ({"DATABASE_URL": "postgresql://app:hush-hush@a,b:port/x"}, f"DATABASE_URL: {POSTGRESQL}."),
         ({"TEMPORAL_UI_URL": "ui.example:8080"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
         ({"TEMPORAL_UI_URL": "https://"}, "TEMPORAL_UI_URL: must be an http:// or https:// address."),
     ],
@@ -269,6 +279,12 @@ def test_a_file_that_holds_no_certificates_is_refused_as_an_authority(key_file: 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"])
 def test_a_database_address_may_name_any_driver(scheme: str) -> None:
     url = f"{scheme}://app@db.example/fastbell"
+
+    assert service_settings({"DATABASE_URL": url}).database_url.get_secret_value() == url
+
+
+def test_a_database_address_may_name_several_hosts() -> None:
+    url = "postgresql://u:p@h1:5432,h2:5433/db?target_session_attrs=read-write"
 
     assert service_settings({"DATABASE_URL": url}).database_url.get_secret_value() == url
 

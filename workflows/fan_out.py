@@ -17,10 +17,11 @@ with workflow.unsafe.imports_passed_through():
     from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
 
 LOCAL_TIMEOUT = timedelta(seconds=10)
-LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+_LONGEST_WAIT = timedelta(seconds=5)  # where no provider said how long: the database is away, or a worker was lost
+LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers of the workflow's, which hold up no worker's shutdown
 
-_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 
 
 async def send_all(
@@ -72,7 +73,7 @@ def _start(send: PlannedSend, due_at: datetime, expires_at: datetime) -> Activit
     hold = max(due_at - now, timedelta(0))
     return workflow.start_activity_method(
         PushSending.send_push,
-        SendPush(send.task_id, send.environment, hold.total_seconds(), send.app_id, send.kind),
+        SendPush(send.task_id, send.environment, hold.total_seconds(), send.app_id, send.kind, send.user_digest),
         task_queue=push_queue(send.provider),
         activity_id=f"send-{send.task_id}",
         summary=f"{send.provider} push task {send.task_id}",

@@ -16,13 +16,16 @@ _PAGE_TIMEOUT = timedelta(minutes=2)
 _MOST_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
 _MOST_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
 _FIRST_LEFTOVERS = (Leftover.PUSH_TASKS, Leftover.TOKEN_EVENTS, Leftover.PRESENCES, Leftover.LOG_ITEMS)
+_MORE_LEFTOVERS = (*_FIRST_LEFTOVERS, Leftover.WITHHELD_PUSHES, Leftover.CONSOLE_SESSIONS, Leftover.CONSOLE_CODES)
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
 
 @workflow.defn
 class OrphanSweep:
-    """Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
+    """One sweep by hand; workers do what it does by themselves (`activities/sweeper.py`), earlier ones on a schedule.
+
+    Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
 
     What is started again comes first, so that its push tasks are owed to Temporal and not taken for orphans.
     """
@@ -48,10 +51,15 @@ class Retention:
     @workflow.run
     async def run(self) -> dict[str, int]:
         """Let go until nothing is left to; returns how many rows of each kind went."""
-        wanted = tuple(Leftover) if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS
-        gone = {what.value: await _let_go(what) for what in wanted}
+        gone = {what.value: await _let_go(what) for what in _wanted()}
         workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
         return gone
+
+
+def _wanted() -> tuple[Leftover, ...]:
+    if workflow.patched("all-leftovers"):
+        return tuple(Leftover)
+    return _MORE_LEFTOVERS if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS
 
 
 async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walked:

@@ -1,4 +1,7 @@
-"""The schedules of housekeeping: each worker makes them if they are missing; the console shows how they run."""
+"""What is registered in Temporal: search attributes, and the schedule of retention; the console shows how it runs.
+
+Each worker makes it true again and again, for a Temporal that was emptied knows of nothing.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -7,6 +10,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import (
     Client,
     Schedule,
@@ -22,30 +27,33 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import ShownSchedule, SweepOrphans, findings
-from domain.naming import ORPHAN_SWEEP, RETENTION, WORKFLOW_QUEUE
-from workflows.housekeeping import OrphanSweep, Retention
+from domain.housekeeping import ShownSchedule, findings
+from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
+from workflows.housekeeping import Retention
 
 _RPC_TIMEOUT = timedelta(seconds=10)
 _LOOKS_FOR = timedelta(seconds=2)
-_LONGEST_WAIT = 300.0  # seconds
+_AGAIN_AFTER = 60.0  # seconds
+_NOT_OURS = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.ALREADY_EXISTS}
 _ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are due
 
 log = structlog.get_logger()
 
 
-async def make_schedules_sometime(client: Client) -> None:
-    """Make what is missing, however long Temporal takes to let us."""
-    wait = 1.0
+async def keep_registered(client: Client, *, every: float = _AGAIN_AFTER) -> None:
+    """Make what is missing, now and from time to time, until cancelled; however long Temporal takes to let us."""
+    wait = min(1.0, every)
     while True:
         try:
+            await register_attributes(client)
             await make_schedules(client)
         except Exception as error:  # noqa: BLE001 -- sends go on without housekeeping
-            log.warning("schedules not made yet", error=type(error).__name__)
+            log.warning("not registered in temporal yet", error=type(error).__name__)
+            wait = min(wait * 2, every)
             await asyncio.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
         else:
-            return
+            wait = min(1.0, every)
+            await asyncio.sleep(every)
 
 
 async def make_schedules(client: Client) -> None:
@@ -53,17 +61,29 @@ async def make_schedules(client: Client) -> None:
     for name, schedule in _schedules().items():
         with suppress(ScheduleAlreadyRunningError):
             await client.create_schedule(name, schedule, rpc_timeout=_RPC_TIMEOUT)
+    with _what_is_not_there():  # an earlier release made it; that one's workers make it again when they start
+        await client.get_schedule_handle(ORPHAN_SWEEP).delete(rpc_timeout=_RPC_TIMEOUT)
+
+
+async def register_attributes(client: Client) -> None:
+    """Register the search attributes that are missing, where the server lets us; Temporal Cloud does not."""
+    operator, namespace = client.operator_service, client.namespace
+    try:
+        listed = await operator.list_search_attributes(
+            ListSearchAttributesRequest(namespace=namespace), timeout=_RPC_TIMEOUT
+        )
+        missing = set(SEARCH_ATTRIBUTES) - set(listed.custom_attributes)
+        if missing:
+            wanted = dict.fromkeys(sorted(missing), IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD)
+            request = AddSearchAttributesRequest(namespace=namespace, search_attributes=wanted)
+            await operator.add_search_attributes(request, timeout=_RPC_TIMEOUT)
+            log.warning("search attributes registered", names=sorted(missing))
+    except RPCError as error:
+        if error.status not in _NOT_OURS:
+            raise
 
 
 def _schedules() -> Mapping[str, Schedule]:
-    sweep = ScheduleActionStartWorkflow(
-        OrphanSweep.run,
-        SweepOrphans(),
-        id=ORPHAN_SWEEP,
-        task_queue=WORKFLOW_QUEUE,
-        execution_timeout=timedelta(minutes=10),  # one that hangs must not keep the next ones from running
-        static_summary="Looks for fasts, messages and push tasks that lost their workflow",
-    )
     retention = ScheduleActionStartWorkflow(
         Retention.run,
         id=RETENTION,
@@ -71,10 +91,7 @@ def _schedules() -> Mapping[str, Schedule]:
         execution_timeout=timedelta(hours=2),
         static_summary="Deletes what was kept long enough",
     )
-    return {
-        ORPHAN_SWEEP: _every(timedelta(minutes=1), sweep, "docs/operations.md, Orphans"),
-        RETENTION: _every(timedelta(hours=1), retention, "docs/operations.md, Retention"),
-    }
+    return {RETENTION: _every(timedelta(hours=1), retention, "docs/operations.md, Retention")}
 
 
 def _every(interval: timedelta, action: ScheduleActionStartWorkflow, note: str) -> Schedule:

@@ -45,6 +45,12 @@ class Total:
     opened: int
     synced: int
     dead: int
+    withdrawn: int
+
+    @property
+    def meant(self) -> int:
+        """Count the pushes that were to be accepted: all but those that were decided against."""
+        return self.pushes - self.withdrawn
 
 
 def _total(tallies: Iterable[Tally]) -> Total:
@@ -57,6 +63,6 @@ def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
     columns = []
     for day in (first + timedelta(days=number) for number in range(count)):
         of_day = _total(tally for tally in tallies if tally.day == day)
-        words = f"{day:%a %d %b}: {figures.count(of_day.pushes)} due, {figures.count(of_day.accepted)} accepted"
-        columns.append(Column(words, of_day.accepted, of_day.pushes - of_day.accepted))
+        words = f"{day:%a %d %b}: {figures.count(of_day.meant)} to be sent, {figures.count(of_day.accepted)} accepted"
+        columns.append(Column(words, of_day.accepted, of_day.meant - of_day.accepted))
     return columns

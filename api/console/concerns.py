@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from api.console.figures import count, route, seconds
+from domain.kinds import Kind
 from domain.reasons import why
 from domain.signals import Signals
 from domain.support import ShownGates, ShownRoute
@@ -70,5 +71,6 @@ def _is_waited_for(gate: ShownRoute, now: Signals) -> bool:
 
 
 def oldest_due_at(now: Signals) -> datetime | None:
-    """Find since when the push that is overdue for longest has been."""
-    return min((each.oldest_due_at for each in now.backlogs if each.oldest_due_at), default=None)
+    """Find since when the push that is overdue for longest has been; test pushes do not count."""
+    due = (each.oldest_due_at for each in now.backlogs if each.oldest_due_at and each.kind is not Kind.TEST)
+    return min(due, default=None)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from domain.push import Provider
-from domain.reasons import why
+from domain.reasons import is_unclear, why
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
@@ -22,6 +22,22 @@ class _OnRoute(Protocol):
 
     @property
     def app_id(self) -> str | None: ...
+
+
+class _Outcome(Protocol):
+    @property
+    def outcome(self) -> str | None: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
+class _Call(Protocol):
+    @property
+    def provider(self) -> Provider: ...
+
+    @property
+    def reason(self) -> str | None: ...
 
 
 def count(number: float | None) -> str:
@@ -97,6 +113,16 @@ def words(name: str | None) -> str:
     return _NONE if name is None else str(name).replace("_", " ")
 
 
+def because(of: _Call) -> str:
+    """Say what the reason of a provider's answer means."""
+    return why(of.reason, of.provider)
+
+
+def outcome(of: _Outcome) -> str | None:
+    """Name what a call came to; `unknown` only where nobody knows whether the provider took the push."""
+    return "unavailable" if of.outcome == "unknown" and not is_unclear(of.outcome, of.reason) else of.outcome
+
+
 def _time(at: datetime, text: str) -> Markup:
     exact = at.astimezone(UTC)
     title = f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03} UTC"
@@ -111,7 +137,9 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "seconds": seconds,
     "share": share,
     "ago": ago,
+    "because": because,
     "instant": instant,
+    "outcome": outcome,
     "route": route,
     "why": why,
     "words": words,

@@ -51,6 +51,7 @@ async def overview(
         trends=None if steps is None else trends.of(steps),
         steps=steps,
         schedules=await schedules,
+        sweep=ShownSchedule("sweep", present.swept_at, None, _unopened(present.unopened.count), None),
         resumed="resumed" in request.query_params,
     )
 
@@ -61,6 +62,10 @@ async def _steps(sessions: Sessions, span: Span) -> Sequence[Step] | None:
         return await analytics.lately(sessions, span)
     except InvalidField:
         return None
+
+
+def _unopened(count: int) -> str:
+    return f"{count} reminders due and not opened" if count else "nothing"
 
 
 async def _schedules(temporal: Client) -> list[ShownSchedule] | None:

@@ -12,7 +12,7 @@ from api.console.rendering import page
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
-from db import device_history, timeline
+from db import device_history, present, timeline
 from domain.naming import reminder_workflow_id
 from domain.timeline import Part
 
@@ -45,6 +45,7 @@ async def person(
     part, after = Part(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
     async with sessions() as db:
         devices = await device_history.of_user(db, user, None, _MOST_DEVICES)
+        now = [] if after else await present.of_user(db, user, part)
         items = await timeline.of_user(db, user, part, after, _ITEMS + 1)
     fasts = (await list_of(user, sessions, Page(None, _MOST_FASTS))).items
     shown = items[:_ITEMS]
@@ -55,6 +56,7 @@ async def person(
         user=user,
         devices=devices,
         fasts=[(fast, means.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
+        now=now,
         items=shown,
         part=part,
         is_first=after is None,

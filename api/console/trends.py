@@ -23,23 +23,21 @@ def of(steps: Sequence[Step]) -> list[Trend]:
     """Make them of what was counted."""
     pushes, accepted, calls = (sum(getattr(step, name) for step in steps) for name in ("pushes", "accepted", "calls"))
     refused, synced = sum(step.refused for step in steps), sum(step.synced for step in steps)
+    withdrawn = sum(step.withdrawn for step in steps)
     invalid, superseded = sum(step.invalid_tokens for step in steps), sum(step.superseded for step in steps)
     return [
         Trend(
             "Pushes due",
             "fate",
             count(pushes),
-            f"{count(accepted)} accepted; hatched: not accepted",
-            [
-                _column(step, f"{count(step.pushes)} due, {count(step.accepted)} accepted", step.accepted, step.pushes)
-                for step in steps
-            ],
+            f"{count(accepted)} accepted, {count(withdrawn)} withdrawn; hatched: not accepted",
+            [_due(step) for step in steps],
         ),
         Trend(
             "Lateness",
             "spread",
             seconds(_worst(step.late_p99 for step in steps)),
-            "due to accepted: the worst 99th percentile; solid: median",
+            "due to accepted, without test pushes: the worst 99th percentile; solid: median",
             [_spread(step, step.late_p50, step.late_p99) for step in steps],
         ),
         Trend(
@@ -85,6 +83,11 @@ def of(steps: Sequence[Step]) -> list[Trend]:
             [_part(step, step.dead, step.pushes, "pushes dead") for step in steps],
         ),
     ]
+
+
+def _due(step: Step) -> Column:
+    words = f"{count(step.pushes)} due, {count(step.withdrawn)} withdrawn, {count(step.accepted)} accepted"
+    return _column(step, words, step.accepted, step.pushes - step.withdrawn)
 
 
 def _column(step: Step, words: str, lower: float, upto: float) -> Column:

@@ -4,10 +4,9 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from config import service_settings
-from db.engine import async_url
+from db.engine import make_engine_for_migrations
 from db.models import Table
 
 _LOCK = 0x_FA57_BE11  # two migrations at once queue
@@ -21,7 +20,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _connect_and_run() -> None:
-    engine = create_async_engine(async_url(service_settings().database_url.get_secret_value()))
+    engine = make_engine_for_migrations(service_settings().database_url.get_secret_value())
     async with engine.connect() as connection:
         await connection.run_sync(_run)
     await engine.dispose()

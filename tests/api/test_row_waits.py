@@ -1,16 +1,15 @@
 """Whoever waits for a row waits without a database connection, so that nobody else waits for one."""
 
 import asyncio
-import json
 import statistics
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from tests.bursts import Request, burst
 from tests.house import House, Place, User, android, eventually, make_app, make_house, uncommitted
 from tests.talk import conversation_of
 
@@ -33,7 +32,7 @@ async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_el
     alone = await _latencies(honest, own)
 
     held = "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE"
-    async with uncommitted(crowded, held, id=fast), _storm(crowded, changes) as send:
+    async with uncommitted(crowded, held, id=fast), burst(crowded, changes) as send:
         statuses = send()
         await eventually(crowded.someone_waits_for_a_lock)
         during, waiting = await _latencies(honest, own), await _connections_that_wait(crowded)
@@ -54,7 +53,7 @@ async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_n
     posts: list[Request] = [(user, "PUT", f"{path}{uuid4()}", {"body": "Hello"}) for user in people for _ in range(3)]
     alone = await _latencies(honest, own)
 
-    async with _storm(crowded, posts) as send:
+    async with burst(crowded, posts) as send:
         async with uncommitted(crowded, "SELECT 1 FROM conversations WHERE id = :id FOR UPDATE", id=room):
             statuses = send()
             await eventually(crowded.someone_waits_for_a_lock)
@@ -76,7 +75,7 @@ async def test_twenty_rows_that_somebody_holds_leave_room_for_readers_and_for_ot
         (user, "POST", f"/v1/fasting-sessions/{fast}/end", {}) for user, fast in zip(noisy, fasts, strict=True)
     ]
 
-    async with _storm(crowded, ends) as send:
+    async with burst(crowded, ends) as send:
         async with uncommitted(crowded, "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE", ids=fasts):
             statuses = send()
             await eventually(crowded.someone_waits_for_a_lock)
@@ -102,30 +101,6 @@ async def test_a_row_that_is_let_go_within_three_seconds_is_changed_by_the_same_
             await eventually(lambda: _nobody_waits(crowded))
 
     assert (await ending).json()["status"] == "broken"
-
-
-Request = tuple[User, str, str, Mapping[str, object]]
-
-
-@asynccontextmanager
-async def _storm(house: House, requests: Sequence[Request]) -> AsyncIterator[Callable[[], asyncio.Future[list[int]]]]:
-    """Open a connection for each of these; gives what sends all of them at once, and gives their statuses."""
-    host, port = house.http.base_url.host, house.http.base_url.port
-    connections = [await asyncio.open_connection(host, port) for _ in requests]
-
-    async def ask(number: int) -> int:
-        (user, method, path, body), (reader, writer) = requests[number], connections[number]
-        sent = json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {user.headers['Authorization']}\r\n"
-        more = f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
-        writer.write(f"{head}{more}".encode() + sent)
-        return int((await reader.readuntil(b"\r\n\r\n")).split()[1])
-
-    try:
-        yield lambda: asyncio.gather(*(ask(number) for number in range(len(requests))))
-    finally:
-        for _, writer in connections:
-            writer.close()
 
 
 async def _latencies(user: User, fast: UUID) -> list[float]:

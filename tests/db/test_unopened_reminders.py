@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from db.reminder_standings import Standing
-from db.unopened_reminders import A_MOMENT, is_unopened
+from db.unopened_reminders import is_unopened
+from domain.present import A_MOMENT
 from domain.push import TaskState
 from domain.reminders import OnRecord, Reminder, ReminderState
 

@@ -224,7 +224,6 @@ async def test_a_namespace_without_search_attributes_workers_and_schedules(exami
             ("temporal", "failure", f"no worker asks for work at task queue {name}")
             for name in ("fastbell", "push-apns", "push-fcm")
         ],
-        ("temporal", "failure", "schedule orphan-sweep is missing"),
         ("temporal", "failure", "schedule retention is missing"),
     ]
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from domain.kinds import Kind
+from domain.present import WaitsFor
 from domain.push import Provider
 from domain.reasons import meaning, why
 from domain.timeline import Event, Happening
@@ -25,7 +26,10 @@ CALLS = frozenset({
 DECIDE = frozenset({"useless", "withheld", "unwanted", "misaddressed", "unneeded"})  # their return values are reasons
 REASON = re.compile(r"[a-z]+(_[a-z]+)*|[A-Z][A-Za-z]+")
 OUTCOMES = {"accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown"}
-INSTANTS = ("due_at", "ends_at", "expires_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at")
+INSTANTS = (
+    "due_at", "ends_at", "expires_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at", "route_until",
+    "owed_since", "call_since", "engaged_at",
+)  # fmt: skip
 IN_SQL = re.compile(r"(?:last_reason|reason)[ \w]*(?:=|,|THEN|coalesce\([\w., ]*)\s*'([a-z_]+)'|NULL, '([a-z_]+)'")
 
 
@@ -60,12 +64,18 @@ def test_a_reason_that_nobody_has_seen_is_named() -> None:
     assert why("BrandNewRefusal") == "BrandNewRefusal."
 
 
-@pytest.mark.parametrize("event", Event)
-def test_every_event_has_a_sentence(event: Event) -> None:
+@pytest.mark.parametrize(
+    ("event", "waits_for"), [(each, WaitsFor.NOTHING) for each in Event] + [(Event.WAITS, each) for each in WaitsFor]
+)
+@pytest.mark.parametrize("unknown", ["retry_at", "next_attempt_at", "route_until", "owed_since"])
+def test_every_event_has_a_sentence(event: Event, waits_for: WaitsFor, unknown: str) -> None:
     at = datetime(2026, 1, 31, 18, tzinfo=UTC)
     now = at.isoformat()
     detail = {
         **dict.fromkeys(INSTANTS, now),
+        unknown: None,
+        "waits_for": waits_for, "is_dead": False, "refused": None, "cutoff_reason": "BadDeviceToken",
+        "token_errors": 20, "answers": 25, "brake_id": str(UUID(int=2)),
         "is_pending": True, "attempt": 1, "outcome": "unknown", "latency_ms": None, "actor": "Carol",
         "reminder_minutes": [60, 0], "first_reminder_minutes": None, "changes": 2, "late_minutes": [],
         "installations": ["one"], "validate_only": True,

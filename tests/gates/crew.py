@@ -70,7 +70,7 @@ class Crew:
         """Run one attempt of the activity; raises ApplicationError where another is to follow."""
         environment = ActivityEnvironment()
         environment.info = dataclasses.replace(environment.info, attempt=attempt)
-        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind)
+        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind, due.user_digest)
         return await environment.run(self.sendings[due.provider].send_push, ask)
 
     async def send_all(self, all_due: Sequence["Due"]) -> list[SentPush]:

@@ -41,7 +41,7 @@ class Activity:
     def start(cls, worker: Crew, due: Due) -> "Activity":
         """Start one as Temporal does."""
         environment = ActivityEnvironment()
-        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind)
+        ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind, due.user_digest)
         running = environment.run(worker.sendings[Provider.APNS].send_push, ask)
         return cls(environment, asyncio.ensure_future(running))
 

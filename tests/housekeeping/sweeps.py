@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from domain.housekeeping import SweepOrphans, Swept
-from domain.naming import WORKFLOW_QUEUE
+from domain.naming import WORKFLOW_QUEUE, reminder_workflow_id
 from tests.house import House, Phone, User, eventually
 from tests.support.dead import dead_task
 from workflows.housekeeping import OrphanSweep
@@ -27,12 +27,14 @@ async def change(house: House, statement: str, **values: object) -> None:
 
 
 async def stray(user: User, *phones: Phone) -> list[UUID]:
-    """Give somebody's phones a push task each that waits, and that no workflow knows."""
+    """Give somebody's phones a push task each that waits, though its workflow was terminated."""
     task_ids = await dead_task(user, *phones)
     waiting = f"UPDATE push_tasks SET state = 'pending', last_reason = NULL, next_attempt_at = {AGO}"
     for task_id in task_ids:
         await change(user.house, f"{waiting} WHERE task_id = :id", id=task_id)
     await eventually(lambda: _nothing_owed(user))
+    [row] = await user.house.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_ids[0])
+    await _terminated(user.house, row.conversation_id)
     return task_ids
 
 
@@ -49,6 +51,13 @@ async def without_workflow(user: User, *, due_in: float = 120.0, minutes: tuple[
     await eventually(lambda: _nothing_owed(user))
     await user.house.workflow(session_id).terminate()
     return session_id
+
+
+async def _terminated(house: House, session_id: UUID) -> None:
+    """Have had a workflow that a person terminated."""
+    workflow_id = reminder_workflow_id(session_id)
+    handle = await house.temporal.start_workflow("OfNobody", id=workflow_id, task_queue="of nobody")
+    await handle.terminate()
 
 
 async def _nothing_owed(user: User) -> bool:

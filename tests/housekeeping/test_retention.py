@@ -1,6 +1,7 @@
 """What was kept long enough goes; what waits, or may still be of use, never does."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,7 +9,7 @@ import pytest
 
 from config import ConfigError, retention_settings
 from domain.naming import WORKFLOW_QUEUE
-from tests.house import House, User, android, eventually, iphone, uncommitted
+from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.housekeeping.sweeps import change
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, post, posted, sync
@@ -112,6 +113,139 @@ async def test_streams_that_nobody_closed_go(house: House) -> None:
     assert (await let_go(house))["presences"] == 1
 
     assert len(await house.rows("SELECT 1 FROM presences WHERE user_id = 'anna'")) == 1
+
+
+async def _long_silent(house: House, phone: Phone) -> None:
+    """Let a phone's rows be as old as they come, with nothing left that refers to them."""
+    rows = "SELECT id FROM device_tokens WHERE installation_id = :id"
+    await change(house, f"DELETE FROM device_token_events WHERE device_id IN ({rows})", id=phone.installation_id)
+    aged = "UPDATE device_tokens SET last_seen_at = last_seen_at - interval '31 days' WHERE installation_id = :id"
+    await change(house, aged, id=phone.installation_id)
+
+
+async def _rows_of(user: User) -> list[tuple[str, bool, str | None]]:
+    rows = "SELECT token, active, inactive_reason FROM device_tokens WHERE user_id = :id ORDER BY last_seen_at"
+    return [tuple(row) for row in await user.house.rows(rows, id=user.user_id)]
+
+
+async def test_of_a_phone_that_is_gone_one_row_stays_without_its_token_and_tells_to_register_again(
+    house: House, alice: User
+) -> None:
+    phone = iphone()
+    for _ in range(3):
+        await alice.register(replace(iphone(), installation_id=phone.installation_id))
+    dead = "UPDATE device_tokens SET active = false, inactive_reason = 'invalidated' WHERE user_id = :id AND active"
+    await change(house, dead, id=alice.user_id)
+    await _long_silent(house, phone)
+
+    assert (await let_go(house))["device_tokens"] == 3
+
+    assert await _rows_of(alice) == [("", False, "invalidated")]
+    [shown] = (await alice.call("GET", "/v1/device-tokens")).json()["items"]
+    assert (shown["token"], shown["inactive_reason"], shown["refresh_required"]) == ("", "invalidated", True)
+    assert (await let_go(house))["device_tokens"] == 0
+
+    await alice.register(phone)  # it comes back, and goes again
+    assert [(active, reason) for _, active, reason in await _rows_of(alice)] == [(False, "invalidated"), (True, None)]
+    await alice.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
+    await _long_silent(house, phone)
+    await let_go(house)
+    assert await _rows_of(alice) == [("", False, "signed_out")]
+
+
+async def test_a_token_that_is_active_or_lately_seen_or_that_something_refers_to_stays(
+    house: House, alice: User, bob: User, carol: User
+) -> None:
+    active, lately, referred = iphone(), iphone(), iphone()
+    await alice.register(active)
+    await bob.register(lately)
+    [task_id] = await dead_task(carol, referred)
+    for phone in (active, referred):
+        await _long_silent(house, phone)
+    await change(
+        house,
+        "UPDATE device_tokens SET active = false, inactive_reason = 'signed_out' WHERE user_id = :id",
+        id=carol.user_id,
+    )
+    await bob.call("DELETE", f"/v1/device-tokens/{lately.installation_id}")
+
+    assert (await let_go(house))["device_tokens"] == 0
+
+    kept_tokens = [await _rows_of(user) for user in (alice, bob, carol)]
+    assert [rows[0][0] for rows in kept_tokens] == [active.token, lately.token, referred.token]
+    await change(house, "DELETE FROM push_tasks WHERE task_id = :id", id=task_id)
+
+
+async def test_two_people_whose_phones_are_gone_keep_a_row_each(house: House, alice: User, bob: User) -> None:
+    phone, other = iphone(), iphone()
+    await alice.register(phone)
+    await bob.register(replace(phone, installation_id=phone.installation_id))
+    await bob.register(other)
+    for user in (alice, bob):
+        signed_out = (
+            "UPDATE device_tokens SET active = false, inactive_reason = 'signed_out' WHERE user_id = :id AND active"
+        )
+        await change(house, signed_out, id=user.user_id)
+    for each in (phone, other):
+        await _long_silent(house, each)
+
+    await let_go(house)
+
+    assert await _rows_of(alice) == [("", False, "transferred")]
+    assert await _rows_of(bob) == [("", False, "signed_out")] * 2
+
+
+async def test_the_messages_of_reminders_go_once_no_log_holds_them(house: House, alice: User) -> None:
+    phone, conversation_id = iphone(), await conversation_of(alice)
+    session_id = await alice.start_fast(due_in=0.5)
+    await house.finished(session_id)
+    await post(alice, conversation_id, "stays")
+    old = "UPDATE messages SET created_at = now() - interval '92 days' WHERE conversation_id IN (:session, :chat)"
+    await change(house, old, session=session_id, chat=conversation_id)
+    reminders = "SELECT 1 FROM messages WHERE conversation_id = :id"
+    assert (await let_go(house))["reminders"] == 0  # the log holds it
+    await change(
+        house, f"UPDATE log_heads SET oldest_at = now() - interval '92 days' WHERE user_id = '{alice.user_id}'"
+    )
+
+    assert (await let_go(house))["reminders"] == 1
+
+    assert not await house.rows(reminders, id=session_id)
+    assert len(await house.rows(reminders, id=conversation_id)) == 1
+    assert (await sync(alice, phone.installation_id, after=2))["items"] == []
+
+
+async def test_the_positions_of_phones_that_are_gone_go(house: House, alice: User, bob: User) -> None:
+    here, gone = iphone(), iphone()
+    await alice.register(here)
+    position = "INSERT INTO sync_positions (user_id, installation_id, seq, synced_at) VALUES (:user, :id, 7, {})"
+    await change(house, position.format(LONG_AGO), user=alice.user_id, id=here.installation_id)
+    await change(house, position.format(LONG_AGO), user=bob.user_id, id=gone.installation_id)
+    await change(house, position.format("now()"), user=bob.user_id, id=here.installation_id)
+
+    assert (await let_go(house))["sync_positions"] == 1
+
+    left = "SELECT user_id FROM sync_positions WHERE user_id IN (:alice, :bob) ORDER BY synced_at"
+    rows = await house.rows(left, alice=alice.user_id, bob=bob.user_id)
+    assert [row.user_id for row in rows] == [alice.user_id, bob.user_id]
+
+
+async def test_workers_that_were_killed_and_brakes_that_were_resumed_go(house: House) -> None:
+    worker = "INSERT INTO workers (worker_id, seen_at, gates) VALUES (gen_random_uuid(), now() - interval '{}', '{{}}')"
+    brake = (
+        "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers, resumed_at, resumed_by)"
+        " VALUES ('apns', 'gone', 'production', 'BadDeviceToken', 1, 1, {}, 'carol')"
+    )
+    for age in ("25 hours", "2 hours"):
+        await change(house, worker.format(age))
+    for resumed_at in (LONG_AGO, "now()", "NULL"):
+        await change(house, brake.format(resumed_at))
+
+    gone = await let_go(house)
+
+    assert (gone["workers"], gone["brakes"]) == (1, 1)
+    await change(house, "DELETE FROM workers WHERE seen_at < now() - interval '1 hour'")
+    await change(house, "DELETE FROM brakes WHERE app_id = 'gone'")
 
 
 async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_the_console(house: House) -> None:

@@ -1,23 +1,37 @@
-"""The schedules: made once, by whichever worker is first, and each run goes on from the one before."""
+"""What is registered in Temporal: made by whichever worker is first, and again where Temporal was emptied."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
-from temporalio.client import Client, ScheduleActionExecutionStartWorkflow, ScheduleOverlapPolicy
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    ScheduleSpec,
+)
 from temporalio.service import RPCError
 
-from domain.housekeeping import Swept, findings
-from domain.naming import ORPHAN_SWEEP, RETENTION
+from db import signals
+from db.engine import make_engine, make_sessions
+from domain.housekeeping import SweepOrphans, findings
+from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, User, eventually, temporal_client
-from tests.housekeeping.sweeps import sweep, without_workflow
+from tests.house import House, Place, eventually, temporal_client
 from tests.servers import TemporalServer, free_port, part
-from workflows.schedules import latest_runs, make_schedules, make_schedules_sometime
+from workflows.housekeeping import OrphanSweep
+from workflows.schedules import keep_registered, latest_runs, make_schedules, register_attributes
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +48,8 @@ async def test_workers_that_start_at_once_make_each_schedule_once(house: House) 
 
     found = {each.id: each.schedule async for each in await house.temporal.list_schedules()}
     every = {name: [interval.every for interval in listed.spec.intervals] for name, listed in found.items() if listed}
-    described = (await house.temporal.get_schedule_handle(ORPHAN_SWEEP).describe()).schedule
-    assert every == {ORPHAN_SWEEP: [timedelta(minutes=1)], RETENTION: [timedelta(hours=1)]}
+    described = (await house.temporal.get_schedule_handle(RETENTION).describe()).schedule
+    assert every == {RETENTION: [timedelta(hours=1)]}
     assert described.policy.overlap is ScheduleOverlapPolicy.SKIP
 
 
@@ -50,38 +64,32 @@ async def test_a_schedule_that_a_person_paused_stays_paused(house: House) -> Non
     await handle.unpause()
 
 
-async def test_a_sweep_looks_only_at_what_has_come_near_since_the_last_one(house: House, alice: User) -> None:
-    await make_schedules(house.temporal)
-    handle = house.temporal.get_schedule_handle(ORPHAN_SWEEP)
-    await handle.pause()
-    first = await _run(house)
-    session_id = await without_workflow(alice, due_in=300)  # nearer than what a sweep looks at when it goes on
+async def test_the_schedule_of_sweeps_that_an_earlier_release_made_is_taken_away(house: House) -> None:
+    sweeps = ScheduleActionStartWorkflow(OrphanSweep.run, SweepOrphans(), id=ORPHAN_SWEEP, task_queue=WORKFLOW_QUEUE)
+    spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))])
+    await house.temporal.create_schedule(ORPHAN_SWEEP, Schedule(action=sweeps, spec=spec))
 
-    second = await _run(house)
+    for _ in range(2):
+        await make_schedules(house.temporal)
 
-    assert first.upto
-    assert second.upto
-    assert second.upto > first.upto
-    assert second.sessions == 0
-    assert (await sweep(house)).sessions == 1  # which does not know of the sweeps before
-    await house.knows(session_id, rev=1)
+    with pytest.raises(RPCError, match="not found"):
+        await house.temporal.get_schedule_handle(ORPHAN_SWEEP).describe()
 
 
-async def test_an_operator_sees_when_each_last_ran_and_what_it_found(house: House) -> None:
+async def test_an_operator_sees_when_it_last_ran_and_what_it_found(house: House) -> None:
     missing = await latest_runs(house.temporal)
     await make_schedules(house.temporal)
-    await house.temporal.get_schedule_handle(RETENTION).pause()
+    handle = house.temporal.get_schedule_handle(RETENTION)
+    await handle.pause()
     waiting = await latest_runs(house.temporal)
-    swept = await _run(house)
+    gone = await _run(house)
 
-    sweep_run, retention = await latest_runs(house.temporal)
+    [retention] = await latest_runs(house.temporal)
 
-    assert [(each.name, each.state) for each in missing] == [(ORPHAN_SWEEP, "missing"), (RETENTION, "missing")]
-    assert [each.next_at is None for each in waiting] == [False, True]
-    assert (retention.name, retention.started_at, retention.found) == (RETENTION, None, None)
-    assert sweep_run.state == "completed"
-    assert sweep_run.found == findings(ORPHAN_SWEEP, asdict(swept))
-    assert sweep_run.started_at is not None
+    assert [(each.name, each.state) for each in missing] == [(RETENTION, "missing")]
+    assert [(each.started_at, each.found, each.next_at) for each in waiting] == [(None, None, None)]
+    assert (retention.state, retention.found) == ("completed", findings(RETENTION, gone))
+    assert retention.started_at is not None
 
 
 def test_what_a_run_found_is_told_in_words() -> None:
@@ -92,37 +100,61 @@ def test_what_a_run_found_is_told_in_words() -> None:
     assert findings(RETENTION, {"push_tasks": 0}) == "nothing"
 
 
-async def test_a_worker_makes_its_schedules_once_temporal_lets_it() -> None:
+async def test_what_is_registered_comes_back_after_temporal_was_emptied() -> None:
     server = TemporalServer(free_port(), namespaces=("default",))
     client = await Client.connect(server.address, lazy=True)
-    making = asyncio.create_task(make_schedules_sometime(client))
-    await asyncio.sleep(0)
-    assert not making.done()
-
-    await server.run()
+    keeping = asyncio.create_task(keep_registered(client, every=0.3))
     try:
-        async with asyncio.timeout(30):
-            await making
-        assert await _are_made(client)
+        await server.run()
+        await eventually(lambda: _are_made(client), within=30)
+        server.kill()
+        await server.run()  # it kept nothing
+        assert not keeping.done()
+        await eventually(lambda: _are_made(client), within=30)
     finally:
+        keeping.cancel()
         server.kill()
 
 
-async def test_a_worker_process_makes_them_and_its_sweeps_run(new_database: NewDatabase, simulator: Simulator) -> None:
+async def test_search_attributes_that_are_missing_are_registered(house: House) -> None:
+    bare = f"bare-{uuid4()}"
+    request = RegisterNamespaceRequest(
+        namespace=bare, workflow_execution_retention_period=Duration(seconds=3 * 24 * 3600)
+    )
+    await house.temporal.workflow_service.register_namespace(request)
+    client = await Client.connect(house.place.temporal_address, namespace=bare)
+
+    async def registered() -> bool:
+        with suppress(RPCError):  # the whole server knows of a new namespace only after some seconds
+            await register_attributes(client)
+            return True
+        return False
+
+    await eventually(registered, within=30)
+
+    asked = ListSearchAttributesRequest(namespace=bare)
+    listed = await client.operator_service.list_search_attributes(asked)
+    keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    assert set(SEARCH_ATTRIBUTES) <= {name for name, kind in listed.custom_attributes.items() if kind == keyword}
+
+
+async def test_a_worker_process_registers_and_sweeps_by_itself(new_database: NewDatabase, simulator: Simulator) -> None:
     async with TemporalServer.start(free_port(), namespaces=("default",)) as server:
         place = Place(await new_database("scheduling"), server.address, "default", simulator)
-        client = await temporal_client(place)
+        client, engine = await temporal_client(place), make_engine(place.database_url, pool_size=2)
         async with part(place.environment(METRICS_PORT=str(free_port()), RETENTION_DAYS="7"), "worker.py") as worker:
             await worker.says("worker ready")
             await eventually(lambda: _are_made(client))
-            for name in (ORPHAN_SWEEP, RETENTION):
-                await client.get_schedule_handle(name).trigger()
+            await client.get_schedule_handle(RETENTION).trigger()
 
             async def are_through() -> bool:
-                done = [each async for each in client.list_workflows("ExecutionStatus = 'Completed'")]
-                return {each.workflow_type for each in done} == {"OrphanSweep", "Retention"}
+                async with make_sessions(engine)() as db:
+                    has_swept = (await signals.present(db)).swept_at is not None
+                done = [each.workflow_type async for each in client.list_workflows("ExecutionStatus = 'Completed'")]
+                return has_swept and done == ["Retention"]
 
             await eventually(are_through)
+        await engine.dispose()
 
 
 async def test_a_worker_does_not_start_with_a_retention_that_cannot_be(simulator: Simulator) -> None:
@@ -134,14 +166,13 @@ async def test_a_worker_does_not_start_with_a_retention_that_cannot_be(simulator
 
 async def _are_made(client: Client) -> bool:
     with suppress(RPCError):
-        described = [await client.get_schedule_handle(name).describe() for name in (ORPHAN_SWEEP, RETENTION)]
-        return not any(each.schedule.state.paused for each in described)
+        return not (await client.get_schedule_handle(RETENTION).describe()).schedule.state.paused
     return False
 
 
-async def _run(house: House) -> Swept:
-    """Let the schedule start a sweep; gives what it came to."""
-    handle = house.temporal.get_schedule_handle(ORPHAN_SWEEP)
+async def _run(house: House) -> dict[str, int]:
+    """Let the schedule start a run; gives what it came to."""
+    handle = house.temporal.get_schedule_handle(RETENTION)
     before = (await handle.describe()).info.num_actions
     await handle.trigger()
 
@@ -154,5 +185,5 @@ async def _run(house: House) -> Swept:
         return action.workflow_id
 
     workflow_id = str(await eventually(started))
-    swept: Swept = await house.temporal.get_workflow_handle(workflow_id, result_type=Swept).result()
-    return swept
+    gone: dict[str, int] = await house.temporal.get_workflow_handle(workflow_id).result()
+    return gone

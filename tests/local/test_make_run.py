@@ -95,6 +95,9 @@ def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     assert {httpx.get(address, follow_redirects=True).status_code for address in addresses} == {200}
     [session_id] = _sessions(first_run)
     assert any(address.endswith(f"/workflows/fasting-reminder%2F{session_id}") for address in addresses)
+    [listed] = [address for address in addresses if "/workflows?query=" in address]
+    shown = httpx.get(listed.replace("/namespaces/", "/api/v1/namespaces/")).json()["executions"]
+    assert {each["type"]["name"] for each in shown} == {"FastingReminder", "MessageHandoff"}  # no housekeeping
 
 
 def test_the_console_opens_with_the_code_that_it_tells_and_shows_the_demonstration(first_run: LocalRun) -> None:

@@ -8,10 +8,11 @@ import pytest
 from temporalio.service import RPCError
 
 from activities.handoff import HandoffPlanning
-from domain.handoff import Heed
+from domain.handoff import PRESENCE_TRUSTED, Heed
 from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.support.timelines import timeline
 from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
 
 GENERIC = {"title": "New message", "body": "Open the app to read it."}
@@ -198,7 +199,9 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
 async def test_whoever_wants_no_push_any_more_is_not_pushed_to_again(
     house: House, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
 ) -> None:
-    phone = iphone()
+    phone, carol = iphone(), house.user()
+    await carol.register(iphone())  # hers is accepted: refusals of three people in a row would shut the gate for all
+    assert await handed_off(house, await posted(alice, await conversation_of(alice, carol))) == "accepted"
     await bob.register(phone)
     refuse_once(simulator, phone)
 
@@ -267,6 +270,9 @@ async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all
     [task] = await tasks_of(house, message_id)
     assert task.installation_id == silent.installation_id
     assert 5 <= (task.accepted_at - task.due_at).total_seconds() < 10
+    assert task.again_at - task.due_at == PRESENCE_TRUSTED  # late since then, not before
+    items = await timeline(house.user(None, "support"), bob.user_id, message_id=str(message_id))
+    assert items[-1]["detail"]["late_seconds"] == (task.accepted_at - task.again_at).total_seconds()
     assert not simulator.requests.for_token(reads.token)
 
 
@@ -284,7 +290,7 @@ async def _plan(house: House, message_id: UUID, heed: Heed = Heed.PRESENCE) -> P
 
 async def _waits_again(house: House, message_id: UUID) -> bool:
     tasks = await tasks_of(house, message_id)
-    return any(task.state == "pending" and task.last_reason is not None for task in tasks)
+    return any(task.state == "pending" and task.last_reason is not None and task.attempt_count for task in tasks)
 
 
 def _shown(payload: Any) -> Any:

@@ -62,7 +62,7 @@ async def _retried_and_refused(house: House, simulator: Simulator) -> Life:
 
     fasts = [await user.start_fast(due_in=1.0) for user in (erin, finn)]
 
-    assert [await house.finished(fast) for fast in fasts] == ["accepted", "withheld"]
+    assert [await house.finished(fast) for fast in fasts] == ["accepted", "rejected"]
     return Life((erin, finn), (retried, refused))
 
 
@@ -110,7 +110,7 @@ async def _braked(house: House, simulator: Simulator) -> Life:
 
     came_to = [await house.finished(await user.start_fast(due_in=1.0)) for user in users]
 
-    assert came_to == ["withheld", "withheld", "dead"]
+    assert came_to == ["unregistered", "unregistered", "dead"]
     return Life(tuple(users), tuple(phones))
 
 

@@ -46,6 +46,8 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
         refused=(Refused(ROUTE, "InvalidProviderToken", 1, 1),),
         workers=1,
         streams=1,
+        unopened=Owed(1, now),
+        swept_at=now,
     )
     gauges = [*GateGauges(gates, Apps({})).collect(), *families(read, [(Provider.APNS, None)])]
     gauges += CertificateExpiry({"apns": simulator_ca}).collect()

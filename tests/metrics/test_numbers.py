@@ -136,6 +136,7 @@ async def test_the_last_hours_of_the_console_tell_the_same_counts(troubled: Trou
         "pushes": PLANNED.total(),
         "accepted": ACCEPTED.total(),
         "dead": DEAD,
+        "withdrawn": sum(n for (_, _, state, _), n in (ENDED - REVIVED).items() if state == "withdrawn"),
         "synced": READ.total(),
         "superseded": 0,
         "calls": CALLS.total(),

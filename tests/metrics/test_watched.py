@@ -127,12 +127,15 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()
-    await house.user().start_fast(due_in=3600)
+    lost = await house.user().start_fast(due_in=3600)
     async with house.sessions.begin() as db:  # ten minutes pass
         await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
         await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))
+        long_due = "ends_at = ends_at - interval '70 minutes', started_at = now() - interval '9 hours'"
+        set_before = "scheduled_at = now() - interval '9 hours'"
+        await db.execute(text(f"UPDATE fasting_sessions SET {long_due}, {set_before} WHERE id = :id"), {"id": lost})
     rest = ("TokensDying", "RemindersLate", "BrakeEngaged", "PushesDead", "TemporalDownAcceptanceFine", "OutboxStuck")
-    await eventually(saw(*rest), within=60)
+    await eventually(saw(*rest, "RemindersUnopened"), within=60)
     assert "AcceptanceFailing" not in seen
     assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
     assert names() - await watched.prometheus.names() == set()
@@ -144,10 +147,10 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
         assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)
         knocking.cancel()
 
-    assert not seen & {"WorkersAbsent", "ApiAbsent", "SignalsUnread"}
+    assert not seen & {"WorkersAbsent", "ApiAbsent", "SignalsUnread", "SweepStopped"}
     watched.product.worker.process.kill()
     watched.product.api.process.kill()
-    await eventually(saw("WorkersAbsent", "ApiAbsent", "SignalsUnread"), within=20)
+    await eventually(saw("WorkersAbsent", "ApiAbsent", "SignalsUnread", "SweepStopped"), within=20)
     assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)
     assert seen == {rule["alert"] for rule in alerts()}
 
@@ -161,7 +164,7 @@ async def _trouble(prometheus: Prometheus) -> Trouble:
 
 async def _scraped(prometheus: Prometheus) -> bool:
     """Tell whether both were scraped, and the alerts judged since."""
-    up = await prometheus.series("min_over_time(up[2s]) == 1 and on () fastbell_fleet_read_timestamp_seconds")
+    up = await prometheus.series("min_over_time(up[2s]) == 1 and on () fastbell_fleet_swept_timestamp_seconds")
     return len(up) == 2
 
 

@@ -68,7 +68,7 @@ async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(house: Hou
     assert await run(house, "dead", "redrive", "--task", str(task_id)) == (
         1,
         "",
-        "This push cannot be redriven: it has expired, so a phone that showed it would mislead.\n",
+        "This push cannot be redriven: it has expired, and showing it now would mislead.\n",
     )
 
 
@@ -173,7 +173,7 @@ async def test_a_test_push_is_sent_and_followed_from_the_command_line(
     states = {item["provider"]: item["state"] for item in json.loads(told)["items"]}
     assert (to_all, states) == (1, {"apns": "rejected", "fcm": "accepted"})
     assert dry.splitlines()[0] == f"{apple.installation_id}  apns  Skipped: Apple has no dry run."
-    assert "the provider checked the push and would take it; no phone was told." in dry
+    assert "Google checked the push and would take it; no phone was sent anything." in dry
     assert nobody == (1, "", "No phone of this person has an active token.\n")
 
 

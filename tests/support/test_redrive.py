@@ -41,18 +41,24 @@ async def test_a_redriven_push_shows_once_and_is_noted(
 
 async def test_a_redriven_push_is_late_since_it_was_redriven(house: House, alice: User, carol: User) -> None:
     [task_id] = await dead_task(alice, iphone(), ends_in=25)  # so it was due 35 s ago
-    before = _lateness()
+    before, counted_before = _lateness()
 
     assert (await redrive(carol, task_id)).status_code == 202
 
     assert await redriven(house, task_id) == ("accepted", None)
-    assert 0 <= _lateness() - before < 25
+    after, counted = _lateness()
+    assert counted == counted_before + 1
+    assert 0 < after - before < 25
 
 
-def _lateness() -> float:
-    """Sum how late pushes were, as the worker here has counted it."""
+def _lateness() -> tuple[float, float]:
+    """Sum how late pushes were, in seconds, and count them, as the worker here has counted it."""
     labels = {"provider": "apns", "kind": "reminder"}
-    return metrics.WORKER.get_sample_value("fastbell_push_lateness_seconds_sum", labels) or 0.0
+    names = (f"fastbell_push_lateness_seconds_{each}" for each in ("sum", "count"))
+    total, count = (metrics.BOTH.get_sample_value(name, labels) for name in names)
+    assert total is not None
+    assert count is not None
+    return total, count
 
 
 async def test_what_is_not_dead_cannot_be_redriven(house: House, alice: User, carol: User) -> None:

@@ -117,7 +117,7 @@ async def test_its_fate_is_told_as_it_happens(house: House, simulator: Simulator
 
     texts = [each["items"][0]["text"] for each in told_of]
     assert texts[-1] == "Accepted by the provider."
-    assert "On its way; the provider has trouble of its own." in texts
+    assert "On its way: Apple answered that it is unavailable." in texts
     assert [each["is_settled"] for each in told_of] == [False] * (len(told_of) - 1) + [True]
 
 
@@ -158,7 +158,7 @@ async def test_a_dry_run_asks_google_and_tells_no_phone(
     [item] = came_to["items"]
     assert (item["state"], item["reason"]) == ("accepted", "validated")
     assert came_to["skipped"] == [str(apple.installation_id)]
-    assert item["text"] == "Accepted: the provider checked the push and would take it; no phone was told."
+    assert item["text"] == "Accepted: Google checked the push and would take it; no phone was sent anything."
     assert len(simulator.requests.for_token(phone.token)) == 1
     assert simulator.phones.get(phone.token) is None
     assert (refused.status_code, refused.json()["field"]) == (422, "validate_only")
@@ -181,7 +181,7 @@ async def test_a_phone_that_changes_hands_before_the_send_is_not_told(
 
     [item] = came_to["items"]
     assert (item["state"], item["reason"]) == ("withdrawn", "token_transferred")
-    assert item["text"] == "Not sent (withdrawn): the phone is somebody else's by now."
+    assert item["text"] == "Not sent: another account has signed in on the phone."
     assert simulator.requests.for_token(phone.token) == []
 
 

@@ -6,7 +6,7 @@ What apps registered as `null` and the like is inactive, and asks for a refresh.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
+revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None

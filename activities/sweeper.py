@@ -1,0 +1,220 @@
+"""Finds again what lost its workflow: fasts before they are due, messages and pushes soon after. One worker does it.
+
+It runs beside Temporal, not in it, so an emptied Temporal does not end it, and its list shows people's fasts.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+
+from activities.housekeeping import GONE, Fate, Sweeping
+from db import fasting_sessions, leases, orphans, preferences
+from db.engine import Sessions, present_instant
+from db.orphans import Unopened, Window
+from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED, Mark, Walk
+from domain.kinds import Kind
+from domain.last_check import unwanted
+from domain.naming import reminder_workflow_id
+from domain.preferences import Preferences
+from domain.reminders import LONGEST_OF_USE, message_id
+
+_EVERY = 1.0  # seconds between looks at what is near
+_STANDS_BY = 5.0  # seconds between tries to take the lease
+_RENEWS_EVERY = 4.0  # seconds
+_LASTS = timedelta(seconds=15)  # the lease; whoever stalls this long is relieved
+_READS_EVERY = 5.0  # seconds between readings of what is near, where they are quick
+_READS_AT_MOST = 20  # of a reading's own time lie between two: the database is not read all the time
+_WALKS_EVERY = 30.0  # seconds
+_MOST_ASKED = 50  # questions to Temporal in one look
+_MOST_STARTED = 200  # fasts owed to Temporal in one look
+_MOST_NEAR = 5_000  # reminders in one reading
+_SAMPLE = 10  # so many answers, and all of them *lost*: Temporal was emptied
+_MOST_PAGES = 50  # of one walk in one round; the next round goes on
+_OVERDUE = timedelta(seconds=5)  # after which a reminder that was not opened is counted
+_GIVES_UP_ON = timedelta(
+    seconds=10
+)  # after which its fast is owed to Temporal again, and then at twice that, and so on
+
+_NOT = timedelta(0)
+
+_Key = tuple[UUID, datetime]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """What was read, and when: reminders that lie ahead, and those that are due and not opened."""
+
+    at: datetime  # by the database's clock
+    read_at: float  # by the loop's
+    ahead: Sequence[Unopened]
+    behind: Sequence[Unopened]
+
+
+class Sweeper:
+    """Holds the lease, where no other worker does, and remembers when it last asked about each fast that is near.
+
+    A fast is asked about when half the time is over that was left at the last question: seldom while there is much
+    time to mend it, and once more a second before it is due. What is armed is in the database, so nobody asks.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        sweeping: Sweeping,
+        *,
+        untouched: float = UNTOUCHED,
+        walks_every: float = _WALKS_EVERY,
+    ) -> None:
+        self._sessions = sessions
+        self._sweeping = sweeping
+        self._untouched = untouched
+        self._walks_every = walks_every
+        self._id = uuid4()
+        self._near: _Near | None = None
+        self._read_again_at = 0.0
+        self._left: dict[_Key, timedelta] = {}  # until it is due, at the last question
+        self._late: dict[_Key, timedelta] = {}  # since it was due, when it was owed last
+        self._renew_at = 0.0
+        self._walking: asyncio.Task[None] | None = None
+        self._walk_again_at = 0.0
+        self._strays_after: Mark | None = None
+
+    async def sweep_forever(self) -> None:
+        """Sweep, or stand by, until cancelled; whatever ails database or Temporal is outlived."""
+        try:
+            while True:
+                holds = False
+                try:
+                    holds = await self._holds()
+                    if holds:
+                        await self._sweep()
+                except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
+                    log.warning("sweep failed", error=type(error).__name__)
+                await asyncio.sleep(_EVERY if holds else _STANDS_BY)
+        finally:
+            if self._walking is not None:
+                self._walking.cancel()
+
+    async def leave(self) -> None:
+        """Let another worker sweep at once."""
+        with suppress(Exception):
+            async with asyncio.timeout(2), self._sessions.begin() as db:
+                await leases.give_up(db, SWEEP, self._id)
+
+    async def _holds(self) -> bool:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._renew_at:
+            return True
+        async with self._sessions.begin() as db:
+            taken = await leases.take(db, SWEEP, self._id, _LASTS)
+        if taken is None:
+            self._near, self._left, self._late = None, {}, {}
+            return False
+        self._renew_at = loop.time() + _RENEWS_EVERY
+        return True
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._near is None or loop.time() >= self._read_again_at:
+            self._near = await self._read()
+            took = loop.time() - self._near.read_at
+            self._read_again_at = loop.time() + max(_READS_EVERY, _READS_AT_MOST * took)
+            await self._start_overdue(self._near)
+        await self._look(self._near)
+        if loop.time() >= self._walk_again_at and (self._walking is None or self._walking.done()):
+            self._walk_again_at = loop.time() + self._walks_every
+            self._walking = asyncio.create_task(self._walk())
+
+    async def _read(self) -> _Near:
+        """Read what is near, and tell everybody what is overdue."""
+        read_at = asyncio.get_running_loop().time()
+        async with self._sessions.begin() as db:
+            at = await present_instant(db)
+            ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MOST_NEAR)
+            window = Window(at - LONGEST_OF_USE, at - _OVERDUE)
+            behind = await self._wanted(db, await orphans.unopened(db, window, _MOST_NEAR))
+            await leases.report(db, SWEEP, self._id, _report(at, behind))
+        self._left = {_key(each): self._left[_key(each)] for each in ahead if _key(each) in self._left}
+        self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
+        return _Near(at, read_at, ahead, behind)
+
+    async def _wanted(self, db: Any, found: Sequence[Unopened]) -> list[Unopened]:  # noqa: ANN401
+        """Leave out what nobody wants to be reminded of, and what has reached a log all the same."""
+        if not found:
+            return []
+        wishes = await preferences.of_users(db, {each.user_id for each in found})
+        wanted = [
+            each for each in found if not unwanted(Kind.REMINDER, wishes.get(each.user_id, Preferences()), each.due_at)
+        ]
+        opened = await orphans.entered(db, {_message(each) for each in wanted})
+        return [each for each in wanted if _message(each) not in opened]
+
+    async def _start_overdue(self, near: _Near) -> None:
+        """Owe what is due and was not opened: late, but not lost. It may have a workflow that forgot it."""
+        late = {each: near.at - each.due_at for each in near.behind}
+        up = [each for each in near.behind if late[each] >= max(_GIVES_UP_ON, 2 * self._late.get(_key(each), _NOT))]
+        await self._start(up[:_MOST_STARTED])
+        self._late |= {_key(each): late[each] for each in up[:_MOST_STARTED]}
+
+    async def _look(self, near: _Near) -> None:
+        """Ask Temporal about the nearest of those whose turn it is, and owe it those that it does not run."""
+        now = near.at + timedelta(seconds=asyncio.get_running_loop().time() - near.read_at)
+        waiting = {each.session_id: each for each in reversed(near.ahead) if each.due_at > now and each.has_phone}
+        up = sorted((each for each in waiting.values() if self._is_up(each, now)), key=lambda each: each.due_at)
+        asked = up[:_MOST_ASKED]
+        if not asked:
+            return
+        fates = await self._sweeping.fates([reminder_workflow_id(each.session_id) for each in asked])
+        gone = [each for each in asked if fates[reminder_workflow_id(each.session_id)] in GONE]
+        if len(asked) >= _SAMPLE and set(fates.values()) == {Fate.LOST}:
+            gone = up[:_MOST_STARTED]  # an emptied Temporal need not be asked about each
+        answered = [each for each in asked if fates[reminder_workflow_id(each.session_id)] is not Fate.UNKNOWN]
+        await self._start(gone)
+        self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
+
+    def _is_up(self, each: Unopened, now: datetime) -> bool:
+        before = self._left.get(_key(each), min(each.due_at - each.scheduled_at, 2 * AHEAD))
+        return each.due_at - now <= before / 2
+
+    async def _start(self, lost: Sequence[Unopened]) -> None:
+        count = await self._sweeping.owe(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
+        if count:
+            log.warning("fasts without a workflow", started_again=count)
+
+    async def _walk(self) -> None:
+        """Look through messages and push tasks that do not move."""
+        try:
+            handoffs = Walk(self._untouched)
+            for _ in range(_MOST_PAGES):
+                walked = await self._sweeping.restart_handoffs(handoffs)
+                if walked.after is None:
+                    break
+                handoffs = Walk(self._untouched, walked.after, upto=walked.upto)
+            for _ in range(_MOST_PAGES):
+                walked = await self._sweeping.bury_orphans(Walk(self._untouched, self._strays_after))
+                self._strays_after = walked.after
+                if walked.after is None:
+                    break
+        except Exception as error:  # noqa: BLE001 -- the next round tries again
+            log.warning("sweep failed", error=type(error).__name__)
+
+
+def _key(each: Unopened) -> _Key:
+    return each.session_id, each.due_at
+
+
+def _message(each: Unopened) -> UUID:
+    return message_id(each.session_id, each.minutes, each.due_at)
+
+
+def _report(at: datetime, behind: Sequence[Unopened]) -> dict[str, Any]:
+    oldest = behind[0].due_at.isoformat() if behind else None
+    return {"at": at.isoformat(), "unopened": len(behind), "oldest_due_at": oldest}

@@ -1,0 +1,63 @@
+"""DATABASE_URL as people write it for libpq: one host or several, TLS by `sslmode`, which of the hosts is wanted."""
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+PARAMETERS = frozenset({"host", "port", "sslmode", "target_session_attrs"})
+_FORM = "must be an address such as postgresql://user@host/name"
+_WRITING = {"any", "primary", "read-write"}  # we write, so the one that takes writes is asked for whatever is said
+_HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?)([^/?]*)(.*)", re.DOTALL)
+_HOST = re.compile(r"(?:\[([^]]*)]|([^:]*))(?::(\d+))?")
+_PORT = "5432"
+
+
+def read_address(database_url: str) -> URL:
+    """Read a `postgresql://` address as one for asyncpg; raises ValueError with what is wrong, and no secret.
+
+    Several hosts come as `?host=a,b&port=1,2`, whichever of libpq's and SQLAlchemy's forms named them.
+    """
+    found = _HOSTS.fullmatch(database_url)
+    named = found[2].split(",") if found and "," in found[2] else []
+    try:
+        url = make_url(f"{found[1]}{found[3]}" if found and named else database_url)
+    except (ArgumentError, ValueError):  # the latter from a port that is no number
+        raise ValueError(_FORM) from None
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError(_FORM)
+    if unknown := sorted(url.query.keys() - PARAMETERS):
+        raise ValueError(f"{unknown[0]} is not a parameter of it; known are {', '.join(sorted(PARAMETERS))}")
+    if not _WRITING.issuperset(_words(url, "target_session_attrs")):
+        raise ValueError("target_session_attrs must be read-write: a server that takes no writes is of no use here")
+    url = url.set(drivername="postgresql+asyncpg").difference_update_query(["target_session_attrs"])
+    hosts = [_host(word) for word in named or _words(url, "host")]
+    if len(hosts) > 1:
+        url = _with_hosts(url, hosts)
+    mode = url.query.get("sslmode")  # asyncpg has the same under another name
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
+
+
+def _with_hosts(url: URL, hosts: Sequence[tuple[str, str | None]]) -> URL:
+    ports = _words(url, "port")
+    if len(ports) not in {0, 1, len(hosts)} or not all(port.isdigit() for port in ports):
+        raise ValueError("port must be one number, or as many as there are hosts")
+    given = ports * len(hosts) if len(ports) == 1 else ports or [_PORT] * len(hosts)
+    each = [own or port for (_, own), port in zip(hosts, given, strict=True)]
+    several = {"host": ",".join(host for host, _ in hosts), "port": ",".join(each)}
+    return url.set(host=None, port=None).difference_update_query(["host", "port"]).update_query_dict(several)
+
+
+def _words(url: URL, parameter: str) -> list[str]:
+    given = url.query.get(parameter, ())
+    return [word for each in ([given] if isinstance(given, str) else given) for word in each.split(",") if word]
+
+
+def _host(word: str) -> tuple[str, str | None]:
+    found = _HOST.fullmatch(word)
+    if word.startswith("/"):  # a directory with a Unix socket
+        return word, None
+    if found is None or not (found[1] or found[2]):
+        raise ValueError(_FORM)
+    return found[1] or found[2], found[3]

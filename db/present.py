@@ -1,0 +1,317 @@
+"""The present state of a person's pushes: one line for each that is not settled, with what it waits for."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import (
+    device_tokens,
+    fasting_sessions,
+    gates,
+    preferences,
+    push_attempts,
+    refusals,
+    reminder_standings,
+    workers,
+)
+from db.engine import among, present_instant
+from db.models import DeviceToken, LogItem, Message, OutboxRow, PushTask
+from db.push_tasks import planned
+from db.reminder_standings import Standing
+from domain.handoff import LONGEST_GRACE
+from domain.kinds import RULES, Kind
+from domain.last_check import unwanted
+from domain.preferences import Preferences
+from domain.present import MOST_PRESENT, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
+from domain.push import Environment, Provider, Route, TaskState
+from domain.reminders import ReminderState
+from domain.sessions import LONGEST_FAST
+from domain.support import ShownGates, ShownRoute
+from domain.timeline import Event, Happening, Part, TimelineItem
+from domain.timeline_words import in_words, now_quiet
+
+_LATEST_MESSAGES = 100  # of a person's log, of which it may not be decided yet how their phones are told
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """A push, planned or not, of which it is told what it waits for."""
+
+    kind: Kind
+    conversation_id: UUID
+    message_id: UUID
+    due_at: datetime
+    expires_at: datetime
+    reminder_minutes: int | None = None
+    refused: str | None = None
+    task: PushTask | None = None  # None: nothing is planned yet
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """What holds for all pushes at this moment."""
+
+    now: datetime
+    routes: ShownGates
+    workers: int
+    temporal_answers: bool
+    wishes: Preferences
+    devices: Sequence[DeviceToken]
+    owed: Mapping[UUID, datetime]  # since when Temporal is owed what is about these ids
+    calls: Mapping[UUID, push_attempts.Begun]
+
+
+_NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, WaitsFor.TEMPORAL}
+
+
+async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
+    """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT."""
+    now = await present_instant(db)
+    wishes = await preferences.of_user(db, user_id)
+    devices = await device_tokens.active_for_user(db, user_id)
+    pushes = await _planned(db, user_id, part, now)
+    pushes += await _reminders(db, user_id, part, wishes, devices, now)
+    pushes += await _messages(db, user_id, part, wishes, devices, now)
+    if not pushes:
+        return []
+    pushes = sorted(pushes, key=lambda push: (push.due_at, push.message_id))[:MOST_PRESENT]
+    living = await workers.live(db)
+    world = _World(
+        now=now,
+        routes=await gates.shown(db),
+        workers=len(living),
+        temporal_answers=not living or any(each.gates.get("temporal_answers", True) for each in living),
+        wishes=wishes,
+        devices=devices,
+        owed=await _owed(db, pushes),
+        calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
+    )
+    return [_item(push, world) for push in pushes]
+
+
+async def _planned(db: AsyncSession, user_id: str, part: Part, now: datetime) -> list[_Push]:
+    """Find what is pending, and what is dead but can be redriven, now or once its route is resumed."""
+    redrivable = and_(PushTask.state == TaskState.DEAD, PushTask.expires_at > now)
+    query = select(PushTask).where(
+        PushTask.user_id == user_id, or_(PushTask.state == TaskState.PENDING, redrivable), *_of_part(part)
+    )
+    tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MOST_PRESENT))).all()
+    refused = await refusals.of(db, tasks)
+    found = []
+    for task in tasks:
+        reason = refused.get(task.task_id)
+        if planned(task) is None:
+            continue  # a newer release's, which this one has no words for
+        if task.state == TaskState.DEAD and reason not in {None, "brake_engaged"}:
+            continue  # nothing will come of it
+        found.append(
+            _Push(
+                kind=Kind(task.kind),
+                conversation_id=task.conversation_id,
+                message_id=task.message_id,
+                due_at=task.due_at,
+                expires_at=task.expires_at,
+                reminder_minutes=task.reminder_minutes,
+                refused=None if reason in {"brake_engaged", "expired"} else reason,
+                task=task,
+            )
+        )
+    return found
+
+
+def _of_part(part: Part) -> Iterable[ColumnElement[bool]]:
+    if part.session_id is not None:
+        yield PushTask.conversation_id == part.session_id
+    if part.message_id is not None:
+        yield PushTask.message_id == part.message_id
+
+
+async def _reminders(
+    db: AsyncSession,
+    user_id: str,
+    part: Part,
+    wishes: Preferences,
+    devices: Collection[DeviceToken],
+    now: datetime,
+) -> list[_Push]:
+    """Find the reminders that lie ahead, or are due, and of which no push is planned yet."""
+    around = await fasting_sessions.ending(db, user_id, now, now + LONGEST_FAST)
+    sessions = [session for session in around if part.session_id in {None, session.session_id}]
+    standings = (await reminder_standings.of_sessions(db, sessions)).values() if sessions else ()
+
+    def refused(each: Standing) -> str | None:
+        return unwanted(Kind.REMINDER, wishes, each.reminder.due_at) or (None if devices else "no_active_token")
+
+    return [
+        _Push(
+            kind=Kind.REMINDER,
+            conversation_id=each.session_id,
+            message_id=each.message_id,
+            due_at=each.reminder.due_at,
+            expires_at=each.reminder.expires_at,
+            reminder_minutes=each.reminder.minutes,
+            refused=refused(each),
+        )
+        for of_one in standings
+        for each in of_one
+        if each.state in {ReminderState.SCHEDULED, ReminderState.DUE} and not each.found.tasks
+        if part.message_id in {None, each.message_id}
+    ]
+
+
+async def _messages(
+    db: AsyncSession,
+    user_id: str,
+    part: Part,
+    wishes: Preferences,
+    devices: Collection[DeviceToken],
+    now: datetime,
+) -> list[_Push]:
+    """Find the latest messages in somebody's log of which it is not decided yet how their phones are told."""
+    of_use = RULES[Kind.MESSAGE].of_use
+    assert of_use is not None
+    if part.session_id is not None:
+        return []
+    latest = (
+        select(LogItem.message_id)
+        .where(LogItem.user_id == user_id)
+        .order_by(LogItem.seq.desc())
+        .limit(_LATEST_MESSAGES)
+        .subquery()
+    )
+    query = (
+        select(Message.id, Message.conversation_id, Message.created_at)
+        .join(latest, latest.c.message_id == Message.id)
+        .where(Message.kind == Kind.MESSAGE, Message.handed_off_at.is_(None), Message.sender_id != user_id)
+        .where(Message.created_at > now - of_use)
+        .where(~select(PushTask).where(PushTask.message_id == Message.id, PushTask.user_id == user_id).exists())
+    )
+    refused = unwanted(Kind.MESSAGE, wishes, now) or (None if devices else "no_active_token")
+    return [
+        _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + of_use, refused=refused)
+        for row in await db.execute(query)
+        if part.message_id in {None, row.id}
+    ]
+
+
+async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datetime]:
+    subjects = {push.conversation_id for push in pushes} | {push.message_id for push in pushes}
+    subjects |= {push.task.task_id for push in pushes if push.task}
+    query = select(OutboxRow.subject_id, func.min(OutboxRow.created_at)).where(among(OutboxRow.subject_id, subjects))
+    return {row[0]: row[1] for row in await db.execute(query.group_by(OutboxRow.subject_id))}
+
+
+def _item(push: _Push, world: _World) -> TimelineItem:
+    task, routes = push.task, {_route(device) for device in world.devices}
+    provider, route = _worst(world, {_route(task)} if task else routes)
+    call = None if task is None else world.calls.get(task.task_id)
+    subjects = {push.conversation_id, push.message_id} | ({task.task_id} if task else set())
+    unsettled = Unsettled(
+        now=world.now,
+        due_at=push.due_at + (LONGEST_GRACE if task is None and push.kind is Kind.MESSAGE else timedelta()),
+        expires_at=push.expires_at,
+        next_attempt_at=None if task is None else task.next_attempt_at,
+        last_reason=None if task is None else task.last_reason,
+        is_dead=task is not None and task.state == TaskState.DEAD,
+        refused=push.refused,
+        call_since=None if call is None else call.started_at,
+        owed_since=min((world.owed[each] for each in subjects if each in world.owed), default=None),
+        workers=world.workers,
+        temporal_answers=world.temporal_answers,
+        route=route,
+    )
+    return _told(push, unsettled, provider, world.wishes)
+
+
+def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, wishes: Preferences) -> TimelineItem:
+    waits, task = waits_for(unsettled), push.task
+    reason = _reason(waits, unsettled)
+    detail = _detail(waits, push, unsettled)
+    installation_id = None if task is None else task.installation_id
+    happening = Happening(
+        Event.WAITS, push.kind, provider, installation_id, push.reminder_minutes, reason, detail, unsettled.now
+    )
+    is_quiet = waits is WaitsFor.CHECK and push.refused == "quiet_hours"
+    is_reminder = push.kind is Kind.REMINDER
+    return TimelineItem(
+        id=uuid5(push.message_id, f"waits/{installation_id}"),
+        at=unsettled.now,
+        event=Event.WAITS,
+        text=in_words(happening) + now_quiet(wishes.quiet_hours if is_quiet else None),
+        session_id=push.conversation_id if is_reminder else None,
+        conversation_id=push.conversation_id if push.kind is Kind.MESSAGE else None,
+        message_id=push.message_id,
+        task_id=None if task is None else task.task_id,
+        installation_id=installation_id,
+        provider=None if task is None else provider,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def _reason(waits: WaitsFor, push: Unsettled) -> str | None:
+    match waits:
+        case WaitsFor.CHECK:
+            return push.refused
+        case WaitsFor.RESUME:
+            return "brake_engaged"
+        case WaitsFor.ROUTE:
+            return push.route.reason
+        case WaitsFor.REDRIVE | WaitsFor.RETRY:
+            return push.last_reason
+        case _:
+            return None
+
+
+def _detail(waits: WaitsFor, push: _Push, unsettled: Unsettled) -> dict[str, Any]:
+    """Give what is known, as JSON."""
+    cutoff = unsettled.route.cutoff if waits is WaitsFor.RESUME else None
+    instants = {
+        "due_at": push.due_at,
+        "expires_at": push.expires_at,
+        "next_attempt_at": None if waits in _NO_NEXT else next_try(unsettled),
+        "call_since": unsettled.call_since,
+        "owed_since": unsettled.owed_since if waits is WaitsFor.TEMPORAL else None,
+        "route_until": unsettled.route.until if waits is WaitsFor.ROUTE else None,
+        "engaged_at": cutoff and cutoff.engaged_at,
+    }
+    told: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
+    told |= {"waits_for": waits.value, "is_dead": unsettled.is_dead, "refused": push.refused}
+    if cutoff is not None:
+        told |= {"brake_id": cutoff.brake_id, "token_errors": cutoff.token_errors, "answers": cutoff.answers}
+        told["cutoff_reason"] = cutoff.reason
+    return told
+
+
+def _route(of: PushTask | DeviceToken) -> Route:
+    return Route(Provider(of.provider), of.app_id, Environment(of.environment))
+
+
+def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
+    """Say how the worst of these routes stands, and whose it is; a cutoff is worse than a breaker."""
+    known = {Route(each.provider, each.app_id, each.environment): each for each in world.routes.items}
+    found = []
+    for route in wanted:
+        serving = known.get(route) or known.get(Route(route.provider, None, route.environment))
+        found.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
+    return max(found, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
+
+
+def _stands(route: ShownRoute, now: datetime) -> RouteNow:
+    """Tell whether calls pass; where workers differ, as long as one of them calls they do.
+
+    A rest that is over is none, though its worker has not told so yet: one call is tried.
+    """
+    brake = route.brake
+    if brake is not None:
+        return RouteNow(Cutoff(str(brake.id), brake.engaged_at, brake.token_errors, brake.answers, brake.reason))
+    shut = [gate for gate in route.workers if gate.state != "closed"]
+    if not shut or len(shut) < len(route.workers):
+        return RouteNow()
+    untils = [gate.until for gate in shut if gate.until is not None and gate.until > now]
+    return RouteNow(reason=shut[0].reason or "paused", until=min(untils) if len(untils) == len(shut) else None)

@@ -1,0 +1,131 @@
+"""The sentences of a timeline, which a support person can read out: one table of format strings.
+
+{push}, {phone}, {phones}, {provider} and {why} are filled in everywhere, {Push} and {Provider} begin a sentence; the
+other fields are those of the event (`domain/timeline_words.py`). {why} ends with its own full stop.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from domain.present import WaitsFor
+from domain.timeline import Event
+
+PAST: Mapping[Event, str] = {
+    Event.REGISTERED: "Registered {phone} for pushes.",
+    Event.REACTIVATED: "Registered {phone} again; it can be pushed to once more.",
+    Event.ROTATED: "The app on {phone} registered another token; this one is not used any more.",
+    Event.TRANSFERRED: (
+        "The token of {phone} was registered by another account, or by another installation of the app; "
+        "this installation gets no pushes any more."
+    ),
+    Event.SIGNED_OUT: "Signed out on {phone}; it gets no pushes any more.",
+    Event.INVALIDATED: "Stopped pushing to {phone} until the app is opened there: {why}",
+    Event.FAST_COMPLETED: "Completed the fast; reminders that were not sent before are not sent.",
+    Event.FAST_BROKEN: "Broke the fast; reminders that were not sent before are not sent.",
+    Event.FAST_CANCELLED: "Cancelled the fast; reminders that were not sent before are not sent.",
+    Event.PLANNED: "Planned {push} for {phone}, due at {due_at}.",
+    Event.OPENED: "Tapped {push} on {phone}.",
+    Event.SYNCED: "The app on {phone} has read what {push} is about.",
+    Event.REJECTED: "{Provider} refused {push} for {phone} for good: {why}",
+    Event.UNREGISTERED: "{Provider} refused the token of {phone}, so {push} did not reach it: {why}",
+    Event.WITHDRAWN: "{Push} was not sent to {phone}: {why}",
+    Event.EXPIRED: "{Push} was not sent to {phone}: it expired at {expires_at}.",
+    Event.REDRIVEN: "{actor} redrove {push} for {phone}, which was dead: {why}",
+    Event.UNOPENED: "{Push} has been due since {due_at}, and has not been processed yet.",
+    Event.WITHHELD: "Did not push {push} to {whom}: {why}",
+    Event.OTHER: "Something happened that this release cannot tell; a newer one wrote it.",
+    Event.TEST_PUSH: "{actor} asked for a test push,{dry} to {phones_count}.",
+}
+
+
+class Past(StrEnum):
+    """Sentences of events that have more than one."""
+
+    CROWDED_OUT = "Signed out on {phone}: {why}"
+    NOT_CALLED = "Did not ask {provider} to show {push} on {phone}: {why}"
+    CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). What came of it is not known yet."
+    CALL_LOST = "Was about to ask {provider} to show {push} on {phone} (call {attempt})."
+    CALLED = "Asked {provider} to show {push} on {phone} (call {attempt})."
+    TOOK_IT = "{Provider}, call {attempt}: accepted{after}."
+    NO_CALL = "{Provider}, call {attempt}: not made; {why}"
+    ANSWERED = "{Provider}, call {attempt}{after_comma}: {why}"
+    UNCLEAR = " It is unclear whether {provider} took it."
+    REFUSED_IN_A_MASS = (
+        "{Provider}, call {attempt}{after_comma}: refused the token ({reason}). So many tokens were refused at that "
+        "time that this says nothing about the phone."
+    )
+    TRIED_AGAIN = " The next try is at {retry_at}."
+    ACCEPTED = "{Provider} accepted {push} for {phone}{when}.{cause} From here the phone's own settings decide: focus, muted notifications, no network."  # noqa: E501 (one sentence of the table)
+    VALIDATED = "Checked {push} for {phone}: {why}"
+    ON_TIME = ", on time"
+    LATE = ", {late} late"
+    HELD_UP = " What held it up last: {why}"
+    HELD_UP_BY_CUTOFF = " Sending to {phones} had been stopped, because many tokens were refused at once."
+    REDRIVEN_LATE = " It was on its way again only at {again_at}: it was redriven, or its phone registered again."
+    REDRIVEN_AFTER_CUTOFF = (
+        "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
+    )
+    PROCESSED_LATE = " It was processed only at {created_at}: the workers or Temporal were late."
+    NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
+    NOT_SENT = "{Push} was not sent to {phone}: {why}"
+    BEFORE_THAT = " Before that: {why}"
+    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers or Temporal may be down."  # noqa: E501 (one sentence of the table)
+    DIED = "Gave up on {push} for {phone}: {why}"
+    DIED_EXPIRED = "Gave up on {push} for {phone} when it expired at {expires_at}: {why}"
+    DIED_OF_CUTOFF = (
+        "Sending to {phones} was stopped{engaged}, because many tokens were refused at once ({reason}). "
+        "So the phone is not to blame. {Push} for {phone} was given up."
+    )
+    DIED_BEHIND_CUTOFF = (
+        "Sending to {phones} was stopped{engaged}, because many tokens were refused at once. "
+        "So the phone is not to blame. {Push} for {phone} was given up when it expired at {expires_at}."
+    )
+    REDRIVABLE = " A person can redrive it until {expires_at}."
+    RESUME_FIRST = (
+        " It cannot be redriven yet: first an operator has to find the cause and resume the route; "
+        "after that a person can redrive it, until {expires_at}."
+    )
+    NOT_REDRIVABLE = " It cannot be redriven: {refusal}"
+
+
+PRESENT: Mapping[WaitsFor, str] = {
+    WaitsFor.CHECK: "{head} It will not be sent: {refusal}",
+    WaitsFor.EXPIRY: "{Push}{to} expired at {expires_at} and was not sent. The workers or Temporal may be down.",
+    WaitsFor.RESUME: (
+        "{head} Sending to {phones} is stopped since {engaged_at}, because many tokens were refused at once "
+        "({token_errors} of {answers} users, most often {cutoff_reason}); this says nothing about the phone. "
+        "An operator has to find the cause and resume the route (cli.py gates resume {brake_id}).{then}"
+    ),
+    WaitsFor.REDRIVE: "{head} {Why} A person can redrive it until {expires_at}.",
+    WaitsFor.ANSWER: "{head} {Provider} is being asked since {call_since}.",
+    WaitsFor.WORKER: (
+        "{head} No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers.{until}"
+    ),
+    WaitsFor.TEMPORAL: "{head} {temporal} An operator has to look at Temporal.{until}",
+    WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{next}{until}",
+    WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
+    WaitsFor.DUE: "{head} No obstacle is known.{until}",
+    WaitsFor.TURN: "{head} No obstacle is known: the workers are busy or late.{until}",
+    WaitsFor.NOTHING: "{head} No obstacle is known.{until}",
+}
+
+
+class Present(StrEnum):
+    """Parts of these sentences."""
+
+    DUE = "{Push}{to} is due at {due_at}."
+    LATE = "{Push}{to} has been due since {due_at} and has not been sent yet."
+    DEAD = "{Push}{to} is dead; it was due at {due_at}."
+    EXPIRES = " It expires at {expires_at}."
+    THEN_REDRIVE = " After that a person can redrive it, until {expires_at}."
+    THEN_SENT = " After that it is sent, if that is before {expires_at}."
+    NEXT = " The next try is at {next_attempt_at}."
+    NO_NEXT = " There is no other try before it expires."
+    REST = " until {route_until}"
+    ONE_CALL = "; one push at a time is tried"
+    CUTOFF_OVER = (
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
+        "nothing about the phone. A person can redrive it until {expires_at}."
+    )
+    OWED = "It has been waiting for Temporal since {owed_since}."
+    SILENT = "It waits for Temporal, which does not answer the workers."

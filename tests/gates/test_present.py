@@ -1,0 +1,241 @@
+"""What support reads of a push that is held up: why, whose move it is, when it is tried next; before, during, after."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from temporalio.exceptions import ApplicationError
+
+from activities.heartbeat import Heartbeat, Pulse
+from db import brakes
+from domain.push import TaskState
+from domain.reminders import message_id
+from domain.wire import PlannedSend
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Timings
+from simulator import Simulator
+from tests.console.visits import visit, words
+from tests.gates.crew import Crew, crew, due_now, engaged_brake
+from tests.house import House, android, eventually, iphone
+from tests.support.cli import run
+from tests.support.timelines import of
+
+SOON = Pulse(every=0.1)
+LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)))
+BLAME = "the app was removed"
+
+
+async def test_without_a_worker_every_place_says_so(unmanned: House) -> None:
+    [due] = await due_now(unmanned, [iphone()])
+    user_id = await _user_id(unmanned, due)
+
+    told = await _timeline(unmanned, due)
+    _, printed, _ = await run(unmanned, "timeline", "--user", user_id)
+    page = words(await (await visit(unmanned)).get(f"/console/person?user={user_id}"))
+
+    [now] = told["present"]
+    assert (now["event"], now["task_id"], now["detail"]["waits_for"]) == ("waits", str(due.task_id), "worker")
+    assert "No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers." in now["text"]
+    assert printed.splitlines()[0].startswith("Now (")
+    assert printed.splitlines()[1].strip() == now["text"]
+    assert page.index(now["text"]) < page.index("Planned the reminder")
+
+
+async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_it_was(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
+    all_due = [(await due_now(unmanned, [iphone()]))[0] for _ in range(8)]
+
+    async with crew(unmanned, timings=LONG, pulse=SOON) as worker:
+        await asyncio.gather(*(_fail(worker, due) for due in all_due))
+        await eventually(lambda: _fail_until_open(worker, unmanned, all_due[0]))
+        during = await _timeline(unmanned, all_due[0])
+    simulator.faults.clear()
+    await _make_late(unmanned, all_due[1], timedelta(seconds=130))
+    async with crew(unmanned, pulse=SOON) as mended:
+        assert (await mended.send(all_due[1])).state is TaskState.ACCEPTED
+        after = await _timeline(unmanned, all_due[1])
+
+    [now] = during["present"]
+    assert (now["detail"]["waits_for"], now["reason"]) == ("route", "ServiceUnavailable")
+    assert f"is paused until {_clock(now, 'route_until')}: Apple answered that it is unavailable." in now["text"]
+    assert now["text"].endswith(f" It expires at {_clock(now, 'expires_at')}.")
+    assert not [item for item in during["items"] if "unclear" in item["text"]]
+    assert after["present"] == []
+    accepted = after["items"][0]
+    assert accepted["event"] == "accepted"
+    assert 130 <= accepted["detail"]["late_seconds"] < 190
+    assert ", 2 min " in accepted["text"]
+    assert "What held it up last: Apple answered that it is unavailable." in accepted["text"]
+    assert not [item for item in after["items"] if "next try" in item["text"]]
+
+
+async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_is_refused(
+    unmanned: House, simulator: Simulator
+) -> None:
+    simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
+    all_due = [(await due_now(unmanned, [iphone()]))[0] for _ in range(25)]
+    late = (await due_now(unmanned, [iphone()]))[0]
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        await asyncio.gather(*(worker.send_once(due) for due in all_due), return_exceptions=True)
+        await eventually(lambda: unmanned.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"))
+        await _fail(worker, late)
+        dead = await eventually(lambda: _dead(unmanned, all_due))
+        during, waiting = await _timeline(unmanned, dead), await _timeline(unmanned, late)
+        _, listed, _ = await run(unmanned, "dead", "list", "--user", await _user_id(unmanned, dead))
+        brake_id = await engaged_brake(unmanned, "apns")
+        async with unmanned.sessions.begin() as db:
+            assert await brakes.resume(db, brake_id, "ann")
+        after = await _timeline(unmanned, dead)
+
+    assert "brake_engaged" in listed
+    for told in (during, waiting):
+        [now] = told["present"]
+        assert (now["detail"]["waits_for"], now["detail"]["brake_id"]) == ("resume", str(brake_id))
+        assert "An operator has to find the cause and resume the route" in now["text"]
+    died, answered = during["items"][:2]
+    assert died["event"] == "dead"
+    assert died["text"].startswith("Sending to iPhones was stopped at ")
+    assert "first an operator has to find the cause and resume the route" in died["text"]
+    assert "(BadDeviceToken)" in answered["text"]
+    assert BLAME not in str(during)
+    assert "A person can redrive it until" not in died["text"]
+    [now] = after["present"]
+    assert (now["detail"]["waits_for"], now["reason"]) == ("redrive", "BadDeviceToken")
+    assert after["items"][0]["text"].startswith("Sending to iPhones was stopped at ")
+    assert f"A person can redrive it until {_clock(now, 'expires_at')}." in after["items"][0]["text"]
+    assert BLAME not in str(after["items"])
+    assert BLAME not in now["text"]
+
+
+async def test_a_phone_that_was_sent_too_much_waits_by_itself(unmanned: House, simulator: Simulator) -> None:
+    phone = android()
+    words_ = {"status": 429, "error_code": "QUOTA_EXCEEDED"}
+    simulator.faults.add(provider="fcm", token=phone.token, fault="answer", **words_)
+    [due] = await due_now(unmanned, [phone])
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        await _fail(worker, due)
+        [now] = (await _timeline(unmanned, due))["present"]
+
+    assert (now["detail"]["waits_for"], now["reason"]) == ("retry", "QUOTA_EXCEEDED")
+    assert "Google says that this phone was sent too many pushes lately." in now["text"]
+    assert f" The next try is at {_clock(now, 'next_attempt_at')}." in now["text"]
+
+
+async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(unmanned: House) -> None:
+    [due] = await due_now(unmanned, [iphone()])
+    await _make_late(unmanned, due, timedelta(seconds=30))
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        await eventually(lambda: unmanned.rows("SELECT 1 FROM workers"))
+        [now] = (await _timeline(unmanned, due))["present"]
+        await worker.send(due)
+        accepted = (await _timeline(unmanned, due))["items"][0]
+
+    assert now["detail"]["waits_for"] == "turn"
+    assert "No obstacle is known: the workers are busy or late." in now["text"]
+    assert now["detail"]["next_attempt_at"] is None
+    assert ", 3" in accepted["text"]
+    assert "the workers were busy, stopped or late" in accepted["text"]
+
+
+@pytest.mark.parametrize("sign", ["owed", "silent"])
+async def test_temporal_that_is_away_is_named(unmanned: House, sign: str) -> None:
+    [due] = await due_now(unmanned, [iphone()])
+    if sign == "owed":
+        async with unmanned.sessions.begin() as db:
+            await db.execute(_OWE, {"id": due.task_id})
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        if sign == "silent":
+            await _replace_heartbeat(worker)
+        found = await eventually(lambda: _waits_for(unmanned, due, "temporal"))
+
+    said = "It has been waiting for Temporal since" if sign == "owed" else "which does not answer the workers"
+    assert said in found["text"]
+    assert "An operator has to look at Temporal." in found["text"]
+
+
+_OWE = text("""
+    INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)
+    VALUES ('push_task', :id, now() - interval '1 minute', now() + interval '1 hour')
+""")
+
+_EARLIER = text("""
+    WITH fast AS (
+        UPDATE fasting_sessions SET ends_at = ends_at - CAST(:time AS interval),
+                                    scheduled_at = scheduled_at - CAST(:time AS interval)
+         WHERE id = :session_id
+    )
+    UPDATE push_tasks SET due_at = due_at - CAST(:time AS interval), created_at = created_at - CAST(:time AS interval),
+                          next_attempt_at = now() - interval '10 s', message_id = :message_id
+     WHERE task_id = :id
+""")
+
+
+async def _make_late(house: House, due: PlannedSend, time: timedelta) -> None:
+    """Let a push have been due for so long."""
+    [row] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    message = message_id(row.conversation_id, row.reminder_minutes, row.due_at - time)
+    values = {"time": time, "id": due.task_id, "session_id": row.conversation_id, "message_id": message}
+    async with house.sessions.begin() as db:
+        await db.execute(_EARLIER, values)
+
+
+async def _replace_heartbeat(worker: Crew) -> None:
+    """Let the worker say that Temporal does not answer."""
+    worker.beating.cancel()
+    await asyncio.wait([worker.beating])
+    silent = Heartbeat(
+        worker.house.sessions, worker.means.gates, worker.means.brake, SOON, reaches_temporal=lambda: False
+    )
+    beating = asyncio.create_task(silent.beat_forever())
+    await eventually(lambda: worker.house.rows("SELECT 1 FROM workers WHERE gates ->> 'temporal_answers' = 'false'"))
+    beating.cancel()
+    async with worker.house.sessions.begin() as db:
+        await db.execute(text("DELETE FROM workers WHERE gates ->> 'temporal_answers' = 'true'"))
+
+
+async def _fail(worker: Crew, due: PlannedSend) -> None:
+    with pytest.raises(ApplicationError):
+        await worker.send_once(due)
+
+
+async def _fail_until_open(worker: Crew, house: House, due: PlannedSend) -> bool:
+    """Call until the breaker is open, and its worker has told so."""
+    await _fail(worker, due)
+    return bool(await _waits_for(house, due, "route"))
+
+
+async def _waits_for(house: House, due: PlannedSend, obstacle: str) -> Any:
+    [now] = (await _timeline(house, due))["present"]
+    return now if now["detail"]["waits_for"] == obstacle else None
+
+
+async def _dead(house: House, all_due: list[PlannedSend]) -> PlannedSend | None:
+    rows = await house.rows("SELECT task_id FROM push_tasks WHERE state = 'dead'")
+    dead = {row.task_id for row in rows}
+    return next((due for due in all_due if due.task_id in dead), None)
+
+
+async def _user_id(house: House, due: PlannedSend) -> str:
+    [row] = await house.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    return str(row.user_id)
+
+
+async def _timeline(house: House, due: PlannedSend) -> dict[str, Any]:
+    carol = house.user(None, "support")
+    answer = await carol.call("GET", of(await _user_id(house, due)))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def _clock(item: dict[str, Any], name: str) -> str:
+    instant = str(item["detail"][name])
+    return instant[:19].replace("T", " ") + " UTC"

@@ -1,0 +1,231 @@
+"""What lost its workflow is found again: before it is due where there is time, and by one worker at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from activities.housekeeping import Sweeping
+from activities.sweeper import Sweeper
+from api.app import create_app
+from config import auth_settings, service_settings
+from db import leases, signals
+from domain.housekeeping import SWEEP
+from simulator import Simulator
+from tests.conftest import NewDatabase
+from tests.house import House, Place, User, android, eventually, iphone, make_house, refuse_once, working
+from tests.housekeeping.sweeps import aged, change, stray, without_workflow
+from tests.servers import TemporalServer, free_port
+from tests.support.dead import dead_task, redrive, task
+from tests.talk import conversation_of, posted, tasks_of
+
+DUE_12_S_AGO = "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id"
+LONG_STARTED = "UPDATE fasting_sessions SET scheduled_at = now() - interval '16 hours' WHERE id = :id"
+
+
+@asynccontextmanager
+async def sweeping(house: House, *, untouched: float = 120.0) -> AsyncIterator[Sweeper]:
+    """Let a worker sweep in this process."""
+    swept = Sweeping(house.sessions, house.temporal)
+    sweeper = Sweeper(house.sessions, swept, untouched=untouched, walks_every=1.0)
+    running = asyncio.create_task(sweeper.sweep_forever())
+    try:
+        yield sweeper
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await sweeper.leave()
+
+
+async def runs(house: House, session_id: UUID) -> bool:
+    status = (await house.workflow(session_id).describe()).status
+    return status is not None and status.name == "RUNNING"
+
+
+@pytest.mark.parametrize("due_in", [500.0, 75.0])
+async def test_a_fast_whose_workflow_a_person_terminated_gets_it_back_before_it_is_due(
+    house: House, alice: User, due_in: float
+) -> None:
+    await alice.register(iphone())
+    session_id = await without_workflow(alice, due_in=due_in)
+    await change(house, LONG_STARTED, id=session_id)
+
+    async with sweeping(house):
+        await eventually(lambda: runs(house, session_id))
+
+    await alice.cancel(session_id)
+
+
+async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the_next_question(
+    unarmed: House, simulator: Simulator
+) -> None:
+    alice, phone = unarmed.user(), iphone()
+    await alice.register(phone)
+    async with sweeping(unarmed):
+        session_id = await alice.start_fast(due_in=6.0)
+        await unarmed.started(session_id)
+        await unarmed.workflow(session_id).terminate()
+
+        await eventually(lambda: runs(unarmed, session_id), within=6)
+        assert await unarmed.finished(session_id) == "accepted"
+
+    [sent] = await unarmed.tasks(session_id)
+    assert sent.accepted_at - sent.due_at < timedelta(seconds=2)
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_reminder_that_nobody_opened_is_told_and_opened_late(
+    house: House, simulator: Simulator, alice: User
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    session_id = await without_workflow(alice)
+    await change(
+        house, "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id", id=session_id
+    )
+    await change(house, LONG_STARTED, id=session_id)
+
+    async with sweeping(house):
+
+        async def is_told() -> bool:
+            async with house.sessions() as db:
+                read = await signals.present(db)
+            return bool(read.unopened.count and read.unopened.oldest_at and read.swept_at)
+
+        await eventually(is_told)
+
+        async def is_accepted() -> bool:
+            return [row.state for row in await house.tasks(session_id)] == ["accepted"]
+
+        await eventually(is_accepted)
+
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_what_is_unwanted_or_has_no_phone_is_not_taken_for_unopened(house: House, alice: User, bob: User) -> None:
+    await alice.call("PUT", "/v1/notification-preferences", {"reminders": False})
+    for user in (alice, bob):
+        session_id = await user.start_fast(due_in=1)
+        await house.finished(session_id)
+        moved = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 hour' WHERE id = :id"
+        await change(house, moved, id=session_id)
+
+    async with sweeping(house):
+        await eventually(lambda: _found(house))
+
+    assert not await house.rows("SELECT 1 FROM outbox")
+
+
+async def test_one_worker_sweeps_and_another_goes_on_where_it_left(house: House) -> None:
+    async with house.sessions.begin() as db:
+        first, second = uuid4(), uuid4()
+        await db.execute(text("DELETE FROM leases"))
+        assert await leases.take(db, "test", first, timedelta(seconds=15))
+        assert await leases.take(db, "test", second, timedelta(seconds=15)) is None
+        assert await leases.take(db, "test", first, timedelta(seconds=-1))
+        assert await leases.take(db, "test", second, timedelta(seconds=15))
+        await leases.report(db, "test", first, {"of": "nobody"})
+        await leases.report(db, "test", second, {"of": "the second"})
+        await leases.give_up(db, "test", second)
+        assert await leases.take(db, "test", first, timedelta(seconds=15))
+        assert await leases.reported(db, "test") == {"of": "the second"}
+
+
+async def test_a_push_that_temporal_lost_is_sent_again_and_a_terminated_one_is_dead(
+    house: House, alice: User, bob: User
+) -> None:
+    lost_phone, phone = iphone(), iphone()
+    [closed] = await stray(alice, phone)
+    [lost] = await stray(bob, lost_phone)
+    await change(house, "UPDATE push_tasks SET conversation_id = gen_random_uuid() WHERE task_id = :id", id=lost)
+    await change(house, "UPDATE push_tasks SET kind = 'message' WHERE task_id = :id", id=lost)
+
+    async with sweeping(house, untouched=0.5):
+        await eventually(lambda: _settled(house, lost, closed))
+
+    assert (await task(house, closed)).state == "dead"
+    assert (await task(house, lost)).last_reason == "not_a_member"  # checked again, as ever
+
+
+@dataclass(frozen=True)
+class _Emptied:
+    house: House
+    server: TemporalServer
+
+
+@pytest.fixture
+async def emptied(new_database: NewDatabase, simulator: Simulator) -> AsyncIterator[_Emptied]:
+    """A house whose Temporal keeps nothing when it is killed."""
+    server = TemporalServer(free_port(), namespaces=("default",))
+    await server.run()
+    place = Place(await new_database(f"emptied_{uuid4().hex[:6]}"), server.address, "default", simulator)
+    environment = place.environment(ARM_WINDOW="0")
+    try:
+        app = create_app(service_settings(environment), auth_settings(environment))
+        async with (
+            make_house(place, app) as house,
+            working(house, environment),
+            sweeping(house, untouched=1.0),
+        ):
+            yield _Emptied(house, server)
+    finally:
+        server.kill()
+
+
+async def test_fasts_messages_and_redrives_outlive_a_temporal_that_was_emptied(
+    emptied: _Emptied, simulator: Simulator
+) -> None:
+    house = emptied.house
+    people, phones = [house.user() for _ in range(12)], [iphone() for _ in range(12)]
+    for user, phone in zip(people, phones, strict=True):
+        await user.register(phone)
+    fasts = [await user.start_fast(due_in=10.0) for user in people]
+    for session_id in fasts:
+        await house.started(session_id)
+    carol, reader, waits = house.user(None, "support"), house.user(), [android(), android()]
+    [redone] = await dead_task(house.user(), waits[0])
+    await reader.register(waits[1])
+    for phone in waits:  # each push waits for its second attempt, in Temporal
+        refuse_once(simulator, phone)
+    assert (await redrive(carol, redone)).status_code == 202
+    message_id = await posted(people[0], await conversation_of(people[0], reader))
+    [planned] = await eventually(lambda: _hindered(house, message_id))
+    await eventually(lambda: _was_hindered(house, redone))
+
+    emptied.server.kill()
+    await emptied.server.run()
+    for task_id in (redone, planned):
+        await aged(house, task_id)
+
+    outcomes = await asyncio.gather(*(house.finished(session_id) for session_id in fasts))
+    assert set(outcomes) == {"accepted"}
+    for session_id, phone in zip(fasts, phones, strict=True):
+        [sent] = await house.tasks(session_id)
+        assert sent.accepted_at - sent.due_at < timedelta(seconds=2)
+        assert len(simulator.requests.for_token(phone.token)) == 1
+    await eventually(lambda: _settled(house, redone, planned))
+    assert [(await task(house, each)).state for each in (redone, planned)] == ["accepted"] * 2
+    assert [len(simulator.phone(phone.token).screen) for phone in waits] == [1, 1]
+
+
+async def _hindered(house: House, message_id: UUID) -> list[UUID]:
+    return [row.task_id for row in await tasks_of(house, message_id) if row.last_reason]
+
+
+async def _was_hindered(house: House, task_id: UUID) -> bool:
+    row = await task(house, task_id)
+    return bool(row.state == "pending" and row.attempt_count > 0)
+
+
+async def _found(house: House) -> bool:
+    async with house.sessions() as db:
+        return bool(await leases.reported(db, SWEEP))
+
+
+async def _settled(house: House, *task_ids: UUID) -> bool:
+    return all([(await task(house, each)).state != "pending" for each in task_ids])

@@ -1,0 +1,25 @@
+"""A house whose neighbours misbehave, with a simulator that nobody else's worker calls."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from simulator import Simulator
+from tests.house import UNLIMITED, House, Place, open_house
+
+
+@pytest.fixture(scope="session")
+async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulator]:
+    """Providers for these tests alone."""
+    async with Simulator.start(run_dir=tmp_path_factory.mktemp("neighbours")) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+async def street(
+    new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
+) -> AsyncIterator[House]:
+    """API and worker as in production, but for the quotas: what they forbid must do no harm either."""
+    place = Place(await new_database("neighbours"), temporal, "neighbours", simulator)
+    async with open_house(place, **UNLIMITED) as house:
+        yield house

@@ -1,0 +1,260 @@
+"""What one neighbour does: one person, one phone, one row, or one odd answer, while others' reminders fall due."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from simulator import Simulator
+from simulator.exchange import Environment, Provider
+from simulator.phones import PhoneState
+from tests.bursts import Request, burst
+from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.neighbours.honest import DUE_IN
+from tests.talk import conversation_of, post
+
+Noise = Callable[[House, Simulator], AbstractAsyncContextManager[None]]
+SOONER = DUE_IN - 0.5  # seconds; the neighbour's reminders come first
+FOREVER = timedelta(hours=1)
+
+
+@asynccontextmanager
+async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
+    yield
+
+
+# One person's phones: a fast due just before everybody else's, and answers that are theirs alone.
+
+
+def _one_persons(new_phone: Callable[[], Phone], count: int, name: str, **fault: Any) -> Noise:
+    @asynccontextmanager
+    async def noise(house: House, simulator: Simulator) -> AsyncIterator[None]:
+        phones = [new_phone() for _ in range(count)]
+        for phone in phones:
+            simulator.faults.add(provider=phone.provider, token=phone.token, **fault)
+        await _reminded(house.user(), phones)
+        yield
+
+    noise.__name__ = name
+    return noise
+
+
+@asynccontextmanager
+async def six_people_have_iphones_behind_fcm_without_a_key(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    for phone in (phones := [android() for _ in range(6)]):
+        simulator.faults.add(provider="fcm", token=phone.token, fault="answer", errorCode="THIRD_PARTY_AUTH_ERROR")
+    await asyncio.gather(*(_reminded(house.user(), [phone]) for phone in phones))
+    yield
+
+
+@asynccontextmanager
+async def one_person_registers_25_invented_tokens(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    for phone in (phones := [iphone() for _ in range(25)]):
+        simulator.phones.declare(phone.token, Provider.APNS, Environment.SANDBOX)  # so a BadDeviceToken
+    await _reminded(house.user(), phones)
+    yield
+
+
+@asynccontextmanager
+async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    user, phones = house.user(), [iphone() for _ in range(25)]
+    await user.register(*phones)
+    for phone in phones:
+        known = simulator.phones.declare(phone.token, Provider.APNS, Environment.PRODUCTION)
+        simulator.phones.change(known, PhoneState.UNINSTALLED)
+    await user.start_fast(due_in=SOONER)
+    yield
+
+
+_PHONES = (
+    _one_persons(
+        iphone,
+        1,
+        "a_provider_token_is_refused_once",
+        fault="answer",
+        status=403,
+        reason="InvalidProviderToken",
+        count=1,
+    ),
+    _one_persons(android, 1, "an_access_token_is_refused_once", fault="answer", errorCode="UNAUTHENTICATED", count=1),
+    _one_persons(
+        android,
+        6,
+        "one_persons_iphones_are_behind_fcm_without_a_key",
+        fault="answer",
+        errorCode="THIRD_PARTY_AUTH_ERROR",
+    ),
+    _one_persons(iphone, 20, "one_persons_calls_are_never_answered", fault="silent"),
+    _one_persons(iphone, 20, "one_persons_phones_are_throttled", fault="answer", status=429, reason="TooManyRequests"),
+    _one_persons(
+        iphone, 20, "one_persons_calls_are_unavailable", fault="answer", status=503, reason="ServiceUnavailable"
+    ),
+    _one_persons(iphone, 20, "one_persons_calls_are_reset", fault="reset"),
+    _one_persons(
+        iphone, 20, "one_persons_calls_are_misconfigured", fault="answer", status=403, reason="InvalidProviderToken"
+    ),
+    _one_persons(iphone, 20, "one_persons_answers_make_no_sense", fault="answer", status=418, reason="IAmATeapot"),
+    _one_persons(android, 20, "one_persons_answers_are_a_page", fault="html", status=200),
+    _one_persons(
+        android, 20, "one_persons_device_quota_is_spent", fault="answer", errorCode="QUOTA_EXCEEDED", quota="device"
+    ),
+)
+
+
+# One row.
+
+
+@asynccontextmanager
+async def somebodys_push_tasks_are_locked(house: House, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(house, "SELECT 1 FROM push_tasks WHERE user_id = :user_id FOR UPDATE"):
+        yield
+
+
+@asynccontextmanager
+async def somebodys_phones_are_locked(house: House, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(house, "SELECT 1 FROM device_tokens WHERE user_id = :user_id FOR UPDATE"):
+        yield
+
+
+@asynccontextmanager
+async def somebodys_fast_is_locked(house: House, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(house, "SELECT 1 FROM fasting_sessions WHERE user_id = :user_id FOR UPDATE"):
+        yield
+
+
+@asynccontextmanager
+async def somebodys_values_cannot_be_read(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    quiet = {"starts": "22:00", "ends": "06:00", "time_zone": "Europe/Berlin"}
+    answer = await user.call("PUT", "/v1/notification-preferences", {"quiet_hours": quiet})
+    assert answer.status_code == 200, answer.text
+    await _reminded(user, [iphone(), android()])
+    async with house.sessions.begin() as db:
+        for statement in (
+            "UPDATE preferences SET quiet_time_zone = 'Mars/Olympus_Mons' WHERE user_id = :user_id",
+            (
+                r"UPDATE device_tokens SET locale = 'x@y', time_zone = 'GMT+99', public_key = '\x00'"
+                " WHERE user_id = :user_id"
+            ),
+        ):
+            await db.execute(text(statement), {"user_id": user.user_id})
+    yield
+
+
+# One caller.
+
+
+@asynccontextmanager
+async def somebody_patches_one_fast_400_times_at_the_due_instant(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    path = f"/v1/fasting-sessions/{await user.start_fast(due_in=FOREVER.total_seconds())}"
+    changes: list[Request] = [(user, "PATCH", path, {"reminder_minutes": [number]}) for number in range(400)]
+
+    async with burst(house, changes) as send, _meanwhile(lambda: _later(DUE_IN, send)):
+        yield
+
+
+@asynccontextmanager
+async def somebody_moves_a_goal_to_and_fro(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    await user.register(iphone(), android())
+    session_id = await user.start_fast(due_in=SOONER)
+
+    async def to_and_fro() -> None:
+        while True:
+            await user.move_goal(session_id, due_in=FOREVER.total_seconds())
+            await user.move_goal(session_id, due_in=1.0)
+            await asyncio.sleep(0.05)
+
+    async with _meanwhile(to_and_fro):
+        yield
+
+
+@asynccontextmanager
+async def two_people_write_without_a_pause_to_twenty(house: House, _: Simulator) -> AsyncIterator[None]:
+    people = [house.user() for _ in range(20)]
+    await asyncio.gather(*(user.register(iphone(), android()) for user in people))
+    conversation_id = await conversation_of(*people)
+
+    async def write(user: User) -> None:
+        while True:
+            await post(user, conversation_id)
+
+    async with _meanwhile(lambda: _all_of(map(write, people[:2]))):
+        yield
+
+
+@asynccontextmanager
+async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterator[None]:
+    imported = [
+        (
+            "INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, reminder_minutes, scheduled_at,"
+            " started_with, rev) SELECT gen_random_uuid(), 'imported', now(), now() + interval '1 day', 'active',"
+            " ARRAY[1], now(), '{}', 1 FROM generate_series(1, 3000)"
+        ),
+        (
+            "INSERT INTO outbox (subject_kind, subject_id, next_attempt_at) SELECT 'fasting_session', id, now()"
+            " FROM fasting_sessions WHERE user_id = 'imported'"
+        ),
+    ]
+    async with house.sessions.begin() as db:
+        for statement in imported:
+            await db.execute(text(statement))
+    yield
+    async with house.sessions.begin() as db:
+        gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
+        await db.execute(text(gone))
+
+
+NOISES: Sequence[Noise] = (
+    all_is_quiet,
+    six_people_have_iphones_behind_fcm_without_a_key,
+    one_person_registers_25_invented_tokens,
+    one_person_uninstalled_25_times,
+    *_PHONES,
+    somebodys_push_tasks_are_locked,
+    somebodys_phones_are_locked,
+    somebodys_fast_is_locked,
+    somebodys_values_cannot_be_read,
+    somebody_patches_one_fast_400_times_at_the_due_instant,
+    somebody_moves_a_goal_to_and_fro,
+    two_people_write_without_a_pause_to_twenty,
+    somebody_imports_3000_fasts,
+)
+
+
+async def _reminded(user: User, phones: Sequence[Phone]) -> None:
+    await user.register(*phones)
+    await user.start_fast(due_in=SOONER)
+
+
+@asynccontextmanager
+async def _locked(house: House, statement: str) -> AsyncIterator[None]:
+    """Lock rows of somebody whose reminder is due just before everybody else's, once its pushes are planned."""
+    user = house.user()
+    await user.register(iphone(), android())
+    session_id = await user.start_fast(due_in=SOONER)
+    await eventually(lambda: house.tasks(session_id))
+    async with uncommitted(house, statement, user_id=user.user_id):
+        yield
+
+
+@asynccontextmanager
+async def _meanwhile(act: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
+    acting = asyncio.ensure_future(act())
+    yield
+    acting.cancel()
+    with suppress(asyncio.CancelledError):
+        await acting
+
+
+async def _later(seconds: float, act: Callable[[], Awaitable[Any]]) -> None:
+    await asyncio.sleep(seconds)
+    await act()
+
+
+async def _all_of(acts: Any) -> None:
+    await asyncio.gather(*acts)

@@ -1,0 +1,15 @@
+"""Whatever one neighbour does, others' reminders come on time and once, and none of them dies."""
+
+import pytest
+
+from simulator import Simulator
+from tests.house import House
+from tests.neighbours import honest
+from tests.neighbours.noises import NOISES, Noise
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
+async def test_others_are_reminded_on_time_while(street: House, simulator: Simulator, noise: Noise) -> None:
+    async with noise(street, simulator):
+        everybody = await honest.fasts(street)
+        await honest.were_reminded_on_time(street, simulator, everybody)

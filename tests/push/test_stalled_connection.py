@@ -1,0 +1,35 @@
+"""A new connection to Apple takes one call at a time until one is accepted: one phone's calls may hang for ever."""
+
+import asyncio
+import secrets
+import time
+
+from domain.push import Environment
+from push.apns import ApnsSender
+from push.sender import Accepted
+from simulator import Simulator
+from tests.push.conftest import apns_account, make_push
+
+
+async def test_one_users_calls_that_are_never_answered_on_a_new_connection_hold_up_nobody_elses(sim: Simulator) -> None:
+    sender = ApnsSender(apns_account(sim))
+    hanging = [secrets.token_hex(32) for _ in range(20)]
+    for token in hanging:
+        sim.faults.add(provider="apns", token=token, fault="silent")
+
+    async def send(token: str, user: int) -> object:
+        async with sender.slot(Environment.PRODUCTION, user) as slot:
+            return await slot.send(make_push(token))
+
+    hung = [asyncio.create_task(send(token, 1)) for token in hanging]
+    began = time.monotonic()
+    answers = await asyncio.gather(*(send(secrets.token_hex(32), user) for user in range(2, 12)))
+    took = time.monotonic() - began
+
+    assert {type(answer) for answer in answers} == {Accepted}
+    assert took < 1.5
+    assert not any(task.done() for task in hung)
+    for task in hung:
+        task.cancel()
+    await asyncio.wait(hung)
+    await sender.close()

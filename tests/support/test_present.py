@@ -1,0 +1,177 @@
+"""What a push waits for stands on top of a timeline, in words that are true at that moment."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from domain.present import A_MOMENT, CALL_LASTS, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
+from tests.house import House, User, iphone
+from tests.support.dead import dead_task, redrive
+from tests.support.test_timeline import prefer
+from tests.support.timelines import of
+from tests.talk import conversation_of, handed_off, posted
+
+NOW = datetime(2026, 11, 29, 18, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+CUTOFF = RouteNow(cutoff=Cutoff("b", NOW, 20, 25, "BadDeviceToken"))
+RESTING = RouteNow(reason="ServiceUnavailable", until=NOW + 9 * SECOND)
+DUE = Unsettled(
+    now=NOW,
+    due_at=NOW - SECOND,
+    expires_at=NOW + timedelta(minutes=1),
+    next_attempt_at=NOW - SECOND,
+    last_reason=None,
+    is_dead=False,
+    refused=None,
+    call_since=None,
+    owed_since=None,
+    workers=1,
+    temporal_answers=True,
+    route=RouteNow(),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "obstacle"),
+    [
+        ({}, WaitsFor.NOTHING),
+        ({"due_at": NOW + SECOND, "next_attempt_at": NOW + SECOND}, WaitsFor.DUE),
+        ({"due_at": NOW - A_MOMENT, "next_attempt_at": NOW - A_MOMENT}, WaitsFor.TURN),
+        ({"due_at": NOW - A_MOMENT, "next_attempt_at": NOW - SECOND}, WaitsFor.NOTHING),  # its retry has just come
+        ({"next_attempt_at": NOW + SECOND, "last_reason": "TooManyRequests"}, WaitsFor.RETRY),
+        ({"owed_since": NOW - SECOND}, WaitsFor.NOTHING),
+        ({"owed_since": NOW - A_MOMENT}, WaitsFor.TEMPORAL),
+        ({"temporal_answers": False}, WaitsFor.TEMPORAL),
+        ({"temporal_answers": False, "workers": 0}, WaitsFor.WORKER),
+        ({"route": RESTING}, WaitsFor.ROUTE),
+        ({"route": RESTING, "due_at": NOW + 10 * SECOND}, WaitsFor.DUE),  # it will have opened
+        ({"route": CUTOFF, "workers": 0}, WaitsFor.RESUME),
+        ({"route": CUTOFF, "is_dead": True}, WaitsFor.RESUME),
+        ({"is_dead": True}, WaitsFor.REDRIVE),
+        ({"call_since": NOW - SECOND, "route": RESTING}, WaitsFor.ANSWER),
+        ({"call_since": NOW - CALL_LASTS}, WaitsFor.NOTHING),  # its worker is lost
+        ({"refused": "session_ended", "route": CUTOFF}, WaitsFor.CHECK),
+        ({"expires_at": NOW, "refused": "session_ended"}, WaitsFor.EXPIRY),
+    ],
+)
+def test_the_obstacle_that_has_to_go_first_is_named(change: dict[str, Any], obstacle: WaitsFor) -> None:
+    assert waits_for(replace(DUE, **change)) is obstacle
+
+
+@pytest.mark.parametrize(
+    ("planned", "told"),
+    [
+        (NOW + SECOND, NOW + SECOND),
+        (NOW, None),  # it has passed
+        (NOW + timedelta(minutes=1), None),  # it expires before that
+        (None, None),
+    ],
+)
+def test_no_next_try_is_told_that_has_passed_or_comes_too_late(planned: datetime | None, told: datetime | None) -> None:
+    assert next_try(replace(DUE, next_attempt_at=planned)) == told
+
+
+async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
+    house: House, alice: User, carol: User
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    session_id = await alice.start_fast(due_in=3600)
+    await house.started(session_id)
+    told = [await _present(carol, alice)]
+    ends = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
+    await prefer(alice, quiet_hours={"starts": f"{datetime.now(UTC):%H:%M}", "ends": ends, "time_zone": "UTC"})
+    told.append(await _present(carol, alice))
+    await prefer(alice, quiet_hours=None, reminders=False)
+    told.append(await _present(carol, alice))
+    await prefer(alice, reminders=True)
+    await alice.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
+    told.append(await _present(carol, alice))
+    await alice.end(session_id)
+
+    assert [(each["detail"]["waits_for"], each["reason"]) for [each] in told] == [
+        ("due", None),
+        ("check", "quiet_hours"),
+        ("check", "reminders_off"),
+        ("check", "no_active_token"),
+    ]
+    due, quiet, _, no_phone = (each["text"] for [each] in told)
+    assert due.startswith("The reminder 1 minute before the end is due at ")
+    assert "No obstacle is known. It expires at " in due
+    assert quiet.endswith(f" to {ends}, UTC.")
+    assert no_phone.endswith("It will not be sent: no phone of theirs has an active token.")
+    assert await _present(carol, alice) == []
+
+
+async def test_each_page_after_the_first_and_each_part_tell_their_own(alice: User, carol: User) -> None:
+    await alice.register(iphone())
+    one, other = [await alice.start_fast(due_in=3600) for _ in range(2)]
+    first = (await carol.call("GET", f"{of(alice.user_id)}?limit=1")).json()
+
+    second = (await carol.call("GET", f"{of(alice.user_id)}?cursor={first['next_cursor']}")).json()
+    part = (await carol.call("GET", f"{of(alice.user_id)}?session_id={one}")).json()
+
+    assert {item["session_id"] for item in first["present"]} == {str(one), str(other)}
+    assert second["present"] == []
+    assert [item["session_id"] for item in part["present"]] == [str(one)]
+    for session_id in (one, other):
+        await alice.cancel(session_id)
+
+
+async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(house: House, alice: User, carol: User) -> None:
+    [task_id] = await dead_task(alice, iphone())
+    [dead] = await _present(carol, alice)
+
+    await redrive(carol, task_id)
+    async with house.sessions.begin() as db:
+        await db.execute(
+            text("UPDATE push_tasks SET state = 'dead', expires_at = now() WHERE task_id = :id"), {"id": task_id}
+        )
+
+    assert (dead["task_id"], dead["detail"]["waits_for"]) == (str(task_id), "redrive")
+    assert "A person can redrive it until " in dead["text"]
+    assert await _present(carol, alice) == []
+
+
+async def test_a_message_that_temporal_has_not_taken_is_told(house: House, alice: User, bob: User, carol: User) -> None:
+    await bob.register(iphone())
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    async with house.sessions.begin() as db:
+        ids = {"id": message_id}
+        await db.execute(
+            text("DELETE FROM push_attempts WHERE task_id IN (SELECT task_id FROM push_tasks WHERE message_id = :id)"),
+            ids,
+        )
+        await db.execute(text("DELETE FROM push_tasks WHERE message_id = :id"), ids)
+        await db.execute(text("UPDATE messages SET handed_off_at = NULL WHERE id = :id"), ids)
+        await db.execute(_OWE, ids)
+
+    [waits] = await _present(carol, bob)
+    sender = await _present(carol, alice)
+    async with house.sessions.begin() as db:
+        await db.execute(text("UPDATE messages SET handed_off_at = now() WHERE id = :id"), ids)
+        await db.execute(text("DELETE FROM outbox WHERE subject_id = :id"), ids)
+
+    assert (waits["message_id"], waits["detail"]["waits_for"]) == (str(message_id), "temporal")
+    assert waits["text"].startswith("The message has been due since ")
+    assert sender == []
+
+
+_FORGET_ATTEMPTS = text("""
+    DELETE FROM push_attempts WHERE task_id IN (SELECT task_id FROM push_tasks WHERE message_id = :id)
+""")
+_OWE = text("""
+    INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)
+    VALUES ('message', :id, now() - interval '1 minute', now() + interval '1 hour')
+""")
+
+
+async def _present(carol: User, user: User) -> list[dict[str, Any]]:
+    answer = await carol.call("GET", of(user.user_id))
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["present"]
+    return found
