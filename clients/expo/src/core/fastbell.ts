@@ -203,6 +203,7 @@ class Parts {
   close(): void {
     this.#stream.close();
     this.#sync.abandon();
+    this.#openings.close();
     (this.#engine as Engine | undefined)?.close();
     this.#endings.splice(0).forEach((end) => end());
   }
