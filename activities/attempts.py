@@ -75,7 +75,12 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
             db,
-            [push_attempts.Begun(go.push.attempt_id, go.push.task_id, go.number, go.began_at) for go in going],
+            [
+                push_attempts.Begun(
+                    go.push.attempt_id, go.push.task_id, go.number, go.began_at, silent_because=go.silent_because
+                )
+                for go in going
+            ],
         )
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]

@@ -209,9 +209,15 @@ def _late_since(
 def _silent(
     found: Sequence[tuple[Phone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
-    """Say who gets no push, and why: a wish silences a person, what was read only the phone that read it."""
-    return {
-        (phone.user_id, phone.installation_id if recipient.has_read else None): reason
-        for phone, recipient in found
-        if (reason := unneeded(recipient, wishes.get(phone.user_id, Preferences()), now))
-    }
+    """Say who gets no push, and why: a wish silences a person, or each phone by the clock where it is.
+
+    What was read silences only the phone that read it.
+    """
+    silent: dict[Whom, str] = {}
+    for phone, recipient in found:
+        wish = wishes.get(phone.user_id, Preferences())
+        if reason := unneeded(recipient, wish, now):
+            by_its_clock = reason == "quiet_hours" and wish.quiet_hours is not None and not wish.quiet_hours.time_zone
+            of_phone = recipient.has_read or by_its_clock
+            silent[phone.user_id, phone.installation_id if of_phone else None] = reason
+    return silent

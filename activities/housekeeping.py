@@ -12,12 +12,22 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import fasting_sessions, messages, orphans, outbox, preferences, redrives, retention
+from db import (
+    device_tokens,
+    fasting_sessions,
+    messages,
+    orphans,
+    outbox,
+    preferences,
+    redrives,
+    retention,
+    withheld_pushes,
+)
 from db.engine import Sessions, present_instant
 from db.orphans import Window
 from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
 from domain.kinds import RULES, Kind
-from domain.last_check import unwanted
+from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id, upcoming
@@ -142,15 +152,18 @@ class Sweeping:
 
 async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
     """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
-    wishes = await preferences.of_users(db, {session.user_id for session in found})
+    user_ids = {session.user_id for session in found}
+    wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
     due = {
         message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
         for session in found
         for reminder in upcoming(session)
         if behind.holds(reminder.due_at)
-        and not unwanted(Kind.REMINDER, wishes.get(session.user_id, Preferences()), reminder.due_at)
+        and not unwanted_everywhere(
+            Kind.REMINDER, wishes.get(session.user_id, Preferences()), reminder.due_at, zones.get(session.user_id, ())
+        )
     }
-    opened = await orphans.entered(db, due)
+    opened = await orphans.entered(db, due) | set(await withheld_pushes.counts_by_message(db, list(due)))
     return {session_id for message, session_id in due.items() if message not in opened}
 
 

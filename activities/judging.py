@@ -14,7 +14,7 @@ from db.models import DeviceToken
 from db.unreadable import tell
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
-from domain.last_check import Address, Circumstances, Line, Turn, misaddressed, turn_of, useless
+from domain.last_check import Address, Circumstances, Line, Turn, is_quiet, misaddressed, turn_of, useless
 from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
@@ -58,6 +58,7 @@ class Go:
     expires_at: datetime
     user_id: str
     sounding: Sounding | None = None  # where its sound counts
+    silent_because: str | None = None  # why the phone is not to ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +186,32 @@ def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) 
         expires_at=task.expires_at,
         user_id=task.user_id,
         sounding=_sounding(task, facts),
+        silent_because=_silent_because(task, facts),
     )
 
 
-def _has_sounded(task: push_tasks.Task, facts: Facts) -> bool:
+def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
+    """Say why a phone must not ring now; None when it may."""
+    at = max(facts.now, task.due_at)  # a push that comes late rings late
+    if is_quiet(task.kind, _wishes(task, facts), at, _time_zone(task, facts)):
+        return "quiet_hours"
     line = facts.lines.get(task.task_id)
-    return line is not None and line.has_sounded
+    return "sounded_lately" if line is not None and line.has_sounded else None
+
+
+def _wishes(task: push_tasks.Task, facts: Facts) -> Preferences:
+    return facts.preferences.get(task.user_id, Preferences())
+
+
+def _time_zone(task: push_tasks.Task, facts: Facts) -> str | None:
+    """Say where the phone is, by its last registration."""
+    device = facts.devices.get(task.installation_id)
+    return None if device is None else device.time_zone
 
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
-    """Name the sound of a message's push; a reminder always sounds, a minute or more after the one before."""
-    counts = task.task_id in facts.lines and not _has_sounded(task, facts)
+    """Name the sound of a message's push; reminders do not count, they lie a minute or more apart."""
+    counts = task.task_id in facts.lines and _silent_because(task, facts) is None
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
@@ -218,8 +234,9 @@ def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
         session=facts.sessions.get(task.conversation_id),
         is_member=message is not None and message.is_member,
         is_synced=task.is_synced,
-        preferences=facts.preferences.get(task.user_id, Preferences()),
+        preferences=_wishes(task, facts),
         now=facts.now,
+        time_zone=_time_zone(task, facts),
     )
     return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
@@ -231,7 +248,7 @@ def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, wishes = RULES[task.kind], facts.preferences.get(task.user_id, Preferences())
+    rules, wishes = RULES[task.kind], _wishes(task, facts)
     content = _content(task, facts)
     words = worded(task.kind, device.locale, rules.preview(wishes), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
@@ -249,7 +266,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         thread_id=task.collapse_key or str(task.conversation_id),
         expires_at=task.expires_at,
         public_key=_public_key(device),
-        sounds=not _has_sounded(task, facts),
+        sounds=_silent_because(task, facts) is None,
         validate_only=task.validate_only,
     )
 

@@ -1,5 +1,6 @@
 """Open a reminder: ask the database, not the workflow's memory, and plan its pushes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -7,9 +8,11 @@ from temporalio import activity
 
 from db import device_tokens, fasting_sessions, messages, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
-from db.withheld_pushes import About
+from db.models import DeviceToken
+from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
-from domain.last_check import withheld
+from domain.last_check import unwanted, withheld
+from domain.preferences import Preferences
 from domain.push import TaskState
 from domain.reminders import Reminder, message_id, reminders
 from domain.sessions import FastingSession
@@ -31,7 +34,9 @@ class ReminderOpening:
                 return OpenedReminder(withheld="session_missing")
             wishes = await preferences.of_user(db, session.user_id)
             reminder = _find(session, ask.minutes, ask.due_at)
-            reason = withheld(session, ask.minutes, ask.due_at, wishes)
+            devices = await device_tokens.active_for_user(db, session.user_id)
+            zones = [device.time_zone for device in devices]
+            reason = withheld(session, ask.minutes, ask.due_at, wishes, zones)
             message = message_id(session.session_id, ask.minutes, ask.due_at)
             about = About(Kind.REMINDER, session.session_id, message, ask.minutes)
             if reason or reminder is None:
@@ -46,11 +51,17 @@ class ReminderOpening:
             is_over = ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db)
             if is_over:  # told to support for the phones that missed it, not for those that came afterwards
                 devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
-            else:
-                devices = await device_tokens.active_for_user(db, session.user_id)
+            if ask.moment is Moment.DUE:
+                withheld_from = _withheld_from(devices, wishes, reminder)
+                reasons: dict[Whom, str] = {
+                    (session.user_id, each.installation_id): "quiet_hours" for each in withheld_from
+                }
+                if not devices:
+                    reasons[session.user_id, None] = "no_active_token"
+                if reasons:
+                    await withheld_pushes.note(db, about, reasons)
+                devices = [each for each in devices if each not in withheld_from]
             await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
-            if ask.moment is Moment.DUE and not devices:
-                await withheld_pushes.note(db, about, {(session.user_id, None): "no_active_token"})
             sends = await push_tasks.pending_of(db, message)
             if is_over:
                 await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")
@@ -64,6 +75,11 @@ class ReminderOpening:
             await push_tasks.close(db, ask.task_ids, ask.state, ask.reason)
             states = await push_tasks.state_of(db, ask.task_ids)
         return tuple(SentPush(task_id, *states[task_id]) for task_id in ask.task_ids)
+
+
+def _withheld_from(devices: Sequence[DeviceToken], wishes: Preferences, reminder: Reminder) -> list[DeviceToken]:
+    """Find the phones where it is night; before the due instant nobody knows, and the check of each push decides."""
+    return [each for each in devices if unwanted(Kind.REMINDER, wishes, reminder.due_at, each.time_zone)]
 
 
 def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder | None:

@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 import structlog
 
 from activities.housekeeping import GONE, Fate, Sweeping
-from db import fasting_sessions, leases, orphans, preferences
+from db import device_tokens, fasting_sessions, leases, orphans, preferences
 from db.engine import Sessions, present_instant
 from db.orphans import Unopened, Window
 from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED, Mark, Walk
 from domain.kinds import Kind
-from domain.last_check import unwanted
+from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id
@@ -150,10 +150,14 @@ class Sweeper:
         """Leave out what nobody wants to be reminded of, and what has reached a log all the same."""
         if not found:
             return []
-        wishes = await preferences.of_users(db, {each.user_id for each in found})
-        wanted = [
-            each for each in found if not unwanted(Kind.REMINDER, wishes.get(each.user_id, Preferences()), each.due_at)
-        ]
+        user_ids = {each.user_id for each in found}
+        wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
+
+        def is_wanted(each: Unopened) -> bool:
+            wish = wishes.get(each.user_id, Preferences())
+            return not unwanted_everywhere(Kind.REMINDER, wish, each.due_at, zones.get(each.user_id, ()))
+
+        wanted = [each for each in found if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})
         return [each for each in wanted if _message(each) not in opened]
 

@@ -115,8 +115,8 @@ def create_app(
             CORSMiddleware,
             allow_origins=limits.cors_origins,
             allow_methods=("GET", "PUT", "POST", "PATCH", "DELETE"),
-            allow_headers=("Authorization", "Content-Type", "Last-Event-ID"),
-            expose_headers=("Retry-After",),
+            allow_headers=("Authorization", "Content-Type", "If-Match", "Last-Event-ID"),
+            expose_headers=("ETag", "Retry-After"),
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)

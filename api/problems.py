@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from api.request_log import current_request_id
 from api.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound
+from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 
 log = structlog.get_logger()
 
@@ -88,6 +88,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(CursorTooOld, _cursor_too_old)
     app.add_exception_handler(Conflict, _conflict)
+    app.add_exception_handler(Outdated, _outdated)
     app.add_exception_handler(LimitReached, _limit_reached)
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
@@ -129,6 +130,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     410: "Gone",
+    412: "Changed meanwhile",
     413: "Body too large",
     422: "Invalid request",
     429: "Too many requests",
@@ -162,6 +164,11 @@ async def _cursor_too_old(_: Request, error: Exception) -> ProblemResponse:
 async def _conflict(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Conflict)
     return problem(409, error.code, str(error), more={"reason": error.reason})
+
+
+async def _outdated(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, Outdated)
+    return problem(412, error.code, str(error))
 
 
 async def _limit_reached(_: Request, error: Exception) -> ProblemResponse:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Date, cast, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import Sessions, present_instant
+from db.engine import CANCELED, Sessions, present_instant
 from db.models import PushAttempt, PushTask
 from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccepted
 from domain.kinds import Kind
@@ -18,7 +18,6 @@ from domain.problems import InvalidField
 from domain.push import Provider, TaskState
 from domain.reasons import UNCALLED
 
-_CANCELED = "57014"  # SQLSTATE: canceled, here by the timeout
 _MOST_REASONS = 200
 _ACCEPTED = PushTask.state == TaskState.ACCEPTED
 
@@ -58,7 +57,7 @@ async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession
             await db.execute(text("SET LOCAL statement_timeout = '5s'"))
             yield db
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) != _CANCELED:
+        if getattr(error.orig, "pgcode", None) != CANCELED:
             raise
         raise InvalidField(field, "So many pushes cannot be counted in 5 s; ask for less.") from None
 

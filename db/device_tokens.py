@@ -6,6 +6,7 @@ its user, too, so that two at once are counted one after the other. Rows are loc
 the order of their ids, here and by the last-moment check, so that the two never deadlock.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -144,6 +145,17 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
     """List the tokens that may be pushed to."""
     query = select(DeviceToken).where(DeviceToken.user_id == user_id, DeviceToken.active).order_by(DeviceToken.id)
     return addresses(await db.scalars(query))
+
+
+async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, list[str | None]]:
+    """Give the time zones of these users' active tokens; null for a phone that told none."""
+    query = select(DeviceToken.user_id, DeviceToken.time_zone).where(
+        DeviceToken.active, among(DeviceToken.user_id, user_ids)
+    )
+    found: dict[str, list[str | None]] = defaultdict(list)
+    for row in await db.execute(query):
+        found[row.user_id].append(row.time_zone)
+    return found
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from enum import Enum
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import ARRAY, ColumnElement, any_, bindparam, event, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Row, TextClause, any_, bindparam, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
@@ -34,6 +34,7 @@ _OF_ALL = ("08", "25006", "53", "57")  # strike everybody alike: connection, rea
 _CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
 _CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
 _LOST = ("08", "57P01", "57P02", "57P03", "25006")  # of these, what says that the server is not, or no longer, ours
+CANCELED = "57014"  # SQLSTATE of a statement that its timeout cut off
 _NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that does not let anybody in at the moment
 _SESSION = (  # set once a connection is made: a pooler that is between takes few words at its start
     "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a host that vanished keeps no locks
@@ -192,6 +193,22 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
     """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))
+
+
+async def within(
+    db: AsyncSession, seconds: float, query: TextClause, values: Mapping[str, object]
+) -> Sequence[Row[Any]]:
+    """Ask a question of many rows; no rows where that takes longer, and the transaction goes on as it was."""
+    savepoint = await db.begin_nested()
+    try:
+        await db.execute(text(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}"))
+        return (await db.execute(query, values)).all()
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != CANCELED:
+            raise
+        return ()
+    finally:
+        await savepoint.rollback()  # which takes the timeout back, too
 
 
 def _session(lock_timeout: float = _LOCK_TIMEOUT) -> Iterable[str]:

@@ -73,6 +73,7 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
             DeviceToken.provider,
             DeviceToken.environment,
             DeviceToken.app_id,
+            DeviceToken.time_zone,
             has_push.label("has_push"),
             has_read.label("has_read"),
             present.label("is_present"),
@@ -90,7 +91,10 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
         .order_by(DeviceToken.id)
     )
     return [
-        (Phone(row.id, row.user_id, row.installation_id, row.has_push), Recipient(row.has_read, row.is_present))
+        (
+            Phone(row.id, row.user_id, row.installation_id, row.has_push),
+            Recipient(row.has_read, row.is_present, row.time_zone),
+        )
         for row in await db.execute(query)
         if route_of(row, "device_tokens") is not None
     ]

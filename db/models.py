@@ -134,9 +134,7 @@ class PreferencesRow(Table):
     """A person's notification preferences."""
 
     __tablename__ = "preferences"
-    __table_args__ = (
-        CheckConstraint("num_nulls(quiet_starts, quiet_ends, quiet_time_zone) IN (0, 3)", name="quiet_hours_whole"),
-    )
+    __table_args__ = (CheckConstraint("num_nulls(quiet_starts, quiet_ends) IN (0, 2)", name="quiet_hours_whole"),)
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     reminders: Mapped[bool]
@@ -146,7 +144,9 @@ class PreferencesRow(Table):
     message_preview: Mapped[str]
     quiet_starts: Mapped[time | None]
     quiet_ends: Mapped[time | None]
-    quiet_time_zone: Mapped[str | None]
+    quiet_time_zone: Mapped[str | None]  # null beside quiet hours: wherever each phone is
+    quiet_mode: Mapped[str | None]  # null beside quiet hours: stored by a release that knew only `withhold`
+    rev: Mapped[int] = mapped_column(server_default=text("1"))  # grows with each change
 
 
 class ConversationRow(Table):
@@ -332,6 +332,7 @@ class PushAttempt(Table):
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
     retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+    silent_because: Mapped[str | None]  # quiet_hours or sounded_lately; null: the phone was to ring
 
 
 class CollapseGroup(Table):

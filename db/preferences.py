@@ -1,18 +1,22 @@
 """Notification preferences."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import PreferencesRow
+from db.models import DeviceToken, PreferencesRow
 from db.unreadable import tell, word
 from domain.preferences import Preferences, Preview
-from domain.quiet_hours import QuietHours
+from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import readable_minutes
 from domain.time_zones import zone
+
+_FIRST = {name: value for name, value in asdict(Preferences()).items() if name != "quiet_hours"}
 
 
 async def of_user(db: AsyncSession, user_id: str) -> Preferences:
@@ -23,24 +27,71 @@ async def of_user(db: AsyncSession, user_id: str) -> Preferences:
 async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Preferences]:
     """Read the preferences of those who set any."""
     query = select(PreferencesRow).where(among(PreferencesRow.user_id, user_ids))
-    return {row.user_id: _preferences(row) for row in await db.scalars(query)}
+    found = {row.user_id: _preferences(row) for row in await db.scalars(query)}
+    for user_id, fallback in (await _fallback_zones(db, found)).items():
+        quiet = found[user_id].quiet_hours
+        assert quiet is not None
+        found[user_id] = replace(found[user_id], quiet_hours=replace(quiet, fallback_zone=fallback))
+    return found
 
 
-async def store(db: AsyncSession, user_id: str, preferences: Preferences) -> None:
-    """Replace a person's preferences."""
-    quiet = preferences.quiet_hours
-    values = {
-        "reminders": preferences.reminders,
-        "reminder_minutes": preferences.reminder_minutes,
-        "messages": preferences.messages,
-        "reminder_preview": preferences.reminder_preview,
-        "message_preview": preferences.message_preview,
-        "quiet_starts": quiet and quiet.starts,
-        "quiet_ends": quiet and quiet.ends,
-        "quiet_time_zone": quiet and quiet.time_zone,
-    }
-    query = insert(PreferencesRow).values(user_id=user_id, **values)
-    await db.execute(query.on_conflict_do_update(index_elements=["user_id"], set_=values))
+async def update(db: AsyncSession, user_id: str, change: Callable[[Preferences], Mapping[str, Any]]) -> Preferences:
+    """Change a person's preferences, held until the transaction ends; gives what they are then.
+
+    `change` is given what is stored, and says which fields get which values. A column that keeps its value is not
+    written, so that a word of a newer release stays.
+    """
+    row = await _locked(db, user_id)
+    before = _preferences(row)
+    wanted = change(before)
+    for name, value in wanted.items():
+        if name == "quiet_hours":
+            _set_quiet_hours(row, before.quiet_hours, value)
+        else:
+            setattr(row, name, value)
+    if wanted and (row.rev == 0 or db.is_modified(row)):
+        row.rev += 1
+    await db.flush()
+    return _preferences(row)
+
+
+async def _locked(db: AsyncSession, user_id: str) -> PreferencesRow:
+    """Hold a person's row; the defaults, with the revision 0, where there was none."""
+    query = select(PreferencesRow).where(PreferencesRow.user_id == user_id).with_for_update()
+    row = await db.scalar(query)
+    if row is None:
+        await db.execute(insert(PreferencesRow).values(user_id=user_id, **_FIRST).on_conflict_do_nothing())
+        row = (await db.scalars(query)).one()
+    return row
+
+
+def _set_quiet_hours(row: PreferencesRow, before: QuietHours | None, wanted: QuietHours | None) -> None:
+    if wanted is None:
+        row.quiet_starts = row.quiet_ends = row.quiet_time_zone = row.quiet_mode = None
+        return
+    row.quiet_starts, row.quiet_ends, row.quiet_time_zone = wanted.starts, wanted.ends, wanted.time_zone
+    if before is None or wanted.mode is not before.mode:
+        row.quiet_mode = wanted.mode
+
+
+async def _fallback_zones(db: AsyncSession, found: Mapping[str, Preferences]) -> dict[str, str]:
+    """Give for those whose quiet hours are wherever each phone is the zone of their phone seen last that told one."""
+    user_ids = [
+        user_id
+        for user_id, each in found.items()
+        if each.quiet_hours is not None and each.quiet_hours.time_zone is None
+    ]
+    return await _zones_seen_last(db, user_ids) if user_ids else {}
+
+
+async def _zones_seen_last(db: AsyncSession, user_ids: Collection[str]) -> dict[str, str]:
+    query = (
+        select(DeviceToken.user_id, DeviceToken.time_zone)
+        .where(among(DeviceToken.user_id, user_ids), DeviceToken.time_zone.is_not(None))
+        .group_by(DeviceToken.user_id, DeviceToken.time_zone)
+        .order_by(func.max(DeviceToken.last_seen_at))
+    )
+    return {row.user_id: row.time_zone for row in await db.execute(query) if zone(row.time_zone) is not None}
 
 
 def _preferences(row: PreferencesRow) -> Preferences:
@@ -51,6 +102,7 @@ def _preferences(row: PreferencesRow) -> Preferences:
         reminder_preview=_preview(row.reminder_preview),
         message_preview=_preview(row.message_preview),
         quiet_hours=_quiet_hours(row),
+        rev=row.rev,
     )
 
 
@@ -61,9 +113,16 @@ def _preview(value: str) -> Preview:
 
 def _quiet_hours(row: PreferencesRow) -> QuietHours | None:
     """Read quiet hours: none where their time zone cannot be read, since a push is missed for good."""
-    if row.quiet_starts is None or row.quiet_ends is None or row.quiet_time_zone is None:
+    if row.quiet_starts is None or row.quiet_ends is None:
         return None
-    if zone(row.quiet_time_zone) is None:
+    if row.quiet_time_zone is not None and zone(row.quiet_time_zone) is None:
         tell("preferences.quiet_time_zone", row.quiet_time_zone)
         return None
-    return QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone)
+    return QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone, _mode(row.quiet_mode))
+
+
+def _mode(value: str | None) -> QuietMode:
+    """Read what becomes of pushes: not sent, where a release stored them that knew nothing else."""
+    if value is None:
+        return QuietMode.WITHHOLD
+    return word(QuietMode, value, "preferences.quiet_mode") or QuietMode.SILENT

@@ -25,7 +25,7 @@ from db.push_tasks import planned
 from db.reminder_standings import Standing
 from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind
-from domain.last_check import unwanted
+from domain.last_check import unwanted_everywhere
 from domain.preferences import Preferences
 from domain.present import MOST_PRESENT, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
 from domain.push import Environment, Provider, Route, TaskState
@@ -144,8 +144,11 @@ async def _reminders(
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     standings = (await reminder_standings.of_sessions(db, sessions)).values() if sessions else ()
 
+    zones = [device.time_zone for device in devices]
+
     def refused(each: Standing) -> str | None:
-        return unwanted(Kind.REMINDER, wishes, each.reminder.due_at) or (None if devices else "no_active_token")
+        wish = unwanted_everywhere(Kind.REMINDER, wishes, each.reminder.due_at, zones)
+        return wish or (None if devices else "no_active_token")
 
     return [
         _Push(
@@ -191,7 +194,8 @@ async def _messages(
         .where(Message.created_at > now - of_use)
         .where(~select(PushTask).where(PushTask.message_id == Message.id, PushTask.user_id == user_id).exists())
     )
-    refused = unwanted(Kind.MESSAGE, wishes, now) or (None if devices else "no_active_token")
+    wish = unwanted_everywhere(Kind.MESSAGE, wishes, now, [device.time_zone for device in devices])
+    refused = wish or (None if devices else "no_active_token")
     return [
         _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + of_use, refused=refused)
         for row in await db.execute(query)

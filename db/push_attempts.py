@@ -22,6 +22,7 @@ class Begun:
     task_id: UUID
     number: int
     started_at: datetime
+    silent_because: str | None = None  # why the phone is not to ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
             "task_ids": [a.task_id for a in attempts],
             "numbers": [a.number for a in attempts],
             "started_ats": [a.started_at for a in attempts],
+            "silent_becauses": [a.silent_because for a in attempts],
         }
         await db.execute(_BEGIN, columns)
 
@@ -118,9 +120,9 @@ async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""
-    INSERT INTO push_attempts (attempt_id, task_id, number, started_at)
+    INSERT INTO push_attempts (attempt_id, task_id, number, started_at, silent_because)
     SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:task_ids AS uuid[]), CAST(:numbers AS int[]),
-                         CAST(:started_ats AS timestamptz[]))
+                         CAST(:started_ats AS timestamptz[]), CAST(:silent_becauses AS text[]))
 """)
 
 _END = text("""

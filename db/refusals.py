@@ -34,14 +34,15 @@ async def of(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
     wishes = await preferences.of_users(db, {task.user_id for task in tasks})
     braked = await brakes.engaged(db)
     for task in tasks:
+        device = devices.get(task.installation_id)
         around = Circumstances(
             session=sessions.get(task.conversation_id),
             is_member=_membership(task) in members,
             is_synced=task.synced_at is not None,
             preferences=wishes.get(task.user_id, Preferences()),
             now=now,
+            time_zone=None if device is None else device.time_zone,
         )
-        device = devices.get(task.installation_id)
         turn = turn_of(lines.get(task.task_id), task.attempt_count)
         reason = (
             ("expired" if task.expires_at <= now else None)

@@ -9,15 +9,20 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import within
 from db.unreadable import route_of
 from domain.push import Route
 from domain.refusals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, Refused
 
 MOST = 20_000  # pushes looked at, the latest ones
+MOST_SECONDS = 2.0  # for one question; an operator's page has others
 
 
 async def of_late(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Answered, ...]:
-    """Count the users whose pushes of late came to something, by route; `routes` are those that workers know."""
+    """Count the users whose pushes of late came to something, by route; `routes` are those that workers know.
+
+    Gives nothing where that takes too long.
+    """
     values = {"now": now, "since": now - LATELY, "apps": _apps(routes), "errors": sorted(TOKEN_ERRORS), "most": MOST}
     return tuple(
         Answered(
@@ -27,14 +32,18 @@ async def of_late(db: AsyncSession, routes: Collection[Route], now: datetime) ->
             rejected=row.rejected,
             refusals=Refusals(row.pushes, row.refused, row.largest_user_id, row.largest_pushes) if row.pushes else None,
         )
-        for row in await db.execute(_OF_LATE, values)
+        for row in await within(db, MOST_SECONDS, _OF_LATE, values)
         if (route := route_of(row, "push_tasks")) is not None
     )
 
 
 async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Refused, ...]:
-    """Count the pushes that our credentials keep from being sent, and their users, by route and reason."""
-    rows = await db.execute(_REFUSED, {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)})
+    """Count the pushes that our credentials keep from being sent, and their users, by route and reason.
+
+    Gives nothing where that takes too long.
+    """
+    values = {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)}
+    rows = await within(db, MOST_SECONDS, _REFUSED, values)
     return tuple(
         Refused(route, row.reason, row.pushes, row.users)
         for row in rows

@@ -213,7 +213,8 @@ ITEMS = text("""
           FROM tasks t
          CROSS JOIN LATERAL (SELECT * FROM push_attempts WHERE task_id = t.task_id OFFSET 0) AS a
          CROSS JOIN LATERAL (VALUES
-               ('attempted', a.started_at, a.reason, jsonb_build_object('outcome', a.outcome)),
+               ('attempted', a.started_at, a.reason,
+                jsonb_build_object('outcome', a.outcome, 'silent_because', a.silent_because)),
                ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
                 jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
                AS e (event, at, reason, detail)

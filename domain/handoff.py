@@ -24,6 +24,7 @@ class Recipient:
 
     has_read: bool  # its cursor has passed the message
     is_present: bool  # a stream of it is open
+    time_zone: str | None = None  # of the phone, by its last registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +83,4 @@ def rest_after(burst: int) -> timedelta:
 
 def unneeded(recipient: Recipient, preferences: Preferences, at: datetime) -> str | None:
     """Say why an installation needs no push; None when it may."""
-    return "synced" if recipient.has_read else unwanted(Kind.MESSAGE, preferences, at)
+    return "synced" if recipient.has_read else unwanted(Kind.MESSAGE, preferences, at, recipient.time_zone)

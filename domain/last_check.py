@@ -1,5 +1,6 @@
 """The last-moment check: still due, still wanted, still theirs? Facts in, verdict out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -8,6 +9,7 @@ from typing import assert_never
 from domain.kinds import RULES, Kind, Subject
 from domain.preferences import Preferences
 from domain.push import Route
+from domain.quiet_hours import QuietMode
 from domain.sessions import FastingSession, SessionStatus
 
 
@@ -46,6 +48,7 @@ class Circumstances:
     is_synced: bool  # the installation has read it
     preferences: Preferences
     now: datetime
+    time_zone: str | None = None  # of the phone, by its last registration
 
 
 def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
@@ -54,19 +57,24 @@ def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumsta
         return "synced"
     match RULES[kind].subject:
         case Subject.SESSION:
-            return withheld(around.session, minutes, due_at, around.preferences)
+            return withheld(around.session, minutes, due_at, around.preferences, (around.time_zone,))
         case Subject.MESSAGE:
-            return unwanted(kind, around.preferences, around.now) if around.is_member else "not_a_member"
+            wish = unwanted(kind, around.preferences, around.now, around.time_zone)
+            return wish if around.is_member else "not_a_member"
         case Subject.NOTHING:
-            return unwanted(kind, around.preferences, around.now)
+            return unwanted(kind, around.preferences, around.now, around.time_zone)
         case never:
             assert_never(never)
 
 
 def withheld(
-    session: FastingSession | None, minutes: int | None, due_at: datetime, preferences: Preferences
+    session: FastingSession | None,
+    minutes: int | None,
+    due_at: datetime,
+    preferences: Preferences,
+    time_zones: Collection[str | None] = (),
 ) -> str | None:
-    """Say why a reminder must not go out any more; None when it may."""
+    """Say why a reminder must not go out any more, to none of the phones in these time zones; None when it may."""
     if session is None:
         return "session_missing"
     if session.status is SessionStatus.CANCELLED:
@@ -75,17 +83,32 @@ def withheld(
         return "session_ended"
     if minutes not in session.reminder_minutes or session.ends_at - timedelta(minutes=minutes) != due_at:
         return "goal_moved"
-    return unwanted(Kind.REMINDER, preferences, due_at)
+    return unwanted_everywhere(Kind.REMINDER, preferences, due_at, time_zones)
 
 
-def unwanted(kind: Kind, preferences: Preferences, at: datetime) -> str | None:
-    """Say why a person does not want a push of this kind at that instant; None when they do."""
+def unwanted_everywhere(
+    kind: Kind, preferences: Preferences, at: datetime, time_zones: Collection[str | None]
+) -> str | None:
+    """Say why none of a person's phones is to get a push of this kind at that instant; None when one is."""
+    wishes = [unwanted(kind, preferences, at, each) for each in time_zones or (None,)]
+    return wishes[0] if all(wishes) else None
+
+
+def unwanted(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> str | None:
+    """Say why a person does not want such a push at that instant, on a phone in that time zone; None when they do."""
     rules = RULES[kind]
     if not rules.is_wanted(preferences):
         return f"{kind}s_off"
-    if rules.heeds_quiet_hours and preferences.quiet_hours is not None and preferences.quiet_hours.contain(at):
+    quiet = preferences.quiet_hours
+    if quiet is not None and quiet.mode is QuietMode.WITHHOLD and is_quiet(kind, preferences, at, time_zone):
         return "quiet_hours"
     return None
+
+
+def is_quiet(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> bool:
+    """Tell whether a push of this kind must make no sound at that instant, on a phone in that time zone."""
+    quiet = preferences.quiet_hours
+    return RULES[kind].heeds_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
 
 
 def turn_of(line: Line | None, attempts: int) -> Turn:

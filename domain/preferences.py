@@ -24,3 +24,4 @@ class Preferences:
     reminder_preview: Preview = Preview.FULL
     message_preview: Preview = Preview.GENERIC
     quiet_hours: QuietHours | None = None
+    rev: int = 0  # grows with each change; 0: never set

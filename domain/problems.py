@@ -43,6 +43,14 @@ class Conflict(Problem):
         self.reason = reason  # stable, where one code has several
 
 
+class Outdated(Problem):
+    """The request was made for a revision that is not the newest."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code  # stable, kebab-case: becomes the problem's type
+
+
 class LimitReached(Problem):
     """So much was asked for lately that this has to wait."""
 

@@ -46,6 +46,8 @@ class Past(StrEnum):
     CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). What came of it is not known yet."
     CALL_LOST = "Was about to ask {provider} to show {push} on {phone} (call {attempt})."
     CALLED = "Asked {provider} to show {push} on {phone} (call {attempt})."
+    SILENT_AT_NIGHT = " Without a sound: it fell into the person's quiet hours."
+    SILENT_SO_SOON = " Without a sound: its line on the screen had sounded less than a minute before."
     TOOK_IT = "{Provider}, call {attempt}: accepted{after}."
     NO_CALL = "{Provider}, call {attempt}: not made; {why}"
     ANSWERED = "{Provider}, call {attempt}{after_comma}: {why}"

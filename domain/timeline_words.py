@@ -27,7 +27,8 @@ def now_quiet(hours: QuietHours | None) -> str:
     """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
     if hours is None:
         return ""
-    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {hours.time_zone}."
+    where = hours.time_zone or "by each phone's clock"
+    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
 
 
 def duration(length: timedelta) -> str:
@@ -67,7 +68,14 @@ def _attempted(what: Happening) -> str:
         return Past.NOT_CALLED
     if what.reason == "worker_lost":
         return Past.CALL_LOST
-    return Past.CALLED if _has(what, "outcome") else Past.CALLING
+    return (Past.CALLED if _has(what, "outcome") else Past.CALLING) + _silence(what)
+
+
+def _silence(what: Happening) -> str:
+    """Say why the phone was not to ring, if so."""
+    return {"quiet_hours": Past.SILENT_AT_NIGHT, "sounded_lately": Past.SILENT_SO_SOON}.get(
+        what.detail.get("silent_because") or "", ""
+    )
 
 
 def _answered(what: Happening) -> str:

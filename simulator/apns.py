@@ -118,7 +118,7 @@ def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
         title, body = None, alert
     data = {key: value for key, value in payload.items() if key != "aps"}
     collapse_id = exchange.headers.get(b"apns-collapse-id")
-    task_id = data.get("task_id")
+    task_id, level = data.get("task_id"), payload["aps"].get("interruption-level", "active")
     return Notification(
         title=title,
         body=body,
@@ -126,5 +126,6 @@ def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
         collapse_key=None if collapse_id is None else collapse_id.decode(errors="replace"),
         identity=task_id if isinstance(task_id, str) else exchange.body,
         is_visible=alert is not None and exchange.headers.get(b"apns-push-type") != b"background",
-        has_sound="sound" in payload["aps"] and payload["aps"].get("interruption-level") != "passive",
+        has_sound="sound" in payload["aps"] and level != "passive",
+        level=level,
     )

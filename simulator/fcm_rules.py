@@ -76,6 +76,7 @@ def checked_message(body: object, raw: bytes) -> Message:
     if len(raw) > _LARGEST_MESSAGE:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
+    is_quiet = on_android.get("channel_id") == _QUIET_CHANNEL or by_app.get("silent") == "true"
     shown = Notification(
         title=title or by_app.get("title"),
         body=text or by_app.get("body"),
@@ -83,7 +84,8 @@ def checked_message(body: object, raw: bytes) -> Message:
         collapse_key=tag,
         identity=raw if task_id is None else task_id,
         is_visible=bool(notification or on_android or "title" in by_app),
-        has_sound=on_android.get("channel_id") != _QUIET_CHANNEL and by_app.get("silent") != "true",
+        has_sound=not is_quiet,
+        level="passive" if is_quiet else "active",
     )
     return Message(ttl=_ttl(android.get("ttl")), notification=shown)
 

@@ -18,6 +18,7 @@ class Notification:
     identity: str | bytes  # the same notification received twice has the same one
     is_visible: bool
     has_sound: bool = True  # a phone that shows it rings
+    level: str = "active"  # passive: it lights up no screen; an iPhone's interruption level
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def line_view(line: Line) -> dict[str, Any]:
         "body": line.body,
         "data": line.data,
         "collapse_key": line.collapse_key,
+        "level": line.notification.level,
         "shown_at": _instant(line.shown_timestamp),
         "times_received": line.times_received,
     }
@@ -80,6 +81,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "payload": request.payload,
         "fate": receipt.fate.value,
         "reason": receipt.reason,
+        "level": receipt.notification.level,
     } | ({"sounded_at": sounded_at} if sounded_at else {})
 
 

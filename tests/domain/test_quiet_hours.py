@@ -1,6 +1,7 @@
-"""Quiet hours: local time, over midnight, and on the two odd nights of the year."""
+"""Quiet hours: local time, over midnight, on the two odd nights of the year, and wherever a phone is."""
 
-from datetime import UTC, datetime, time
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
@@ -9,6 +10,10 @@ from domain.quiet_hours import QuietHours
 NIGHT = QuietHours(time(22), time(6), "Europe/Berlin")
 NAP = QuietHours(time(13), time(14, 30), "America/New_York")
 ODD_HOUR = QuietHours(time(2), time(3), "Europe/Berlin")
+
+
+EVERYWHERE = QuietHours(time(22), time(7), None)
+ODD_ENDS = QuietHours(time(22), time(2, 30), None)  # within the hour that is left out, or comes twice
 
 
 def utc(text: str) -> datetime:
@@ -43,3 +48,65 @@ def utc(text: str) -> datetime:
 )
 def test_an_instant_is_quiet_by_the_clock_on_the_persons_wall(hours: QuietHours, at: str, quiet: bool) -> None:
     assert hours.contain(utc(at)) is quiet
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "begins", "lasts"),
+    [  # by the clock on the wall: (date of the odd night) how long the quiet hours are in truth
+        ("Europe/Vienna", EVERYWHERE, "2026-03-28T21:00", 8),
+        ("Europe/Vienna", EVERYWHERE, "2026-10-24T20:00", 10),
+        ("America/New_York", EVERYWHERE, "2026-03-08T03:00", 8),
+        ("America/New_York", EVERYWHERE, "2026-11-01T02:00", 10),
+        ("Australia/Lord_Howe", EVERYWHERE, "2026-10-03T11:30", 8.5),  # half an hour
+        ("Australia/Lord_Howe", EVERYWHERE, "2026-04-04T11:00", 9.5),
+        ("Europe/Vienna", ODD_ENDS, "2026-03-28T21:00", 4),  # no 02:30: over at 03:00
+        ("America/New_York", ODD_ENDS, "2026-03-08T03:00", 4),
+        ("Australia/Lord_Howe", replace(ODD_ENDS, ends=time(2, 15)), "2026-10-03T11:30", 4),
+    ],
+)
+def test_both_odd_nights_are_quiet_from_end_to_end_wherever_the_phone_is(
+    zone: str, hours: QuietHours, begins: str, lasts: float
+) -> None:
+    start, end = utc(begins), utc(begins) + timedelta(hours=lasts)
+    minutes = [start + timedelta(minutes=each) for each in range(-60, int(lasts * 60) + 60)]
+
+    assert [at for at in minutes if hours.contain(at, zone)] == [at for at in minutes if start <= at < end]
+
+
+@pytest.mark.parametrize(
+    ("zone", "ends", "first", "second"),
+    [
+        ("Europe/Vienna", time(2, 30), "2026-10-25T00:30", "2026-10-25T01:00"),
+        ("America/New_York", time(1, 30), "2026-11-01T05:30", "2026-11-01T06:00"),
+        ("Australia/Lord_Howe", time(1, 45), "2026-04-04T14:45", "2026-04-04T15:00"),
+    ],
+)
+def test_quiet_hours_that_end_within_the_doubled_hour_are_quiet_both_times(
+    zone: str, ends: time, first: str, second: str
+) -> None:
+    hours, moment = replace(ODD_ENDS, ends=ends), timedelta(microseconds=1)
+
+    told = [hours.contain(at, zone) for at in (utc(first) - moment, utc(first), utc(second) - moment, utc(second))]
+
+    assert told == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("hours", "phone", "quiet"),
+    [
+        (EVERYWHERE, "Asia/Tokyo", True),  # 00:00
+        (EVERYWHERE, "America/New_York", False),  # 10:00
+        (replace(EVERYWHERE, fallback_zone="Asia/Tokyo"), "America/New_York", False),
+        (replace(EVERYWHERE, fallback_zone="Asia/Tokyo"), None, True),
+        (replace(EVERYWHERE, fallback_zone="Asia/Tokyo"), "Mars/Olympus", True),
+        (replace(EVERYWHERE, starts=time(14)), None, True),  # UTC
+        (EVERYWHERE, None, False),
+        (replace(EVERYWHERE, fallback_zone="Mars/Olympus", starts=time(14)), "Mars/Olympus", True),
+        (replace(EVERYWHERE, time_zone="America/New_York"), "Asia/Tokyo", False),
+        (replace(EVERYWHERE, time_zone="Mars/Olympus"), "Asia/Tokyo", False),
+    ],
+)
+def test_quiet_hours_without_a_time_zone_are_wherever_the_phone_is(
+    hours: QuietHours, phone: str | None, quiet: bool
+) -> None:
+    assert hours.contain(utc("2026-01-10T15:00"), phone) is quiet

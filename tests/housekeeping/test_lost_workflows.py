@@ -1,6 +1,6 @@
 """A fast or a message that lost its workflow gets it back in time for its reminder, or late rather than never."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -104,8 +104,11 @@ async def test_a_fast_started_again_sends_nothing_of_what_is_dead_and_all_that_c
 async def test_a_reminder_that_nobody_opened_comes_late_rather_than_never(
     house: House, simulator: Simulator, alice: User
 ) -> None:
-    phone = iphone()
-    await alice.register(phone)
+    phone, hour = iphone(), datetime.now(UTC).hour
+    quiet = {"starts": f"{(hour - 2) % 24:02}:00", "ends": f"{(hour + 3) % 24:02}:00", "mode": "withhold"}
+    await alice.call("PATCH", "/v1/notification-preferences", {"quiet_hours": quiet | {"time_zone": None}})
+    await alice.register(iphone(), time_zone="UTC")  # where it is night, as for a phone that tells no zone
+    await alice.register(phone, time_zone="Etc/GMT-12")
     session_id = await without_workflow(alice)
     await change(
         house, "UPDATE fasting_sessions SET ends_at = ends_at - interval '2 min' WHERE id = :id", id=session_id
@@ -116,6 +119,8 @@ async def test_a_reminder_that_nobody_opened_comes_late_rather_than_never(
 
     await eventually(lambda: accepted(house, session_id))
     assert len(simulator.requests.for_token(phone.token)) == 1
+    query = "SELECT reason FROM withheld_pushes WHERE conversation_id = :id"
+    assert await house.rows(query, id=session_id) == [("quiet_hours",)]
     before = (await house.workflow(session_id).describe()).run_id
 
     await sweep(house, untouched=0)

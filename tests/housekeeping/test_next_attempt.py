@@ -12,17 +12,18 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.attempts import begin_attempts
-from activities.judging import Busy, Claim, Go, Hindrance, Waiting
+from activities.judging import LINE_TAKEN, Busy, Claim, Go, Hindrance, Waiting
 from activities.push_sending import PushSending
 from credentials import make_rotation
 from db import push_tasks
+from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
 from domain.wire import SendPush
 from simulator import Simulator
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.housekeeping.sweeps import aged, change, stray, sweep
 from tests.support.dead import redrive, task
-from tests.talk import conversation_of, posted, sync, tasks_of
+from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 from worker import make_means
 
 CLOSE_TO = timedelta(seconds=2)  # what a busy machine may take between two readings of clocks
@@ -126,28 +127,41 @@ async def test_after_a_call_that_failed_late_it_is_tried_when_temporal_tries_it(
     await alice.cancel(session_id)
 
 
-async def test_a_push_whose_line_is_taken_is_tried_soon(
-    house: House, simulator: Simulator, alice: User, bob: User
-) -> None:
-    phone = android()
-    await bob.register(phone)
-    simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=3, count=1)
+async def test_a_push_whose_line_is_taken_is_tried_soon(house: House, alice: User, bob: User) -> None:
     conversation_id = await conversation_of(alice, bob)
-    await posted(alice, conversation_id)
+    message_ids = [await posted(alice, conversation_id) for _ in range(2)]
+    for message_id in message_ids:
+        await handed_off(house, message_id)  # to nobody: bob has no phone yet
+    await bob.register(android())
+    older, newer = [await _planned(house, bob, conversation_id, message_id) for message_id in message_ids]
+    [begun] = await begin_attempts(house.sessions, [Claim(older)])
+    assert isinstance(begun, Go)
 
-    async def is_called() -> bool:
-        return bool(simulator.requests.for_token(phone.token))
+    [verdict] = await begin_attempts(house.sessions, [Claim(newer)])
 
-    await eventually(is_called)
-    message_id = await posted(alice, conversation_id)
+    assert isinstance(verdict, Waiting)
+    assert verdict.hindrance == Hindrance("line_taken", LINE_TAKEN)
+    await is_tried(house, newer, datetime.now(UTC))
+    assert await attempts_of(house, newer) == 0
 
-    async def waits() -> bool:
-        return [row.last_reason for row in await tasks_of(house, message_id)] == ["line_taken"]
 
-    await eventually(waits)
+async def _planned(house: House, user: User, conversation_id: UUID, message_id: UUID) -> UUID:
+    """Plan a push of a message to somebody's one phone, which no workflow sends."""
+    now = datetime.now(UTC)
+    message = push_tasks.DueMessage(
+        message_id=message_id,
+        kind=Kind.MESSAGE,
+        conversation_id=conversation_id,
+        reminder_minutes=None,
+        collapse_key=f"conversation/{conversation_id}",
+        due_at=now,
+        expires_at=now + timedelta(hours=1),
+    )
+    devices = await house.rows("SELECT * FROM device_tokens WHERE user_id = :id", id=user.user_id)
+    async with house.sessions.begin() as db:
+        await push_tasks.plan(db, message, devices)
     [row] = await tasks_of(house, message_id)
-    await is_tried(house, row.task_id, datetime.now(UTC))
-    assert await attempts_of(house, row.task_id) == 0
+    return UUID(str(row.task_id))
 
 
 async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(

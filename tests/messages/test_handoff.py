@@ -58,7 +58,7 @@ async def test_the_text_is_shown_to_those_who_want_it_in_their_language(
 def _quiet_now() -> dict[str, str]:
     now = datetime.now(UTC)
     starts, ends = now - timedelta(hours=1), now + timedelta(hours=1)
-    return {"starts": f"{starts:%H:%M}", "ends": f"{ends:%H:%M}", "time_zone": "UTC"}
+    return {"starts": f"{starts:%H:%M}", "ends": f"{ends:%H:%M}", "time_zone": "UTC", "mode": "withhold"}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.streaming import streaming
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, handed_off, posted, sync
 
-ALL_DAY = {"starts": "00:00", "ends": "23:59", "time_zone": "UTC"}
+ALL_DAY = {"starts": "00:00", "ends": "23:59", "time_zone": "UTC", "mode": "withhold"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def of_first_phone(values: str) -> Odd:
     return Odd(f"UPDATE device_tokens SET {values} WHERE user_id = :user AND provider = 'apns'", is_reached=False)
 
 
-NOT_QUIET = "quiet_starts = NULL, quiet_ends = NULL, quiet_time_zone = NULL"
+NOT_QUIET = "quiet_starts = NULL, quiet_ends = NULL, quiet_time_zone = NULL, quiet_mode = NULL"
 ODD: dict[str, Odd] = {
     "a time zone of another planet": of_preferences("quiet_time_zone = 'Mars/Olympus'"),
     "a time zone outside": of_preferences("quiet_time_zone = '../../etc/passwd'"),
     "a time zone that is a folder": of_preferences("quiet_time_zone = 'Europe'"),
     "a time zone without end": of_preferences("quiet_time_zone = repeat('x', 9999)"),
+    "a mode": of_preferences("quiet_mode = 'whisper'"),
     "an empty time zone": of_preferences("quiet_time_zone = ''"),
     "a preview": of_preferences(f"reminder_preview = 'hologram', message_preview = '', {NOT_QUIET}"),
     "reminder minutes": of_preferences(f"reminder_minutes = '{{NULL,-5,99999,30,30}}', {NOT_QUIET}"),
@@ -164,7 +165,7 @@ COLUMNS = {
     ("device_tokens", "id"): "provider environment inactive_reason locale time_zone app_version app_id",
     ("push_tasks", "task_id"): "kind provider environment state last_reason app_id collapse_key",
     ("fasting_sessions", "id"): "status",
-    ("preferences", "user_id"): "reminder_preview message_preview quiet_time_zone",
+    ("preferences", "user_id"): "reminder_preview message_preview quiet_time_zone quiet_mode",
     ("withheld_pushes", "id"): "kind reason",
     ("device_token_events", "id"): "event reason",
 }

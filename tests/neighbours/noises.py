@@ -29,13 +29,13 @@ async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
 # One person's phones: a fast due just before everybody else's, and answers that are theirs alone.
 
 
-def _one_persons(new_phone: Callable[[], Phone], count: int, name: str, **fault: Any) -> Noise:
+def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault: Any) -> Noise:
     @asynccontextmanager
     async def noise(house: House, simulator: Simulator) -> AsyncIterator[None]:
-        phones = [new_phone() for _ in range(count)]
-        for phone in phones:
+        theirs = [new_phone() for _ in range(phones)]
+        for phone in theirs:
             simulator.faults.add(provider=phone.provider, token=phone.token, **fault)
-        await _reminded(house.user(), phones)
+        await _reminded(house.user(), theirs)
         yield
 
     noise.__name__ = name

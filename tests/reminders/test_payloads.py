@@ -51,6 +51,14 @@ async def test_fcm_receives_just_this(house: House, simulator: Simulator) -> Non
                 "priority": "high",
                 "notification": {"tag": f"fasting-session/{task.conversation_id}", "sound": "default"},
             },
+            "apns": {
+                "headers": {
+                    "apns-priority": "10",
+                    "apns-expiration": str(int(task.expires_at.timestamp())),
+                    "apns-collapse-id": f"fasting-session/{task.conversation_id}",
+                },
+                "payload": {"aps": {"sound": "default", "thread-id": f"fasting-session/{task.conversation_id}"}},
+            },
             "data": {
                 "task_id": str(task.task_id),
                 "kind": "reminder",

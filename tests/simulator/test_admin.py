@@ -46,12 +46,14 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "payload": PAYLOAD,
         "fate": "shown",
         "reason": None,
+        "level": "active",
     }
     line = {
         "title": "Title",
         "body": "Body",
         "data": {"task_id": "task-1"},
         "collapse_key": "key",
+        "level": "active",
         "shown_at": second_at,
         "times_received": 2,
     }

@@ -59,7 +59,7 @@ async def test_a_dead_push_of_a_message_stays_dead_where_the_check_would_withhol
     dead = await dead_message(house, simulator, alice, bob, phone)
     now = datetime.now(UTC)
     hours = [f"{now + timedelta(hours=shift):%H:%M}" for shift in (-1, 1)]
-    quiet = {"starts": hours[0], "ends": hours[1], "time_zone": "UTC"}
+    quiet = {"starts": hours[0], "ends": hours[1], "time_zone": "UTC", "mode": "withhold"}
 
     await bob.call("PUT", "/v1/notification-preferences", {"messages": False})
     assert await refusal(carol, dead.task_id) == "messages_off"

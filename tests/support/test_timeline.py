@@ -145,14 +145,16 @@ async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(house: House, 
 
 
 async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: User, bob: User, carol: User) -> None:
-    dora = house.user()
+    dora, emil = house.user(), house.user()
     await bob.register(iphone())
     await dora.register(iphone())
+    await emil.register(iphone(), time_zone="UTC")
     loud = datetime.now(UTC) + timedelta(hours=12)
     starts, ends = f"{loud + timedelta(minutes=1):%H:%M}", f"{loud:%H:%M}"
     await prefer(bob, reminders=False)
-    await prefer(dora, quiet_hours={"starts": starts, "ends": ends, "time_zone": "UTC"})
-    users = (alice, bob, dora)
+    await prefer(dora, quiet_hours={"starts": starts, "ends": ends, "time_zone": "UTC", "mode": "withhold"})
+    await prefer(emil, quiet_hours={"starts": starts, "ends": ends, "time_zone": None, "mode": "withhold"})
+    users = (alice, bob, dora, emil)
     fasts = [await user.start_fast(due_in=0.5) for user in users]
     for session_id in fasts:
         await house.finished(session_id)
@@ -161,10 +163,12 @@ async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: Use
 
     withheld = [[item["text"] for item in items if item["event"] == "withheld"] for items in found]
     push = "Did not push the reminder 1 minute before the end to any phone"
+    quiet = f"{push}: it falls into the person's quiet hours. They are now from {starts} to {ends}"
     assert withheld == [
         [f"{push}: no phone of theirs has an active token."],
         [f"{push}: the person switched reminders off."],
-        [f"{push}: it falls into the person's quiet hours. They are now from {starts} to {ends}, UTC."],
+        [f"{quiet}, UTC."],
+        [f"{quiet}, by each phone's clock."],
     ]
 
 

@@ -12,6 +12,7 @@ export type {
   NewFast,
   Observable,
   Preferences,
+  PreferencesChange,
   PushState,
 } from "./core/fastbell.ts";
 export { type Api, createApi, outcome } from "./core/api.ts";

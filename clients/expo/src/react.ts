@@ -2,7 +2,7 @@
 
 import { createContext, createElement, type ReactNode, useCallback, useContext, useEffect, useState, useSyncExternalStore } from "react";
 
-import type { Fast, Fastbell, Preferences, PushState } from "./core/fastbell.ts";
+import type { Fast, Fastbell, Preferences, PreferencesChange, PushState } from "./core/fastbell.ts";
 import type { Outcome, Problem } from "./core/problems.ts";
 import type { LogItem } from "./core/sync.ts";
 
@@ -49,25 +49,46 @@ export interface Read<T> {
 /** The fast that is going on; read again whenever the log says something. */
 export function useCurrentFast(): Read<Fast> {
   const fastbell = useFastbell();
-  const fast = useRead<Fast | null>(useCallback(() => fastbell.fasts.current(), [fastbell]));
+  const { took: _, ...fast } = useRead<Fast | null>(useCallback(() => fastbell.fasts.current(), [fastbell]));
   useItems(fast.refresh);
   return fast;
 }
 
-/** The person's notification preferences. */
-export function usePreferences(): Read<Preferences> {
-  const fastbell = useFastbell();
-  return useRead<Preferences>(useCallback(() => fastbell.preferences.read(), [fastbell]));
+/** Preferences, and how to change them. */
+export interface Changeable extends Read<Preferences> {
+  /** True once they are changed; what another phone changed meanwhile is read first, so that nothing is overwritten unseen. */
+  change(to: PreferencesChange): Promise<boolean>;
 }
 
-function useRead<T>(read: () => Promise<Outcome<T>>): Read<NonNullable<T>> {
+const CHANGED_ELSEWHERE = 412;
+
+/** The person's notification preferences. */
+export function usePreferences(): Changeable {
+  const fastbell = useFastbell();
+  const { took, ...read } = useRead<Preferences>(useCallback(() => fastbell.preferences.read(), [fastbell]));
+  const { value, refresh } = read;
+  const change = useCallback(
+    async (to: PreferencesChange) => {
+      const changed = await fastbell.preferences.change(to, value?.rev);
+      if (!changed.ok && changed.problem.is === "refused" && changed.problem.status === CHANGED_ELSEWHERE) {
+        await refresh();
+      }
+      took(changed);
+      return changed.ok;
+    },
+    [fastbell, value, refresh, took],
+  );
+  return { ...read, change };
+}
+
+function useRead<T>(read: () => Promise<Outcome<T>>): Read<NonNullable<T>> & { took(outcome: Outcome<T>): void } {
   const [{ value, problem }, set] = useState<{ value: T | null; problem: Problem | null }>({ value: null, problem: null });
   const took = useCallback((outcome: Outcome<T>) => {
     set((before) => (outcome.ok ? { value: outcome.value, problem: null } : { ...before, problem: outcome.problem }));
   }, []);
   const refresh = useCallback(async () => took(await read()), [read, took]);
   useEffect(() => void read().then(took), [read, took]);
-  return { value: value as NonNullable<T> | null, problem, refresh };
+  return { value: value as NonNullable<T> | null, problem, refresh, took };
 }
 
 function keep(state: PushState): { text: string; state: PushState } {

@@ -40,6 +40,7 @@ function wordsFor(problem: Problem): string {
 export const styles = StyleSheet.create({
   screen: { flex: 1, gap: 12, padding: 16, backgroundColor: "white" },
   line: { fontSize: 16 },
+  choice: { alignItems: "center", flexDirection: "row", justifyContent: "space-between" },
   button: { backgroundColor: "#1f5f4a", borderRadius: 8, padding: 14 },
   title: { color: "white", fontSize: 16, textAlign: "center" },
   input: { borderColor: "#767676", borderRadius: 8, borderWidth: 1, fontSize: 16, padding: 12 },

@@ -15,7 +15,9 @@ import { type LogItem, MemoryStore, Sync, type SyncStore } from "./sync.ts";
 export type Fast = components["schemas"]["SessionOut"];
 export type NewFast = { readonly id: string } & components["schemas"]["StartIn"];
 export type Move = components["schemas"]["ChangeIn"];
-export type Preferences = components["schemas"]["PreferencesBody"];
+export type Preferences = components["schemas"]["PreferencesOut"];
+/** What is left out stays; `quiet_hours: null` ends them. */
+export type PreferencesChange = components["schemas"]["PreferencesPatch"];
 
 export interface Options {
   readonly baseUrl: string;
@@ -63,7 +65,11 @@ export interface Fastbell {
     cancel(id: string): Promise<Outcome<Fast>>;
     current(): Promise<Outcome<Fast | null>>;
   };
-  readonly preferences: { read(): Promise<Outcome<Preferences>> };
+  readonly preferences: {
+    read(): Promise<Outcome<Preferences>>;
+    /** Change some, at once, for fasts that are going on as well. With the `rev` that was read: refused with 412 when it is not the newest. */
+    change(to: PreferencesChange, rev?: number): Promise<Outcome<Preferences>>;
+  };
   readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
   close(): void;
 }
@@ -191,7 +197,16 @@ class Parts {
           return fasts.ok ? { ok: true, value: fasts.value[0] ?? null } : fasts;
         },
       },
-      preferences: { read: () => outcome(client.GET("/v1/notification-preferences")) },
+      preferences: {
+        read: () => outcome(client.GET("/v1/notification-preferences")),
+        change: (body, rev) =>
+          outcome(
+            client.PATCH("/v1/notification-preferences", {
+              params: { header: rev === undefined ? {} : { "If-Match": `"${rev}"` } },
+              body,
+            }),
+          ),
+      },
       openings: {
         take: () => this.#openings.take(),
         subscribe: (observer) => this.#openings.subscribe(observer),

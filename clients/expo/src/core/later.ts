@@ -68,7 +68,10 @@ export function later({ start, rest }: LaterEnds): Fastbell {
       cancel: async (id) => (await started).fasts.cancel(id),
       current: async () => (await started).fasts.current(),
     },
-    preferences: { read: async () => (await started).preferences.read() },
+    preferences: {
+      read: async () => (await started).preferences.read(),
+      change: async (to, rev) => (await started).preferences.change(to, rev),
+    },
     openings: {
       take: () => app?.openings.take() ?? null,
       subscribe: subscribed((to, observer) => to.openings.subscribe(observer)),

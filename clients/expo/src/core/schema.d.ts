@@ -313,13 +313,19 @@ export interface paths {
         /**
          * Replace
          * @description Replace the caller's preferences; they hold for pushes from now on, waiting ones included.
+         *
+         *     Clients should use PATCH: PUT sets back to its default whatever a client does not know, but for `mode`.
          */
         put: operations["replace_v1_notification_preferences_put"];
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change
+         * @description Change some of the caller's preferences; what is left out stays, within the quiet hours too.
+         */
+        patch: operations["change_v1_notification_preferences_patch"];
         trace?: never;
     };
     "/v1/push-tasks/{task_id}/opened": {
@@ -351,7 +357,7 @@ export interface paths {
         };
         /**
          * Show Timeline
-         * @description Tell what was decided about somebody's pushes, and why, as far back as it is kept.
+         * @description Tell what somebody's pushes wait for now, and what was decided about them and why, as far back as it is kept.
          */
         get: operations["show_timeline_v1_support_users__user_id__timeline_get"];
         put?: never;
@@ -757,7 +763,7 @@ export interface components {
          * @description What happened.
          * @enum {string}
          */
-        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
+        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
         /**
          * Fate
          * @description Pushes that ended without acceptance.
@@ -879,7 +885,7 @@ export interface components {
         Permission: "undetermined" | "granted" | "provisional" | "denied";
         /**
          * PreferencesBody
-         * @description All preferences; PUT replaces them, and what is left out gets its default.
+         * @description All preferences; PUT replaces them, and what is left out gets its default, but `mode` stays as it is.
          */
         PreferencesBody: {
             /**
@@ -905,6 +911,54 @@ export interface components {
             /** @default generic */
             message_preview: components["schemas"]["Preview"];
             quiet_hours?: components["schemas"]["QuietHoursBody"] | null;
+            /**
+             * Rev
+             * @description Of answers. A request may bear it, where an answer is sent back changed; it says nothing there: `If-Match` does.
+             */
+            rev?: number | null;
+        };
+        /**
+         * PreferencesOut
+         * @description The preferences that hold.
+         */
+        PreferencesOut: {
+            /** Reminders */
+            reminders: boolean;
+            /** Reminder Minutes */
+            reminder_minutes: number[];
+            /** Messages */
+            messages: boolean;
+            reminder_preview: components["schemas"]["Preview"];
+            message_preview: components["schemas"]["Preview"];
+            quiet_hours: components["schemas"]["QuietHoursOut"] | null;
+            /**
+             * Rev
+             * @description 0 until preferences are stored first; grows with each change. Also the `ETag`.
+             */
+            rev: number;
+        };
+        /**
+         * PreferencesPatch
+         * @description What to change; what is left out stays. `quiet_hours: null` removes them.
+         */
+        PreferencesPatch: {
+            /** Reminders */
+            reminders?: boolean;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end, each at most once.
+             */
+            reminder_minutes?: number[];
+            /** Messages */
+            messages?: boolean;
+            reminder_preview?: components["schemas"]["Preview"];
+            message_preview?: components["schemas"]["Preview"];
+            quiet_hours?: components["schemas"]["QuietHoursPatch"] | null;
+            /**
+             * Rev
+             * @description Of answers. A request may bear it, where an answer is sent back changed; it says nothing there: `If-Match` does.
+             */
+            rev?: number | null;
         };
         /**
          * Preview
@@ -933,9 +987,66 @@ export interface components {
              * @example 22:00
              */
             ends: string;
-            /** Time Zone */
-            time_zone: string;
+            /**
+             * Time Zone
+             * @description An IANA name; null: wherever each phone is, by its last registration. A phone that never told its zone has that of the person's phone seen last that did, else UTC.
+             * @example Europe/Berlin
+             * @example null
+             */
+            time_zone: string | null;
+            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Left out: as stored; `silent` where there were no quiet hours. */
+            mode?: components["schemas"]["QuietMode"];
         };
+        /**
+         * QuietHoursOut
+         * @description The quiet hours that hold.
+         */
+        QuietHoursOut: {
+            /**
+             * Starts
+             * @example 22:00
+             */
+            starts: string;
+            /**
+             * Ends
+             * @example 22:00
+             */
+            ends: string;
+            /** Time Zone */
+            time_zone: string | null;
+            mode: components["schemas"]["QuietMode"];
+        };
+        /**
+         * QuietHoursPatch
+         * @description What to change of the quiet hours; where there are none, `mode` alone may be left out.
+         */
+        QuietHoursPatch: {
+            /**
+             * Starts
+             * @example 22:00
+             */
+            starts?: string;
+            /**
+             * Ends
+             * @example 22:00
+             */
+            ends?: string;
+            /**
+             * Time Zone
+             * @description An IANA name; null: wherever each phone is, by its last registration. A phone that never told its zone has that of the person's phone seen last that did, else UTC.
+             * @example Europe/Berlin
+             * @example null
+             */
+            time_zone?: string | null;
+            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Left out: as stored; `silent` where there were no quiet hours. */
+            mode?: components["schemas"]["QuietMode"];
+        };
+        /**
+         * QuietMode
+         * @description What becomes of a push in quiet hours.
+         * @enum {string}
+         */
+        QuietMode: "silent" | "withhold";
         /**
          * Readiness
          * @description Whether requests can be accepted.
@@ -1384,6 +1495,8 @@ export interface components {
             opened_at: string | null;
             /** Synced At */
             synced_at: string | null;
+            /** Held Up By */
+            held_up_by: string | null;
             /** Accepted To Synced Seconds */
             accepted_to_synced_seconds: number | null;
             /** Redrive Refused */
@@ -1577,6 +1690,8 @@ export interface components {
             pending: number;
             /** Dead */
             dead: number;
+            /** Withdrawn */
+            withdrawn: number;
         };
         /**
          * TaskState
@@ -1641,8 +1756,12 @@ export interface components {
         /**
          * Timeline
          * @description A page of a timeline, the latest first.
+         *
+         *     `present` stands on the first page: one item for each push that is not settled, with what it waits for now.
          */
         Timeline: {
+            /** Present */
+            present: components["schemas"]["TimelineItem"][];
             /** Items */
             items: components["schemas"]["TimelineItem"][];
             /** Next Cursor */
@@ -3172,7 +3291,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["PreferencesBody"];
+                    "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
             /** @description Not signed in */
@@ -3225,7 +3344,10 @@ export interface operations {
     replace_v1_notification_preferences_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest. */
+                "If-Match"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3241,11 +3363,101 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["PreferencesBody"];
+                    "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
             /** @description Not signed in */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Changed meanwhile */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Body too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Temporarily unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_v1_notification_preferences_patch: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest. */
+                "If-Match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesPatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /** @description Not signed in */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Changed meanwhile */
+            412: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -9,11 +9,11 @@ import { Window } from "happy-dom";
 import { type ReactNode, act, createElement } from "react";
 import { createRoot } from "react-dom/client";
 
-import type { Fast, PushState } from "../../src/core/fastbell.ts";
+import type { Fast, Preferences, PushState } from "../../src/core/fastbell.ts";
 import type { Opening } from "../../src/core/openings.ts";
 import type { Outcome } from "../../src/core/problems.ts";
 import type { PhoneFastbell } from "../../src/index.ts";
-import { FastbellProvider, useCurrentFast, usePushState } from "../../src/react.ts";
+import { type Changeable, FastbellProvider, useCurrentFast, usePreferences, usePushState } from "../../src/react.ts";
 import { router } from "./doubles/expo-router.ts";
 
 const { nativeIntent, useOpenings } = await import("../../src/router.ts");
@@ -25,6 +25,7 @@ Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVI
 class Moved {
   state: PushState = { is: "signed_out", owed: 0 };
   fast: Outcome<Fast | null> = { ok: true, value: null };
+  preferences = { reminders: true, messages: true, rev: 1 } as Preferences;
   waiting: Opening[] = [];
   looked: (string | null)[] = [];
   readonly observers = new Set<() => void>();
@@ -37,6 +38,16 @@ class Moved {
     push: { current: this.state, subscribe: this.#observe },
     onItems: this.#observe,
     fasts: { current: async () => this.fast },
+    preferences: {
+      read: async () => ({ ok: true, value: this.preferences }),
+      change: async (to: Partial<Preferences>, rev: number) => {
+        if (rev !== this.preferences.rev) {
+          return { ok: false, problem: { is: "refused", status: 412, type: "preferences-changed", detail: "Changed elsewhere." } };
+        }
+        this.preferences = { ...this.preferences, ...to, rev: rev + 1 };
+        return { ok: true, value: this.preferences };
+      },
+    },
     openings: { take: () => this.waiting.shift() ?? null, subscribe: this.#observe },
     looksAt: (path: string | null) => void this.looked.push(path),
   } as unknown as PhoneFastbell & { push: { current: PushState } };
@@ -94,6 +105,31 @@ test("a screen has the fast that is going on, reads it again with the log, and k
   moved.fast = { ok: false, problem: { is: "offline", detail: "no network" } };
   await moved.tell();
   assert.equal(screen.text(), "fast-1 offline");
+  await screen.end();
+});
+
+test("a preference changes, and nothing that another phone changed meanwhile is overwritten unseen", async () => {
+  const moved = new Moved();
+  let hook: Changeable | undefined;
+  const screen = await shown(() => {
+    hook = usePreferences();
+    return `${hook.value?.reminders} ${hook.value?.messages} ${hook.problem?.is ?? "fine"}`;
+  }, moved);
+  const change = async (to: Partial<Preferences>) => {
+    let isChanged: boolean | undefined;
+    await act(async () => {
+      isChanged = await hook?.change(to);
+    });
+    return isChanged;
+  };
+
+  assert.equal(await change({ reminders: false }), true);
+  assert.equal(screen.text(), "false true fine");
+  moved.preferences = { ...moved.preferences, messages: false, rev: 9 };
+  assert.equal(await change({ reminders: true }), false);
+  assert.equal(screen.text(), "false false refused");
+  assert.equal(await change({ reminders: true }), true);
+  assert.equal(screen.text(), "true false fine");
   await screen.end();
 });
 
