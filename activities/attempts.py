@@ -26,6 +26,7 @@ from db import (
     collapse_groups,
     device_tokens,
     fasting_sessions,
+    held_rows,
     log,
     messages,
     preferences,
@@ -101,6 +102,13 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         taken.add(claim.task_id)
         answers.append(verdict)
     return answers
+
+
+async def unheld_claims(sessions: Sessions, claims: Sequence[Claim]) -> list[bool]:
+    """Say of each claim whether it can be checked now, without a wait for what somebody else holds."""
+    async with sessions.begin() as db:
+        free = await held_rows.unheld_around(db, {claim.task_id for claim in claims})
+    return [claim.task_id in free for claim in claims]
 
 
 async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:

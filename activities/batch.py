@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import isqrt
 from typing import Generic, TypeVar
 
-from db.engine import may_be_ones_fault
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import is_contended, may_be_ones_fault
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -15,6 +17,7 @@ Answer = TypeVar("Answer")
 WITHIN = 8.0  # seconds; an answer that takes longer is of no use to anybody who calls providers
 LANES = 3  # parts of failed batches under way at a time, so that others still get a connection
 _SINGLY = 16  # asks that are asked one by one at once; more are cut into parts first
+_LOOKS = (0.0, 0.1, 0.2)  # seconds before each look at who has to wait for a lock
 
 
 class Batch(Generic[Ask, Answer]):
@@ -22,9 +25,10 @@ class Batch(Generic[Ask, Answer]):
 
     `run` gets up to `most` asks and returns as many answers in the same order; an exception among them is raised to
     its asker alone. At most `in_flight` batches run at a time. Where `run` raises and one ask may be to blame, the
-    batch is asked again in parts, all at once but for `LANES`, and what fails once more singly: one stuck row costs
-    the others two waits for its lock. Nobody, and no batch after it, waits for one longer than `within` seconds; an
-    answer that comes later, or to somebody who was cancelled, goes to `unheard`.
+    batch is asked again in parts, all at once but for `LANES`, and what fails once more singly. Where it is a lock that
+    did not come, and `unheld` can say who waits for none, those are asked again together, however many wait: stuck
+    rows cost the others one wait for a lock, and who stays stuck is told so. Nobody, and no batch after it, waits for
+    one longer than `within` seconds; an answer that comes later, or to somebody who was cancelled, goes to `unheard`.
     """
 
     def __init__(
@@ -35,12 +39,14 @@ class Batch(Generic[Ask, Answer]):
         in_flight: int = 3,
         within: float = WITHIN,
         unheard: Callable[[Answer], None] | None = None,
+        unheld: Callable[[Sequence[Ask]], Awaitable[Sequence[bool]]] | None = None,
     ) -> None:
         self._run = run
         self._most = most
         self._free = in_flight
         self._within = within
         self._unheard = unheard
+        self._unheld = unheld
         self._lanes = asyncio.Semaphore(LANES)
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._left = 0  # who gave up lately, and may still stand in line
@@ -94,13 +100,17 @@ class Batch(Generic[Ask, Answer]):
         self._free += 1
         self._start()
 
-    async def _answer(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], *, again: bool = False) -> None:
         try:
             answers = await self._run([ask for ask, _ in batch])
             pairs = list(zip(batch, answers, strict=True))
         except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait have to hear it
             if len(batch) > 1 and may_be_ones_fault(error):
-                self._ask_in_parts(batch, 1 if len(batch) <= _SINGLY else isqrt(len(batch)))
+                is_held = isinstance(error, DBAPIError) and is_contended(error)
+                if self._unheld and is_held and not again:
+                    self._keep(self._answer_around(batch, error))
+                else:
+                    self._ask_in_parts(batch, 1 if len(batch) <= _SINGLY else isqrt(len(batch)))
                 return
             pairs = [(one, error) for one in batch]
         except BaseException:
@@ -109,6 +119,28 @@ class Batch(Generic[Ask, Answer]):
             raise
         for (_, future), answer in pairs:
             self._tell(future, answer)
+
+    async def _answer_around(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], error: Exception) -> None:
+        """Ask again, together, for all who wait for no lock; whoever waits for one at every look is told the error."""
+        for wait in _LOOKS:
+            await asyncio.sleep(wait)
+            batch = [each for each in batch if not each[1].done()]
+            async with self._lanes:
+                try:
+                    free = await self._may_go([ask for ask, _ in batch])
+                except Exception:  # noqa: BLE001 -- whatever ails it, asking in parts tells them
+                    self._ask_in_parts(batch, 1 if len(batch) <= _SINGLY else isqrt(len(batch)))
+                    return
+                if going := [each for each, is_free in zip(batch, free, strict=True) if is_free]:
+                    await asyncio.wait({self._keep(self._answer(going, again=True))}, timeout=self._within)
+            batch = [each for each, is_free in zip(batch, free, strict=True) if not is_free]
+        for _, future in batch:
+            self._tell(future, error)
+
+    async def _may_go(self, asks: Sequence[Ask]) -> Sequence[bool]:
+        assert self._unheld is not None
+        async with asyncio.timeout(self._within):
+            return await self._unheld(asks) if asks else ()
 
     def _ask_in_parts(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], size: int) -> None:
         for start in range(0, len(batch), size):

@@ -268,6 +268,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         public_key=_public_key(device),
         sounds=_silent_because(task, facts) is None,
         validate_only=task.validate_only,
+        user_id=task.user_id,
     )
 
 

@@ -7,7 +7,7 @@ from typing import assert_never
 from uuid import UUID
 
 from activities.judging import Go
-from db import brakes, collapse_groups, device_tokens, log, push_attempts, push_tasks, revivals
+from db import brakes, collapse_groups, device_tokens, held_rows, log, push_attempts, push_tasks, revivals
 from db.collapse_groups import Sounding
 from db.engine import Sessions, wait_briefly_for_locks
 from db.push_attempts import Ended, Uncalled
@@ -155,6 +155,13 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
                 await revivals.revive(db, device)
         await collapse_groups.note_ended(db, {o.sounding: o.was_heard for o in outcomes if o.sounding})
     return [update.state for update in updates]
+
+
+async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[bool]:
+    """Say of each outcome whether it can be recorded now, as nobody else holds its task."""
+    async with sessions.begin() as db:
+        free = await held_rows.unheld(db, {outcome.update.task_id for outcome in outcomes})
+    return [outcome.update.task_id in free for outcome in outcomes]
 
 
 async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:

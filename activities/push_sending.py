@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities import outcomes, retries
-from activities.attempts import begin_attempts
+from activities.attempts import begin_attempts, unheld_claims
 from activities.batch import Batch
 from activities.brake import Brake
 from activities.call_span import call_span
@@ -89,9 +89,9 @@ class PushSending:
         # Each priority by itself, so that no reminder waits for a message's row; the others get one turn each.
         turns = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
         self._recording = {each: Recording(sessions, in_flight=turns[each]) for each in Priority}
-        begin = partial(begin_attempts, sessions)
+        begin, unheld = partial(begin_attempts, sessions), partial(unheld_claims, sessions)
         self._begin: Mapping[Priority, Batch[Claim, Verdict]] = {
-            each: Batch(begin, in_flight=turns[each], unheard=self._begun_in_vain) for each in Priority
+            each: Batch(begin, in_flight=turns[each], unheard=self._begun_in_vain, unheld=unheld) for each in Priority
         }
         self._most_others = most_others
         self._others = 0  # sends under way that are not of reminders

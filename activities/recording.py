@@ -11,7 +11,7 @@ import structlog
 
 from activities.batch import Batch
 from activities.judging import IN_FLIGHT
-from activities.outcomes import Outcome, bare, end_attempts, note_calls
+from activities.outcomes import Outcome, bare, end_attempts, note_calls, unheld_outcomes
 from db.engine import Sessions, may_be_ones_fault, refused_for_its_content
 from db.push_attempts import Ended
 from domain.push import Route, TaskState
@@ -50,7 +50,8 @@ class Recording:
     """
 
     def __init__(self, sessions: Sessions, *, in_flight: int = 3) -> None:
-        self._outcomes = Batch(partial(end_attempts, sessions), in_flight=in_flight)
+        unheld = partial(unheld_outcomes, sessions)
+        self._outcomes = Batch(partial(end_attempts, sessions), in_flight=in_flight, unheld=unheld)
         self._calls = Batch(partial(note_calls, sessions), in_flight=1)
         self._kept: dict[UUID, _Kept] = {}
         self._later: set[asyncio.Task[None]] = set()

@@ -69,3 +69,4 @@ class Push:
     public_key: bytes | None = None  # X25519, of the installation; seals the text
     sounds: bool = True  # False: its line on the screen is replaced without a noise
     validate_only: bool = False  # FCM checks it, no phone is told; APNs has no such thing
+    user_id: str = field(default="", repr=False)  # whose it is; no provider is told

@@ -120,15 +120,15 @@ class FcmSlot:
         """Make exactly one call; raises ProviderTrouble."""
         response = await self._place.call(self._headers, request(push, self._shape))
         if response.status != 200:
-            return self._refused(refusal(response))
+            return self._refused(refusal(response), push.user_id)
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN, retry_after=ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN).or_usually(ERROR_REST)
         self._access.accepted()
         return answer
 
-    def _refused(self, refused: FcmRefusal) -> Answer:
+    def _refused(self, refused: FcmRefusal, user_id: str) -> Answer:
         status, reason = refused.status, refused.reason
         match verdict(status, refused.word):
             case Verdict.DEAD_TOKEN:
@@ -141,7 +141,7 @@ class FcmSlot:
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token):
+            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token, user_id):
                 raise StaleCredential(reason, Fate.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
@@ -149,9 +149,11 @@ class FcmSlot:
             case Verdict.TOKEN_MISCONFIGURED:
                 raise TokenMisconfigured(reason)
             case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
-                raise Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after or QUOTA_REST)
+                throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
+                raise throttled.or_usually(QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                raise AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after or ERROR_REST)
+                unavailable = AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after)
+                raise unavailable.or_usually(ERROR_REST)
             case never:
                 assert_never(never)
 

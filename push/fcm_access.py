@@ -31,7 +31,7 @@ USED_UNTIL = 0.97
 REST = 1.0  # seconds between failed fetches
 TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
 DOUBT = 0.5  # seconds that others wait for another token after one odd refusal, before they use the one there is
-AGREED = 3  # refusals, with no acceptance since, from which on a token is not used any more
+AGREED = 3  # users who were refused, with no acceptance since, from which on a token is not used any more
 ANSWER_AT_MOST = 256 * 1024  # bytes
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
@@ -71,7 +71,7 @@ class AccessToken:
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
         self._on_trial = False  # it came in place of one that was refused
-        self._refusals = 0  # of this token, with no acceptance since
+        self._refused: set[str] = set()  # users for whom this token was refused, with no acceptance since
         self._fetch: asyncio.Task[None] | None = None
         self._trouble: Callable[[], ProviderTrouble] | None = None
 
@@ -81,7 +81,7 @@ class AccessToken:
         if now >= self._renew_at and not self._fetch and now >= self._rest_until:
             self._fetch = asyncio.create_task(self._fetched())
         if now < self._unfit_at:
-            if self._fetch and self._refusals:  # in doubt: another is better, if it comes at once
+            if self._fetch and self._refused:  # in doubt: another is better, if it comes at once
                 await asyncio.wait([self._fetch], timeout=DOUBT)
             return self._token
         if self._fetch:
@@ -92,16 +92,16 @@ class AccessToken:
             raise _oauth_unreachable()  # refused again in the very moment it came
         return self._token
 
-    def refused(self, token: str) -> bool:
-        """Take note that FCM refused this token. False: so was the one before, so another will not help."""
+    def refused(self, token: str, user_id: str) -> bool:
+        """Take note that FCM refused this token, and for whom. False: so was the one before: another will not help."""
         now = asyncio.get_running_loop().time()
         if token != self._token:
             return True
         if self._on_trial and now < self._fetched_at + TRIAL:
             return False
-        self._refusals += 1
+        self._refused.add(user_id)
         self._renew_at = 0.0
-        if self._refusals >= AGREED:  # not one odd answer: whoever comes waits for the next one
+        if len(self._refused) >= AGREED:  # not one phone's odd answers: whoever comes waits for the next one
             self._token = ""
             self._unfit_at = 0.0
         return True
@@ -109,7 +109,7 @@ class AccessToken:
     def accepted(self) -> None:
         """Take note that FCM likes the token."""
         self._on_trial = False
-        self._refusals = 0
+        self._refused.clear()
 
     async def close(self) -> None:
         """Give a fetch under way up."""
@@ -136,8 +136,8 @@ class AccessToken:
             log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
         else:
             self._trouble = None
-            self._on_trial = self._refusals > 0
-            self._refusals = 0
+            self._on_trial = bool(self._refused)
+            self._refused.clear()
             self._token = token
             self._fetched_at = loop.time()
             self._renew_at = self._fetched_at + lifetime * RENEWED_AT

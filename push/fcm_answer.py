@@ -18,6 +18,7 @@ LONGEST_REST = timedelta(days=1)
 TOKEN_FIELD = "message.token"  # noqa: S105 (a field's name)
 _NAME = re.compile(r"projects/[\w.:-]{1,100}/messages/[\w.:%~=-]{1,200}", re.ASCII)
 _NAME_BEGUN = re.compile(rb'\s*\{\s*"name"\s*:\s*"projects/')  # and then cut off
+_OF_APPLE = re.compile(r"\bAPNS\b|\bWeb Push\b", re.IGNORECASE)  # "Auth error from APNS or Web Push Service"
 _TOKEN_IS_INVALID = re.compile(
     r"registration[ -]?token\b.*\b(not|invalid)|invalid.*\bregistration[ -]?token", re.IGNORECASE | re.DOTALL
 )
@@ -49,6 +50,8 @@ def refusal(response: Response) -> FcmRefusal:
     word = next((word for word in words if isinstance(word, str)), "")
     if _is_about_the_token(response.status, word, error, details):
         word = "INVALID_ARGUMENT_TOKEN"
+    if response.status == 401 and not word and _OF_APPLE.search(str(error.get("message"))):
+        word = "THIRD_PARTY_AUTH_ERROR"  # told in the text alone
     quota = _quota(details)
     reason = code(word or error.get("status"), response.status) + quota
     if quota and response.status == 429 and word in {"QUOTA_EXCEEDED", ""}:

@@ -322,4 +322,4 @@ def _about_the_route(trouble: ProviderTrouble) -> Trouble | None:
         case _:
             return None
     retry_after = None if trouble.retry_after is None else trouble.retry_after.total_seconds()
-    return Trouble(cause, trouble.reason, bearing, retry_after)
+    return Trouble(cause, trouble.reason, bearing, retry_after, is_usual=trouble.is_usual)

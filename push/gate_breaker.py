@@ -49,6 +49,7 @@ class Trouble:
     reason: str
     bearing: Bearing
     retry_after: float | None = None  # the provider's own word, in seconds; believed up to LONGEST_FLOOR
+    is_usual: bool = False  # that is its general advice, and not what it asked for: what waits may hurry it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Breaker:
         """Take note of trouble, and whose push met it."""
         floor = None if trouble.retry_after is None else min(trouble.retry_after, LONGEST_FLOOR)
         if ticket.generation != self._generation:
-            if self.open_since is not None and floor is not None:
+            if self.open_since is not None and floor is not None and not trouble.is_usual:
                 self._not_before = max(self._not_before, now + floor)
                 self.open_until = max(self.open_until, self._not_before)
         elif self.open_since is not None or self._do_agree(now, trouble.bearing, user_id):
@@ -181,7 +182,8 @@ class Breaker:
         rest = self._rests[trouble.cause]
         seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
-        self._opened_at, self._not_before = now, now + (floor or 0.0)
+        self._opened_at = now
+        self._not_before = now if floor is None or trouble.is_usual else now + floor
         if floor is not None:
             seconds = max(seconds, floor + rest.first * self._chance())
         if self.open_since is None:

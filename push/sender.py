@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 from domain.push import Environment, Push
 
@@ -72,7 +72,14 @@ class ProviderTrouble(Exception):
     def __init__(self, reason: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.retry_after = retry_after  # the provider's own floor for the next attempt
+        self.retry_after = retry_after  # the floor for the next attempt
+        self.is_usual = False  # that floor is the provider's general advice; this answer named none
+
+    def or_usually(self, rest: timedelta) -> Self:
+        """Give it the floor that the provider advises in general, where it has none."""
+        if self.retry_after is None:
+            self.retry_after, self.is_usual = rest, True
+        return self
 
 
 class Extent(StrEnum):

@@ -1,20 +1,21 @@
 """One ask that cannot be answered takes nobody down who happened to come along."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.attempts import begin_attempts
+from activities.attempts import begin_attempts, unheld_claims
 from activities.batch import LANES, Batch
 from activities.judging import Claim, Go, Waiting
-from activities.outcomes import Outcome, end_attempts
+from activities.outcomes import Outcome, end_attempts, unheld_outcomes
 from activities.reminders import ReminderOpening
 from db.push_attempts import Ended
 from db.push_tasks import Update
@@ -250,6 +251,72 @@ async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(hous
     assert isinstance(refused, DBAPIError)
     assert isinstance(unstored, DBAPIError)
     assert stored == [TaskState.REJECTED] * len(others)
+
+
+HELD_BY_ONE = {
+    "their fast": "SELECT 1 FROM fasting_sessions WHERE user_id = :user FOR UPDATE",
+    "their log": "SELECT 1 FROM log_heads WHERE user_id = :user FOR UPDATE",
+    "their phones": "SELECT 1 FROM device_tokens WHERE user_id = :user FOR UPDATE",
+    "their pushes": "SELECT 1 FROM push_tasks WHERE user_id = :user FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("what", HELD_BY_ONE)
+async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one_wait(house: House, what: str) -> None:
+    user_id = f"mallory-{uuid4()}"
+    mallorys = [due.task_id for due in await due_now(house, [iphone() for _ in range(60)], of_one=user_id)]
+    async with house.sessions.begin() as db:  # so that the check enters it, as it does with one that was armed
+        await db.execute(text("DELETE FROM log_items WHERE user_id = :user"), {"user": user_id})
+        entered = "DELETE FROM messages WHERE id IN (SELECT message_id FROM push_tasks WHERE user_id = :user)"
+        await db.execute(text(entered), {"user": user_id})
+    others = await _many_planned(house, 140)
+    task_ids = [each for pair in zip(mallorys, others, strict=False) for each in pair] + others[60:]
+    begin = Batch(partial(begin_attempts, house.sessions), unheld=partial(unheld_claims, house.sessions))
+    asked_at, waits = time.monotonic(), list[float]()
+
+    async def ask(task_id: UUID) -> object:
+        verdict = await begin.ask(Claim(task_id))
+        waits.append(time.monotonic() - asked_at)
+        return verdict
+
+    async with uncommitted(house, HELD_BY_ONE[what], user=user_id):
+        answers = await asyncio.gather(*map(ask, task_ids), return_exceptions=True)
+    verdicts = dict(zip(task_ids, answers, strict=True))
+
+    assert {type(verdicts[each]) for each in others} == {Go}
+    assert {type(verdicts[each]) for each in mallorys} == {DBAPIError}
+    assert len(waits) == 140
+    assert max(waits) < 2.0  # in parts, and singly, sixty waits of 0.3 s, three at a time, were more than 6
+
+
+async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(house: House) -> None:
+    task_ids = await _many_planned(house, 200)
+    goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+    rejected = [_rejected(go) for go in goes if isinstance(go, Go)]
+    stuck = task_ids[::4]
+    end = Batch(partial(end_attempts, house.sessions), unheld=partial(unheld_outcomes, house.sessions))
+    asked_at = time.monotonic()
+
+    async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = ANY(:ids) FOR UPDATE", ids=stuck):
+        answers = await _ask_for_each(end.ask, rejected)
+    took = time.monotonic() - asked_at
+
+    by_task = dict(zip([each.update.task_id for each in rejected], answers, strict=True))
+    assert {type(by_task[each]) for each in stuck} == {DBAPIError}
+    assert {by_task[each] for each in set(task_ids) - set(stuck)} == {TaskState.REJECTED}
+    assert took < 2.5  # singly it was 5 and more for the stuck ones alone
+
+
+async def test_who_is_held_for_a_moment_only_is_answered(house: House) -> None:
+    first, *others = task_ids = await _many_planned(house, 9)
+    begin = Batch(partial(begin_attempts, house.sessions), unheld=partial(unheld_claims, house.sessions))
+
+    async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=first):
+        asked = {task_id: asyncio.ensure_future(begin.ask(Claim(task_id))) for task_id in task_ids}
+        await asyncio.wait([asked[each] for each in others])
+        assert not asked[first].done()
+
+    assert {type(await each) for each in asked.values()} == {Go}
 
 
 @pytest.mark.parametrize("odd", ["kind = 'hologram'", "state = 'teleported'", "provider = 'pigeon'"])

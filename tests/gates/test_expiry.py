@@ -1,5 +1,6 @@
 """What becomes of a push whose time is over when its turn comes."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,8 +15,8 @@ from activities.retries import BACK_OFFS
 from domain.back_off import LAST_LOOK, BackOff
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.crew import crew, due_now
-from tests.house import House, Phone, android, iphone, refuse_once
+from tests.gates.crew import Crew, crew, due_now
+from tests.house import House, Phone, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
 
@@ -103,6 +104,32 @@ async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
 
 
 @pytest.mark.parametrize(
+    "trouble",
+    [{"status": 429}, {"status": 429, "quota": "project"}, {"error_code": "UNAVAILABLE"}],
+    ids=["unnamed quota", "project's quota", "outage"],
+)
+async def test_a_rest_that_nobody_asked_for_does_not_outlast_what_waits(
+    unmanned: House, simulator: Simulator, trouble: dict[str, Any]
+) -> None:
+    """Google advises 60 s after a 429, and 10 s after a 5xx: where an answer names no time, a probe may come before."""
+    all_due = await due_now(unmanned, [android() for _ in range(5)])
+    tellers = 1 if "quota" in trouble else 3  # a project's quota is one answer's to tell
+    simulator.faults.add(provider="fcm", fault="answer", count=tellers, **trouble)
+    for due in all_due:
+        await _let_expire(unmanned, due.task_id, in_seconds=5)
+
+    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+        first = [asyncio.create_task(worker.send(due)) for due in all_due[:tellers]]
+        await eventually(lambda: _shut(worker))
+        sent = await worker.send_all(all_due[tellers:])
+        for told in first:
+            told.cancel()
+        await asyncio.wait(first)
+
+    assert {each.state for each in sent} == {TaskState.ACCEPTED}
+
+
+@pytest.mark.parametrize(
     ("left", "trouble"),
     [(4, {}), (40, {"retry_after": 3600}), (40, {"retry_after": 86_400}), (62, {"retry_after": 65})],
     ids=["nearly over", "an hour", "a day", "a little longer than it lives"],
@@ -150,3 +177,7 @@ async def _let_expire(house: House, task_id: UUID, *, in_seconds: float = 0) -> 
     expire = text("UPDATE push_tasks SET expires_at = now() + :left * interval '1 second' WHERE task_id = :id")
     async with house.sessions.begin() as db:
         await db.execute(expire, {"id": task_id, "left": in_seconds})
+
+
+async def _shut(worker: Crew) -> bool:
+    return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])

@@ -121,8 +121,9 @@ def make_push(
     body: str = "Fifteen minutes to go.",
     ttl: timedelta = timedelta(hours=1),
     public_key: bytes | None = None,
+    user_id: str = "",
 ) -> Push:
-    """Make a push; all but token and text is fixed."""
+    """Make a push; all but token, text and user is fixed."""
     return Push(
         task_id=TASK_ID,
         attempt_id=ATTEMPT_ID,
@@ -137,4 +138,5 @@ def make_push(
         thread_id="thread-5",
         expires_at=datetime.now(UTC).replace(microsecond=0) + ttl,
         public_key=public_key,
+        user_id=user_id,
     )

@@ -228,6 +228,20 @@ def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
     assert breaker.open_until == 120.0
 
 
+def test_what_the_provider_advises_in_general_gives_way_to_what_waits() -> None:
+    breaker = make_breaker()
+    before = breaker.admit()
+    usual = Trouble(Cause.THROTTLED, "why", WHOLE, 120.0, is_usual=True)
+    breaker.failed(breaker.admit(), 0.0, usual, "alice")
+    assert breaker.open_until == 120.0  # where nothing else is known
+
+    breaker.hurry(1.0, left=10.0)
+    assert breaker.open_until == 6.0
+    breaker.failed(before, 2.0, usual, "bob")
+
+    assert breaker.open_until == 6.0
+
+
 def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_holds() -> None:
     breaker = make_breaker()
     second, third = breaker.admit(), breaker.admit()
