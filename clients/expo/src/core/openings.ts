@@ -49,6 +49,8 @@ export class Openings {
   #turn: Promise<void> = Promise.resolve();
   #isTelling = false;
   #tries = 0;
+  #cancel: () => void = () => undefined;
+  #isClosed = false;
 
   constructor(ends: OpeningEnds) {
     this.#ends = ends;
@@ -113,7 +115,9 @@ export class Openings {
         }
         if (!(await this.#tellOne(entry))) {
           this.#tries += 1;
-          this.#ends.clock.after(delay(CALL_API, this.#tries, this.#ends.random.chance()), () => void this.tell());
+          const wait = delay(CALL_API, this.#tries, this.#ends.random.chance());
+          this.#cancel(); // of two that wait, one is enough
+          this.#cancel = this.#isClosed ? () => undefined : this.#ends.clock.after(wait, () => void this.tell());
           return;
         }
         await this.#inTurn(async () => {
@@ -127,6 +131,11 @@ export class Openings {
     } finally {
       this.#isTelling = false;
     }
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#cancel();
   }
 
   /** True when there is nothing more to tell: told, unknown to the backend, or too old. */

@@ -2,6 +2,9 @@
 
 import { pathOf } from "./links.ts";
 
+/** A line's name, as the backend gives it: what remains of a line that Android showed without the app. */
+const LINE = /^(fasting-session|conversation)\/([0-9a-f-]{36})$/;
+
 export interface Shown {
   readonly identifier: string; // what the system takes a line back by
   readonly data: unknown;
@@ -21,11 +24,13 @@ export function over(shown: readonly Shown[], truth: Truth, links: readonly stri
 
 function isOver(line: Shown, truth: Truth, links: readonly string[]): boolean {
   const { url } = (typeof line.data === "object" && line.data !== null ? line.data : {}) as Record<string, unknown>;
-  const [, kind, id] = typeof url === "string" ? pathOf(url, links).split("/") : [];
+  const [, kind, id] = typeof url === "string" ? pathOf(url, links).split("/") : LINE.exec(line.identifier) ?? [];
   switch (kind) {
     case "fasting-sessions":
+    case "fasting-session":
       return id !== undefined && !truth.activeFasts.has(id);
     case "conversations":
+    case "conversation":
       return id !== undefined && truth.unread !== null && !truth.unread.has(id);
     default:
       return false;

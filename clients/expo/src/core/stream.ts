@@ -94,10 +94,11 @@ export class Stream {
           retry = milliseconds;
         },
       });
-      for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); // not every Hermes iterates streams
+      for (let read = await reader.read(); !read.done; read = await reader.read()) {
         wake();
         wake = this.#ends.clock.after(SILENCE, end);
-        parser.feed(text);
+        parser.feed(read.value);
         for (const item of waiting.splice(0)) {
           await this.#ends.store.apply([item], item.seq);
           if (life.aborted) {

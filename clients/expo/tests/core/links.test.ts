@@ -35,7 +35,9 @@ test("a line goes once its fast is over or its conversation is read, and others 
     ["somebody else's", "other://fasting-sessions/" + done],
   ].map(([identifier, url]) => ({ identifier: identifier!, data: { url } }));
 
-  const gone = over([...shown, { identifier: "no data", data: null }], { activeFasts: new Set([going]), unread: new Set([unread]) }, LINKS);
+  const named = [`fasting-session/${going}`, `fasting-session/${done}`, `conversation/${read}`, "test/1", "no data"];
+  const bare = named.map((identifier) => ({ identifier, data: null }));
+  const gone = over([...shown, ...bare], { activeFasts: new Set([going]), unread: new Set([unread]) }, LINKS);
 
-  assert.deepEqual(gone, ["done", "read"]);
+  assert.deepEqual(gone, ["done", "read", `fasting-session/${done}`, `conversation/${read}`]);
 });

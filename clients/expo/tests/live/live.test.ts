@@ -235,6 +235,23 @@ test("a process that is killed between storing and acting goes on where it was, 
   }
 });
 
+test("preferences change one by one, and not over what another phone changed", async () => {
+  const userId = somebody("alice");
+  const phone = await new Phone(run).open();
+  await phone.signIn(userId);
+  const { preferences } = phone.app;
+  const read = await preferences.read();
+  assert.ok(read.ok);
+
+  const changed = await preferences.change({ quiet_hours: { starts: "22:00", ends: "07:00", time_zone: null } }, read.value.rev);
+  assert.ok(changed.ok, JSON.stringify(changed));
+  assert.deepEqual(changed.value.quiet_hours, { starts: "22:00", ends: "07:00", time_zone: null, mode: "silent" });
+  assert.equal(changed.value.reminders, read.value.reminders);
+  const late = await preferences.change({ messages: false }, read.value.rev);
+  assert.ok(!late.ok && late.problem.is === "refused" && late.problem.status === 412, JSON.stringify(late));
+  phone.app.close();
+});
+
 /** Run a phone's process until it is killed by what it stores. */
 async function killed(...words: string[]): Promise<void> {
   const process_ = spawn(process.execPath, [join(import.meta.dirname, "victim.ts"), ...words], { stdio: "inherit" });

@@ -22,11 +22,11 @@ export interface Line {
 export class Run {
   readonly api: string;
   readonly simulator: string;
-  readonly #environment: Record<string, string>;
+  readonly #environment: NodeJS.ProcessEnv;
   readonly #process: ChildProcess;
   #said = "";
 
-  private constructor(environment: Record<string, string>) {
+  private constructor(environment: NodeJS.ProcessEnv) {
     this.#environment = environment;
     this.api = `http://127.0.0.1:${environment["API_PORT"]}`;
     this.simulator = `http://127.0.0.1:${environment["SIMULATOR_PORT"]}`;
@@ -42,7 +42,7 @@ export class Run {
     const first = await freePorts(NAMES.length + 3); // the simulator has three more
     const ports = NAMES.map((name, place) => [name, String(first + place)]);
     const kept = Object.entries(process.env).filter(([name]) => ["PATH", "HOME", "LANG"].includes(name));
-    const environment = Object.fromEntries([...kept, ...ports]) as Record<string, string>;
+    const environment = Object.fromEntries([...kept, ...ports]) as unknown as NodeJS.ProcessEnv;
     environment["RUN_DIR"] = await mkdtemp(join(tmpdir(), "fastbell-expo-"));
     const run = new Run(environment);
     const ready = () => fetch(`${run.api}/readyz`).then((answer) => answer.ok, () => false);

@@ -1,0 +1,53 @@
+package fastbell.expo
+
+import android.os.Bundle
+import android.util.Base64
+import android.util.Log
+import com.google.firebase.messaging.RemoteMessage
+import expo.modules.notifications.service.ExpoFirebaseMessagingService
+
+/**
+ * Opens sealed texts before expo-notifications shows them; everything else, tokens included, is its own.
+ *
+ * It runs without JavaScript, on a killed app, too. The line is shown by expo-notifications under the push's tag, so that
+ * a tap on it is told like any other.
+ */
+open class FastbellMessagingService : ExpoFirebaseMessagingService() {
+  override fun onMessageReceived(remoteMessage: RemoteMessage) {
+    val push = remoteMessage.data
+    if (push["task_id"] == null || push["title"] == null) {
+      super.onMessageReceived(remoteMessage) // not ours, or shown by Firebase itself
+      return
+    }
+    val text = opened(push)
+    val extras = Bundle(remoteMessage.toIntent().extras ?: Bundle())
+    extras.putString("title", text?.title ?: push["title"])
+    extras.putString("message", text?.body ?: push["body"]) // what expo-notifications takes for the text
+    extras.putString("channelId", channel(push))
+    extras.remove("body") // it takes this one for data
+    extras.remove("sealed")
+    super.onMessageReceived(RemoteMessage(extras))
+  }
+
+  private fun channel(push: Map<String, String>): String = when {
+    push["silent"] == "true" -> "quiet"
+    push["kind"] == "message" -> "messages"
+    else -> "reminders"
+  }
+
+  /** The text, null for the generic one: a push is never dropped. */
+  private fun opened(push: Map<String, String>): Text? = try {
+    val key = Keys(this).read()
+    val sealed = push["sealed"]
+    val taskId = push["task_id"]
+    val kind = push["kind"]
+    if (key == null || sealed == null || taskId == null || kind == null) {
+      null
+    } else {
+      openSealed(Base64.decode(sealed, Base64.DEFAULT), taskId, kind, key)
+    }
+  } catch (trouble: Exception) {
+    Log.w("Fastbell", "a sealed text did not open: ${trouble.javaClass.simpleName}")
+    null
+  }
+}

@@ -1,0 +1,1 @@
+export { default } from "./plugin/build/index.js";

@@ -1,0 +1,65 @@
+/** Fastbell for Expo apps: `createFastbell` once, at module scope, and tell it who is signed in. */
+
+import { type Fastbell, LINKS, type Options as CoreOptions, startFastbell } from "./core/fastbell.ts";
+import { later } from "./core/later.ts";
+import type { ChannelNames } from "./expo/permissions.ts";
+import { expoPorts, reinstall } from "./expo/ports.ts";
+
+export type {
+  Fast,
+  Fastbell,
+  Move,
+  NewFast,
+  Observable,
+  Preferences,
+  PreferencesChange,
+  PushState,
+} from "./core/fastbell.ts";
+export { type Api, createApi, outcome } from "./core/api.ts";
+export type { Opening } from "./core/openings.ts";
+export type { Outcome, Problem } from "./core/problems.ts";
+export type { Permission } from "./core/registration.ts";
+export { type LogItem, MemoryStore, type SyncStore } from "./core/sync.ts";
+export type { ChannelNames } from "./expo/permissions.ts";
+
+export interface Options extends CoreOptions {
+  /** What Android's settings call the three channels; in English by default. */
+  readonly channels?: ChannelNames;
+}
+
+/** Fastbell, and what only the app can tell it. */
+export interface PhoneFastbell extends Fastbell {
+  /** Say which path the person is looking at (`/conversations/ID`), null for none: pushes that lead there stay silent. */
+  looksAt(path: string | null): void;
+}
+
+const CHANNELS: ChannelNames = { reminders: "Reminders", messages: "Messages", quiet: "Without sound" };
+const RETRY_AFTER = 5_000; // milliseconds
+
+/** Call once, at module scope: a tap that starts the app is missed by anything later. */
+export function createFastbell(options: Options): PhoneFastbell {
+  let path: string | null = null;
+  const ports = expoPorts({
+    channels: options.channels ?? CHANNELS,
+    links: options.links ?? LINKS,
+    onScreen: () => path,
+  });
+  const start = async (): Promise<Fastbell> => {
+    const app = await startFastbell(options, ports);
+    if (reinstall.isNew()) {
+      await app.signOut(); // whoever the keychain still speaks of
+      reinstall.mark();
+    }
+    return app;
+  };
+  const rest = (error: unknown) => {
+    console.warn(`Fastbell could not start, and tries again: ${String(error)}`);
+    return new Promise<void>((resolve) => ports.clock.after(RETRY_AFTER, resolve));
+  };
+  return {
+    ...later({ start, rest }),
+    looksAt(next) {
+      path = next;
+    },
+  };
+}

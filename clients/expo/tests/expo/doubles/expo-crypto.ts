@@ -1,0 +1,1 @@
+export { randomUUID, randomBytes as getRandomBytes } from "node:crypto";

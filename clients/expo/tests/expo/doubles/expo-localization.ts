@@ -1,0 +1,2 @@
+export const getLocales = () => [{ languageTag: "de-AT" }];
+export const getCalendars = () => [{ timeZone: "Europe/Vienna" }];

@@ -1,0 +1,3 @@
+import { listened } from "./phone.ts";
+
+export const addNetworkStateListener = listened("network");

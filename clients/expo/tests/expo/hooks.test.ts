@@ -1,0 +1,172 @@
+/** The hooks, in React. */
+
+import "./doubles/hooks.ts";
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Window } from "happy-dom";
+import { type ReactNode, act, createElement } from "react";
+import { createRoot } from "react-dom/client";
+
+import type { Fast, Preferences, PushState } from "../../src/core/fastbell.ts";
+import type { Opening } from "../../src/core/openings.ts";
+import type { Outcome } from "../../src/core/problems.ts";
+import type { PhoneFastbell } from "../../src/index.ts";
+import { type Changeable, FastbellProvider, useCurrentFast, usePreferences, usePushState } from "../../src/react.ts";
+import { router } from "./doubles/expo-router.ts";
+
+const { nativeIntent, useOpenings } = await import("../../src/router.ts");
+
+const window = new Window();
+Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: true });
+
+/** A Fastbell that a test moves. */
+class Moved {
+  state: PushState = { is: "signed_out", owed: 0 };
+  fast: Outcome<Fast | null> = { ok: true, value: null };
+  preferences = { reminders: true, messages: true, rev: 1 } as Preferences;
+  waiting: Opening[] = [];
+  looked: (string | null)[] = [];
+  readonly observers = new Set<() => void>();
+  readonly #observe = (observer: (value: never) => void) => {
+    this.observers.add(observer as () => void);
+    return () => void this.observers.delete(observer as () => void);
+  };
+
+  readonly fastbell = {
+    push: { current: this.state, subscribe: this.#observe },
+    onItems: this.#observe,
+    fasts: { current: async () => this.fast },
+    preferences: {
+      read: async () => ({ ok: true, value: this.preferences }),
+      change: async (to: Partial<Preferences>, rev: number) => {
+        if (rev !== this.preferences.rev) {
+          return { ok: false, problem: { is: "refused", status: 412, type: "preferences-changed", detail: "Changed elsewhere." } };
+        }
+        this.preferences = { ...this.preferences, ...to, rev: rev + 1 };
+        return { ok: true, value: this.preferences };
+      },
+    },
+    openings: { take: () => this.waiting.shift() ?? null, subscribe: this.#observe },
+    looksAt: (path: string | null) => void this.looked.push(path),
+  } as unknown as PhoneFastbell & { push: { current: PushState } };
+
+  async tell(): Promise<void> {
+    await act(async () => {
+      [...this.observers].forEach((observer) => observer());
+    });
+  }
+}
+
+async function shown(Component: () => ReactNode, moved?: Moved) {
+  const place = document.createElement("div");
+  const root = createRoot(place);
+  const element = () => createElement(Component);
+  const render = () =>
+    act(async () => {
+      root.render(moved === undefined ? element() : createElement(FastbellProvider, { fastbell: moved.fastbell }, element()));
+    });
+  await render();
+  return { text: () => place.textContent, render, end: () => act(async () => root.unmount()) };
+}
+
+test("a screen follows the state of the registration", async () => {
+  const moved = new Moved();
+  let renders = 0;
+  const screen = await shown(() => {
+    renders += 1;
+    return usePushState().is;
+  }, moved);
+
+  assert.equal(screen.text(), "signed_out");
+  Object.assign(moved.fastbell.push, { current: { is: "waiting_for_token", since: new Date(0), last: null } });
+  await moved.tell();
+  assert.equal(screen.text(), "waiting_for_token");
+  const before = renders;
+  Object.assign(moved.fastbell.push, { current: { is: "waiting_for_token", since: new Date(0), last: null } });
+  await moved.tell();
+  assert.equal(renders, before);
+  await screen.end();
+  assert.equal(moved.observers.size, 0);
+});
+
+test("a screen has the fast that is going on, reads it again with the log, and keeps it without a network", async () => {
+  const moved = new Moved();
+  const screen = await shown(() => {
+    const { value, problem } = useCurrentFast();
+    return `${value?.id ?? "none"} ${problem?.is ?? "fine"}`;
+  }, moved);
+
+  assert.equal(screen.text(), "none fine");
+  moved.fast = { ok: true, value: { id: "fast-1" } as Fast };
+  await moved.tell();
+  assert.equal(screen.text(), "fast-1 fine");
+  moved.fast = { ok: false, problem: { is: "offline", detail: "no network" } };
+  await moved.tell();
+  assert.equal(screen.text(), "fast-1 offline");
+  await screen.end();
+});
+
+test("a preference changes, and nothing that another phone changed meanwhile is overwritten unseen", async () => {
+  const moved = new Moved();
+  let hook: Changeable | undefined;
+  const screen = await shown(() => {
+    hook = usePreferences();
+    return `${hook.value?.reminders} ${hook.value?.messages} ${hook.problem?.is ?? "fine"}`;
+  }, moved);
+  const change = async (to: Partial<Preferences>) => {
+    let isChanged: boolean | undefined;
+    await act(async () => {
+      isChanged = await hook?.change(to);
+    });
+    return isChanged;
+  };
+
+  assert.equal(await change({ reminders: false }), true);
+  assert.equal(screen.text(), "false true fine");
+  moved.preferences = { ...moved.preferences, messages: false, rev: 9 };
+  assert.equal(await change({ reminders: true }), false);
+  assert.equal(screen.text(), "false false refused");
+  assert.equal(await change({ reminders: true }), true);
+  assert.equal(screen.text(), "true false fine");
+  await screen.end();
+});
+
+test("a hook without a provider says so", async () => {
+  await assert.rejects(async () => {
+    await shown(() => usePushState().is);
+  }, /no FastbellProvider/);
+});
+
+test("openings wait for a navigator and for a person, and are followed once each", async () => {
+  const moved = new Moved();
+  const opening = (path: string) => ({ path }) as Opening;
+  moved.waiting.push(opening("/fasting-sessions/1"));
+  let isSignedIn = false;
+  const { render, end } = await shown(() => {
+    useOpenings(moved.fastbell, isSignedIn);
+    return null;
+  });
+
+  assert.deepEqual(router.navigated, []);
+  router.isMounted = true;
+  await render();
+  assert.deepEqual(router.navigated, []);
+  isSignedIn = true;
+  await render();
+  assert.deepEqual(router.navigated, ["/fasting-sessions/1"]);
+  moved.waiting.push(opening("/conversations/2"));
+  await moved.tell();
+  await moved.tell();
+  assert.deepEqual(router.navigated, ["/fasting-sessions/1", "/conversations/2"]);
+  assert.deepEqual(moved.looked, ["/"]);
+  await end();
+  assert.deepEqual(moved.looked, ["/", null]);
+});
+
+test("links from elsewhere lead no further than a push could", () => {
+  const id = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
+  assert.equal(nativeIntent({ path: `fastbell://conversations/${id}` }), `/conversations/${id}`);
+  assert.equal(nativeIntent({ path: "fastbell://phone" }), "/");
+});

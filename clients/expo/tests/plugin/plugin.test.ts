@@ -1,0 +1,134 @@
+/** The config plugin against the real `expo prebuild`, whose template is inside the `expo` package: nothing is downloaded. */
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
+const EXPO = join(PACKAGE, "node_modules/expo/bin/cli");
+const NODE_FOLDER = dirname(process.execPath);
+const ID = "com.example.bells";
+const projects: string[] = [];
+
+/** A new app with such plugins, and its native projects. */
+async function app(...plugins: unknown[]): Promise<string> {
+  const root = await mkdtemp(join(PACKAGE, ".prebuild-")); // beneath node_modules, where the app finds its packages
+  projects.push(root);
+  await cp(join(PACKAGE, "example/package.json"), join(root, "package.json"));
+  const expo = { name: "Bells", slug: "bells", version: "1.2.3", ios: { bundleIdentifier: ID }, android: { package: ID }, plugins };
+  await writeFile(join(root, "app.json"), JSON.stringify({ expo }));
+  await prebuild(root);
+  return root;
+}
+
+async function prebuild(root: string): Promise<string> {
+  const env = { ...process.env, PATH: `${NODE_FOLDER}:${process.env["PATH"]}`, CI: "1", EXPO_OFFLINE: "1", EXPO_NO_TELEMETRY: "1" };
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, [EXPO, "prebuild", "--no-install"], { cwd: root, env });
+  return stdout + stderr;
+}
+
+/** Each file of the native projects, by a digest of its bytes. */
+async function bytes(root: string): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const platform of ["ios", "android"]) {
+    for (const entry of await readdir(join(root, platform), { recursive: true, withFileTypes: true })) {
+      if (entry.isFile()) {
+        const path = join(entry.parentPath, entry.name);
+        found[relative(root, path)] = createHash("sha256").update(await readFile(path)).digest("hex");
+      }
+    }
+  }
+  return found;
+}
+
+const read = (root: string, path: string) => readFile(join(root, path), "utf8");
+const strings = (plist: string, key: string) => {
+  const [, list] = new RegExp(`<key>${key}</key>\\s*<array>(.*?)</array>`, "s").exec(plist) ?? [];
+  return [...(list ?? "").matchAll(/<string>(.*?)<\/string>/g)].map(([, value]) => value);
+};
+
+let sealed = "";
+before(async () => {
+  sealed = await app("expo-notifications", "@fastbell/expo");
+});
+after(() => Promise.all(projects.map((root) => rm(root, { recursive: true, force: true }))));
+
+test("the extension is a target of the app, with its sources, its name and its system", async () => {
+  const project = await read(sealed, "ios/Bells.xcodeproj/project.pbxproj");
+
+  assert.equal(project.match(/isa = PBXNativeTarget;/g)?.length, 2);
+  assert.match(project, /productType = "com.apple.product-type.app-extension"/);
+  assert.match(project, /PRODUCT_BUNDLE_IDENTIFIER = "com.example.bells.FastbellService"/);
+  assert.match(project, /IPHONEOS_DEPLOYMENT_TARGET = 17.0/);
+  assert.match(project, /MARKETING_VERSION = "1.2.3"/);
+  assert.match(project, /FastbellService.appex in Copy Files/);
+  for (const source of ["NotificationService.swift", "Sealed.swift", "Keys.swift"]) {
+    assert.match(project, new RegExp(`${source.replace(".", "\\.")} in Sources`));
+    assert.ok((await read(sealed, `ios/FastbellService/${source}`)).length > 0);
+  }
+  assert.doesNotMatch(project, /undefined/);
+  assert.doesNotMatch(project, /entitlements in Resources/);
+});
+
+test("app and extension share one keychain group, and the app's own stays the first", async () => {
+  const ours = `$(AppIdentifierPrefix)${ID}.fastbell`;
+  const theApp = await read(sealed, "ios/Bells/Bells.entitlements");
+  const theExtension = await read(sealed, "ios/FastbellService/FastbellService.entitlements");
+
+  assert.deepEqual(strings(theApp, "keychain-access-groups"), [`$(AppIdentifierPrefix)${ID}`, ours]);
+  assert.deepEqual(strings(theExtension, "keychain-access-groups"), [ours]);
+  assert.match(theApp, /<key>aps-environment<\/key>\s*<string>development<\/string>/);
+  for (const path of ["ios/Bells/Info.plist", "ios/FastbellService/FastbellService-Info.plist"]) {
+    assert.ok((await read(sealed, path)).includes(`<string>${ours}</string>`), path);
+  }
+});
+
+test("the Android service stands before that of expo-notifications, and what Firebase shows is in our channel", async () => {
+  const manifest = await read(sealed, "android/app/src/main/AndroidManifest.xml");
+
+  assert.match(
+    manifest,
+    /<service android:name="fastbell.expo.FastbellMessagingService" android:exported="false">\s*<intent-filter>\s*<action android:name="com.google.firebase.MESSAGING_EVENT"\/>/,
+  );
+  assert.match(manifest, /default_notification_channel_id" android:value="reminders"/);
+});
+
+test("a prebuild over an earlier one, and one from nothing, give the same bytes", async () => {
+  const first = await bytes(sealed);
+  await prebuild(sealed);
+  assert.deepEqual(await bytes(sealed), first);
+
+  for (const platform of ["ios", "android"]) {
+    await rm(join(sealed, platform), { recursive: true });
+  }
+  await prebuild(sealed);
+  assert.deepEqual(await bytes(sealed), first);
+});
+
+test("an app without sealed texts has neither extension nor group nor service", async () => {
+  const root = await app(["@fastbell/expo", { sealed: false }]);
+
+  assert.doesNotMatch(await read(root, "ios/Bells.xcodeproj/project.pbxproj"), /app-extension/);
+  assert.doesNotMatch(await read(root, "ios/Bells/Bells.entitlements"), /keychain-access-groups/);
+  const manifest = await read(root, "android/app/src/main/AndroidManifest.xml");
+  assert.doesNotMatch(manifest, /FastbellMessagingService/);
+  assert.match(manifest, /default_notification_channel_id" android:value="reminders"/);
+});
+
+test("the channel that an app names to expo-notifications stays", async () => {
+  const root = await app(["expo-notifications", { defaultChannel: "mine" }], ["@fastbell/expo", { sealed: false }]);
+
+  const manifest = await read(root, "android/app/src/main/AndroidManifest.xml");
+
+  assert.match(manifest, /default_notification_channel_id" android:value="mine"/);
+  assert.doesNotMatch(manifest, /"reminders"/);
+});
+
+test("an option that is not there is refused with a sentence", async () => {
+  await assert.rejects(app(["@fastbell/expo", { seald: true }]), /no such option: seald/);
+});
