@@ -94,7 +94,7 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 
 @pytest.fixture(scope="session")
-async def house(
+async def main_house(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[House]:
     """The house that most tests share: API and worker in this process."""
@@ -104,10 +104,18 @@ async def house(
 
 
 @pytest.fixture(scope="session")
-async def unarmed(house: House) -> AsyncIterator[House]:
-    """The same house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
-    environment = house.place.environment(ARM_WINDOW="0")
-    async with make_house(house.place, create_app(service_settings(environment), auth_settings(environment))) as door:
+async def house(main_house: House) -> House:
+    """The house of a test that has no other in its folder."""
+    return main_house
+
+
+@pytest.fixture(scope="session")
+async def unarmed(main_house: House) -> AsyncIterator[House]:
+    """The main house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
+    environment = main_house.place.environment(ARM_WINDOW="0")
+    async with make_house(
+        main_house.place, create_app(service_settings(environment), auth_settings(environment))
+    ) as door:
         yield door
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, User, open_house
+from tests.house import House, Place, User, make_app, make_house, open_house
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,13 @@ async def house(new_database: NewDatabase, temporal: str, simulator: Simulator) 
     place = Place(await new_database("housekeeping"), temporal, "housekeeping", simulator)
     async with open_house(place) as house:
         yield house
+
+
+@pytest.fixture(scope="session")
+async def unarmed(house: House) -> AsyncIterator[House]:
+    """The same house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
+    async with make_house(house.place, make_app(house.place, ARM_WINDOW="0")) as door:
+        yield door
 
 
 @pytest.fixture
