@@ -15,7 +15,7 @@ test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
-	@$(BIN)/pytest -m long -n 2 --dist loadfile
+	@$(BIN)/pytest -m long -n 3 --dist loadfile
 
 test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
@@ -50,7 +50,7 @@ tools: ## what some tests need from Debian: Prometheus, PgBouncer and Swift, unp
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
-	@CHAOS_MESSAGES=2000 $(BIN)/pytest tests/messages/test_chaos.py
+	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long tests/messages/test_chaos.py
 
 check: .venv/installed
 	@$(BIN)/ruff check

@@ -5,6 +5,8 @@ import pytest
 from bench.acceptance import GOAL, Found
 from bench.load import Calls
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("slower", "refused", "reached"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent.parent
 SENDERS = {"APNs: ours", "APNs: aioapns", "FCM: ours", "FCM: firebase-admin send_each_async"}
 

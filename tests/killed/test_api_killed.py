@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from simulator import Simulator
 from tests.house import House, iphone
 from tests.servers import free_port, part
+
+pytestmark = pytest.mark.long
 
 
 async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_reminded_all_the_same(

@@ -14,6 +14,8 @@ from tests.house import House, Phone, android, eventually, iphone, uncommitted
 from tests.killed.wire import wire
 from tests.servers import part
 
+pytestmark = pytest.mark.long
+
 _STORING = """
     SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE '%UPDATE push_tasks%'

@@ -18,6 +18,8 @@ from tests.house import House, Place, eventually, iphone, make_house, temporal_c
 from tests.servers import TemporalServer, free_port, part
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
+pytestmark = pytest.mark.long
+
 WorkerSettings = Callable[[], dict[str, str]]
 
 

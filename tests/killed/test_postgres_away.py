@@ -11,6 +11,8 @@ from simulator import Simulator
 from tests.house import House, iphone
 from tests.servers import part
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=["refuses", "never answers"])
 def away(request: pytest.FixtureRequest) -> Iterator[str]:

@@ -13,6 +13,8 @@ from tests.conftest import NewDatabase
 from tests.failover import Failover
 from tests.house import House, Place, eventually, iphone, open_house
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def place(new_database: NewDatabase, temporal: str, simulator: Simulator) -> Place:

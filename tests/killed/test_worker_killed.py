@@ -12,6 +12,8 @@ from simulator import Simulator
 from tests.house import House, android, eventually, iphone
 from tests.servers import part
 
+pytestmark = pytest.mark.long
+
 WorkerSettings = Callable[[], dict[str, str]]
 _STARTED: Literal["activity_task_started_event_attributes"] = "activity_task_started_event_attributes"
 

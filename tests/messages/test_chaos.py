@@ -22,6 +22,8 @@ from tests.house import UNLIMITED, House, Phone, Place, User, android, eventuall
 from tests.servers import Part, free_port, part
 from tests.talk import conversation_of, sync
 
+pytestmark = pytest.mark.long
+
 MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "200"))  # `make chaos` says 2000
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbits(32))  # of all chance but the machine's own
 KILLS = 1 + MESSAGES // 200
