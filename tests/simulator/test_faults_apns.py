@@ -45,7 +45,7 @@ async def test_a_slow_answer_comes_late_but_the_phone_has_it_at_once(sim: Simula
     heard = await raw.heard(stream)
 
     assert heard.status == 200
-    assert received_after < 0.2 <= asyncio.get_running_loop().time() - started
+    assert received_after < 0.2 <= round(asyncio.get_running_loop().time() - started, 3)  # its clock has steps of 1 ms
 
 
 @pytest.mark.parametrize("processed", [True, False])
