@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.housekeeping import GONE, Fate, Sweeping
 from db import device_tokens, fasting_sessions, leases, orphans, preferences
@@ -146,7 +147,7 @@ class Sweeper:
         self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
         return _Near(at, read_at, ahead, behind)
 
-    async def _wanted(self, db: Any, found: Sequence[Unopened]) -> list[Unopened]:  # noqa: ANN401
+    async def _wanted(self, db: AsyncSession, found: Sequence[Unopened]) -> list[Unopened]:
         """Leave out what nobody wants to be reminded of, and what has reached a log all the same."""
         if not found:
             return []
