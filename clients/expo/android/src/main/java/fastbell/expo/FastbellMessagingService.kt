@@ -22,7 +22,7 @@ open class FastbellMessagingService : ExpoFirebaseMessagingService() {
     val text = opened(push)
     val extras = Bundle(remoteMessage.toIntent().extras ?: Bundle())
     extras.putString("title", text?.title ?: push["title"])
-    extras.putString("message", text?.body ?: push["body"]) // what expo-notifications takes for the text
+    extras.putString("message", text?.body ?: push["message"] ?: push["body"]) // what expo-notifications takes for the text
     extras.putString("channelId", channel(push))
     extras.remove("body") // it takes this one for data
     extras.remove("sealed")
