@@ -21,11 +21,13 @@ from db.counting import once_committed
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
+from domain.devices import Permission
 from domain.problems import Conflict
 from domain.push import Environment, Provider
 from telemetry import labels, metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
+PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ async def register(
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
     await _check_may_move(db, and_(others_here, DeviceToken.active), told)
+    news = await _permission_news(db, user_id, installation_id, told.permission)
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
@@ -94,6 +97,8 @@ async def register(
     await db.refresh(row)
     if event:
         await _note(db, [row.id], event, None)
+    if news:
+        await _note(db, [row.id], PERMISSION_TOLD, news)
     return row
 
 
@@ -217,6 +222,15 @@ async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told
                 "installation-taken",
                 "Somebody else is signed in here. Register with their ticket, or under a new installation id.",
             )
+
+
+async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, told: str | None) -> str | None:
+    """Give the permission where it differs from what this app told before; at first it is taken to be granted."""
+    if told is None:
+        return None
+    mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
+    latest = select(DeviceToken.permission).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
+    return None if told == (await db.scalar(latest) or Permission.GRANTED) else told
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:

@@ -98,7 +98,7 @@ class DeviceTokenEvent(Table):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
-    event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated
+    event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
     reason: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since

@@ -763,7 +763,7 @@ export interface components {
          * @description What happened.
          * @enum {string}
          */
-        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
+        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
         /**
          * Fate
          * @description Pushes that ended without acceptance.
@@ -1501,6 +1501,9 @@ export interface components {
             accepted_to_synced_seconds: number | null;
             /** Redrive Refused */
             redrive_refused: string | null;
+            permission: components["schemas"]["Permission"] | null;
+            /** Permission Told At */
+            permission_told_at: string | null;
         };
         /**
          * ShownTaskList
