@@ -76,7 +76,10 @@ def checked_message(body: object, raw: bytes) -> Message:
     if len(raw) > _LARGEST_MESSAGE:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
-    is_quiet = on_android.get("channel_id") == _QUIET_CHANNEL or by_app.get("silent") == "true"
+    channel = _text(on_android, "channel_id", "message.android.notification")
+    if by_app.get("silent") == "true":
+        channel = _QUIET_CHANNEL
+    is_quiet = channel == _QUIET_CHANNEL
     shown = Notification(
         title=title or by_app.get("title"),
         body=text or by_app.get("body") or by_app.get("message"),
@@ -86,6 +89,7 @@ def checked_message(body: object, raw: bytes) -> Message:
         is_visible=bool(notification or on_android or by_app.keys() & {"title", "message"}),
         has_sound=not is_quiet,
         level="passive" if is_quiet else "active",
+        channel=channel,
     )
     return Message(ttl=_ttl(android.get("ttl")), notification=shown)
 
