@@ -13,6 +13,7 @@ from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import AllServices, Database, Services, supporter
 from api.problems import Forbidden, Unauthorized
+from api.rates import address
 from db import console_codes, console_sessions
 from db.console_sessions import Opened
 
@@ -36,7 +37,7 @@ async def sign_in(request: Request, services: AllServices, means: Means) -> Resp
     """Open a session, and go on to where the person wanted to be."""
     check_kept(request)
     check_origin(request)
-    means.sign_ins.spend(request.client.host if request.client else "")
+    means.sign_ins.spend(address(request))
     form = await read_form(request)
     where = _place(form.get("next"))
     try:

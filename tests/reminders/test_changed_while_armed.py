@@ -1,6 +1,7 @@
 """What arming finds is not final: the due instant decides, for better as for worse."""
 
 import time
+from functools import partial
 
 from sqlalchemy import text
 
@@ -27,19 +28,40 @@ async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(house: H
     assert not simulator.requests.for_token(phone.token)
 
 
-async def test_reminders_switched_off_and_on_again_before_the_due_instant_come(
-    house: House, simulator: Simulator
+async def test_what_a_person_wants_while_a_fast_is_asleep_armed_or_held_holds_at_the_due_instant(
+    house: House, unarmed: House, simulator: Simulator
 ) -> None:
-    user, phone = house.user(), iphone()
-    await user.register(phone)
-    await user.call("PUT", "/v1/notification-preferences", {"reminders": False})
-    session_id = await user.start_fast(due_in=2.0)
-    await house.started(session_id)
+    full, generic, nothing = ["Your fast is almost over"], ["Reminder"], list[str]()
+    cases: list[tuple[House, int, dict[str, object], dict[str, object], list[str]]] = [
+        (unarmed, 0, {}, {"reminders": False}, nothing),  # asleep
+        (unarmed, 0, {"reminders": False}, {"reminders": True}, full),
+        (unarmed, 0, {}, {"reminder_preview": "generic"}, generic),
+        (house, 0, {"reminders": False}, {"reminders": True}, full),  # armed
+        (house, 1, {}, {"reminders": False}, nothing),  # held
+        (house, 1, {}, {"reminder_preview": "generic"}, generic),
+        (house, 1, {"reminder_preview": "generic"}, {"reminder_preview": "full"}, full),
+        (house, 1, {}, {"messages": False, "reminder_minutes": [5]}, full),  # of no concern to it
+    ]
+    users, phones = [door.user() for door, *_ in cases], [iphone() for _ in cases]
+    for user, phone, (_, _, before, *_) in zip(users, phones, cases, strict=True):
+        await user.register(phone)
+        await user.call("PATCH", "/v1/notification-preferences", before)
+    fasts = [await user.start_fast(due_in=4.0) for user in users]
+    for session_id, (door, held, *_) in zip(fasts, cases, strict=True):
+        await door.started(session_id)
+        if held:
+            await eventually(partial(door.holds_sends, session_id, held))
 
-    await user.call("PUT", "/v1/notification-preferences", {"reminders": True})
+    for user, (_, _, _, wish, _) in zip(users, cases, strict=True):
+        assert (await user.call("PATCH", "/v1/notification-preferences", wish)).status_code == 200
 
-    assert await house.finished(session_id) == "accepted"
-    assert len(simulator.requests.for_token(phone.token)) == 1
+    for session_id, (door, *_) in zip(fasts, cases, strict=True):
+        await door.finished(session_id)
+    sent = [phone.token for phone in phones if simulator.requests.for_token(phone.token)]
+    shown = [
+        [line.title for line in simulator.phone(each.token).screen] if each.token in sent else [] for each in phones
+    ]
+    assert shown == [expected for *_, expected in cases]
 
 
 async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
