@@ -90,10 +90,12 @@ class Crew:
         sweeping = asyncio.create_task(relay.sweep_forever())
         workers = make_workers(self.house.temporal, self.house.sessions, self.means)
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        yield
-        sweeping.cancel()
-        await asyncio.gather(*(worker.shutdown() for worker in workers))
-        await asyncio.gather(*running)
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+            await asyncio.gather(*running)
 
 
 Due = PlannedSend

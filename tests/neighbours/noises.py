@@ -213,10 +213,12 @@ async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterat
     async with house.sessions.begin() as db:
         for statement in imported:
             await db.execute(text(statement))
-    yield
-    async with house.sessions.begin() as db:
-        gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
-        await db.execute(text(gone))
+    try:
+        yield
+    finally:
+        async with house.sessions.begin() as db:
+            gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
+            await db.execute(text(gone))
 
 
 NOISES: Sequence[Noise] = (
@@ -258,10 +260,12 @@ async def _locked(house: House, statement: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _meanwhile(act: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
     acting = asyncio.ensure_future(act())
-    yield
-    acting.cancel()
-    with suppress(asyncio.CancelledError):
-        await acting
+    try:
+        yield
+    finally:
+        acting.cancel()
+        with suppress(asyncio.CancelledError):
+            await acting
 
 
 async def _later(seconds: float, act: Callable[[], Awaitable[Any]]) -> None:
