@@ -305,7 +305,11 @@ async def uncommitted(house: House, statement: str, **values: object) -> AsyncIt
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
-    """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last."""
+    """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last.
+
+    Where more than four wait for each core of the machine it is given the more time.
+    """
+    within *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 4)
     looks, stood_still, looked_at = 0, 0.0, time.monotonic()
     try:
         async with asyncio.timeout(within):
@@ -316,7 +320,7 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.
             return found
     except TimeoutError as error:
         raise TimeoutError(
-            f"not true within {within} s, at {looks} looks of which the longest took {stood_still:.1f} s;"
+            f"not true within {within:.1f} s, at {looks} looks of which the longest took {stood_still:.1f} s;"
             f" load {os.getloadavg()[0]:.1f}; seen last: {await _seen_by(check)}"
         ) from error
 
