@@ -272,11 +272,13 @@ _APPLY = text("""
            array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,
            count(*) FILTER (WHERE state = 'accepted' AND synced_at IS NOT NULL) AS synced,
            count(*) FILTER (
-               WHERE state = 'accepted' AND collapse_key <> '' AND EXISTS (
-                   SELECT FROM push_tasks AS o
+               WHERE state = 'accepted' AND collapse_key <> '' AND (
+                   SELECT o.opened_at IS NULL
+                     FROM push_tasks AS o
                     WHERE o.installation_id = a.installation_id AND o.collapse_key = a.collapse_key
-                      AND o.synced_at IS NULL AND o.opened_at IS NULL AND o.state = 'accepted'
-                      AND o.task_id <> a.task_id
+                      AND o.synced_at IS NULL AND o.state = 'accepted' AND o.task_id <> a.task_id
+                    ORDER BY o.due_at DESC
+                    LIMIT 1
                )
            ) AS replacing
       FROM applied AS a
