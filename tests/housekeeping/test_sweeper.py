@@ -272,7 +272,8 @@ async def _none_unopened(house: House) -> bool:
 
 
 def _value(counter: Counter) -> float:
-    return float(next(sample.value for sample in counter.collect()[0].samples))
+    [family] = counter.collect()
+    return float(family.samples[0].value)
 
 
 async def _found(house: House) -> bool:
