@@ -48,12 +48,13 @@ log = structlog.get_logger()
 class Passage:
     """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
 
-    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_used")
+    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_used", "_user")
 
-    def __init__(self, gate: "Gate", priority: Priority, task_id: UUID) -> None:
+    def __init__(self, gate: "Gate", priority: Priority, task_id: UUID, user: int) -> None:
         self._gate = gate
         self._priority = priority
         self._task_id = task_id
+        self._user = user
         self._ticket: Ticket | None = None
         self._used = False
         self._failed_at = 0.0
@@ -61,7 +62,7 @@ class Passage:
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked."""
         at_once = self._gate.pass_at_once(self._priority, self._task_id)
-        self._ticket = at_once or await self._gate.wait_in_line(self._priority)
+        self._ticket = at_once or await self._gate.wait_in_line(self._priority, self._user)
         return self
 
     async def __aexit__(
@@ -138,9 +139,9 @@ class Gate:
         self._scouts = Scouts()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
-    def enter(self, priority: Priority, task_id: UUID) -> Passage:
-        """Ask to make one call for a push task; `async with` it."""
-        return Passage(self, priority, task_id)
+    def enter(self, priority: Priority, task_id: UUID, user_digest: int = 0) -> Passage:
+        """Ask to make one call for a push task; `async with` it. Users take turns, told apart by their digests."""
+        return Passage(self, priority, task_id, user_digest)
 
     def now(self) -> float:
         """Tell the time of this gate, in seconds."""
@@ -190,9 +191,9 @@ class Gate:
             rate=None if rate == inf else rate,
         )
 
-    async def wait_in_line(self, priority: Priority) -> Ticket:
+    async def wait_in_line(self, priority: Priority, user: int) -> Ticket:
         """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
-        return await self._turns.wait(priority)
+        return await self._turns.wait(priority, user)
 
     def pass_at_once(self, priority: Priority, task_id: UUID) -> Ticket | None:
         """Give leave at once, None where one has to wait; raises Paused."""

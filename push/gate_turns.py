@@ -38,7 +38,7 @@ class Turns:
         self._clock = clock
         self._chance = chance
         self._line = Line()
-        self._bookings = Bookings(clock())
+        self._bookings = Bookings()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,22 +58,23 @@ class Turns:
         self.in_flight += 1
         return self._admit()
 
-    async def wait(self, priority: Priority) -> Ticket:
+    async def wait(self, priority: Priority, user: int) -> Ticket:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
-        if self._timings.patience < self.pace.wait(now, self._line.ahead_of(priority) + 1) < inf:
-            raise self._booked(now, priority, "rate_limited")
-        waiter = self._line.join(priority)
+        if self._timings.patience < self.pace.wait(now, self._line.ahead_of(priority, user) + 1) < inf:
+            raise self._booked(now, priority, user, "rate_limited")
+        waiter = self._line.join(priority, user)
         self.let_in()
         try:
             async with asyncio.timeout(self._timings.patience):
                 return await waiter
         except BaseException as error:
+            self._line.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.pace.give_back()  # let in at the very moment we gave up
                 self.leave()
             if isinstance(error, TimeoutError):
-                raise self._booked(self._clock(), priority, "limit_reached") from None
+                raise self._booked(self._clock(), priority, user, "limit_reached") from None
             raise
 
     def leave(self) -> None:
@@ -86,12 +87,11 @@ class Turns:
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while (first := self._line.first()) is not None:
-            priority, waiter = first
+        while (priority := self._line.first()) is not None:
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
-            waiter.set_result(self.take())
+            self._line.next(priority).set_result(self.take())
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
         """Send everybody away."""
@@ -113,15 +113,16 @@ class Turns:
         if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
-    def _booked(self, now: float, priority: Priority, reason: str) -> Booked:
-        ahead, rate, chance = self._line.ahead_of(priority), self.pace.rate(now), self._chance()
+    def _booked(self, now: float, priority: Priority, user: int, reason: str) -> Booked:
+        ahead, rate, chance = self._line.ahead_of(priority, user), self.pace.rate(now), self._chance()
         if rate == 0:
             return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
         each = self._seconds_each(now) if rate == inf else 1 / rate
         wait = ahead * each if rate == inf else self.pace.wait(now, ahead)
-        turn = self._bookings.book(now, priority, wait, each, self._timings.booked_ahead)
+        at_most = self._timings.booked_ahead
+        turn = self._bookings.book(now, priority, user, wait=wait, each=each, at_most=at_most)
         if turn is None:  # whoever would come too late just looks in again
-            turn = self._timings.booked_ahead * (1 - chance / 2)
+            turn = at_most * (1 - chance / 2)
         return Booked(reason, retry_after=timedelta(seconds=turn))
 
     def _seconds_each(self, now: float) -> float:

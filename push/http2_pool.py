@@ -19,8 +19,8 @@ from push.http2 import Connection
 from push.http2_call import Response
 from push.http2_places import STALLED_AFTER
 from push.http2_proxy import Proxy, ProxyTrouble, connect
-from push.http2_waiters import Waiters
 from push.sender import Fate, NoRoom, Unavailable
+from push.waiters import Waiters
 
 log = structlog.get_logger()
 
@@ -131,6 +131,7 @@ class Pool:
             async with asyncio.timeout(self._timeouts.slot.total_seconds()):
                 return await waiter
         except BaseException as error:
+            self._waiters.give_up(user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 waiter.result().give_back()  # handed over at the very moment we gave up
             if isinstance(error, TimeoutError):
