@@ -19,14 +19,18 @@ _LATELY = 256  # calls, that tell how fast a gate without a rate moves
 
 
 class Turns:
-    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given."""
+    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given.
+
+    While `is_shut` those in line wait for what a probe comes to.
+    """
 
     def __init__(
         self,
         limits: Limits,
         timings: Timings,
         *,
-        admit: Callable[[], Ticket],
+        admit: Callable[[int | None], Ticket],
+        is_shut: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -35,6 +39,7 @@ class Turns:
         self._limits = limits
         self._timings = timings
         self._admit = admit
+        self._is_shut = is_shut
         self._clock = clock
         self._chance = chance
         self._line = Line()
@@ -53,16 +58,17 @@ class Turns:
             return None
         return self.take()
 
-    def take(self) -> Ticket:
-        """Give a turn whatever the limits say."""
+    def take(self, user: int | None = None) -> Ticket:
+        """Give a turn whatever the limits say; `user` whose it is, where that matters: of a probe."""
         self.in_flight += 1
-        return self._admit()
+        return self._admit(user)
 
     async def wait(self, priority: Priority, user: int) -> Ticket:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
-        if self._timings.patience < self.pace.wait(now, self._line.ahead_of(priority, user) + 1) < inf:
-            raise self._booked(now, priority, user, "rate_limited")
+        ahead = self._line.ahead_of(priority, user)
+        if self._timings.patience < self.pace.wait(now, ahead + 1) < inf:
+            raise self._booked(now, priority, user, ahead, "rate_limited")
         waiter = self._line.join(priority, user)
         self.let_in()
         try:
@@ -74,7 +80,8 @@ class Turns:
                 self.pace.give_back()  # let in at the very moment we gave up
                 self.leave()
             if isinstance(error, TimeoutError):
-                raise self._booked(self._clock(), priority, user, "limit_reached") from None
+                # whoever was ahead has gone or given up as well
+                raise self._booked(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
     def leave(self) -> None:
@@ -87,7 +94,7 @@ class Turns:
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while (priority := self._line.first()) is not None:
+        while not self._is_shut() and (priority := self._line.first()) is not None:
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
@@ -113,8 +120,8 @@ class Turns:
         if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
-    def _booked(self, now: float, priority: Priority, user: int, reason: str) -> Booked:
-        ahead, rate, chance = self._line.ahead_of(priority, user), self.pace.rate(now), self._chance()
+    def _booked(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Booked:
+        rate, chance = self.pace.rate(now), self._chance()
         if rate == 0:
             return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
         each = self._seconds_each(now) if rate == inf else 1 / rate

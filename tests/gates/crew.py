@@ -25,6 +25,7 @@ from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
+from push.rotation import EVERY
 from push.sender import Booked
 from relay import Relay
 from tests.house import House, Phone
@@ -40,6 +41,7 @@ BRISK = Timings(
     ramp=1.0,
     booked_ahead=2.0,
     looking_again=0.1,
+    shortest_pause=0.1,
 )
 BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Booked: BACK_OFFS[Booked]}
 USUAL = Threshold()
@@ -111,21 +113,23 @@ async def crew(
     process: Process | None = None,
     brake_type: type[Brake] = Brake,
     threshold: Threshold = USUAL,
+    credentials_every: timedelta = EVERY,
 ) -> AsyncIterator[Crew]:
     """Make what a worker process makes, but for its Temporal workers."""
     environment = house.place.environment(**settings)
-    rotation = make_rotation(environment)
+    rotation = make_rotation(environment, every=credentials_every)
     means = make_means(house.sessions, rotation.apps, environment, timings)
     brake = brake_type(house.sessions, means.gates, threshold, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
-    beating = asyncio.create_task(heartbeat.beat_forever())
+    beating, following = asyncio.create_task(heartbeat.beat_forever()), asyncio.create_task(rotation.follow())
     sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
     try:
         yield Crew(house, means, sendings, beating)
     finally:
-        beating.cancel()
-        await asyncio.wait([beating])
+        for aside in (beating, following):
+            aside.cancel()
+        await asyncio.wait([beating, following])
         await heartbeat.leave()
         await rotation.close()
 

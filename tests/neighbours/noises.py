@@ -59,6 +59,14 @@ async def one_person_registers_25_invented_tokens(house: House, simulator: Simul
 
 
 @asynccontextmanager
+async def one_persons_400_reminders_are_due_at_the_same_instant(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    await user.register(*(iphone() for _ in range(20)))
+    await asyncio.gather(*(user.start_fast(due_in=DUE_IN) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
 async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
     user, phones = house.user(), [iphone() for _ in range(25)]
     await user.register(*phones)
@@ -231,6 +239,7 @@ NOISES: Sequence[Noise] = (
 )
 MORE_NOISES: Sequence[Noise] = (
     all_is_quiet,
+    one_persons_400_reminders_are_due_at_the_same_instant,
     one_person_uninstalled_25_times,
     *_PHONES,
     somebodys_phones_are_locked,

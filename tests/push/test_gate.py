@@ -1,6 +1,7 @@
 """A gate: who goes first, who waits, who is told to come back, and what an opening means for all of them."""
 
 import asyncio
+import time
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -126,8 +127,12 @@ async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None
 
 
 async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
-    gate = make_gate(rate=100)
+    stopped_at: float | None = time.monotonic()
+    gate = Gate(ROUTE, Limits(1000, 100), TIMINGS, clock=lambda: stopped_at or time.monotonic(), chance=lambda: 0.0)
+    gate.share(1.0)
     sends = [asyncio.create_task(send(gate)) for _ in range(200)]
+    await in_line(gate, 49)  # in one moment, however busy the machine is
+    stopped_at = None
 
     results = await asyncio.gather(*sends, return_exceptions=True)
 
