@@ -22,7 +22,7 @@ from push.gate_breaker import Bearing, Breaker, Cause, State, Ticket, Trouble
 from push.gate_looks import Looks, OwnRests
 from push.gate_probe import Scouts
 from push.gate_terms import GateReport, Limits, Timings
-from push.gate_turns import Turns
+from push.gate_turns import NOBODY, Turns
 from push.sender import (
     Accepted,
     AnsweredUnavailable,
@@ -52,13 +52,13 @@ log = structlog.get_logger()
 class Passage:
     """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
 
-    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_used", "_user")
+    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_turn_of", "_used", "_user")
 
     def __init__(self, gate: "Gate", priority: Priority, task_id: UUID, user: int) -> None:
         self._gate = gate
         self._priority = priority
         self._task_id = task_id
-        self._user = user
+        self._turn_of = self._user = user
         self._ticket: Ticket | None = None
         self._used = False
         self._failed_at = 0.0
@@ -80,7 +80,7 @@ class Passage:
             if is_telling and isinstance(error, ProviderTrouble):
                 self._gate.note(self._ticket, self._user, error, self._failed_at)
             self._gate.give_back()
-        self._gate.leave(self._ticket)
+        self._gate.leave(self._ticket, self._turn_of)
 
     def check(self) -> None:
         """Raise Paused if the gate was shut since."""
@@ -143,7 +143,7 @@ class Gate:
         self._own_rests = OwnRests()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
-    def enter(self, priority: Priority, task_id: UUID, user_digest: int = 0) -> Passage:
+    def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Passage:
         """Ask to make one call for a push task; `async with` it. Users take turns, told apart by their digests."""
         return Passage(self, priority, task_id, user_digest)
 
@@ -223,7 +223,7 @@ class Gate:
             if rest := self._own_rests.left(task_id, now):
                 left, reason = rest
                 raise LooksIn(reason, retry_after=timedelta(seconds=min(left, self._looks.wait(now))))
-            return self._turns.at_once(now, priority)
+            return self._turns.at_once(now, priority, user)
         if self._breaker.is_fresh_probing:
             return None  # in a moment it is known whether the route is up again
         if not self._breaker.lets_through(now, user):
@@ -249,12 +249,12 @@ class Gate:
         """Take back leave that was not used for a call."""
         self._turns.pace.give_back()
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket, user: int) -> None:
         """Make room for the next one; a probe that came to nothing hands the probe on."""
         if self.is_probe(ticket):
             self._turns.dismiss(self._pausing)  # those who waited for what it comes to
         self._breaker.given_back(ticket)
-        self._turns.leave()
+        self._turns.leave(user)
 
     def accepted(self, ticket: Ticket, task_id: UUID, user: int) -> None:
         """Learn that a push of this user was accepted."""

@@ -83,7 +83,7 @@ class Breaker:
         self._openings = 0  # in a row
         self._probing = self.is_fresh_probing = False
         self._fresh_from = 0.0  # when somebody who was not refused of late may probe
-        self._voices: deque[int] = deque(maxlen=USERS)  # who were refused last
+        self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
         self._is_named = False  # the provider said itself that all of the route is meant
@@ -109,11 +109,11 @@ class Breaker:
 
     def rests_until(self, user: int) -> float:
         """Tell when a push of this user may try an open one."""
-        return self._fresh_from if self._is_fresh(user) else self.open_until
+        return max(self._fresh_from, self._not_before) if self._is_fresh(user) else self.open_until
 
-    def admit(self, user: int | None = None) -> Ticket:
-        """Let a call through; the caller has asked."""
-        if self.open_since is None or user is None or not self._is_fresh(user):
+    def admit(self, user: int) -> Ticket:
+        """Let a call of this user through; the caller has asked."""
+        if self.open_since is None or not self._is_fresh(user):
             self._probing = self.open_since is not None
             return Ticket(self._generation)
         self.is_fresh_probing = True
@@ -226,8 +226,7 @@ class Breaker:
         self._fresh_from = self.open_until
         agreeing = len(set(self._voices))
         if agreeing < USERS:  # they may be refused for themselves, for ever
-            soon = now + self._shortest * 2 ** (agreeing - 1)
-            self._fresh_from = max(self._not_before, min(self.open_until, soon))
+            self._fresh_from = min(self.open_until, now + self._shortest * max(agreeing, 1))
         self._generation += 1
         self._openings += 1
         self._probing = self.is_fresh_probing = False

@@ -1,6 +1,6 @@
 """The line before one gate: the most important first, and among equals users take turns."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from domain.kinds import Priority
 from push.gate_breaker import Ticket
@@ -30,15 +30,18 @@ class Line:
         """Wait no longer; harmless after one's turn."""
         self._waiting[priority].give_up(user, waiter)
 
-    def first(self) -> Priority | None:
-        """Tell of which priority the next one is; None where nobody waits."""
-        return next((priority for priority, waiting in self._waiting.items() if waiting.any()), None)
+    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
+        """Tell of which priority and user the next one is; None where nobody waits but users who are passed over."""
+        for priority, waiting in self._waiting.items():
+            if (user := waiting.first(is_passed_over)) is not None:
+                return priority, user
+        return None
 
-    def next(self, priority: Priority) -> Waiter[Ticket]:
-        """Take whose turn it is, of the priority that `first` told."""
-        return self._waiting[priority].next()
+    def next(self, priority: Priority, user: int) -> Waiter[Ticket]:
+        """Take the turn that `first` told."""
+        return self._waiting[priority].next(user)
 
     def dismissed(self) -> Iterator[Waiter[Ticket]]:
         """Empty the line."""
-        while (priority := self.first()) is not None:
-            yield self.next(priority)
+        while (first := self.first()) is not None:
+            yield self.next(*first)

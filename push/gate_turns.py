@@ -1,7 +1,7 @@
 """Whose turn it is at one gate: concurrency, pace, and the line of those who wait."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf
@@ -15,7 +15,11 @@ from push.gate_terms import Limits, Timings
 from push.sender import Booked, Paused
 
 _KEPT = 4  # one in so many places is for reminders
+_SHARE = 4  # one in so many places at most is one user's
 _LATELY = 256  # calls, that tell how fast a gate without a rate moves
+
+
+NOBODY = 0  # in place of a user's digest, where it is not known whose a push is
 
 
 class Turns:
@@ -29,7 +33,7 @@ class Turns:
         limits: Limits,
         timings: Timings,
         *,
-        admit: Callable[[int | None], Ticket],
+        admit: Callable[[int], Ticket],
         is_shut: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -43,6 +47,8 @@ class Turns:
         self._clock = clock
         self._chance = chance
         self._line = Line()
+        self._most_of_one = max(1, limits.concurrency // _SHARE)
+        self._of_users: Counter[int] = Counter()  # under way
         self._bookings = Bookings()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
@@ -52,15 +58,16 @@ class Turns:
         """How many stand in line."""
         return len(self._line)
 
-    def at_once(self, now: float, priority: Priority) -> Ticket | None:
+    def at_once(self, now: float, priority: Priority, user: int) -> Ticket | None:
         """Give a turn if nobody waits and the limits allow it."""
-        if self._line.first() is not None or not self._may_start(now, priority):
+        if self._has_many(user) or self._line.first(self._has_many) is not None or not self._may_start(now, priority):
             return None
-        return self.take()
+        return self.take(user)
 
-    def take(self, user: int | None = None) -> Ticket:
-        """Give a turn whatever the limits say; `user` whose it is, where that matters: of a probe."""
+    def take(self, user: int) -> Ticket:
+        """Give a turn whatever the limits say."""
         self.in_flight += 1
+        self._of_users[user] += 1
         return self._admit(user)
 
     async def wait(self, priority: Priority, user: int) -> Ticket:
@@ -78,27 +85,30 @@ class Turns:
             self._line.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.pace.give_back()  # let in at the very moment we gave up
-                self.leave()
+                self.leave(user)
             if isinstance(error, TimeoutError):
                 # whoever was ahead has gone or given up as well
                 raise self._booked(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
-    def leave(self) -> None:
+    def leave(self, user: int) -> None:
         """Make room for the next one."""
         self.in_flight -= 1
+        self._of_users[user] -= 1
+        if not self._of_users[user]:
+            del self._of_users[user]
         self._left.append(self._clock())
-        if self._line.first() is not None:
-            self.let_in()
+        self.let_in()
 
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while not self._is_shut() and (priority := self._line.first()) is not None:
+        while not self._is_shut() and (first := self._line.first(self._has_many)) is not None:
+            priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
-            self._line.next(priority).set_result(self.take())
+            self._line.next(priority, user).set_result(self.take(user))
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
         """Send everybody away."""
@@ -109,6 +119,10 @@ class Turns:
         """Tell whether one more may be under way; a part of the room is for reminders, however slow other calls are."""
         kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
         return self.in_flight < self._limits.concurrency - kept
+
+    def _has_many(self, user: int) -> bool:
+        """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
+        return user != NOBODY and self._of_users[user] >= self._most_of_one
 
     def _may_start(self, now: float, priority: Priority) -> bool:
         return self._has_room(priority) and self.pace.take(now)

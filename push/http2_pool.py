@@ -147,13 +147,13 @@ class Pool:
         return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
-        while self._waiters.any():
+        while (user := self._waiters.first()) is not None:
             connection = self._with_room()
             if connection is None:
                 self._grow()
                 return
             connection.take()
-            self._waiters.next().set_result(connection)
+            self._waiters.next(user).set_result(connection)
 
     def _grow(self) -> None:
         """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
@@ -220,8 +220,8 @@ class Pool:
         log.warning("connection failed", host=self._host, error=error, rest=round(rest, 2))
 
     def _refuse(self, trouble: Callable[[], Unavailable]) -> None:
-        while self._waiters.any():
-            self._waiters.next().set_exception(trouble())
+        while (user := self._waiters.first()) is not None:
+            self._waiters.next(user).set_exception(trouble())
 
 
 async def _greeted(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -71,19 +72,19 @@ class Waiters(Generic[T]):
         if queue is not None and waiter in queue:
             self._take_out(user, queue, waiter)
 
-    def any(self) -> bool:
-        """Tell whether anybody waits."""
-        while self._of_users:
-            user, queue = next(iter(self._of_users.items()))
+    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> int | None:
+        """Tell which user's turn it is; None where nobody waits but users who are passed over."""
+        while (user := next((each for each in self._of_users if not is_passed_over(each)), None)) is not None:
+            queue = self._of_users[user]
             waiter = next(iter(queue))
             if not waiter.done():
-                return True
+                return user
             self._take_out(user, queue, waiter)  # cancelled, and not yet awake to give up
-        return False
+        return None
 
-    def next(self) -> Waiter[T]:
-        """Take whose turn it is, after `any` told that there is one; that user's next turn comes after all others'."""
-        user, queue = next(iter(self._of_users.items()))
+    def next(self, user: int) -> Waiter[T]:
+        """Take the turn of the user that `first` told; that one's next turn comes after all others'."""
+        queue = self._of_users[user]
         waiter = next(iter(queue))
         self._take_out(user, queue, waiter)
         if queue:

@@ -67,6 +67,16 @@ async def one_persons_400_reminders_are_due_at_the_same_instant(house: House, _:
 
 
 @asynccontextmanager
+async def one_persons_400_calls_are_never_answered(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    for phone in (phones := [android() for _ in range(20)]):
+        simulator.faults.add(provider="fcm", token=phone.token, fault="silent")
+    user = house.user()
+    await user.register(*phones)
+    await asyncio.gather(*(user.start_fast(due_in=SOONER) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
 async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
     user, phones = house.user(), [iphone() for _ in range(25)]
     await user.register(*phones)
@@ -240,6 +250,7 @@ NOISES: Sequence[Noise] = (
 MORE_NOISES: Sequence[Noise] = (
     all_is_quiet,
     one_persons_400_reminders_are_due_at_the_same_instant,
+    one_persons_400_calls_are_never_answered,
     one_person_uninstalled_25_times,
     *_PHONES,
     somebodys_phones_are_locked,

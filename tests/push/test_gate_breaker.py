@@ -30,7 +30,7 @@ def fail(
     bearing: Bearing = CALL,
     retry_after: float | None = None,
 ) -> None:
-    breaker.failed(breaker.admit(), now, Trouble(cause, "why", bearing, retry_after), user_digest(user_id))
+    breaker.failed(breaker.admit(ANYBODY), now, Trouble(cause, "why", bearing, retry_after), user_digest(user_id))
 
 
 def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED) -> None:
@@ -39,7 +39,7 @@ def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED)
 
 
 def accept(breaker: Breaker, now: float = 0.0) -> None:
-    breaker.succeeded(breaker.admit(), now)
+    breaker.succeeded(breaker.admit(ANYBODY), now)
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -106,7 +106,7 @@ def test_an_answer_about_one_push_neither_refuses_nor_accepts() -> None:
     fail(breaker, 0.0, "alice")
     fail(breaker, 0.0, "bob")
 
-    breaker.answered(breaker.admit())
+    breaker.answered(breaker.admit(ANYBODY))
 
     assert breaker.state(0.0) is State.CLOSED
     fail(breaker, 0.0, "carol")
@@ -124,7 +124,7 @@ def test_refusals_that_lie_far_apart_do_not_agree() -> None:
 
 def test_a_connection_that_breaks_under_the_calls_of_many_users_is_one_failure() -> None:
     breaker = make_breaker()
-    tickets = [breaker.admit() for _ in range(500)]
+    tickets = [breaker.admit(ANYBODY) for _ in range(500)]
 
     for number, ticket in enumerate(tickets):
         lost = Trouble(Cause.OUTAGE, "connection_lost", CONNECTION)
@@ -158,7 +158,7 @@ def test_after_its_rest_it_lets_one_probe_through_and_closes_when_that_succeeds(
     shut(breaker)
     assert breaker.lets_through(30.0, ANYBODY)
 
-    probe = breaker.admit()
+    probe = breaker.admit(ANYBODY)
     assert not breaker.lets_through(30.0, ANYBODY)
     breaker.succeeded(probe, 30.0)
 
@@ -170,7 +170,7 @@ def test_a_probe_that_came_to_nothing_hands_the_probe_on() -> None:
     breaker = make_breaker()
     shut(breaker)
 
-    breaker.given_back(breaker.admit())
+    breaker.given_back(breaker.admit(ANYBODY))
 
     assert breaker.state(30.0) is State.HALF_OPEN
     assert breaker.lets_through(30.0, ANYBODY)
@@ -232,9 +232,9 @@ def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
 
 def test_what_the_provider_advises_in_general_gives_way_to_what_waits() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     usual = Trouble(Cause.THROTTLED, "why", WHOLE, 120.0, is_usual=True)
-    breaker.failed(breaker.admit(), 0.0, usual, user_digest("alice"))
+    breaker.failed(breaker.admit(ANYBODY), 0.0, usual, user_digest("alice"))
     assert breaker.open_until == 120.0  # where nothing else is known
 
     breaker.hurry(1.0, left=10.0)
@@ -246,7 +246,7 @@ def test_what_the_provider_advises_in_general_gives_way_to_what_waits() -> None:
 
 def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_holds() -> None:
     breaker = make_breaker()
-    second, third = breaker.admit(), breaker.admit()
+    second, third = breaker.admit(ANYBODY), breaker.admit(ANYBODY)
     shut(breaker)
 
     breaker.failed(second, 1.0, Trouble(Cause.MISCONFIGURED, "again", CALL), user_digest("bob"))
@@ -259,7 +259,7 @@ def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_hol
 
 def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_it() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     for number in range(USERS):
         fail(breaker, 0.0, f"user-{number}")
     assert breaker.state(0.0) is State.OPEN
@@ -271,7 +271,7 @@ def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_
 
 def test_an_acceptance_of_a_call_of_before_does_not_contradict_the_providers_word_about_the_route() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     shut(breaker, cause=Cause.THROTTLED)
 
     breaker.succeeded(before, 0.01)

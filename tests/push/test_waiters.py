@@ -9,8 +9,8 @@ from push.waiters import QueueDepths, Waiters
 
 def turns(waiters: Waiters[int]) -> int:
     count = 0
-    while waiters.any():
-        waiters.next().set_result(count)
+    while (user := waiters.first()) is not None:
+        waiters.next(user).set_result(count)
         count += 1
     return count
 
@@ -32,8 +32,9 @@ async def test_a_newcomer_goes_no_later_than_was_said_and_not_much_sooner(newcom
     for number in range(300):
         waiters.join(number % 7 * (number % 3))  # some have many, some few
     for _ in range(50):
-        waiters.any()
-        waiters.next().set_result(0)
+        user = waiters.first()
+        assert user is not None
+        waiters.next(user).set_result(0)
 
     ahead, waiter = waiters.ahead_of(newcomer), waiters.join(newcomer)
     turns(waiters)
@@ -74,3 +75,13 @@ def test_depths_that_are_emptied_are_as_new() -> None:
     for user in (1, 2, 1, 1):
         depths.remove(user)
     assert (depths.total, depths.ahead_of(1), depths.ahead_of(3)) == (0, 0, 0)
+
+
+async def test_a_user_who_is_passed_over_keeps_its_turn_and_others_go_meanwhile() -> None:
+    waiters = Waiters[int]()
+    for user in (1, 1, 2, 3):
+        waiters.join(user)
+
+    assert waiters.first(lambda user: user == 1) == 2
+    assert waiters.first(lambda user: user < 4) is None
+    assert waiters.first() == 1
