@@ -82,7 +82,7 @@ class Breaker:
         self._generation = 0
         self._openings = 0  # in a row
         self._probing = self.is_fresh_probing = False
-        self._fresh_from = 0.0  # when somebody who was not refused of late may probe
+        self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
         self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
@@ -109,7 +109,9 @@ class Breaker:
 
     def rests_until(self, user: int) -> float:
         """Tell when a push of this user may try an open one."""
-        return max(self._fresh_from, self._not_before) if self._is_fresh(user) else self.open_until
+        if self._fresh_from is None or not self._is_fresh(user):
+            return self.open_until
+        return min(self._fresh_from, self.open_until)
 
     def admit(self, user: int) -> Ticket:
         """Let a call of this user through; the caller has asked."""
@@ -172,7 +174,6 @@ class Breaker:
             return
         shortest = self._opened_at + self._shortest
         self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _HURRY))
-        self._fresh_from = min(self._fresh_from, self.open_until)
 
     def reset(self) -> None:
         """Close, and start afresh."""
@@ -223,10 +224,8 @@ class Breaker:
             self.open_since = now
         self.cause, self.reason, self.open_until = trouble.cause, trouble.reason, now + seconds
         self._is_named = trouble.bearing is Bearing.WHOLE
-        self._fresh_from = self.open_until
-        agreeing = len(set(self._voices))
-        if agreeing < USERS:  # they may be refused for themselves, for ever
-            self._fresh_from = min(self.open_until, now + self._shortest * max(agreeing, 1))
+        agreeing = len(set(self._voices))  # where they are few, they may be refused for themselves, for ever
+        self._fresh_from = now + self._shortest * max(agreeing, 1) if agreeing < USERS else None
         self._generation += 1
         self._openings += 1
         self._probing = self.is_fresh_probing = False

@@ -1,7 +1,7 @@
 """Whose turn it is at one gate: concurrency, pace, and the line of those who wait."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf
@@ -48,7 +48,7 @@ class Turns:
         self._chance = chance
         self._line = Line()
         self._most_of_one = max(1, limits.concurrency // _SHARE)
-        self._of_users: Counter[int] = Counter()  # under way
+        self._of_users: dict[int, int] = {}  # under way
         self._bookings = Bookings()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +67,7 @@ class Turns:
     def take(self, user: int) -> Ticket:
         """Give a turn whatever the limits say."""
         self.in_flight += 1
-        self._of_users[user] += 1
+        self._of_users[user] = self._of_users.get(user, 0) + 1
         return self._admit(user)
 
     async def wait(self, priority: Priority, user: int) -> Ticket:
@@ -94,8 +94,9 @@ class Turns:
     def leave(self, user: int) -> None:
         """Make room for the next one."""
         self.in_flight -= 1
-        self._of_users[user] -= 1
-        if not self._of_users[user]:
+        if self._of_users[user] > 1:
+            self._of_users[user] -= 1
+        else:
             del self._of_users[user]
         self._left.append(self._clock())
         self.let_in()
@@ -122,7 +123,7 @@ class Turns:
 
     def _has_many(self, user: int) -> bool:
         """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
-        return user != NOBODY and self._of_users[user] >= self._most_of_one
+        return self._of_users.get(user, 0) >= self._most_of_one and user != NOBODY
 
     def _may_start(self, now: float, priority: Priority) -> bool:
         return self._has_room(priority) and self.pace.take(now)

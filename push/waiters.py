@@ -74,6 +74,8 @@ class Waiters(Generic[T]):
 
     def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> int | None:
         """Tell which user's turn it is; None where nobody waits but users who are passed over."""
+        if not self._of_users:
+            return None
         while (user := next((each for each in self._of_users if not is_passed_over(each)), None)) is not None:
             queue = self._of_users[user]
             waiter = next(iter(queue))

@@ -363,11 +363,22 @@ def test_a_probe_that_hangs_of_a_user_who_was_refused_keeps_no_newcomer_waiting_
     assert breaker.state(20.0) is State.CLOSED
 
 
-def test_a_newcomer_waits_for_as_long_as_the_provider_asked_for() -> None:
+@pytest.mark.parametrize(("users", "rest"), [(1, 2.0), (2, 4.0), (3, 600.0)])
+def test_the_providers_word_holds_up_others_only_where_three_users_heard_it(users: int, rest: float) -> None:
     breaker = make_breaker()
-    shut(breaker, 0.0, Cause.OUTAGE)
-    for number in range(3):
-        fail(breaker, 100.0 * number, "mallory", retry_after=60.0)
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    for number in range(6):
+        now = 1000.0 * (number + 1)
+        fail(breaker, now, f"user-{number % users}", retry_after=600.0)
 
-    assert not breaker.lets_through(259.9, user_digest("honest"))
-    assert breaker.lets_through(260.0, user_digest("honest"))
+    assert not breaker.lets_through(now + rest - 0.1, user_digest("honest"))
+    assert breaker.lets_through(now + rest, user_digest("honest"))
+    assert not breaker.lets_through(now + 599.9, user_digest("user-0"))
+
+
+def test_the_providers_word_about_the_whole_route_holds_up_everybody() -> None:
+    breaker = make_breaker()
+    fail(breaker, 0.0, bearing=WHOLE, retry_after=600.0)
+
+    assert not breaker.lets_through(599.9, user_digest("honest"))
