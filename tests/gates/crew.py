@@ -21,6 +21,7 @@ from activities.retries import BACK_OFFS, BackOffs
 from credentials import make_rotation
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
+from domain.naming import user_digest
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
@@ -151,12 +152,15 @@ async def due_now(
     ask = OpenReminder(session_id, _LIFE, session.ends_at - timedelta(minutes=_LIFE), Moment.DUE)
     opened = await ReminderOpening(house.sessions).open_reminder(ask)
     assert len(opened.sends) == len(phones)
-    if of_one is None:
-        async with house.sessions.begin() as db:
-            for table in ("device_tokens", "push_tasks"):
-                each = f"UPDATE {table} SET user_id = 'user-' || installation_id WHERE user_id = :user_id"
-                await db.execute(text(each), {"user_id": user_id})
-    return list(opened.sends)
+    if of_one is not None:
+        return list(opened.sends)
+    async with house.sessions.begin() as db:
+        for table in ("device_tokens", "push_tasks"):
+            each = f"UPDATE {table} SET user_id = 'user-' || installation_id WHERE user_id = :user_id"
+            await db.execute(text(each), {"user_id": user_id})
+    owners = "SELECT task_id, user_id FROM push_tasks WHERE conversation_id = :id"
+    digests = {row.task_id: user_digest(row.user_id) for row in await house.rows(owners, id=session_id)}
+    return [dataclasses.replace(send, user_digest=digests[send.task_id]) for send in opened.sends]
 
 
 async def active_tokens(house: House, all_due: Sequence[Due]) -> int:
