@@ -114,23 +114,24 @@ async def crew(
     process: Process | None = None,
     brake_type: type[Brake] = Brake,
     threshold: Threshold = USUAL,
-    credentials_every: timedelta = EVERY,
+    credentials_every: timedelta | None = None,
 ) -> AsyncIterator[Crew]:
-    """Make what a worker process makes, but for its Temporal workers."""
+    """Make what a worker process makes, but for its Temporal workers; it follows its credentials where told how often."""
     environment = house.place.environment(**settings)
-    rotation = make_rotation(environment, every=credentials_every)
+    rotation = make_rotation(environment, every=credentials_every or EVERY)
     means = make_means(house.sessions, rotation.apps, environment, timings)
     brake = brake_type(house.sessions, means.gates, threshold, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
-    beating, following = asyncio.create_task(heartbeat.beat_forever()), asyncio.create_task(rotation.follow())
+    beating = asyncio.create_task(heartbeat.beat_forever())
+    asides = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
     sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
     try:
         yield Crew(house, means, sendings, beating)
     finally:
-        for aside in (beating, following):
+        for aside in asides:
             aside.cancel()
-        await asyncio.wait([beating, following])
+        await asyncio.wait(asides)
         await heartbeat.leave()
         await rotation.close()
 

@@ -137,7 +137,7 @@ async def _patient(house: House, key_file: Path | None = None) -> AsyncIterator[
         timings=PATIENT,
         back_offs=PATIENT_BACK_OFFS,
         pulse=Pulse(every=LOOKS),
-        credentials_every=timedelta(seconds=LOOKS),
+        credentials_every=timedelta(seconds=LOOKS) if key_file else None,
     ) as worker:
         yield worker
 
