@@ -116,7 +116,7 @@ async def crew(
     threshold: Threshold = USUAL,
     credentials_every: timedelta | None = None,
 ) -> AsyncIterator[Crew]:
-    """Make what a worker process makes, but for its Temporal workers; it follows its credentials where told how often."""
+    """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
     environment = house.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
     means = make_means(house.sessions, rotation.apps, environment, timings)
