@@ -59,6 +59,24 @@ async def one_person_registers_25_invented_tokens(house: House, simulator: Simul
 
 
 @asynccontextmanager
+async def one_persons_400_reminders_are_due_at_the_same_instant(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    await user.register(*(iphone() for _ in range(20)))
+    await asyncio.gather(*(user.start_fast(due_in=DUE_IN) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
+async def one_persons_400_calls_are_never_answered(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    for phone in (phones := [android() for _ in range(20)]):
+        simulator.faults.add(provider="fcm", token=phone.token, fault="silent")
+    user = house.user()
+    await user.register(*phones)
+    await asyncio.gather(*(user.start_fast(due_in=SOONER) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
 async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
     user, phones = house.user(), [iphone() for _ in range(25)]
     await user.register(*phones)
@@ -233,6 +251,8 @@ NOISES: Sequence[Noise] = (
 )
 MORE_NOISES: Sequence[Noise] = (
     all_is_quiet,
+    one_persons_400_reminders_are_due_at_the_same_instant,
+    one_persons_400_calls_are_never_answered,
     one_person_uninstalled_25_times,
     *_PHONES,
     somebodys_phones_are_locked,
