@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import device_tokens
 from db.engine import among
 from db.models import DeviceToken
+from db.odd_values import known_or_none
 from db.unreadable import word
 from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent, ToldPermission
 from domain.push import Environment, Provider
@@ -65,8 +66,9 @@ async def permissions(db: AsyncSession, phones: Collection[tuple[str, UUID]]) ->
     found = {}
     for row in await db.execute(latest):
         known = row.permission and word(Permission, row.permission, "device_tokens.permission")
-        if known is not None:
-            found[row.user_id, row.installation_id] = ToldPermission(known, row.registered_at)
+        at = known_or_none(row.registered_at)
+        if known is not None and at is not None:
+            found[row.user_id, row.installation_id] = ToldPermission(known, at)
     return found
 
 
