@@ -60,7 +60,7 @@ async def test_a_push_that_was_accepted_is_told_with_the_permission_and_none_is_
     for permission, phone in phones.items():
         assert len(simulator.requests.for_token(phone.token)) == 1
         item, at = accepted[str(phone.installation_id)], await registered_at(alice, phone)
-        assert item["text"].partition("on time. ")[2] == SHOWS[permission].format(at=at)
+        assert item["text"].endswith(f". {SHOWS[permission].format(at=at)}")
         assert item["detail"]["permission"] == permission
         assert item["detail"]["permission_told_at"][:19].replace("T", " ") + " UTC" == at
         shown = (await carol.call("GET", f"/v1/support/push-tasks/{item['task_id']}")).json()["task"]
