@@ -1,6 +1,7 @@
 """The posted form: what was typed, and what of it becomes a PATCH of the preferences."""
 
 import re
+from dataclasses import asdict
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -79,7 +80,7 @@ def changes(form: Typed, preferences: Preferences) -> tuple[dict[str, Any], dict
         "quiet_hours": None,
     }
     if form.quiet:
-        quiet = {"starts": _clock(form.starts), "ends": _clock(form.ends), "mode": form.mode}
+        quiet: dict[str, Any] = {"starts": _clock(form.starts), "ends": _clock(form.ends), "mode": form.mode}
         before = preferences.quiet_hours
         if before is None or (before.time_zone or "") != form.time_zone:
             quiet["time_zone"] = known(form.time_zone) if form.time_zone else None
@@ -90,17 +91,34 @@ def changes(form: Typed, preferences: Preferences) -> tuple[dict[str, Any], dict
     return body, problems
 
 
+def wrong_number(text: str) -> str | None:
+    """Say what is wrong with a number of minutes, as a key of `words`."""
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+        return "problem_minutes_not_numbers"
+    return "problem_minutes_too_long" if int(text) > MOST_REMINDER_MINUTES else None
+
+
+def is_clock(text: str) -> bool:
+    """Tell whether a field for times takes this; it would show nothing of anything else."""
+    return _clock(text) == text != ""
+
+
+def differing(form: Typed, preferences: Preferences) -> list[str]:
+    """List the fields in which what was typed is not what is stored."""
+    now = asdict(stored(preferences))
+    return [name for name, value in asdict(form).items() if value != now[name]]
+
+
 def _text(value: object) -> str:
     return "".join(each for each in value[:LONGEST] if each.isprintable()).strip() if isinstance(value, str) else ""
 
 
 def _wrong_minutes(told: tuple[str, ...]) -> str | None:
-    if not all(each.isdecimal() and len(each) <= LONGEST_NUMBER for each in told):
-        return "problem_minutes_not_numbers"
-    found = {int(each) for each in told}  # the same one twice is meant once
-    if any(each > MOST_REMINDER_MINUTES for each in found):
-        return "problem_minutes_too_long"
-    return "problem_minutes_too_many" if len(found) > MOST_REMINDERS else None
+    wrong = [found for each in told if (found := wrong_number(each))]
+    if wrong:
+        return wrong[0]
+    most = len({int(each) for each in told})  # the same one twice is meant once
+    return "problem_minutes_too_many" if most > MOST_REMINDERS else None
 
 
 def _wrong_hours(form: Typed) -> dict[str, str]:

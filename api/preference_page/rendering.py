@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from babel.lists import format_list
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.preference_page import form
@@ -14,6 +15,7 @@ from api.preference_page import view as page
 from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Fast, Phone, Typed, View
+from api.preference_page.words import Words as PageWords
 from domain.devices import Permission
 from domain.kinds import Kind
 from domain.preferences import Preview
@@ -36,6 +38,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_templates.tests["clock"] = form.is_clock
 _templates.globals.update(
     style=f"{page.STYLE_PATH}?{STYLE_VERSION}",
     paths={"save": page.PATH, "stop": page.STOP_PATH, "sign_out": page.SIGN_OUT_PATH},
@@ -56,14 +59,17 @@ def preference_page(view: View) -> str:
     """Render the page."""
     speaks = speech(view.locale)
     phrases, shown = Phrases(speaks, view.now), view.typed or form.stored(view.preferences)
+    labels, differing = _labels(speaks.words), form.differing(shown, view.preferences)
     return _rendered(
         "preferences",
         speaks,
         view=view,
         shown=shown,
         phrases=phrases,
-        problems={field: _problem(speaks, phrases, key) for field, key in view.problems.items()},
-        minutes=_minute_fields(shown),
+        problems={field: _problem(speaks, phrases, view.problems[field]) for field in labels if field in view.problems},
+        minutes=_minute_fields(shown, view.problems),
+        labels=labels,
+        differing=format_list([labels[each] for each in differing], locale=speaks.locale) if differing else "",
         samples=_samples(view, speaks),
         fasts=[(fast, _fast(view, phrases, fast)) for fast in view.fasts],
         nights=_nights(view, phrases),
@@ -105,9 +111,28 @@ def _problem(speaks: Speech, phrases: Phrases, key: str) -> str:
     return text.format(longest=phrases.length(timedelta(minutes=MOST_REMINDER_MINUTES)), most=MOST_REMINDERS)
 
 
-def _minute_fields(shown: Typed) -> list[str]:
-    """Give what stands in the fields for minutes: what there is, and room for one more."""
-    return [*shown.reminder_minutes, ""] if len(shown.reminder_minutes) < MOST_REMINDERS else [*shown.reminder_minutes]
+def _labels(words: PageWords) -> Mapping[str, str]:
+    """Name the fields, in the order of the page."""
+    return {
+        "reminders": words.reminders_switch,
+        "reminder_minutes": words.minutes,
+        "reminder_preview": f"{words.preview} ({words.reminders})",
+        "messages": words.messages_switch,
+        "message_preview": f"{words.preview} ({words.messages})",
+        "quiet": words.quiet_switch,
+        "starts": f"{words.quiet}, {words.starts}",
+        "ends": f"{words.quiet}, {words.ends}",
+        "time_zone": words.time_zone,
+        "mode": words.mode,
+    }
+
+
+def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str, bool]]:
+    """Give what stands in the fields for minutes, and whether it is wrong: what there is, and room for one more."""
+    problem = problems.get("reminder_minutes")
+    all_wrong = problem is not None and not any(map(form.wrong_number, shown.reminder_minutes))
+    found = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
+    return [*found, ("", False)] if len(found) < MOST_REMINDERS else found
 
 
 def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]]:
@@ -177,9 +202,15 @@ def _phone(speaks: Speech, phrases: Phrases, phone: Phone) -> Mapping[str, str]:
     zone = phone.time_zone
     return {
         "name": words.iphone if is_iphone else words.android,
-        "system": phone.os_version or "",
+        "system": _system(phone),
         "app": words.app_version.format(version=phone.app_version) if phone.app_version else "",
         "permission": permissions[phone.permission],
         "zone": words.zone_of_phone.format(place=phrases.place(zone)) if zone else words.zone_not_told,
         "seen": words.last_seen.format(ago=phrases.ago(phone.last_seen_at)),
     }
+
+
+def _system(phone: Phone) -> str:
+    """Name the phone's system; most apps tell nothing but the number of its version."""
+    version = phone.os_version or ""
+    return f"{'iOS' if phone.provider is Provider.APNS else 'Android'} {version}" if version[:1].isdigit() else version

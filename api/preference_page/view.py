@@ -64,6 +64,7 @@ class Fast:
     session_id: UUID
     ends_at: datetime
     reminders: tuple[Reminder, ...]  # those whose moment lies ahead, in order of time
+    follows_preferences: bool = True  # else the app gave it reminder minutes of its own
 
 
 @dataclass(frozen=True, slots=True)

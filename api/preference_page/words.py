@@ -19,6 +19,7 @@ class Words:
     reminders_stopped: str
     messages_stopped: str
     conflict: str
+    conflict_fields: str  # {fields}: those in which what was chosen differs from what is stored
     problems: str  # heading of the list of what could not be saved
     problem_at: str  # {field}, {problem}: a line of that list
 
@@ -32,6 +33,7 @@ class Words:
     minutes_unit: str  # follows the field
     fast_ends: str  # {at}
     fast_no_reminders: str
+    fast_of_its_own: str  # the app gave it reminder minutes
     fast_switched_off: str
     before: str  # {length}, {at}
     at_the_end: str  # {at}

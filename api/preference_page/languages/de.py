@@ -12,18 +12,20 @@ WORDS = Words(
     conflict="Deine Einstellungen wurden inzwischen anderswo geändert, vielleicht in der App. Noch ist nichts "
     "gespeichert. "
     "Unten steht, was du gewählt hast: Sieh es durch und speichere noch einmal.",
+    conflict_fields="Deine Wahl unterscheidet sich von dem, was jetzt gespeichert ist, bei: {fields}.",
     problems="Bitte sieh dir das noch einmal an. Noch ist nichts gespeichert.",
     problem_at="{field}: {problem}",
     reminders="Erinnerungen",
     reminders_switch="Erinnere mich, bevor ein Fasten endet",
     stop_reminders="Erinnerungen abstellen",
     minutes="Wie lange vor dem Ende?",
-    minutes_hint="Für jedes Fasten, das du ab jetzt beginnst. Ein leeres Feld ist keine Erinnerung; 0 ist das "
-    "Ende selbst.",
+    minutes_hint="Sie gelten für jedes Fasten, dem du keine eigenen Erinnerungen gegeben hast, auch für das laufende. "
+    "Leere ein Feld, um eine Erinnerung weniger zu bekommen; 0 ist das Ende selbst.",
     minutes_field="Erinnerung {number}",
     minutes_unit="Minuten vor dem Ende",
     fast_ends="Dein Fasten endet {at}.",
     fast_no_reminders="Für dieses Fasten steht keine Erinnerung mehr aus.",
+    fast_of_its_own="Dieses Fasten hat eigene Erinnerungen. Du kannst sie in der App ändern.",
     fast_switched_off="Erinnerungen sind abgestellt, du wirst also nicht erinnert.",
     before="{length} vorher: {at}",
     at_the_end="Am Ende: {at}",
@@ -90,7 +92,7 @@ WORDS = Words(
     at_today="heute um {time} Uhr",
     at_tomorrow="morgen um {time} Uhr",
     at_day="am {day} um {time} Uhr",
-    sign_out="Diese Seite für andere schließen",
+    sign_out="Von dieser Seite abmelden",
     sign_out_hint="Wer nach dir diesen Browser benutzt, kann sie dann nicht öffnen. Deine Telefone bleiben angemeldet.",
     confirm_title="Deine Mitteilungen",
     confirm="Drück auf den Knopf, um zu sehen und zu ändern, was wir dir sagen. Der Link gilt einmal.",
@@ -99,7 +101,7 @@ WORDS = Words(
     gone="Jeder Link gilt einmal und für kurze Zeit. Öffne die Mitteilungs-Einstellungen in der App, dann "
     "bekommst du "
     "einen neuen. Es wurde nichts geändert.",
-    signed_out_title="Diese Seite ist geschlossen",
+    signed_out_title="Du bist von dieser Seite abgemeldet",
     signed_out="In diesem Browser kann jetzt niemand deine Mitteilungen öffnen. In der App findest du sie jederzeit.",
     expired_title="Bitte noch einmal",
     expired="Die Seite war zu lange oder in zwei Fenstern offen, darum wurde nichts geändert.",
