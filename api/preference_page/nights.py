@@ -55,12 +55,11 @@ def nights(quiet_hours: QuietHours | None, phone_zones: Iterable[str | None], no
 
 
 def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
-    first, second = [each for each in _quiet(quiet_hours, place, now) if each[1] > now][:2]
+    first, *later = (each for each in _quiet(quiet_hours, place, now) if each[1] > now)
     starts, ends = (datetime.combine(now, each, UTC) for each in (quiet_hours.starts, quiet_hours.ends))
     usual = ends - starts if starts < ends else ends + _DAY - starts
-    twice = second[0] - first[1] < _TWICE and usual < _LONGEST
-    spans = (first, second) if twice else (first,)
-    return Night(place.key, tuple(Span(*(each.astimezone(place) for each in span)) for span in spans), usual)
+    again = [each for each in later[:1] if each[0] - first[1] < _TWICE and usual < _LONGEST]
+    return Night(place.key, tuple(Span(*(each.astimezone(place) for each in span)) for span in (first, *again)), usual)
 
 
 def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:

@@ -19,7 +19,7 @@ class Words:
     reminders_stopped: str
     messages_stopped: str
     conflict: str
-    conflict_fields: str  # {fields}: those in which what was chosen differs from what is stored
+    conflict_fields: str  # {fields}: in which what is shown differs from what is stored
     problems: str  # heading of the list of what could not be saved
     problem_at: str  # {field}, {problem}: a line of that list
 
