@@ -16,10 +16,14 @@ _ACCENTS = str.maketrans("aceinouyACEINOUY", "åçéîñöûýÅÇÉÎÑÖÛÝ")
 _ARABIC = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ابتثجحخدذرزسشصضطظعغفقكلمنه")
 
 
-def speak() -> None:
-    """Add them to what the page speaks."""
-    CATALOGUE[LONG] = _told(lambda text: text.translate(_ACCENTS), longer=True)
-    CATALOGUE[FROM_THE_RIGHT] = _told(lambda text: text.lower().translate(_ARABIC), longer=False)
+def long() -> Words:
+    """Say everything at length."""
+    return _told(lambda text: text.translate(_ACCENTS), longer=True)
+
+
+def from_the_right() -> Words:
+    """Say everything in letters that run from the right."""
+    return _told(lambda text: text.lower().translate(_ARABIC), longer=False)
 
 
 def _told(change: Callable[[str], str], *, longer: bool) -> Words:
