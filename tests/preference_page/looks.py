@@ -1,4 +1,4 @@
-"""What is looked for in the preference page beside what `tests/console/looks.py` finds; each gives a list of sentences."""
+"""What is looked for in the preference page beside what `tests/console/looks.py` finds; each gives a list of faults."""
 
 # What sticks out of the window or is cut off; a list is as wide as it wants, its longest line is not shown whole.
 CUT = r"""() => [...document.querySelectorAll('body *')].flatMap(e => {
