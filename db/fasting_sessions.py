@@ -151,7 +151,7 @@ async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
         raise too_many_fasts(most)
 
 
-def _active(user_id: str) -> Select[tuple[FastingSessionRow]]:
+def _active(user_id: str) -> Select[FastingSessionRow]:
     """Select a user's active fasts; one whose end has passed is none, though nobody has ended it."""
     return select(FastingSessionRow).where(
         FastingSessionRow.user_id == user_id,
