@@ -1,8 +1,9 @@
 """The posted form: what was typed, and what of it becomes a PATCH of the preferences."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
+
+from starlette.datastructures import FormData
 
 from api.preference_page.view import Typed
 from domain.preferences import Preferences, Preview
@@ -11,8 +12,10 @@ from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 from domain.time_zones import known
 
 LONGEST = 200  # characters that are shown again of what was typed into one field
+MOST_SHOWN = 20  # numbers that are shown again
+LONGEST_NUMBER = 100  # digits; so many are a number that is too large
 _STARTS, _ENDS = "22:00", "07:00"  # proposed to somebody without quiet hours
-_BETWEEN = re.compile(r"[\s,;،、，·/]+")  # whatever people put between numbers
+_BETWEEN = re.compile(r"[\s,;/\u060c\u3001\uff0c]+")  # whatever people put between numbers, in one field or in several
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3])[:.]([0-5][0-9])(?::[0-5][0-9](?:\.[0-9]+)?)?", re.ASCII)
 
 
@@ -21,7 +24,7 @@ def stored(preferences: Preferences) -> Typed:
     quiet = preferences.quiet_hours
     return Typed(
         reminders=preferences.reminders,
-        reminder_minutes=", ".join(str(each) for each in sorted(preferences.reminder_minutes, reverse=True)),
+        reminder_minutes=tuple(str(each) for each in sorted(preferences.reminder_minutes, reverse=True)),
         messages=preferences.messages,
         reminder_preview=preferences.reminder_preview,
         message_preview=preferences.message_preview,
@@ -33,16 +36,17 @@ def stored(preferences: Preferences) -> Typed:
     )
 
 
-def typed(fields: Mapping[str, Any]) -> Typed:
-    """Read the posted fields, as a form's data has them: what is not there was not ticked, or is empty."""
+def typed(fields: FormData) -> Typed:
+    """Read the posted fields: what is not there was not ticked, or is empty."""
 
     def text(name: str) -> str:
-        value = fields.get(name)
-        return "".join(each for each in value[:LONGEST] if each.isprintable()).strip() if isinstance(value, str) else ""
+        return _text(fields.get(name))
 
     return Typed(
         reminders="reminders" in fields,
-        reminder_minutes=text("reminder_minutes"),
+        reminder_minutes=tuple(
+            word for each in fields.getlist("reminder_minutes") for word in _BETWEEN.split(_text(each)) if word
+        )[:MOST_SHOWN],
         messages="messages" in fields,
         reminder_preview=text("reminder_preview"),
         message_preview=text("message_preview"),
@@ -54,45 +58,49 @@ def typed(fields: Mapping[str, Any]) -> Typed:
     )
 
 
-def changes(form: Typed) -> tuple[dict[str, Any], dict[str, str]]:
+def changes(form: Typed, preferences: Preferences) -> tuple[dict[str, Any], dict[str, str]]:
     """Give the body of the PATCH that the form asks for, and what is wrong with it: field -> key of a message.
 
-    The body is of use only where nothing is wrong. Fields are those of `Typed`, keys those of `words`.
+    The body is of use only where nothing is wrong. Fields are those of `Typed`, keys those of `words`. A time zone that
+    stays as it is stored is not named, so one that this machine does not know does not stand in the way of the rest.
     """
-    minutes, wrong_minutes = _minutes(form.reminder_minutes)
-    problems = {"reminder_minutes": wrong_minutes} if wrong_minutes else {}
+    problems: dict[str, str] = {}
+    if wrong := _wrong_minutes(form.reminder_minutes):
+        problems["reminder_minutes"] = wrong
     for name, value in (("reminder_preview", form.reminder_preview), ("message_preview", form.message_preview)):
         if value not in set(Preview):
             problems[name] = "problem_choose"
     body: dict[str, Any] = {
         "reminders": form.reminders,
-        "reminder_minutes": minutes,
+        "reminder_minutes": [] if wrong else sorted({int(each) for each in form.reminder_minutes}, reverse=True),
         "messages": form.messages,
         "reminder_preview": form.reminder_preview,
         "message_preview": form.message_preview,
         "quiet_hours": None,
     }
     if form.quiet:
-        body["quiet_hours"] = {
-            "starts": _clock(form.starts),
-            "ends": _clock(form.ends),
-            "time_zone": known(form.time_zone) if form.time_zone else None,
-            "mode": form.mode,
-        }
+        quiet = {"starts": _clock(form.starts), "ends": _clock(form.ends), "mode": form.mode}
+        before = preferences.quiet_hours
+        if before is None or (before.time_zone or "") != form.time_zone:
+            quiet["time_zone"] = known(form.time_zone) if form.time_zone else None
+            if form.time_zone and quiet["time_zone"] is None:
+                problems["time_zone"] = "problem_time_zone"
+        body["quiet_hours"] = quiet
         problems |= _wrong_hours(form)
     return body, problems
 
 
-def _minutes(text: str) -> tuple[list[int], str | None]:
-    words = [each for each in _BETWEEN.split(text) if each]
-    if not all(each.isdecimal() for each in words):
-        return [], "problem_minutes_not_numbers"
-    found = list(dict.fromkeys(int(each) for each in words))  # the same one twice is meant once
+def _text(value: object) -> str:
+    return "".join(each for each in value[:LONGEST] if each.isprintable()).strip() if isinstance(value, str) else ""
+
+
+def _wrong_minutes(told: tuple[str, ...]) -> str | None:
+    if not all(each.isdecimal() and len(each) <= LONGEST_NUMBER for each in told):
+        return "problem_minutes_not_numbers"
+    found = {int(each) for each in told}  # the same one twice is meant once
     if any(each > MOST_REMINDER_MINUTES for each in found):
-        return [], "problem_minutes_too_long"
-    if len(found) > MOST_REMINDERS:
-        return [], "problem_minutes_too_many"
-    return sorted(found, reverse=True), None
+        return "problem_minutes_too_long"
+    return "problem_minutes_too_many" if len(found) > MOST_REMINDERS else None
 
 
 def _wrong_hours(form: Typed) -> dict[str, str]:
@@ -103,8 +111,6 @@ def _wrong_hours(form: Typed) -> dict[str, str]:
     }
     if not problems and _clock(form.starts) == _clock(form.ends):
         problems["ends"] = "problem_same_time"
-    if form.time_zone and known(form.time_zone) is None:
-        problems["time_zone"] = "problem_time_zone"
     if form.mode not in set(QuietMode):
         problems["mode"] = "problem_choose"
     return problems

@@ -46,7 +46,7 @@ class Typed:
     """What somebody typed, as it came: to be judged, and shown again where it cannot be saved."""
 
     reminders: bool
-    reminder_minutes: str  # several: "120, 30"
+    reminder_minutes: tuple[str, ...]  # of the fields that are not empty
     messages: bool
     reminder_preview: str  # a Preview, if nobody tampered with it; likewise the others that are chosen
     message_preview: str
