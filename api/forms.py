@@ -4,20 +4,24 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.datastructures import ImmutableMultiDict
 
 _FORM = "application/x-www-form-urlencoded"
+
+
+Form = ImmutableMultiDict[str, str]
 
 
 class Refused(Exception):
     """The request does not come from a page of ours, or not from one of this visitor's."""
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """Read a form; of fields with one name the last counts. Raises Refused for what no form of ours sends."""
+async def read_form(request: Request) -> Form:
+    """Read a form; of fields with one name `get` gives the last. Raises Refused for what no form of ours sends."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in {"", _FORM}:
         raise Refused("This is no form of ours.")
     async with request.form() as form:
-        return {name: str(value) for name, value in form.items()}
+        return ImmutableMultiDict([(name, str(value)) for name, value in form.multi_items()])
 
 
 def check_origin(request: Request, also: Collection[str] = ()) -> None:

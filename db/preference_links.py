@@ -1,6 +1,7 @@
 """Links to the preference page. Only their digests are kept, so nobody who reads the database can follow one."""
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -52,11 +53,11 @@ async def kind_of(db: AsyncSession, code: str) -> LinkFor | None:
     return None if kind is None else word(LinkFor, kind, "preference_codes.kind")
 
 
-async def redeem(db: AsyncSession, code: str, kind: LinkFor) -> str | None:
-    """Use a link of this kind up and say whose it is; None where there is no such link, or not any more."""
+async def redeem(db: AsyncSession, code: str, kinds: Collection[LinkFor]) -> str | None:
+    """Use a link of one of these kinds up and say whose it is; None where there is no such link, or not any more."""
     taken = delete(PreferenceCode).where(
         PreferenceCode.digest == digest(code),
-        PreferenceCode.kind == kind,
+        PreferenceCode.kind.in_(kinds),
         PreferenceCode.expires_at > func.clock_timestamp(),
     )
     user_id: str | None = await db.scalar(

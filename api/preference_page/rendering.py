@@ -39,7 +39,7 @@ _templates = Environment(
 _templates.globals.update(
     style=f"{page.STYLE_PATH}?{STYLE_VERSION}",
     paths={"save": page.PATH, "stop": page.STOP_PATH, "sign_out": page.SIGN_OUT_PATH},
-    names={"csrf": page.CSRF_FIELD, "rev": page.REV_FIELD, "stop": page.STOP_FIELD},
+    names={"csrf": page.CSRF_FIELD, "rev": page.REV_FIELD, "base": page.BASE_FIELD, "stop": page.STOP_FIELD},
 )
 
 
@@ -50,6 +50,7 @@ class Plain(StrEnum):
     SIGNED_OUT = "signed_out"
     EXPIRED = "expired"  # a form without its session's CSRF token
     BUSY = "busy"  # asked too often
+    TROUBLE = "trouble"  # of ours
 
 
 def preference_page(view: View) -> str:
@@ -61,6 +62,7 @@ def preference_page(view: View) -> str:
         speaks,
         view=view,
         shown=shown,
+        base=form.base(view.preferences),
         phrases=phrases,
         problems={field: _problem(speaks, phrases, key) for field, key in view.problems.items()},
         minutes=_minute_fields(shown),
