@@ -1,10 +1,11 @@
 """The posted form: what was typed, and what of it becomes a PATCH of the preferences."""
 
+import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from starlette.datastructures import FormData
+from starlette.datastructures import ImmutableMultiDict
 
 from api.preference_page.view import Typed
 from domain.preferences import Preferences, Preview
@@ -12,10 +13,12 @@ from domain.quiet_hours import QuietMode
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 from domain.time_zones import known
 
+FIELDS = tuple(each.name for each in fields(Typed))
 LONGEST = 200  # characters that are shown again of what was typed into one field
 MOST_SHOWN = 20  # numbers that are shown again
 LONGEST_NUMBER = 100  # digits; so many are a number that is too large
 _STARTS, _ENDS = "22:00", "07:00"  # proposed to somebody without quiet hours
+_QUIET = frozenset({"quiet", "starts", "ends", "time_zone", "mode"})
 _BETWEEN = re.compile(r"[\s,;/\u060c\u3001\uff0c]+")  # whatever people put between numbers, in one field or in several
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3])[:.]([0-5][0-9])(?::[0-5][0-9](?:\.[0-9]+)?)?", re.ASCII)
 
@@ -37,21 +40,21 @@ def stored(preferences: Preferences) -> Typed:
     )
 
 
-def typed(fields: FormData) -> Typed:
+def typed(sent: ImmutableMultiDict[str, Any]) -> Typed:
     """Read the posted fields: what is not there was not ticked, or is empty."""
 
     def text(name: str) -> str:
-        return _text(fields.get(name))
+        return _text(sent.get(name))
 
     return Typed(
-        reminders="reminders" in fields,
+        reminders="reminders" in sent,
         reminder_minutes=tuple(
-            word for each in fields.getlist("reminder_minutes") for word in _BETWEEN.split(_text(each)) if word
+            word for each in sent.getlist("reminder_minutes") for word in _BETWEEN.split(_text(each)) if word
         )[:MOST_SHOWN],
-        messages="messages" in fields,
+        messages="messages" in sent,
         reminder_preview=text("reminder_preview"),
         message_preview=text("message_preview"),
-        quiet="quiet" in fields,
+        quiet="quiet" in sent,
         starts=text("starts"),
         ends=text("ends"),
         time_zone=text("time_zone"),
@@ -107,6 +110,36 @@ def differing(form: Typed, preferences: Preferences) -> list[str]:
     """List the fields in which what was typed is not what is stored."""
     now = asdict(stored(preferences))
     return [name for name, value in asdict(form).items() if value != now[name]]
+
+
+def asked_for(body: dict[str, Any], form: Typed, preferences: Preferences) -> dict[str, Any]:
+    """Leave of a PATCH what is other than stored, so that a word of a newer release stays where nobody touched it."""
+    before = stored(preferences)
+    same = {name for name in FIELDS if getattr(form, name) == getattr(before, name)}
+    if same.issuperset(_QUIET) or not (form.quiet or before.quiet):
+        same.add("quiet_hours")
+    return {name: value for name, value in body.items() if name not in same}
+
+
+def base(preferences: Preferences) -> str:
+    """Write down what a form is filled with, for `merged`."""
+    return json.dumps(asdict(stored(preferences)))
+
+
+def merged(form: Typed, told: str, newest: Preferences) -> Typed:
+    """Fill the form with what is stored by now, but for what was typed otherwise than the form said before (`base`).
+
+    So nobody loses what they typed, or takes back without knowing it what was changed elsewhere meanwhile.
+    """
+    try:
+        before = json.loads(told)
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        return form
+    were = {name: tuple(value) if isinstance(value, list) else value for name, value in before.items()}
+    changed = {name: getattr(form, name) for name in FIELDS if were.get(name) != getattr(form, name)}
+    return replace(stored(newest), **changed)
 
 
 def _text(value: object) -> str:

@@ -42,7 +42,7 @@ _templates.tests["clock"] = form.is_clock
 _templates.globals.update(
     style=f"{page.STYLE_PATH}?{STYLE_VERSION}",
     paths={"save": page.PATH, "stop": page.STOP_PATH, "sign_out": page.SIGN_OUT_PATH},
-    names={"csrf": page.CSRF_FIELD, "rev": page.REV_FIELD, "stop": page.STOP_FIELD},
+    names={"csrf": page.CSRF_FIELD, "rev": page.REV_FIELD, "base": page.BASE_FIELD, "stop": page.STOP_FIELD},
 )
 
 
@@ -53,6 +53,7 @@ class Plain(StrEnum):
     SIGNED_OUT = "signed_out"
     EXPIRED = "expired"  # a form without its session's CSRF token
     BUSY = "busy"  # asked too often
+    TROUBLE = "trouble"  # of ours
 
 
 def preference_page(view: View) -> str:
@@ -65,6 +66,7 @@ def preference_page(view: View) -> str:
         speaks,
         view=view,
         shown=shown,
+        base=form.base(view.preferences),
         phrases=phrases,
         problems={field: _problem(speaks, phrases, view.problems[field]) for field in labels if field in view.problems},
         minutes=_minute_fields(shown, view.problems),

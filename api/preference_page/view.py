@@ -22,6 +22,7 @@ SIGN_OUT_PATH = "/preferences/sign-out"  # POST
 STYLE_PATH = "/preferences/style.css"  # GET; its query changes with it, so it may be kept for ever
 CSRF_FIELD = "csrf_token"  # of each form
 REV_FIELD = "rev"  # of the saving form: the revision it was made from, for `If-Match`
+BASE_FIELD = "base"  # of the saving form: what it was filled with, so that a conflict keeps what was typed
 STOP_FIELD = "what"
 
 

@@ -126,6 +126,8 @@ class Words:
     expired_link: str
     busy_title: str  # asked too often
     busy: str
+    trouble_title: str  # something is wrong with the server
+    trouble: str
 
     # Problems of fields
     problem_minutes_not_numbers: str
