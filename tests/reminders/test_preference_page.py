@@ -78,12 +78,8 @@ async def _changed(user: User, before: Mapping[str, Any], *, held: int, **change
         due_at = datetime.now(UTC) + timedelta(seconds=seconds)
         session_id = await _start(user, due_at + timedelta(minutes=1))
         await house.started(session_id)
-
-        async def is_held_or_late() -> bool:
-            return datetime.now(UTC) > due_at or await house.holds_sends(session_id, held)
-
         if held:
-            await eventually(is_held_or_late, within=seconds + 15)
+            await eventually(partial(_is_held_or_late, house, session_id, held, due_at), within=seconds + 15)
         await _send(window, filled(form, **changes))
         if datetime.now(UTC) < due_at - timedelta(seconds=0.5):
             return session_id, phone.token
@@ -91,6 +87,10 @@ async def _changed(user: User, before: Mapping[str, Any], *, held: int, **change
         await user.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
         await user.call("PATCH", PREFERENCES, {"reminders": True})
         seconds *= 2
+
+
+async def _is_held_or_late(house: House, session_id: UUID, held: int, due_at: datetime) -> bool:
+    return datetime.now(UTC) > due_at or await house.holds_sends(session_id, held)
 
 
 async def _start(user: User, ends_at: datetime) -> UUID:
