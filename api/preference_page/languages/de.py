@@ -19,8 +19,8 @@ WORDS = Words(
     reminders_switch="Erinnere mich, bevor ein Fasten endet",
     stop_reminders="Erinnerungen abstellen",
     minutes="Wie lange vor dem Ende",
-    minutes_hint="Sie gelten für jedes Fasten, dem du keine eigenen Erinnerungen gegeben hast, auch für das laufende. "
-    "Leere ein Feld, um eine Erinnerung weniger zu bekommen; 0 ist das Ende selbst.",
+    minutes_hint="Für jedes Fasten ohne eigene Erinnerungen, auch das laufende. Um eine weniger zu bekommen, leere ihr "
+    "Feld. 0 ist das Ende selbst.",
     minutes_field="Erinnerung {number}",
     minutes_unit="Minuten",
     fast_ends="Dein Fasten endet {at}.",

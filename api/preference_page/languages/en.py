@@ -18,8 +18,8 @@ WORDS = Words(
     reminders_switch="Remind me before a fast ends",
     stop_reminders="Stop reminders",
     minutes="How long before the end",
-    minutes_hint="They apply to each fast to which you gave no reminders of its own, the one that is running included. "
-    "Empty a field to have one reminder less; 0 is the end itself.",
+    minutes_hint="For every fast that has no reminders of its own, the running one included. To have one reminder less, "
+    "empty its field. 0 is the end itself.",
     minutes_field="Reminder {number}",
     minutes_unit="minutes",
     fast_ends="Your fast ends {at}.",
