@@ -338,7 +338,7 @@ async def test_the_page_is_found_without_its_last_slash(api: House) -> None:
         ("fr, tlh;q=0.5, *;q=0.1", "de", "de"),
         ("fr", "sv", "en"),
         ("de;q=much", "en-GB", "en-GB"),
-        ("\xff\xfe, <script>, de-" + "x" * 3000, None, "de"),
+        ("<b>, ?!, de-" + "x" * 3000, None, "de"),
         (", ;q=1,,", None, "en"),
     ],
 )
@@ -400,7 +400,7 @@ async def test_what_cannot_be_read_of_one_row_keeps_nobody_from_the_page(alice: 
     assert "<script>" not in page.text
     assert saved.status_code == 303
     query = "SELECT messages, reminder_preview, quiet_mode, reminder_minutes FROM preferences WHERE user_id = :user"
-    assert await house.rows(query, user=alice.user_id) == [(False, "hologram", "whisper", (30, 99999))]
+    assert await house.rows(query, user=alice.user_id) == [(False, "hologram", "whisper", [30, 99999])]
 
 
 async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses_another(alice: User) -> None:
