@@ -18,7 +18,7 @@ WORDS = Words(
     reminders_switch="Remind me before a fast ends",
     stop_reminders="Stop reminders",
     minutes="How long before the end",
-    minutes_hint="For every fast that has no reminders of its own, the running one included. To have one reminder less, "
+    minutes_hint="For every fast that has no reminders of its own, the running one included. To have one less, "
     "empty its field. 0 is the end itself.",
     minutes_field="Reminder {number}",
     minutes_unit="minutes",
