@@ -101,7 +101,7 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
     [cookie] = await page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Lax", "/preferences")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Your notifications")
-    await expect(page.get_by_text("One of your phones does not show our notifications")).to_be_visible()
+    await expect(page.get_by_text("Not all of your phones show our notifications")).to_be_visible()
     await expect(page.get_by_text("Notifications are switched off on this iPhone.")).to_be_visible()
     await expect(page.get_by_role("listitem")).to_have_count(len(fast["reminders"]))
     await expect(page.get_by_role("listitem").first).to_contain_text("30 minutes before: ")
