@@ -84,7 +84,8 @@ async def busy(user: User) -> None:
         (iphone(), "provisional", "Europe/Vienna"),
         (android(), "undetermined", "Europe/Vienna"),
     ):
-        more = {"permission": permission, "time_zone": zone, "app_version": "4.2.0", "os_version": "26.1"}
+        version = f"4.2.0-{'x' * 44}"  # the longest, and nowhere to break it
+        more = {"permission": permission, "time_zone": zone, "app_version": version, "os_version": "26.1"}
         await user.register(phone, **more)
     await user.start_fast(due_in=SLEEPY, minutes=(90, 30, 0))
     await user.call("PATCH", PREFERENCES, {"reminder_minutes": [120, 30], "quiet_hours": NIGHT})
