@@ -118,7 +118,7 @@ class Parts {
       onItems: (items) => this.#tell(items),
       onGap: () => this.#gapObservers.forEach((observer) => observer()),
       onRefreshRequired: () => void this.#engine.take({ is: "refresh_required" }),
-      onNotRegistered: () => void this.#engine.take({ is: "refresh_required" }),
+      onNotRegistered: () => void this.#engine.take({ is: "not_registered" }),
     });
     this.#stream = new Stream({
       api: this.#api,
@@ -157,9 +157,9 @@ class Parts {
     this.#endings.push(
       push.observe((token) => void this.#engine.take({ is: "token", token })),
       taps.observe((data) => void this.#openings.tapped(data)),
-      network.observe(() => void this.#opened()),
-      system.observe(() => void this.#described()),
-      foreground.observe((isActive) => (isActive ? void this.#opened() : this.#stream.close())),
+      network.observe(() => void this.#opened().catch(() => undefined)), // the next open looks again
+      system.observe(() => void this.#described().catch(() => undefined)),
+      foreground.observe((isActive) => (isActive ? void this.#opened().catch(() => undefined) : this.#stream.close())),
     );
     await this.#opened();
   }
@@ -246,7 +246,10 @@ class Parts {
       return;
     }
     this.#stream.open();
-    void this.#sync.run().then((problem) => (problem === null ? this.#tidyScreen() : undefined));
+    void this.#sync
+      .run()
+      .then((problem) => (problem === null ? this.#tidyScreen() : undefined))
+      .catch(() => undefined); // a store that is full, say: the next trigger reads the same page
   }
 
   async #described(): Promise<void> {
@@ -312,7 +315,7 @@ class Parts {
   #acknowledgeSoon(): void {
     this.#acknowledging ??= this.#ports.clock.after(ACKNOWLEDGE_EVERY, () => {
       this.#acknowledging = null;
-      void this.#sync.run();
+      void this.#sync.run().catch(() => undefined);
     });
   }
 }
