@@ -69,6 +69,8 @@ export interface Fastbell {
     read(): Promise<Outcome<Preferences>>;
     /** Change some, at once, for fasts that are going on as well. With the `rev` that was read: refused with 412 when it is not the newest. */
     change(to: PreferencesChange, rev?: number): Promise<Outcome<Preferences>>;
+    /** A link to the hosted page with all of them, for a browser in the app: good once, for minutes. Do not log it. */
+    pageUrl(): Promise<Outcome<string>>;
   };
   readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
   close(): void;
@@ -206,6 +208,10 @@ class Parts {
               body,
             }),
           ),
+        pageUrl: async () => {
+          const made = await outcome(client.POST("/v1/preference-links", { body: { for: "app" } }));
+          return made.ok ? { ok: true, value: made.value.url } : made;
+        },
       },
       openings: {
         take: () => this.#openings.take(),

@@ -197,7 +197,7 @@ function signedIn(state: State, userId: string, lent: Lent): Step {
     registeredAt: null,
     doubted: null,
   };
-  const [next, more] = asked({ ...withPerson(left, newcomer), generation: left.generation + 1 }, lent);
+  const [next, more] = asked(withPerson(left, newcomer), lent);
   return [next, [...effects, ...more]];
 }
 
@@ -365,7 +365,7 @@ function looked(state: State, lent: Lent): Step {
     case "waiting_for_token":
       return [state, [{ do: "fetch_token" }]];
     case "registering":
-      return state.token === null ? [state, [{ do: "fetch_token" }]] : put(state, person, lent);
+      return put(state, person, lent);
     case "registered": {
       const isOld = lent.now - (person.registeredAt ?? 0) >= REGISTRATION_AGE;
       const [next, effects] = isOld ? put(state, person, lent) : ([state, []] as const);

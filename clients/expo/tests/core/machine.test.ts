@@ -153,6 +153,7 @@ test("an installation that is somebody else's is left for a new one, at once and
   assert.deepEqual([registration([moved, puts])?.installationId, registration([moved, puts])?.formerTicket], [moved.saved.installationId, null]);
   const before = registered().saved.person!;
   assert.notEqual(moved.saved.person?.ticket, before.ticket);
+  assert.match(String(moved.saved.person?.ticket), /^ticket-/);
   assert.deepEqual([moved.saved.person?.registered, moved.saved.person?.registeredAt], [null, null]);
   assert.deepEqual(moved.saved.owed.map((debt) => debt.installationId), ["id-0"]); // what was registered there may live on
 
@@ -241,6 +242,7 @@ test("a registration is told again after a day, and not before", () => {
   const open = (age: number) => done(step(registered(), OPENED, lent({ now: NOW + age }))[1]);
   assert.deepEqual(open(REGISTRATION_AGE - 1), ["fetch_token"]);
   assert.deepEqual(open(REGISTRATION_AGE), ["fetch_token", "put"]);
+  assert.notEqual(step(registered(), OPENED, lent({ now: NOW + REGISTRATION_AGE }))[0].inFlight, null);
 });
 
 test("a token that the server calls dead is put once more, and then another one is waited for", () => {
@@ -264,8 +266,9 @@ test("a token that the server calls dead is put once more, and then another one 
 test("an installation that the server does not know is registered again, its token undoubted, and at most once a minute", () => {
   const unknown: Event = { is: "not_registered" };
   const [resting, waits] = after(registered(), unknown);
-  assert.deepEqual([resting.phase.is, waits], ["registering", [{ do: "wait", timer: "put", milliseconds: REGISTER_AGAIN_AFTER }]]);
-  assert.deepEqual([resting.saved.person?.registered, resting.saved.person?.doubted], [null, null]);
+  assert.deepEqual(resting.phase, { is: "registering", tries: 0, last: "not registered" });
+  assert.deepEqual(waits, [{ do: "wait", timer: "put", milliseconds: REGISTER_AGAIN_AFTER }]);
+  assert.deepEqual(resting.saved.person, { ...registered().saved.person, ticket: resting.saved.person?.ticket, registered: null, registeredAt: null });
   assert.deepEqual(done(after(resting, { is: "timer", timer: "put" })[1]), ["put"]);
   assert.deepEqual(done(step(registered(), unknown, lent({ now: NOW + REGISTER_AGAIN_AFTER }))[1]), ["put"]);
   for (const state of [nobody(), waiting(), registering(), refused()]) {

@@ -8,7 +8,8 @@ import { Backend } from "./backend.ts";
 import { World } from "./world.ts";
 
 const PERSON = { userId: "alice", ticket: "t".repeat(32), mayBeKnown: true, registered: null, registeredAt: null, doubted: null };
-const SAVED = { scheme: 1, installationId: "installation-0", person: PERSON, owed: [] };
+const DEBT = { installationId: "installation-0", ticket: "o".repeat(32), since: 0 };
+const SAVED = { scheme: 1, installationId: "installation-0", person: PERSON, owed: [DEBT] };
 const WHOLE = JSON.stringify(SAVED);
 const DATA = { task_id: "task-1", kind: "reminder", url: "fastbell://test-push" };
 
@@ -87,6 +88,11 @@ test("what waits for the vault does not grow", async () => {
     await phone.engine.take({ is: times % 2 === 0 ? "opened" : "refresh_required" });
     await phone.engine.take({ is: "signed_in", userId: `person ${times}` });
   }
+  assert.equal(phone.alarms, 1); // one retry
+  const tries = phone.writes;
+  await phone.pass(1_000_000);
+  assert.ok(phone.writes - tries < 12, `${phone.writes - tries} tries in a quarter of an hour`);
+
   phone.keeps = true;
   await phone.pass(1_000_000);
   assert.equal(phone.engine.state.saved.person?.userId, "person 199");
@@ -100,8 +106,10 @@ for (const [name, stored] of [
   ["without debts", JSON.stringify({ scheme: 1, installationId: "a", person: null })],
   ["without an installation", JSON.stringify({ ...SAVED, installationId: 7 })],
   ["with half a person", JSON.stringify({ ...SAVED, person: { userId: "alice" } })],
+  ["with a time that is none", JSON.stringify({ ...SAVED, person: { ...PERSON, registeredAt: "noon" } })],
   ["with a doubt about nothing", JSON.stringify({ ...SAVED, person: { ...PERSON, doubted: {} } })],
   ["with a debt without a ticket", JSON.stringify({ ...SAVED, owed: [{ installationId: "a" }] })],
+  ["with a debt for nothing", JSON.stringify({ ...SAVED, owed: [{ ticket: DEBT.ticket }] })],
   ["a number", "7"],
   ["null", "null"],
   ["no JSON", "\u0000\u0001"],
@@ -117,9 +125,54 @@ for (const [name, stored] of [
   });
 }
 
+test("the next person's turn begins once the one before is forgotten, or after five seconds", async () => {
+  for (const isForgotten of [true, false]) {
+    const phone = await world();
+    await phone.engine.take({ is: "signed_in", userId: "alice" });
+    await phone.flush();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    phone.forgetting = promise;
+    const { fetches } = phone;
+    void phone.engine.take({ is: "signed_in", userId: "bob" });
+    await phone.pass(4_000);
+    assert.deepEqual([phone.fetches, phone.engine.state.saved.person?.userId], [fetches, "bob"]);
+    if (isForgotten) {
+      resolve();
+    }
+    await phone.pass(isForgotten ? 0 : 1_000);
+    assert.equal(phone.engine.state.phase.is, "registered");
+  }
+});
+
+test("the system is asked for one token at a time", async () => {
+  const phone = await world();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  phone.fetching = promise;
+  await phone.engine.take({ is: "signed_in", userId: "alice" });
+  await phone.engine.take({ is: "opened" });
+  await phone.engine.take({ is: "opened" });
+  assert.equal(phone.fetches, 1);
+  resolve();
+  await phone.flush();
+  await phone.engine.take({ is: "opened" });
+  assert.equal(phone.fetches, 2);
+});
+
+test("a closed engine takes nothing more, and waits for nothing", async () => {
+  const phone = await world();
+  phone.weather = "down";
+  await phone.engine.take({ is: "signed_in", userId: "alice" });
+  await phone.flush();
+  phone.engine.close();
+  phone.weather = "fine";
+  void phone.engine.take({ is: "opened" });
+  await phone.pass(1_000_000);
+  assert.deepEqual([phone.puts, phone.server.heard.size], [1, 0]);
+});
+
 test("what is whole is read, and nothing is forgotten", async () => {
   const phone = await world(WHOLE);
-  assert.deepEqual([phone.engine.state.saved.person?.userId, phone.forgotten], ["alice", 0]);
+  assert.deepEqual([phone.engine.state.saved, phone.forgotten], [SAVED, 0]);
 });
 
 test("a tap leads to its screen though nothing can be stored, and is told to the backend", async (t) => {

@@ -100,7 +100,11 @@ export class World {
   writes = 0;
   writesRefused = 0;
   puts = 0;
+  fetches = 0;
   forgotten = 0;
+  /** What the system's answer waits for, and what forgetting a person does. */
+  fetching: Promise<unknown> | null = null;
+  forgetting: Promise<unknown> | null = null;
   /** What was done that does not follow from what was stored. */
   readonly unfounded: string[] = [];
   #tokens = 1;
@@ -137,6 +141,8 @@ export class World {
       },
       push: {
         fetchToken: async (): Promise<DeviceToken> => {
+          this.fetches += 1;
+          await this.fetching;
           if (!this.givesToken) {
             throw new Error("no network");
           }
@@ -175,6 +181,7 @@ export class World {
         facts: async () => this.facts,
         forgetPerson: async () => {
           this.forgotten += 1;
+          await this.forgetting;
         },
       },
       onRegistered: () => undefined,
@@ -204,6 +211,10 @@ export class World {
     if (!isTrue) {
       this.unfounded.push(`${what}, and ${this.stored} is stored`);
     }
+  }
+
+  get alarms(): number {
+    return this.#alarms.length;
   }
 
   rotate(): void {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -14,7 +14,7 @@ const NPM = join(dirname(process.execPath), "../lib/node_modules/npm/bin/npm-cli
 const APP = `
 import { createFastbell, type PushState } from "@fastbell/expo";
 import { syncInBackground } from "@fastbell/expo/background";
-import { FastbellProvider, usePushState } from "@fastbell/expo/react";
+import { FastbellProvider, type Changeable, useCurrentFast, useItems, usePreferences, usePushState } from "@fastbell/expo/react";
 import { nativeIntent, useOpenings } from "@fastbell/expo/router";
 import { openLog } from "@fastbell/expo/sqlite";
 
@@ -22,9 +22,10 @@ export const fastbell = createFastbell({ baseUrl: "https://fast.example", bearer
 syncInBackground(fastbell);
 export const state: PushState = fastbell.push.current;
 export const redirectSystemPath = nativeIntent;
+export const page: Promise<string | null> = (null as unknown as Changeable).pageUrl();
 // @ts-expect-error: there is no such option
 createFastbell({ baseUrl: "https://fast.example", bearer: async () => null, sealde: true });
-export { FastbellProvider, useOpenings, usePushState };
+export { FastbellProvider, useCurrentFast, useItems, useOpenings, usePreferences, usePushState };
 `;
 
 const run = promisify(execFile);
@@ -48,4 +49,23 @@ test("the package type-checks in an empty app, has its native parts, and carries
     assert.ok(files.includes(needed), needed);
   }
   assert.deepEqual(files.filter((name) => /tests|checks|example|node_modules|\.oxlintrc/.test(name)), []);
+});
+
+test("whatever the package imports it names, as a dependency or as a peer", async () => {
+  const { dependencies, peerDependencies } = JSON.parse(await readFile(join(PACKAGE, "package.json"), "utf8"));
+  const named = new Set([...Object.keys(dependencies), ...Object.keys(peerDependencies)]);
+  const imported = new Set<string>();
+  for (const folder of ["build", "plugin/build"]) {
+    for (const name of await readdir(join(PACKAGE, folder), { recursive: true })) {
+      if (name.endsWith(".js") || name.endsWith(".d.ts")) {
+        const text = await readFile(join(PACKAGE, folder, name), "utf8");
+        for (const [, specifier] of text.matchAll(/(?:from|import) "([^"]+)"/g)) {
+          imported.add(specifier ?? "");
+        }
+      }
+    }
+  }
+  const packages = [...imported].filter((each) => !/^(\.|node:)/.test(each)).map((each) => each.split("/").slice(0, each.startsWith("@") ? 2 : 1).join("/"));
+  assert.ok(packages.includes("expo-notifications"));
+  assert.deepEqual(packages.filter((each) => !named.has(each)), []);
 });
