@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from db.counting import once_committed
+from db.digests import digest
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
@@ -107,17 +107,8 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
     """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another."""
     await _lock(db, f"installation/{installation_id}")
-    digest = ticket_digest(ticket)
-    await _deactivate(
-        db,
-        and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest),
-        "signed_out",
-    )
-
-
-def ticket_digest(ticket: str) -> bytes:
-    """Give what a registration names a ticket by: SHA-256 over its UTF-8 bytes."""
-    return sha256(ticket.encode()).digest()
+    named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
+    await _deactivate(db, named, "signed_out")
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
@@ -210,7 +201,7 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
 
 
 async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:
-    former = None if told.former_ticket is None else ticket_digest(told.former_ticket)
+    former = None if told.former_ticket is None else digest(told.former_ticket)
     for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
         if (row.provider, row.token) != (told.provider, told.token) and row.sign_out_digest != former:
             raise Conflict(
