@@ -274,7 +274,7 @@ test("a process that is killed between storing and acting goes on where it was, 
   }
 });
 
-test("preferences change one by one, and not over what another phone changed", async () => {
+test("preferences change one by one, not over what another phone changed, and have a page", async () => {
   const userId = somebody("alice");
   const phone = await new Phone(run).open();
   await phone.signIn(userId);
@@ -288,6 +288,16 @@ test("preferences change one by one, and not over what another phone changed", a
   assert.equal(changed.value.reminders, read.value.reminders);
   const late = await preferences.change({ messages: false }, read.value.rev);
   assert.ok(!late.ok && late.problem.is === "refused" && late.problem.status === 412, JSON.stringify(late));
+
+  const page = await preferences.pageUrl();
+  assert.ok(page.ok, JSON.stringify(page));
+  assert.ok(page.value.startsWith(`${run.api}/preferences/`), page.value);
+  const opened = await fetch(page.value, { redirect: "manual" });
+  assert.equal(opened.status, 303);
+  const cookie = opened.headers.get("set-cookie")!.split(";")[0]!;
+  const html = await (await fetch(new URL(opened.headers.get("location")!, page.value), { headers: { cookie } })).text();
+  assert.match(html, /22:00/); // what was changed above
+  assert.equal((await fetch(page.value, { redirect: "manual" })).status, 404);
   phone.app.close();
 });
 
