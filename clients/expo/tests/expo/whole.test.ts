@@ -73,6 +73,13 @@ test("whoever the keychain speaks of after a reinstall is signed out", async () 
   assert.match(phone.secrets.get("fastbell.registration") ?? "", /alice/);
   phone.settings.clear();
 
+  phone.isLocked = true; // a sign-out that cannot be stored is none yet: the next start says it again
+  const locked = createFastbell(OPTIONS);
+  await locked.signOut();
+  locked.close();
+  assert.equal(phone.settings.get("fastbell.installed"), undefined);
+  phone.isLocked = false;
+
   const app = createFastbell(OPTIONS);
   await until(() => phone.settings.get("fastbell.installed") === 1);
 

@@ -28,11 +28,17 @@ createFastbell({ baseUrl: "https://fast.example", bearer: async () => null, seal
 export { FastbellProvider, useCurrentFast, useItems, useOpenings, usePreferences, usePushState };
 `;
 
+/** What the README leaves to the app. */
+const SESSION = `
+export const session = { bearer: async (): Promise<string | null> => null, current: (): { id: string } | null => null };
+export const useUser = () => session.current();
+`;
+
 const run = promisify(execFile);
 let root = "";
 after(() => rm(root, { recursive: true, force: true }));
 
-test("the package type-checks in an empty app, has its native parts, and carries no tests", async () => {
+test("the package and the steps of its README type-check in an empty app; it has its native parts, and carries no tests", async () => {
   root = await mkdtemp(join(PACKAGE, ".prebuild-")); // beneath node_modules, where peers are found
   await run(process.execPath, [NPM, "pack", "--pack-destination", root, "--ignore-scripts"], { cwd: PACKAGE });
   const [archive] = (await readdir(root)).filter((name) => name.endsWith(".tgz"));
@@ -41,6 +47,14 @@ test("the package type-checks in an empty app, has its native parts, and carries
   await run("tar", ["-xzf", join(root, archive ?? ""), "-C", folder, "--strip-components=1"]);
   await cp(join(PACKAGE, "example/tsconfig.json"), join(root, "tsconfig.json"));
   await writeFile(join(root, "app.ts"), APP);
+  await writeFile(join(root, "session.ts"), SESSION);
+  await mkdir(join(root, "app"));
+  const readme = await readFile(join(folder, "README.md"), "utf8");
+  const steps = [...readme.matchAll(/```tsx?\n\/\/ (\S+?)(?:,[^\n]*)?\n(.*?)```/gs)];
+  assert.deepEqual(steps.map(([, name]) => name), ["fastbell.ts", "index.ts", "app/_layout.tsx", "app/+native-intent.ts"]);
+  for (const [, name, code] of steps) {
+    await writeFile(join(root, name ?? ""), code ?? "");
+  }
 
   await run(process.execPath, [TSC, "--noEmit", "-p", root]);
 
