@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.housekeeping import GONE, Fate, Sweeping
+from activities.reminders import ReminderOpening
 from db import device_tokens, fasting_sessions, leases, orphans, preferences
 from db.engine import Sessions, present_instant
 from db.orphans import Unopened, Window
@@ -23,7 +24,8 @@ from domain.kinds import Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_OF_USE, message_id
+from domain.reminders import LONGEST_OF_USE, message_id, reminders
+from domain.wire import Moment, OpenReminder
 
 _EVERY = 1.0  # seconds between looks at what is near
 _STANDS_BY = 5.0  # seconds between tries to take the lease
@@ -35,6 +37,7 @@ _WALKS_EVERY = 30.0  # seconds
 _MOST_ASKED = 50  # questions to Temporal in one look
 _MOST_STARTED = 200  # fasts owed to Temporal in one look
 _MOST_NEAR = 5_000  # reminders in one reading
+_MOST_OVER = 100  # reminders that have expired, written down after one reading
 _SAMPLE = 10  # so many answers, and all of them *lost*: Temporal was emptied
 _MOST_PAGES = 50  # of one walk in one round; the next round goes on
 _OVERDUE = timedelta(seconds=5)  # after which a reminder that was not opened is counted
@@ -76,6 +79,7 @@ class Sweeper:
     ) -> None:
         self._sessions = sessions
         self._sweeping = sweeping
+        self._opening = ReminderOpening(sessions)
         self._untouched = untouched
         self._walks_every = walks_every
         self._id = uuid4()
@@ -128,6 +132,7 @@ class Sweeper:
             self._near = await self._read()
             took = loop.time() - self._near.read_at
             self._read_again_at = loop.time() + max(_READS_EVERY, _READS_AT_MOST * took)
+            await self._open_too_late(self._near)
             await self._start_overdue(self._near)
         await self._look(self._near)
         if loop.time() >= self._walk_again_at and (self._walking is None or self._walking.done()):
@@ -161,6 +166,30 @@ class Sweeper:
         wanted = [each for each in found if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})
         return [each for each in wanted if _message(each) not in opened]
+
+    async def _open_too_late(self, near: _Near) -> None:
+        """Open reminders that expired unopened, as their workflow would: so each ends on record, once, as dead.
+
+        Temporal may be away until their fasts are over, and nobody would open them then.
+        """
+        async with self._sessions() as db:
+            fasts = await fasting_sessions.by_id(db, {each.session_id for each in near.behind})
+        expires_at = {
+            (fast.session_id, each.minutes, each.due_at): each.expires_at
+            for fast in fasts.values()
+            for each in reminders(fast)
+        }
+        latest = near.at - _OVERDUE
+        over = [
+            each
+            for each in near.behind
+            if expires_at.get((each.session_id, each.minutes, each.due_at), near.at) <= latest
+        ]
+        for each in over[:_MOST_OVER]:
+            try:
+                await self._opening.open_reminder(OpenReminder(each.session_id, each.minutes, each.due_at, Moment.DUE))
+            except Exception as error:  # noqa: BLE001 -- what is odd about one stays with it
+                log.warning("reminder not opened", session_id=str(each.session_id), error=type(error).__name__)
 
     async def _start_overdue(self, near: _Near) -> None:
         """Owe what is due and was not opened: late, but not lost. It may have a workflow that forgot it."""

@@ -1,6 +1,7 @@
 """HTTP connections that end in time: at once when the process is to stop, and soon when the peer has vanished."""
 
 import asyncio
+import re
 import resource
 import socket
 import sys
@@ -20,6 +21,7 @@ UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unackn
 READ_WITHIN = 15.0  # seconds from the first byte of a request to its last
 _OTHER_FILES = 500  # for everything else: connections that do not last, too
 _PASSING = 400  # connections that do not last
+_ABSOLUTE = re.compile(rb"(?i:https?)://([\w.~%!$&'()*+,;=:\[\]-]+)((?:[/?].*)?)")  # the host, and what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,37 @@ class Line:
 
 
 class _Framing(h11.Connection):
-    """HTTP/1.1 that refuses a request of which a proxy may see another end than we do (RFC 9112, 6.1 and 6.3)."""
+    """HTTP/1.1 that refuses a request of which a proxy may see another end than we do (RFC 9112, 6.1 and 6.3).
+
+    Its targets are paths, or `*` for OPTIONS; what names the host, too, is taken apart (RFC 9112, 3.2).
+    """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Give what came next; raises RemoteProtocolError."""
         event = super().next_event()
-        if isinstance(event, h11.Request):
-            names = {name for name, _ in event.headers}
-            if b"transfer-encoding" in names and (b"content-length" in names or event.http_version < b"1.1"):
-                raise h11.RemoteProtocolError("the end of the request is ambiguous")
-        return event
+        if not isinstance(event, h11.Request):
+            return event
+        names = {name for name, _ in event.headers}
+        if b"transfer-encoding" in names and (b"content-length" in names or event.http_version < b"1.1"):
+            raise h11.RemoteProtocolError("the end of the request is ambiguous")
+        if event.target.startswith(b"/") or (event.method, event.target) == (b"OPTIONS", b"*"):
+            return event
+        return _with_a_path(event)
+
+
+def _with_a_path(request: h11.Request) -> h11.Request:
+    """Take a target in absolute form apart: its host counts, whatever the header says."""
+    found = _ABSOLUTE.fullmatch(request.target)
+    if found is None:
+        raise h11.RemoteProtocolError("the target of the request is neither a path nor an http address")
+    host, target = found.groups()
+    headers = [(b"host", host), *(each for each in request.headers if each[0] != b"host")]
+    return h11.Request(
+        method=request.method,
+        headers=headers,
+        target=target if target.startswith(b"/") else b"/" + target,
+        http_version=request.http_version,
+    )
 
 
 class HttpConnection(H11Protocol):

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import CANCELED, Sessions, present_instant
 from db.models import PushAttempt, PushTask
+from db.odd_values import readable
 from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccepted
 from domain.kinds import Kind
 from domain.problems import InvalidField
@@ -122,7 +123,8 @@ def _filled(step: Step, *found: Mapping[str, Any]) -> Step:
     return step
 
 
-_PUSHES = text("""
+_PUSHES = text(
+    f"""
     SELECT date_bin(:step, due_at, :from_at) AS at, count(*) AS pushes,
            count(*) FILTER (WHERE state = 'accepted') AS accepted,
            count(*) FILTER (WHERE state = 'dead') AS dead,
@@ -132,10 +134,12 @@ _PUSHES = text("""
            percentile_cont(0.5) WITHIN GROUP (ORDER BY lateness) FILTER (WHERE kind <> 'test') AS late_p50,
            percentile_cont(0.99) WITHIN GROUP (ORDER BY lateness) FILTER (WHERE kind <> 'test') AS late_p99
       FROM push_tasks,
-           LATERAL (SELECT extract(epoch FROM accepted_at - coalesce(again_at, due_at)) AS lateness) AS late
+           LATERAL (SELECT extract(epoch FROM {readable("accepted_at")} - coalesce({readable("again_at")}, due_at))
+                           AS lateness) AS late
      WHERE due_at >= :from_at AND due_at < :to_at
      GROUP BY 1
-""")
+"""  # noqa: S608 -- of `readable` alone
+)
 
 _CALLS = text("""
     SELECT date_bin(:step, t.due_at, :from_at) AS at, count(*) AS calls,

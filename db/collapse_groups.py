@@ -108,10 +108,14 @@ def _columns(soundings: Sequence[Sounding]) -> dict[str, list[object]]:
 
 _STANDING = text("""
     SELECT asked.installation_id, g.planned_at, coalesce(g.burst, 0) AS burst,
-           EXISTS (SELECT FROM push_tasks AS t
-                    WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
-                      AND t.synced_at IS NULL AND t.due_at > CAST(:due_at AS timestamptz)
-                      AND t.state IN ('pending', 'accepted')) AS newer,
+           coalesce(CAST(:due_at AS timestamptz) < greatest(
+               (SELECT max(t.due_at) FROM push_tasks AS t
+                 WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
+                   AND t.state = 'accepted' AND t.synced_at IS NULL),
+               (SELECT max(t.due_at) FROM push_tasks AS t
+                 WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
+                   AND t.state = 'pending' AND t.synced_at IS NULL)
+           ), false) AS newer,
            ARRAY(SELECT t.task_id FROM push_tasks AS t
                   WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
                     AND t.state = 'pending' AND t.due_at <= CAST(:due_at AS timestamptz)

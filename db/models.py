@@ -268,17 +268,33 @@ class PushTask(Table):
         Index("ix_push_tasks_conversation_id", "conversation_id"),
         Index("ix_push_tasks_device_id", "device_id"),
         Index(
-            "ix_push_tasks_line",
+            "ix_push_tasks_line_settled",
             "installation_id",
             "collapse_key",
-            "due_at",
+            "settled_at",
             postgresql_where=text("synced_at IS NULL"),
         ),
         Index(
-            "ix_push_tasks_waiting",
+            "ix_push_tasks_line_accepted",
             "installation_id",
             "collapse_key",
+            "due_at",
+            postgresql_where=text("state = 'accepted' AND synced_at IS NULL"),
+        ),
+        Index(
+            "ix_push_tasks_line_waiting",
+            "installation_id",
+            "collapse_key",
+            "due_at",
             postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_push_tasks_missed",
+            "installation_id",
+            postgresql_where=text(
+                "synced_at IS NULL AND (state = 'unregistered'"
+                " OR state = 'withdrawn' AND last_reason IN ('no_active_token', 'token_changed'))"
+            ),
         ),
         Index("ix_push_tasks_dead", "due_at", "task_id", postgresql_where=text("state = 'dead'")),
         Index("ix_push_tasks_pending", "due_at", "task_id", postgresql_where=text("state = 'pending'")),

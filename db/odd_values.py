@@ -1,7 +1,8 @@
 """Values of PostgreSQL that Python lacks: each is read as the nearest, since one would fail all rows of a statement.
 
 PostgreSQL knows the time of day 24:00, infinity, years before 1 and after 9999, numbers of any length, and JSON of any
-depth. No column is known here; each type is told once.
+depth. No column is known here; each type is told once. What is missing where it may be is the
+business of those who read it (`known_or_none`), as is what SQL counts with (`readable`).
 """
 
 import json
@@ -24,6 +25,16 @@ async def read_odd_values(connection: Any) -> None:  # noqa: ANN401 -- asyncpg h
     ways = {"timestamptz": (_from_instant, _instant), "time": (_from_time, _time)}
     for name, (encoder, decoder) in ways.items():
         await connection.set_type_codec(name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="tuple")
+
+
+def known_or_none(at: datetime | None) -> datetime | None:
+    """Give an instant that may be missing; an odd one counts as missing."""
+    return None if at in {EARLIEST, LATEST} else at
+
+
+def readable(column: str) -> str:
+    """Write SQL that gives an instant to count with, or null for an odd one, with which counting would fail."""
+    return f"CASE WHEN {column} > '{EARLIEST:%Y-%m-%d}+00' AND {column} < '{LATEST:%Y-%m-%d}+00' THEN {column} END"
 
 
 def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON

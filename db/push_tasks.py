@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
-from zlib import crc32
 
 from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
 from db.models import PushTask
+from db.odd_values import known_or_none, readable
 from db.unreadable import route_of, word
+from domain.handoff import LONGEST_GRACE
 from domain.kinds import Kind
+from domain.naming import user_digest
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 from telemetry import metrics
@@ -138,8 +140,7 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
-    digest = crc32(row.user_id.encode())
-    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, digest)
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, user_digest(row.user_id))
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
@@ -212,6 +213,19 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
     return found
 
 
+def late_from(task: PushTask) -> datetime:
+    """Say since when an accepted push was late: since it was due, but for what a message was meant to wait."""
+    again_at = known_or_none(task.again_at)
+    was_meant = again_at is not None and task.kind == Kind.MESSAGE and again_at - task.due_at <= LONGEST_GRACE
+    return again_at if was_meant and again_at is not None else task.due_at
+
+
+async def late_from_of(db: AsyncSession, task_id: UUID) -> datetime | None:
+    """Say the same of one task; None where there is none."""
+    task = await db.get(PushTask, task_id)
+    return None if task is None else late_from(task)
+
+
 async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     """Note when the person first tapped it; False when it is not theirs."""
     query = (
@@ -245,7 +259,8 @@ _PLAN = text("""
 """)
 
 # Gives those that are settled, to be counted. One that is accepted replaces what its line on the screen showed unread.
-_APPLY = text("""
+_APPLY = text(
+    f"""
     WITH applied AS (
         UPDATE push_tasks AS t
            SET state = new.state,
@@ -266,23 +281,27 @@ _APPLY = text("""
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
                   t.synced_at,
-                  CAST(extract(epoch FROM t.accepted_at - coalesce(t.again_at, t.due_at)) AS float8) AS lateness
+                  CAST(extract(epoch FROM t.accepted_at - coalesce({readable("t.again_at")}, {readable("t.due_at")}))
+                       AS float8) AS lateness
     )
     SELECT provider, kind, state, last_reason, count(*) AS total,
-           array_agg(lateness) FILTER (WHERE state = 'accepted') AS latenesses,
+           array_agg(lateness) FILTER (WHERE state = 'accepted' AND lateness IS NOT NULL) AS latenesses,
            count(*) FILTER (WHERE state = 'accepted' AND synced_at IS NOT NULL) AS synced,
            count(*) FILTER (
-               WHERE state = 'accepted' AND collapse_key <> '' AND EXISTS (
-                   SELECT FROM push_tasks AS o
+               WHERE state = 'accepted' AND collapse_key <> '' AND (
+                   SELECT o.opened_at IS NULL
+                     FROM push_tasks AS o
                     WHERE o.installation_id = a.installation_id AND o.collapse_key = a.collapse_key
-                      AND o.synced_at IS NULL AND o.opened_at IS NULL AND o.state = 'accepted'
-                      AND o.task_id <> a.task_id
+                      AND o.synced_at IS NULL AND o.state = 'accepted' AND o.task_id <> a.task_id
+                    ORDER BY o.due_at DESC
+                    LIMIT 1
                )
            ) AS replacing
       FROM applied AS a
      WHERE state <> 'pending'
      GROUP BY provider, kind, state, last_reason
-""")
+"""  # noqa: S608 -- of `readable` alone
+)
 
 
 def _count_planned(providers: Sequence[str], kind: Kind) -> None:
@@ -334,5 +353,5 @@ def _task(row: Row[Any]) -> Task | None:
         validate_only=row.validate_only,
         state=state,
         last_reason=row.last_reason,
-        again_at=row.again_at,
+        again_at=known_or_none(row.again_at),
     )

@@ -43,24 +43,25 @@ async def registered_meanwhile(db: AsyncSession, task_ids: Collection[UUID]) -> 
     return (await db.scalars(query)).unique().all()
 
 
+# A batch of other people's pushes may wait for it: each question walks an index to its answer.
 _REVIVE = text("""
-    WITH unread AS (
-        SELECT task_id, user_id, collapse_key, due_at, opened_at,
-               state IN ('pending', 'accepted') AS is_told,
-               state = 'unregistered'
-               OR state = 'withdrawn' AND last_reason IN ('no_active_token', 'token_changed') AS is_missed
-          FROM push_tasks
-         WHERE installation_id = :installation_id AND synced_at IS NULL AND expires_at > clock_timestamp()
-    ), newest AS (
-        SELECT DISTINCT ON (collapse_key) *
-          FROM unread
-         WHERE is_told OR is_missed
-         ORDER BY collapse_key, due_at DESC
-    ), missed AS (
+    WITH missed AS (
         SELECT t.*
-          FROM push_tasks t JOIN newest USING (task_id)
-         WHERE newest.is_missed AND newest.user_id = :user_id AND newest.opened_at IS NULL
-           AND t.state IN ('unregistered', 'withdrawn') AND NOT t.validate_only
+          FROM (SELECT DISTINCT ON (collapse_key) task_id
+                  FROM push_tasks
+                 WHERE installation_id = :installation_id AND synced_at IS NULL AND expires_at > clock_timestamp()
+                   AND (state = 'unregistered'
+                        OR state = 'withdrawn' AND last_reason IN ('no_active_token', 'token_changed'))
+                 ORDER BY collapse_key, due_at DESC) AS latest
+          JOIN push_tasks t USING (task_id)
+         WHERE t.user_id = :user_id AND t.opened_at IS NULL AND t.state IN ('unregistered', 'withdrawn')
+           AND NOT t.validate_only
+           AND coalesce(t.due_at >= (SELECT max(o.due_at) FROM push_tasks o
+                                      WHERE o.installation_id = t.installation_id AND o.collapse_key = t.collapse_key
+                                        AND o.state = 'accepted' AND o.synced_at IS NULL), true)
+           AND coalesce(t.due_at >= (SELECT max(o.due_at) FROM push_tasks o
+                                      WHERE o.installation_id = t.installation_id AND o.collapse_key = t.collapse_key
+                                        AND o.state = 'pending' AND o.synced_at IS NULL), true)
            FOR UPDATE OF t SKIP LOCKED
     ), revived AS (
         UPDATE push_tasks t

@@ -36,24 +36,42 @@ _HOLD = text("""
              ORDER BY line) AS lines
 """)
 
+# Each question walks an index to its answer, so that a line costs the same however long its past: the latest of
+# a line is the end of an index (of EXISTS the planner may hope to find one soon by reading all), and no index serves
+# `clock_timestamp()`. A call that is under way belongs to a push that waits, or that was settled since.
 _AROUND = text("""
     SELECT asked.task_id,
-           coalesce(bool_or(other.due_at > asked.due_at
-                            AND (other.state = 'accepted' OR call.task_id IS NOT NULL)), false) AS newer_begun,
-           coalesce(bool_or(other.due_at > asked.due_at AND other.state = 'pending'), false) AS newer_waits,
-           coalesce(bool_or(call.task_id IS NOT NULL), false) AS call_under_way,
-           coalesce(bool_or(g.sounded_at > clock_timestamp() - interval '1 minute'), false) AS has_sounded
+           calls.of_newer OR coalesce(asked.due_at < (
+               SELECT max(other.due_at) FROM push_tasks AS other
+                WHERE other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
+                  AND other.state = 'accepted' AND other.synced_at IS NULL
+           ), false) AS newer_begun,
+           coalesce(asked.due_at < (
+               SELECT max(other.due_at) FROM push_tasks AS other
+                WHERE other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
+                  AND other.state = 'pending' AND other.synced_at IS NULL
+           ), false) AS newer_waits,
+           calls.of_any AS call_under_way,
+           coalesce(g.sounded_at > clock_timestamp() - interval '1 minute', false) AS has_sounded
       FROM push_tasks AS asked
-      LEFT JOIN push_tasks AS other
-             ON other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
-            AND other.task_id <> asked.task_id AND other.synced_at IS NULL
-            AND (other.state = 'pending' OR other.due_at > asked.due_at
-                 OR other.settled_at > clock_timestamp() - CAST(:in_flight AS interval))
-      LEFT JOIN push_attempts AS call
-             ON call.task_id = other.task_id AND call.outcome IS NULL
-            AND call.started_at > clock_timestamp() - CAST(:in_flight AS interval)
       LEFT JOIN collapse_groups AS g
              ON g.installation_id = asked.installation_id AND g.collapse_key = asked.collapse_key
+     CROSS JOIN LATERAL (
+        SELECT count(*) > 0 AS of_any, coalesce(bool_or(other.due_at > asked.due_at), false) AS of_newer
+          FROM (SELECT w.task_id, w.due_at
+                  FROM push_tasks AS w
+                 WHERE w.installation_id = asked.installation_id AND w.collapse_key = asked.collapse_key
+                   AND w.state = 'pending' AND w.synced_at IS NULL AND w.attempt_count > 0
+                 UNION ALL
+                SELECT s.task_id, s.due_at
+                  FROM push_tasks AS s
+                 WHERE s.installation_id = asked.installation_id AND s.collapse_key = asked.collapse_key
+                   AND s.synced_at IS NULL
+                   AND s.settled_at > statement_timestamp() - CAST(:in_flight AS interval)) AS other
+          JOIN push_attempts AS call
+                 ON call.task_id = other.task_id AND call.outcome IS NULL
+                AND call.started_at > statement_timestamp() - CAST(:in_flight AS interval)
+         WHERE other.task_id <> asked.task_id
+     ) AS calls
      WHERE asked.task_id = ANY(CAST(:task_ids AS uuid[]))
-     GROUP BY asked.task_id
 """)

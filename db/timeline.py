@@ -13,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, preferences, refusals, unopened_reminders
+from db import brakes, preferences, push_tasks, refusals, unopened_reminders
 from db.engine import among
 from db.models import BrakeRow, PushTask
+from db.odd_values import known_or_none, readable
 from db.unreadable import tell, word
-from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
@@ -148,16 +148,14 @@ def _readable(instant: str | None) -> datetime | None:
 def _acceptance(task: PushTask) -> dict[str, Any]:
     """Tell how late a push was accepted: since it was due, but for what a message was meant to wait."""
     assert task.accepted_at is not None
-    was_meant = task.again_at is not None and task.again_at - task.due_at <= LONGEST_GRACE
-    is_message = task.kind == Kind.MESSAGE
-    late_from = task.again_at if is_message and was_meant and task.again_at is not None else task.due_at
+    late_from, again_at = push_tasks.late_from(task), known_or_none(task.again_at)
     return {
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
         "held_up_by": task.held_up_by,
         "created_at": task.created_at.isoformat(),
-        "again_at": task.again_at and task.again_at.isoformat(),
-        "is_redriven": task.again_at is not None and not (is_message and was_meant),
+        "again_at": again_at and again_at.isoformat(),
+        "is_redriven": again_at is not None and late_from == task.due_at,
     }
 
 
@@ -235,7 +233,10 @@ ITEMS = text(
          CROSS JOIN LATERAL (VALUES
                ('attempted', a.started_at, a.reason,
                 jsonb_build_object('outcome', a.outcome, 'silent_because', a.silent_because)),
-               ('answered', a.started_at + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us', a.reason,
+               ('answered',
+                coalesce({readable("a.started_at")} + coalesce(a.latency_ms, 0) * interval '1 ms' + interval '1 us',
+                         a.started_at),
+                a.reason,
                 jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
                AS e (event, at, reason, detail)
          WHERE e.event = 'attempted' OR a.outcome IS NOT NULL

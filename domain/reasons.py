@@ -172,7 +172,9 @@ def why(reason: str | None, provider: Provider | None = None) -> str:
 
 
 def why_then(reason: str | None, provider: Provider | None = None) -> str:
-    """Say what held a push up that went out since: nobody has to act on that any more."""
+    """Say what a call came to, or what held a push up, that went on since: nobody has to act on that any more."""
+    if reason in TOKEN_REFUSED:
+        return f"{PROVIDERS[provider]} refused the token at that time."
     return _TO_ACT.sub("", why(reason, provider))
 
 
@@ -186,13 +188,17 @@ def why_not(refusal: str | None, provider: Provider | None = None) -> str:
 
 
 def why_so(state: str, reason: str | None, provider: Provider | None = None) -> str:
-    """Say why a push stands as it does; one that died of the token-error cutoff is not its phone's fault."""
+    """Say why a push stands as it does; one that died of the token-error cutoff is not its phone's fault.
+
+    Where it was redriven since, what was said of the token is of that time.
+    """
     if state == TaskState.DEAD and reason in TOKEN_REFUSED:
         return (
             f"{PROVIDERS[provider]} refused the token, as so many at that time that sending was stopped. "
             "This says nothing about the phone."
         )
-    return why(reason, provider)
+    is_over = state in {TaskState.UNREGISTERED, TaskState.REJECTED}
+    return why_then(reason, provider) if reason in TOKEN_REFUSED and not is_over else why(reason, provider)
 
 
 def is_unclear(outcome: str | None, reason: str | None) -> bool:

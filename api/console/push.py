@@ -9,7 +9,7 @@ from api.console.door import PATH, Signed
 from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import Database
-from db import dead_tasks, redrives
+from db import dead_tasks, push_tasks, redrives
 from domain.housekeeping import senders
 from domain.problems import NotFound
 
@@ -21,12 +21,13 @@ async def show(task_id: UUID, request: Request, visitor: Signed, sessions: Datab
     """Show it."""
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
-    if found is None:
+        late_from = await push_tasks.late_from_of(db, task_id)
+    if found is None or late_from is None:
         raise NotFound("push task")
     task = found.task
     names = senders(task.kind, task.task_id, task.conversation_id, task.message_id)
     workflows = [(name, means.workflow_page(name)) for name in names]
-    return page(request, "push", visitor, whole=found, task=task, workflows=workflows)
+    return page(request, "push", visitor, whole=found, task=task, late_from=late_from, workflows=workflows)
 
 
 @router.post("/redrive")

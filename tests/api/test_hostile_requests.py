@@ -65,6 +65,92 @@ async def test_an_encoding_that_http_1_0_lacks_is_refused(api: House) -> None:
     assert (await exchanged(api, request)).startswith(b"HTTP/1.1 400 ")
 
 
+ABSOLUTE = {
+    "http://127.0.0.1/livez": "/livez",
+    "HTTP://other.example:8080/livez?x=http://y": "/livez",
+    "https://[::1]/livez": "/livez",
+    "http://other.example": "/",
+    "http://other.example?x": "/",
+    "http://other.example/v1/notification-preferences": "/v1/notification-preferences",
+}
+TARGETS = {
+    "/livez#there": 404,
+    "/livez%00": 404,
+    "/%00": 404,
+    "/livez%2F": 404,
+    "/livez%2f..": 404,
+    "%2Flivez": 400,
+    "/%2Flivez": 404,
+    "//livez": 404,
+    "//v1/..": 404,
+    "/v1/../livez": 404,
+    "/v1/%2e%2e/livez": 404,
+    "//other.example/console": 404,
+    "/console//": 404,
+    "/console/%2e%2e%2f": 404,
+    "/%": 404,
+    "/%zz": 404,
+    "/%ff%fe": 404,
+    "/\\": 404,
+    "*": 400,
+    "": 400,
+    "livez": 400,
+    "x:80": 400,
+    "http:/livez": 400,
+    "http:livez": 400,
+    "http:///livez": 400,
+    "http://": 400,
+    "http://me@other.example/livez": 400,
+    "http://a\0b/livez": 400,
+    "ftp://other.example/livez": 400,
+    "urn:fastbell:x": 400,
+    "/\xff": 400,
+}
+
+
+async def asked_for(house: House, target: str) -> tuple[int, bytes]:
+    """Ask for a target as it is; gives the status and the answer's body."""
+    request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head, _, body = (await exchanged(house, request.encode("latin-1"))).partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), body
+
+
+@pytest.mark.parametrize("target", ABSOLUTE)
+async def test_a_target_in_absolute_form_is_answered_as_its_path_is(api: House, target: str) -> None:
+    assert await asked_for(api, target) == await asked_for(api, ABSOLUTE[target])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_an_odd_target_is_refused_in_so_many_words(api: House, target: str) -> None:
+    status, body = await asked_for(api, target)
+
+    assert status == TARGETS[target]
+    assert b"urn:fastbell:problem:" in body or b"Not found</h1>" in body
+
+
+@pytest.mark.parametrize(("target", "status"), [("*", 404), ("http://x/livez", 405), ("x:80", 400)])
+async def test_options_asks_for_all_by_an_asterisk(api: House, target: str, status: int) -> None:
+    request = f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    assert (await exchanged(api, request.encode())).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def test_the_host_of_an_absolute_target_counts_and_not_that_of_the_header(api: House) -> None:
+    carol = await visit(api)
+    form = f"csrf_token={await carol.csrf_token()}".encode()
+    cookie = carol.headers()["cookie"]
+
+    def request(host: str, header: str, origin: str) -> bytes:
+        lines = f"POST http://{host}/console/sign-out HTTP/1.1\r\nHost: {header}\r\nOrigin: http://{origin}\r\n"
+        form_lines = f"Cookie: {cookie}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        return f"{lines}{form_lines}Content-Length: {len(form)}\r\nConnection: close\r\n\r\n".encode() + form
+
+    refused = await exchanged(api, request("here.example", "there.example", "there.example"))
+    taken = await exchanged(api, request("here.example", "there.example", "here.example"))
+
+    assert [answer.split(b" ", 2)[1] for answer in (refused, taken)] == [b"403", b"303"]
+
+
 NO_ADDRESSES = ["http://[", "http://[::1", "http://]", "//[", "[", "http://a:b", "http://[v1.x]", "", "null", "http://"]
 
 

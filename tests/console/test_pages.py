@@ -15,6 +15,7 @@ from tests.console.visits import Visit, engage, visit, words
 from tests.house import House, User, android, eventually, iphone, make_house, refuse_once
 from tests.servers import free_port
 from tests.support.dead import dead_task, redriven, task
+from tests.talk import conversation_of, handed_off, posted, tasks_of
 
 HTML = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""
 
@@ -165,6 +166,46 @@ async def test_what_died_of_the_cutoff_blames_no_phone(house: House, carol: Visi
 
     assert ["This says nothing about the phone." in page for page in said] == [True, True, True]
     assert [page for page in said if "the app was removed" in page] == []
+
+
+async def test_what_was_said_of_a_token_before_a_redrive_is_told_as_of_that_time(
+    house: House, carol: Visit, alice: User
+) -> None:
+    [task_id] = await dead_task(alice, iphone(), reason="BadDeviceToken")
+    async with house.sessions.begin() as db:
+        refused = (
+            "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
+            " VALUES (gen_random_uuid(), :id, 1, now(), 'rejected', 'BadDeviceToken', 20)"
+        )
+        await db.execute(text(refused), {"id": task_id})
+        await db.execute(text("UPDATE push_tasks SET attempt_count = 1 WHERE task_id = :id"), {"id": task_id})
+
+    await carol.post(f"/console/push/{task_id}/redrive")
+    waiting = words(await carol.get(f"/console/push/{task_id}"))
+    assert await redriven(house, task_id) == ("accepted", None)
+    accepted = words(await carol.get(f"/console/push/{task_id}"))
+
+    assert "BadDeviceToken Apple refused the token at that time." in accepted
+    assert [page for page in (waiting, accepted) if "the app was removed" in page] == []
+
+
+async def test_the_time_that_a_stream_had_for_a_message_is_no_lateness_of_its_push(
+    house: House, carol: Visit, alice: User, bob: User
+) -> None:
+    await bob.register(iphone())
+    message_id = await posted(alice, await conversation_of(alice, bob))
+    await handed_off(house, message_id)
+    [push] = await tasks_of(house, message_id)
+    async with house.sessions.begin() as db:
+        late = (
+            "UPDATE push_tasks SET again_at = due_at + interval '5 s', accepted_at = due_at + interval '6.5 s'"
+            " WHERE task_id = :id"
+        )
+        await db.execute(text(late), {"id": push.task_id})
+
+    said = words(await carol.get(f"/console/push/{push.task_id}")).replace("\u202f", " ")
+
+    assert "1.5 s after it was due, the time that an open stream had for it taken off" in said
 
 
 async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(house: House, carol: Visit, alice: User) -> None:

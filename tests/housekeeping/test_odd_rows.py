@@ -14,10 +14,12 @@ from tests.support.dead import task
 ODD_FASTS = (
     "ends_at = 'infinity'",
     "ends_at = '20000-01-01'",
+    "ends_at = '294276-12-31 23:59:59'",
     "status = 'dreaming', ended_at = now()",
     "reminder_minutes = '{NULL,-5,99999}'",
     "reminder_minutes = '{{1,2},{3,4}}'",
     "scheduled_at = '-infinity'",
+    "scheduled_at = 'infinity'",
     "started_at = '-infinity'",
 )
 ODD_PREFERENCES = (
@@ -30,6 +32,8 @@ ODD_PUSHES = (
     "provider = 'webpush'",
     "environment = 'staging'",
     "due_at = '-infinity'",
+    "due_at = '4713-11-24 BC'",
+    "next_attempt_at = '4713-11-24 BC', again_at = 'infinity'",
     "expires_at = 'infinity'",
     "next_attempt_at = '-infinity'",
     "created_at = 'infinity'",

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import Counter
 from sqlalchemy import text
 
 from activities.housekeeping import Sweeping
@@ -17,11 +18,24 @@ from config import auth_settings, service_settings
 from db import leases, signals
 from domain.housekeeping import SWEEP
 from simulator import Simulator
+from telemetry import metrics
 from tests.conftest import NewDatabase
-from tests.house import House, Place, User, android, eventually, iphone, make_house, refuse_once, working
+from tests.house import (
+    House,
+    Place,
+    User,
+    android,
+    eventually,
+    iphone,
+    make_house,
+    refuse_once,
+    temporal_client,
+    working,
+)
 from tests.housekeeping.sweeps import aged, change, stray, without_workflow
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, task
+from tests.support.timelines import pass_unopened, timeline
 from tests.talk import conversation_of, posted, tasks_of
 
 DUE_12_S_AGO = "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id"
@@ -66,12 +80,18 @@ async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the
 ) -> None:
     alice, phone = unarmed.user(), iphone()
     await alice.register(phone)
-    async with sweeping(unarmed):
-        session_id = await alice.start_fast(due_in=6.0)
-        await unarmed.started(session_id)
+    session_id = await alice.start_fast(due_in=7.0)
+    await unarmed.started(session_id)
+    await change(unarmed, LONG_STARTED, id=session_id)
+    async with sweeping(unarmed) as sweeper:
+
+        async def was_asked_about() -> bool:
+            return session_id in {asked for asked, _ in sweeper._left}
+
+        await eventually(was_asked_about, within=6)
         await unarmed.workflow(session_id).terminate()
 
-        await eventually(lambda: runs(unarmed, session_id), within=6)
+        await eventually(lambda: runs(unarmed, session_id), within=7)
         assert await unarmed.finished(session_id) == "accepted"
 
     [sent] = await unarmed.tasks(session_id)
@@ -105,6 +125,36 @@ async def test_a_reminder_that_nobody_opened_is_told_and_opened_late(
         await eventually(is_accepted)
 
     assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_a_reminder_that_expired_while_temporal_was_away_is_dead_on_record_once(
+    house: House, alice: User, carol: User
+) -> None:
+    await alice.register(iphone(), android())
+    session_id = await without_workflow(alice)
+    await pass_unopened(house, session_id, timedelta(seconds=190))
+    nowhere = replace(house.place, temporal_address=f"127.0.0.1:{free_port()}")
+    counts = [metrics.pushes_settled.labels(each, "reminder", "dead", "opened_too_late") for each in ("apns", "fcm")]
+    before = [_value(each) for each in counts]
+
+    async with sweeping(replace(house, temporal=await temporal_client(nowhere, lazy=True))):
+
+        async def is_dead() -> bool:
+            return {row.state for row in await house.tasks(session_id)} == {"dead"}
+
+        await eventually(is_dead)
+        settled = [(row.last_reason, row.settled_at) for row in await house.tasks(session_id)]
+        await eventually(lambda: _none_unopened(house))  # by another reading
+
+    assert [reason for reason, _ in settled] == ["opened_too_late"] * 2
+    assert [(row.last_reason, row.settled_at) for row in await house.tasks(session_id)] == settled
+    assert [_value(each) > was for each, was in zip(counts, before, strict=True)] == [True, True]
+    whole = await timeline(carol, alice.user_id)
+    assert [item["event"] for item in whole if item["event"] in {"dead", "unopened"}] == ["dead", "dead"]
+    told = (await carol.call("GET", "/v1/support/analytics?days=2")).json()
+    assert {fate["provider"] for fate in told["fates"] if fate["reason"] == "opened_too_late"} == {"apns", "fcm"}
+    [reminder] = (await alice.call("GET", f"/v1/fasting-sessions/{session_id}")).json()["reminders"]
+    assert reminder["state"] == "dead"
 
 
 async def test_what_is_unwanted_or_has_no_phone_is_not_taken_for_unopened(house: House, alice: User, bob: User) -> None:
@@ -220,6 +270,16 @@ async def _hindered(house: House, message_id: UUID) -> list[UUID]:
 async def _was_hindered(house: House, task_id: UUID) -> bool:
     row = await task(house, task_id)
     return bool(row.state == "pending" and row.attempt_count > 0)
+
+
+async def _none_unopened(house: House) -> bool:
+    async with house.sessions() as db:
+        return (await leases.reported(db, SWEEP)).get("unopened") == 0
+
+
+def _value(counter: Counter) -> float:
+    [family] = counter.collect()
+    return float(family.samples[0].value)
 
 
 async def _found(house: House) -> bool:

@@ -7,15 +7,22 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, time
+from math import isfinite
 from uuid import uuid4
 
 import pytest
 
+from activities.attempts import begin_attempts
+from activities.judging import Claim, Go
+from db import analytics, push_tasks
 from db.odd_values import EARLIEST, LATEST, read_json
-from tests.house import House, User
+from db.push_tasks import Update
+from domain.analytics import SPANS
+from domain.push import TaskState
+from tests.house import House, User, iphone, make_app, make_house
 from tests.messages.test_odd_rows import ODD, asks, change, member, refused
-from tests.support.dead import dead_task, redrive
-from tests.talk import conversation_of, handed_off, posted, sync
+from tests.support.dead import dead_task, redrive, task
+from tests.talk import conversation_of, handed_off, post, posted, sync
 
 INSTANTS = {
     ("device_tokens", "id"): "registered_at last_seen_at",
@@ -52,7 +59,11 @@ HERS = {
 @pytest.mark.parametrize(
     ("columns", "kind", "values"),
     [
-        (INSTANTS, "timestamptz", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC"]),
+        (
+            INSTANTS,
+            "timestamptz",
+            ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC", "294276-12-31 23:59:59", "4713-11-24 BC"],
+        ),
         (DOCUMENTS, "jsonb", ODD_DOCUMENTS),
     ],
     ids=["instants", "documents"],
@@ -133,3 +144,43 @@ async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has
         "SELECT CAST(:at AS timestamptz), CAST(:of_day AS time)", at=there, of_day=time.max
     )
     assert (back, of_day) == (there, time.max)
+
+
+@pytest.mark.parametrize("full_at", ["infinity", "-infinity", "294276-12-31 23:59:59", "4713-11-24 BC"])
+async def test_somebody_whose_allowance_is_odd_posts_as_if_it_were_full(
+    house: House, alice: User, full_at: str
+) -> None:
+    async with make_house(house.place, make_app(house.place, MESSAGE_BURST="2", MESSAGE_RATE="1/day")) as limited:
+        writer = limited.user(alice.user_id)
+        conversation_id = await conversation_of(writer)
+        await posted(writer, conversation_id)
+        await change(
+            house,
+            "UPDATE message_allowances SET full_at = CAST(CAST(:at AS text) AS timestamptz) WHERE user_id = :user",
+            at=full_at,
+            user=alice.user_id,
+        )
+
+        answers = [await post(writer, conversation_id) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+
+
+@pytest.mark.parametrize("again_at", ["infinity", "-infinity", "294276-12-31 23:59:59"])
+async def test_outcomes_of_a_batch_are_stored_at_once_though_one_push_was_redriven_at_an_odd_instant(
+    house: House, alice: User, again_at: str
+) -> None:
+    task_ids = await dead_task(alice, *(iphone() for _ in range(3)))
+    query = "UPDATE push_tasks SET state = 'pending', again_at = CAST(CAST(:at AS text) AS timestamptz)"
+    await change(house, f"{query} WHERE task_id = :id", at=again_at, id=task_ids[0])
+    await change(house, "UPDATE push_tasks SET state = 'pending' WHERE task_id = ANY(:ids)", ids=task_ids[1:])
+
+    verdicts = await begin_attempts(house.sessions, [Claim(each) for each in task_ids])
+    async with house.sessions.begin() as db:
+        await push_tasks.apply(db, [Update(each, TaskState.ACCEPTED, None) for each in task_ids])
+
+    assert [type(verdict) for verdict in verdicts] == [Go] * 3
+    assert {(await task(house, each)).state for each in task_ids} == {"accepted"}
+    [step, *_] = sorted(await analytics.lately(house.sessions, SPANS[0]), key=lambda each: each.at, reverse=True)
+    assert step.late_p99 is None or isfinite(step.late_p99)
+    await change(house, "UPDATE push_tasks SET again_at = NULL WHERE task_id = :id", id=task_ids[0])

@@ -16,20 +16,24 @@ def upgrade() -> None:
         sa.Column("needed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
     )
     for lane, kinds in (("fasts", "subject_kind = 'fasting_session'"), ("others", "subject_kind <> 'fasting_session'")):
-        op.create_index(f"ix_outbox_{lane}", "outbox", ["needed_at", "id"], postgresql_where=sa.text(kinds))
+        op.create_index(
+            f"ix_outbox_{lane}", "outbox", ["needed_at", "id"], postgresql_where=sa.text(kinds), if_not_exists=True
+        )
     op.create_index(
         "ix_fasting_sessions_active_of_user",
         "fasting_sessions",
         ["user_id", "ends_at"],
         postgresql_where=sa.text("status = 'active'"),
+        if_not_exists=True,
     )
     op.create_index(
         "ix_device_tokens_active_of_user",
         "device_tokens",
         ["user_id", "last_seen_at", "id"],
         postgresql_where=sa.text("active"),
+        if_not_exists=True,
     )
-    op.create_index("ix_device_token_events_latest", "device_token_events", ["device_id", "id"])
+    op.create_index("ix_device_token_events_latest", "device_token_events", ["device_id", "id"], if_not_exists=True)
     op.create_table(
         "message_allowances",
         sa.Column("conversation_id", sa.Uuid(), nullable=False),

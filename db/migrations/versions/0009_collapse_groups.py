@@ -25,6 +25,7 @@ def upgrade() -> None:
         "push_tasks",
         ["installation_id", "collapse_key"],
         postgresql_where=sa.text("state = 'pending'"),
+        if_not_exists=True,
     )
 
 

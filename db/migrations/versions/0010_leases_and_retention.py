@@ -26,16 +26,18 @@ def upgrade() -> None:
         ["created_at", "id"],
         unique=False,
         postgresql_where=sa.text("kind = 'reminder'"),
+        if_not_exists=True,
     )
-    op.create_index("ix_sync_positions_synced_at", "sync_positions", ["synced_at"], unique=False)
+    op.create_index("ix_sync_positions_synced_at", "sync_positions", ["synced_at"], unique=False, if_not_exists=True)
     op.create_index(
         "ix_device_tokens_inactive",
         "device_tokens",
         ["last_seen_at"],
         unique=False,
         postgresql_where=sa.text("NOT active AND token <> ''"),
+        if_not_exists=True,
     )
-    op.create_index("ix_push_tasks_device_id", "push_tasks", ["device_id"], unique=False)
+    op.create_index("ix_push_tasks_device_id", "push_tasks", ["device_id"], unique=False, if_not_exists=True)
 
 
 def downgrade() -> None:
