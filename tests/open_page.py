@@ -23,7 +23,7 @@ async def link(user: User, body: object = None) -> str:
     """Make a link; gives its path."""
     answer = await user.call("POST", LINKS, body)
     assert answer.status_code == 201, answer.text
-    return urlsplit(answer.json()["url"]).path
+    return str(urlsplit(answer.json()["url"]).path)
 
 
 async def ask(house: House, path: str, method: str = "GET", form: Any = None, **headers: str) -> httpx.Response:

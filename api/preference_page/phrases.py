@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import groupby
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from api.preference_page.words import Words
 from domain.quiet_hours import QuietMode
 from domain.time_zones import known, zone
 
+_LOCALES, _PLACES = 200, 2000  # whose names are kept, since it takes a while to find them
 _NIGHT_FALLS, _DAY_BREAKS = 17, 5  # hours of the clock: a start after the one and before the other is tonight's
 _AREAS = {"Africa": "002", "America": "019", "Antarctica": "AQ", "Arctic": "150", "Asia": "142", "Australia": "009"} | {
     "Europe": "150",
@@ -112,7 +113,7 @@ class Phrases:
         return self.now.astimezone(at.tzinfo)
 
 
-@cache
+@lru_cache(maxsize=_LOCALES)
 def _zones(locale: Locale, atlantic: str, indian: str) -> Mapping[str, Mapping[str, str]]:
     areas = {area: locale.territories[code] for area, code in _AREAS.items()}
     areas |= {"Atlantic": atlantic, "Indian": indian}
@@ -133,7 +134,7 @@ def _inhabited() -> tuple[tuple[str, str], ...]:
     return tuple((line[2], line[0]) for line in lines if known(line[2]) == line[2])
 
 
-@cache
+@lru_cache(maxsize=_PLACES)
 def _place(locale: Locale, name: str) -> str:
     try:
         return get_timezone_location(ZoneInfo(name), locale=locale, return_city=True)

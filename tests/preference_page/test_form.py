@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.datastructures import FormData
 
+from api.forms import Form
 from api.preference_page import form
 from api.preference_page.view import Typed
 from api.preference_page.words import Words
@@ -39,7 +39,7 @@ def sent(**other: str | list[str] | None) -> Typed:
     values = [(name, value) for name, value in SENT if name not in other]
     for name, value in other.items():
         values += [(name, each) for each in ([value] if isinstance(value, str) else value or [])]
-    return form.typed(FormData(values))
+    return form.typed(Form(values))
 
 
 def body(**other: str | list[str] | None) -> dict[str, Any]:

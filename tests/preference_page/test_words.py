@@ -1,5 +1,6 @@
 """The page's words: every language says everything, with the same gaps, and whatever is shown is escaped."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, time, timedelta
@@ -192,10 +193,18 @@ def test_each_phone_says_what_its_system_lets_through(
     page = shown(replace(VIEW, phones=(phone,)))
 
     assert told in page
-    assert ("Your phone does not show our notifications" in page) == (permission is Permission.DENIED)
+    assert ("None of your phones shows our notifications" in page) == (permission is Permission.DENIED)
     system = "iOS 26.1" if provider is Provider.APNS else "Android 26.1"
-    assert f"<small>{system}</small>" in page
+    assert f"<bdi>{system}</bdi>" in page
     assert "<span>On the time of Vienna</span> <span>Last seen 3 hours ago</span>" in page
+
+
+def test_every_field_can_be_wrong_and_is_led_to() -> None:
+    html = preference_page(replace(VIEW, problems=dict.fromkeys(form.FIELDS, "problem_choose")))
+
+    in_order = sorted(form.FIELDS, key=lambda name: html.index(f' id="{name}"'))
+    assert re.findall(r'<li><a href="#(\w+)">', html) == in_order
+    assert all(html.count(f' id="{name}"') == 1 for name in form.FIELDS)
 
 
 def test_a_conflict_names_what_differs() -> None:

@@ -4,14 +4,14 @@ from api.preference_page.words import Words
 
 WORDS = Words(
     title="Deine Mitteilungen",
-    intro="Hier bestimmst du, was wir dir sagen und wann dein Telefon still bleibt. Änderungen gelten sofort, "
-    "auch wenn du gerade fastest.",
+    intro="Hier bestimmst du, was wir dir sagen und wann dein Telefon still bleibt. Änderungen gelten sofort, auch "
+    "wenn du gerade fastest.",
     saved="Gespeichert. Das gilt ab jetzt.",
     reminders_stopped="Du wirst nicht mehr erinnert. Hier kannst du Erinnerungen jederzeit wieder einschalten.",
     messages_stopped="Nachrichten werden nicht mehr gemeldet. Hier kannst du das jederzeit wieder einschalten.",
     conflict="Deine Einstellungen wurden inzwischen anderswo geändert, vielleicht in der App. Noch ist nichts "
-    "gespeichert. "
-    "Unten steht, was jetzt gespeichert ist, mit deinen Änderungen darin: Sieh es durch und speichere noch einmal.",
+    "gespeichert. Unten steht, was jetzt gespeichert ist, mit deinen Änderungen darin: Sieh es durch und speichere "
+    "noch einmal.",
     conflict_fields="Geändert hast du: {fields}.",
     problems="Bitte sieh dir das noch einmal an. Noch ist nichts gespeichert.",
     problem_at="{field}: {problem}",
@@ -19,8 +19,8 @@ WORDS = Words(
     reminders_switch="Erinnere mich, bevor ein Fasten endet",
     stop_reminders="Erinnerungen abstellen",
     minutes="Wie lange vor dem Ende",
-    minutes_hint="Sie gelten für jedes Fasten, dem du keine eigenen Erinnerungen gegeben hast, auch für das laufende. "
-    "Leere ein Feld, um eine Erinnerung weniger zu bekommen; 0 ist das Ende selbst.",
+    minutes_hint="Für jedes Fasten ohne eigene Erinnerungen, auch das laufende. Um eine weniger zu bekommen, leere "
+    "ihr Feld. 0 ist das Ende selbst.",
     minutes_field="Erinnerung {number}",
     minutes_unit="Minuten",
     fast_ends="Dein Fasten endet {at}.",
@@ -48,7 +48,7 @@ WORDS = Words(
     mode_silent_hint="Sie sind da, wenn du nachsiehst, und bringen nichts zum Leuchten.",
     mode_withhold="Nicht senden",
     mode_withhold_hint="Nachrichten stehen trotzdem in der App. Eine Erinnerung wird nicht nachgeholt.",
-    time_zone="Nach der Uhr von",
+    time_zone="Nach welcher Uhr",
     time_zone_hint="Auf Reisen kann deine Ruhezeit mitkommen oder zu Hause bleiben.",
     wherever="dort, wo jedes Telefon ist",
     area_atlantic="Atlantischer Ozean",
@@ -83,12 +83,11 @@ WORDS = Words(
     "entscheide.",
     denied_iphone="Mitteilungen sind auf diesem iPhone ausgeschaltet. So schaltest du sie ein: Einstellungen > "
     "Mitteilungen, dann unsere App.",
-    denied_android="Benachrichtigungen sind auf diesem Telefon ausgeschaltet. So schaltest du sie ein: "
-    "Einstellungen > "
-    "Benachrichtigungen > App-Benachrichtigungen, dann unsere App.",
+    denied_android="Benachrichtigungen sind auf diesem Telefon ausgeschaltet. So schaltest du sie ein: Einstellungen "
+    "> Benachrichtigungen > App-Benachrichtigungen, dann unsere App.",
     permission_not_told="Wir wissen nicht, ob dieses Telefon Mitteilungen zeigt",
-    phones_blocked="Dein Telefon zeigt unsere Mitteilungen nicht, was du hier auch wählst.",
-    some_phones_blocked="Eines deiner Telefone zeigt unsere Mitteilungen nicht, was du hier auch wählst.",
+    phones_blocked="Keines deiner Telefone zeigt unsere Mitteilungen, was du hier auch wählst.",
+    some_phones_blocked="Nicht alle deine Telefone zeigen unsere Mitteilungen, was du hier auch wählst.",
     at_today="heute um {time} Uhr",
     at_tomorrow="morgen um {time} Uhr",
     at_day="am {day} um {time} Uhr",
@@ -98,9 +97,8 @@ WORDS = Words(
     confirm="Drück auf den Knopf, um zu sehen und zu ändern, was wir dir sagen. Der Link gilt einmal.",
     confirm_button="Meine Mitteilungen öffnen",
     gone_title="Dieser Link gilt nicht mehr",
-    gone="Jeder Link gilt einmal und für kurze Zeit. Öffne die Mitteilungs-Einstellungen in der App, dann "
-    "bekommst du "
-    "einen neuen. Es wurde nichts geändert.",
+    gone="Jeder Link gilt einmal und für kurze Zeit. Öffne die Mitteilungs-Einstellungen in der App, dann bekommst "
+    "du einen neuen. Es wurde nichts geändert.",
     signed_out_title="Du bist von dieser Seite abgemeldet",
     signed_out="In diesem Browser kann jetzt niemand deine Mitteilungen öffnen. In der App findest du sie jederzeit.",
     expired_title="Bitte noch einmal",

@@ -9,8 +9,8 @@ WORDS = Words(
     saved="Saved. This applies from now on.",
     reminders_stopped="Reminders are stopped. You can switch them on again here at any time.",
     messages_stopped="Notifications of messages are stopped. You can switch them on again here at any time.",
-    conflict="Your settings were changed elsewhere meanwhile, perhaps in the app. Nothing was saved yet. "
-    "Below is what is stored now, with your changes in it: look it over and save it again.",
+    conflict="Your settings were changed elsewhere meanwhile, perhaps in the app. Nothing was saved yet. Below is "
+    "what is stored now, with your changes in it: look it over and save it again.",
     conflict_fields="You changed: {fields}.",
     problems="Please look at this again. Nothing was saved yet.",
     problem_at="{field}: {problem}",
@@ -18,8 +18,8 @@ WORDS = Words(
     reminders_switch="Remind me before a fast ends",
     stop_reminders="Stop reminders",
     minutes="How long before the end",
-    minutes_hint="They apply to each fast to which you gave no reminders of its own, the one that is running included. "
-    "Empty a field to have one reminder less; 0 is the end itself.",
+    minutes_hint="For every fast that has no reminders of its own, the running one included. To have one less, empty "
+    "its field. 0 is the end itself.",
     minutes_field="Reminder {number}",
     minutes_unit="minutes",
     fast_ends="Your fast ends {at}.",
@@ -65,8 +65,8 @@ WORDS = Words(
     night_longer="The clocks go back, so this lasts {length}.",
     night_shorter="The clocks go forward, so this lasts {length}.",
     night_in="{place}: {night}",
-    night_zone_unknown="We do not know this time zone any more, so there are no quiet hours. Please choose "
-    "another one.",
+    night_zone_unknown="We do not know this time zone any more, so there are no quiet hours. Please choose another "
+    "one.",
     save="Save",
     phones="Your phones",
     no_phones="No phone is signed in. Sign in to the app on your phone, and it appears here.",
@@ -77,16 +77,16 @@ WORDS = Words(
     zone_of_phone="On the time of {place}",
     zone_not_told="Its time zone is not known",
     granted="Notifications are switched on",
-    provisional="Notifications arrive without sound, in the list only. To change that: Settings > "
-    "Notifications, on the iPhone.",
+    provisional="Notifications arrive without sound, in the list only. To change that: Settings > Notifications, on "
+    "the iPhone.",
     undetermined="This phone has not been asked yet whether notifications may be shown. Open the app to decide.",
-    denied_iphone="Notifications are switched off on this iPhone. To switch them on: Settings > Notifications, "
-    "then our app.",
-    denied_android="Notifications are switched off on this phone. To switch them on: Settings > Notifications > "
-    "App notifications, then our app.",
+    denied_iphone="Notifications are switched off on this iPhone. To switch them on: Settings > Notifications, then "
+    "our app.",
+    denied_android="Notifications are switched off on this phone. To switch them on: Settings > Notifications > App "
+    "notifications, then our app.",
     permission_not_told="We do not know whether this phone shows notifications",
-    phones_blocked="Your phone does not show our notifications, whatever you choose here.",
-    some_phones_blocked="One of your phones does not show our notifications, whatever you choose here.",
+    phones_blocked="None of your phones shows our notifications, whatever you choose here.",
+    some_phones_blocked="Not all of your phones show our notifications, whatever you choose here.",
     at_today="today at {time}",
     at_tomorrow="tomorrow at {time}",
     at_day="on {day} at {time}",
