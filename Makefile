@@ -50,7 +50,7 @@ tools: ## what some tests need from Debian: Prometheus, PgBouncer and Swift, unp
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
-	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long tests/messages/test_chaos.py
+	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long -o faulthandler_timeout=660 tests/messages/test_chaos.py
 
 check: .venv/installed
 	@$(BIN)/ruff check

@@ -40,6 +40,11 @@ class DeadToken:
     since: datetime
     reason: str
 
+    @property
+    def named(self) -> device_tokens.Dead:
+        """Name the registration that it was."""
+        return device_tokens.Dead(self.device_id, self.token, self.since, self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -134,7 +139,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
     """
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        dead_tokens = sorted((dead for o in outcomes for dead in o.dead_tokens), key=lambda dead: dead.device_id)
+        dead_tokens = [dead for outcome in outcomes for dead in outcome.dead_tokens]
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
         braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
         updates = [
@@ -147,9 +152,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await push_tasks.apply(db, updates)
         await push_attempts.end(db, [o.ended for o in outcomes if isinstance(o.ended, Ended)])
         await log.withdraw_read(db, [update.task_id for update in updates if update.state is TaskState.PENDING])
-        for dead in dead_tokens:
-            if dead.route not in braked:
-                await device_tokens.invalidate(db, dead.device_id, dead.token, dead.since, dead.reason)
+        await device_tokens.invalidate_all(db, [dead.named for dead in dead_tokens if dead.route not in braked])
         if refused:
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)

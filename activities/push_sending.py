@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, assert_never
+from zlib import crc32
 
 import structlog
 from temporalio import activity
@@ -166,11 +167,12 @@ class PushSending:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         gate = self._gates.serving(route, self._credentials(ask.app_id))
-        passage = gate.enter(RULES[ask.kind].priority, ask.task_id)
+        user_digest = ask.user_digest or crc32(ask.task_id.bytes)  # of an older release: each push has turns of its own
+        passage = gate.enter(RULES[ask.kind].priority, ask.task_id, user_digest)
         try:
             async with passage:
                 sender = self._apps.sender(self._provider, ask.app_id)
-                async with sender.slot(ask.environment, ask.user_digest) as slot:
+                async with sender.slot(ask.environment, user_digest) as slot:
                     passage.check()
                     asked_at = step.claim()
                     verdict = await self._claim(Claim(ask.task_id), ask.kind)
@@ -183,18 +185,20 @@ class PushSending:
                         return _not_called(go, sender, asked_at, "claim_too_old")
                     if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
                         return _not_called(go, sender, asked_at, "readdressed")  # a revival sends its own
-                    if wait := passage.kept_for_others(go.user_id):
-                        kept = Unavailable("paused", Fate.NOT_SENT, retry_after=wait)
-                        return _Called(go, sender, kept, asked_at, latency=0.0)
                     return await _call(passage, slot, go, sender, asked_at)
         except ProviderTrouble as trouble:
             met = trouble
         share = WAITS_AT_MOST if isinstance(met, Paused) else None
-        hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
+        delay = rest = self._delay(met, activity.info().attempt)
+        if rests_alone := retries.is_about_credentials(met):
+            delay = gate.rest_alone(ask.task_id, met.reason, rest)
+        hindrance = Hindrance(met.reason, delay, share)
         step.claim()
         verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
         if isinstance(verdict, Waiting) and verdict.user_id is not None:
             passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
+            if rests_alone:
+                gate.rest_alone(ask.task_id, met.reason, retries.before_it_expires(met, rest, verdict.left) or rest)
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
     def _recording_of(self, kind: Kind) -> Recording:
@@ -245,6 +249,10 @@ class PushSending:
         delay = retries.before_it_expires(trouble, self._delay(trouble, go.number), go.expires_at - over_at)
         if delay is None:
             return Update(go.push.task_id, TaskState.DEAD, trouble.reason)
+        if retries.is_about_credentials(trouble):
+            is_news = self._gates.serves(go.route, called.sender)  # else others are in use already
+            rest = delay if is_news else min(delay, _LOOK_AGAIN)
+            delay = self._gates.at(go.route).rest_alone(go.push.task_id, trouble.reason, rest)
         return Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=over_at + delay)
 
     async def _told(self, stored: Stored, since: datetime | None = None) -> SentPush:

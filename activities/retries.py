@@ -8,6 +8,7 @@ from push.sender import (
     Appointed,
     Booked,
     Fate,
+    LooksIn,
     Misconfigured,
     NotConfigured,
     Paused,
@@ -25,10 +26,11 @@ BACK_OFFS: BackOffs = {
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
-    Misconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
-    NotConfigured: BackOff(timedelta(seconds=30), timedelta(minutes=5)),
+    Misconfigured: BackOff(timedelta(seconds=2), timedelta(seconds=30)),
+    NotConfigured: BackOff(timedelta(seconds=5), timedelta(seconds=5)),
     TokenMisconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
-    Paused: BackOff(timedelta(seconds=2), timedelta(seconds=45)),
+    Paused: BackOff(timedelta(seconds=2), timedelta(seconds=10)),
+    LooksIn: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
@@ -44,6 +46,11 @@ def before_it_expires(trouble: ProviderTrouble, wanted: timedelta, left: timedel
         return in_time(wanted, left)
     fitting = in_time(wanted, left) if floor < left else None
     return fitting and max(fitting, floor)
+
+
+def is_about_credentials(trouble: ProviderTrouble) -> bool:
+    """Tell whether other credentials may end it; a call has shown that these are refused."""
+    return isinstance(trouble, Misconfigured) and not isinstance(trouble, NotConfigured | TokenMisconfigured)
 
 
 def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:

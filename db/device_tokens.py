@@ -46,6 +46,16 @@ class Registration:
     public_key: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A token that its provider calls dead, by what it was when it did."""
+
+    device_id: UUID
+    token: str = field(repr=False)
+    since: datetime
+    reason: str
+
+
 def locks_of(user_id: str, installation_id: UUID, told: Registration) -> tuple[str, ...]:
     """Name what a registration locks: the installation, the token, and how many installations its user has."""
     return f"installation/{installation_id}", f"token/{told.provider}/{told.token}", f"user/{user_id}"
@@ -122,8 +132,21 @@ def ticket_digest(ticket: str) -> bytes:
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
     """Deactivate a token that its provider calls dead; False when it was registered anew since then."""
-    dead = and_(DeviceToken.id == device_id, DeviceToken.token == token, DeviceToken.registered_at <= seen_dead_at)
-    return bool(await _deactivate(db, dead, "invalidated", detail=reason))
+    return bool(await invalidate_all(db, [Dead(device_id, token, seen_dead_at, reason)]))
+
+
+async def invalidate_all(db: AsyncSession, dead: Collection[Dead]) -> Sequence[UUID]:
+    """Deactivate tokens that their providers call dead; gives the rows, without those that were registered anew."""
+    by_reason: dict[str, list[Dead]] = defaultdict(list)
+    for each in dead:
+        by_reason[each.reason].append(each)
+    if len(by_reason) > 1:
+        await db.execute(select(DeviceToken.id).where(_are(dead)).order_by(DeviceToken.id).with_for_update())
+    return [
+        device_id
+        for reason, those in by_reason.items()
+        for device_id in await _deactivate(db, _are(those), "invalidated", detail=reason)
+    ]
 
 
 async def owned_by(
@@ -227,6 +250,13 @@ async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | Non
     return (await db.scalars(select(DeviceToken.id).where(others).order_by(*latest_first).offset(most - 1))).all()
 
 
+def _are(dead: Collection[Dead]) -> ColumnElement[bool]:
+    """Compare, so that a row that is another registration by now stays as it is."""
+    columns = zip(*((each.device_id, each.token, each.since) for each in dead), strict=True)
+    named = {name: list(values) for name, values in zip(("ids", "tokens", "sinces"), columns, strict=True)}
+    return and_(among(DeviceToken.id, named["ids"]), _DEAD.bindparams(**named))
+
+
 async def _deactivate(
     db: AsyncSession,
     which: ColumnElement[bool],
@@ -239,7 +269,7 @@ async def _deactivate(
     rows = (await db.execute(columns.where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update())).all()
     ids = [row.id for row in rows]
     if ids:
-        change = update(DeviceToken).where(DeviceToken.id.in_(ids)).values(active=False, inactive_reason=reason)
+        change = update(DeviceToken).where(among(DeviceToken.id, ids)).values(active=False, inactive_reason=reason)
         await db.execute(change, execution_options={"synchronize_session": False})
         await _note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
         once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
@@ -272,6 +302,13 @@ async def _lock(db: AsyncSession, *names: str) -> None:
 
 
 _KNOWN = and_(DeviceToken.provider.in_(tuple(Provider)), DeviceToken.environment.in_(tuple(Environment)))
+
+_DEAD = text("""
+    EXISTS (SELECT FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS text[]), CAST(:sinces AS timestamptz[]))
+                        AS dead (id, token, since)
+             WHERE dead.id = device_tokens.id AND dead.token = device_tokens.token
+               AND device_tokens.registered_at <= dead.since)
+""")
 
 _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
-from zlib import crc32
 
 from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +17,7 @@ from db.odd_values import known_or_none, readable
 from db.unreadable import route_of, word
 from domain.handoff import LONGEST_GRACE
 from domain.kinds import Kind
+from domain.naming import user_digest
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
 from telemetry import metrics
@@ -140,8 +140,7 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
-    digest = crc32(row.user_id.encode())
-    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, digest)
+    return PlannedSend(row.task_id, route.provider, route.environment, route.app_id, kind, user_digest(row.user_id))
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:

@@ -15,17 +15,21 @@ from uuid import UUID
 import structlog
 
 from domain.kinds import Priority
+from domain.naming import user_digest
 from domain.push import Route
 from push.gate_alarm import RefusalAlarm
 from push.gate_breaker import Bearing, Breaker, Cause, State, Ticket, Trouble
+from push.gate_looks import Looks, OwnRests
 from push.gate_probe import Scouts
 from push.gate_terms import GateReport, Limits, Timings
-from push.gate_turns import Turns
+from push.gate_turns import NOBODY, Turns
 from push.sender import (
     Accepted,
     AnsweredUnavailable,
     Appointed,
+    Booked,
     Extent,
+    LooksIn,
     Misconfigured,
     NoRoom,
     NotConfigured,
@@ -48,20 +52,21 @@ log = structlog.get_logger()
 class Passage:
     """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
 
-    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_used")
+    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_turn_of", "_used", "_user")
 
-    def __init__(self, gate: "Gate", priority: Priority, task_id: UUID) -> None:
+    def __init__(self, gate: "Gate", priority: Priority, task_id: UUID, user: int) -> None:
         self._gate = gate
         self._priority = priority
         self._task_id = task_id
+        self._turn_of = self._user = user
         self._ticket: Ticket | None = None
         self._used = False
         self._failed_at = 0.0
 
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked."""
-        at_once = self._gate.pass_at_once(self._priority, self._task_id)
-        self._ticket = at_once or await self._gate.wait_in_line(self._priority)
+        at_once = self._gate.pass_at_once(self._priority, self._task_id, self._user)
+        self._ticket = at_once or await self._gate.wait_in_line(self._priority, self._user)
         return self
 
     async def __aexit__(
@@ -73,33 +78,29 @@ class Passage:
         if not self._used:
             is_telling = isinstance(error, NotConfigured) or self._gate.is_probe(self._ticket)
             if is_telling and isinstance(error, ProviderTrouble):
-                self._gate.note(self._ticket, self._task_id, None, error, self._failed_at)
+                self._gate.note(self._ticket, self._user, error, self._failed_at)
             self._gate.give_back()
-        self._gate.leave(self._ticket)
+        self._gate.leave(self._ticket, self._turn_of)
 
     def check(self) -> None:
         """Raise Paused if the gate was shut since."""
         assert self._ticket is not None
         self._gate.check(self._ticket)
 
-    def kept_for_others(self, user_id: str) -> timedelta | None:
-        """Tell how long to wait where this is the probe, but of a user who was refused, and another's push is near."""
-        assert self._ticket is not None
-        return self._gate.kept_for_others(self._ticket, self._task_id, user_id)
-
     async def call(self, call: Awaitable[T], user_id: str) -> T:
         """Make the one call, for this user, and let the gate learn from what it comes to."""
         assert self._ticket is not None
         self._used = True
+        self._user = user_digest(user_id)
         try:
             answer = await call
         except ProviderTrouble as trouble:
-            self._gate.note(self._ticket, self._task_id, user_id, trouble, self._gate.now())
+            self._gate.refused(self._ticket, self._task_id, self._user, trouble, self._gate.now())
             raise
         if isinstance(answer, Unsendable):
             self._used = False
         elif isinstance(answer, Accepted):
-            self._gate.accepted(self._ticket, user_id)
+            self._gate.accepted(self._ticket, self._task_id, self._user)
         else:
             self._gate.answered(self._ticket)
         return answer
@@ -110,9 +111,9 @@ class Passage:
         This is known only afterwards: whoever may not call is checked all the same.
         """
         if isinstance(trouble, Paused):
-            self._gate.sent_away(self._task_id, user_id, left)
+            self._gate.sent_away(left)
         elif self._ticket is not None and not self._used:
-            self._gate.note(self._ticket, self._task_id, user_id, trouble, self._failed_at)
+            self._gate.refused(self._ticket, self._task_id, user_digest(user_id), trouble, self._failed_at)
 
 
 class Gate:
@@ -133,14 +134,18 @@ class Gate:
         self._timings = timings
         self._clock = clock
         self._breaker = Breaker(timings.rests, chance)
-        self._turns = Turns(limits, timings, admit=self._breaker.admit, clock=clock, chance=chance)
+        self._turns = Turns(
+            limits, timings, admit=self._breaker.admit, is_shut=self._is_open, clock=clock, chance=chance
+        )
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
         self._scouts = Scouts()
+        self._looks = Looks(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
+        self._own_rests = OwnRests()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
-    def enter(self, priority: Priority, task_id: UUID) -> Passage:
-        """Ask to make one call for a push task; `async with` it."""
-        return Passage(self, priority, task_id)
+    def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Passage:
+        """Ask to make one call for a push task; `async with` it. Users take turns, told apart by their digests."""
+        return Passage(self, priority, task_id, user_digest)
 
     def now(self) -> float:
         """Tell the time of this gate, in seconds."""
@@ -155,7 +160,7 @@ class Gate:
     def brake(self) -> None:
         """Shut the gate until a person resumes."""
         self.braked = True
-        self._turns.dismiss(self._paused)
+        self._turns.dismiss(self._pausing)
 
     def release(self) -> None:
         """Open the gate slowly: a person resumed."""
@@ -168,6 +173,7 @@ class Gate:
         was_open = self._breaker.open_since
         self._breaker.reset()
         self._scouts.forget()
+        self._own_rests.forget()
         if was_open is not None:
             self._reopen(self._clock() - was_open)
 
@@ -190,56 +196,71 @@ class Gate:
             rate=None if rate == inf else rate,
         )
 
-    async def wait_in_line(self, priority: Priority) -> Ticket:
-        """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
-        return await self._turns.wait(priority)
+    def rest_alone(self, task_id: UUID, reason: str, rest: timedelta) -> timedelta:
+        """Keep a push that was refused for our credentials from calling with the same ones for so long.
 
-    def pass_at_once(self, priority: Priority, task_id: UUID) -> Ticket | None:
+        Gives when it is to look whether they are others by then.
+        """
+        now = self._clock()
+        self._own_rests.begin(task_id, now + rest.total_seconds(), reason)
+        return min(rest, timedelta(seconds=self._looks.wait(now)))
+
+    async def wait_in_line(self, priority: Priority, user: int) -> Ticket:
+        """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
+        try:
+            return await self._turns.wait(priority, user)
+        except Booked:
+            if self._is_open():
+                raise self._paused(self._clock()) from None
+            raise
+
+    def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> Ticket | None:
         """Give leave at once, None where one has to wait; raises Paused."""
         now = self._clock()
-        if self.braked or not self._breaker.lets_through(now):
-            raise self._sent_away(task_id, now)
-        if self._breaker.open_since is None:
-            return self._turns.at_once(now, priority)
-        if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id):
-            raise self._paused()
-        return self._turns.take()  # the probe
+        if self.braked:
+            raise self._paused(now)
+        if not self._is_open():
+            if rest := self._own_rests.left(task_id, now):
+                left, reason = rest
+                raise LooksIn(reason, retry_after=timedelta(seconds=min(left, self._looks.wait(now))))
+            return self._turns.at_once(now, priority, user)
+        if self._breaker.is_fresh_probing:
+            return None  # in a moment it is known whether the route is up again
+        if not self._breaker.lets_through(now, user):
+            raise self._sent_away(task_id, user, now)
+        if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id, user):
+            raise self._paused(now)
+        return self._turns.take(user)  # the probe
 
     def is_probe(self, ticket: Ticket) -> bool:
         """Whether this is leave for the one call that tries the route."""
         return self._breaker.is_probe(ticket)
 
-    def kept_for_others(self, ticket: Ticket, task_id: UUID, user_id: str) -> timedelta | None:
-        """Tell how long to wait where the probe is to be another user's, who is expected any moment."""
-        is_late = self._clock() >= self._breaker.open_until + self._timings.looking_again
-        if is_late or not self._breaker.is_probe(ticket) or self._scouts.may_go(task_id, user_id):
-            return None
-        self._scouts.waits(task_id, user_id)
-        return timedelta(seconds=self._timings.looking_again)
-
-    def sent_away(self, task_id: UUID, user_id: str, left: float) -> None:
-        """Learn whose push waits at the shut gate, and for how many seconds more it is of use."""
-        self._scouts.waits(task_id, user_id)
+    def sent_away(self, left: float) -> None:
+        """Learn for how many seconds more a push that waits is of use."""
         self._breaker.hurry(self._clock(), left)
 
     def check(self, ticket: Ticket) -> None:
         """Raise Paused if the gate was shut since leave was given."""
         if self.braked or not self._breaker.still_good(ticket):
-            raise self._paused()
+            raise self._paused(self._clock())
 
     def give_back(self) -> None:
         """Take back leave that was not used for a call."""
         self._turns.pace.give_back()
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket, user: int) -> None:
         """Make room for the next one; a probe that came to nothing hands the probe on."""
+        if self.is_probe(ticket):
+            self._turns.dismiss(self._pausing)  # those who waited for what it comes to
         self._breaker.given_back(ticket)
-        self._turns.leave()
+        self._turns.leave(user)
 
-    def accepted(self, ticket: Ticket, user_id: str) -> None:
+    def accepted(self, ticket: Ticket, task_id: UUID, user: int) -> None:
         """Learn that a push of this user was accepted."""
         was_open = self._breaker.open_since
-        self._scouts.accepted(user_id)
+        self._scouts.accepted(user)
+        self._own_rests.accepted(task_id)
         self._breaker.succeeded(ticket, self._clock())
         self._closed(was_open)
 
@@ -249,57 +270,80 @@ class Gate:
         self._breaker.answered(ticket)
         self._closed(was_open)
 
-    def note(self, ticket: Ticket, task_id: UUID, user_id: str | None, trouble: ProviderTrouble, at: float) -> None:
-        """Learn from trouble that a push met at this time, of this user if that is known."""
-        if isinstance(trouble, Throttled) and trouble.extent is Extent.TOKEN:
+    def refused(self, ticket: Ticket, task_id: UUID, user: int, trouble: ProviderTrouble, at: float) -> None:
+        """Learn what a push of this user met at this time: in its call, or before it."""
+        if isinstance(trouble, Misconfigured):
+            self._alarm.note(trouble.reason, task_id, user)
+        if not isinstance(trouble, StaleCredential | NoRoom) and not _is_ones_own(trouble):
+            self._scouts.refused(user)
+        self.note(ticket, user, trouble, at)
+
+    def note(self, ticket: Ticket, user: int, trouble: ProviderTrouble, at: float) -> None:
+        """Learn what trouble that a push of this user met says about the route."""
+        if _is_ones_own(trouble):
             self.answered(ticket)
             return
-        if user_id is not None and isinstance(trouble, Misconfigured):
-            self._alarm.note(trouble.reason, task_id, user_id)
-        if user_id is not None and not isinstance(trouble, StaleCredential | NoRoom):
-            self._scouts.refused(task_id, user_id)
         said = _about_the_route(trouble)
         if said is None:
             return
         until, known_cause = self._breaker.open_until, self._breaker.cause
-        self._breaker.failed(ticket, at, said, user_id)
+        self._breaker.failed(ticket, at, said, user)
         if self._breaker.open_since is None:
             return
-        if self._breaker.open_until != until:
-            self._scouts.dismiss()  # another rest
+        if self._breaker.open_until != until:  # another rest
+            self._scouts.dismiss()
+            self._turns.dismiss(self._pausing)
         if self._breaker.cause is not known_cause:
             self._shut()
 
-    def _sent_away(self, task_id: UUID, now: float) -> Paused:
-        """Say when to look in again; one of those who wait comes just when the rest is over."""
-        rests = not self.braked and now < self._breaker.open_until
-        if rests and self._scouts.appoint(task_id):
-            left = min(self._breaker.open_until - now, self._timings.longest_pause)
-            return Appointed(self._breaker.reason or "paused", retry_after=timedelta(seconds=left))
-        return self._paused()
+    def _is_open(self) -> bool:
+        """Whether the breaker is, so that the gate is shut but for a probe."""
+        return self._breaker.open_since is not None
 
-    def _paused(self) -> Paused:
-        left = self._breaker.open_until - self._clock()
-        if self.braked or left <= 0:  # a person decides, or a probe is under way
-            left = self._timings.looking_again
+    def _sent_away(self, task_id: UUID, user: int, now: float) -> Paused:
+        """Say when to look in again; one of those who wait comes just when the rest is over."""
+        left = self._breaker.rests_until(user) - now
+        paused = self._paused(now, left)
+        if left <= 0 or not self._scouts.appoint(task_id, user) or isinstance(paused, LooksIn):
+            return paused
+        return Appointed(paused.reason, retry_after=paused.retry_after)
+
+    def _pausing(self) -> Paused:
+        return self._paused(self._clock())
+
+    def _paused(self, now: float, left: float | None = None) -> Paused:
+        """Say when to look in again, `left` seconds before the route may be tried."""
+        if left is None:
+            left = self._breaker.open_until - now
         reason = BRAKED if self.braked else self._breaker.reason or "paused"
-        return Paused(reason, retry_after=timedelta(seconds=min(left, self._timings.longest_pause)))
+        if left <= 0 and not self.braked:  # a probe is under way
+            return Paused(reason, retry_after=timedelta(seconds=self._timings.looking_again))
+        look = self._looks.wait(now)
+        if self.braked or look < left:
+            return LooksIn(reason, retry_after=timedelta(seconds=look))
+        return Paused(reason, retry_after=timedelta(seconds=left))
 
     def _shut(self) -> None:
         rest = round(self._breaker.open_until - self._clock(), 1)
         tell = self._log.error if self._breaker.cause is Cause.MISCONFIGURED else self._log.warning
         tell("breaker opened", cause=self._breaker.cause, reason=self._breaker.reason, rest=rest)
         self._alarm.drop()
-        self._turns.dismiss(self._paused)
 
     def _closed(self, was_open: float | None) -> None:
-        if was_open is not None and self._breaker.open_since is None:
+        if was_open is not None and not self._is_open():
             self._scouts.dismiss()
+            self._own_rests.forget()
             self._reopen(self._clock() - was_open)
 
     def _reopen(self, after: float) -> None:
         self._log.info("breaker closed", after=round(after, 1))
         self._turns.pace.ramp_up(self._clock(), min(self._timings.ramp, after))
+        self._turns.let_in()
+
+
+def _is_ones_own(trouble: ProviderTrouble) -> bool:
+    """Tell of a throttle that concerns one token."""
+    return isinstance(trouble, Throttled) and trouble.extent is Extent.TOKEN
 
 
 def _about_the_route(trouble: ProviderTrouble) -> Trouble | None:

@@ -24,10 +24,10 @@ class RefusalAlarm:
         """Make one; `gathered` is how many seconds lie between the first refusal and the alarm."""
         self._log = log
         self._gathered = gathered
-        self._refused: dict[str, dict[UUID, str]] = {}  # by reason: the users of push tasks
+        self._refused: dict[str, dict[UUID, int]] = {}  # by reason: the users of push tasks, by digest
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def note(self, reason: str, task_id: UUID, user_id: str) -> None:
+    def note(self, reason: str, task_id: UUID, user: int) -> None:
         """Count a push; one that is refused again counts once."""
         if reason not in self._timers:
             if len(self._timers) >= _REASONS_AT_MOST:
@@ -35,7 +35,7 @@ class RefusalAlarm:
             self._wait(reason, self._gathered)
         refused = self._refused.setdefault(reason, {})
         if len(refused) < _AT_MOST:
-            refused[task_id] = user_id
+            refused[task_id] = user
 
     def drop(self) -> None:
         """Tell nothing of what was counted: the gate was shut for it, aloud."""

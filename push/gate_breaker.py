@@ -1,9 +1,10 @@
 """The circuit breaker of one gate: judges a provider by what calls come to. The clock is passed in.
 
 In the usual words: *closed* lets calls through, *open* lets none through, *half open* waits for the one that probes.
-It counts users, never calls: whatever one of them owns or does, their refusals are one voice.
+It counts users (their digests), never calls: whatever one of them owns or does, their refusals are one voice.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
@@ -65,6 +66,7 @@ class Ticket:
     """Leave to call, given by a breaker as it stood then."""
 
     generation: int
+    is_fresh: bool = False  # a probe of a user who was not among those refused last
 
 
 class Breaker:
@@ -79,11 +81,13 @@ class Breaker:
         self._chance = chance
         self._generation = 0
         self._openings = 0  # in a row
-        self._probing = False
+        self._probing = self.is_fresh_probing = False
+        self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
+        self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
         self._is_named = False  # the provider said itself that all of the route is meant
-        self._users: dict[str, float] = {}  # who were refused since the last acceptance, and when last
+        self._users: dict[int, float] = {}  # who were refused since the last acceptance, and when last
         self._calls = 0  # of theirs
         self._last_moment = self._accepted_at = float("-inf")
 
@@ -93,14 +97,29 @@ class Breaker:
             return State.CLOSED
         return State.OPEN if now < self.open_until else State.HALF_OPEN
 
-    def lets_through(self, now: float) -> bool:
-        """Whether a call may start: always while closed, and one as a probe after a rest."""
-        return self.open_since is None or (now >= self.open_until and not self._probing)
+    def lets_through(self, now: float, user: int) -> bool:
+        """Whether a call of this user may start: always while closed, and one as a probe after a rest.
 
-    def admit(self) -> Ticket:
-        """Let a call through; the caller has asked."""
-        self._probing = self.open_since is not None
-        return Ticket(self._generation)
+        A probe of somebody who was refused before, whose calls may hang, holds up nobody who was not.
+        """
+        if self.open_since is None:
+            return True
+        is_held_up = self.is_fresh_probing or (self._probing and not self._is_fresh(user))
+        return now >= self.rests_until(user) and not is_held_up
+
+    def rests_until(self, user: int) -> float:
+        """Tell when a push of this user may try an open one."""
+        if self._fresh_from is None or not self._is_fresh(user):
+            return self.open_until
+        return min(self._fresh_from, self.open_until)
+
+    def admit(self, user: int) -> Ticket:
+        """Let a call of this user through; the caller has asked."""
+        if self.open_since is None or not self._is_fresh(user):
+            self._probing = self.open_since is not None
+            return Ticket(self._generation)
+        self.is_fresh_probing = True
+        return Ticket(self._generation, is_fresh=True)
 
     def still_good(self, ticket: Ticket) -> bool:
         """Whether the call may still be made: not if the breaker opened meanwhile."""
@@ -112,7 +131,11 @@ class Breaker:
 
     def given_back(self, ticket: Ticket) -> None:
         """Take back leave that was not used: the next one is the probe."""
-        if ticket.generation == self._generation:
+        if ticket.generation != self._generation:
+            return
+        if ticket.is_fresh:
+            self.is_fresh_probing = False
+        else:
             self._probing = False
 
     def succeeded(self, ticket: Ticket, now: float) -> None:
@@ -128,14 +151,18 @@ class Breaker:
         if self.is_probe(ticket):
             self.reset()
 
-    def failed(self, ticket: Ticket, now: float, trouble: Trouble, user_id: str | None) -> None:
+    def failed(self, ticket: Ticket, now: float, trouble: Trouble, user: int) -> None:
         """Take note of trouble, and whose push met it."""
         floor = None if trouble.retry_after is None else min(trouble.retry_after, LONGEST_FLOOR)
         if ticket.generation != self._generation:
             if self.open_since is not None and floor is not None and not trouble.is_usual:
                 self._not_before = max(self._not_before, now + floor)
                 self.open_until = max(self.open_until, self._not_before)
-        elif self.open_since is not None or self._do_agree(now, trouble.bearing, user_id):
+        elif self.open_since is not None:
+            self._voices.append(user)
+            self._open(now, trouble, floor)
+        elif self._do_agree(now, trouble.bearing, user):
+            self._voices.extend(self._users)
             self._open(now, trouble, floor)
 
     def hurry(self, now: float, left: float) -> None:
@@ -143,9 +170,9 @@ class Breaker:
 
         What the provider asked for is kept, and so is the shortest of all rests.
         """
-        if self.open_since is None or self._probing:
+        if self.open_since is None or self._probing or self.is_fresh_probing:
             return
-        shortest = self._opened_at + min(rest.first for rest in self._rests.values())
+        shortest = self._opened_at + self._shortest
         self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _HURRY))
 
     def reset(self) -> None:
@@ -153,14 +180,22 @@ class Breaker:
         self.cause = self.reason = self.open_since = None
         self._generation += 1
         self._openings = 0
-        self._probing = False
+        self._probing = self.is_fresh_probing = False
+        self._voices.clear()
         self._agree_no_more()
+
+    @property
+    def _shortest(self) -> float:
+        return min(rest.first for rest in self._rests.values())
+
+    def _is_fresh(self, user: int) -> bool:
+        return not self._is_named and user not in self._voices
 
     def _agree_no_more(self) -> None:
         self._users.clear()
         self._calls = 0
 
-    def _do_agree(self, now: float, bearing: Bearing, user_id: str | None) -> bool:
+    def _do_agree(self, now: float, bearing: Bearing, user: int) -> bool:
         """Tell whether enough users were refused, of late and with none accepted since."""
         if bearing is Bearing.WHOLE:
             return True
@@ -173,8 +208,7 @@ class Breaker:
         if not self._users:
             self._calls = 0
         self._calls += 1
-        if user_id is not None:
-            self._users[user_id] = now
+        self._users[user] = now
         is_doubted = bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
         return len(self._users) >= USERS and (self._calls >= IN_A_ROW or not is_doubted)
 
@@ -190,6 +224,8 @@ class Breaker:
             self.open_since = now
         self.cause, self.reason, self.open_until = trouble.cause, trouble.reason, now + seconds
         self._is_named = trouble.bearing is Bearing.WHOLE
+        agreeing = len(set(self._voices))  # where they are few, they may be refused for themselves, for ever
+        self._fresh_from = now + self._shortest * max(agreeing, 1) if agreeing < USERS else None
         self._generation += 1
         self._openings += 1
-        self._probing = False
+        self._probing = self.is_fresh_probing = False

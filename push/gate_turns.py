@@ -15,18 +15,26 @@ from push.gate_terms import Limits, Timings
 from push.sender import Booked, Paused
 
 _KEPT = 4  # one in so many places is for reminders
+_SHARE = 4  # one in so many places at most is one user's
 _LATELY = 256  # calls, that tell how fast a gate without a rate moves
 
 
+NOBODY = 0  # in place of a user's digest, where it is not known whose a push is
+
+
 class Turns:
-    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given."""
+    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given.
+
+    While `is_shut` those in line wait for what a probe comes to.
+    """
 
     def __init__(
         self,
         limits: Limits,
         timings: Timings,
         *,
-        admit: Callable[[], Ticket],
+        admit: Callable[[int], Ticket],
+        is_shut: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -35,10 +43,13 @@ class Turns:
         self._limits = limits
         self._timings = timings
         self._admit = admit
+        self._is_shut = is_shut
         self._clock = clock
         self._chance = chance
         self._line = Line()
-        self._bookings = Bookings(clock())
+        self._most_of_one = max(1, limits.concurrency // _SHARE)
+        self._of_users: dict[int, int] = {}  # under way
+        self._bookings = Bookings()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,51 +58,58 @@ class Turns:
         """How many stand in line."""
         return len(self._line)
 
-    def at_once(self, now: float, priority: Priority) -> Ticket | None:
+    def at_once(self, now: float, priority: Priority, user: int) -> Ticket | None:
         """Give a turn if nobody waits and the limits allow it."""
-        if self._line.first() is not None or not self._may_start(now, priority):
+        if self._has_many(user) or self._line.first(self._has_many) is not None or not self._may_start(now, priority):
             return None
-        return self.take()
+        return self.take(user)
 
-    def take(self) -> Ticket:
+    def take(self, user: int) -> Ticket:
         """Give a turn whatever the limits say."""
         self.in_flight += 1
-        return self._admit()
+        self._of_users[user] = self._of_users.get(user, 0) + 1
+        return self._admit(user)
 
-    async def wait(self, priority: Priority) -> Ticket:
+    async def wait(self, priority: Priority, user: int) -> Ticket:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
-        if self._timings.patience < self.pace.wait(now, self._line.ahead_of(priority) + 1) < inf:
-            raise self._booked(now, priority, "rate_limited")
-        waiter = self._line.join(priority)
+        ahead = self._line.ahead_of(priority, user)
+        if self._timings.patience < self.pace.wait(now, ahead + 1) < inf:
+            raise self._booked(now, priority, user, ahead, "rate_limited")
+        waiter = self._line.join(priority, user)
         self.let_in()
         try:
             async with asyncio.timeout(self._timings.patience):
                 return await waiter
         except BaseException as error:
+            self._line.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.pace.give_back()  # let in at the very moment we gave up
-                self.leave()
+                self.leave(user)
             if isinstance(error, TimeoutError):
-                raise self._booked(self._clock(), priority, "limit_reached") from None
+                # whoever was ahead has gone or given up as well
+                raise self._booked(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
-    def leave(self) -> None:
+    def leave(self, user: int) -> None:
         """Make room for the next one."""
         self.in_flight -= 1
+        if self._of_users[user] > 1:
+            self._of_users[user] -= 1
+        else:
+            del self._of_users[user]
         self._left.append(self._clock())
-        if self._line.first() is not None:
-            self.let_in()
+        self.let_in()
 
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while (first := self._line.first()) is not None:
-            priority, waiter = first
+        while not self._is_shut() and (first := self._line.first(self._has_many)) is not None:
+            priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
-            waiter.set_result(self.take())
+            self._line.next(priority, user).set_result(self.take(user))
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
         """Send everybody away."""
@@ -103,6 +121,10 @@ class Turns:
         kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
         return self.in_flight < self._limits.concurrency - kept
 
+    def _has_many(self, user: int) -> bool:
+        """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
+        return self._of_users.get(user, 0) >= self._most_of_one and user != NOBODY
+
     def _may_start(self, now: float, priority: Priority) -> bool:
         return self._has_room(priority) and self.pace.take(now)
 
@@ -113,15 +135,16 @@ class Turns:
         if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
-    def _booked(self, now: float, priority: Priority, reason: str) -> Booked:
-        ahead, rate, chance = self._line.ahead_of(priority), self.pace.rate(now), self._chance()
+    def _booked(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Booked:
+        rate, chance = self.pace.rate(now), self._chance()
         if rate == 0:
             return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
         each = self._seconds_each(now) if rate == inf else 1 / rate
         wait = ahead * each if rate == inf else self.pace.wait(now, ahead)
-        turn = self._bookings.book(now, priority, wait, each, self._timings.booked_ahead)
+        at_most = self._timings.booked_ahead
+        turn = self._bookings.book(now, priority, user, wait=wait, each=each, at_most=at_most)
         if turn is None:  # whoever would come too late just looks in again
-            turn = self._timings.booked_ahead * (1 - chance / 2)
+            turn = at_most * (1 - chance / 2)
         return Booked(reason, retry_after=timedelta(seconds=turn))
 
     def _seconds_each(self, now: float) -> float:

@@ -19,8 +19,8 @@ from push.http2 import Connection
 from push.http2_call import Response
 from push.http2_places import STALLED_AFTER
 from push.http2_proxy import Proxy, ProxyTrouble, connect
-from push.http2_waiters import Waiters
 from push.sender import Fate, NoRoom, Unavailable
+from push.waiters import Waiters
 
 log = structlog.get_logger()
 
@@ -131,6 +131,7 @@ class Pool:
             async with asyncio.timeout(self._timeouts.slot.total_seconds()):
                 return await waiter
         except BaseException as error:
+            self._waiters.give_up(user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 waiter.result().give_back()  # handed over at the very moment we gave up
             if isinstance(error, TimeoutError):
@@ -146,13 +147,13 @@ class Pool:
         return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
-        while self._waiters.any():
+        while (user := self._waiters.first()) is not None:
             connection = self._with_room()
             if connection is None:
                 self._grow()
                 return
             connection.take()
-            self._waiters.next().set_result(connection)
+            self._waiters.next(user).set_result(connection)
 
     def _grow(self) -> None:
         """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
@@ -219,8 +220,8 @@ class Pool:
         log.warning("connection failed", host=self._host, error=error, rest=round(rest, 2))
 
     def _refuse(self, trouble: Callable[[], Unavailable]) -> None:
-        while self._waiters.any():
-            self._waiters.next().set_exception(trouble())
+        while (user := self._waiters.first()) is not None:
+            self._waiters.next(user).set_exception(trouble())
 
 
 async def _greeted(connection: Connection) -> None:

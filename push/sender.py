@@ -147,6 +147,10 @@ class Appointed(Paused):
     """The gate is shut, and this push is the one to try it next: `retry_after` says when."""
 
 
+class LooksIn(Paused):
+    """Nothing may be called for a while, unless credentials or a person change that: `retry_after` says when to ask."""
+
+
 class Booked(ProviderTrouble):
     """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
 

@@ -23,13 +23,15 @@ class Failover:
     async def of(cls, server_url: str, database_url: str) -> AsyncIterator[Self]:
         """Prepare it."""
         engine = create_async_engine(async_url(server_url), isolation_level="AUTOCOMMIT")
-        async with engine.connect() as server:
-            failover = cls(database_url, server)
-            try:
-                yield failover
-            finally:
-                await failover.end()
-        await engine.dispose()
+        try:
+            async with engine.connect() as server:
+                failover = cls(database_url, server)
+                try:
+                    yield failover
+                finally:
+                    await failover.end()
+        finally:
+            await engine.dispose()
 
     async def begin(self) -> None:
         """Take no more writes, and close every connection."""

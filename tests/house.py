@@ -6,11 +6,14 @@ Each house has a database and a Temporal namespace of its own, so houses do not 
 import asyncio
 import os
 import secrets
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -302,11 +305,46 @@ async def uncommitted(house: House, statement: str, **values: object) -> AsyncIt
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
-    """Wait until a check gives something true, and give it."""
-    async with asyncio.timeout(within):
-        while not (found := await check()):
-            await asyncio.sleep(0.02)
-        return found
+    """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last.
+
+    Where more than four wait for each core of the machine it is given the more time.
+    """
+    within *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 4)
+    looks, stood_still, looked_at = 0, 0.0, time.monotonic()
+    try:
+        async with asyncio.timeout(within):
+            while not (found := await check()):
+                await asyncio.sleep(0.02)
+                looks, before, looked_at = looks + 1, looked_at, time.monotonic()
+                stood_still = max(stood_still, looked_at - before)
+            return found
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"not true within {within:.1f} s, at {looks} looks of which the longest took {stood_still:.1f} s;"
+            f" load {os.getloadavg()[0]:.1f}; seen last: {await _seen_by(check)}"
+        ) from error
+
+
+async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
+    """Look once more; gives the names and values that the check made out for itself, and what it came to."""
+    look: Any = check()
+    seen: dict[str, object] = {}
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code is code:
+            seen.update({name: frame.f_locals[name] for name in code.co_varnames if name in frame.f_locals})
+
+    code = look.cr_code if asyncio.iscoroutine(look) else None
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        async with asyncio.timeout(5):
+            seen["came to"] = await look
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it tells something
+        seen["came to"] = repr(error)
+    finally:
+        sys.setprofile(before)
+    return "; ".join(f"{name} = {str(value)[:5000]}" for name, value in seen.items())
 
 
 @contextmanager

@@ -96,3 +96,26 @@ def _broken(directory: Path) -> int:
     found = re.search(r"Contracts: \d+ kept, (\d+) broken", out)
     assert found, out
     return int(found[1])
+
+
+def test_what_a_test_sets_up_for_a_block_is_taken_down_though_the_block_fails() -> None:
+    forgetful = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted(ROOT.joinpath("tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if any("contextmanager" in ast.unparse(decorator) for decorator in node.decorator_list)
+        for line in _followed(node.body)
+    ]
+
+    assert forgetful == []  # a worker that goes on after its test failed keeps pytest's loop from closing
+
+
+def _followed(body: list[ast.stmt]) -> list[int]:
+    """Find a yield behind which something is done in the same block, which an error would pass over."""
+    lines = []
+    for place, statement in enumerate(body):
+        if any(isinstance(node, ast.Yield) for node in ast.walk(statement)):
+            lines += [statement.lineno] if body[place + 1 :] else []
+            lines += _followed(getattr(statement, "body", []))
+    return lines

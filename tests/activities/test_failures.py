@@ -67,6 +67,8 @@ async def _quoting_tokens(house: House, table: str, user_id: str) -> AsyncIterat
     async with house.sessions.begin() as db:
         await db.execute(text(_FUNCTION))
         await db.execute(text(_TRIGGER.format(table=table, user_id=user_id)))
-    yield
-    async with house.sessions.begin() as db:
-        await db.execute(text("DROP FUNCTION quote_tokens CASCADE"))
+    try:
+        yield
+    finally:
+        async with house.sessions.begin() as db:
+            await db.execute(text("DROP FUNCTION quote_tokens CASCADE"))

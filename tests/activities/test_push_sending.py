@@ -94,6 +94,8 @@ async def _slow_first_claim(house: House, user_id: str) -> AsyncIterator[None]:
     async with house.sessions.begin() as db:
         await db.execute(text(_FUNCTION))
         await db.execute(text(_TRIGGER.format(user_id=user_id)))
-    yield
-    async with house.sessions.begin() as db:
-        await db.execute(text("DROP FUNCTION slow_first_claim CASCADE"))
+    try:
+        yield
+    finally:
+        async with house.sessions.begin() as db:
+            await db.execute(text("DROP FUNCTION slow_first_claim CASCADE"))

@@ -283,6 +283,32 @@ async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(a
     assert await states(alice) == [(phone.token[-6:], True, None, False)]
 
 
+async def test_of_many_tokens_called_dead_at_once_each_goes_for_its_own_reason_and_what_is_newer_stays(
+    api: House, alice: User, bob: User
+) -> None:
+    gone, moved, again = iphone(), iphone(), iphone()
+    rows = [await register(alice, gone), await register(bob, moved), await register(bob, again)]
+    seen_dead_at = datetime.now(UTC)
+    await register(bob, again)
+
+    async with api.sessions.begin() as db:
+        reasons = ["Unregistered", "ExpiredToken", "ExpiredToken"]
+        dead = [
+            device_tokens.Dead(UUID(row["id"]), phone.token, seen_dead_at, reason)
+            for row, phone, reason in zip(rows, (gone, moved, again), reasons, strict=True)
+        ]
+        hit = await device_tokens.invalidate_all(db, dead)
+
+    assert set(hit) == {UUID(row["id"]) for row in rows[:2]}
+    assert await states(alice) == [(gone.token[-6:], False, "invalidated", True)]
+    assert {token: active for token, active, *_ in await states(bob)} == {
+        moved.token[-6:]: False,
+        again.token[-6:]: True,
+    }
+    assert (await events(alice))[-1] == (gone.token[-6:], "invalidated", "Unregistered")
+    assert (await events(bob))[-1] == (moved.token[-6:], "invalidated", "ExpiredToken")
+
+
 async def test_the_list_comes_in_pages_the_last_seen_first_and_shows_nobody_elses(alice: User, bob: User) -> None:
     phones = [iphone() for _ in range(5)]
     for phone in phones:

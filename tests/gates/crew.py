@@ -21,10 +21,12 @@ from activities.retries import BACK_OFFS, BackOffs
 from credentials import make_rotation
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
+from domain.naming import user_digest
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
 from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
+from push.rotation import EVERY
 from push.sender import Booked
 from relay import Relay
 from tests.house import House, Phone
@@ -40,6 +42,7 @@ BRISK = Timings(
     ramp=1.0,
     booked_ahead=2.0,
     looking_again=0.1,
+    shortest_pause=0.1,
 )
 BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Booked: BACK_OFFS[Booked]}
 USUAL = Threshold()
@@ -90,10 +93,12 @@ class Crew:
         sweeping = asyncio.create_task(relay.sweep_forever())
         workers = make_workers(self.house.temporal, self.house.sessions, self.means)
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        yield
-        sweeping.cancel()
-        await asyncio.gather(*(worker.shutdown() for worker in workers))
-        await asyncio.gather(*running)
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+            await asyncio.gather(*running)
 
 
 Due = PlannedSend
@@ -111,21 +116,24 @@ async def crew(
     process: Process | None = None,
     brake_type: type[Brake] = Brake,
     threshold: Threshold = USUAL,
+    credentials_every: timedelta | None = None,
 ) -> AsyncIterator[Crew]:
-    """Make what a worker process makes, but for its Temporal workers."""
+    """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
     environment = house.place.environment(**settings)
-    rotation = make_rotation(environment)
+    rotation = make_rotation(environment, every=credentials_every or EVERY)
     means = make_means(house.sessions, rotation.apps, environment, timings)
     brake = brake_type(house.sessions, means.gates, threshold, clock=clock)
     means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
     heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())
+    asides = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
     sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
     try:
         yield Crew(house, means, sendings, beating)
     finally:
-        beating.cancel()
-        await asyncio.wait([beating])
+        for aside in asides:
+            aside.cancel()
+        await asyncio.wait(asides)
         await heartbeat.leave()
         await rotation.close()
 
@@ -147,12 +155,15 @@ async def due_now(
     ask = OpenReminder(session_id, _LIFE, session.ends_at - timedelta(minutes=_LIFE), Moment.DUE)
     opened = await ReminderOpening(house.sessions).open_reminder(ask)
     assert len(opened.sends) == len(phones)
-    if of_one is None:
-        async with house.sessions.begin() as db:
-            for table in ("device_tokens", "push_tasks"):
-                each = f"UPDATE {table} SET user_id = 'user-' || installation_id WHERE user_id = :user_id"
-                await db.execute(text(each), {"user_id": user_id})
-    return list(opened.sends)
+    if of_one is not None:
+        return list(opened.sends)
+    async with house.sessions.begin() as db:
+        for table in ("device_tokens", "push_tasks"):
+            each = f"UPDATE {table} SET user_id = 'user-' || installation_id WHERE user_id = :user_id"
+            await db.execute(text(each), {"user_id": user_id})
+    owners = "SELECT task_id, user_id FROM push_tasks WHERE conversation_id = :id"
+    digests = {row.task_id: user_digest(row.user_id) for row in await house.rows(owners, id=session_id)}
+    return [dataclasses.replace(send, user_digest=digests[send.task_id]) for send in opened.sends]
 
 
 async def active_tokens(house: House, all_due: Sequence[Due]) -> int:

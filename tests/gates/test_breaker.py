@@ -22,7 +22,7 @@ from tests.gates.crew import BRISK, Crew, active_tokens, attempts, crew, due_now
 from tests.house import House, android, eventually, iphone
 from tests.push.conftest import apns_account
 
-LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), alarm_after=4.0)
+LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), shortest_pause=44.0, alarm_after=4.0)
 
 
 async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once(

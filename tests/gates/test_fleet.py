@@ -134,8 +134,10 @@ async def watched() -> AsyncIterator[Watch]:
     """Watch while the block runs."""
     watch = Watch()
     looking = asyncio.create_task(watch.look())
-    yield watch
-    looking.cancel()
+    try:
+        yield watch
+    finally:
+        looking.cancel()
 
 
 def _rate(worker: Crew) -> float:

@@ -124,7 +124,8 @@ def _hasty() -> Timings:
         Cause.THROTTLED: Rest(first=30 / SCALE, longest=300 / SCALE),
         Cause.MISCONFIGURED: Rest(first=30 / SCALE, longest=300 / SCALE),
     }
-    return Timings(rests=rests, ramp=60 / SCALE, looking_again=2 / SCALE, longest_pause=45 / SCALE)
+    pauses = {"looking_again": 2 / SCALE, "shortest_pause": 5 / SCALE, "longest_pause": 45 / SCALE}
+    return Timings(rests=rests, ramp=60 / SCALE, **pauses)
 
 
 def _hasty_back_offs() -> dict[Any, BackOff]:

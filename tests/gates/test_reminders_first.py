@@ -64,9 +64,11 @@ async def test_temporal_is_told_that_reminders_go_first(unmanned: House) -> None
 async def _running(send: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     """Have a send run meanwhile, whatever it comes to."""
     task = asyncio.create_task(send)
-    yield
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _priorities(handle: WorkflowHandle[Any, Any]) -> list[int]:

@@ -80,12 +80,18 @@ async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the
 ) -> None:
     alice, phone = unarmed.user(), iphone()
     await alice.register(phone)
-    async with sweeping(unarmed):
-        session_id = await alice.start_fast(due_in=6.0)
-        await unarmed.started(session_id)
+    session_id = await alice.start_fast(due_in=7.0)
+    await unarmed.started(session_id)
+    await change(unarmed, LONG_STARTED, id=session_id)
+    async with sweeping(unarmed) as sweeper:
+
+        async def was_asked_about() -> bool:
+            return session_id in {asked for asked, _ in sweeper._left}
+
+        await eventually(was_asked_about, within=6)
         await unarmed.workflow(session_id).terminate()
 
-        await eventually(lambda: runs(unarmed, session_id), within=6)
+        await eventually(lambda: runs(unarmed, session_id), within=7)
         assert await unarmed.finished(session_id) == "accepted"
 
     [sent] = await unarmed.tasks(session_id)

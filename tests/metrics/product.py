@@ -44,13 +44,15 @@ async def running(place: Place, **settings: str) -> AsyncIterator[Product]:
             TEMPORAL_ADDRESS=f"127.0.0.1:{way.port}", API_PORT=str(api_port), METRICS_PORT=str(metrics_port), **settings
         )
         engine, client = make_engine(place.database_url), await temporal_client(place)
-        async with (
-            part(environment, "-m", "api") as api,
-            part(environment, "worker.py") as worker,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{api_port}", timeout=10) as http,
-        ):
-            await api.answers(f"http://127.0.0.1:{api_port}/readyz")
-            await worker.says("worker ready")
-            house = House(place, http, make_sessions(engine), client)
-            yield Product(house, api, worker, api_port, metrics_port, way)
-        await engine.dispose()
+        try:
+            async with (
+                part(environment, "-m", "api") as api,
+                part(environment, "worker.py") as worker,
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{api_port}", timeout=10) as http,
+            ):
+                await api.answers(f"http://127.0.0.1:{api_port}/readyz")
+                await worker.says("worker ready")
+                house = House(place, http, make_sessions(engine), client)
+                yield Product(house, api, worker, api_port, metrics_port, way)
+        finally:
+            await engine.dispose()

@@ -19,7 +19,10 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 async def street(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[House]:
-    """API and worker as in production, but for the quotas: what they forbid must do no harm either."""
+    """API and worker as in production, but for the quotas: what they forbid must do no harm either.
+
+    Apple is called at most a hundred times a second, so that one person's pushes can fill a gate.
+    """
     place = Place(await new_database("neighbours"), temporal, "neighbours", simulator)
-    async with open_house(place, **UNLIMITED) as house:
+    async with open_house(place, **UNLIMITED, APNS_RATE="100") as house:
         yield house

@@ -24,8 +24,12 @@ class Fast:
 
 
 def tolerance() -> float:
-    """How late a reminder may be, in seconds: one, or two while the machine has more to do than it has cores."""
-    return 1.0 if os.getloadavg()[0] <= (os.cpu_count() or 1) else 2.0
+    """How late a reminder may be, in seconds: one, or two while the machine has more to do than it has cores.
+
+    Where four wait for each core, everything takes longer than that, and the more so the more there are.
+    """
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return 1.0 if load <= 1 else max(2.0, load / 2)
 
 
 async def fasts(house: House, people: int = PEOPLE, *, due_in: float = DUE_IN) -> list[Fast]:

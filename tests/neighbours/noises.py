@@ -59,6 +59,24 @@ async def one_person_registers_25_invented_tokens(house: House, simulator: Simul
 
 
 @asynccontextmanager
+async def one_persons_400_reminders_are_due_at_the_same_instant(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    await user.register(*(iphone() for _ in range(20)))
+    await asyncio.gather(*(user.start_fast(due_in=DUE_IN) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
+async def one_persons_400_calls_are_never_answered(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    for phone in (phones := [android() for _ in range(20)]):
+        simulator.faults.add(provider="fcm", token=phone.token, fault="silent")
+    user = house.user()
+    await user.register(*phones)
+    await asyncio.gather(*(user.start_fast(due_in=SOONER) for _ in range(20)))
+    yield
+
+
+@asynccontextmanager
 async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
     user, phones = house.user(), [iphone() for _ in range(25)]
     await user.register(*phones)
@@ -213,10 +231,12 @@ async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterat
     async with house.sessions.begin() as db:
         for statement in imported:
             await db.execute(text(statement))
-    yield
-    async with house.sessions.begin() as db:
-        gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
-        await db.execute(text(gone))
+    try:
+        yield
+    finally:
+        async with house.sessions.begin() as db:
+            gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
+            await db.execute(text(gone))
 
 
 NOISES: Sequence[Noise] = (
@@ -231,6 +251,8 @@ NOISES: Sequence[Noise] = (
 )
 MORE_NOISES: Sequence[Noise] = (
     all_is_quiet,
+    one_persons_400_reminders_are_due_at_the_same_instant,
+    one_persons_400_calls_are_never_answered,
     one_person_uninstalled_25_times,
     *_PHONES,
     somebodys_phones_are_locked,
@@ -258,10 +280,12 @@ async def _locked(house: House, statement: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _meanwhile(act: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
     acting = asyncio.ensure_future(act())
-    yield
-    acting.cancel()
-    with suppress(asyncio.CancelledError):
-        await acting
+    try:
+        yield
+    finally:
+        acting.cancel()
+        with suppress(asyncio.CancelledError):
+            await acting
 
 
 async def _later(seconds: float, act: Callable[[], Awaitable[Any]]) -> None:

@@ -66,7 +66,9 @@ async def proxying() -> AsyncIterator[ConnectProxy]:
     proxy = ConnectProxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield proxy
-    server.close()
-    proxy.cut()
-    await server.wait_closed()
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.cut()
+        await server.wait_closed()

@@ -147,8 +147,10 @@ async def listening(peer: Peer) -> AsyncIterator[Peer]:
     """Open the port."""
     server = await asyncio.get_running_loop().create_server(lambda: Line(peer), "127.0.0.1", 0)
     peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield peer
-    server.close()
-    for line in peer.lines:
-        line.transport.abort()
-    await server.wait_closed()
+    try:
+        yield peer
+    finally:
+        server.close()
+        for line in peer.lines:
+            line.transport.abort()
+        await server.wait_closed()

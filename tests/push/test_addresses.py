@@ -100,8 +100,10 @@ async def sender_of(
         sender = FcmSender(
             replace(google, url=on_localhost(google.url), service_account_file=file, proxies=proxies), timeouts=PATIENT
         )
-    yield sender, APNS_TOKEN if provider == "apns" else FCM_TOKEN
-    await sender.close()
+    try:
+        yield sender, APNS_TOKEN if provider == "apns" else FCM_TOKEN
+    finally:
+        await sender.close()
 
 
 @pytest.mark.usefixtures("addresses")

@@ -39,8 +39,10 @@ async def asking(sim: Simulator, directory: Path, say: Say) -> AsyncIterator[Fcm
         file = directory / "account.json"
         file.write_text(json.dumps(json.loads(account.service_account_file.read_text()) | {"token_uri": token_uri}))
         sender = FcmSender(replace(account, service_account_file=file), timeouts=PATIENT)
-        yield sender
-        await sender.close()
+        try:
+            yield sender
+        finally:
+            await sender.close()
 
 
 def saying(status: int, body: bytes) -> Say:

@@ -1,6 +1,7 @@
 """A gate: who goes first, who waits, who is told to come back, and what an opening means for all of them."""
 
 import asyncio
+import time
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -114,6 +115,25 @@ async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_t
     await asyncio.gather(*crowd)
 
 
+async def test_one_users_slow_calls_fill_a_quarter_of_the_room_whatever_their_number() -> None:
+    gate = make_gate(concurrency=8)
+    over = asyncio.Event()
+
+    async def slow() -> None:
+        async with gate.enter(Priority.REMINDER, uuid4(), 1):
+            await over.wait()
+
+    crowd = [asyncio.create_task(slow()) for _ in range(20)]
+    await in_line(gate, 18)
+
+    async with gate.enter(Priority.REMINDER, uuid4(), 2), gate.enter(Priority.MESSAGE, uuid4(), 3):
+        assert gate.report().in_flight == 4
+    assert gate.report().in_flight == 2
+    over.set()
+    await asyncio.gather(*crowd)
+    assert (gate.report().waiting, gate.report().in_flight) == (0, 0)
+
+
 async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
     gate = make_gate(concurrency=1)
 
@@ -126,8 +146,12 @@ async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None
 
 
 async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
-    gate = make_gate(rate=100)
+    stopped_at: float | None = time.monotonic()
+    gate = Gate(ROUTE, Limits(1000, 100), TIMINGS, clock=lambda: stopped_at or time.monotonic(), chance=lambda: 0.0)
+    gate.share(1.0)
     sends = [asyncio.create_task(send(gate)) for _ in range(200)]
+    await in_line(gate, 49)  # in one moment, however busy the machine is
+    stopped_at = None
 
     results = await asyncio.gather(*sends, return_exceptions=True)
 

@@ -4,6 +4,7 @@ from itertools import cycle
 
 import pytest
 
+from domain.naming import user_digest
 from push.gate_breaker import IN_A_ROW, LATELY, MOMENT, USERS, WINDOW, Bearing, Breaker, Cause, Rest, State, Trouble
 
 RESTS = {
@@ -12,6 +13,7 @@ RESTS = {
     Cause.MISCONFIGURED: Rest(first=30, longest=300),
 }
 LATE = 1000.0
+ANYBODY = 0
 CALL, CONNECTION, WHOLE = Bearing.CALL, Bearing.CONNECTION, Bearing.WHOLE
 
 
@@ -28,7 +30,7 @@ def fail(
     bearing: Bearing = CALL,
     retry_after: float | None = None,
 ) -> None:
-    breaker.failed(breaker.admit(), now, Trouble(cause, "why", bearing, retry_after), user_id)
+    breaker.failed(breaker.admit(ANYBODY), now, Trouble(cause, "why", bearing, retry_after), user_digest(user_id))
 
 
 def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED) -> None:
@@ -37,7 +39,7 @@ def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED)
 
 
 def accept(breaker: Breaker, now: float = 0.0) -> None:
-    breaker.succeeded(breaker.admit(), now)
+    breaker.succeeded(breaker.admit(ANYBODY), now)
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -48,7 +50,7 @@ def test_refusals_of_three_users_in_a_row_open_it(cause: Cause) -> None:
         fail(breaker, 0.0, f"user-{number}", cause)
 
     assert breaker.state(0.0) is State.OPEN
-    assert not breaker.lets_through(0.0)
+    assert not breaker.lets_through(0.0, ANYBODY)
     assert (breaker.cause, breaker.reason) == (cause, "why")
 
 
@@ -104,7 +106,7 @@ def test_an_answer_about_one_push_neither_refuses_nor_accepts() -> None:
     fail(breaker, 0.0, "alice")
     fail(breaker, 0.0, "bob")
 
-    breaker.answered(breaker.admit())
+    breaker.answered(breaker.admit(ANYBODY))
 
     assert breaker.state(0.0) is State.CLOSED
     fail(breaker, 0.0, "carol")
@@ -122,11 +124,11 @@ def test_refusals_that_lie_far_apart_do_not_agree() -> None:
 
 def test_a_connection_that_breaks_under_the_calls_of_many_users_is_one_failure() -> None:
     breaker = make_breaker()
-    tickets = [breaker.admit() for _ in range(500)]
+    tickets = [breaker.admit(ANYBODY) for _ in range(500)]
 
     for number, ticket in enumerate(tickets):
         lost = Trouble(Cause.OUTAGE, "connection_lost", CONNECTION)
-        breaker.failed(ticket, number * MOMENT / 1000, lost, f"user-{number}")
+        breaker.failed(ticket, number * MOMENT / 1000, lost, user_digest(f"user-{number}"))
 
     assert breaker.state(1.0) is State.CLOSED
 
@@ -154,24 +156,24 @@ def test_one_answer_is_enough_where_it_names_the_whole_route(cause: Cause) -> No
 def test_after_its_rest_it_lets_one_probe_through_and_closes_when_that_succeeds() -> None:
     breaker = make_breaker()
     shut(breaker)
-    assert breaker.lets_through(30.0)
+    assert breaker.lets_through(30.0, ANYBODY)
 
-    probe = breaker.admit()
-    assert not breaker.lets_through(30.0)
+    probe = breaker.admit(ANYBODY)
+    assert not breaker.lets_through(30.0, ANYBODY)
     breaker.succeeded(probe, 30.0)
 
     assert breaker.state(30.0) is State.CLOSED
-    assert breaker.lets_through(30.0)
+    assert breaker.lets_through(30.0, ANYBODY)
 
 
 def test_a_probe_that_came_to_nothing_hands_the_probe_on() -> None:
     breaker = make_breaker()
     shut(breaker)
 
-    breaker.given_back(breaker.admit())
+    breaker.given_back(breaker.admit(ANYBODY))
 
     assert breaker.state(30.0) is State.HALF_OPEN
-    assert breaker.lets_through(30.0)
+    assert breaker.lets_through(30.0, ANYBODY)
 
 
 def test_each_probe_that_fails_doubles_the_rest_up_to_the_longest_though_one_user_has_all_of_them() -> None:
@@ -230,26 +232,26 @@ def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
 
 def test_what_the_provider_advises_in_general_gives_way_to_what_waits() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     usual = Trouble(Cause.THROTTLED, "why", WHOLE, 120.0, is_usual=True)
-    breaker.failed(breaker.admit(), 0.0, usual, "alice")
+    breaker.failed(breaker.admit(ANYBODY), 0.0, usual, user_digest("alice"))
     assert breaker.open_until == 120.0  # where nothing else is known
 
     breaker.hurry(1.0, left=10.0)
     assert breaker.open_until == 6.0
-    breaker.failed(before, 2.0, usual, "bob")
+    breaker.failed(before, 2.0, usual, user_digest("bob"))
 
     assert breaker.open_until == 6.0
 
 
 def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_holds() -> None:
     breaker = make_breaker()
-    second, third = breaker.admit(), breaker.admit()
+    second, third = breaker.admit(ANYBODY), breaker.admit(ANYBODY)
     shut(breaker)
 
-    breaker.failed(second, 1.0, Trouble(Cause.MISCONFIGURED, "again", CALL), "bob")
+    breaker.failed(second, 1.0, Trouble(Cause.MISCONFIGURED, "again", CALL), user_digest("bob"))
     assert breaker.open_until == 30
-    breaker.failed(third, 1.0, Trouble(Cause.THROTTLED, "slower", WHOLE, 100.0), "carol")
+    breaker.failed(third, 1.0, Trouble(Cause.THROTTLED, "slower", WHOLE, 100.0), user_digest("carol"))
 
     assert breaker.open_until == 101
     assert not breaker.still_good(third)
@@ -257,7 +259,7 @@ def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_hol
 
 def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_it() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     for number in range(USERS):
         fail(breaker, 0.0, f"user-{number}")
     assert breaker.state(0.0) is State.OPEN
@@ -269,7 +271,7 @@ def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_
 
 def test_an_acceptance_of_a_call_of_before_does_not_contradict_the_providers_word_about_the_route() -> None:
     breaker = make_breaker()
-    before = breaker.admit()
+    before = breaker.admit(ANYBODY)
     shut(breaker, cause=Cause.THROTTLED)
 
     breaker.succeeded(before, 0.01)
@@ -294,4 +296,89 @@ def test_other_credentials_start_afresh() -> None:
 
     breaker.reset()
 
-    assert breaker.lets_through(0.0)
+    assert breaker.lets_through(0.0, ANYBODY)
+
+
+def test_where_one_user_has_all_the_probes_another_may_try_two_seconds_after_the_last() -> None:
+    breaker = make_breaker()
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    now = breaker.open_until
+    for _ in range(5):
+        fail(breaker, now, "mallory")
+        last, now = now, breaker.open_until
+
+    assert breaker.open_until - last == 30
+    assert not breaker.lets_through(last + 29.9, user_digest("mallory"))
+    assert not breaker.lets_through(last + 1.9, user_digest("honest"))
+    assert breaker.lets_through(last + 2.0, user_digest("honest"))
+
+
+def test_an_outage_in_which_everybody_is_refused_costs_no_call_more_however_many_come() -> None:
+    breaker = make_breaker()
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    rests, opened = [], 0.0
+
+    for tick in range(1, 2000):  # a newcomer each tenth of a second
+        newcomer = user_digest(f"newcomer-{tick}")
+        if breaker.lets_through(tick / 10, newcomer):
+            breaker.failed(breaker.admit(newcomer), tick / 10, Trouble(Cause.OUTAGE, "why", CALL), newcomer)
+            rests.append(tick / 10 - opened)
+            opened = tick / 10
+
+    assert rests[:5] == pytest.approx([2, 4, 8, 16, 30])
+
+
+def test_two_users_who_are_refused_for_ever_keep_a_newcomer_for_four_seconds_and_the_newcomers_word_counts() -> None:
+    breaker = make_breaker()
+    shut(breaker, 0.0, Cause.OUTAGE)
+    for number in range(8):
+        now = breaker.open_until
+        fail(breaker, now, ("mallory", "trudy")[number % 2])
+
+    honest, late = user_digest("honest"), user_digest("late")
+    assert not breaker.lets_through(now + 3.9, honest)
+    assert breaker.lets_through(now + 4.0, honest)
+    fail(breaker, now + 4.0, "honest")
+
+    assert not breaker.lets_through(now + 33.9, late)  # three users agree
+    assert breaker.lets_through(now + 34.0, late)
+
+
+def test_a_probe_that_hangs_of_a_user_who_was_refused_keeps_no_newcomer_waiting_and_one_newcomer_is_enough() -> None:
+    breaker = make_breaker()
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    mallory, honest, late = map(user_digest, ("user-0", "honest", "late"))
+    hanging = breaker.admit(mallory)
+
+    assert not breaker.lets_through(10.0, user_digest("user-1"))
+    assert breaker.lets_through(10.0, honest)
+    probe = breaker.admit(honest)
+    assert not any(breaker.lets_through(10.0, user) for user in (mallory, late))
+    breaker.succeeded(probe, 10.1)
+    breaker.failed(hanging, 20.0, Trouble(Cause.OUTAGE, "why", CALL), mallory)
+
+    assert breaker.state(20.0) is State.CLOSED
+
+
+@pytest.mark.parametrize(("users", "rest"), [(1, 2.0), (2, 4.0), (3, 600.0)])
+def test_the_providers_word_holds_up_others_only_where_three_users_heard_it(users: int, rest: float) -> None:
+    breaker = make_breaker()
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}")
+    for number in range(6):
+        now = 1000.0 * (number + 1)
+        fail(breaker, now, f"user-{number % users}", retry_after=600.0)
+
+    assert not breaker.lets_through(now + rest - 0.1, user_digest("honest"))
+    assert breaker.lets_through(now + rest, user_digest("honest"))
+    assert not breaker.lets_through(now + 599.9, user_digest("user-0"))
+
+
+def test_the_providers_word_about_the_whole_route_holds_up_everybody() -> None:
+    breaker = make_breaker()
+    fail(breaker, 0.0, bearing=WHOLE, retry_after=600.0)
+
+    assert not breaker.lets_through(599.9, user_digest("honest"))

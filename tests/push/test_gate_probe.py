@@ -1,5 +1,6 @@
 """Which push tries a shut route: none that was refused while others wait, and users take turns. Time is passed in."""
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from domain.kinds import Priority
+from domain.naming import user_digest
 from domain.push import Environment, Provider, Route
 from push.gate import Gate
 from push.gate_breaker import USERS
@@ -23,11 +25,13 @@ from push.sender import (
     ProviderTrouble,
     TokenMisconfigured,
     Unavailable,
+    Unsendable,
 )
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
 LEFT = 3600.0  # seconds
+RARELY = Timings(shortest_pause=45.0)  # as where thousands wait
 
 
 class Scene:
@@ -35,19 +39,24 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.gate = Gate(ROUTE, Limits(10), Timings(), clock=lambda: self.now, chance=lambda: 0.0)
+        self.gate = Gate(ROUTE, Limits(10), RARELY, clock=lambda: self.now, chance=lambda: 0.0)
         self.gate.share(1.0)
         self.called: list[str] = []
 
-    async def comes(self, task_id: UUID, user_id: str, came_to: Answer | ProviderTrouble = WRONG) -> str:
-        """Let a push come; tells what becomes of it: called, kept (for others), appointed or paused."""
-        passage = self.gate.enter(Priority.REMINDER, task_id)
+    async def comes(
+        self,
+        task_id: UUID,
+        user_id: str,
+        came_to: Answer | ProviderTrouble = WRONG,
+        *,
+        after: asyncio.Event | None = None,
+    ) -> str:
+        """Let a push come; tells what becomes of it: called, appointed or paused."""
+        passage = self.gate.enter(Priority.REMINDER, task_id, user_digest(user_id))
         try:
             async with passage:
-                if passage.kept_for_others(user_id):
-                    return "kept"
                 with suppress(ProviderTrouble):
-                    await passage.call(self._called(user_id, came_to), user_id)
+                    await passage.call(self._called(user_id, came_to, after), user_id)
                 return "called"
         except Paused as paused:
             passage.hindered(paused, user_id, LEFT)
@@ -68,8 +77,10 @@ class Scene:
         assert until is not None
         self.now = self.gate._breaker.open_until
 
-    async def _called(self, user_id: str, came_to: Answer | ProviderTrouble) -> Answer:
+    async def _called(self, user_id: str, came_to: Answer | ProviderTrouble, after: asyncio.Event | None) -> Answer:
         self.called.append(user_id)
+        if after is not None:
+            await after.wait()
         if isinstance(came_to, ProviderTrouble):
             raise came_to
         return came_to
@@ -95,7 +106,7 @@ async def test_another_push_of_a_user_who_was_refused_is_not_the_probe_either() 
     assert await scene.comes(*other) == "appointed"
     scene.rest()
 
-    assert [await scene.comes(uuid4(), name) for _ in range(25)] == ["kept"] * 25
+    assert [await scene.comes(uuid4(), name) for _ in range(25)] == ["paused"] * 25
     assert await scene.comes(*other, Accepted("id")) == "called"
 
     assert scene.called == ["other"]
@@ -105,7 +116,7 @@ async def test_a_refused_users_push_that_came_first_gives_its_appointment_up() -
     scene = Scene()
     [(_, name), *_] = await scene.shut()
     mine, other = (uuid4(), name), (uuid4(), "other")
-    assert await scene.comes(*mine) == "appointed"  # whose it is was not known
+    assert await scene.comes(*mine) == "appointed"
 
     assert await scene.comes(*other) == "appointed"
 
@@ -195,3 +206,45 @@ async def test_a_probe_that_cannot_connect_renews_the_rest() -> None:
             raise failed
 
     assert (scene.gate.report().state, scene.gate.report().reason) == ("open", "connect_failed")
+
+
+async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let_in_with_it() -> None:
+    scene = Scene()
+    await scene.shut()
+    scene.rest()
+    answered = asyncio.Event()
+
+    async with asyncio.timeout(5):
+        probe = asyncio.create_task(scene.comes(uuid4(), "honest", Accepted("id"), after=answered))
+        while not scene.gate.report().in_flight:
+            await asyncio.sleep(0)
+        other = asyncio.create_task(scene.comes(uuid4(), "another", Accepted("id")))
+        while not scene.gate.report().waiting:
+            await asyncio.sleep(0)
+        answered.set()
+
+        assert [await probe, await other] == ["called", "called"]
+    assert scene.called == ["honest", "another"]
+
+
+@pytest.mark.parametrize("came_to", [WRONG, Unsendable("MalformedDeviceToken")])
+async def test_who_waits_for_a_probe_is_sent_away_when_it_fails_or_makes_no_call(
+    came_to: Answer | ProviderTrouble,
+) -> None:
+    scene = Scene()
+    await scene.shut()
+    scene.rest()
+    answered = asyncio.Event()
+
+    async with asyncio.timeout(5):
+        probe = asyncio.create_task(scene.comes(uuid4(), "honest", came_to, after=answered))
+        while not scene.gate.report().in_flight:
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(scene.comes(uuid4(), f"other-{number}")) for number in range(5)]
+        while scene.gate.report().waiting < 5:
+            await asyncio.sleep(0)
+        answered.set()
+
+        assert [await probe, *await asyncio.gather(*others)] == ["called"] + ["paused"] * 5
+    assert scene.called == ["honest"]
+    assert (scene.gate.report().waiting, scene.gate.report().in_flight) == (0, 0)

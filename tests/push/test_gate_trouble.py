@@ -21,9 +21,9 @@ from push.sender import (
     Booked,
     Extent,
     Fate,
+    LooksIn,
     Misconfigured,
     NoRoom,
-    Paused,
     ProviderTrouble,
     StaleCredential,
     Throttled,
@@ -67,6 +67,15 @@ async def shut(gate: Gate, retry_after: timedelta | None = None) -> None:
     """Shut it by what three users are told in a row."""
     for _ in range(USERS):
         await come_to(gate, Misconfigured("wrong_key", retry_after=retry_after))
+
+
+async def looks_in(gate: Gate) -> float:
+    """Give in how many seconds a send that finds the gate shut is told to look in."""
+    with pytest.raises(LooksIn) as told:
+        async with gate.enter(Priority.REMINDER, uuid4()):
+            pass
+    assert told.value.retry_after is not None
+    return told.value.retry_after.total_seconds()
 
 
 async def booked(gate: Gate, priority: Priority = Priority.REMINDER) -> float:
@@ -137,14 +146,15 @@ async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_report
     assert gate.report().state == "half_open"
 
 
-async def test_who_finds_a_gate_shut_for_long_looks_in_sooner() -> None:
+async def test_who_finds_a_gate_shut_for_long_looks_in_sooner_the_fewer_they_are() -> None:
     gate = make_gate(Clock(), Limits(10), Timings())
     await shut(gate, timedelta(minutes=5))
 
-    with pytest.raises(Paused) as paused:
-        await come_to(gate, Unsendable("never"))
+    looks = [await looks_in(gate) for _ in range(2000)]
 
-    assert paused.value.retry_after == timedelta(seconds=45)
+    assert looks[0] == pytest.approx(5.05)
+    assert looks[500] == pytest.approx(5 + 501 / 20)  # twenty a second
+    assert max(looks) == 45
 
 
 async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> None:

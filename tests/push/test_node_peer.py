@@ -36,10 +36,12 @@ async def _listening(directory: Path, limit: int, timeouts: Timeouts = DEFAULT_T
     assert process.stdin is not None
     url = f"https://127.0.0.1:{int(await process.stdout.readline())}"
     pool = Pool(url, ca_file=files.authority, connections=8, timeouts=timeouts)
-    yield pool
-    await pool.close()
-    process.stdin.close()
-    await process.wait()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+        process.stdin.close()
+        await process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,10 @@ async def _sender(
         sender, token = ApnsSender(replace(apns_account(sim), proxies=proxies), timeouts=timeouts), APNS_TOKEN
     else:
         sender, token = FcmSender(replace(fcm_account(sim), proxies=proxies), timeouts=timeouts), FCM_TOKEN
-    yield sender, token
-    await sender.close()
+    try:
+        yield sender, token
+    finally:
+        await sender.close()
 
 
 def _target(url: str) -> str:

@@ -96,9 +96,11 @@ def collecting() -> Iterator[Collector]:
         collector.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield collector
-        server.shutdown()
-        thread.join()
+        try:
+            yield collector
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _span(service: str, span: OtlpSpan) -> Span:

@@ -1,0 +1,161 @@
+"""A route that works again: those who wait for it notice soon, however few they are."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shutil import copy
+from uuid import uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from temporalio.exceptions import ApplicationError
+
+from activities.heartbeat import Pulse
+from db import brakes
+from domain.back_off import BackOff
+from domain.mass_failure import MassFailure
+from domain.push import Environment, Provider, Route, TaskState
+from push.gate_breaker import Cause, Rest
+from push.gate_terms import Timings
+from push.sender import Misconfigured
+from push.senders import Senders
+from simulator import Simulator
+from simulator.files import private_pem
+from tests.gates.crew import BRISK_BACK_OFFS, Crew, Due, crew, due_now, states
+from tests.house import House, eventually, iphone
+
+LOOKS = 0.2  # seconds between two, where few wait
+SOON = 2.0  # seconds
+NEVER = timedelta(minutes=1)
+PATIENT = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), shortest_pause=LOOKS)
+PATIENT_BACK_OFFS = BRISK_BACK_OFFS | {Misconfigured: BackOff(2 * NEVER, 2 * NEVER)}
+
+
+async def test_one_user_who_is_refused_for_ever_holds_up_no_newcomers_at_an_open_gate(
+    unmanned: House, simulator: Simulator
+) -> None:
+    """As in life, but ten times as fast."""
+    timings = Timings(rests=dict.fromkeys(Cause, Rest(first=0.2, longest=30.0)), looking_again=0.2, ramp=6.0)
+    simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
+    phones = [iphone() for _ in range(3)]
+    [mallorys, *others] = await due_now(unmanned, phones)
+    async with crew(unmanned, timings=timings) as worker:
+        for due in (mallorys, *others):
+            with pytest.raises(ApplicationError):
+                await worker.send_once(due)
+        simulator.faults.clear()
+        simulator.faults.add(
+            provider="apns", token=phones[0].token, fault="answer", status=503, reason="ServiceUnavailable"
+        )
+        refused = asyncio.create_task(worker.send(mallorys))
+        await eventually(lambda: _rests_for(worker, 2.0))
+        all_due = await due_now(unmanned, [iphone()])
+        all_due += await due_now(unmanned, [iphone(), iphone()], of_one=f"bob-{uuid4()}")
+        assert _rest(worker) > 1.0  # it is still to last
+        began = time.monotonic()
+        await worker.send_all(all_due)
+        took = time.monotonic() - began
+        refused.cancel()
+        await asyncio.wait([refused])
+
+    assert await states(unmanned, all_due) == {(TaskState.ACCEPTED, None): 3}
+    assert took < 0.5
+
+
+async def test_one_users_reminder_is_shown_soon_after_the_wrong_key_was_replaced(
+    unmanned: House, simulator: Simulator, tmp_path: Path
+) -> None:
+    key_file, phone = tmp_path / "key.p8", iphone()
+    key_file.write_bytes(private_pem(ec.generate_private_key(ec.SECP256R1())))
+    [due] = await due_now(unmanned, [phone])
+
+    async with _patient(unmanned, key_file) as worker:
+        sending = asyncio.create_task(worker.send(due))
+        await eventually(lambda: _waits(unmanned, due, "InvalidProviderToken"))
+        await asyncio.sleep(3 * LOOKS)
+        calls = len(simulator.requests)
+        copy(simulator.environment["APNS_KEY_FILE"], key_file)
+        async with asyncio.timeout(SOON):
+            await sending
+
+    assert calls == 1  # looking in costs the provider nothing
+    assert len(simulator.phone(phone.token).screen) == 1
+
+
+async def test_a_reminder_is_shown_soon_after_its_app_was_given_credentials(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+
+    async with _patient(unmanned) as worker:
+        apps = worker.means.apps
+        senders: Senders = {(provider, None): apps.sender(provider, None) for provider in Provider}
+        apps.replace({}, None)
+        sending = asyncio.create_task(worker.send(due))
+        await eventually(lambda: _waits(unmanned, due, "app_not_configured"))
+        await asyncio.sleep(3 * LOOKS)
+        apps.replace(senders, None)
+        async with asyncio.timeout(SOON):
+            await sending
+
+    assert len(simulator.phone(phone.token).screen) == 1
+
+
+async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_resume(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(unmanned, [phone])
+    async with unmanned.sessions.begin() as db:
+        route = Route(Provider.APNS, None, Environment.PRODUCTION)
+        await brakes.engage(db, route, MassFailure("BadDeviceToken", token_errors=20, answers=20))
+
+    async with _patient(unmanned) as worker:
+        await eventually(lambda: _braked(worker))
+        sending = asyncio.create_task(worker.send(due))
+        await eventually(lambda: _waits(unmanned, due, "brake_engaged"))
+        await asyncio.sleep(5 * LOOKS)
+        async with unmanned.sessions.begin() as db:
+            [brake] = (await brakes.engaged(db)).values()
+            assert await brakes.resume(db, brake.id, "carol")
+        async with asyncio.timeout(SOON):
+            await sending
+
+    assert len(simulator.phone(phone.token).screen) == 1
+
+
+@asynccontextmanager
+async def _patient(house: House, key_file: Path | None = None) -> AsyncIterator[Crew]:
+    """A worker that would not try again for a minute what was refused, but looks in often."""
+    async with crew(
+        house,
+        {"APNS_KEY_FILE": str(key_file)} if key_file else {},
+        timings=PATIENT,
+        back_offs=PATIENT_BACK_OFFS,
+        pulse=Pulse(every=LOOKS),
+        credentials_every=timedelta(seconds=LOOKS) if key_file else None,
+    ) as worker:
+        yield worker
+
+
+async def _waits(house: House, due: Due, reason: str) -> bool:
+    rows = await house.rows("SELECT last_reason FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    return [row.last_reason for row in rows] == [reason]
+
+
+async def _braked(worker: Crew) -> bool:
+    return any(report.state == "braked" for report in worker.means.gates.reports())
+
+
+def _rest(worker: Crew) -> float:
+    """Give for how many seconds more the one shut gate rests."""
+    [until] = [report.until for report in worker.means.gates.reports() if report.state == "open"] or [None]
+    return 0.0 if until is None else (until - datetime.now(UTC)).total_seconds()
+
+
+async def _rests_for(worker: Crew, seconds: float) -> bool:
+    return _rest(worker) > seconds

@@ -1,0 +1,94 @@
+"""Looks of those who may not call: few often, many seldom; and pushes that rest alone. Time is passed in."""
+
+from datetime import timedelta
+from heapq import heapreplace
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kinds import Priority
+from domain.push import Environment, Provider, Route
+from push.gate import Gate
+from push.gate_looks import Looks
+from push.gate_terms import Limits, Timings
+from push.gates import Gates
+from push.sender import Accepted, LooksIn
+
+ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
+
+
+@pytest.mark.parametrize(("waiting", "each"), [(1, 5), (100, 5), (400, 20), (3000, 34)])
+def test_looks_of_all_who_wait_are_few_a_second(waiting: int, each: int) -> None:
+    chances = iter(number % 100 / 100 for number in range(10**6))
+    looks = Looks(5, 45, 20, lambda: next(chances))
+    due = sorted(looks.wait(0) for _ in range(waiting))
+    waits = []
+
+    for _ in range(3 * waiting):  # each comes when it was told to, and is told again
+        waits.append(looks.wait(due[0]))
+        heapreplace(due, due[0] + waits[-1])
+
+    assert sum(waits[-waiting:]) / waiting == pytest.approx(each, rel=0.15)
+
+
+async def test_a_push_that_rests_alone_makes_no_call_and_the_others_do_not_notice() -> None:
+    gate = _gate()
+    refused = uuid4()
+
+    look = gate.rest_alone(refused, "wrong_key", timedelta(seconds=30))
+
+    assert look == timedelta(seconds=5.05)
+    with pytest.raises(LooksIn, match="wrong_key"):
+        await _passes(gate, refused)
+    await _passes(gate, uuid4())
+    with pytest.raises(LooksIn):  # another's acceptance says nothing about it
+        await _passes(gate, refused)
+
+
+async def test_a_push_that_rests_alone_is_tried_at_the_end_of_its_rest_at_the_latest() -> None:
+    gate = _gate()
+    refused = uuid4()
+
+    assert gate.rest_alone(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
+    gate.rest_alone(refused, "wrong_key", timedelta(0))
+
+    await _passes(gate, refused)
+
+
+async def test_once_one_refused_push_is_accepted_the_others_rests_are_over() -> None:
+    gate = _gate()
+    first, second = uuid4(), uuid4()
+    gate.rest_alone(first, "wrong_key", timedelta(0))
+    gate.rest_alone(second, "wrong_key", timedelta(seconds=30))
+
+    await _passes(gate, first)
+
+    await _passes(gate, second)
+
+
+async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
+    gates = Gates({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
+    gates.share(1.0)
+    other = Route(Provider.APNS, "other", Environment.PRODUCTION)
+    refused = uuid4()
+    for route in (ROUTE, other):
+        gates.serving(route, "old").rest_alone(refused, "wrong_key", timedelta(seconds=30))
+
+    await _passes(gates.serving(ROUTE, "new"), refused)
+
+    with pytest.raises(LooksIn):
+        await _passes(gates.serving(other, "old"), refused)
+
+
+def _gate() -> Gate:
+    gate = Gate(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
+    gate.share(1.0)
+    return gate
+
+
+async def _passes(gate: Gate, task_id: UUID) -> None:
+    async def call() -> Accepted:
+        return Accepted("id")
+
+    async with gate.enter(Priority.REMINDER, task_id) as passage:
+        await passage.call(call(), "somebody")
