@@ -237,10 +237,14 @@ async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as
     async with house.sessions.begin() as db:
         for statement in (
             "UPDATE push_tasks SET state = 'unregistered', attempt_count = 1 WHERE task_id = :id",
-            "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
-            " VALUES (:id, :id, 1, now() - interval '9 s', 'unregistered', 'Unregistered', 3)",
-            "INSERT INTO brakes (id, provider, environment, reason, token_errors, answers, engaged_at, resumed_at)"
-            " VALUES (:id, 'apns', 'production', 'BadDeviceToken', 20, 37, now() - interval '5 s', now())",
+            (
+                "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
+                " VALUES (:id, :id, 1, now() - interval '9 s', 'unregistered', 'Unregistered', 3)"
+            ),
+            (
+                "INSERT INTO brakes (id, provider, environment, reason, token_errors, answers, engaged_at, resumed_at)"
+                " VALUES (:id, 'apns', 'production', 'BadDeviceToken', 20, 37, now() - interval '5 s', now())"
+            ),
         ):
             await db.execute(text(statement), {"id": task_id})
 
