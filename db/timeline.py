@@ -27,6 +27,7 @@ from domain.reasons import TOKEN_REFUSED, UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
 
+_REFUSED_ALONE = {TaskState.UNREGISTERED, TaskState.REJECTED}
 _CUTOFF_FOLLOWS = Threshold().window  # an error of a mass came so long before the cutoff at the most
 
 
@@ -130,7 +131,8 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
                 "is_tried_again": retry_at is not None
                 and task.state == TaskState.PENDING
                 and row.now < retry_at < task.expires_at,
-                "cutoff_at": _cutoff_at(task, row.at, known),
+                # what was refused for itself before the cutoff engaged stays so, and the token with it
+                "cutoff_at": None if task.state in _REFUSED_ALONE else _cutoff_at(task, row.at, known),
             }
         case Event.DEAD:
             more: dict[str, Any] = {"ended_at": row.at.isoformat(), "cutoff_at": _cutoff_at(task, row.at, known)}
