@@ -77,11 +77,13 @@ async def test_one_users_reminder_is_shown_soon_after_the_wrong_key_was_replaced
         await eventually(lambda: _waits(unmanned, due, "InvalidProviderToken"))
         await asyncio.sleep(3 * LOOKS)
         calls = len(simulator.requests)
+        next_try = await _next_try(unmanned, due)
         copy(simulator.environment["APNS_KEY_FILE"], key_file)
         async with asyncio.timeout(SOON):
             await sending
 
     assert calls == 1  # looking in costs the provider nothing
+    assert next_try > 30  # and nobody is told that a look is a try
     assert len(simulator.phone(phone.token).screen) == 1
 
 
@@ -145,6 +147,14 @@ async def _patient(house: House, key_file: Path | None = None) -> AsyncIterator[
 async def _waits(house: House, due: Due, reason: str) -> bool:
     rows = await house.rows("SELECT last_reason FROM push_tasks WHERE task_id = :id", id=due.task_id)
     return [row.last_reason for row in rows] == [reason]
+
+
+async def _next_try(house: House, due: Due) -> float:
+    """Give in how many seconds the next try is, as people are told."""
+    [row] = await house.rows(
+        "SELECT extract(epoch FROM next_attempt_at - now()) AS left FROM push_tasks WHERE task_id = :id", id=due.task_id
+    )
+    return float(row.left)
 
 
 async def _braked(worker: Crew) -> bool:
