@@ -334,7 +334,7 @@ async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
         if event == "return" and frame.f_code is code:
             seen.update({name: frame.f_locals[name] for name in code.co_varnames if name in frame.f_locals})
 
-    code = look.cr_code if asyncio.iscoroutine(look) else None
+    code = getattr(look, "cr_code", None)  # of a coroutine
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
