@@ -26,6 +26,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from activities.heartbeat import Heartbeat
+from activities.push_sending import SEND_BUDGET
 from api.app import create_app
 from api.connection import UNACKNOWLEDGED, HttpConnection, bind
 from config import auth_settings, limit_settings, service_settings
@@ -39,6 +40,7 @@ from worker import make_means, make_workers
 
 ROOT = Path(__file__).parent.parent
 UNLIMITED = {"MAX_INSTALLATIONS_PER_USER": "0", "MAX_ACTIVE_FASTS_PER_USER": "0", "MESSAGE_RATE": "0"}
+LOST_AND_MADE_ANEW = SEND_BUDGET.total_seconds() + 10  # seconds: Temporal may lose a task on its way to a busy worker
 SECRET = "a secret that only the tests know, 32 bytes long"
 
 
@@ -304,7 +306,7 @@ async def uncommitted(house: House, statement: str, **values: object) -> AsyncIt
         yield
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
+async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = LOST_AND_MADE_ANEW) -> Any:
     """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last.
 
     Where more than four wait for each core of the machine it is given the more time.
