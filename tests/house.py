@@ -4,6 +4,7 @@ Each house has a database and a Temporal namespace of its own, so houses do not 
 """
 
 import asyncio
+import inspect
 import os
 import secrets
 import sys
@@ -336,7 +337,7 @@ async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
         if event == "return" and frame.f_code is code:
             seen.update({name: frame.f_locals[name] for name in code.co_varnames if name in frame.f_locals})
 
-    code = look.cr_code if asyncio.iscoroutine(look) else None
+    code = look.cr_code if inspect.iscoroutine(look) else None
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
