@@ -46,6 +46,7 @@ NAMESPACES = (
     "numbers",
     "traced",
     "neighbours",
+    "pages",
 )
 
 

@@ -21,7 +21,7 @@ from domain.analytics import SPANS
 from domain.push import TaskState
 from tests.house import House, User, iphone, make_app, make_house
 from tests.messages.test_odd_rows import ODD, asks, change, member, refused
-from tests.support.dead import dead_task, redrive, task
+from tests.support.dead import dead_task, redrive, redriven, task
 from tests.talk import conversation_of, handed_off, post, posted, sync
 
 INSTANTS = {
@@ -75,6 +75,7 @@ async def test_no_value_keeps_its_owner_or_support_from_an_answer(
     user, carol = odd.user, house.user("carol", "support")
     [task_id, _] = await dead_task(user, odd.first, odd.second)
     assert (await redrive(carol, task_id)).status_code == 202
+    assert await redriven(house, task_id) == ("accepted", None)  # so that nothing changes any more
     writer = house.user()
     message_id = await posted(writer, await conversation_of(writer, user))
     assert await handed_off(house, message_id) == "accepted"

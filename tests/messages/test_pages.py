@@ -17,12 +17,21 @@ from api.app import create_app
 from config import auth_settings, service_settings
 from relay import Relay
 from simulator import Simulator
-from tests.house import House, eventually, make_house
+from tests.conftest import NewDatabase
+from tests.house import House, Place, eventually, make_house, open_house
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.message_handoff import PAGE_STARTS
 
 READERS = 51  # with two phones each: a page of 100 pushes, all those to iPhones among them, and one of 2
+
+
+@pytest.fixture(scope="module")
+async def house(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[House]:
+    """A house for these tests alone: a sweep starts again whatever other tests have left without a workflow."""
+    place = Place(await new_database("pages"), temporal, "pages", simulator)
+    async with open_house(place, MESSAGE_RATE="0") as house:
+        yield house
 
 
 @pytest.fixture
