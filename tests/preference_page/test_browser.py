@@ -71,6 +71,12 @@ async def stored(user: User) -> Any:
     return (await user.call("GET", PREFERENCES)).json()
 
 
+async def press(page: Page, name: str) -> None:
+    """Press a button, and wait until the page that answers is there as a whole."""
+    async with page.expect_navigation():
+        await page.get_by_role("button", name=name).click()
+
+
 async def told(page: Page) -> str:
     """Read what the page answers to the last request."""
     return await page.locator("[role=status], [role=alert]").inner_text()
@@ -114,7 +120,7 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
     await page.get_by_label("From").fill("21:30")
     await page.get_by_label("By the clock of").select_option(label="Tokyo (Japan)")
     await page.get_by_label("Do not send them").check()
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
 
     assert await told(page) == "Saved. This applies from now on."
     assert await stored(alice) == {
@@ -130,7 +136,7 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
     await expect(page.get_by_role("listitem")).to_have_count(2)  # the running fast follows
     await page.get_by_label("Reminder 1").fill("")
     await page.get_by_label("Keep my phone quiet at certain hours").uncheck()
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
     after = await stored(alice)
     assert (after["reminder_minutes"], after["quiet_hours"]) == ([30], None)
 
@@ -138,15 +144,15 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
 async def test_one_press_stops_reminders_and_one_messages(desk: Desk, alice: User) -> None:
     page = await desk.opened(alice)
 
-    await page.get_by_role("button", name="Stop messages").click()
+    await press(page, "Stop messages")
     assert await told(page) == ("Notifications of messages are stopped. You can switch them on again here at any time.")
     await expect(page.get_by_role("button", name="Stop messages")).to_have_count(0)
-    await page.get_by_role("button", name="Stop reminders").click()
+    await press(page, "Stop reminders")
     assert await told(page) == "Reminders are stopped. You can switch them on again here at any time."
     after = await stored(alice)
     assert (after["reminders"], after["messages"]) == (False, False)
     await page.get_by_label("Remind me before a fast ends").check()
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
 
     after = await stored(alice)
     assert (after["reminders"], after["messages"]) == (True, False)
@@ -157,7 +163,7 @@ async def test_what_cannot_be_saved_is_told_linked_and_kept(desk: Desk, alice: U
     await page.get_by_label("Reminder 2").fill("soon")
     await page.get_by_label("Keep my phone quiet at certain hours").check()
     await page.get_by_label("To", exact=True).fill("22:00")
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
 
     await expect(page.get_by_role("alert")).to_contain_text("Please look at this again. Nothing was saved yet.")
     assert await page.evaluate("document.activeElement.getAttribute('role')") == "alert"
@@ -176,7 +182,7 @@ async def test_what_cannot_be_saved_is_told_linked_and_kept(desk: Desk, alice: U
 
     await page.get_by_label("Reminder 2").fill("10")
     await page.get_by_label("To", exact=True).fill("06:00")
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
     after = await stored(alice)
     assert (after["reminder_minutes"], after["quiet_hours"]) == ([30, 10], NIGHT | {"ends": "06:00"})
 
@@ -186,11 +192,11 @@ async def test_what_was_changed_in_the_app_meanwhile_is_not_overwritten_unseen(d
     await page.get_by_label("Reminder 1").fill("45")
     await alice.call("PATCH", PREFERENCES, {"messages": False})
 
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
     assert "Nothing was saved yet." in await told(page)
     assert "You changed: How long before the end." in await told(page)
     await expect(page.get_by_label("Tell me about new messages")).not_to_be_checked()
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
 
     after = await stored(alice)
     assert (after["messages"], after["reminder_minutes"]) == (False, [45])
@@ -237,7 +243,8 @@ async def test_enter_in_a_field_saves_and_stops_nothing(desk: Desk, alice: User)
     page = await desk.opened(alice)
 
     await page.get_by_label("Reminder 1").fill("15")
-    await page.keyboard.press("Enter")
+    async with page.expect_navigation():
+        await page.keyboard.press("Enter")
 
     assert await told(page) == "Saved. This applies from now on."
     after = await stored(alice)
@@ -260,13 +267,13 @@ async def test_every_page_can_be_read_and_heard_by_everybody(
     page = await desk.opened(alice)
     await look(page, "page")
     await alice.call("PATCH", PREFERENCES, {"messages": False})
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
     await look(page, "conflict")
     await page.get_by_label("Reminder 1").fill("soon")
     await page.get_by_label("To", exact=True).fill("22:00")
-    await page.get_by_role("button", name="Save").click()
+    await press(page, "Save")
     await look(page, "problems")
-    await page.get_by_role("button", name="Sign out of this page").click()
+    await press(page, "Sign out of this page")
     await look(page, "signed out")
     await page.goto(PAGE)
     await look(page, "gone")
@@ -286,7 +293,8 @@ async def test_nothing_is_cut_on_a_small_phone(desk: Desk, alice: User, language
     assert await page.evaluate(CUT) == []
     await page.locator("[name=reminder_minutes]").first.fill("bald")
     await page.locator("[name=ends]").fill("22:00")
-    await page.locator(".save button").click()
+    async with page.expect_navigation():
+        await page.locator(".save button").click()
     await expect(page.get_by_role("alert")).to_be_visible()
     assert await page.evaluate(CUT) == []
     assert await page.evaluate(FAULTS) == []
@@ -354,12 +362,12 @@ async def test_a_link_of_an_email_survives_whoever_looks_at_it_first(desk: Desk,
 
     page = await desk.page()
     await page.goto(path)
-    await page.get_by_role("button", name="Open my notifications").click()
+    await press(page, "Open my notifications")
 
     await expect(page).to_have_url(f"{str(desk.house.http.base_url).rstrip('/')}{PAGE}")
-    await page.get_by_role("button", name="Stop messages").click()
+    await press(page, "Stop messages")
     assert (await stored(alice))["messages"] is False
-    await scanner.get_by_role("button", name="Open my notifications").click()
+    await press(scanner, "Open my notifications")
     await expect(scanner.get_by_role("heading", level=1)).to_have_text("This link does not work any more")
 
 
@@ -383,12 +391,12 @@ async def test_bob_follows_his_link_while_alices_page_is_open_in_another_tab(
     await his.goto(await link(bob))
     await hers.get_by_label("Tell me about new messages").uncheck()
 
-    await hers.get_by_role("button", name="Save").click()
+    await press(hers, "Save")
 
     await expect(hers.get_by_role("heading", level=1)).to_have_text("Please do that again")
     assert [(await stored(each))["rev"] for each in (alice, bob)] == [0, 0]
     await his.get_by_label("Reminder 1").fill("7")
-    await his.get_by_role("button", name="Save").click()
+    await press(his, "Save")
     assert [(await stored(each))["reminder_minutes"] for each in (alice, bob)] == [[30], [7]]
     await hers.get_by_role("link", name="Back to your notifications").click()
     await expect(hers.get_by_label("Reminder 1")).to_have_value("7")  # bob's, as his tab shows
@@ -405,7 +413,7 @@ async def test_a_form_of_another_site_changes_nothing(desk: Desk, alice: User) -
 
     await page.route("http://elsewhere.example/", elsewhere)
     await page.goto("http://elsewhere.example/")
-    await page.get_by_role("button", name="win").click()
+    await press(page, "win")
 
     await expect(page.get_by_role("heading", level=1)).not_to_have_text("Your notifications")
     assert (await stored(alice))["rev"] == 0
@@ -414,7 +422,7 @@ async def test_a_form_of_another_site_changes_nothing(desk: Desk, alice: User) -
 async def test_who_signs_out_leaves_nothing_behind(desk: Desk, alice: User) -> None:
     page = await desk.opened(alice)
 
-    await page.get_by_role("button", name="Sign out of this page").click()
+    await press(page, "Sign out of this page")
 
     await expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out of this page")
     assert await page.context.cookies() == []
