@@ -18,6 +18,7 @@ from api.preference_page.rendering import Plain, plain_page
 from api.preference_page.routes import BadCode
 from api.preference_page.services import PageServices
 from api.problems import Unavailable
+from api.rates import address
 from api.request_log import UNTOLD
 from api.route_template import route_template
 from db.engine import UNREACHABLE, will_pass
@@ -52,7 +53,7 @@ async def _bad_code(request: Request, _: Exception) -> Response:
     metrics.preference_links.labels("refused").inc()
     services: PageServices = request.app.state.preference_page
     try:
-        services.bad_codes.spend(request.client.host if request.client else "")
+        services.bad_codes.spend(address(request))
     except LimitReached as error:
         return await _busy(request, error)
     return _said(request, Plain.GONE, 404)
