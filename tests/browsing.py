@@ -23,5 +23,7 @@ async def chromium() -> AsyncIterator[Browser]:
     """Start it, and end it."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS)
-        yield browser
-        await browser.close()
+        try:
+            yield browser
+        finally:
+            await browser.close()

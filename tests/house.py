@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -334,7 +334,7 @@ async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
         if event == "return" and frame.f_code is code:
             seen.update({name: frame.f_locals[name] for name in code.co_varnames if name in frame.f_locals})
 
-    code = look.cr_code if asyncio.iscoroutine(look) else None
+    code = look.cr_code if isinstance(look, CoroutineType) else None
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
