@@ -20,8 +20,8 @@ open class FastbellMessagingService : ExpoFirebaseMessagingService() {
       return
     }
     val text = opened(push)
-    // Both ways are public and kept for callers outside Firebase (@KeepForSdk), though its pages leave them out. The builder
-    // that its pages have forgets when the push was sent, and its priority.
+    // toIntent() and the constructor below are public, though Firebase's pages leave them out (@hide). The builder that its
+    // pages have forgets when the push was sent, and its priority.
     val extras = Bundle(remoteMessage.toIntent().extras ?: Bundle())
     extras.putString("title", text?.title ?: push["title"])
     extras.putString("message", text?.body ?: push["message"] ?: push["body"]) // what expo-notifications takes for the text
