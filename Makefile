@@ -25,7 +25,7 @@ test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/typ
 	@cd clients/expo && $(TSC) --noEmit -p example
 	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/expo/*.test.ts' 'tests/plugin/*.test.ts' 'tests/live/*.test.ts'
 
-test-expo-native: .venv/installed clients/expo/node_modules/.installed ## what is slower: bundles for both systems, and the native parts as far as they compile without vendor SDKs
+test-expo-native: .venv/installed clients/expo/node_modules/.installed ## what needs more tools: bundles for both systems, Kotlin (Maven, by `make tools`), Swift (`make tools-swift`, else passed over)
 	@$(BUILD_EXPO)
 	@cd clients/expo/example && rm -rf dist && CI=1 EXPO_OFFLINE=1 EXPO_NO_TELEMETRY=1 $(NODE) ../node_modules/expo/bin/cli export --platform ios --platform android --output-dir dist
 	@clients/expo/checks/kotlin/check
@@ -46,7 +46,7 @@ clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json
 tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-native`
 	@clients/expo/checks/swift/tools
 
-tools: ## what some tests need from Debian: Prometheus, PgBouncer and Swift, unpacked into .tools/, Chromium, Maven
+tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, Chromium, Maven and a JDK
 	@.ci/tools
 
 chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed

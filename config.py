@@ -21,6 +21,7 @@ from config_forms import (
     Port,
     PostgresqlUrl,
     ProxyUrl,
+    PublicUrl,
     Quota,
     Rate,
     ReadableFile,
@@ -124,11 +125,17 @@ class ServiceSettings(_Section):
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    public_url: PublicUrl | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def public_address(self) -> str:
+        """Where people reach the API: what links begin with."""
+        return self.public_url or f"http://127.0.0.1:{self.api_port}"
 
 
 class GateSettings(_Section):

@@ -99,6 +99,13 @@ def _page(url: str) -> str:
     return url.rstrip("/")
 
 
+def _public(url: str) -> str:
+    parts = urlsplit(_page(url))
+    if parts.path.strip("/") or parts.username is not None or parts.port == 0:
+        raise ValueError("must be the address of a host without a path, such as https://push.example.com")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
     read_address(url.get_secret_value())
     return url
@@ -113,6 +120,7 @@ HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit
 PageUrl = Annotated[str, AfterValidator(_page)]
+PublicUrl = Annotated[str, AfterValidator(_public)]  # where people come from outside
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

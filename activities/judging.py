@@ -35,6 +35,7 @@ class Hindrance:
     reason: str
     delay: timedelta
     share: float | None = None  # of what is left until the push expires, that it may wait at most
+    look: timedelta | None = None  # when to ask whether it may go sooner; nobody is told of that
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from push.gate import Passage
 from push.gates import Gates
-from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, Sender, Slot, Unavailable
+from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, RestsAlone, Sender, Slot, Unavailable
 from push.senders import Apps
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
@@ -149,8 +149,8 @@ class PushSending:
                 return await self._finish(done)
             case Settled(state, reason):
                 return SentPush(ask.task_id, state, reason)
-            case Waiting(Hindrance(reason, delay)):
-                raise _again(reason, delay)
+            case Waiting(Hindrance(reason, delay, look=look)):
+                raise _again(reason, min(delay, look or delay))
             case Busy(wait):  # looked at again soon: an attempt that came to no call is over before its lease is
                 raise _again("call_under_way", min(wait, _LOOK_AGAIN) + _HAND_OVER)
             case _:
@@ -189,16 +189,17 @@ class PushSending:
         except ProviderTrouble as trouble:
             met = trouble
         share = WAITS_AT_MOST if isinstance(met, Paused) else None
-        delay = rest = self._delay(met, activity.info().attempt)
-        if rests_alone := retries.is_about_credentials(met):
-            delay = gate.rest_alone(ask.task_id, met.reason, rest)
-        hindrance = Hindrance(met.reason, delay, share)
+        hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
+        if isinstance(met, RestsAlone):
+            hindrance = Hindrance(met.reason, met.rest, look=hindrance.delay)
+        elif retries.is_about_credentials(met):
+            hindrance = replace(hindrance, look=gate.rest_alone(ask.task_id, met.reason, hindrance.delay))
         step.claim()
         verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
         if isinstance(verdict, Waiting) and verdict.user_id is not None:
             passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
-            if rests_alone:
-                gate.rest_alone(ask.task_id, met.reason, retries.before_it_expires(met, rest, verdict.left) or rest)
+            if retries.is_about_credentials(met):
+                gate.rest_alone(ask.task_id, met.reason, verdict.hindrance.delay)
         return Waiting(hindrance) if isinstance(verdict, Go) else verdict
 
     def _recording_of(self, kind: Kind) -> Recording:
@@ -228,7 +229,7 @@ class PushSending:
 
     async def _finish(self, called: _Called) -> SentPush:
         """Record what a call came to; raises ApplicationError where another is to be made."""
-        go, came_to = called.go, called.came_to
+        go, came_to, look = called.go, called.came_to, None
         if not isinstance(came_to, ProviderTrouble):
             dead_tokens = await self._brake.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
@@ -236,12 +237,14 @@ class PushSending:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, came_to, called.latency, update)
         else:
-            outcome = outcomes.failed(go, came_to, called.latency, self._again_or_dead(called, came_to))
+            update = self._again_or_dead(called, came_to)
+            look = self._rest_alone(called, came_to, update)
+            outcome = outcomes.failed(go, came_to, called.latency, update)
         try:
             stored = await self._recording_of(go.push.kind).store(outcome, go.route, began=called.began)
         except NotStored:
             raise _again("outcome_not_stored", _LOOK_AGAIN) from None
-        return await self._told(stored, since=go.began_at + timedelta(seconds=called.latency))
+        return await self._told(stored, since=go.began_at + timedelta(seconds=called.latency), look=look)
 
     def _again_or_dead(self, called: _Called, trouble: ProviderTrouble) -> Update:
         """Say when the push is tried again: in time, before it expires, or not at all."""
@@ -249,18 +252,24 @@ class PushSending:
         delay = retries.before_it_expires(trouble, self._delay(trouble, go.number), go.expires_at - over_at)
         if delay is None:
             return Update(go.push.task_id, TaskState.DEAD, trouble.reason)
-        if retries.is_about_credentials(trouble):
-            is_news = self._gates.serves(go.route, called.sender)  # else others are in use already
-            rest = delay if is_news else min(delay, _LOOK_AGAIN)
-            delay = self._gates.at(go.route).rest_alone(go.push.task_id, trouble.reason, rest)
         return Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=over_at + delay)
 
-    async def _told(self, stored: Stored, since: datetime | None = None) -> SentPush:
+    def _rest_alone(self, called: _Called, trouble: ProviderTrouble, update: Update) -> timedelta | None:
+        """Keep a push that was refused for our credentials from a call with the same; gives when to look for others."""
+        if update.next_attempt_at is None or not retries.is_about_credentials(trouble):
+            return None
+        if not self._gates.serves(called.go.route, called.sender):
+            return _LOOK_AGAIN  # others are in use already
+        rest = update.next_attempt_at - called.go.began_at - timedelta(seconds=called.latency)
+        return self._gates.at(called.go.route).rest_alone(update.task_id, trouble.reason, rest)
+
+    async def _told(self, stored: Stored, since: datetime | None = None, look: timedelta | None = None) -> SentPush:
         """Report what is on record; raises ApplicationError where another call is to be made."""
         update = stored.outcome.update
         if stored.state is TaskState.PENDING:
             due = update.next_attempt_at
-            raise _again(str(update.reason), due - since if due and since else _HAND_OVER)
+            delay = due - since if due and since else _HAND_OVER
+            raise _again(str(update.reason), min(delay, look or delay))
         await self._rush.over()
         return SentPush(update.task_id, stored.state, update.reason)
 

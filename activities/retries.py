@@ -13,6 +13,7 @@ from push.sender import (
     NotConfigured,
     Paused,
     ProviderTrouble,
+    RestsAlone,
     StaleCredential,
     Throttled,
     TokenMisconfigured,
@@ -31,6 +32,7 @@ BACK_OFFS: BackOffs = {
     TokenMisconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
     Paused: BackOff(timedelta(seconds=2), timedelta(seconds=10)),
     LooksIn: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+    RestsAlone: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
     Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }

@@ -16,6 +16,7 @@ from api import (
     device_tokens,
     fasting_sessions,
     operations,
+    preference_links,
     preferences,
     problems,
     push_tasks,
@@ -27,11 +28,14 @@ from api import (
 from api.auth import TokenCheck
 from api.bounds import RequestBounds
 from api.console.app import make_console
-from api.console.door import PATH
+from api.console.door import PATH as CONSOLE
 from api.console.means import ConsoleMeans
 from api.dependencies import Services
 from api.limits import BodyLimit
 from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
+from api.preference_page.app import make_preference_page
+from api.preference_page.services import PageServices
+from api.preference_page.view import PATH as PREFERENCES
 from api.rates import Rate, Rates
 from api.request_log import UNTOLD, RequestLog
 from api.request_metrics import RequestMetrics
@@ -90,6 +94,7 @@ def create_app(
             exposition=exposition,
         )
         app.state.console = ConsoleMeans(temporal, settings.temporal_ui_url)
+        app.state.preference_page = PageServices(settings.public_address)
         watching = asyncio.create_task(watch(temporal))
         async with streams.running():
             yield
@@ -129,14 +134,20 @@ def create_app(
         sync,
         stream,
         preferences,
+        preference_links,
         push_tasks,
         support,
         operations,
     ):
         app.include_router(resource.router)
-    app.mount(PATH, make_console(app.state))
-    app.add_route(PATH, lambda _: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
+    _mount(app, CONSOLE, make_console(app.state))
+    _mount(app, PREFERENCES.rstrip("/"), make_preference_page(app.state))
     return app
+
+
+def _mount(app: FastAPI, path: str, pages: FastAPI) -> None:
+    app.mount(path, pages)
+    app.add_route(path, lambda _: RedirectResponse(f"{path}/", 303), include_in_schema=False)
 
 
 def _quotas(granted: LimitSettings) -> Quotas:

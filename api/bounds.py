@@ -6,6 +6,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemResponse, problem
+from api.route_template import route_template
 
 MOST_HEADERS = 100
 LARGEST_HEAD = 16 * 1024  # bytes; what arrives in pieces is cut off at the same size by the connection
@@ -60,7 +61,7 @@ class RequestBounds:
         except TimeoutError:
             if not (waits and deadline.expired()):
                 raise
-            log.warning("request given up", path=scope["path"], method=scope["method"])
+            log.warning("request given up", route=route_template(scope), method=scope["method"])
             await _unavailable("This took too long. Try again: repeats are harmless.")(scope, receive, send)
         finally:
             answered()

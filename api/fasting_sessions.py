@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
 
 
 class StartIn(Body):
-    """A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences."""
+    """A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences, as they change."""
 
     ends_at: Instant
     started_at: Instant | None = None
@@ -96,7 +96,9 @@ async def start(
         [answer] = await _out(db, [session])
         return answer, owed
 
-    rows = _row(session_id), f"fasts-of/{caller.user_id}"
+    rows = [_row(session_id), f"fasts-of/{caller.user_id}"]
+    if body.reminder_minutes is None:
+        rows.append(f"preferences/{caller.user_id}")
     answer, owed = await writes.run(store, *rows)
     if owed is None:
         response.status_code = 200
@@ -142,8 +144,9 @@ async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: Ro
         if session.status is not SessionStatus.ACTIVE:
             raise already_finished(session)
         now = await present_instant(db)
-        minutes = session.reminder_minutes if body.reminder_minutes is None else body.reminder_minutes
-        changed = replace(session, ends_at=body.ends_at or session.ends_at, reminder_minutes=minutes)
+        changed = replace(session, ends_at=body.ends_at or session.ends_at)
+        if body.reminder_minutes not in {None, session.reminder_minutes}:
+            changed = replace(changed, reminder_minutes=body.reminder_minutes, follows_preferences=False)
         owed = None
         if changed != session:
             if body.ends_at is not None:
@@ -202,7 +205,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
     check_times(started_at, body.ends_at, now)
     minutes = body.reminder_minutes
     if minutes is None:
-        minutes = (await preferences.of_user(db, user_id)).reminder_minutes
+        minutes = (await preferences.held(db, user_id)).reminder_minutes
     return FastingSession(
         session_id=session_id,
         user_id=user_id,
@@ -213,6 +216,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
         reminder_minutes=minutes,
         scheduled_at=now,
         rev=1,
+        follows_preferences=body.reminder_minutes is None,
     )
 
 

@@ -9,15 +9,17 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, RowWrites
+from api.dependencies import AnyCaller, Database, Dispatch, RowWrites
 from api.fields import Body, ReminderMinutes, TimeZone
 from api.problems import responses
 from api.writes import Writes
-from db import preferences
+from db import fasting_sessions, preferences
+from db.outbox import Owed
 from domain.preferences import Preferences, Preview
 from domain.problems import InvalidField, Outdated
 from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import DEFAULT_REMINDER_MINUTES
+from relay import Relay
 
 router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
 
@@ -129,9 +131,16 @@ async def read(caller: AnyCaller, sessions: Database, response: Response) -> Pre
 
 @router.put("", responses=responses(412))
 async def replace(
-    body: PreferencesBody, caller: AnyCaller, writes: RowWrites, response: Response, if_match: IfMatch = None
+    body: PreferencesBody,
+    caller: AnyCaller,
+    writes: RowWrites,
+    relay: Dispatch,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> PreferencesOut:
     """Replace the caller's preferences; they hold for pushes from now on, waiting ones included.
+
+    `reminder_minutes` hold for running fasts, too, where those were given none of their own.
 
     Clients should use PATCH: PUT sets back to its default whatever a client does not know, but for `mode`.
     """
@@ -141,37 +150,65 @@ async def replace(
         quiet = body.quiet_hours
         return wanted | {"quiet_hours": quiet and _quiet_hours(quiet, stored.quiet_hours)}
 
-    return _answer(await _update(writes, caller.user_id, change, if_match), response)
+    return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
 @router.patch("", responses=responses(412))
 async def change(
-    body: PreferencesPatch, caller: AnyCaller, writes: RowWrites, response: Response, if_match: IfMatch = None
+    body: PreferencesPatch,
+    caller: AnyCaller,
+    writes: RowWrites,
+    relay: Dispatch,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> PreferencesOut:
     """Change some of the caller's preferences; what is left out stays, within the quiet hours too."""
+    return _answer(await apply(body, caller.user_id, if_match, writes, relay), response)
+
+
+async def apply(
+    body: PreferencesPatch, user_id: str, if_match: str | None, writes: Writes, relay: Relay
+) -> Preferences:
+    """Change some of a person's preferences, running fasts included; raises InvalidField, Outdated, Unavailable."""
     named = {name: getattr(body, name) for name in body.model_fields_set - {"rev"}}
 
     def change(stored: Preferences) -> Mapping[str, Any]:
         quiet = body.quiet_hours
         return named | ({"quiet_hours": _quiet_hours(quiet, stored.quiet_hours)} if quiet else {})
 
-    return _answer(await _update(writes, caller.user_id, change, if_match), response)
+    return await _update(user_id, change, if_match, writes, relay)
 
 
 async def _update(
-    writes: Writes, user_id: str, change: Callable[[Preferences], Mapping[str, Any]], if_match: str | None
+    user_id: str,
+    change: Callable[[Preferences], Mapping[str, Any]],
+    if_match: str | None,
+    writes: Writes,
+    relay: Relay,
 ) -> Preferences:
     newest = _matching(if_match)
 
-    def checked(stored: Preferences) -> Mapping[str, Any]:
-        if newest is not None and str(stored.rev) not in newest:
-            raise Outdated("preferences-changed", f"The newest revision is {stored.rev}. Read it, then change that.")
-        return change(stored)
+    async def store(db: AsyncSession) -> tuple[Preferences, list[Owed]]:
+        before: Preferences | None = None
 
-    async def store(db: AsyncSession) -> Preferences:
-        return await preferences.update(db, user_id, checked)
+        def checked(stored: Preferences) -> Mapping[str, Any]:
+            nonlocal before
+            before = stored
+            if newest is not None and str(stored.rev) not in newest:
+                detail = f"The newest revision is {stored.rev}. Read it, then change that."
+                raise Outdated("preferences-changed", detail)
+            return change(stored)
 
-    return await writes.run(store, f"preferences/{user_id}")
+        now = await preferences.update(db, user_id, checked)
+        assert before is not None
+        if now.reminder_minutes == before.reminder_minutes:
+            return now, []
+        return now, await fasting_sessions.follow(db, user_id, now.reminder_minutes)
+
+    wanted, owed = await writes.run(store, f"preferences/{user_id}")
+    for each in owed:
+        relay.dispatch_soon(each)
+    return wanted
 
 
 def _matching(if_match: str | None) -> set[str] | None:

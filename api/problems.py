@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from api.request_log import current_request_id
+from api.route_template import route_template
 from api.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
@@ -199,7 +200,7 @@ async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _unreachable(request: Request, error: Exception) -> ProblemResponse:
-    log.warning("database unreachable", path=request.scope.get("path"), error=type(error).__name__)
+    log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
     return await _unavailable(request, Unavailable("The database cannot be reached. Try again: repeats are harmless."))
 
 
@@ -211,7 +212,7 @@ async def _database_error(request: Request, error: Exception) -> ProblemResponse
 
 
 async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
-    log.error("unexpected error", path=request.scope.get("path"), exc_info=error)
+    log.error("unexpected error", route=route_template(request.scope), exc_info=error)
     detail = "Something went wrong on our side."
     headers = FOR_ERRORS | current_request_id()  # this answer passes by the middleware
     return problem(500, "internal-error", detail, headers=headers)

@@ -4,13 +4,27 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import limits
+from fastapi import Request
 
 from api.auth import Caller
 from domain.problems import LimitReached
 
 _LARGER = frozenset({"service", "support"})
+
+
+def address(request: Request) -> str:
+    """Name whom a request without a caller counts for: an address, of IPv6 its /64, which is what one customer has."""
+    host = request.client.host if request.client else ""
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(found, IPv4Address):
+        return host
+    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
 
 
 class Rate:

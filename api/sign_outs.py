@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import AllServices, RowWrites
 from api.fields import Body, Ticket
 from api.problems import responses
+from api.rates import address
 from db import device_tokens
 
 router = APIRouter(prefix="/v1/sign-outs", tags=["device tokens"])
@@ -23,7 +24,7 @@ class SignOutIn(Body):
 
 
 def _of_one_address(request: Request, services: AllServices) -> None:
-    services.sign_outs.spend(request.client.host if request.client else "")
+    services.sign_outs.spend(address(request))
 
 
 _RESPONSES = {status: response for status, response in responses().items() if status != 401}

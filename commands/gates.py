@@ -57,7 +57,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say_json(resumed)
     else:
-        print(f"Resumed; {resumed.token_errors} of {resumed.answers} answers had been token errors ({resumed.reason}).")
+        print(f"Resumed; {resumed.token_errors} of {resumed.answers} users had token errors ({resumed.reason}).")
     return 0
 
 

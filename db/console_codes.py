@@ -1,12 +1,12 @@
 """One-time codes that sign somebody in to the console; the code itself is nowhere."""
 
-import hashlib
 import secrets
 from datetime import timedelta
 
 from sqlalchemy import delete, func, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.digests import digest
 from db.models import ConsoleCode
 from domain.console import code_from, read_code
 
@@ -32,4 +32,4 @@ async def redeem(db: AsyncSession, typed: str) -> str | None:
 
 
 def _digest(typed: str) -> bytes:
-    return hashlib.sha256((read_code(typed) or "").encode()).digest()
+    return digest(read_code(typed) or "")

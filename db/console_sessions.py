@@ -1,6 +1,5 @@
 """Who is signed in to the console. The cookie's value is known by its digest alone."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +9,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
+from db.digests import digest
 from db.models import ConsoleSession
 from db.support_actions import Deed
 from domain.console import LONGEST_SIGN_IN
@@ -39,7 +39,7 @@ async def open_for(db: AsyncSession, user_id: str, way: str, upto: datetime | No
     await db.execute(delete(ConsoleSession).where(ConsoleSession.expires_at < func.clock_timestamp()))
     value = secrets.token_urlsafe(32)
     values = {
-        "digest": _digest(value),
+        "digest": digest(value),
         "user_id": user_id,
         "csrf_token": secrets.token_urlsafe(32),
         "expires_at": func.least(func.clock_timestamp() + LONGEST_SIGN_IN, upto),
@@ -53,7 +53,7 @@ async def open_for(db: AsyncSession, user_id: str, way: str, upto: datetime | No
 async def of(db: AsyncSession, value: str) -> SignedIn | None:
     """Find who is signed in by a cookie's value."""
     query = select(ConsoleSession.user_id, ConsoleSession.csrf_token, ConsoleSession.expires_at).where(
-        ConsoleSession.digest == _digest(value), ConsoleSession.expires_at > func.clock_timestamp()
+        ConsoleSession.digest == digest(value), ConsoleSession.expires_at > func.clock_timestamp()
     )
     row = (await db.execute(query)).one_or_none()
     return SignedIn(*row) if row else None
@@ -61,16 +61,12 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and note it."""
-    gone = delete(ConsoleSession).where(ConsoleSession.digest == _digest(value)).returning(ConsoleSession.user_id)
+    gone = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
     user_id = await db.scalar(gone, execution_options={"synchronize_session": False})
     if user_id is not None:
         await support_actions.note(db, Deed(user_id, "sign_out", _SUBJECT), {_name(value): {}})
 
 
-def _digest(value: str) -> bytes:
-    return hashlib.sha256(value.encode()).digest()
-
-
 def _name(value: str) -> UUID:
     """Name a sign-in for the record; whoever reads it cannot sign in with it."""
-    return UUID(bytes=_digest(value)[:16])
+    return UUID(bytes=digest(value)[:16])

@@ -7,9 +7,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import refusals, support_actions
+from db import device_history, refusals, support_actions
 from db.engine import among
 from db.models import DeviceToken, PushAttempt, PushTask
+from domain.devices import ToldPermission
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
 from domain.reminders import LONGEST_OF_USE
@@ -130,10 +131,14 @@ def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
     rows = (await db.execute(query)).all()
     refused = await refusals.of(db, [task for task, _ in rows if task.state == TaskState.DEAD])
-    return [_show(task, token, refused.get(task.task_id)) for task, token in rows]
+    told = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
+    return [
+        _show(task, token, refused.get(task.task_id), told.get((task.user_id, task.installation_id)))
+        for task, token in rows
+    ]
 
 
-def _show(task: PushTask, token: str, refused: str | None) -> ShownTask:
+def _show(task: PushTask, token: str, refused: str | None, told: ToldPermission | None) -> ShownTask:
     state = TaskState(task.state)
     return ShownTask(
         task_id=task.task_id,
@@ -160,6 +165,8 @@ def _show(task: PushTask, token: str, refused: str | None) -> ShownTask:
         held_up_by=task.held_up_by,
         accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
         redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
+        permission=told.permission if told else None,
+        permission_told_at=told.at if told else None,
     )
 
 

@@ -5,13 +5,16 @@ from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens
+from db.engine import among
 from db.models import DeviceToken
+from db.odd_values import known_or_none
 from db.unreadable import word
-from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent
+from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent, ToldPermission
 from domain.push import Environment, Provider
 from domain.support import SHOWN
 
@@ -47,6 +50,26 @@ def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
         permission=None if row.permission is None else word(Permission, row.permission, "device_tokens.permission"),
         has_public_key=row.public_key is not None,
     )
+
+
+async def permissions(db: AsyncSession, phones: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], ToldPermission]:
+    """Give what the apps of these users told when they registered last on these installations; none where none was."""
+    if not phones:
+        return {}
+    users, installations = {user_id for user_id, _ in phones}, {installation_id for _, installation_id in phones}
+    latest = (
+        select(DeviceToken.user_id, DeviceToken.installation_id, DeviceToken.permission, DeviceToken.registered_at)
+        .where(among(DeviceToken.user_id, users), among(DeviceToken.installation_id, installations))
+        .ext(distinct_on(DeviceToken.user_id, DeviceToken.installation_id))
+        .order_by(DeviceToken.user_id, DeviceToken.installation_id, DeviceToken.registered_at.desc())
+    )
+    found = {}
+    for row in await db.execute(latest):
+        known = row.permission and word(Permission, row.permission, "device_tokens.permission")
+        at = known_or_none(row.registered_at)
+        if known is not None and at is not None:
+            found[row.user_id, row.installation_id] = ToldPermission(known, at)
+    return found
 
 
 async def _history(db: AsyncSession, device_ids: Collection[UUID]) -> dict[UUID, list[ShownTokenEvent]]:

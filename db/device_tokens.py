@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
@@ -18,14 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from db.counting import once_committed
+from db.digests import digest
 from db.engine import among
 from db.models import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
+from domain.devices import Permission
 from domain.problems import Conflict
 from domain.push import Environment, Provider
 from telemetry import labels, metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
+PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ async def register(
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
     await _check_may_move(db, and_(others_here, DeviceToken.active), told)
+    news = await _permission_news(db, user_id, installation_id, told.permission)
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
@@ -104,6 +107,8 @@ async def register(
     await db.refresh(row)
     if event:
         await _note(db, [row.id], event, None)
+    if news:
+        await _note(db, [row.id], PERMISSION_TOLD, news)
     return row
 
 
@@ -117,17 +122,8 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
     """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another."""
     await _lock(db, f"installation/{installation_id}")
-    digest = ticket_digest(ticket)
-    await _deactivate(
-        db,
-        and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest),
-        "signed_out",
-    )
-
-
-def ticket_digest(ticket: str) -> bytes:
-    """Give what a registration names a ticket by: SHA-256 over its UTF-8 bytes."""
-    return sha256(ticket.encode()).digest()
+    named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
+    await _deactivate(db, named, "signed_out")
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
@@ -233,13 +229,22 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
 
 
 async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:
-    former = None if told.former_ticket is None else ticket_digest(told.former_ticket)
+    former = None if told.former_ticket is None else digest(told.former_ticket)
     for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
         if (row.provider, row.token) != (told.provider, told.token) and row.sign_out_digest != former:
             raise Conflict(
                 "installation-taken",
                 "Somebody else is signed in here. Register with their ticket, or under a new installation id.",
             )
+
+
+async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, told: str | None) -> str | None:
+    """Give the permission where it differs from what this app told before; at first it is taken to be granted."""
+    if told is None:
+        return None
+    mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
+    latest = select(DeviceToken.permission).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
+    return None if told == (await db.scalar(latest) or Permission.GRANTED) else told
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:

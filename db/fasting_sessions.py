@@ -1,21 +1,22 @@
 """Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, tuple_
+from sqlalchemy import Select, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import outbox
-from db.engine import among
+from db.engine import among, present_instant
 from db.models import FastingSessionRow
 from db.odd_values import EARLIEST, LATEST
 from db.unreadable import Unreadable, tell, word
 from domain.quotas import too_many_fasts
-from domain.reminders import needed_at
+from domain.reminders import needed_at, rescheduled
 from domain.sessions import FastingSession, SessionStatus, readable_minutes
 
 OUTBOX_KIND = outbox.FAST
@@ -58,6 +59,28 @@ async def change(db: AsyncSession, session: FastingSession, now: datetime) -> ou
         setattr(row, name, value)
     await db.flush()
     return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
+
+
+async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.Owed]:
+    """Give these reminder minutes to a user's fasts that have those of the preferences; returns what Temporal is owed.
+
+    Whoever starts such a fast meanwhile waits: see `preferences.held`.
+    """
+    query = _active(user_id).where(FastingSessionRow.follows_preferences).order_by(FastingSessionRow.id)
+    following = _readable(await db.scalars(query.with_for_update().execution_options(populate_existing=True)))
+    now = await present_instant(db)
+    changed = [
+        replace(rescheduled(each, replace(each, reminder_minutes=minutes), now), rev=each.rev + 1)
+        for each in following
+        if each.reminder_minutes != minutes
+    ]
+    return [await change(db, each, now) for each in changed]
+
+
+async def active_of(db: AsyncSession, user_id: str, limit: int) -> Sequence[FastingSession]:
+    """List a user's fasts whose end lies ahead, the next to end first."""
+    query = _active(user_id).order_by(FastingSessionRow.ends_at, FastingSessionRow.id).limit(limit)
+    return _readable(await db.scalars(query))
 
 
 async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
@@ -123,13 +146,18 @@ async def _hold_count(db: AsyncSession, user_id: str) -> None:
 
 
 async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
-    active = select(func.count()).where(
+    active = select(func.count()).select_from(_active(user_id).subquery())
+    if (await db.execute(active)).scalar_one() >= most:
+        raise too_many_fasts(most)
+
+
+def _active(user_id: str) -> Select[FastingSessionRow]:
+    """Select a user's active fasts; one whose end has passed is none, though nobody has ended it."""
+    return select(FastingSessionRow).where(
         FastingSessionRow.user_id == user_id,
         FastingSessionRow.status == bindparam(None, SessionStatus.ACTIVE.value, literal_execute=True),
         FastingSessionRow.ends_at > func.statement_timestamp(),
     )
-    if (await db.execute(active)).scalar_one() >= most:
-        raise too_many_fasts(most)
 
 
 def _values(session: FastingSession) -> dict[str, Any]:
@@ -143,6 +171,7 @@ def _values(session: FastingSession) -> dict[str, Any]:
         "scheduled_at": session.scheduled_at,
         "rev": session.rev,
         "late_minutes": session.late_minutes,
+        "follows_preferences": session.follows_preferences,
     }
 
 
@@ -175,4 +204,5 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
         scheduled_at=row.scheduled_at,
         rev=row.rev,
         late_minutes=readable_minutes(row.late_minutes),
+        follows_preferences=row.follows_preferences,
     )

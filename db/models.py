@@ -98,7 +98,7 @@ class DeviceTokenEvent(Table):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     device_id: Mapped[UUID] = mapped_column(ForeignKey("device_tokens.id"), index=True)
-    event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated
+    event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
     reason: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since
@@ -126,6 +126,7 @@ class FastingSessionRow(Table):
     reminder_minutes: Mapped[tuple[int, ...]]
     scheduled_at: Mapped[datetime]
     late_minutes: Mapped[tuple[int, ...]] = mapped_column(server_default=text("'{}'"))
+    follows_preferences: Mapped[bool] = mapped_column(server_default=text("false"))  # it has no minutes of its own
     started_with: Mapped[dict[str, Any]]  # the accepted start request, so that its repeat is known as one
     rev: Mapped[int]
 
@@ -475,6 +476,38 @@ class ConsoleCode(Table):
     digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     user_id: Mapped[str] = mapped_column(String(200))
     expires_at: Mapped[datetime]
+
+
+class PreferenceCode(Table):
+    """A link to the preference page, which opens it once; known by its code's digest alone."""
+
+    __tablename__ = "preference_codes"
+    __table_args__ = (
+        Index("ix_preference_codes_of_user", "user_id", "kind", "created_at"),
+        Index("ix_preference_codes_expires_at", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str]  # app, email
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
+class PreferenceSession(Table):
+    """A browser in which the preference page is open; the cookie's value is known by its digest alone."""
+
+    __tablename__ = "preference_sessions"
+    __table_args__ = (
+        Index("ix_preference_sessions_of_user", "user_id", "created_at"),
+        Index("ix_preference_sessions_expires_at", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    csrf_token: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]  # put off by each visit, up to a bound after `created_at`
 
 
 class OutboxRow(Table):

@@ -35,12 +35,19 @@ async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Prefe
     return found
 
 
+async def held(db: AsyncSession, user_id: str) -> Preferences:
+    """Read a person's preferences; nobody changes them until the transaction ends."""
+    await _hold(db, user_id)
+    return await of_user(db, user_id)
+
+
 async def update(db: AsyncSession, user_id: str, change: Callable[[Preferences], Mapping[str, Any]]) -> Preferences:
     """Change a person's preferences, held until the transaction ends; gives what they are then.
 
     `change` is given what is stored, and says which fields get which values. A column that keeps its value is not
     written, so that a word of a newer release stays.
     """
+    await _hold(db, user_id)
     row = await _locked(db, user_id)
     before = _preferences(row)
     wanted = change(before)
@@ -53,6 +60,11 @@ async def update(db: AsyncSession, user_id: str, change: Callable[[Preferences],
         row.rev += 1
     await db.flush()
     return _preferences(row)
+
+
+async def _hold(db: AsyncSession, user_id: str) -> None:
+    """Let nobody else hold or change these preferences until the transaction ends, whether there is a row or not."""
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"preferences/{user_id}", 0))))
 
 
 async def _locked(db: AsyncSession, user_id: str) -> PreferencesRow:

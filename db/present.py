@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import (
+    device_history,
     device_tokens,
     fasting_sessions,
     gates,
@@ -23,6 +24,7 @@ from db.engine import among, present_instant
 from db.models import DeviceToken, LogItem, Message, OutboxRow, PushTask
 from db.push_tasks import planned
 from db.reminder_standings import Standing
+from domain.devices import SHOWS_NOTHING, ToldPermission
 from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
@@ -30,10 +32,11 @@ from domain.preferences import Preferences
 from domain.present import MOST_PRESENT, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
 from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import ReminderState
+from domain.sentences import NO_PHONE_SHOWS
 from domain.sessions import LONGEST_FAST
 from domain.support import ShownGates, ShownRoute
 from domain.timeline import Event, Happening, Part, TimelineItem
-from domain.timeline_words import in_words, now_quiet
+from domain.timeline_words import in_words, now_quiet, shows
 
 _LATEST_MESSAGES = 100  # of a person's log, of which it may not be decided yet how their phones are told
 
@@ -62,6 +65,7 @@ class _World:
     temporal_answers: bool
     wishes: Preferences
     devices: Sequence[DeviceToken]
+    permissions: Mapping[tuple[str, UUID], ToldPermission]
     owed: Mapping[UUID, datetime]  # since when Temporal is owed what is about these ids
     calls: Mapping[UUID, push_attempts.Begun]
 
@@ -88,6 +92,7 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
         temporal_answers=not living or any(each.gates.get("temporal_answers", True) for each in living),
         wishes=wishes,
         devices=devices,
+        permissions=await device_history.permissions(db, {(user_id, each.installation_id) for each in devices}),
         owed=await _owed(db, pushes),
         calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
     )
@@ -229,10 +234,19 @@ def _item(push: _Push, world: _World) -> TimelineItem:
         temporal_answers=world.temporal_answers,
         route=route,
     )
-    return _told(push, unsettled, provider, world.wishes)
+    return _told(push, unsettled, provider, world)
 
 
-def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, wishes: Preferences) -> TimelineItem:
+def _shows(push: _Push, world: _World) -> str:
+    """Say what the phones will do with a push, by what their apps told last."""
+    if push.task is not None:
+        return shows(world.permissions.get((push.task.user_id, push.task.installation_id)))
+    told = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
+    is_for_none = told and all(each is not None and each.permission in SHOWS_NOTHING for each in told)
+    return NO_PHONE_SHOWS if is_for_none else ""
+
+
+def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _World) -> TimelineItem:
     waits, task = waits_for(unsettled), push.task
     reason = _reason(waits, unsettled)
     detail = _detail(waits, push, unsettled)
@@ -242,11 +256,12 @@ def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, wishes: 
     )
     is_quiet = waits is WaitsFor.CHECK and push.refused == "quiet_hours"
     is_reminder = push.kind is Kind.REMINDER
+    shown = "" if waits in {WaitsFor.CHECK, WaitsFor.EXPIRY} else _shows(push, world)
     return TimelineItem(
         id=uuid5(push.message_id, f"waits/{installation_id}"),
         at=unsettled.now,
         event=Event.WAITS,
-        text=in_words(happening) + now_quiet(wishes.quiet_hours if is_quiet else None),
+        text=in_words(happening) + (now_quiet(world.wishes.quiet_hours) if is_quiet else "") + shown,
         session_id=push.conversation_id if is_reminder else None,
         conversation_id=push.conversation_id if push.kind is Kind.MESSAGE else None,
         message_id=push.message_id,

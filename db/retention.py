@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
-from db.models import ConsoleCode, ConsoleSession, Presence
+from db.models import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, Presence
 from db.workers import KEPT
 from domain.housekeeping import Keep, Leftover, LetGo
 
@@ -254,4 +254,7 @@ _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = 
     Leftover.WORKERS: lambda db, _: _batch(db, _WORKERS, KEPT),
     # that a person resumed; that they did stays among the support actions
     Leftover.BRAKES: lambda db, keep: _batch(db, _BRAKES, keep.finished),
+    # links to the preference page that nobody followed, and pages that nobody came back to
+    Leftover.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
+    Leftover.PREFERENCE_SESSIONS: lambda db, _: _expired(db, PreferenceSession.digest, PreferenceSession.expires_at),
 }

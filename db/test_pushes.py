@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_tokens, installations, outbox, push_tasks, support_actions
+from db import device_history, device_tokens, installations, outbox, push_tasks, support_actions
 from db.dead_tasks import KNOWN, with_token
 from db.engine import present_instant
 from db.models import DeviceToken, PushTask
 from db.support_actions import Deed
+from domain.devices import ToldPermission
 from domain.installations import Standing
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
@@ -69,6 +70,8 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
         return None
     [action] = await support_actions.about(db, test_push_id)
     first: PushTask = rows[0][0]
+    unopened = {(task.user_id, task.installation_id) for task, _ in rows if task.opened_at is None}
+    told = {} if first.validate_only else await device_history.permissions(db, unopened)
     return ShownTestPush(
         test_push_id=test_push_id,
         user_id=first.user_id,
@@ -77,7 +80,7 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
         created_at=first.created_at,
         expires_at=first.expires_at,
         is_settled=all(task.state != TaskState.PENDING for task, _ in rows),
-        items=[_phone(task, token) for task, token in rows],
+        items=[_phone(task, token, told.get((task.user_id, task.installation_id))) for task, token in rows],
         skipped=[UUID(each) for each in action.detail.get("skipped", ())],
     )
 
@@ -125,7 +128,7 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
         )
 
 
-def _phone(task: PushTask, token: str) -> TestedPhone:
+def _phone(task: PushTask, token: str, told: ToldPermission | None) -> TestedPhone:
     state = TaskState(task.state)
     return TestedPhone(
         task_id=task.task_id,
@@ -136,7 +139,7 @@ def _phone(task: PushTask, token: str) -> TestedPhone:
         token=token,
         state=state,
         reason=task.last_reason,
-        text=standing_in_words(state, task.last_reason, Provider(task.provider)),
+        text=standing_in_words(state, task.last_reason, Provider(task.provider), told),
         attempt_count=task.attempt_count,
         next_attempt_at=task.next_attempt_at,
         accepted_at=task.accepted_at,

@@ -13,11 +13,12 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, preferences, push_tasks, refusals, unopened_reminders
+from db import brakes, device_history, preferences, push_tasks, refusals, unopened_reminders
 from db.engine import among
 from db.models import BrakeRow, PushTask
 from db.odd_values import known_or_none, readable
 from db.unreadable import tell, word
+from domain.devices import ToldPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
@@ -26,6 +27,7 @@ from domain.reasons import TOKEN_REFUSED, UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
 
+_REFUSED_ALONE = {TaskState.UNREGISTERED, TaskState.REJECTED}
 _CUTOFF_FOLLOWS = Threshold().window  # an error of a mass came so long before the cutoff at the most
 
 
@@ -54,6 +56,7 @@ class _Known:
     tasks: Mapping[UUID, PushTask]
     refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
     brakes: Sequence[BrakeRow]  # of these days, the latest first
+    permissions: Mapping[tuple[str, UUID], ToldPermission]
 
 
 async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
@@ -64,7 +67,8 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     engaged: list[BrakeRow] = []
     if any(row.reason in _CUT_OFF for row in rows):
         engaged = await brakes.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
-    return _Known(tasks, await refusals.of(db, dead), engaged)
+    unopened = {(task.user_id, task.installation_id) for task in tasks.values() if task.opened_at is None}
+    return _Known(tasks, await refusals.of(db, dead), engaged, await device_history.permissions(db, unopened))
 
 
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
@@ -112,7 +116,7 @@ def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineIte
         installation_id=row.installation_id,
         provider=provider,
         reason=None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason,
-        detail=detail if event is not Event.ACCEPTED else detail | _lateness(told),
+        detail=detail if event is not Event.ACCEPTED else detail | _of_acceptance(told),
     )
 
 
@@ -120,14 +124,15 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
     """Tell what a sentence about this push needs to know beside what happened."""
     match event:
         case Event.ACCEPTED:
-            return _acceptance(task)
+            return _acceptance(task, known)
         case Event.ANSWERED:
             retry_at = _readable(row.detail["retry_at"])
             return {
                 "is_tried_again": retry_at is not None
                 and task.state == TaskState.PENDING
                 and row.now < retry_at < task.expires_at,
-                "cutoff_at": _cutoff_at(task, row.at, known),
+                # what was refused for itself before the cutoff engaged stays so, and the token with it
+                "cutoff_at": None if task.state in _REFUSED_ALONE else _cutoff_at(task, row.at, known),
             }
         case Event.DEAD:
             more: dict[str, Any] = {"ended_at": row.at.isoformat(), "cutoff_at": _cutoff_at(task, row.at, known)}
@@ -145,11 +150,16 @@ def _readable(instant: str | None) -> datetime | None:
         return None
 
 
-def _acceptance(task: PushTask) -> dict[str, Any]:
-    """Tell how late a push was accepted: since it was due, but for what a message was meant to wait."""
+def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
+    """Tell how late a push was accepted: since it was due, but for what a message was meant to wait.
+
+    And what its app told of the phone's permission, unless a tap on it has shown that the phone did show it.
+    """
     assert task.accepted_at is not None
     late_from, again_at = push_tasks.late_from(task), known_or_none(task.again_at)
-    return {
+    told = None if task.opened_at else known.permissions.get((task.user_id, task.installation_id))
+    permission = {} if told is None else {"permission": told.permission, "permission_told_at": told.at.isoformat()}
+    return permission | {
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
         "held_up_by": task.held_up_by,
@@ -159,8 +169,9 @@ def _acceptance(task: PushTask) -> dict[str, Any]:
     }
 
 
-def _lateness(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: told[name] for name in ("late_seconds", "held_up_by") if name in told}
+def _of_acceptance(told: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("late_seconds", "held_up_by", "permission", "permission_told_at")
+    return {name: told[name] for name in names if name in told}
 
 
 def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:

@@ -17,13 +17,24 @@ class Permission(StrEnum):
     DENIED = "denied"
 
 
+SHOWS_NOTHING = frozenset({Permission.UNDETERMINED, Permission.DENIED})
+
+
+@dataclass(frozen=True, slots=True)
+class ToldPermission:
+    """What an app told when it registered last; the person may have changed it since."""
+
+    permission: Permission
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class ShownTokenEvent:
     """Something that happened to a device token."""
 
     at: datetime
-    event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated
-    reason: str | None  # the provider's, of an invalidated one; too_many_installations, of one signed out for others
+    event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
+    reason: str | None  # the provider's (invalidated), too_many_installations (signed_out), or the permission
 
 
 @dataclass(frozen=True, slots=True)

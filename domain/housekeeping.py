@@ -92,6 +92,8 @@ class Leftover(StrEnum):
     REMINDERS = "reminders"  # their messages, once no log holds them
     WORKERS = "workers"
     BRAKES = "brakes"
+    PREFERENCE_CODES = "preference_codes"
+    PREFERENCE_SESSIONS = "preference_sessions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, time
 from enum import StrEnum
+from zoneinfo import ZoneInfo
 
 from domain.time_zones import zone
 
@@ -30,14 +31,17 @@ class QuietHours:
 
     def contain(self, at: datetime, phone_zone: str | None = None) -> bool:
         """Tell whether the instant `at` falls into them, on a phone whose last registration named `phone_zone`."""
-        if self.time_zone is not None:
-            place = zone(self.time_zone)
-        else:
-            named = (each for each in (phone_zone, self.fallback_zone, "UTC") if each is not None)
-            place = next((found for each in named if (found := zone(each)) is not None), None)
+        place = self.place(phone_zone)
         if place is None:
             return False
         local = at.astimezone(place).time()
         if self.starts < self.ends:
             return self.starts <= local < self.ends
         return local >= self.starts or local < self.ends
+
+    def place(self, phone_zone: str | None) -> ZoneInfo | None:
+        """Give the zone whose clocks count for a phone whose last registration named `phone_zone`."""
+        if self.time_zone is not None:
+            return zone(self.time_zone)
+        named = (each for each in (phone_zone, self.fallback_zone, "UTC") if each is not None)
+        return next((found for each in named if (found := zone(each)) is not None), None)

@@ -7,6 +7,7 @@ other fields are those of the event (`domain/timeline_words.py`). {why} ends wit
 from collections.abc import Mapping
 from enum import StrEnum
 
+from domain.devices import Permission
 from domain.present import WaitsFor
 from domain.timeline import Event
 
@@ -38,6 +39,36 @@ PAST: Mapping[Event, str] = {
 }
 
 
+PERMISSION_TOLD: Mapping[str | None, str] = {
+    Permission.DENIED: "The app on {phone} reported that notifications are switched off there.",
+    Permission.UNDETERMINED: (
+        "The app on {phone} reported that the person has not been asked yet whether it may show notifications."
+    ),
+    Permission.PROVISIONAL: (
+        "The app on {phone} reported that notifications are allowed provisionally there: listed, without a sound."
+    ),
+    Permission.GRANTED: "The app on {phone} reported that notifications are allowed there.",
+}
+
+# What a phone does with a push, according to its app. Nothing is said where all is shown.
+SHOWS: Mapping[Permission, str] = {
+    Permission.DENIED: (
+        " Notifications are switched off on that phone, according to the app's last registration at "
+        "{permission_told_at}. While they are, the phone shows nothing."
+    ),
+    Permission.UNDETERMINED: (
+        " The person had not been asked whether the app may show notifications, according to its last registration at "
+        "{permission_told_at}. Until they allow it, the phone shows nothing."
+    ),
+    Permission.PROVISIONAL: (
+        " Notifications are allowed provisionally on that phone, according to the app's last registration at "
+        "{permission_told_at}. While that is so, the phone lists them without a sound."
+    ),
+    Permission.GRANTED: "",
+}
+NO_PHONE_SHOWS = " None of this person's phones shows notifications, according to the last registrations of the app."
+
+
 class Past(StrEnum):
     """Sentences of events that have more than one."""
 
@@ -57,7 +88,8 @@ class Past(StrEnum):
         "time that this says nothing about the phone."
     )
     TRIED_AGAIN = " The next try is at {retry_at}."
-    ACCEPTED = "{Provider} accepted {push} for {phone}{when}.{cause} From here the phone's own settings decide: focus, muted notifications, no network."  # noqa: E501 (one sentence of the table)
+    ACCEPTED = "{Provider} accepted {push} for {phone}{when}.{cause}{shows}"
+    SETTINGS_DECIDE = " From here the phone's own settings decide: focus, muted notifications, no network."
     VALIDATED = "Checked {push} for {phone}: {why}"
     ON_TIME = ", on time"
     LATE = ", {late} late"

@@ -38,6 +38,7 @@ class FastingSession:
     scheduled_at: datetime  # when ends_at was last set
     rev: int
     late_minutes: tuple[int, ...] = ()  # of the reminders those that were added when their moment was past
+    follows_preferences: bool = False  # its reminder minutes are those of its user's preferences, whenever they change
 
 
 def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from domain.devices import Permission
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
@@ -62,6 +63,8 @@ class ShownTask:
     held_up_by: str | None  # the last reason why it was not sent or taken at once
     accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
     redrive_refused: str | None  # why a redrive would be refused now; null where it would not
+    permission: Permission | None  # what the app told of the phone when it registered last
+    permission_told_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

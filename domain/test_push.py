@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from domain.devices import ToldPermission
 from domain.push import Environment, Provider, TaskState
 from domain.reasons import why, why_so
+from domain.timeline_words import shows
 
 MOST_PER_MINUTE = 5  # to one person
 
@@ -55,11 +57,14 @@ class ShownTestPush:
     next_cursor: None = None
 
 
-def standing_in_words(state: TaskState, reason: str | None, provider: Provider | None = None) -> str:
-    """Say how a test push stands on a phone."""
+def standing_in_words(
+    state: TaskState, reason: str | None, provider: Provider | None = None, told: ToldPermission | None = None
+) -> str:
+    """Say how a test push stands on a phone, which may show nothing of it by what its app `told`."""
     if state is TaskState.ACCEPTED and reason is not None:
         return f"Accepted: {why(reason, provider)}"
-    return _STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
+    stands = _STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
+    return stands + (shows(told) if state in {TaskState.PENDING, TaskState.ACCEPTED} else "")
 
 
 _STANDINGS = {

@@ -13,12 +13,13 @@ from domain.push import Provider
 class Event(StrEnum):
     """What happened."""
 
-    REGISTERED = "registered"  # these six: a device token
+    REGISTERED = "registered"  # these seven: a device token
     REACTIVATED = "reactivated"
     ROTATED = "rotated"
     TRANSFERRED = "transferred"
     SIGNED_OUT = "signed_out"
     INVALIDATED = "invalidated"
+    PERMISSION_TOLD = "permission_told"  # whether the phone shows notifications, where that is news
     FAST_STARTED = "fast_started"
     GOAL_MOVED = "goal_moved"
     FAST_COMPLETED = "fast_completed"

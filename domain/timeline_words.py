@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from domain.devices import Permission, ToldPermission
 from domain.kinds import Kind
 from domain.present import WaitsFor
 from domain.push import Provider
 from domain.quiet_hours import QuietHours
 from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
-from domain.sentences import PAST, PRESENT, Past, Present
+from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
@@ -29,6 +30,11 @@ def now_quiet(hours: QuietHours | None) -> str:
         return ""
     where = hours.time_zone or "by each phone's clock"
     return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
+
+
+def shows(told: ToldPermission | None) -> str:
+    """Say what a phone does with a push, after what became of it; nothing where the app told of no obstacle."""
+    return "" if told is None else SHOWS[told.permission].format(permission_told_at=_written(told.at))
 
 
 def duration(length: timedelta) -> str:
@@ -110,7 +116,9 @@ def _accepted(what: Happening) -> str:
         when, cause = Past.ON_TIME, ""
     else:
         when, cause = Past.LATE, _cause(what)
-    return Past.ACCEPTED.replace("{when}", when).replace("{cause}", cause)
+    permission = what.detail.get("permission")
+    shown = (SHOWS[Permission(permission)] if permission else "") or Past.SETTINGS_DECIDE
+    return Past.ACCEPTED.replace("{when}", when).replace("{cause}", cause).replace("{shows}", shown)
 
 
 def _cause(what: Happening) -> str:
@@ -210,6 +218,10 @@ def _due_when_set(what: Happening) -> list[int]:
     return [each for each in _minutes(what) if each in late or ends_at - timedelta(minutes=each) <= set_at]
 
 
+def _permission_told(what: Happening) -> str:
+    return PERMISSION_TOLD.get(what.reason) or PAST[Event.OTHER]
+
+
 def _signed_out(what: Happening) -> str:
     return PAST[Event.SIGNED_OUT] if what.reason is None else Past.CROWDED_OUT
 
@@ -217,6 +229,7 @@ def _signed_out(what: Happening) -> str:
 _CHOSEN: Mapping[Event, Callable[[Happening], str]] = {
     Event.WAITS: _waits,
     Event.SIGNED_OUT: _signed_out,
+    Event.PERMISSION_TOLD: _permission_told,
     Event.UNOPENED: _unopened,
     Event.ATTEMPTED: _attempted,
     Event.ANSWERED: _answered,
@@ -328,4 +341,8 @@ def _instant(what: Happening, field: str) -> datetime:
 
 
 def _at(what: Happening, field: str) -> str:
-    return f"{_instant(what, field):%Y-%m-%d %H:%M:%S} UTC"
+    return _written(_instant(what, field))
+
+
+def _written(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

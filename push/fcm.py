@@ -167,12 +167,14 @@ def sealed_payload(push: Push) -> dict[str, Any]:
     """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app is handed.
 
     The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
-    the sealed one. Without a key there is nothing to open, and the phone shows it.
+    the sealed one. Without a key there is nothing to open, and the phone shows it. The generic body stands twice, as
+    `body` and as `message`: expo-notifications shows that one where the app has no code of its own to show the line.
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     generic = {"title": push.generic_title, "body": push.generic_body}
-    shown = generic | {"tag": push.collapse_key or str(push.task_id)} | ({} if push.sounds else {"silent": "true"})
+    shown = generic | {"message": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
+    shown |= {} if push.sounds else {"silent": "true"}
     built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
     return _written(built) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}
 

@@ -35,6 +35,7 @@ from push.sender import (
     NotConfigured,
     Paused,
     ProviderTrouble,
+    RestsAlone,
     StaleCredential,
     Throttled,
     TokenMisconfigured,
@@ -64,7 +65,7 @@ class Passage:
         self._failed_at = 0.0
 
     async def __aenter__(self) -> Self:
-        """Pass at once or wait for one's turn; raises Paused, Booked."""
+        """Pass at once or wait for one's turn; raises Paused, Booked, RestsAlone."""
         at_once = self._gate.pass_at_once(self._priority, self._task_id, self._user)
         self._ticket = at_once or await self._gate.wait_in_line(self._priority, self._user)
         return self
@@ -215,14 +216,15 @@ class Gate:
             raise
 
     def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> Ticket | None:
-        """Give leave at once, None where one has to wait; raises Paused."""
+        """Give leave at once, None where one has to wait; raises Paused, RestsAlone."""
         now = self._clock()
         if self.braked:
             raise self._paused(now)
         if not self._is_open():
             if rest := self._own_rests.left(task_id, now):
                 left, reason = rest
-                raise LooksIn(reason, retry_after=timedelta(seconds=min(left, self._looks.wait(now))))
+                look = min(left, self._looks.wait(now))
+                raise RestsAlone(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
             return self._turns.at_once(now, priority, user)
         if self._breaker.is_fresh_probing:
             return None  # in a moment it is known whether the route is up again

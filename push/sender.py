@@ -148,7 +148,18 @@ class Appointed(Paused):
 
 
 class LooksIn(Paused):
-    """Nothing may be called for a while, unless credentials or a person change that: `retry_after` says when to ask."""
+    """The gate is shut for longer, unless other credentials or a person open it: `retry_after` says when to ask."""
+
+
+class RestsAlone(ProviderTrouble):
+    """The push was refused for our credentials, and is not sent with the same before `rest` is over.
+
+    `retry_after` says when to ask whether they are others.
+    """
+
+    def __init__(self, reason: str, rest: timedelta, *, retry_after: timedelta) -> None:
+        super().__init__(reason, retry_after=retry_after)
+        self.rest = rest
 
 
 class Booked(ProviderTrouble):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from simulator import page, views
 from simulator.exchange import Environment, Provider
-from simulator.phones import Phone, PhoneState
+from simulator.phones import CannotHappen, Permission, Phone, PhoneState
 
 if TYPE_CHECKING:
     from simulator.running import Simulator
@@ -32,8 +32,40 @@ class PhoneForm(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=80)] | None = None
     app: Annotated[str, Field(min_length=1, max_length=255)] | None = None  # APNs topic, or FCM project
     state: PhoneState = PhoneState.INSTALLED
+    permission: Permission | None = None  # None: as it was; a new phone has granted it
     uninstalled_at: AwareDatetime | None = None  # by default now
     locale: Annotated[str, Field(max_length=35)] | None = None
+
+    @field_validator("permission")
+    @classmethod
+    def _known_to_its_system(cls, permission: Permission | None, info: ValidationInfo) -> Permission | None:
+        if permission is Permission.PROVISIONAL and info.data.get("provider") is Provider.FCM:
+            raise ValueError("Android knows no provisional permission")
+        return permission
+
+
+class RotationForm(BaseModel):
+    """What becomes of a token that is rotated away."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0  # the provider calls it unregistered so much later
+
+
+class TapForm(BaseModel):
+    """Which line is tapped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_id: str | None = None  # None: the newest
+
+
+class PermissionForm(BaseModel):
+    """What the system lets the app do from now on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    permission: Permission
 
 
 class _NotFound(Exception):
@@ -44,9 +76,11 @@ def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
     """Build the application over one simulator."""
     app = FastAPI(title="Fastbell provider simulator", docs_url="/docs", redoc_url=None)
     app.add_exception_handler(_NotFound, _answer_not_found)
+    app.add_exception_handler(CannotHappen, _answer_conflict)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(ValidationError, _answer_invalid)
     _add_phones(app, simulator)
+    _add_phone_changes(app, simulator)
     _add_faults(app, simulator)
 
     @app.get("/requests")
@@ -110,10 +144,34 @@ def _add_phones(app: FastAPI, simulator: "Simulator") -> None:
         declared.name = form.name or declared.name
         declared.app = form.app or declared.app
         declared.locale = form.locale
+        if form.permission is not None:
+            simulator.phones.permit(declared, form.permission)
         simulator.phones.change(declared, form.state)
         if form.state is PhoneState.UNINSTALLED and form.uninstalled_at is not None:
             declared.uninstalled_timestamp = form.uninstalled_at.timestamp()
         return views.phone_row(declared)
+
+
+def _add_phone_changes(app: FastAPI, simulator: "Simulator") -> None:
+    @app.post("/phones/{token}/rotate")
+    async def rotate_token(token: str, form: RotationForm | None = None) -> dict[str, Any]:
+        """Give the phone a new token, as its system does; the old one becomes unregistered, at once or later."""
+        phone = _phone(simulator, token)
+        former_token = phone.token
+        former = simulator.phones.rotate(phone, (form or RotationForm()).after_seconds)
+        return views.rotation(phone, former, former_token)
+
+    @app.post("/phones/{token}/tap")
+    async def tap_line(token: str, form: TapForm | None = None) -> dict[str, Any]:
+        """Tap a line: it leaves the screen. The answer is what the app is handed: `task_id`, `kind`, `url`."""
+        return views.tapped(simulator.phones.tap(_phone(simulator, token), (form or TapForm()).task_id))
+
+    @app.post("/phones/{token}/permission")
+    async def change_permission(token: str, form: PermissionForm) -> dict[str, Any]:
+        """Let the app show notifications, or not."""
+        phone = _phone(simulator, token)
+        simulator.phones.permit(phone, form.permission)
+        return views.phone_row(phone)
 
     @app.post("/phones/{token}/{change}")
     async def change_phone(token: str, change: Literal["online", "offline", "uninstall"]) -> dict[str, Any]:
@@ -155,6 +213,10 @@ def _phone(simulator: "Simulator", token: str) -> Phone:
 
 def _answer_not_found(_: Request, error: Exception) -> JSONResponse:
     return _problem(404, "not-found", "Not found", {"detail": str(error)})
+
+
+def _answer_conflict(_: Request, error: Exception) -> JSONResponse:
+    return _problem(409, "cannot-happen", "No phone does this now", {"detail": str(error)})
 
 
 def _answer_invalid(_: Request, error: Exception) -> JSONResponse:

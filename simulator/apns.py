@@ -10,7 +10,7 @@ from simulator.apns_rules import check_request, checked_payload, device_token, t
 from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
-from simulator.phones import Phones, PhoneState, Receipt
+from simulator.phones import Phones, Receipt
 from simulator.provider_tokens import ProviderTokens
 from simulator.rejection import Rejection
 from simulator.screen import Notification
@@ -94,8 +94,9 @@ class _ApnsPush:
             phone.app = self.request.app
         elif phone.app != self.request.app:
             raise Rejection(400, "DeviceTokenNotForTopic")
-        if phone.state is PhoneState.UNINSTALLED:
-            raise Rejection(410, "Unregistered", timestamp_ms=int((phone.uninstalled_timestamp or now) * 1000))
+        dead_since = phones.dead_since(self.request.token, now)
+        if dead_since is not None:
+            raise Rejection(410, "Unregistered", timestamp_ms=int(dead_since * 1000))
         expiration = self.exchange.headers.get(b"apns-expiration")
         expires = None if expiration is None else float(expiration)
         phones.deliver(phone, Receipt(self.request, _notification(self.exchange, payload), expires), now)

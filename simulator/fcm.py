@@ -13,7 +13,7 @@ from simulator.fault_kinds import Error
 from simulator.faults import Faults
 from simulator.fcm_rules import Message, checked_message, is_dry_run, target
 from simulator.oauth import AccessTokens, AccessTokenState
-from simulator.phones import Phones, PhoneState, Receipt
+from simulator.phones import Phones, Receipt
 from simulator.wire import WireLog, WireRequest
 
 _SEND = re.compile(rb"/v1/projects/([^/]+)/messages:send")
@@ -115,7 +115,7 @@ class _FcmPush:
             phone.app = self.request.app
         elif phone.app != self.request.app:
             return fcm_errors.sender_id_mismatch()
-        if phone.state is PhoneState.UNINSTALLED:
+        if phones.dead_since(self.request.token, now) is not None:
             return fcm_errors.unregistered()
         self.request.message_id = f"{name}{uuid.uuid4().hex}"
         expires = None if message.ttl is None else (now + message.ttl if message.ttl else 0.0)

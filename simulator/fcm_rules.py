@@ -64,7 +64,7 @@ def checked_message(body: object, raw: bytes) -> Message:
         data = _checked_data(android["data"], "message.android.data")
     if android.get("priority", "normal") not in _PRIORITIES:
         raise InvalidMessage("message.android.priority", "Invalid value at 'message.android.priority'")
-    by_app = {} if notification or on_android else data  # an app shows a data message itself, if it has a title
+    by_app = {} if notification or on_android else data  # an app shows a data message itself, if it has a text
     tag = _text(on_android, "tag", "message.android.notification") or by_app.get("tag")
     title = _text(on_android, "title", "message.android.notification") or _text(
         notification, "title", "message.notification"
@@ -76,16 +76,20 @@ def checked_message(body: object, raw: bytes) -> Message:
     if len(raw) > _LARGEST_MESSAGE:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
-    is_quiet = on_android.get("channel_id") == _QUIET_CHANNEL or by_app.get("silent") == "true"
+    channel = _text(on_android, "channel_id", "message.android.notification")
+    if by_app.get("silent") == "true":
+        channel = _QUIET_CHANNEL
+    is_quiet = channel == _QUIET_CHANNEL
     shown = Notification(
         title=title or by_app.get("title"),
-        body=text or by_app.get("body"),
+        body=text or by_app.get("body") or by_app.get("message"),
         data=data,
         collapse_key=tag,
         identity=raw if task_id is None else task_id,
-        is_visible=bool(notification or on_android or "title" in by_app),
+        is_visible=bool(notification or on_android or by_app.keys() & {"title", "message"}),
         has_sound=not is_quiet,
         level="passive" if is_quiet else "active",
+        channel=channel,
     )
     return Message(ttl=_ttl(android.get("ttl")), notification=shown)
 

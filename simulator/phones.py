@@ -1,9 +1,10 @@
-"""Phones: one per device token, with a screen, a log, and pushes that wait while it is offline."""
+"""Phones: one per app installation, with a token, a screen, a log, and pushes that wait while it is offline."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from simulator.exchange import Environment, Provider
@@ -11,6 +12,8 @@ from simulator.screen import Line, Notification, Screen
 from simulator.wire import WireRequest
 
 _LOG_KEPT = 10_000
+# https://firebase.google.com/docs/cloud-messaging/customize-messages/collapsible-message-types
+_STORED_BY_GOOGLE = 100  # for a phone that is offline; at one more all are discarded
 
 
 class PhoneState(StrEnum):
@@ -21,13 +24,26 @@ class PhoneState(StrEnum):
     UNINSTALLED = "uninstalled"
 
 
+class Permission(StrEnum):
+    """Whether the system lets the app show notifications. The provider takes a push all the same."""
+
+    UNDETERMINED = "undetermined"  # the person was not asked yet: nothing is shown
+    GRANTED = "granted"
+    PROVISIONAL = "provisional"  # iOS alone: listed, without a sound or light
+    DENIED = "denied"
+
+
+class CannotHappen(Exception):
+    """Asked for something that no phone in this state does."""
+
+
 class Fate(StrEnum):
     """What became of an accepted push."""
 
     SHOWN = "shown"
     SILENT = "silent"  # nothing to show: data for the app alone
     WAITING = "waiting"
-    DROPPED = "dropped"
+    DROPPED = "dropped"  # by the provider or the phone; the receipt says why
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +69,7 @@ class Phone:
         self.app: str | None = None  # its topic or project; None until the first push to it
         self.locale: str | None = None
         self.state = PhoneState.INSTALLED
+        self.permission = Permission.GRANTED
         self.uninstalled_timestamp: float | None = None
         self.log: list[Receipt] = []
         self.accepted_count = 0
@@ -76,10 +93,10 @@ class Phone:
             _drop(receipt, "offline")
         else:
             if self.provider is Provider.APNS:  # Apple keeps one notification per app
-                for older in self._waiting:
-                    _drop(older, "superseded_while_offline")
-                self._waiting.clear()
+                self._forget_waiting("superseded_while_offline")
             self._waiting.append(receipt)
+            if len(self._waiting) > _STORED_BY_GOOGLE:
+                self._forget_waiting("too_many_stored")
 
     def become(self, state: PhoneState, now: float) -> None:
         """Change the state; coming online delivers what waited, uninstalling forgets it."""
@@ -97,13 +114,48 @@ class Phone:
         if state is PhoneState.UNINSTALLED:
             self._screen = Screen()
 
+    def permit(self, permission: Permission) -> None:
+        """Answer the system's question, or change the answer in its settings; without leave the screen is cleared.
+
+        Raises CannotHappen for what Android does not know.
+        """
+        if permission is Permission.PROVISIONAL and self.provider is not Provider.APNS:
+            raise CannotHappen("Android knows no provisional permission.")
+        self.permission = permission
+        if not self._may_show:
+            self._screen = Screen()
+
+    def tap(self, task_id: str | None = None) -> Line:
+        """Tap a line, the newest unless one is named by its `task_id`: it leaves the screen, and the app opens.
+
+        Raises CannotHappen where it is not on the screen.
+        """
+        lines = [line for line in self.screen if task_id is None or line.data.get("task_id") == task_id]
+        if not lines:
+            raise CannotHappen("There is no such line on the screen." if task_id else "The screen is empty.")
+        self._screen.remove(lines[0])
+        return lines[0]
+
+    @property
+    def _may_show(self) -> bool:
+        return self.permission in {Permission.GRANTED, Permission.PROVISIONAL}
+
+    def _forget_waiting(self, reason: str) -> None:
+        for receipt in self._waiting:
+            _drop(receipt, reason)
+        self._waiting.clear()
+
     def _show(self, receipt: Receipt, now: float) -> None:
         expires = receipt.expires_timestamp
         if expires is not None and 0 < expires <= now:
             _drop(receipt, "expired")
         elif not receipt.notification.is_visible:
             receipt.fate = Fate.SILENT
+        elif not self._may_show:
+            _drop(receipt, f"permission_{self.permission}")
         else:
+            if self.permission is Permission.PROVISIONAL:
+                receipt.notification = replace(receipt.notification, has_sound=False, level="passive")
             receipt.fate = Fate.SHOWN
             self._screen.show(receipt.notification, now)
             if receipt.notification.has_sound:
@@ -115,11 +167,20 @@ def _drop(receipt: Receipt, reason: str) -> None:
     receipt.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class FormerToken:
+    """A token that its phone has rotated away."""
+
+    phone: Phone
+    dies_timestamp: float  # from then on its provider calls it unregistered
+
+
 class Phones:
     """Every phone, by token. A token not seen before is an installed phone."""
 
     def __init__(self) -> None:
         self._phones: dict[str, Phone] = {}
+        self._former: dict[str, FormerToken] = {}
         self._arrivals: dict[str, list[asyncio.Event]] = {}
         self.version = 0  # grows with every change, for those who watch
 
@@ -130,12 +191,36 @@ class Phones:
         return len(self._phones)
 
     def get(self, token: str) -> Phone | None:
-        """Find the phone with this token, if it was ever seen or declared."""
-        return self._phones.get(token)
+        """Find the phone that has this token, or had it, if it was ever seen or declared."""
+        former = self._former.get(token)
+        return self._phones.get(token) if former is None else former.phone
+
+    def dead_since(self, token: str, now: float) -> float | None:
+        """Say since when a token is unregistered: its app was removed, or has another token. None: it is good."""
+        former, phone = self._former.get(token), self.get(token)
+        if former is not None and former.dies_timestamp <= now:
+            return former.dies_timestamp
+        is_removed = phone is not None and phone.state is PhoneState.UNINSTALLED
+        return (phone.uninstalled_timestamp or now) if phone is not None and is_removed else None
+
+    def rotate(self, phone: Phone, lives_on: float) -> FormerToken:
+        """Give a phone a new token; the old one is good for so many seconds yet.
+
+        Raises CannotHappen for a phone that cannot fetch one.
+        """
+        if phone.state is not PhoneState.INSTALLED:
+            raise CannotHappen(f"A phone that is {phone.state} fetches no token.")
+        former = self._former[phone.token] = FormerToken(phone, time.time() + lives_on)
+        del self._phones[phone.token]
+        is_apple = phone.provider is Provider.APNS
+        phone.token = secrets.token_hex(32) if is_apple else f"{secrets.token_urlsafe(16)}:{secrets.token_urlsafe(105)}"
+        self._phones[phone.token] = phone
+        self.version += 1
+        return former
 
     def seen(self, token: str, provider: Provider, environment: Environment) -> Phone:
         """Find the phone with this token; a new one is installed."""
-        phone = self._phones.get(token)
+        phone = self.get(token)
         if phone is None:
             name = f"{'iPhone' if provider is Provider.APNS else 'Android'} {len(self._phones) + 1}"
             phone = self._phones[token] = Phone(token, provider, environment, name)
@@ -148,6 +233,7 @@ class Phones:
         known = self._phones.get(known_token)
         if known is not None and (known.provider, known.environment) != (provider, environment):
             del self._phones[known_token]
+        self._former.pop(known_token, None)
         return self.seen(known_token, provider, environment)
 
     def change(self, phone: Phone, state: PhoneState) -> None:
@@ -155,16 +241,29 @@ class Phones:
         phone.become(state, time.time())
         self.version += 1
 
+    def permit(self, phone: Phone, permission: Permission) -> None:
+        """Let the app show notifications, or not; raises CannotHappen."""
+        phone.permit(permission)
+        self.version += 1
+
+    def tap(self, phone: Phone, task_id: str | None) -> Line:
+        """Tap a line of a phone's screen; raises CannotHappen."""
+        line = phone.tap(task_id)
+        self.version += 1
+        return line
+
     def deliver(self, phone: Phone, receipt: Receipt, now: float) -> None:
         """Hand an accepted push to its phone."""
         phone.receive(receipt, now)
         self.version += 1
-        for arrival in self._arrivals.get(phone.token, ()):
-            arrival.set()
+        for token in {phone.token, receipt.request.token}:
+            for arrival in self._arrivals.get(token, ()):
+                arrival.set()
 
     def clear(self) -> None:
         """Forget every phone."""
         self._phones.clear()
+        self._former.clear()
         self.version += 1
 
     async def received(self, token: str, count: int, within: float) -> list[Receipt]:
@@ -173,7 +272,7 @@ class Phones:
         self._arrivals.setdefault(token, []).append(arrival)
         try:
             async with asyncio.timeout(within):
-                while (phone := self._phones.get(token)) is None or phone.accepted_count < count:
+                while (phone := self.get(token)) is None or phone.accepted_count < count:
                     arrival.clear()
                     await arrival.wait()
                 return list(phone.log)

@@ -19,6 +19,7 @@ class Notification:
     is_visible: bool
     has_sound: bool = True  # a phone that shows it rings
     level: str = "active"  # passive: it lights up no screen; an iPhone's interruption level
+    channel: str | None = None  # Android's
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ class Screen:
     def lines(self) -> list[Line]:
         """Newest first."""
         return list(reversed(self._lines.values()))
+
+    def remove(self, line: Line) -> None:
+        """Take a line away."""
+        self._lines = {key: each for key, each in self._lines.items() if each is not line}
 
     def show(self, notification: Notification, now: float) -> None:
         """Replace the line with the same key, or add one."""

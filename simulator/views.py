@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from simulator.faults import ActiveFault
-from simulator.phones import Phone, Receipt
+from simulator.phones import FormerToken, Phone, Receipt
 from simulator.screen import Line
 from simulator.wire import WireRequest
 
@@ -19,6 +19,7 @@ def phone_row(phone: Phone) -> dict[str, Any]:
         "environment": phone.environment.value,
         "app": phone.app,
         "state": phone.state.value,
+        "permission": phone.permission.value,
         "uninstalled_at": _instant(phone.uninstalled_timestamp),
         "locale": phone.locale,
         "lines": len(phone.screen),
@@ -43,9 +44,21 @@ def line_view(line: Line) -> dict[str, Any]:
         "data": line.data,
         "collapse_key": line.collapse_key,
         "level": line.notification.level,
+        "channel": line.notification.channel,
+        "has_sounded": line.notification.has_sound,
         "shown_at": _instant(line.shown_timestamp),
         "times_received": line.times_received,
     }
+
+
+def rotation(phone: Phone, former: FormerToken, former_token: str) -> dict[str, Any]:
+    """Show a phone with its new token, and what became of the one before."""
+    return phone_row(phone) | {"former_token": former_token, "former_token_dies_at": _instant(former.dies_timestamp)}
+
+
+def tapped(line: Line) -> dict[str, Any]:
+    """Show what a tap on a line hands to the app."""
+    return {name: line.data.get(name) for name in ("task_id", "kind", "url")} | {"line": line_view(line)}
 
 
 def wire_request(request: WireRequest) -> dict[str, Any]:
@@ -82,6 +95,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "fate": receipt.fate.value,
         "reason": receipt.reason,
         "level": receipt.notification.level,
+        "channel": receipt.notification.channel,
     } | ({"sounded_at": sounded_at} if sounded_at else {})
 
 

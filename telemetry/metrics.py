@@ -94,6 +94,12 @@ heartbeats_missed = Counter(
     "fastbell_heartbeats_missed", "Heartbeats that did not reach the database.", registry=WORKER
 )
 streams_open = Gauge("fastbell_streams_open", "Streams that are open in this process.", registry=API)
+preference_links = Counter(
+    "fastbell_preference_links",
+    "Links to the preference page: made, opened, refused.",
+    ("outcome",),
+    registry=API,
+)
 http_requests = Counter("fastbell_http_requests", "Answered requests.", ("method", "route", "status"), registry=API)
 http_answer = Histogram(
     "fastbell_http_answer_seconds",
@@ -103,6 +109,8 @@ http_answer = Histogram(
     registry=API,
 )
 
+for _outcome in ("made", "opened", "refused"):
+    preference_links.labels(_outcome)
 for _labels in product((provider.value for provider in Provider), (kind.value for kind in Kind)):
     for _metric in (pushes_planned, push_lateness, pushes_synced, push_to_sync):
         _metric.labels(*_labels)  # what begins at nought can be seen to rise

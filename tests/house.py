@@ -4,7 +4,6 @@ Each house has a database and a Temporal namespace of its own, so houses do not 
 """
 
 import asyncio
-import inspect
 import os
 import secrets
 import sys
@@ -14,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,7 +26,6 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from activities.heartbeat import Heartbeat
-from activities.push_sending import SEND_BUDGET
 from api.app import create_app
 from api.connection import UNACKNOWLEDGED, HttpConnection, bind
 from config import auth_settings, limit_settings, service_settings
@@ -41,7 +39,6 @@ from worker import make_means, make_workers
 
 ROOT = Path(__file__).parent.parent
 UNLIMITED = {"MAX_INSTALLATIONS_PER_USER": "0", "MAX_ACTIVE_FASTS_PER_USER": "0", "MESSAGE_RATE": "0"}
-LOST_AND_MADE_ANEW = SEND_BUDGET.total_seconds() + 10  # seconds: Temporal may lose a task on its way to a busy worker
 SECRET = "a secret that only the tests know, 32 bytes long"
 
 
@@ -307,7 +304,7 @@ async def uncommitted(house: House, statement: str, **values: object) -> AsyncIt
         yield
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = LOST_AND_MADE_ANEW) -> Any:
+async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
     """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last.
 
     Where more than four wait for each core of the machine it is given the more time.
@@ -337,7 +334,7 @@ async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
         if event == "return" and frame.f_code is code:
             seen.update({name: frame.f_locals[name] for name in code.co_varnames if name in frame.f_locals})
 
-    code = look.cr_code if inspect.iscoroutine(look) else None
+    code = look.cr_code if isinstance(look, CoroutineType) else None
     before = sys.getprofile()
     sys.setprofile(watch)
     try:

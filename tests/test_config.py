@@ -51,6 +51,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "arm_window": 60.0,
         "api_host": "127.0.0.1",
         "api_port": 8000,
+        "public_url": None,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
         "temporal_ui_url": None,
@@ -58,6 +59,30 @@ def test_what_is_not_set_has_its_default() -> None:
         "log_level": "INFO",
     }
     assert settings.database_url.get_secret_value() == DATABASE["DATABASE_URL"]
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        (None, "http://127.0.0.1:8765"),
+        ("https://push.example.com/", "https://push.example.com"),
+        ("http://192.168.0.7:8000", "http://192.168.0.7:8000"),  # real phones in the office
+    ],
+)
+def test_links_begin_with_where_people_reach_the_api(told: str | None, address: str) -> None:
+    settings = service_settings(DATABASE | {"API_PORT": "8765"} | ({"PUBLIC_URL": told} if told else {}))
+
+    assert settings.public_address == address
+
+
+@pytest.mark.parametrize("told", ["push.example.com", "ftp://push.example.com", "https://", "https://a:b@c.example"])
+def test_where_people_reach_the_api_is_a_web_address(told: str) -> None:
+    assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
+
+
+@pytest.mark.parametrize("told", ["https://push.example.com/api", "https://push.example.com/?a"])
+def test_where_people_reach_the_api_has_no_path(told: str) -> None:
+    assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
 
 
 def test_a_setting_that_is_empty_is_not_set() -> None:

@@ -17,6 +17,14 @@ _MOST_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on fro
 _MOST_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
 _FIRST_LEFTOVERS = (Leftover.PUSH_TASKS, Leftover.TOKEN_EVENTS, Leftover.PRESENCES, Leftover.LOG_ITEMS)
 _MORE_LEFTOVERS = (*_FIRST_LEFTOVERS, Leftover.WITHHELD_PUSHES, Leftover.CONSOLE_SESSIONS, Leftover.CONSOLE_CODES)
+_LEFTOVERS_BEFORE_PAGES = (
+    *_MORE_LEFTOVERS,
+    Leftover.DEVICE_TOKENS,
+    Leftover.SYNC_POSITIONS,
+    Leftover.REMINDERS,
+    Leftover.WORKERS,
+    Leftover.BRAKES,
+)
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
@@ -57,8 +65,10 @@ class Retention:
 
 
 def _wanted() -> tuple[Leftover, ...]:
-    if workflow.patched("all-leftovers"):
+    if workflow.patched("leftovers-of-preference-page"):
         return tuple(Leftover)
+    if workflow.patched("all-leftovers"):
+        return _LEFTOVERS_BEFORE_PAGES
     return _MORE_LEFTOVERS if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS
 
 

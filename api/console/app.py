@@ -15,11 +15,13 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
 from api.console import analytics, brakes, dead, overview, person, push, sign_in, style, test_push
-from api.console.door import PATH, NotSignedIn, Refused, visitor
-from api.console.headers import Headers
+from api.console.door import PATH, NotSignedIn, visitor
 from api.console.rendering import page
+from api.forms import Refused
+from api.page_headers import PageHeaders
 from api.problems import Unavailable
 from api.request_log import UNTOLD
+from api.route_template import route_template
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
 
@@ -41,7 +43,7 @@ def make_console(state: State) -> FastAPI:
     """Make it, to share what the API holds for all requests."""
     console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=UNTOLD)
     console.state = state
-    console.add_middleware(Headers)
+    console.add_middleware(PageHeaders, also="img-src 'self' data:")  # charts, and the icon
     for open_to_all in (sign_in, style):
         console.include_router(open_to_all.router)
     for behind_the_door in (overview, person, test_push, dead, push, brakes, analytics):
@@ -88,7 +90,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _unreachable(request: Request, error: Exception) -> Response:
-    log.warning("database unreachable", path=request.scope.get("path"), error=type(error).__name__)
+    log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
     return await _trouble(request, 503, _AWAY)
 
 
@@ -100,7 +102,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected error", path=request.scope.get("path"), exc_info=error)
+    log.error("unexpected error", route=route_template(request.scope), exc_info=error)
     return await _trouble(request, 500, "Something went wrong on our side.")
 
 

@@ -4,27 +4,22 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 
 from api.dependencies import Database
+from api.forms import Refused, check_origin, read_form
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn
 from db.engine import Sessions
 
 COOKIE = "fastbell_console"
 PATH = "/console"
-_FORM = "application/x-www-form-urlencoded"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class NotSignedIn(Exception):
     """The page is for those who are signed in."""
-
-
-class Refused(Exception):
-    """The request does not come from a page of ours, or not from one of this sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +55,6 @@ async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
         return None
     async with sessions() as db:
         return await console_sessions.of(db, request.cookies[COOKIE])
-
-
-async def read_form(request: Request) -> dict[str, str]:
-    """Read a form; of fields with one name the last counts. Raises Refused for what no form of ours sends."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in {"", _FORM}:
-        raise Refused("This is no form of the console's.")
-    async with request.form() as form:
-        return {name: str(value) for name, value in form.items()}
-
-
-def check_origin(request: Request) -> None:
-    """Raise Refused for a form on somebody else's page, whichever of its two ways a browser has to say so.
-
-    Under our referrer policy a browser calls the origin of our own forms `null`, so its site counts first.
-    """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        is_ours = site == "same-origin"
-    else:
-        is_ours = origin is None or _host(origin) == request.headers.get("host", "")
-    if not is_ours:
-        raise Refused("This form was sent from another site.")
-
-
-def _host(origin: str) -> str | None:
-    """Give host and port of an origin; None for what is no address."""
-    try:
-        return urlsplit(origin).netloc or None
-    except ValueError:
-        return None
 
 
 def check_kept(request: Request) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from markupsafe import Markup
 
+from domain.devices import Permission
 from domain.push import Provider
 from domain.reasons import is_unclear, why, why_not, why_so, why_then
 
@@ -14,6 +15,14 @@ _NONE = "\N{EN DASH}"
 _NOTHING = Markup("\N{EN DASH}")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
+
+
+_PERMISSIONS = {
+    Permission.UNDETERMINED: "not asked yet",
+    Permission.GRANTED: "allowed",
+    Permission.PROVISIONAL: "allowed provisionally: listed, without a sound",
+    Permission.DENIED: "switched off",
+}
 
 
 class _OnRoute(Protocol):
@@ -113,6 +122,11 @@ def words(name: str | None) -> str:
     return _NONE if name is None else str(name).replace("_", " ")
 
 
+def permission(told: Permission | None) -> str:
+    """Say what a phone's system lets the app show."""
+    return _NONE if told is None else _PERMISSIONS[told]
+
+
 def because(of: _Call) -> str:
     """Say what the reason of a provider's answer means, or why a push stands as it does."""
     state = getattr(of, "state", None)
@@ -141,6 +155,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "because": because,
     "instant": instant,
     "outcome": outcome,
+    "permission": permission,
     "route": route,
     "why": why,
     "why_not": why_not,

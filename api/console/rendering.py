@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.console import charts, figures
 from api.console.door import Visitor
+from domain.devices import SHOWS_NOTHING
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "style.css").read_bytes()
@@ -23,7 +24,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(figures.FILTERS)
-_templates.globals.update(style_version=STYLE_VERSION, bars=charts.bars)
+_templates.globals.update(style_version=STYLE_VERSION, bars=charts.bars, shows_nothing=SHOWS_NOTHING)
 
 
 def page(

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import LEEWAY
-from api.console.door import COOKIE, PATH, Signed, check_kept, check_origin, keep, read_form, signed_in
+from api.console.door import COOKIE, PATH, Signed, check_kept, keep, signed_in
 from api.console.means import Means
 from api.console.rendering import page
 from api.dependencies import AllServices, Database, Services, supporter
+from api.forms import Form, check_origin, read_form
 from api.problems import Forbidden, Unauthorized
+from api.rates import address
 from db import console_codes, console_sessions
 from db.console_sessions import Opened
 
@@ -36,7 +38,7 @@ async def sign_in(request: Request, services: AllServices, means: Means) -> Resp
     """Open a session, and go on to where the person wanted to be."""
     check_kept(request)
     check_origin(request)
-    means.sign_ins.spend(request.client.host if request.client else "")
+    means.sign_ins.spend(address(request))
     form = await read_form(request)
     where = _place(form.get("next"))
     try:
@@ -60,7 +62,7 @@ async def sign_out(request: Request, _: Signed, sessions: Database) -> Response:
     return answer
 
 
-async def _opened(services: Services, form: dict[str, str]) -> Opened:
+async def _opened(services: Services, form: Form) -> Opened:
     """Raise Unauthorized or Forbidden for whom neither code nor token lets in."""
     if token := form.get("token", "").strip():
         caller = await supporter(await services.tokens.caller(token))

@@ -328,7 +328,7 @@ async def test_an_error_of_ours_tells_nothing_of_itself(api: House, alice: User)
         },
     )
     [event] = [event for event in logged if event["log_level"] == "error"]
-    assert (event["event"], event["path"]) == ("unexpected error", PREFERENCES)
+    assert (event["event"], event["route"]) == ("unexpected error", PREFERENCES)
 
 
 async def test_a_cursor_of_ours_is_short_enough_to_be_accepted(alice: User) -> None:

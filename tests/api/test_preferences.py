@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -266,3 +268,61 @@ async def test_of_all_who_read_the_same_revision_one_changes_it(api: House, besi
 
         assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
         assert (await alice.call("GET", PREFERENCES)).json()["rev"] == rev + 1
+
+
+async def start(user: User, *, hours: float = 8, **more: object) -> UUID:
+    """Start a fast that ends in so many hours."""
+    session_id = uuid4()
+    ends_at = datetime.now(UTC) + timedelta(hours=hours)
+    answer = await user.call("PUT", f"/v1/fasting-sessions/{session_id}", {"ends_at": ends_at.isoformat(), **more})
+    assert answer.status_code == 201, answer.text
+    return session_id
+
+
+async def minutes(user: User, session_id: UUID) -> list[tuple[int, str]]:
+    """Read the reminders of a fast."""
+    answer = await user.call("GET", f"/v1/fasting-sessions/{session_id}")
+    return [(each["minutes"], each["state"]) for each in answer.json()["reminders"]]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+async def test_a_running_fast_without_minutes_of_its_own_has_those_of_the_preferences(
+    api: House, alice: User, bob: User, method: str
+) -> None:
+    follows, own, changed, same, ended, soon = [
+        await start(alice, **more) for more in ({}, {"reminder_minutes": [30]}, {}, {}, {}, {"hours": 0.5})
+    ]
+    bobs = await start(bob)
+    for session_id, chosen in ((changed, [20]), (same, [30])):
+        await alice.call("PATCH", f"/v1/fasting-sessions/{session_id}", {"reminder_minutes": chosen})
+    await alice.end(ended)
+
+    answer = await store(alice, method, {"reminder_minutes": [45, 5]})
+    again = await store(alice, method, {"reminder_minutes": [5, 45]})
+
+    assert (answer.status_code, again.json()["rev"]) == (200, answer.json()["rev"])
+    new = [(45, "scheduled"), (5, "scheduled")]
+    assert [await minutes(alice, each) for each in (follows, same)] == [new, new]
+    assert await minutes(alice, soon) == [(45, "skipped"), (5, "scheduled")]  # too late for one of them
+    kept = [await minutes(alice, each) for each in (own, changed)]
+    assert kept == [[(30, "scheduled")], [(20, "scheduled")]]
+    assert [minutes for minutes, _ in await minutes(alice, ended)] == [30]
+    assert await minutes(bob, bobs) == [(30, "scheduled")]
+    [row] = await api.rows("SELECT rev FROM fasting_sessions WHERE id = :id", id=follows)
+    assert row.rev == 2  # once, by the first of both
+
+
+async def test_a_fast_that_is_started_while_the_minutes_change_has_the_new_ones(api: House, beside: House) -> None:
+    alice = api.user()
+    elsewhere = User(beside, alice.user_id, alice.headers)
+
+    for chosen in range(5):
+        fasts = await asyncio.gather(
+            start(alice),
+            store(elsewhere, "PATCH", {"reminder_minutes": [chosen]}),
+            start(elsewhere),
+            start(alice),
+        )
+        for session_id in (each for each in fasts if isinstance(each, UUID)):
+            assert await minutes(alice, session_id) == [(chosen, "scheduled")]
+            await alice.cancel(session_id)

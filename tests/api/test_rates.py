@@ -5,10 +5,11 @@ from typing import Protocol, TypeVar
 
 import limits
 import pytest
+from fastapi import Request
 
 from api.app import create_app
 from api.auth import Caller
-from api.rates import Rate, Rates
+from api.rates import Rate, Rates, address
 from config import auth_settings, limit_settings, service_settings
 from domain.problems import LimitReached
 from tests.house import Place, make_house
@@ -110,6 +111,21 @@ def test_a_limit_of_0_is_none() -> None:
 
     for _ in range(5000):
         rates.spend(caller)
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("a socket's path", "a socket's path"),
+    ],
+)
+def test_whoever_has_many_addresses_counts_as_one(host: str, counted: str) -> None:
+    assert address(Request({"type": "http", "client": (host, 1)})) == counted
 
 
 async def test_one_request_too_many_is_told_when_to_come_again(detached: Place) -> None:

@@ -1,5 +1,6 @@
 """A sign-out without a bearer token: owed by an offline phone, paid late, and no harm to whoever comes next."""
 
+import asyncio
 import hashlib
 from uuid import UUID, uuid4
 
@@ -7,7 +8,8 @@ import httpx
 import pytest
 
 from api.app import SIGN_OUTS
-from tests.house import House, Phone, User, iphone
+from simulator import Simulator
+from tests.house import House, Phone, User, android, eventually, iphone
 
 ALICES, BOBS = "alice's ticket, 32 characters at least", "bob's ticket, with an ä, as long as hers"
 
@@ -84,6 +86,69 @@ async def test_an_installation_with_a_digest_moves_only_with_its_token_or_its_ti
 
     assert (await register(bob, rotated, former_ticket=ALICES)).status_code == 200
     assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_a_ticket_is_of_one_installation_and_frees_no_other(house: House) -> None:
+    alice, bob, phone, tablet = house.user(), house.user(), iphone(), android()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    await register(alice, tablet, sign_out_digest=digest("of the tablet, as long as the others are"))
+
+    await pay(house, tablet.installation_id, ALICES)
+    moved = await register(bob, Phone("fcm", android().token, tablet.installation_id), former_ticket=ALICES)
+
+    assert moved.status_code == 409
+    assert await owners(house, tablet) == await owners(house, phone) == [alice.user_id]
+
+
+async def test_the_same_token_is_the_same_phone_in_whatever_case_it_is_told(house: House) -> None:
+    alice, bob, phone = house.user(), house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES).upper())
+    assert (await register(bob, Phone(phone.provider, phone.token.upper(), phone.installation_id))).status_code == 200
+    assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_of_two_persons_who_race_for_an_installation_one_has_it_and_the_other_is_told(house: House) -> None:
+    for _ in range(5):
+        racers, phone = [house.user(), house.user()], iphone()
+        answers = await asyncio.gather(*[
+            register(
+                racer,
+                Phone(phone.provider, iphone().token, phone.installation_id),
+                sign_out_digest=digest(f"{racer.user_id}, made as long as a ticket is"),
+            )
+            for racer in racers
+        ])  # fmt: skip
+
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+        [refused] = [answer for answer in answers if answer.status_code == 409]
+        assert refused.json()["type"] == "urn:fastbell:problem:installation-taken"
+        winner = racers[[answer.status_code for answer in answers].index(200)]
+        assert await owners(house, phone) == [winner.user_id]
+
+
+async def test_a_refused_move_changes_nothing_anywhere(house: House) -> None:
+    alice, bob, phone, other = house.user(), house.user(), iphone(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    await register(bob, other, sign_out_digest=digest(BOBS))
+
+    taken = await register(bob, Phone(other.provider, other.token, phone.installation_id))
+
+    assert taken.status_code == 409
+    assert (await owners(house, phone), await owners(house, other)) == ([alice.user_id], [bob.user_id])
+
+
+async def test_a_sign_out_that_is_paid_while_a_push_is_held_stops_it(house: House, simulator: Simulator) -> None:
+    alice, phone = house.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    session_id = await alice.start_fast(due_in=1.5)
+    await eventually(lambda: house.holds_sends(session_id, 1))
+
+    await pay(house, phone.installation_id, ALICES)
+
+    await house.finished(session_id)
+    assert not simulator.requests.for_token(phone.token)
+    [task] = await house.tasks(session_id)
+    assert (task.state, task.last_reason) == ("withdrawn", "no_active_token")
 
 
 async def test_an_installation_without_a_digest_moves_as_it_always_did(house: House) -> None:

@@ -127,7 +127,7 @@ async def test_what_no_form_of_ours_sends_is_refused(house: House, carol: Visit)
         answer = await house.http.post(path, content=sent, headers=headers)
 
         assert answer.status_code == 403
-        assert "This is no form of the console's." in words(answer)
+        assert "This is no form of ours." in words(answer)
 
 
 async def test_a_code_ends(house: House) -> None:

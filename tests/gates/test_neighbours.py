@@ -125,7 +125,7 @@ def _hasty() -> Timings:
         Cause.MISCONFIGURED: Rest(first=30 / SCALE, longest=300 / SCALE),
     }
     pauses = {"looking_again": 2 / SCALE, "shortest_pause": 5 / SCALE, "longest_pause": 45 / SCALE}
-    return Timings(rests=rests, ramp=60 / SCALE, **pauses)
+    return Timings(rests=rests, ramp=60 / SCALE, looks=20.0 * SCALE, **pauses)
 
 
 def _hasty_back_offs() -> dict[Any, BackOff]:

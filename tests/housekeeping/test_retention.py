@@ -248,7 +248,7 @@ async def test_workers_that_were_killed_and_brakes_that_were_resumed_go(house: H
     await change(house, "DELETE FROM brakes WHERE app_id = 'gone'")
 
 
-async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_the_console(house: House) -> None:
+async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_pages(house: House) -> None:
     withheld = (
         "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason, at)"
         " VALUES ('anna', 'message', gen_random_uuid(), gen_random_uuid(), 'synced', now() - interval '{} days')"
@@ -261,16 +261,21 @@ async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_the_cons
         "INSERT INTO console_codes (digest, user_id, expires_at)"
         " VALUES (decode(md5('{0}'), 'hex'), 'carol', now() - interval '{0}')"
     )
+    link = (
+        "INSERT INTO preference_codes (digest, user_id, kind, expires_at)"
+        " VALUES (decode(md5('{0}'), 'hex'), 'carol', 'app', now() - interval '{0}')"
+    )
+    tables = ("withheld_pushes", "console_sessions", "console_codes", "preference_codes", "preference_sessions")
     for days in (31, 32, 29):
         await change(house, withheld.format(days))
     for age in ("2 hours", "1 minute", "-1 hour"):
-        await change(house, signed_in.format(age))
-        await change(house, code.format(age))
+        for statement in (signed_in, code, link, signed_in.replace("console", "preference")):
+            await change(house, statement.format(age))
 
     gone = await let_go(house)
 
-    assert [gone[what] for what in ("withheld_pushes", "console_sessions", "console_codes")] == [2, 1, 1]
-    for table in ("withheld_pushes", "console_sessions", "console_codes"):
+    assert [gone[what] for what in tables] == [2, 1, 1, 1, 1]
+    for table in tables:
         left = await house.rows(f"SELECT 1 FROM {table} WHERE user_id IN ('anna', 'carol')")
         assert len(left) == (1 if table == "withheld_pushes" else 2), table
 

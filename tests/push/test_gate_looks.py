@@ -12,7 +12,7 @@ from push.gate import Gate
 from push.gate_looks import Looks
 from push.gate_terms import Limits, Timings
 from push.gates import Gates
-from push.sender import Accepted, LooksIn
+from push.sender import Accepted, RestsAlone
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 
@@ -38,10 +38,10 @@ async def test_a_push_that_rests_alone_makes_no_call_and_the_others_do_not_notic
     look = gate.rest_alone(refused, "wrong_key", timedelta(seconds=30))
 
     assert look == timedelta(seconds=5.05)
-    with pytest.raises(LooksIn, match="wrong_key"):
+    with pytest.raises(RestsAlone, match="wrong_key"):
         await _passes(gate, refused)
     await _passes(gate, uuid4())
-    with pytest.raises(LooksIn):  # another's acceptance says nothing about it
+    with pytest.raises(RestsAlone):  # another's acceptance says nothing about it
         await _passes(gate, refused)
 
 
@@ -76,7 +76,7 @@ async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
 
     await _passes(gates.serving(ROUTE, "new"), refused)
 
-    with pytest.raises(LooksIn):
+    with pytest.raises(RestsAlone):
         await _passes(gates.serving(other, "old"), refused)
 
 

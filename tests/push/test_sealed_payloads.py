@@ -31,6 +31,7 @@ KEY = X25519PrivateKey.generate()
 PUBLIC_KEY = KEY.public_key().public_bytes_raw()
 TEXT = {"title": "Almost there", "body": "Fifteen minutes to go."}
 GENERIC = {"title": "Reminder", "body": "Open the app to see it."}
+SHOWN_BY_EXPO = {"message": GENERIC["body"]}
 OURS = {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"}
 
 
@@ -100,7 +101,7 @@ async def test_google_carries_data_alone_which_the_app_shows_and_opens(sim: Simu
                     "aps": {"alert": GENERIC, "sound": "default", "thread-id": "thread-5", "mutable-content": 1}
                 },
             },
-            "data": {**OURS, **GENERIC, "tag": "reminder-5"},
+            "data": {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5"},
         }
     }
 
@@ -112,7 +113,7 @@ async def test_an_app_that_shows_a_sealed_text_is_told_that_it_has_no_sound(
 
     data = sent(sim, FCM_TOKEN)["message"]["data"]
     del data["sealed"]
-    assert data == {**OURS, **GENERIC, "tag": "reminder-5", "silent": "true"}
+    assert data == {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5", "silent": "true"}
     assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
 
 

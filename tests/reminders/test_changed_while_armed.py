@@ -1,5 +1,6 @@
 """What arming finds is not final: the due instant decides, for better as for worse."""
 
+import asyncio
 import time
 
 from sqlalchemy import text
@@ -27,19 +28,62 @@ async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(house: H
     assert not simulator.requests.for_token(phone.token)
 
 
-async def test_reminders_switched_off_and_on_again_before_the_due_instant_come(
-    house: House, simulator: Simulator
+async def test_what_a_person_wants_while_a_fast_is_asleep_armed_or_held_holds_at_the_due_instant(
+    house: House, unarmed: House, simulator: Simulator
 ) -> None:
-    user, phone = house.user(), iphone()
-    await user.register(phone)
-    await user.call("PUT", "/v1/notification-preferences", {"reminders": False})
-    session_id = await user.start_fast(due_in=2.0)
-    await house.started(session_id)
+    cases: list[Case] = [
+        (unarmed, 0, {}, {"reminders": False}, []),  # asleep
+        (unarmed, 0, {"reminders": False}, {"reminders": True}, FULL),
+        (unarmed, 0, {}, {"reminder_preview": "generic"}, GENERIC),
+        (house, 0, {"reminders": False}, {"reminders": True}, FULL),  # armed
+        (house, 1, {}, {"reminders": False}, []),  # held
+        (house, 1, {}, {"reminder_preview": "generic"}, GENERIC),
+        (house, 1, {"reminder_preview": "generic"}, {"reminder_preview": "full"}, FULL),
+        (house, 1, {}, {"messages": False, "reminder_minutes": [5]}, FULL),  # of no concern to it
+    ]
+    due_in = 3.0
+    while (shown := await _shown_after_changes(cases, simulator, due_in)) is None:
+        due_in *= 2  # this machine was too slow to change anything before the due instant
 
-    await user.call("PUT", "/v1/notification-preferences", {"reminders": True})
+    assert shown == [expected for *_, expected in cases]
 
-    assert await house.finished(session_id) == "accepted"
-    assert len(simulator.requests.for_token(phone.token)) == 1
+
+Case = tuple[
+    House, int, dict[str, object], dict[str, object], list[str]
+]  # where, how many sends are held, before, wish
+FULL, GENERIC = ["Your fast is almost over"], ["Reminder"]
+
+
+async def _shown_after_changes(cases: list[Case], simulator: Simulator, due_in: float) -> list[list[str | None]] | None:
+    """Change what each person wants once their fast is where it should be; None where it was due by then."""
+    now = asyncio.get_running_loop().time
+    users, phones = [door.user() for door, *_ in cases], [iphone() for _ in cases]
+    await asyncio.gather(*(user.register(phone) for user, phone in zip(users, phones, strict=True)))
+    for user, (_, _, before, *_) in zip(users, cases, strict=True):
+        await user.call("PATCH", "/v1/notification-preferences", before)
+    due_at = now() + due_in
+    fasts = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
+    for session_id, (door, held, *_) in zip(fasts, cases, strict=True):
+        await door.started(session_id)
+        while held and now() < due_at and not await door.holds_sends(session_id, held):
+            await asyncio.sleep(0.02)
+
+    changes = (
+        user.call("PATCH", "/v1/notification-preferences", wish)
+        for user, (_, _, _, wish, _) in zip(users, cases, strict=True)
+    )
+    answers = await asyncio.gather(*changes)
+
+    assert {answer.status_code for answer in answers} == {200}
+    if now() >= due_at:
+        return None
+    for session_id, (door, *_) in zip(fasts, cases, strict=True):
+        await door.finished(session_id)
+    sent = [bool(simulator.requests.for_token(phone.token)) for phone in phones]
+    return [
+        [line.title for line in simulator.phone(phone.token).screen] if was_sent else []
+        for phone, was_sent in zip(phones, sent, strict=True)
+    ]
 
 
 async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(

@@ -27,6 +27,7 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "environment": "production",
         "app": "app.fastbell.demo",
         "state": "installed",
+        "permission": "granted",
         "uninstalled_at": None,
         "locale": None,
         "lines": 1,
@@ -47,6 +48,7 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "fate": "shown",
         "reason": None,
         "level": "active",
+        "channel": None,
     }
     line = {
         "title": "Title",
@@ -54,6 +56,8 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "data": {"task_id": "task-1"},
         "collapse_key": "key",
         "level": "active",
+        "channel": None,
+        "has_sounded": False,
         "shown_at": second_at,
         "times_received": 2,
     }
@@ -88,6 +92,7 @@ async def test_a_declared_phone_is_there_before_its_first_push(raw: RawHttp2, ad
             "environment": "sandbox",
             "app": None,
             "state": "uninstalled",
+            "permission": "granted",
             "uninstalled_at": "2026-01-01T00:00:00.000000+00:00",
             "locale": "de",
             "lines": 0,

@@ -121,7 +121,7 @@ async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House)
 
     [line] = [line for line in table.splitlines() if line.startswith("apns/app.cli/sandbox ")]
     assert line.endswith(f"  {brake_id} (BadDeviceToken)")
-    assert resumed == (0, "Resumed; 90 of 100 answers had been token errors (BadDeviceToken).\n", "")
+    assert resumed == (0, "Resumed; 90 of 100 users had token errors (BadDeviceToken).\n", "")
 
 
 async def test_a_timeline_is_told_on_the_command_line_in_order(house: House, alice: User) -> None:

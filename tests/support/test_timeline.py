@@ -230,6 +230,34 @@ async def test_a_dead_push_and_who_redrove_it_are_told(house: House, alice: User
     assert items[2]["text"] == f"{carol.user_id} redrove {push}, which was dead: Apple answered that it is unavailable."
 
 
+async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as_dead(
+    house: House, alice: User, carol: User
+) -> None:
+    [task_id] = await dead_task(alice, iphone(), reason="Unregistered")
+    async with house.sessions.begin() as db:
+        for statement in (
+            "UPDATE push_tasks SET state = 'unregistered', attempt_count = 1 WHERE task_id = :id",
+            (
+                "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
+                " VALUES (:id, :id, 1, now() - interval '9 s', 'unregistered', 'Unregistered', 3)"
+            ),
+            (
+                "INSERT INTO brakes (id, provider, environment, reason, token_errors, answers, engaged_at, resumed_at)"
+                " VALUES (:id, 'apns', 'production', 'BadDeviceToken', 20, 37, now() - interval '5 s', now())"
+            ),
+        ):
+            await db.execute(text(statement), {"id": task_id})
+
+    told_now = {item["event"]: item["text"] for item in await timeline(carol, alice.user_id)}
+
+    async with house.sessions.begin() as db:
+        for left in ("brakes WHERE id", "push_attempts WHERE task_id", "push_tasks WHERE task_id"):
+            await db.execute(text(f"DELETE FROM {left} = :id"), {"id": task_id})
+    fix = "Apple says that the app was removed from the phone, or has a newer token. Opening the app fixes it."
+    assert told_now["answered"] == f"Apple, call 1, after 3 ms: {fix}"
+    assert told_now["unregistered"].endswith(fix)
+
+
 async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
     house: House, alice: User, carol: User
 ) -> None:

@@ -48,7 +48,9 @@ export function createFastbell(options: Options): PhoneFastbell {
     const app = await startFastbell(options, ports);
     if (reinstall.isNew()) {
       await app.signOut(); // whoever the keychain still speaks of
-      reinstall.mark();
+      if (app.push.current.is === "signed_out") {
+        reinstall.mark(); // else it waits for the keychain, and the next start says it again
+      }
     }
     return app;
   };

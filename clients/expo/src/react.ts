@@ -1,6 +1,6 @@
 /** Fastbell in React: a provider, and hooks that follow it. */
 
-import { createContext, createElement, type ReactNode, useCallback, useContext, useEffect, useState, useSyncExternalStore } from "react";
+import { createContext, createElement, type ReactNode, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
 
 import type { Fast, Fastbell, Preferences, PreferencesChange, PushState } from "./core/fastbell.ts";
 import type { Outcome, Problem } from "./core/problems.ts";
@@ -49,46 +49,85 @@ export interface Read<T> {
 /** The fast that is going on; read again whenever the log says something. */
 export function useCurrentFast(): Read<Fast> {
   const fastbell = useFastbell();
-  const { took: _, ...fast } = useRead<Fast | null>(useCallback(() => fastbell.fasts.current(), [fastbell]));
+  const { took: _, inTurn: __, ...fast } = useRead<Fast | null>(useCallback(() => fastbell.fasts.current(), [fastbell]));
   useItems(fast.refresh);
   return fast;
 }
 
-/** Preferences, and how to change them. */
+/** Preferences, how to change them, and the page that has all of them. */
 export interface Changeable extends Read<Preferences> {
-  /** True once they are changed; what another phone changed meanwhile is read first, so that nothing is overwritten unseen. */
+  /** True once they are changed. What another phone changed meanwhile is read first, so that nothing is overwritten unseen. */
   change(to: PreferencesChange): Promise<boolean>;
+  /** A link to the hosted page, for the in-app browser: good once, for minutes. Null, and `problem`, where there is none. */
+  pageUrl(): Promise<string | null>;
 }
 
 const CHANGED_ELSEWHERE = 412;
 
-/** The person's notification preferences. */
+/**
+ * The person's notification preferences. Changes go one after another, so that two taps in a row are no conflict; after one
+ * with another phone, those that were made before it was seen are dropped, too.
+ */
 export function usePreferences(): Changeable {
   const fastbell = useFastbell();
-  const { took, ...read } = useRead<Preferences>(useCallback(() => fastbell.preferences.read(), [fastbell]));
-  const { value, refresh } = read;
+  const newest = useRef<Preferences | null>(null); // ahead of what React has rendered
+  const conflicts = useRef(0);
+  const readNewest = useCallback(async () => {
+    const found = await fastbell.preferences.read();
+    newest.current = found.ok ? found.value : newest.current;
+    return found;
+  }, [fastbell]);
+  const { took, inTurn, ...read } = useRead<Preferences>(readNewest);
   const change = useCallback(
-    async (to: PreferencesChange) => {
-      const changed = await fastbell.preferences.change(to, value?.rev);
-      if (!changed.ok && changed.problem.is === "refused" && changed.problem.status === CHANGED_ELSEWHERE) {
-        await refresh();
-      }
-      took(changed);
-      return changed.ok;
+    (to: PreferencesChange) => {
+      const seen = conflicts.current;
+      return inTurn(async () => {
+        if (seen !== conflicts.current) {
+          return false;
+        }
+        const changed = await fastbell.preferences.change(to, newest.current?.rev);
+        if (changed.ok) {
+          newest.current = changed.value;
+        } else if (changed.problem.is === "refused" && changed.problem.status === CHANGED_ELSEWHERE) {
+          conflicts.current += 1;
+          took(await readNewest());
+        }
+        took(changed);
+        return changed.ok;
+      });
     },
-    [fastbell, value, refresh, took],
+    [fastbell, readNewest, took, inTurn],
   );
-  return { ...read, change };
+  const pageUrl = useCallback(async () => {
+    const made = await fastbell.preferences.pageUrl();
+    if (!made.ok) {
+      took(made);
+    }
+    return made.ok ? made.value : null;
+  }, [fastbell, took]);
+  return { ...read, change, pageUrl };
 }
 
-function useRead<T>(read: () => Promise<Outcome<T>>): Read<NonNullable<T>> & { took(outcome: Outcome<T>): void } {
+interface Turns<T> {
+  took(outcome: Outcome<T>): void;
+  /** Reads and changes one at a time: a slow read never covers a newer change. */
+  inTurn<R>(act: () => Promise<R>): Promise<R>;
+}
+
+function useRead<T>(read: () => Promise<Outcome<T>>): Read<NonNullable<T>> & Turns<T> {
   const [{ value, problem }, set] = useState<{ value: T | null; problem: Problem | null }>({ value: null, problem: null });
+  const turn = useRef<Promise<unknown>>(Promise.resolve());
   const took = useCallback((outcome: Outcome<T>) => {
     set((before) => (outcome.ok ? { value: outcome.value, problem: null } : { ...before, problem: outcome.problem }));
   }, []);
-  const refresh = useCallback(async () => took(await read()), [read, took]);
-  useEffect(() => void read().then(took), [read, took]);
-  return { value: value as NonNullable<T> | null, problem, refresh, took };
+  const inTurn = useCallback(<R,>(act: () => Promise<R>): Promise<R> => {
+    const mine = turn.current.then(act);
+    turn.current = mine.catch(() => undefined);
+    return mine;
+  }, []);
+  const refresh = useCallback(() => inTurn(async () => took(await read())), [read, took, inTurn]);
+  useEffect(() => void refresh(), [refresh]);
+  return { value: value as NonNullable<T> | null, problem, refresh, took, inTurn };
 }
 
 function keep(state: PushState): { text: string; state: PushState } {

@@ -1,12 +1,25 @@
 import { usePreferences } from "@fastbell/expo/react";
-import { Linking, Switch, View } from "react-native";
+import { openBrowserAsync } from "expo-web-browser";
+import { useEffect } from "react";
+import { AppState, Linking, Switch, View } from "react-native";
 
 import { Button, Line, Screen, styles, Trouble } from "../src/parts";
 
 const NIGHT = { starts: "22:00", ends: "07:00", time_zone: null };
 
 export default function Preferences() {
-  const { value, problem, change } = usePreferences();
+  const { value, problem, change, refresh, pageUrl } = usePreferences();
+  useEffect(() => {
+    const listening = AppState.addEventListener("change", (state) => state === "active" && void refresh()); // back from elsewhere
+    return () => listening.remove();
+  }, [refresh]);
+  const openPage = async () => {
+    const url = await pageUrl(); // good once, so one for each tap
+    if (url !== null) {
+      await openBrowserAsync(url); // on Android at once, on iOS when it is closed
+      await refresh();
+    }
+  };
   return (
     <Screen>
       <Trouble problem={problem} />
@@ -22,6 +35,7 @@ export default function Preferences() {
           />
         </>
       )}
+      <Button title="All preferences" onPress={openPage} />
       <Button title="The phone's own settings" onPress={() => Linking.openSettings()} />
     </Screen>
   );

@@ -16,7 +16,6 @@ export const { client } = createApi({ baseUrl, bearer });
 
 syncInBackground(fastbell);
 
-const signedIn = current();
-if (signedIn !== null) {
-  void fastbell.signedIn(signedIn.userId);
-}
+// Who is signed in, said at each start: where the last process died between the two, both sides agree again.
+const session = current();
+void (session === null ? fastbell.signOut() : fastbell.signedIn(session.userId));

@@ -1,10 +1,16 @@
-/** Runs the registration machine: one event at a time, what is saved before what follows from it. */
+/**
+ * Runs the registration machine: one event at a time, what is saved before what follows from it.
+ *
+ * A vault may take no writes for a while: a keychain before the first unlock, a full disk. Then the event waits, and those
+ * behind it; nothing that follows from them is begun. Each later event tries again, and so does a timer.
+ */
 
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 
 import type { Clock, Phone, Push, Random, Registrar, Vault } from "./ports.ts";
 import { type Effect, type Event, type Facts, type Lent, type Saved, type State, type Timer, restored, step } from "./registration.ts";
+import { CALL_API, delay } from "./retry.ts";
 
 export interface EnginePorts {
   readonly push: Push;
@@ -27,6 +33,9 @@ export class Engine {
   readonly #observers = new Set<(state: State) => void>();
   #state: State;
   #saved: string;
+  #waiting: Event[] = [];
+  #failures = 0;
+  #retry: () => void = () => undefined;
   #turn: Promise<void> = Promise.resolve();
   #isFetching = false;
   #paying: string | null = null;
@@ -41,8 +50,14 @@ export class Engine {
   /** Go on where the last process stopped. */
   static async start(ports: EnginePorts): Promise<Engine> {
     const [text, facts] = await Promise.all([ports.vault.read(), ports.phone.facts()]);
-    const saved = parsed(text) ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [] };
-    return new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
+    const known = parsed(text);
+    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [] };
+    const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
+    if (known === null) {
+      // Lost, unreadable, or a first start. Whose log and lines there may be is not known any more, so they are nobody's.
+      await engine.#within(FORGET_LIMIT, ports.phone.forgetPerson());
+    }
+    return engine;
   }
 
   get state(): State {
@@ -54,48 +69,86 @@ export class Engine {
     return () => this.#observers.delete(observer);
   }
 
-  /** Take an event; resolves once its consequences are saved, and begun. */
+  /** Take an event; resolves once its consequences are saved and begun, or wait for a vault that takes no writes. */
   take(event: Event): Promise<void> {
-    const turn = this.#turn.then(() => this.#step(event));
-    this.#turn = turn.catch(() => undefined);
-    return turn;
+    return this.#inTurn(() => {
+      this.#waiting = [...this.#waiting.filter((each) => subjectOf(each) !== subjectOf(event)), event];
+    });
   }
 
   close(): void {
     this.#isClosed = true;
+    this.#retry();
     for (const cancel of this.#timers.values()) {
       cancel();
     }
     this.#timers.clear();
   }
 
-  async #step(event: Event): Promise<void> {
-    if (this.#isClosed) {
-      return;
+  #inTurn(enqueue: () => void): Promise<void> {
+    const turn = this.#turn.then(() => {
+      enqueue();
+      return this.#steps();
+    });
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #steps(): Promise<void> {
+    for (let event = this.#waiting.shift(); event !== undefined && !this.#isClosed; event = this.#waiting.shift()) {
+      const [next, effects] = step(this.#state, event, this.#lent());
+      if (!(await this.#isSaved(next.saved))) {
+        this.#waiting.unshift(event);
+        return;
+      }
+      await this.#act(next, effects);
     }
-    const [next, effects] = step(this.#state, event, this.#lent());
-    const saved = JSON.stringify(next.saved);
-    if (saved !== this.#saved) {
-      await this.#ports.vault.write(saved);
-      this.#saved = saved;
+  }
+
+  /** False when the vault took no write: it is asked again later. */
+  async #isSaved(saved: Saved): Promise<boolean> {
+    const text = JSON.stringify(saved);
+    if (text === this.#saved) {
+      return true;
     }
+    this.#retry();
+    try {
+      await this.#ports.vault.write(text);
+    } catch {
+      this.#failures += 1;
+      const wait = delay(CALL_API, this.#failures, this.#ports.random.chance());
+      if (!this.#isClosed) {
+        this.#retry = this.#ports.clock.after(wait, () => void this.#inTurn(() => undefined));
+      }
+      return false;
+    }
+    this.#failures = 0;
+    this.#saved = text;
+    return true;
+  }
+
+  async #act(next: State, effects: readonly Effect[]): Promise<void> {
     this.#state = next;
     for (const observer of this.#observers) {
       observer(next);
     }
     for (const effect of effects) {
       if (effect.do === "forget_person") {
-        await this.#forgetPerson(); // before the next person's log begins
+        const { phone, push } = this.#ports; // before the next person's log begins
+        await this.#within(FORGET_LIMIT, Promise.allSettled([phone.forgetPerson(), push.unregister()]));
       } else {
         this.#begin(effect);
       }
     }
   }
 
-  async #forgetPerson(): Promise<void> {
-    const { clock, phone, push } = this.#ports;
-    const forgotten = Promise.allSettled([phone.forgetPerson(), push.unregister()]);
-    await Promise.race([forgotten, new Promise<void>((resolve) => clock.after(FORGET_LIMIT, resolve))]);
+  async #within(limit: number, done: Promise<unknown>): Promise<void> {
+    let cancel: () => void = () => undefined;
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#ports.clock.after(limit, resolve);
+    });
+    await Promise.race([done.catch(() => undefined), late]);
+    cancel();
   }
 
   #begin(effect: Exclude<Effect, { do: "forget_person" }>): void {
@@ -168,16 +221,57 @@ export class Engine {
   }
 }
 
+/** What an event is about: of two that wait about one thing, the later tells all. Nobody was told of the first. */
+function subjectOf(event: Event): string {
+  switch (event.is) {
+    case "signed_in":
+    case "signed_out":
+      return "person";
+    case "paid":
+    case "not_paid":
+      return "debt";
+    case "timer":
+      return `timer/${event.timer}`;
+    default:
+      return event.is;
+  }
+}
+
+/** Null where there is nothing, or nothing that can be read: the phone then starts afresh. */
 function parsed(text: string | null): Saved | null {
-  if (text === null) {
+  try {
+    const saved: unknown = text === null ? null : JSON.parse(text);
+    return isSaved(saved) ? saved : null;
+  } catch {
     return null;
   }
-  try {
-    const saved = JSON.parse(text) as Saved;
-    return saved.scheme === 1 ? saved : null;
-  } catch {
-    return null; // unreadable counts as a fresh install
-  }
+}
+
+function isSaved(saved: unknown): saved is Saved {
+  const { scheme, installationId, person, owed } = fieldsOf(saved);
+  return (
+    scheme === 1 &&
+    typeof installationId === "string" &&
+    (person === null || isPerson(person)) &&
+    Array.isArray(owed) &&
+    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string")
+  );
+}
+
+function isPerson(person: unknown): boolean {
+  const { userId, ticket, mayBeKnown, registered, registeredAt, doubted } = fieldsOf(person);
+  return (
+    typeof userId === "string" &&
+    typeof ticket === "string" &&
+    typeof mayBeKnown === "boolean" &&
+    (registered === null || typeof registered === "string") &&
+    (registeredAt === null || typeof registeredAt === "number") &&
+    (doubted === null || typeof fieldsOf(doubted)["token"] === "string")
+  );
+}
+
+function fieldsOf(value: unknown): Record<string, unknown> {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
 }
 
 export type { Facts };

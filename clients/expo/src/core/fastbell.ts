@@ -69,6 +69,8 @@ export interface Fastbell {
     read(): Promise<Outcome<Preferences>>;
     /** Change some, at once, for fasts that are going on as well. With the `rev` that was read: refused with 412 when it is not the newest. */
     change(to: PreferencesChange, rev?: number): Promise<Outcome<Preferences>>;
+    /** A link to the hosted page with all of them, for a browser in the app: good once, for minutes. Do not log it. */
+    pageUrl(): Promise<Outcome<string>>;
   };
   readonly openings: { take(): Opening | null; subscribe(observer: (opening: Opening) => void): () => void };
   close(): void;
@@ -118,7 +120,7 @@ class Parts {
       onItems: (items) => this.#tell(items),
       onGap: () => this.#gapObservers.forEach((observer) => observer()),
       onRefreshRequired: () => void this.#engine.take({ is: "refresh_required" }),
-      onNotRegistered: () => void this.#engine.take({ is: "refresh_required" }),
+      onNotRegistered: () => void this.#engine.take({ is: "not_registered" }),
     });
     this.#stream = new Stream({
       api: this.#api,
@@ -157,9 +159,9 @@ class Parts {
     this.#endings.push(
       push.observe((token) => void this.#engine.take({ is: "token", token })),
       taps.observe((data) => void this.#openings.tapped(data)),
-      network.observe(() => void this.#opened()),
-      system.observe(() => void this.#described()),
-      foreground.observe((isActive) => (isActive ? void this.#opened() : this.#stream.close())),
+      network.observe(() => void this.#opened().catch(() => undefined)), // the next open looks again
+      system.observe(() => void this.#described().catch(() => undefined)),
+      foreground.observe((isActive) => (isActive ? void this.#opened().catch(() => undefined) : this.#stream.close())),
     );
     await this.#opened();
   }
@@ -206,6 +208,10 @@ class Parts {
               body,
             }),
           ),
+        pageUrl: async () => {
+          const made = await outcome(client.POST("/v1/preference-links", { body: { for: "app" } }));
+          return made.ok ? { ok: true, value: made.value.url } : made;
+        },
       },
       openings: {
         take: () => this.#openings.take(),
@@ -246,7 +252,10 @@ class Parts {
       return;
     }
     this.#stream.open();
-    void this.#sync.run().then((problem) => (problem === null ? this.#tidyScreen() : undefined));
+    void this.#sync
+      .run()
+      .then((problem) => (problem === null ? this.#tidyScreen() : undefined))
+      .catch(() => undefined); // a store that is full, say: the next trigger reads the same page
   }
 
   async #described(): Promise<void> {
@@ -312,7 +321,7 @@ class Parts {
   #acknowledgeSoon(): void {
     this.#acknowledging ??= this.#ports.clock.after(ACKNOWLEDGE_EVERY, () => {
       this.#acknowledging = null;
-      void this.#sync.run();
+      void this.#sync.run().catch(() => undefined);
     });
   }
 }

@@ -71,6 +71,7 @@ export function later({ start, rest }: LaterEnds): Fastbell {
     preferences: {
       read: async () => (await started).preferences.read(),
       change: async (to, rev) => (await started).preferences.change(to, rev),
+      pageUrl: async () => (await started).preferences.pageUrl(),
     },
     openings: {
       take: () => app?.openings.take() ?? null,

@@ -59,7 +59,7 @@ export class Openings {
   /** Say whose openings these are; those of another person are dropped. Null: nobody is signed in. */
   belongTo(userId: string | null): Promise<void> {
     return this.#inTurn(async () => {
-      const kept = parsed(await this.#ends.vault.read());
+      const kept = this.#kept ?? parsed(await this.#ends.vault.read().catch(() => null));
       if (userId !== null && kept?.userId === userId) {
         this.#kept = kept;
       } else {
@@ -148,8 +148,9 @@ export class Openings {
     return told.ok || told.problem.is === "refused";
   }
 
-  #save(): Promise<void> {
-    return this.#ends.vault.write(JSON.stringify(this.#kept));
+  /** A vault that takes no write is given all of it with the next one; the person's tap does not wait for that. */
+  async #save(): Promise<void> {
+    await this.#ends.vault.write(JSON.stringify(this.#kept)).catch(() => undefined);
   }
 
   #inTurn(act: () => Promise<void>): Promise<void> {
@@ -172,9 +173,14 @@ function read(data: unknown, ends: OpeningEnds): Opening | null {
 
 function parsed(text: string | null): Kept | null {
   try {
-    const kept = text === null ? null : (JSON.parse(text) as Kept | null);
-    return kept?.scheme === 1 ? kept : null;
+    const kept = text === null ? null : (JSON.parse(text) as Partial<Kept> | null);
+    const isWhole = kept?.scheme === 1 && Array.isArray(kept.entries) && kept.entries.every(isEntry);
+    return isWhole ? (kept as Kept) : null;
   } catch {
     return null;
   }
+}
+
+function isEntry(entry: Partial<Entry> | null): boolean {
+  return typeof entry?.taskId === "string" && typeof entry.since === "number" && typeof entry.isTold === "boolean";
 }

@@ -47,10 +47,10 @@ export interface Person {
   readonly doubted: Doubt | null;
 }
 
-/** A token that the server called dead. The server reactivates it once, for a provider may err; not twice. */
+/** A token that the server called dead. It is registered once more, for a provider may err; not twice. */
 export interface Doubt {
   readonly token: string; // its digest
-  readonly wasPutAgain: boolean;
+  readonly wasPutAgain: boolean; // and taken
 }
 
 /** All that survives the process. Never a device token, never a bearer token. */
@@ -106,7 +106,8 @@ export type Event =
   | { readonly is: "no_token"; readonly reason: string }
   | { readonly is: "opened" } // the app came to the front, the network came back, or a day has passed
   | { readonly is: "put_answered"; readonly generation: number; readonly digest: string; readonly outcome: PutOutcome }
-  | { readonly is: "refresh_required" }
+  | { readonly is: "refresh_required" } // the server calls the token dead
+  | { readonly is: "not_registered" } // the server knows no such installation of this person
   | { readonly is: "described"; readonly facts: Facts }
   | { readonly is: "paid"; readonly debt: Debt }
   | { readonly is: "not_paid"; readonly retryAfter: number }
@@ -145,6 +146,7 @@ export type Step = readonly [State, readonly Effect[]];
 
 export const MAX_DEBTS = 8;
 export const REGISTRATION_AGE = 24 * 3_600_000; // milliseconds after which the server is told again that we live
+export const REGISTER_AGAIN_AFTER = 60_000; // milliseconds
 
 /** Go on after a start of the app. */
 export function restored(saved: Saved, facts: Facts, now: number): State {
@@ -168,6 +170,8 @@ export function step(state: State, event: Event, lent: Lent): Step {
       return putAnswered(state, event.generation, event.digest, event.outcome, lent);
     case "refresh_required":
       return refreshRequired(state, lent);
+    case "not_registered":
+      return notRegistered(state, lent);
     case "described":
       return described({ ...state, facts: event.facts }, lent);
     case "paid":
@@ -193,7 +197,7 @@ function signedIn(state: State, userId: string, lent: Lent): Step {
     registeredAt: null,
     doubted: null,
   };
-  const [next, more] = asked({ ...withPerson(left, newcomer), generation: left.generation + 1 }, lent);
+  const [next, more] = asked(withPerson(left, newcomer), lent);
   return [next, [...effects, ...more]];
 }
 
@@ -203,7 +207,7 @@ function signedOut(state: State, lent: Lent): Step {
     return [state, []];
   }
   const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
-  const owed = person.mayBeKnown ? [...state.saved.owed, debt].slice(-MAX_DEBTS) : state.saved.owed;
+  const owed = person.mayBeKnown ? owedToo(state.saved.owed, debt) : state.saved.owed;
   const next: State = {
     ...state,
     saved: { ...state.saved, person: null, owed },
@@ -220,13 +224,13 @@ function tokenArrived(state: State, lent: Lent): Step {
     return [state, []];
   }
   const doubt = person.doubted;
-  if (doubt !== null && doubt.token === tokenDigest(state.token, lent)) {
-    if (doubt.wasPutAgain) {
-      return [{ ...state, phase: waiting(lent.now, "the system still gives the token that was refused") }, []];
-    }
-    return wished(withPerson(state, { ...person, doubted: { ...doubt, wasPutAgain: true } }), lent);
+  if (doubt === null || doubt.token !== tokenDigest(state.token, lent)) {
+    return wished(doubt === null ? state : withPerson(state, { ...person, doubted: null }), lent);
   }
-  return wished(doubt === null ? state : withPerson(state, { ...person, doubted: null }), lent);
+  if (doubt.wasPutAgain && person.registered === null) {
+    return [{ ...state, phase: waiting(lent.now, "the system still gives the token that was refused") }, []];
+  }
+  return wished(state, lent);
 }
 
 /** Bring the server to what is known now, unless it knows. */
@@ -271,9 +275,11 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
   }
   switch (outcome.is) {
     case "taken": {
-      const known = withPerson(settled, { ...person, registered: digest, registeredAt: lent.now });
+      const doubted = person.doubted === null ? null : { ...person.doubted, wasPutAgain: true };
+      const taken: Person = { ...person, registered: digest, registeredAt: lent.now, doubted };
+      const known = withPerson(unburdened(settled), taken);
       if (digest !== wish(known, person, lent)) {
-        return put({ ...known, phase: { is: "registering", tries: 0, last: null } }, { ...person, registered: digest }, lent);
+        return put({ ...known, phase: { is: "registering", tries: 0, last: null } }, taken, lent);
       }
       return [{ ...known, phase: { is: "registered" } }, [{ do: "sync" }]];
     }
@@ -304,7 +310,7 @@ function elsewhere(state: State, person: Person, lent: Lent): Step {
       ...state.saved,
       installationId: lent.installationId,
       person: moved,
-      owed: person.registered === null ? owed : [...owed, debt].slice(-MAX_DEBTS),
+      owed: person.registered === null ? owed : owedToo(owed, debt),
     },
     phase: { is: "registering", tries, last: "installation taken" },
   };
@@ -323,6 +329,18 @@ function refreshRequired(state: State, lent: Lent): Step {
   const doubted =
     same || state.token === null ? person.doubted : { token: tokenDigest(state.token, lent), wasPutAgain: false };
   return asked(withPerson(state, { ...person, registered: null, registeredAt: null, doubted }), lent);
+}
+
+/** Signed out elsewhere, or crowded out: the token is as good as before. At most once a minute, whatever the server says. */
+function notRegistered(state: State, lent: Lent): Step {
+  const { person } = state.saved;
+  if (person === null || state.phase.is !== "registered") {
+    return [state, []];
+  }
+  const unknown: Person = { ...person, registered: null, registeredAt: null };
+  const next: State = { ...withPerson(state, unknown), phase: { is: "registering", tries: 0, last: "not registered" } };
+  const rest = REGISTER_AGAIN_AFTER - (lent.now - (person.registeredAt ?? 0));
+  return rest > 0 ? [next, [{ do: "wait", timer: "put", milliseconds: rest }]] : put(next, unknown, lent);
 }
 
 function described(state: State, lent: Lent): Step {
@@ -347,7 +365,7 @@ function looked(state: State, lent: Lent): Step {
     case "waiting_for_token":
       return [state, [{ do: "fetch_token" }]];
     case "registering":
-      return state.token === null ? [state, [{ do: "fetch_token" }]] : put(state, person, lent);
+      return put(state, person, lent);
     case "registered": {
       const isOld = lent.now - (person.registeredAt ?? 0) >= REGISTRATION_AGE;
       const [next, effects] = isOld ? put(state, person, lent) : ([state, []] as const);
@@ -399,6 +417,21 @@ function payments(state: State): readonly Effect[] {
   const [oldest] = state.saved.owed;
   const isHeldUp = state.inFlight !== null && state.inFlight.generation !== state.generation;
   return oldest === undefined || isHeldUp ? [] : [{ do: "pay", debt: oldest }];
+}
+
+/**
+ * One debt more. Of too many the second oldest goes: the oldest is of a registration that the server answered, the newest is
+ * the likeliest to be the one that it heard last.
+ */
+function owedToo(owed: readonly Debt[], debt: Debt): readonly Debt[] {
+  const all = [...owed, debt];
+  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== 1) : all;
+}
+
+/** The server has taken a registration here, so whoever was signed in on this installation before is so no longer. */
+function unburdened(state: State): State {
+  const { installationId, owed } = state.saved;
+  return { ...state, saved: { ...state.saved, owed: owed.filter((debt) => debt.installationId !== installationId) } };
 }
 
 function waiting(since: number, last: string | null = null): Phase {

@@ -314,6 +314,8 @@ export interface paths {
          * Replace
          * @description Replace the caller's preferences; they hold for pushes from now on, waiting ones included.
          *
+         *     `reminder_minutes` hold for running fasts, too, where those were given none of their own.
+         *
          *     Clients should use PATCH: PUT sets back to its default whatever a client does not know, but for `mode`.
          */
         put: operations["replace_v1_notification_preferences_put"];
@@ -326,6 +328,28 @@ export interface paths {
          * @description Change some of the caller's preferences; what is left out stays, within the quiet hours too.
          */
         patch: operations["change_v1_notification_preferences_patch"];
+        trace?: never;
+    };
+    "/v1/preference-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make Preference Link
+         * @description Make a link to the page with the caller's preferences, for a browser without an app's token.
+         *
+         *     It works once. Of more than ten of a kind the oldest stops working.
+         */
+        post: operations["make_preference_link_v1_preference_links_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/v1/push-tasks/{task_id}/opened": {
@@ -763,7 +787,7 @@ export interface components {
          * @description What happened.
          * @enum {string}
          */
-        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
+        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
         /**
          * Fate
          * @description Pushes that ended without acceptance.
@@ -826,6 +850,36 @@ export interface components {
          * @enum {string}
          */
         Kind: "reminder" | "message" | "test";
+        /**
+         * LinkFor
+         * @description Where a link is opened.
+         * @enum {string}
+         */
+        LinkFor: "app" | "email";
+        /**
+         * LinkIn
+         * @description What a link is for.
+         */
+        LinkIn: {
+            /**
+             * @description `app`: opened at once in a browser of the app; 15 minutes. `email`: 30 days, and a button comes first, so that programs that look at mails do not use it up.
+             * @default app
+             */
+            for: components["schemas"]["LinkFor"];
+        };
+        /**
+         * LinkOut
+         * @description A link that opens the person's preferences, once. Whoever has it can change them: do not log it.
+         */
+        LinkOut: {
+            /** Url */
+            url: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+        };
         /**
          * MessageIn
          * @description A message to post.
@@ -1501,6 +1555,9 @@ export interface components {
             accepted_to_synced_seconds: number | null;
             /** Redrive Refused */
             redrive_refused: string | null;
+            permission: components["schemas"]["Permission"] | null;
+            /** Permission Told At */
+            permission_told_at: string | null;
         };
         /**
          * ShownTaskList
@@ -1629,7 +1686,7 @@ export interface components {
         };
         /**
          * StartIn
-         * @description A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences.
+         * @description A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences, as they change.
          */
         StartIn: {
             /**
@@ -3458,6 +3515,75 @@ export interface operations {
             };
             /** @description Changed meanwhile */
             412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Body too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Invalid request */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Temporarily unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_preference_link_v1_preference_links_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LinkIn"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkOut"];
+                };
+            };
+            /** @description Not signed in */
+            401: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -3,9 +3,13 @@
 import { createHash } from "node:crypto";
 
 import { Engine, type EnginePorts } from "../../src/core/engine.ts";
-import type { Debt, DeviceToken, Facts, PutOutcome, Registration } from "../../src/core/registration.ts";
+import type { Debt, DeviceToken, Facts, PutOutcome, Registration, Saved } from "../../src/core/registration.ts";
 
-export type Weather = "fine" | "down" | "deaf"; // deaf: the server hears, its answers are lost
+/** Deaf: the server hears, its answers are lost. Crowded: it takes no sign-outs. */
+export type Weather = "fine" | "down" | "deaf" | "crowded" | "unauthorized" | "refuses";
+
+/** What a dead process waits for. */
+const NEVER = new Promise<never>(() => undefined);
 
 interface Row {
   userId: string;
@@ -14,9 +18,14 @@ interface Row {
   isActive: boolean;
 }
 
+export const STRANGER = "mallory";
+
 export class Server {
   readonly rows = new Map<string, Row>();
   readonly signedOut: string[] = [];
+  readonly heard = new Set<string>(); // digests of the tickets of registrations that were taken
+  /** Refusals that a ticket which the phone has would have spared it. */
+  unjust = 0;
   underWay = 0;
   mostUnderWay = 0;
 
@@ -26,6 +35,8 @@ export class Server {
     if (row !== undefined && row.userId !== userId && row.isActive) {
       const isHandedOver = formerTicket !== null && digest(formerTicket) === row.signOutDigest;
       if (row.token !== token.token && !isHandedOver) {
+        const isUnheard = formerTicket !== null && !this.heard.has(digest(formerTicket));
+        this.unjust += row.userId === STRANGER || isUnheard ? 0 : 1;
         return { is: "not_ours" };
       }
     }
@@ -34,8 +45,28 @@ export class Server {
         other.isActive = false;
       }
     }
+    this.heard.add(signOutDigest);
     this.rows.set(installationId, { userId, token: token.token, signOutDigest, isActive: true });
     return { is: "taken" };
+  }
+
+  /** Somebody else's phone is on this installation from now on. */
+  give(installationId: string): void {
+    const token = `${STRANGER}'s on ${installationId}`;
+    this.rows.set(installationId, { userId: STRANGER, token, signOutDigest: digest(token), isActive: true });
+  }
+
+  /** Signed out by others: by support, or crowded out by the person's other phones. */
+  forget(installationId: string): void {
+    const row = this.rows.get(installationId);
+    if (row !== undefined && row.userId !== STRANGER) {
+      row.isActive = false;
+    }
+  }
+
+  activeOf(isWanted: (userId: string) => boolean): [string, string][] {
+    const active = [...this.rows.values()].filter((row) => row.isActive && isWanted(row.userId));
+    return active.map((row) => [row.userId, row.token]);
   }
 
   signOut(debt: Debt): void {
@@ -44,10 +75,6 @@ export class Server {
     if (row !== undefined && row.signOutDigest === digest(debt.ticket)) {
       row.isActive = false;
     }
-  }
-
-  owners(token: string): string[] {
-    return [...this.rows.values()].filter((row) => row.isActive && row.token === token).map((row) => row.userId);
   }
 }
 
@@ -65,8 +92,21 @@ export class World {
     publicKey: null,
   };
   stored: string | null = null;
+  /** Whether the vault takes writes. */
+  keeps = true;
+  /** So many writes more, and the process dies right after the last; null: it lives. */
+  writesLeft: number | null = null;
+  isDead = false;
+  writes = 0;
+  writesRefused = 0;
+  puts = 0;
+  fetches = 0;
   forgotten = 0;
-  putsOf: string[] = [];
+  /** What the system's answer waits for, and what forgetting a person does. */
+  fetching: Promise<unknown> | null = null;
+  forgetting: Promise<unknown> | null = null;
+  /** What was done that does not follow from what was stored. */
+  readonly unfounded: string[] = [];
   #tokens = 1;
   #secrets = 0;
   #now = 1_700_000_000_000;
@@ -79,17 +119,30 @@ export class World {
   async start(): Promise<void> {
     const process = ++this.generationOfProcess;
     const isAlive = () => process === this.generationOfProcess;
+    this.isDead = false;
+    this.writesLeft = null;
     const ports: EnginePorts = {
       vault: {
         read: async () => this.stored,
         write: async (value) => {
+          this.writes += 1;
+          if (!this.keeps) {
+            this.writesRefused += 1;
+            throw new Error("the keychain is locked");
+          }
           if (isAlive()) {
             this.stored = value;
           }
+          if (isAlive() && this.writesLeft !== null && --this.writesLeft <= 0) {
+            this.#die();
+          }
+          await (isAlive() ? undefined : NEVER);
         },
       },
       push: {
         fetchToken: async (): Promise<DeviceToken> => {
+          this.fetches += 1;
+          await this.fetching;
           if (!this.givesToken) {
             throw new Error("no network");
           }
@@ -113,19 +166,22 @@ export class World {
         chance: () => 0.5,
       },
       registrar: {
-        put: (registration) => this.#put(registration),
+        put: (registration) => (isAlive() ? this.#put(registration) : NEVER),
         signOut: async (debt) => {
-          if (this.weather === "down") {
+          await (isAlive() ? undefined : NEVER);
+          this.#expect(this.#saved()?.owed.some(({ ticket }) => ticket === debt.ticket) === true, "a debt is paid");
+          if (this.weather === "down" || this.weather === "crowded") {
             return { retryAfter: 0 };
           }
           this.server.signOut(debt);
-          return this.weather === "fine" ? true : { retryAfter: 0 };
+          return this.weather === "deaf" ? { retryAfter: 0 } : true;
         },
       },
       phone: {
         facts: async () => this.facts,
         forgetPerson: async () => {
           this.forgotten += 1;
+          await this.forgetting;
         },
       },
       onRegistered: () => undefined,
@@ -135,11 +191,30 @@ export class World {
 
   /** Die at this moment, and start again from what was saved. */
   async crash(): Promise<void> {
-    this.generationOfProcess += 1;
-    this.engine.close();
-    this.#alarms = [];
+    this.#die();
     this.#letGo();
     await this.start();
+  }
+
+  #die(): void {
+    this.generationOfProcess += 1;
+    this.isDead = true;
+    this.engine.close();
+    this.#alarms = [];
+  }
+
+  #saved(): Saved | null {
+    return this.stored === null ? null : (JSON.parse(this.stored) as Saved);
+  }
+
+  #expect(isTrue: boolean, what: string): void {
+    if (!isTrue) {
+      this.unfounded.push(`${what}, and ${this.stored} is stored`);
+    }
+  }
+
+  get alarms(): number {
+    return this.#alarms.length;
   }
 
   rotate(): void {
@@ -176,9 +251,12 @@ export class World {
   }
 
   async #put(registration: Registration): Promise<PutOutcome> {
+    this.puts += 1;
     this.server.underWay += 1;
     this.server.mostUnderWay = Math.max(this.server.mostUnderWay, this.server.underWay);
-    this.putsOf.push(registration.userId);
+    const { person, installationId } = this.#saved() ?? { person: null, installationId: "" };
+    const isStored = person?.userId === registration.userId && person.mayBeKnown && installationId === registration.installationId;
+    this.#expect(isStored && digest(person.ticket) === registration.signOutDigest, `${registration.userId} is registered`);
     const weather = this.weather;
     if (this.hangsNext) {
       this.hangsNext = false;
@@ -188,8 +266,14 @@ export class World {
     if (weather === "down") {
       return { is: "lost", reason: "no network", retryAfter: 0 };
     }
+    if (weather === "unauthorized") {
+      return { is: "unauthorized" };
+    }
+    if (weather === "refuses") {
+      return { is: "refused", problem: { status: 422, type: "urn:fastbell:problem:invalid-request", detail: "No." } };
+    }
     const outcome = this.server.put(registration);
-    return weather === "fine" ? outcome : { is: "lost", reason: "no answer", retryAfter: 0 };
+    return weather === "deaf" ? { is: "lost", reason: "no answer", retryAfter: 0 } : outcome;
   }
 
   #letGo(): void {

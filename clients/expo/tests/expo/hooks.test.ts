@@ -26,6 +26,9 @@ class Moved {
   state: PushState = { is: "signed_out", owed: 0 };
   fast: Outcome<Fast | null> = { ok: true, value: null };
   preferences = { reminders: true, messages: true, rev: 1 } as Preferences;
+  reading: Promise<void> | null = null;
+  changes = 0;
+  page: Outcome<string> = { ok: true, value: "https://fast.example/preferences/code" };
   waiting: Opening[] = [];
   looked: (string | null)[] = [];
   readonly observers = new Set<() => void>();
@@ -39,8 +42,15 @@ class Moved {
     onItems: this.#observe,
     fasts: { current: async () => this.fast },
     preferences: {
-      read: async () => ({ ok: true, value: this.preferences }),
+      read: async () => {
+        const value = this.preferences;
+        await this.reading;
+        return { ok: true, value };
+      },
+      pageUrl: async () => this.page,
       change: async (to: Partial<Preferences>, rev: number) => {
+        this.changes += 1;
+        await Promise.resolve();
         if (rev !== this.preferences.rev) {
           return { ok: false, problem: { is: "refused", status: 412, type: "preferences-changed", detail: "Changed elsewhere." } };
         }
@@ -130,6 +140,76 @@ test("a preference changes, and nothing that another phone changed meanwhile is 
   assert.equal(screen.text(), "false false refused");
   assert.equal(await change({ reminders: true }), true);
   assert.equal(screen.text(), "true false fine");
+  await screen.end();
+});
+
+/** The hook of a screen, to be used as a person's taps use it. */
+async function preferencesOf(moved: Moved) {
+  let hook!: Changeable;
+  const screen = await shown(() => {
+    hook = usePreferences();
+    return `${hook.value?.reminders} ${hook.value?.messages} ${hook.problem?.is ?? "fine"}`;
+  }, moved);
+  const done = async <T>(does: (hook: Changeable) => Promise<T>): Promise<T> => {
+    let result: T;
+    await act(async () => {
+      result = await does(hook);
+    });
+    return result!;
+  };
+  return { screen, done };
+}
+
+test("two taps in a row are two changes, and no conflict", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+
+  const both = await done((hook) => Promise.all([hook.change({ reminders: false }), hook.change({ messages: false })]));
+
+  assert.deepEqual(both, [true, true]);
+  assert.equal(screen.text(), "false false fine");
+  await screen.end();
+});
+
+test("a tap that was made before a conflict was seen changes nothing", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+  moved.preferences = { ...moved.preferences, messages: false, rev: 9 };
+
+  const both = await done((hook) => Promise.all([hook.change({ reminders: false }), hook.change({ messages: true })]));
+
+  assert.deepEqual([both, moved.changes], [[false, false], 1]);
+  assert.equal(screen.text(), "true false refused");
+  assert.equal(await done((hook) => hook.change({ messages: true })), true);
+  assert.equal(screen.text(), "true true fine");
+  await screen.end();
+});
+
+test("a slow read never covers a newer change", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  moved.reading = promise;
+
+  await done(async (hook) => {
+    const read = hook.refresh();
+    const changed = hook.change({ reminders: false });
+    resolve();
+    await Promise.all([read, changed]);
+  });
+
+  assert.equal(screen.text(), "false true fine");
+  await screen.end();
+});
+
+test("a link to the page is handed over, and without one the screen says why", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+
+  assert.equal(await done((hook) => hook.pageUrl()), "https://fast.example/preferences/code");
+  moved.page = { ok: false, problem: { is: "offline", detail: "no network" } };
+  assert.equal(await done((hook) => hook.pageUrl()), null);
+  assert.equal(screen.text(), "true true offline");
   await screen.end();
 });
 

@@ -56,6 +56,8 @@ test("from sign-in to the reminder on the screen, in the log, and opened once fo
     phone.tap(line!.data);
   }
   await until(() => reports === 1);
+  await phone.app.sync();
+  assert.equal(reports, 1);
   assert.equal(phone.app.openings.take()?.path, `/fasting-sessions/${id}`);
   assert.equal(phone.app.openings.take(), null);
   phone.app.close();
@@ -96,17 +98,23 @@ test("alice signs out offline, bob signs in, and her sign-out that comes late ha
   assert.deepEqual(phone.app.push.current, { is: "signed_out", owed: 1 });
 
   const hold = Promise.withResolvers<void>(); // her ticket is held up on the way, his registration is not
+  const arrived: number[] = [];
   phone.way = async (request, send) => {
-    if (request.url.endsWith("/v1/sign-outs")) {
-      await hold.promise;
+    if (!request.url.endsWith("/v1/sign-outs")) {
+      return send(request);
     }
-    return send(request);
+    await hold.promise;
+    const answer = await send(request);
+    arrived.push(answer.status);
+    return answer;
   };
   phone.goOnline();
   await phone.signIn(bob);
   await until(() => phone.state === "registered");
   hold.resolve();
-  await until(() => JSON.parse(phone.secrets.get("fastbell.registration")!).owed.length === 0);
+  await until(() => arrived.length > 0);
+  assert.deepEqual(arrived, [204]);
+  assert.deepEqual(JSON.parse(phone.secrets.get("fastbell.registration")!).owed, []);
 
   assert.notEqual(phone.token, before);
   assert.deepEqual(await active(alice), []);
@@ -133,22 +141,53 @@ test("an offline sign-out is paid when there is a network again, though nobody s
   phone.app.close();
 });
 
-test("a token that its provider calls dead is registered once more, and replaced by another one", async () => {
+test("a token that its provider calls dead is registered once more, and then another one is waited for", async () => {
   const phone = await new Phone(run).open();
   const alice = somebody("alice");
   await phone.signIn(alice);
   await until(() => phone.state === "registered");
   const dead = phone.token;
+  const dies = async () => {
+    phone.background();
+    await fastDueIn(phone, 1);
+    await until(async () => (await active(alice)).length === 0);
+    phone.foreground(); // its sync says refresh_required
+  };
   await run.fault({ provider: "apns", token: dead, fault: "answer", status: 410, reason: "Unregistered", timestamp: Date.now() + 3_600_000 });
-  phone.background();
-  await fastDueIn(phone, 2);
-  await until(async () => (await active(alice)).length === 0);
+
+  await dies();
+  await until(async () => (await active(alice))[0] === dead.slice(-6)); // the provider may have erred
+  await dies();
+  await until(() => phone.state === "waiting_for_token");
+  assert.deepEqual(await active(alice), []);
 
   phone.rotate(); // the system gives another one
+  await until(() => phone.state === "registered");
+  assert.deepEqual(await active(alice), [phone.token.slice(-6)]);
+  phone.app.close();
+});
+
+test("an installation that somebody else has is left to them, and the phone takes another", async () => {
+  const phone = await new Phone(run).open();
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => phone.state === "registered");
+  phone.background();
+  const { installationId, person } = JSON.parse(phone.secrets.get("fastbell.registration")!);
+  const left = await run.call("", "POST", "/v1/sign-outs", { installation_id: installationId, ticket: person.ticket });
+  assert.equal(left.status, 204);
+  const mallory = somebody("mallory");
+  const body = { provider: "apns", token: "ab".repeat(32), sign_out_digest: "0".repeat(64) };
+  const took = await run.call(await run.bearer(mallory), "PUT", `/v1/device-tokens/${installationId}`, body);
+  assert.equal(took.status, 200);
+
+  phone.rotate(); // so that neither token nor ticket is theirs
   phone.foreground();
 
-  await until(() => phone.state === "registered");
   await until(async () => (await active(alice))[0] === phone.token.slice(-6));
+  await until(() => phone.state === "registered");
+  assert.notEqual(JSON.parse(phone.secrets.get("fastbell.registration")!).installationId, installationId);
+  assert.deepEqual(await active(mallory), ["ab".repeat(3)]);
   phone.app.close();
 });
 
@@ -235,7 +274,7 @@ test("a process that is killed between storing and acting goes on where it was, 
   }
 });
 
-test("preferences change one by one, and not over what another phone changed", async () => {
+test("preferences change one by one, not over what another phone changed, and have a page", async () => {
   const userId = somebody("alice");
   const phone = await new Phone(run).open();
   await phone.signIn(userId);
@@ -249,6 +288,16 @@ test("preferences change one by one, and not over what another phone changed", a
   assert.equal(changed.value.reminders, read.value.reminders);
   const late = await preferences.change({ messages: false }, read.value.rev);
   assert.ok(!late.ok && late.problem.is === "refused" && late.problem.status === 412, JSON.stringify(late));
+
+  const page = await preferences.pageUrl();
+  assert.ok(page.ok, JSON.stringify(page));
+  assert.ok(page.value.startsWith(`${run.api}/preferences/`), page.value);
+  const opened = await fetch(page.value, { redirect: "manual" });
+  assert.equal(opened.status, 303);
+  const cookie = opened.headers.get("set-cookie")!.split(";")[0]!;
+  const html = await (await fetch(new URL(opened.headers.get("location")!, page.value), { headers: { cookie } })).text();
+  assert.match(html, /22:00/); // what was changed above
+  assert.equal((await fetch(page.value, { redirect: "manual" })).status, 404);
   phone.app.close();
 });
 

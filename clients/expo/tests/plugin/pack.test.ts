@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -14,7 +14,7 @@ const NPM = join(dirname(process.execPath), "../lib/node_modules/npm/bin/npm-cli
 const APP = `
 import { createFastbell, type PushState } from "@fastbell/expo";
 import { syncInBackground } from "@fastbell/expo/background";
-import { FastbellProvider, usePushState } from "@fastbell/expo/react";
+import { FastbellProvider, type Changeable, useCurrentFast, useItems, usePreferences, usePushState } from "@fastbell/expo/react";
 import { nativeIntent, useOpenings } from "@fastbell/expo/router";
 import { openLog } from "@fastbell/expo/sqlite";
 
@@ -22,16 +22,23 @@ export const fastbell = createFastbell({ baseUrl: "https://fast.example", bearer
 syncInBackground(fastbell);
 export const state: PushState = fastbell.push.current;
 export const redirectSystemPath = nativeIntent;
+export const page: Promise<string | null> = (null as unknown as Changeable).pageUrl();
 // @ts-expect-error: there is no such option
 createFastbell({ baseUrl: "https://fast.example", bearer: async () => null, sealde: true });
-export { FastbellProvider, useOpenings, usePushState };
+export { FastbellProvider, useCurrentFast, useItems, useOpenings, usePreferences, usePushState };
+`;
+
+/** What the README leaves to the app. */
+const SESSION = `
+export const session = { bearer: async (): Promise<string | null> => null, current: (): { id: string } | null => null };
+export const useUser = () => session.current();
 `;
 
 const run = promisify(execFile);
 let root = "";
 after(() => rm(root, { recursive: true, force: true }));
 
-test("the package type-checks in an empty app, has its native parts, and carries no tests", async () => {
+test("the package and the steps of its README type-check in an empty app; it has its native parts, and carries no tests", async () => {
   root = await mkdtemp(join(PACKAGE, ".prebuild-")); // beneath node_modules, where peers are found
   await run(process.execPath, [NPM, "pack", "--pack-destination", root, "--ignore-scripts"], { cwd: PACKAGE });
   const [archive] = (await readdir(root)).filter((name) => name.endsWith(".tgz"));
@@ -40,6 +47,14 @@ test("the package type-checks in an empty app, has its native parts, and carries
   await run("tar", ["-xzf", join(root, archive ?? ""), "-C", folder, "--strip-components=1"]);
   await cp(join(PACKAGE, "example/tsconfig.json"), join(root, "tsconfig.json"));
   await writeFile(join(root, "app.ts"), APP);
+  await writeFile(join(root, "session.ts"), SESSION);
+  await mkdir(join(root, "app"));
+  const readme = await readFile(join(folder, "README.md"), "utf8");
+  const steps = [...readme.matchAll(/```tsx?\n\/\/ (\S+?)(?:,[^\n]*)?\n(.*?)```/gs)];
+  assert.deepEqual(steps.map(([, name]) => name), ["fastbell.ts", "index.ts", "app/_layout.tsx", "app/+native-intent.ts"]);
+  for (const [, name, code] of steps) {
+    await writeFile(join(root, name ?? ""), code ?? "");
+  }
 
   await run(process.execPath, [TSC, "--noEmit", "-p", root]);
 
@@ -48,4 +63,23 @@ test("the package type-checks in an empty app, has its native parts, and carries
     assert.ok(files.includes(needed), needed);
   }
   assert.deepEqual(files.filter((name) => /tests|checks|example|node_modules|\.oxlintrc/.test(name)), []);
+});
+
+test("whatever the package imports it names, as a dependency or as a peer", async () => {
+  const { dependencies, peerDependencies } = JSON.parse(await readFile(join(PACKAGE, "package.json"), "utf8"));
+  const named = new Set([...Object.keys(dependencies), ...Object.keys(peerDependencies)]);
+  const imported = new Set<string>();
+  for (const folder of ["build", "plugin/build"]) {
+    for (const name of await readdir(join(PACKAGE, folder), { recursive: true })) {
+      if (name.endsWith(".js") || name.endsWith(".d.ts")) {
+        const text = await readFile(join(PACKAGE, folder, name), "utf8");
+        for (const [, specifier] of text.matchAll(/(?:from|import) "([^"]+)"/g)) {
+          imported.add(specifier ?? "");
+        }
+      }
+    }
+  }
+  const packages = [...imported].filter((each) => !/^(\.|node:)/.test(each)).map((each) => each.split("/").slice(0, each.startsWith("@") ? 2 : 1).join("/"));
+  assert.ok(packages.includes("expo-notifications"));
+  assert.deepEqual(packages.filter((each) => !named.has(each)), []);
 });

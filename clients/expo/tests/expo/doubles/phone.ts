@@ -2,6 +2,7 @@
 
 export const phone = {
   secrets: new Map<string, string>(),
+  isLocked: false, // the keychain takes no writes
   settings: new Map<string, unknown>(),
   channels: [] as string[],
   listeners: new Map<string, (event: never) => void>(),

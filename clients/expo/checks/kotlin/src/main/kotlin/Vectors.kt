@@ -6,11 +6,15 @@ import com.google.crypto.tink.hybrid.HpkePrivateKey
 import com.google.crypto.tink.hybrid.HpkePublicKey
 import com.google.crypto.tink.util.Bytes
 import com.google.crypto.tink.util.SecretBytes
+import expo.modules.notifications.notifications.model.NotificationData
 import java.io.File
 import java.util.Base64
 import org.json.JSONObject
 
-/** Opens the vectors of docs/encryption.md with the code of the app; ends with an error where one does not open. */
+/**
+ * Opens the vectors of docs/encryption.md with the code of the app, and asks expo-notifications what it would show of a
+ * sealed push that nobody opens; ends with an error where one is not as it should be.
+ */
 fun main(arguments: Array<String>) {
   val blocks = Regex("```text\n(private key.*?)```", RegexOption.DOT_MATCHES_ALL).findAll(File(arguments[0]).readText())
   val vectors = blocks.map { block ->
@@ -33,6 +37,10 @@ fun main(arguments: Array<String>) {
     }
   }
   check(publicBytes(newKey()).size == 32)
+  val generic = NotificationData(mapOf("title" to "Reminder", "body" to "Open the app.", "message" to "Open the app."))
+  check(generic.title == "Reminder" && generic.message == "Open the app." && generic.body == null) {
+    "expo-notifications takes the text of a data message from elsewhere"
+  }
   println("${vectors.size} vectors opened")
 }
 

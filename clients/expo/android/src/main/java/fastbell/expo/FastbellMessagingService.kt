@@ -20,9 +20,11 @@ open class FastbellMessagingService : ExpoFirebaseMessagingService() {
       return
     }
     val text = opened(push)
+    // Both ways are public and kept for callers outside Firebase (@KeepForSdk), though its pages leave them out. The builder
+    // that its pages have forgets when the push was sent, and its priority.
     val extras = Bundle(remoteMessage.toIntent().extras ?: Bundle())
     extras.putString("title", text?.title ?: push["title"])
-    extras.putString("message", text?.body ?: push["body"]) // what expo-notifications takes for the text
+    extras.putString("message", text?.body ?: push["message"] ?: push["body"]) // what expo-notifications takes for the text
     extras.putString("channelId", channel(push))
     extras.remove("body") // it takes this one for data
     extras.remove("sealed")

@@ -1,13 +1,10 @@
-"""Headers of each of the console's answers: nothing from elsewhere, nothing of it elsewhere, nothing kept."""
+"""Headers of each answer of our pages: nothing from elsewhere, nothing of it elsewhere, nothing kept."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_POLICY = "default-src 'none'; style-src 'self'; {also}form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 _HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none';"
-        " base-uri 'none'"
-    ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -16,11 +13,12 @@ _HEADERS = {
 }
 
 
-class Headers:
-    """Adds them; an answer that has one of its own keeps it."""
+class PageHeaders:
+    """Adds them; an answer that has one of its own keeps it. `also`: what else a page may load."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, also: str | None = None) -> None:
         self._app = app
+        self._headers = {"Content-Security-Policy": _POLICY.format(also=f"{also}; " if also else ""), **_HEADERS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -28,7 +26,7 @@ class Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -1,0 +1,218 @@
+"""The pages as HTML, in the language of whoever reads them: escaped whatever they show, and without a script."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from babel.lists import format_list
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from api.preference_page import form
+from api.preference_page import view as page
+from api.preference_page.languages import Speech, speech
+from api.preference_page.phrases import Phrases
+from api.preference_page.view import Fast, Phone, Typed, View
+from api.preference_page.words import Words as PageWords
+from domain.devices import Permission
+from domain.kinds import Kind
+from domain.preferences import Preview
+from domain.push import Provider
+from domain.quiet_hours import QuietMode
+from domain.reminders import Reminder
+from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
+from domain.time_zones import known
+from domain.wording import Content, Words, worded
+
+_HERE = Path(__file__).parent
+STYLE = (_HERE / "style.css").read_bytes()
+STYLE_VERSION = hashlib.sha256(STYLE).hexdigest()[:12]
+_SAMPLE_MINUTES = 30  # of the reminder that is shown as a sample, where somebody has none
+
+_templates = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.tests["clock"] = form.is_clock
+_templates.globals.update(
+    style=f"{page.STYLE_PATH}?{STYLE_VERSION}",
+    paths={"save": page.PATH, "stop": page.STOP_PATH, "sign_out": page.SIGN_OUT_PATH},
+    names={"csrf": page.CSRF_FIELD, "rev": page.REV_FIELD, "base": page.BASE_FIELD, "stop": page.STOP_FIELD},
+)
+
+
+class Plain(StrEnum):
+    """Pages that only say something; each has the texts of its name."""
+
+    GONE = "gone"  # the link is used, too old, or none: the same for all
+    SIGNED_OUT = "signed_out"
+    EXPIRED = "expired"  # a form without its session's CSRF token
+    BUSY = "busy"  # asked too often
+    TROUBLE = "trouble"  # of ours
+
+
+def preference_page(view: View) -> str:
+    """Render the page."""
+    speaks = speech(view.locale)
+    phrases, shown = Phrases(speaks, view.now), view.typed or form.stored(view.preferences)
+    labels, differing = _labels(speaks.words), form.differing(shown, view.preferences)
+    return _rendered(
+        "preferences",
+        speaks,
+        view=view,
+        shown=shown,
+        base=form.base(view.preferences),
+        phrases=phrases,
+        problems={field: _problem(speaks, phrases, view.problems[field]) for field in labels if field in view.problems},
+        minutes=_minute_fields(shown, view.problems),
+        labels=labels,
+        differing=format_list([labels[each] for each in differing], locale=speaks.locale) if differing else "",
+        samples=_samples(view, speaks),
+        fasts=[(fast, _fast(view, phrases, fast)) for fast in view.fasts],
+        nights=_nights(view, phrases),
+        zone_unknown=bool(shown.time_zone) and known(shown.time_zone) is None,
+        zones=phrases.zones(),
+        other_zone=_other_zone(phrases, shown),
+        phones=[(phone, _phone(speaks, phrases, phone)) for phone in view.phones],
+        blocked=sum(each.permission is Permission.DENIED for each in view.phones),
+    )
+
+
+def confirm_page(locale: str, action: str) -> str:
+    """Render the page behind the link of an e-mail: a button that opens the preferences by a POST to `action`.
+
+    There is no session yet, so no CSRF token: the code in `action` is what proves the right to post.
+    """
+    return _rendered("confirm", speech(locale), action=action)
+
+
+def gone_page(locale: str) -> str:
+    """Render the page behind a link that is used, too old or none: the same for all."""
+    return plain_page(locale, Plain.GONE)
+
+
+def plain_page(locale: str, said: Plain) -> str:
+    """Render a page that only says something."""
+    speaks = speech(locale)
+    words = speaks.words
+    back = words.expired_link if said is Plain.EXPIRED else None
+    return _rendered("plain", speaks, title=getattr(words, f"{said}_title"), text=getattr(words, said), back=back)
+
+
+def _rendered(name: str, speaks: Speech, **shown: Any) -> str:  # noqa: ANN401 -- whatever a page shows
+    return _templates.get_template(f"{name}.html").render(speech=speaks, w=speaks.words, **shown)
+
+
+def _problem(speaks: Speech, phrases: Phrases, key: str) -> str:
+    text: str = getattr(speaks.words, key)
+    return text.format(longest=phrases.length(timedelta(minutes=MOST_REMINDER_MINUTES)), most=MOST_REMINDERS)
+
+
+def _labels(words: PageWords) -> Mapping[str, str]:
+    """Name the fields, in the order of the page."""
+    return {
+        "reminders": words.reminders_switch,
+        "reminder_minutes": words.minutes,
+        "reminder_preview": f"{words.preview} ({words.reminders})",
+        "messages": words.messages_switch,
+        "message_preview": f"{words.preview} ({words.messages})",
+        "quiet": words.quiet_switch,
+        "starts": f"{words.quiet}, {words.starts}",
+        "ends": f"{words.quiet}, {words.ends}",
+        "time_zone": words.time_zone,
+        "mode": words.mode,
+    }
+
+
+def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str, bool]]:
+    """Give what stands in the fields for minutes, and whether it is wrong: what there is, and room for one more."""
+    problem = problems.get("reminder_minutes")
+    all_wrong = problem is not None and not any(map(form.wrong_number, shown.reminder_minutes))
+    found = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
+    return [*found, ("", False)] if len(found) < MOST_REMINDERS else found
+
+
+def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]]:
+    """Give what a lock screen would show, by the field that chooses it."""
+    stored = view.preferences.reminder_minutes
+    content = {
+        Kind.REMINDER: Content(minutes_left=stored[0] if stored else _SAMPLE_MINUTES),
+        Kind.MESSAGE: Content(body=speaks.words.sample_message),
+    }
+    return {
+        f"{kind}_preview": {preview: worded(kind, speaks.tag, preview, content[kind]) for preview in Preview}
+        for kind in content
+    }
+
+
+def _fast(view: View, phrases: Phrases, fast: Fast) -> list[tuple[str, str]]:
+    """Tell each reminder of a fast, and what quiet hours do to it."""
+    words = phrases.speech.words
+    told = []
+    for each in fast.reminders:
+        form = words.before if each.minutes else words.at_the_end
+        length = phrases.length(timedelta(minutes=each.minutes))
+        told.append(
+            (form.format(length=length, at=phrases.moment(each.due_at, view.time_zone)), _note(view, phrases, each))
+        )
+    return told
+
+
+def _note(view: View, phrases: Phrases, reminder: Reminder) -> str:
+    quiet, words = view.preferences.quiet_hours, phrases.speech.words
+    if quiet is None:
+        return ""
+    inside = [quiet.contain(reminder.due_at, zone) for zone in [each.time_zone for each in view.phones] or [None]]
+    if not any(inside):
+        return ""
+    note = words.note_silent if quiet.mode is QuietMode.SILENT else words.note_withheld
+    return note if all(inside) else words.note_some.format(note=note)
+
+
+def _nights(view: View, phrases: Phrases) -> list[str]:
+    quiet, words = view.preferences.quiet_hours, phrases.speech.words
+    if quiet is None:
+        return []
+    if not view.nights:
+        return [words.night_zone_unknown]
+    told = {night.time_zone: phrases.night(night, quiet.mode) for night in view.nights}
+    if len(told) == 1:
+        return list(told.values())
+    return [words.night_in.format(place=phrases.place(place), night=night) for place, night in told.items()]
+
+
+def _other_zone(phrases: Phrases, shown: Typed) -> str | None:
+    """Give the chosen zone where the list lacks it: one of the many other names, or one that is not known here."""
+    listed = any(shown.time_zone in zones for zones in phrases.zones().values())
+    return None if listed or not shown.time_zone else shown.time_zone
+
+
+def _phone(speaks: Speech, phrases: Phrases, phone: Phone) -> Mapping[str, str]:
+    words, is_iphone = speaks.words, phone.provider is Provider.APNS
+    permissions = {
+        Permission.GRANTED: words.granted,
+        Permission.PROVISIONAL: words.provisional,
+        Permission.UNDETERMINED: words.undetermined,
+        Permission.DENIED: words.denied_iphone if is_iphone else words.denied_android,
+        None: words.permission_not_told,
+    }
+    zone = phone.time_zone
+    return {
+        "name": words.iphone if is_iphone else words.android,
+        "system": _system(phone),
+        "app": words.app_version.format(version=phone.app_version) if phone.app_version else "",
+        "permission": permissions[phone.permission],
+        "zone": words.zone_of_phone.format(place=phrases.place(zone)) if zone else words.zone_not_told,
+        "seen": words.last_seen.format(ago=phrases.ago(phone.last_seen_at)),
+    }
+
+
+def _system(phone: Phone) -> str:
+    """Name the phone's system; most apps tell nothing but the number of its version."""
+    version = phone.os_version or ""
+    return f"{'iOS' if phone.provider is Provider.APNS else 'Android'} {version}" if version[:1].isdigit() else version

@@ -1,0 +1,198 @@
+"""The preference page: a link is swapped for a cookie, the cookie shows the page, its forms change what it says."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import Database, Dispatch, RowWrites
+from api.forms import Refused, check_origin
+from api.preference_page import form
+from api.preference_page.accept_language import chosen
+from api.preference_page.door import UNNAMED, Visitor, Visits
+from api.preference_page.reading import view_of
+from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
+from api.preference_page.services import Page, PageServices
+from api.preference_page.view import (
+    BASE_FIELD,
+    PATH,
+    REV_FIELD,
+    SIGN_OUT_PATH,
+    STOP_FIELD,
+    STOP_PATH,
+    STYLE_PATH,
+    Notice,
+    Stop,
+    View,
+)
+from api.preferences import PreferencesPatch, apply
+from api.writes import Writes
+from db import preference_links, preference_sessions, preferences
+from db.digests import digest
+from db.engine import Sessions
+from domain.preference_links import LinkFor
+from domain.problems import InvalidField, Outdated
+from telemetry import metrics
+
+router = APIRouter()
+
+_TOLD = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # by the query of the page's address
+_STOPPED = {
+    Stop.REMINDERS: (PreferencesPatch(reminders=False), Notice.REMINDERS_STOPPED),
+    Stop.MESSAGES: (PreferencesPatch(messages=False), Notice.MESSAGES_STOPPED),
+}
+
+
+class BadCode(Exception):
+    """There is no such link, or not any more."""
+
+
+def _below(path: str) -> str:
+    """Give an address of ours as this application sees it, which is mounted where the page is."""
+    return path.removeprefix(PATH.rstrip("/"))
+
+
+@router.api_route(_below(PATH), methods=["GET", "HEAD"])
+async def show(request: Request, visitor: Visits, sessions: Database) -> Response:
+    """Show the page."""
+    view = await _view(request, visitor, sessions)
+    told = request.url.query
+    return HTMLResponse(preference_page(replace(view, notice=Notice(told) if told in _TOLD else None)))
+
+
+@router.post(_below(PATH))
+async def save(request: Request, visitor: Visits, sessions: Database, writes: RowWrites, relay: Dispatch) -> Response:
+    """Change what the form says otherwise, by the rules of the API's PATCH; then show the page as it is stored."""
+    typed, rev = form.typed(visitor.form), visitor.form.get(REV_FIELD, "")
+    async with sessions() as db:
+        stored = await preferences.of_user(db, visitor.user_id)
+    body, problems = form.changes(typed, stored)
+    notice = None
+    if not problems:
+        try:
+            asked = PreferencesPatch.model_validate(form.asked_for(body, typed, stored))
+            await apply(asked, visitor.user_id, f'"{_digits(rev)}"', writes, relay)
+            return RedirectResponse(f"{PATH}?{Notice.SAVED}", 303)
+        except Outdated:
+            notice = Notice.CONFLICT
+        except (ValidationError, InvalidField) as error:
+            problems = {_field(error): "problem_choose"}
+    view = await _view(request, visitor, sessions)
+    if notice is Notice.CONFLICT:
+        typed = form.merged(typed, visitor.form.get(BASE_FIELD, ""), view.preferences)
+    shown = replace(view, notice=notice, problems=problems, typed=typed)
+    return HTMLResponse(preference_page(shown), 409 if notice else 422)
+
+
+@router.post(_below(STOP_PATH))
+async def stop(visitor: Visits, writes: RowWrites, relay: Dispatch) -> Response:
+    """Stop reminders or messages, whatever was changed meanwhile."""
+    try:
+        body, notice = _STOPPED[Stop(visitor.form.get(STOP_FIELD, ""))]
+    except ValueError:
+        raise Refused("This is no form of ours.") from None
+    await apply(body, visitor.user_id, None, writes, relay)
+    return RedirectResponse(f"{PATH}?{notice}", 303)
+
+
+@router.post(_below(SIGN_OUT_PATH))
+async def sign_out(request: Request, visitor: Visits, sessions: Database, services: Page) -> Response:
+    """Close the page here and in the browser."""
+    async with sessions.begin() as db:
+        await preference_sessions.close(db, visitor.value)
+    answer = HTMLResponse(plain_page(_locale(request), Plain.SIGNED_OUT))
+    services.forget(answer)
+    return answer
+
+
+@router.get(_below(STYLE_PATH))
+async def style() -> Response:
+    """Give the style sheet; its address changes with it, so it may be kept."""
+    return Response(STYLE, media_type="text/css", headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+@router.get("/{code}")
+async def follow(code: str, request: Request, sessions: Database, writes: RowWrites, services: Page) -> Response:
+    """Swap an app's link for a cookie; of another, and for who only looks ahead, show the button that does it."""
+    if not _looks_ahead(request):
+        answer = await _swapped(code, {LinkFor.APP}, request, writes, services)
+        if answer is not None:
+            return answer
+    if await _kind(code, sessions) is None:
+        raise BadCode
+    return HTMLResponse(confirm_page(_locale(request), f"{PATH}{code}"))
+
+
+@router.head("/{code}")
+async def look(code: str, sessions: Database) -> Response:
+    """Say whether there is such a link, and use nothing up."""
+    if await _kind(code, sessions) is None:
+        raise BadCode
+    return HTMLResponse()
+
+
+@router.post("/{code}")
+async def confirm(code: str, request: Request, writes: RowWrites, services: Page) -> Response:
+    """Swap a link for a cookie: its button was pressed."""
+    check_origin(request, UNNAMED)
+    answer = await _swapped(code, set(LinkFor), request, writes, services)
+    if answer is None:
+        raise BadCode
+    return answer
+
+
+async def _swapped(
+    code: str, kinds: Collection[LinkFor], request: Request, writes: Writes, services: PageServices
+) -> Response | None:
+    """Use a link up and go on to the page, whoever's was open in this browser; None where there is no such link."""
+
+    async def swap(db: AsyncSession) -> str | None:
+        user_id = await preference_links.redeem(db, code, kinds)
+        if user_id is None:
+            return None
+        return await preference_sessions.open_for(db, user_id, request.cookies.get(services.cookie))
+
+    value = await writes.run(swap, f"preference-link/{digest(code).hex()}")
+    if value is None:
+        return None
+    metrics.preference_links.labels("opened").inc()
+    answer = RedirectResponse(PATH, 303)
+    services.keep(answer, value)
+    return answer
+
+
+async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
+    async with sessions() as db:
+        return await preference_links.kind_of(db, code)
+
+
+async def _view(request: Request, visitor: Visitor, sessions: Sessions) -> View:
+    async with sessions() as db:
+        return await view_of(db, visitor.page, request.headers.get("accept-language"))
+
+
+def _locale(request: Request) -> str:
+    return chosen(request.headers.get("accept-language"))
+
+
+def _looks_ahead(request: Request) -> bool:
+    """Tell whether a browser fetches what somebody may open later; it would not come again with what we answer."""
+    purposes = (request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"))
+    return any("prefetch" in each.lower() or "preview" in each.lower() for each in purposes)
+
+
+def _digits(rev: str) -> str:
+    """Give a revision as a tag names it; for what is none something that no revision is."""
+    return rev if rev.isascii() and rev.isdigit() else ""
+
+
+def _field(error: ValidationError | InvalidField) -> str:
+    """Name the field of the form that a rule of the API was broken by."""
+    path = error.field.split(".") if isinstance(error, InvalidField) else [str(p) for p in error.errors()[0]["loc"]]
+    named = [part for part in path if part in form.FIELDS]
+    if not named:
+        raise error
+    return named[-1]

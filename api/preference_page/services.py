@@ -1,0 +1,73 @@
+"""What the preference page holds beside the API: where people find it, its cookie, and how often who may ask."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, TypedDict
+
+from fastapi import Depends, Request, Response
+from limits import RateLimitItemPerMinute
+
+from api.preference_page.view import PATH
+from api.rates import Rate
+from domain.preference_links import LONGEST_SESSION
+
+NEW_LINKS = 30  # a minute, of one person
+BAD_CODES = 60  # a minute, from one address; no code can be guessed, and whoever has a good one is let in all the same
+VISITS = 120  # a minute, of one person
+POSTS = 30  # a minute, of one person
+_COOKIE = "fastbell_preferences"
+
+
+def _a_minute(amount: int) -> Rate:
+    return Rate(RateLimitItemPerMinute(amount))
+
+
+@dataclass(frozen=True, slots=True)
+class PageServices:
+    """Held while the process runs; set by the composition root."""
+
+    public_url: str
+    new_links: Rate = field(default_factory=lambda: _a_minute(NEW_LINKS))
+    bad_codes: Rate = field(default_factory=lambda: _a_minute(BAD_CODES))
+    visits: Rate = field(default_factory=lambda: _a_minute(VISITS))
+    posts: Rate = field(default_factory=lambda: _a_minute(POSTS))
+
+    @property
+    def cookie(self) -> str:
+        """Name the cookie; with this prefix a browser takes it over TLS only, and from nobody else."""
+        return f"__Secure-{_COOKIE}" if self._is_encrypted else _COOKIE
+
+    def link(self, code: str) -> str:
+        """Write a link as people get it."""
+        return f"{self.public_url}{PATH}{code}"
+
+    def keep(self, response: Response, value: str) -> None:
+        """Give the browser the cookie of an open page. Lax, so that it comes along where a mail leads here."""
+        response.set_cookie(
+            self.cookie, value, max_age=int(LONGEST_SESSION.total_seconds()), **self._attributes, samesite="lax"
+        )
+
+    def forget(self, response: Response) -> None:
+        """Take the cookie back."""
+        response.delete_cookie(self.cookie, **self._attributes, samesite="lax")
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return self.public_url.startswith("https://")
+
+    @property
+    def _attributes(self) -> "_Attributes":
+        return {"path": PATH.rstrip("/"), "secure": self._is_encrypted, "httponly": True}
+
+
+class _Attributes(TypedDict):
+    path: str
+    secure: bool
+    httponly: bool
+
+
+def _services(request: Request) -> PageServices:
+    services: PageServices = request.app.state.preference_page
+    return services
+
+
+Page = Annotated[PageServices, Depends(_services)]

@@ -1,0 +1,139 @@
+"""What the preference page says: each of its texts by name, the same in every language.
+
+Texts are format strings: `{…}` stands for what the comment names, already in the language of the page. Numbers with
+their nouns come as such ("30 minutes"), so that no text needs a plural.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One language's texts; every one has to be given."""
+
+    title: str
+    intro: str
+
+    # What became of the last request
+    saved: str
+    reminders_stopped: str
+    messages_stopped: str
+    conflict: str
+    conflict_fields: str  # {fields}: in which what is shown differs from what is stored
+    problems: str  # heading of the list of what could not be saved
+    problem_at: str  # {field}, {problem}: a line of that list
+
+    # Reminders
+    reminders: str
+    reminders_switch: str
+    stop_reminders: str
+    minutes: str
+    minutes_hint: str
+    minutes_field: str  # {number}: counts the fields, from 1
+    minutes_unit: str  # follows the field
+    fast_ends: str  # {at}
+    fast_no_reminders: str
+    fast_of_its_own: str  # the app gave it reminder minutes
+    fast_switched_off: str
+    before: str  # {length}, {at}
+    at_the_end: str  # {at}
+    note_silent: str  # of a reminder that falls into quiet hours
+    note_withheld: str
+    note_some: str  # {note}: where it falls into those of some phones only
+
+    # What a lock screen shows
+    preview: str
+    preview_full: str
+    preview_generic: str
+    sample_message: str  # what somebody might write
+
+    # Messages
+    messages: str
+    messages_switch: str
+    stop_messages: str
+
+    # Quiet hours
+    quiet: str
+    quiet_switch: str
+    starts: str
+    ends: str
+    mode: str
+    mode_silent: str
+    mode_silent_hint: str
+    mode_withhold: str
+    mode_withhold_hint: str
+    time_zone: str
+    time_zone_hint: str
+    wherever: str
+    area_atlantic: str
+    area_indian: str
+    other_zones: str
+
+    # What the night will be like; `when` is the beginning of the sentence
+    night: str
+    when_now: str  # {ends}
+    when_tonight: str  # {starts}, {ends}
+    when_today: str  # {starts}, {ends}
+    when_tomorrow: str  # {starts}, {ends}
+    when_day: str  # {day}, {starts}, {ends}
+    night_silent: str  # {when}
+    night_withheld: str  # {when}
+    night_again: str  # {starts}, {ends}: in the hour that comes twice
+    night_longer: str  # {length}
+    night_shorter: str  # {length}
+    night_in: str  # {place}, {night}: where phones are in several zones
+    night_zone_unknown: str
+
+    save: str
+
+    # Phones
+    phones: str
+    no_phones: str
+    iphone: str
+    android: str
+    app_version: str  # {version}
+    last_seen: str  # {ago}
+    zone_of_phone: str  # {place}
+    zone_not_told: str
+    granted: str
+    provisional: str
+    undetermined: str
+    denied_iphone: str
+    denied_android: str
+    permission_not_told: str
+    phones_blocked: str  # above everything, where the system of each phone blocks
+    some_phones_blocked: str
+
+    # Moments within a sentence
+    at_today: str  # {time}
+    at_tomorrow: str  # {time}
+    at_day: str  # {day}, {time}
+
+    # Leaving
+    sign_out: str
+    sign_out_hint: str
+
+    # Pages beside it
+    confirm_title: str
+    confirm: str
+    confirm_button: str
+    gone_title: str
+    gone: str
+    signed_out_title: str
+    signed_out: str
+    expired_title: str  # a form that is not this session's
+    expired: str
+    expired_link: str
+    busy_title: str  # asked too often
+    busy: str
+    trouble_title: str  # something is wrong with the server
+    trouble: str
+
+    # Problems of fields
+    problem_minutes_not_numbers: str
+    problem_minutes_too_long: str  # {longest}
+    problem_minutes_too_many: str  # {most}
+    problem_choose: str
+    problem_time: str
+    problem_same_time: str
+    problem_time_zone: str

@@ -1,0 +1,1 @@
+"""The hosted preference page."""
