@@ -69,7 +69,7 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
         async with crew(unmanned, settings | few, pulse=SOON) as wrong:
             sends = [asyncio.create_task(wrong.send(due)) for due in all_due]
             await eventually(lambda: _braked_with_none_under_way(wrong, unmanned, phones[0].provider))
-            await asyncio.sleep(0.5)  # several rounds of those who wait
+            await eventually(lambda: _dead_or_at_the_brake(unmanned, all_due, reason))
             called = len(simulator.requests)
             assert await active_tokens(unmanned, all_due) == MANY
             found = await states(unmanned, all_due)
@@ -367,6 +367,11 @@ async def _calls(house: House, all_due: Sequence[PlannedSend]) -> int:
     """Count the attempts that came to a call: one whose check took too long does not, and may stay on record."""
     called = "SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids) AND reason IS DISTINCT FROM 'claim_too_old'"
     return len(await house.rows(called, ids=[due.task_id for due in all_due]))
+
+
+async def _dead_or_at_the_brake(house: House, all_due: Sequence[PlannedSend], reason: str) -> bool:
+    found = await states(house, all_due)
+    return set(found) == {(TaskState.DEAD, reason), (TaskState.PENDING, "brake_engaged")}
 
 
 async def _alive(house: House, count: int) -> bool:
