@@ -45,6 +45,7 @@ async def hasty(detached: Place) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a request that is large on purpose
 async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(hasty: House) -> None:

@@ -23,6 +23,7 @@ async def crowded(detached: Place) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.mark.alone
 async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_else_up(crowded: House) -> None:
     noisy, honest = crowded.user(), crowded.user()
     fast, own = await noisy.start_fast(due_in=3600), await honest.start_fast(due_in=3600)

@@ -10,7 +10,7 @@ import yaml
 from tests.house import ROOT
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)(?::([-+?])([^}]*))?\}")
+_INNERMOST = re.compile(r"\$\{([A-Z0-9_]+)(?::([-+?])([^${}]*))?\}")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -28,8 +28,8 @@ class Command:
 
 
 def variables(text: str) -> set[str]:
-    """List the variables that are interpolated."""
-    return {match[1] for match in _VARIABLE.finditer(text)}
+    """List the variables that are interpolated, those in the defaults of others too."""
+    return set(re.findall(r"\$\{([A-Z0-9_]+)", text))
 
 
 def project(text: str, settings: Mapping[str, str]) -> dict[str, Any]:
@@ -65,7 +65,9 @@ def _interpolated(node: Any, settings: Mapping[str, str]) -> Any:
         return {key: _interpolated(value, settings) for key, value in node.items()}
     if isinstance(node, list):
         return [_interpolated(value, settings) for value in node]
-    return _VARIABLE.sub(lambda match: _value(match, settings), node) if isinstance(node, str) else node
+    while isinstance(node, str) and _INNERMOST.search(node):
+        node = _INNERMOST.sub(lambda match: _value(match, settings), node)
+    return node
 
 
 def _value(match: re.Match[str], settings: Mapping[str, str]) -> str:

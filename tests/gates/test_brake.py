@@ -146,6 +146,7 @@ async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_aft
     assert not await unmanned.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL")
 
 
+@pytest.mark.alone
 async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanned: House, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
     all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
@@ -162,6 +163,7 @@ async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanne
     assert len(simulator.requests) == dead <= 820  # those who had passed the gate
 
 
+@pytest.mark.alone
 async def test_3000_tokens_called_dead_stop_at_the_brake_too(unmanned: House, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute())
     all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
@@ -188,6 +190,7 @@ def of_the_sandbox(simulator: Simulator, phone: Phone) -> None:
     simulator.phones.declare(phone.token, Peer(phone.provider), Space.SANDBOX)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("make", "reason"), [(uninstalled, "Unregistered"), (of_the_sandbox, "BadDeviceToken")], ids=["410", "400"]
 )

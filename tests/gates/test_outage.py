@@ -30,6 +30,7 @@ LATER = BackOff(timedelta(seconds=45), timedelta(seconds=45))  # as in life, onc
 PATIENT = dict.fromkeys(BACK_OFFS, WAITS)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(90)
 async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nobody_elses(
     unmanned: House, simulator: Simulator

@@ -86,6 +86,7 @@ async def test_a_process_that_is_told_to_stop_ends_its_streams_at_once_those_tha
     assert not await house.rows("SELECT 1 FROM presences WHERE installation_id IN (:one, :two)", one=phone, two=deaf)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(90)
 async def test_presence_ends_within_30_s_of_a_process_that_is_killed_or_freezes(
     house: House, alice: User, bob: User

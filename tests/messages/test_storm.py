@@ -25,6 +25,7 @@ async def house(house: House) -> AsyncIterator[House]:
         yield door
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(90)
 async def test_a_storm_collapses_before_it_becomes_sends_and_reminders_of_others_are_on_time(
     house: House, simulator: Simulator, alice: User

@@ -30,7 +30,7 @@ class Trouble:
     delayed: bool
 
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
 
 ONLY_IN_TROUBLE = {
     "fastbell_fleet_misconfigured_users",
@@ -127,7 +127,7 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()
-    lost = await house.user().start_fast(due_in=3600)
+    lost = await house.user().start_fast(due_in=3600, minutes=(30,))
     async with house.sessions.begin() as db:  # ten minutes pass
         await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
         await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))

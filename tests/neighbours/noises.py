@@ -248,8 +248,6 @@ NOISES: Sequence[Noise] = (
     somebody_patches_one_fast_400_times_at_the_due_instant,
     two_people_write_without_a_pause_to_twenty,
     somebody_imports_3000_fasts,
-)
-MORE_NOISES: Sequence[Noise] = (
     all_is_quiet,
     one_persons_400_reminders_are_due_at_the_same_instant,
     one_persons_400_calls_are_never_answered,

@@ -5,14 +5,11 @@ import pytest
 from simulator import Simulator
 from tests.house import House
 from tests.neighbours import honest
-from tests.neighbours.noises import MORE_NOISES, NOISES, Noise
+from tests.neighbours.noises import NOISES, Noise
 
 
-@pytest.mark.parametrize(
-    "noise",
-    [*NOISES, *(pytest.param(noise, marks=pytest.mark.long) for noise in MORE_NOISES)],
-    ids=lambda noise: noise.__name__,
-)
+@pytest.mark.alone
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
 async def test_others_are_reminded_on_time_while(street: House, simulator: Simulator, noise: Noise) -> None:
     async with noise(street, simulator):
         everybody = await honest.fasts(street)
