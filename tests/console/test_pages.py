@@ -1,5 +1,6 @@
 """What the pages say and do: the same figures as the API, every text harmless, every deed done once and on record."""
 
+import re
 from dataclasses import replace
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -12,12 +13,20 @@ from api.app import create_app
 from config import auth_settings, service_settings
 from db import support_actions
 from tests.console.visits import Visit, engage, visit, words
-from tests.house import House, User, android, eventually, iphone, make_house, refuse_once
+from tests.house import ROOT, House, User, android, eventually, iphone, make_house, refuse_once
 from tests.servers import free_port
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
 HTML = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""
+
+
+def test_whatever_scrolls_can_be_reached_by_the_keyboard() -> None:
+    templates = [path.read_text() for path in (ROOT / "api/console/templates").glob("*.html")]
+    scrolling = [tag for template in templates for tag in re.findall(r'<[^>]*class="wide"[^>]*>', template)]
+
+    assert len(scrolling) > 10
+    assert [tag for tag in scrolling if 'tabindex="0"' not in tag or 'role="region"' not in tag] == []
 
 
 async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: House, carol: Visit) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -45,7 +46,7 @@ async def saying(greeting: bytes, words: Callable[[int], bytes], *, leaves: bool
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool(url, ca_file=None, connections=200, timeouts=SHORT)
+        pool = Pool(url, ca_file=None, connections=200, timeouts=replace(SHORT, connect=timedelta(seconds=10)))
         try:
             yield pool
         finally:
@@ -72,7 +73,7 @@ async def test_no_frame_of_any_size_leaves_a_call_without_an_end(kind: int) -> N
         async with saying(SETTINGS, lambda _: frame(kind, size)) as pool:
             return await send(pool)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         outcomes = await asyncio.gather(*(called(size) for size in range(10)))
 
     assert {type(each) for each in outcomes} <= {Unavailable, NoRoom}
@@ -117,7 +118,7 @@ async def test_no_frame_of_any_size_leaves_a_call_without_an_end(kind: int) -> N
     ],
 )
 async def test_whatever_is_said_the_call_ends_and_says_why(said: bytes, reason: str | set[str]) -> None:
-    async with asyncio.timeout(5), saying(SETTINGS, lambda _: said) as pool:
+    async with asyncio.timeout(15), saying(SETTINGS, lambda _: said) as pool:
         trouble = await send(pool)
 
     assert isinstance(trouble, Unavailable)
@@ -140,7 +141,7 @@ async def test_a_peer_that_hangs_up_without_an_answer_is_not_waited_for() -> Non
 )
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, leaves: bool) -> None:
-    async with asyncio.timeout(5), saying(greeting, lambda _: b"", leaves=leaves) as pool:
+    async with asyncio.timeout(15), saying(greeting, lambda _: b"", leaves=leaves) as pool:
         trouble = await send(pool)
 
     assert isinstance(trouble, Unavailable)
@@ -148,7 +149,7 @@ async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, 
 
 
 async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
-    async with asyncio.timeout(5), saying(b"", lambda _: b"") as pool:
+    async with asyncio.timeout(15), saying(b"", lambda _: b"") as pool:
         waiting = asyncio.create_task(send(pool))
         while pool._opening is None:
             await asyncio.sleep(0)
