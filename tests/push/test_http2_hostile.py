@@ -27,8 +27,13 @@ OK = written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")
 
 
 @asynccontextmanager
-async def saying(greeting: bytes, words: Callable[[int], bytes], *, leaves: bool = False) -> AsyncIterator[Pool]:
-    """Listen; greet, and say these words (of the connection's number) once a request came; then leave or stay."""
+async def saying(
+    greeting: bytes, words: Callable[[int], bytes], *, leaves: bool = False, patience: float = 10
+) -> AsyncIterator[Pool]:
+    """Listen; greet, and say these words (of the connection's number) once a request came; then leave or stay.
+
+    `patience` is for the connection, in seconds.
+    """
     count = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +51,7 @@ async def saying(greeting: bytes, words: Callable[[int], bytes], *, leaves: bool
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool(url, ca_file=None, connections=200, timeouts=replace(SHORT, connect=timedelta(seconds=10)))
+        pool = Pool(url, ca_file=None, connections=200, timeouts=replace(SHORT, connect=timedelta(seconds=patience)))
         try:
             yield pool
         finally:
@@ -141,7 +146,7 @@ async def test_a_peer_that_hangs_up_without_an_answer_is_not_waited_for() -> Non
 )
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, leaves: bool) -> None:
-    async with asyncio.timeout(15), saying(greeting, lambda _: b"", leaves=leaves) as pool:
+    async with asyncio.timeout(15), saying(greeting, lambda _: b"", leaves=leaves, patience=0.5) as pool:
         trouble = await send(pool)
 
     assert isinstance(trouble, Unavailable)
