@@ -15,7 +15,7 @@ test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
-	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile
+	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile -o faulthandler_timeout=660
 	@$(BIN)/pytest -m alone
 
 test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything

@@ -6,11 +6,12 @@ It counts users (their digests), never calls: whatever one of them owns or does,
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
 USERS = 3  # who were refused, with no acceptance since the first of them
 IN_A_ROW = 6  # calls of theirs, where others were accepted a moment before, or connections broke
+SEVERAL = 6  # users who met different kinds of trouble
 LATELY = 1.0  # seconds; an acceptance as young as that contradicts three refusals, but not six
 MOMENT = 0.02  # seconds; a connection that breaks fails all its calls in one moment, which says no more than one call
 WINDOW = 600.0  # seconds; a refusal that is older says nothing about now
@@ -69,6 +70,23 @@ class Ticket:
     is_fresh: bool = False  # a probe of a user who was not among those refused last
 
 
+@dataclass(slots=True)
+class _Refused:
+    """Who met one kind of trouble since the last acceptance."""
+
+    last: Trouble
+    users: dict[int, float] = field(default_factory=dict)  # and when last
+    calls: int = 0  # of theirs
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """How long the provider asked one user to wait."""
+
+    seconds: float
+    is_usual: bool
+
+
 class Breaker:
     """Opens on trouble, closes when a push is accepted. Trouble of calls of an earlier generation changes nothing."""
 
@@ -84,11 +102,11 @@ class Breaker:
         self._probing = self.is_fresh_probing = False
         self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
         self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
+        self._words: dict[int, _Word | None] = {}  # what the last users who were refused were told, the latest last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
         self._is_named = False  # the provider said itself that all of the route is meant
-        self._users: dict[int, float] = {}  # who were refused since the last acceptance, and when last
-        self._calls = 0  # of theirs
+        self._refused: dict[Cause, _Refused] = {}  # since the last acceptance
         self._last_moment = self._accepted_at = float("-inf")
 
     def state(self, now: float) -> State:
@@ -153,17 +171,20 @@ class Breaker:
 
     def failed(self, ticket: Ticket, now: float, trouble: Trouble, user: int) -> None:
         """Take note of trouble, and whose push met it."""
-        floor = None if trouble.retry_after is None else min(trouble.retry_after, LONGEST_FLOOR)
-        if ticket.generation != self._generation:
-            if self.open_since is not None and floor is not None and not trouble.is_usual:
-                self._not_before = max(self._not_before, now + floor)
+        is_of_before = ticket.generation != self._generation
+        if is_of_before and self.open_since is None:
+            return
+        word = self._hear(trouble, user)
+        if is_of_before:
+            if word is not None and not word.is_usual:
+                self._not_before = max(self._not_before, now + word.seconds)
                 self.open_until = max(self.open_until, self._not_before)
         elif self.open_since is not None:
             self._voices.append(user)
-            self._open(now, trouble, floor)
-        elif self._do_agree(now, trouble.bearing, user):
-            self._voices.extend(self._users)
-            self._open(now, trouble, floor)
+            self._open(now, trouble, word)
+        elif (agreed := self._agreed(now, trouble, user)) is not None:
+            self._voices.extend(other for refused in self._refused.values() for other in refused.users)
+            self._open(now, agreed, word)
 
     def hurry(self, now: float, left: float) -> None:
         """End the rest well before the time of a push that waits is over; `left` is what it has, in seconds.
@@ -192,34 +213,56 @@ class Breaker:
         return not self._is_named and user not in self._voices
 
     def _agree_no_more(self) -> None:
-        self._users.clear()
-        self._calls = 0
+        self._refused.clear()
+        self._words.clear()
 
-    def _do_agree(self, now: float, bearing: Bearing, user: int) -> bool:
-        """Tell whether enough users were refused, of late and with none accepted since."""
-        if bearing is Bearing.WHOLE:
-            return True
-        if bearing is Bearing.CONNECTION:
+    def _hear(self, trouble: Trouble, user: int) -> _Word | None:
+        """Note how long the provider asked this user to wait; gives what holds for all: asked of three, or of all."""
+        asked = trouble.retry_after
+        word = None if asked is None else _Word(min(asked, LONGEST_FLOOR), trouble.is_usual)
+        if trouble.bearing is Bearing.WHOLE:
+            return word
+        self._words.pop(user, None)
+        self._words[user] = word
+        if len(self._words) > USERS:
+            del self._words[next(iter(self._words))]
+        words = [each for each in self._words.values() if each is not None]
+        return min(words, key=lambda each: each.seconds) if len(words) == USERS else None
+
+    def _agreed(self, now: float, trouble: Trouble, user: int) -> Trouble | None:
+        """Give the trouble that enough users met, of late and with none accepted since.
+
+        That is three of one cause. Where causes differ it is six, and it is what most of them met.
+        """
+        if trouble.bearing is Bearing.WHOLE:
+            return trouble
+        if trouble.bearing is Bearing.CONNECTION:
             if now - self._last_moment < MOMENT:
-                return False
+                return None
             self._last_moment = now
-        for other in [other for other, at in self._users.items() if at < now - WINDOW]:
-            del self._users[other]
-        if not self._users:
-            self._calls = 0
-        self._calls += 1
-        self._users[user] = now
-        is_doubted = bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
-        return len(self._users) >= USERS and (self._calls >= IN_A_ROW or not is_doubted)
+        for refused in self._refused.values():
+            for other in [other for other, at in refused.users.items() if at < now - WINDOW]:
+                del refused.users[other]
+            if not refused.users:
+                refused.calls = 0
+        its = self._refused.setdefault(trouble.cause, _Refused(trouble))
+        its.last, its.users[user] = trouble, now
+        its.calls += 1
+        is_doubted = trouble.bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
+        if len(its.users) >= USERS and (its.calls >= IN_A_ROW or not is_doubted):
+            return trouble
+        everybody = set().union(*(refused.users for refused in self._refused.values()))
+        most = max(self._refused.values(), key=lambda refused: len(refused.users))
+        return most.last if len(everybody) >= SEVERAL else None
 
-    def _open(self, now: float, trouble: Trouble, floor: float | None) -> None:
+    def _open(self, now: float, trouble: Trouble, word: _Word | None) -> None:
         rest = self._rests[trouble.cause]
         seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
         self._opened_at = now
-        self._not_before = now if floor is None or trouble.is_usual else now + floor
-        if floor is not None:
-            seconds = max(seconds, floor + rest.first * self._chance())
+        self._not_before = now if word is None or word.is_usual else now + word.seconds
+        if word is not None:
+            seconds = max(seconds, word.seconds + rest.first * self._chance())
         if self.open_since is None:
             self.open_since = now
         self.cause, self.reason, self.open_until = trouble.cause, trouble.reason, now + seconds

@@ -374,7 +374,6 @@ def test_the_providers_word_holds_up_others_only_where_three_users_heard_it(user
 
     assert not breaker.lets_through(now + rest - 0.1, user_digest("honest"))
     assert breaker.lets_through(now + rest, user_digest("honest"))
-    assert not breaker.lets_through(now + 599.9, user_digest("user-0"))
 
 
 def test_the_providers_word_about_the_whole_route_holds_up_everybody() -> None:
@@ -382,3 +381,48 @@ def test_the_providers_word_about_the_whole_route_holds_up_everybody() -> None:
     fail(breaker, 0.0, bearing=WHOLE, retry_after=600.0)
 
     assert not breaker.lets_through(599.9, user_digest("honest"))
+
+
+@pytest.mark.parametrize("users", [1, 2])
+def test_the_providers_word_to_fewer_than_three_users_holds_up_nobody_else(users: int) -> None:
+    breaker = make_breaker()
+    late = breaker.admit(ANYBODY)
+    for number in range(USERS):
+        fail(breaker, 0.0, f"user-{number}", retry_after=3600.0 if number >= USERS - users else None)
+    breaker.failed(late, 0.1, Trouble(Cause.OUTAGE, "why", CALL, 3600.0), user_digest("user-2"))
+
+    assert breaker.lets_through(2.0, user_digest("honest"))
+
+
+def test_the_shortest_word_to_the_last_three_users_holds() -> None:
+    breaker = make_breaker()
+    for number, asked in enumerate((60.0, 20.0, 3600.0)):
+        fail(breaker, 0.0, f"user-{number}", retry_after=asked)
+
+    assert breaker.open_until == 20.0
+    late = breaker.admit(ANYBODY)
+    fail(breaker, 20.0, "user-3", retry_after=40.0)
+    breaker.failed(late, 21.0, Trouble(Cause.OUTAGE, "why", CALL, 50.0), user_digest("user-4"))
+    assert breaker.open_until == 61.0
+
+
+def test_refusals_of_different_kinds_do_not_agree() -> None:
+    """Two had a moment's trouble, and the third is refused for ever."""
+    breaker = make_breaker()
+    fail(breaker, 0.0, "first")
+    fail(breaker, 1.0, "second", Cause.THROTTLED)
+    for number in range(100):
+        fail(breaker, 2.0 + number, "mallory", Cause.MISCONFIGURED)
+
+    assert breaker.state(LATE) is State.CLOSED
+
+
+def test_six_users_who_were_refused_for_different_reasons_are_an_outage_of_what_most_met() -> None:
+    breaker = make_breaker()
+    accept(breaker)
+    causes = [Cause.OUTAGE, Cause.THROTTLED, Cause.OUTAGE, Cause.THROTTLED, Cause.OUTAGE, Cause.MISCONFIGURED]
+    for number, cause in enumerate(causes):
+        assert breaker.state(0.0) is State.CLOSED
+        fail(breaker, 0.0, f"user-{number}", cause)
+
+    assert (breaker.state(0.0), breaker.cause) == (State.OPEN, Cause.OUTAGE)
