@@ -16,7 +16,7 @@ from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Fast, Phone, Typed, View
 from api.preference_page.words import Words as PageWords
-from domain.devices import Permission
+from domain.devices import SHOWS_NOTHING, Permission
 from domain.kinds import Kind
 from domain.preferences import Preview
 from domain.push import Provider
@@ -79,7 +79,7 @@ def preference_page(view: View) -> str:
         zones=phrases.zones(),
         other_zone=_other_zone(phrases, shown),
         phones=[(phone, _phone(speaks, phrases, phone)) for phone in view.phones],
-        blocked=sum(each.permission is Permission.DENIED for each in view.phones),
+        blocked=sum(each.permission in SHOWS_NOTHING for each in view.phones),
     )
 
 

@@ -231,10 +231,27 @@ def test_each_phone_says_what_its_system_lets_through(
     page = shown(replace(VIEW, phones=(phone,)))
 
     assert told in page
-    assert ("None of your phones shows our notifications" in page) == (permission is Permission.DENIED)
+    assert ("None of your phones shows our notifications" in page) == (permission in {Permission.DENIED, Permission.UNDETERMINED})
     system = "iOS 26.1" if provider is Provider.APNS else "Android 26.1"
     assert f"<bdi>{system}</bdi>" in page
     assert "<span>On the time of Vienna</span> <span>Last seen 3 hours ago</span>" in page
+
+
+@pytest.mark.parametrize(
+    ("permissions", "told"),
+    [
+        ([Permission.UNDETERMINED, Permission.DENIED], "None of your phones shows our notifications"),
+        ([Permission.UNDETERMINED, Permission.GRANTED], "Not all of your phones show our notifications"),
+        ([Permission.PROVISIONAL, None], None),
+    ],
+)
+def test_phones_that_show_nothing_are_told_above_everything(
+    permissions: list[Permission | None], told: str | None
+) -> None:
+    page = shown(replace(VIEW, phones=tuple(replace(IPHONE, permission=each) for each in permissions)))
+
+    assert ("show our notifications" in page or "shows our notifications" in page) == (told is not None)
+    assert told is None or f'<a href="#phones">{told}' in page
 
 
 def test_every_field_can_be_wrong_and_is_led_to() -> None:
