@@ -222,6 +222,28 @@ async def test_an_older_browser_that_tells_no_site_may_save(alice: User, headers
     assert (answer.status_code, (await stored(alice))["messages"]) == (303, False)
 
 
+async def test_an_older_browser_may_save_behind_a_proxy_that_writes_another_host(detached: Place) -> None:
+    """It tells no site, and where it names its origin that is none of ours but by `PUBLIC_URL`."""
+    app = make_app(detached, PUBLIC_URL="https://push.example", **UNLIMITED)
+    async with make_house(detached, app) as house:
+        alice = house.user()
+        mail = await link(alice, {"for": "email"})
+        answers = [await ask(house, mail, "POST", origin=f"https://{each}.example") for each in ("evil.push", "push")]
+        cookie = f"__Secure-{COOKIE}={value(answers[-1])}"
+        form = filled(fields_of((await ask(house, PAGE, cookie=cookie)).text), messages=None)
+        origins = (
+            "https://elsewhere.example",
+            "http://push.example",
+            "https://push.example:8443",
+            "https://push.example",
+        )
+        answers += [await ask(house, PAGE, "POST", form, cookie=cookie, origin=each) for each in origins]
+        preferences = await stored(alice)
+
+    assert [each.status_code for each in answers] == [403, 303, 403, 403, 403, 303]
+    assert preferences == DEFAULTS | {"messages": False, "rev": 1}
+
+
 @pytest.mark.parametrize("sent", ["multipart/form-data; boundary=b", "application/json", "text/plain"])
 async def test_what_no_form_of_ours_sends_is_refused(alice: User, sent: str) -> None:
     window = await opened(alice)

@@ -231,7 +231,9 @@ def test_each_phone_says_what_its_system_lets_through(
     page = shown(replace(VIEW, phones=(phone,)))
 
     assert told in page
-    assert ("None of your phones shows our notifications" in page) == (permission in {Permission.DENIED, Permission.UNDETERMINED})
+    assert ("None of your phones shows our notifications" in page) == (
+        permission in {Permission.DENIED, Permission.UNDETERMINED}
+    )
     system = "iOS 26.1" if provider is Provider.APNS else "Android 26.1"
     assert f"<bdi>{system}</bdi>" in page
     assert "<span>On the time of Vienna</span> <span>Last seen 3 hours ago</span>" in page
