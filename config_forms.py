@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from db.address import read_address
 
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+
 
 def _readable(path: Path) -> Path:
     if not path.exists():
@@ -103,7 +105,7 @@ def _public(url: str) -> str:
     parts = urlsplit(_page(url))
     if parts.path.strip("/") or parts.username is not None or parts.port == 0:
         raise ValueError("must be the address of a host without a path, such as https://push.example.com")
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(_USUAL_PORTS[parts.scheme])}"  # as browsers write it
 
 
 def _postgresql(url: SecretStr) -> SecretStr:

@@ -47,6 +47,7 @@ class Rules:
     url: str  # deep link that a tap opens
     yields_to_presence: bool  # a phone that is connected gets no push unless it stays silent
     heeds_quiet_hours: bool
+    channel: str | None  # of Android, in which it sounds; None, or one that an app lacks: the app's default channel
 
     def collapse_key(self, conversation_id: UUID) -> str:
         """Name the line on the screen; at most 64 bytes (APNs' limit)."""
@@ -69,6 +70,7 @@ RULES: Mapping[Kind, Rules] = {
         url="fastbell://fasting-sessions/{id}",
         yields_to_presence=False,
         heeds_quiet_hours=True,
+        channel="reminders",
     ),
     Kind.MESSAGE: Rules(
         subject=Subject.MESSAGE,
@@ -81,6 +83,7 @@ RULES: Mapping[Kind, Rules] = {
         url="fastbell://conversations/{id}",
         yields_to_presence=True,
         heeds_quiet_hours=True,
+        channel="messages",
     ),
     Kind.TEST: Rules(
         subject=Subject.NOTHING,
@@ -93,5 +96,6 @@ RULES: Mapping[Kind, Rules] = {
         url="fastbell://test-push",
         yields_to_presence=False,
         heeds_quiet_hours=False,
+        channel=None,
     ),
 }

@@ -13,6 +13,7 @@ import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
 from hpack import HeaderTuple
 
+from domain.kinds import RULES
 from domain.push import Environment, Push
 from push.credential_files import service_account
 from push.fcm_access import AccessToken
@@ -186,9 +187,11 @@ def message(push: Push) -> messaging.Message:
     return built
 
 
-def _noise(push: Push) -> dict[str, str]:
+def _noise(push: Push) -> dict[str, str | None]:
     """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
-    return {"sound": "default"} if push.sounds else {"channel_id": QUIET_CHANNEL, "priority": "low"}
+    if not push.sounds:
+        return {"channel_id": QUIET_CHANNEL, "priority": "low"}
+    return {"channel_id": RULES[push.kind].channel, "sound": "default"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:

@@ -66,6 +66,7 @@ def test_what_is_not_set_has_its_default() -> None:
     [
         (None, "http://127.0.0.1:8765"),
         ("https://push.example.com/", "https://push.example.com"),
+        ("HTTPS://Push.Example.com:443/", "https://push.example.com"),  # as a browser writes its origin
         ("http://192.168.0.7:8000", "http://192.168.0.7:8000"),  # real phones in the office
     ],
 )

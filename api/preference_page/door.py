@@ -13,10 +13,6 @@ from api.preference_page.view import CSRF_FIELD
 from db import preference_sessions
 from db.preference_sessions import OpenPage
 
-# An older browser tells no site, and under our referrer policy no origin. The CSRF token stands, and a cookie that no
-# other site's form brings along.
-UNNAMED = ("null",)
-
 
 class NotOpen(Exception):
     """The page is for those who followed a link."""
@@ -56,7 +52,7 @@ async def visitor(request: Request, sessions: Database, services: Page) -> Visit
     if request.method in {"GET", "HEAD"}:
         return Visitor(page, value, Form())
     services.posts.spend(page.user_id)
-    check_origin(request, UNNAMED)
+    check_origin(request, services.origins)
     form = await read_form(request)
     if not secrets.compare_digest(form.get(CSRF_FIELD, "").encode(), page.csrf_token.encode()):
         raise OtherForm

@@ -61,5 +61,5 @@ def _phone(row: DeviceToken) -> Phone:
 def _zone(phones: Sequence[Phone], wanted: Preferences) -> str:
     """Say by whose clock moments are told that belong to no phone."""
     quiet = wanted.quiet_hours
-    named = [*(each.time_zone for each in phones), quiet.time_zone if quiet else None]
+    named = [*(each.time_zone for each in phones), known(quiet.time_zone) if quiet and quiet.time_zone else None]
     return next((each for each in named if each is not None), "UTC")

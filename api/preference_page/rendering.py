@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Fast, Phone, Typed, View
 from api.preference_page.words import Words as PageWords
-from domain.devices import Permission
+from domain.devices import SHOWS_NOTHING, Permission
 from domain.kinds import Kind
 from domain.preferences import Preview
 from domain.push import Provider
@@ -73,13 +73,13 @@ def preference_page(view: View) -> str:
         labels=labels,
         differing=format_list([labels[each] for each in differing], locale=speaks.locale) if differing else "",
         samples=_samples(view, speaks),
-        fasts=[(fast, _fast(view, phrases, fast)) for fast in view.fasts],
+        fasts=[(fast, _moment(view, phrases, fast.ends_at), _fast(view, phrases, fast)) for fast in view.fasts],
         nights=_nights(view, phrases),
         zone_unknown=bool(shown.time_zone) and known(shown.time_zone) is None,
         zones=phrases.zones(),
         other_zone=_other_zone(phrases, shown),
         phones=[(phone, _phone(speaks, phrases, phone)) for phone in view.phones],
-        blocked=sum(each.permission is Permission.DENIED for each in view.phones),
+        blocked=sum(each.permission in SHOWS_NOTHING for each in view.phones),
     )
 
 
@@ -157,9 +157,7 @@ def _fast(view: View, phrases: Phrases, fast: Fast) -> list[tuple[str, str]]:
     for each in fast.reminders:
         form = words.before if each.minutes else words.at_the_end
         length = phrases.length(timedelta(minutes=each.minutes))
-        told.append(
-            (form.format(length=length, at=phrases.moment(each.due_at, view.time_zone)), _note(view, phrases, each))
-        )
+        told.append((form.format(length=length, at=_moment(view, phrases, each.due_at)), _note(view, phrases, each)))
     return told
 
 
@@ -181,9 +179,22 @@ def _nights(view: View, phrases: Phrases) -> list[str]:
     if not view.nights:
         return [words.night_zone_unknown]
     told = {night.time_zone: phrases.night(night, quiet.mode) for night in view.nights}
-    if len(told) == 1:
+    if _is_one_place(view):
         return list(told.values())
     return [words.night_in.format(place=phrases.place(place), night=night) for place, night in told.items()]
+
+
+def _moment(view: View, phrases: Phrases, at: datetime) -> str:
+    moment = phrases.moment(at, view.time_zone)
+    if _is_one_place(view):
+        return moment
+    return phrases.speech.words.moment_in.format(moment=moment, place=phrases.place(view.time_zone))
+
+
+def _is_one_place(view: View) -> bool:
+    """Tell whether all times are by the one clock of all phones, so that nobody has to be told by which."""
+    phones = {each.time_zone for each in view.phones} or {None}
+    return phones | {each.time_zone for each in view.nights} == {view.time_zone}
 
 
 def _other_zone(phrases: Phrases, shown: Typed) -> str | None:

@@ -12,7 +12,7 @@ from api.dependencies import Database, Dispatch, RowWrites
 from api.forms import Refused, check_origin
 from api.preference_page import form
 from api.preference_page.accept_language import chosen
-from api.preference_page.door import UNNAMED, Visitor, Visits
+from api.preference_page.door import Visitor, Visits
 from api.preference_page.reading import view_of
 from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
 from api.preference_page.services import Page, PageServices
@@ -137,7 +137,7 @@ async def look(code: str, sessions: Database) -> Response:
 @router.post("/{code}")
 async def confirm(code: str, request: Request, writes: RowWrites, services: Page) -> Response:
     """Swap a link for a cookie: its button was pressed."""
-    check_origin(request, UNNAMED)
+    check_origin(request, services.origins)
     answer = await _swapped(code, set(LinkFor), request, writes, services)
     if answer is None:
         raise BadCode

@@ -1,5 +1,6 @@
 """What the preference page holds beside the API: where people find it, its cookie, and how often who may ask."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
@@ -35,6 +36,15 @@ class PageServices:
     def cookie(self) -> str:
         """Name the cookie; with this prefix a browser takes it over TLS only, and from nobody else."""
         return f"__Secure-{_COOKIE}" if self._is_encrypted else _COOKIE
+
+    @property
+    def origins(self) -> Collection[str]:
+        """List what an older browser, which tells no site, may call the origin of our forms, whatever `Host` says.
+
+        Where people find us, for a proxy may write another `Host`; and `null`, under our referrer policy. The CSRF
+        token stands, and a cookie that no other site's form brings along.
+        """
+        return (self.public_url, "null")
 
     def link(self, code: str) -> str:
         """Write a link as people get it."""

@@ -81,7 +81,7 @@ class Words:
     night_again: str  # {starts}, {ends}: in the hour that comes twice
     night_longer: str  # {length}
     night_shorter: str  # {length}
-    night_in: str  # {place}, {night}: where phones are in several zones
+    night_in: str  # {place}, {night}: where it is not the one zone of all phones
     night_zone_unknown: str
 
     save: str
@@ -108,6 +108,7 @@ class Words:
     at_today: str  # {time}
     at_tomorrow: str  # {time}
     at_day: str  # {day}, {time}
+    moment_in: str  # {moment}, {place}: likewise
 
     # Leaving
     sign_out: str

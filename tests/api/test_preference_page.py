@@ -222,6 +222,28 @@ async def test_an_older_browser_that_tells_no_site_may_save(alice: User, headers
     assert (answer.status_code, (await stored(alice))["messages"]) == (303, False)
 
 
+async def test_an_older_browser_may_save_behind_a_proxy_that_writes_another_host(detached: Place) -> None:
+    """It tells no site, and where it names its origin that is none of ours but by `PUBLIC_URL`."""
+    app = make_app(detached, PUBLIC_URL="https://push.example", **UNLIMITED)
+    async with make_house(detached, app) as house:
+        alice = house.user()
+        mail = await link(alice, {"for": "email"})
+        answers = [await ask(house, mail, "POST", origin=f"https://{each}.example") for each in ("evil.push", "push")]
+        cookie = f"__Secure-{COOKIE}={value(answers[-1])}"
+        form = filled(fields_of((await ask(house, PAGE, cookie=cookie)).text), messages=None)
+        origins = (
+            "https://elsewhere.example",
+            "http://push.example",
+            "https://push.example:8443",
+            "https://push.example",
+        )
+        answers += [await ask(house, PAGE, "POST", form, cookie=cookie, origin=each) for each in origins]
+        preferences = await stored(alice)
+
+    assert [each.status_code for each in answers] == [403, 303, 403, 403, 403, 303]
+    assert preferences == DEFAULTS | {"messages": False, "rev": 1}
+
+
 @pytest.mark.parametrize("sent", ["multipart/form-data; boundary=b", "application/json", "text/plain"])
 async def test_what_no_form_of_ours_sends_is_refused(alice: User, sent: str) -> None:
     window = await opened(alice)
@@ -407,10 +429,15 @@ async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses
     await alice.call("PATCH", PREFERENCES, {"quiet_hours": NIGHT})
     query = "UPDATE preferences SET quiet_time_zone = 'Mars/Olympus' WHERE user_id = :user"
     await change(alice.house, query, user=alice.user_id)
+    session_id = await alice.start_fast(due_in=3600)
     window = await opened(alice)
 
-    assert (await window.save(messages=None)).status_code == 303
+    page = words(await window.get())
+    saved = await window.save(messages=None)
+    await alice.cancel(session_id)
 
+    assert "(UTC)." in page  # where no clock is known
+    assert saved.status_code == 303
     zone = await alice.house.rows("SELECT quiet_time_zone FROM preferences WHERE user_id = :u", u=alice.user_id)
     assert zone == [("Mars/Olympus",)]
 

@@ -91,29 +91,33 @@ def test_a_fast_of_another_day_is_told_with_its_day() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "zones", "note"),
+    ("mode", "zones", "at", "note"),
     [
-        (QuietMode.SILENT, ["Europe/Vienna"], "without sound, in your quiet hours"),
-        (QuietMode.WITHHOLD, ["Europe/Vienna"], "not sent, in your quiet hours"),
+        (QuietMode.SILENT, ["Europe/Vienna"], "22:30", "without sound, in your quiet hours"),
+        (QuietMode.WITHHOLD, ["Europe/Vienna"], "22:30", "not sent, in your quiet hours"),
         (
             QuietMode.SILENT,
             ["Europe/Vienna", "America/New_York"],
+            "22:30 (Vienna)",
             "without sound, in your quiet hours, on some of your phones",
         ),
-        (QuietMode.SILENT, ["America/New_York"], None),
+        (QuietMode.SILENT, ["America/New_York"], "16:30", None),
     ],
 )
-def test_a_reminder_in_quiet_hours_says_what_becomes_of_it(mode: QuietMode, zones: list[str], note: str | None) -> None:
+def test_a_reminder_in_quiet_hours_says_what_becomes_of_it(
+    mode: QuietMode, zones: list[str], at: str, note: str | None
+) -> None:
     page = shown(
         replace(
             VIEW,
+            time_zone=zones[0],
             preferences=Preferences(quiet_hours=replace(QUIET, mode=mode)),
             phones=tuple(replace(IPHONE, time_zone=each) for each in zones),
             fasts=(fast(datetime(2026, 10, 24, 21, tzinfo=UTC), 30),),
         )
     )
 
-    told = "30 minutes before: today at 22:30"
+    told = f"30 minutes before: today at {at}"
     assert (f"<li>{told} <small>{note}</small></li>" if note else f"<li>{told}</li>") in page
 
 
@@ -139,6 +143,40 @@ def test_nights_are_told_zone_by_zone_where_phones_are_apart() -> None:
     page = shown(replace(VIEW, nights=two))
     assert "<p>Vienna: Tonight from 22:00 to 07:00, notifications are shown without sound. The clocks go back" in page
     assert "<p>New York: Tonight from 22:00 to 07:00, notifications are shown without sound.</p>" in page
+
+
+@pytest.mark.parametrize(
+    ("phones", "at_home", "night", "ends"),
+    [
+        (["Europe/Vienna"], None, "Tonight from 22:00 to 07:00", "today at 20:00."),
+        (["America/New_York"], "Europe/Vienna", "Vienna: Tonight from 22:00 to 07:00", "today at 14:00 (New York)."),
+        (["Europe/Vienna"], "Europe/Vienna", "Tonight from 22:00 to 07:00", "today at 20:00."),
+        (["Europe/Vienna", "Asia/Tokyo"], "UTC", "UTC: Tonight from 22:00 to 07:00", "today at 20:00 (Vienna)."),
+        (["Europe/Vienna", "Asia/Tokyo"], None, "Tokyo: Now, and until 07:00", "today at 20:00 (Vienna)."),
+        (["Europe/Vienna", None], "Europe/Vienna", "Vienna: Tonight from 22:00", "today at 20:00 (Vienna)."),
+        ([None], None, "UTC: Tonight from 22:00 to 07:00", "today at 18:00 (UTC)."),
+        ([], None, "UTC: Tonight from 22:00 to 07:00", "today at 18:00 (UTC)."),
+    ],
+)
+def test_times_name_their_place_unless_it_is_the_one_of_all_phones(
+    phones: list[str | None], at_home: str | None, night: str, ends: str
+) -> None:
+    quiet = replace(QUIET, time_zone=at_home)
+    ending = datetime(2026, 10, 24, 18, tzinfo=UTC)
+    view = replace(
+        VIEW,
+        time_zone=next((each for each in phones if each), "UTC"),
+        preferences=Preferences(quiet_hours=quiet),
+        phones=tuple(replace(IPHONE, time_zone=each) for each in phones),
+        nights=nights(quiet, phones, NOW),
+        fasts=(fast(ending, 0),),
+    )
+
+    page = shown(view)
+
+    assert f"<p>{night}" in page
+    assert f"Your fast ends {ends}" in page
+    assert f"<li>At the end: {ends.removesuffix('.')}" in page
 
 
 def test_a_zone_that_this_machine_does_not_know_stays_chosen_and_is_told() -> None:
@@ -193,10 +231,29 @@ def test_each_phone_says_what_its_system_lets_through(
     page = shown(replace(VIEW, phones=(phone,)))
 
     assert told in page
-    assert ("None of your phones shows our notifications" in page) == (permission is Permission.DENIED)
+    assert ("None of your phones shows our notifications" in page) == (
+        permission in {Permission.DENIED, Permission.UNDETERMINED}
+    )
     system = "iOS 26.1" if provider is Provider.APNS else "Android 26.1"
     assert f"<bdi>{system}</bdi>" in page
     assert "<span>On the time of Vienna</span> <span>Last seen 3 hours ago</span>" in page
+
+
+@pytest.mark.parametrize(
+    ("permissions", "told"),
+    [
+        ([Permission.UNDETERMINED, Permission.DENIED], "None of your phones shows our notifications"),
+        ([Permission.UNDETERMINED, Permission.GRANTED], "Not all of your phones show our notifications"),
+        ([Permission.PROVISIONAL, None], None),
+    ],
+)
+def test_phones_that_show_nothing_are_told_above_everything(
+    permissions: list[Permission | None], told: str | None
+) -> None:
+    page = shown(replace(VIEW, phones=tuple(replace(IPHONE, permission=each) for each in permissions)))
+
+    assert ("show our notifications" in page or "shows our notifications" in page) == (told is not None)
+    assert told is None or f'<a href="#phones">{told}' in page
 
 
 def test_every_field_can_be_wrong_and_is_led_to() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from domain.kinds import Kind
 from domain.push import Environment
 from push.apns import ApnsSender
 from push.fcm import FcmSender
@@ -59,7 +60,10 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
         "message": {
             "token": FCM_TOKEN,
             "notification": {"title": "Almost there", "body": "Fifteen minutes to go."},
-            "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "android": {
+                "priority": "high",
+                "notification": {"tag": "reminder-5", "channel_id": "reminders", "sound": "default"},
+            },
             "apns": {
                 "headers": {
                     "apns-priority": "10",
@@ -71,6 +75,21 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
             "data": {"task_id": str(TASK_ID), "kind": "reminder", "url": "fastbell://fasting-sessions/5"},
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel"), [(Kind.REMINDER, "reminders"), (Kind.MESSAGE, "messages"), (Kind.TEST, None)]
+)
+async def test_a_push_that_sounds_goes_to_the_channel_of_its_kind(
+    sim: Simulator, fcm: FcmSender, kind: Kind, channel: str | None
+) -> None:
+    await outcome(fcm, replace(make_push(FCM_TOKEN), kind=kind))
+
+    (request,) = sim.requests.for_token(FCM_TOKEN)
+    (line,) = sim.phone(FCM_TOKEN).screen
+    sent = {"tag": "reminder-5", "sound": "default"} | ({"channel_id": channel} if channel else {})
+    assert json.loads(request.body)["message"]["android"]["notification"] == sent
+    assert (line.notification.channel, line.notification.has_sound) == (channel, True)
 
 
 async def test_a_push_without_a_sound_goes_to_the_quiet_channel(sim: Simulator, fcm: FcmSender) -> None:

@@ -131,7 +131,10 @@ async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(
         "message": {
             "token": FCM_TOKEN,
             "notification": GENERIC,
-            "android": {"priority": "high", "notification": {"tag": "reminder-5", "sound": "default"}},
+            "android": {
+                "priority": "high",
+                "notification": {"tag": "reminder-5", "channel_id": "reminders", "sound": "default"},
+            },
             "apns": {
                 "headers": apns_headers(push),
                 "payload": {"aps": {"sound": "default", "thread-id": "thread-5"}},

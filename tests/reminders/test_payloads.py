@@ -49,7 +49,11 @@ async def test_fcm_receives_just_this(house: House, simulator: Simulator) -> Non
             "notification": {"title": "Your fast is almost over", "body": "1 minute to go."},
             "android": {
                 "priority": "high",
-                "notification": {"tag": f"fasting-session/{task.conversation_id}", "sound": "default"},
+                "notification": {
+                    "tag": f"fasting-session/{task.conversation_id}",
+                    "channel_id": "reminders",
+                    "sound": "default",
+                },
             },
             "apns": {
                 "headers": {

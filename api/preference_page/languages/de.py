@@ -91,6 +91,7 @@ WORDS = Words(
     at_today="heute um {time} Uhr",
     at_tomorrow="morgen um {time} Uhr",
     at_day="am {day} um {time} Uhr",
+    moment_in="{moment} ({place})",
     sign_out="Von dieser Seite abmelden",
     sign_out_hint="Wer nach dir diesen Browser benutzt, kann sie dann nicht öffnen. Deine Telefone bleiben angemeldet.",
     confirm_title="Deine Mitteilungen",

@@ -90,6 +90,7 @@ WORDS = Words(
     at_today="today at {time}",
     at_tomorrow="tomorrow at {time}",
     at_day="on {day} at {time}",
+    moment_in="{moment} ({place})",
     sign_out="Sign out of this page",
     sign_out_hint="Whoever uses this browser after you cannot open it then. Your phones stay signed in.",
     confirm_title="Your notifications",
