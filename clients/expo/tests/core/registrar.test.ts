@@ -1,0 +1,50 @@
+/** Registrations and sign-outs on a real socket, with others than Fastbell answering. */
+
+import assert from "node:assert/strict";
+import type { ServerResponse } from "node:http";
+import { type TestContext, test } from "node:test";
+
+import { createRegistrar } from "../../src/core/registrar.ts";
+import { Backend, json, problem } from "./backend.ts";
+
+const INSTALLATION = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
+const DEBT = { installationId: INSTALLATION, ticket: "t".repeat(32), since: 0 };
+
+type Answer = (response: ServerResponse) => void;
+
+const ours =
+  (status: number, code: string): Answer =>
+  (response) =>
+    problem(response, status, { type: `urn:fastbell:problem:${code}`, detail: "No." });
+
+const page =
+  (status: number): Answer =>
+  (response) =>
+    response.writeHead(status, { "content-type": "text/html" }).end("<html>default backend</html>");
+
+async function backend(t: TestContext): Promise<Backend> {
+  const started = await new Backend().start();
+  t.after(() => started.stop());
+  return started;
+}
+
+test("a sign-out is paid by a 204, or given up at Fastbell's own 422; what others answer on the way leaves it owed", async (t) => {
+  const server = await backend(t);
+  const registrar = createRegistrar({ api: server.api(), appId: null, signedIn: () => null });
+  const owed = { retryAfter: 0 };
+  for (const [what, answer, expected] of [
+    ["204", (response) => response.writeHead(204).end(), true],
+    ["our 422", ours(422, "invalid-request"), true],
+    ["our 404, of a server before sign-outs", ours(404, "not-found"), owed],
+    ["our 413", ours(413, "too-large"), owed],
+    ["our 429", (response) => problem(response.setHeader("retry-after", "7"), 429, {}), { retryAfter: 7_000 }],
+    ["a page", page(200), owed],
+    ["another's JSON", (response) => json(response, 200, {}), owed],
+    ["nothing", (response) => response.writeHead(200, { "content-length": "0" }).end(), owed],
+    ...[400, 401, 403, 404, 408, 413, 422, 502].map((status) => [`a proxy's ${status}`, page(status), owed] as const),
+    ["another's problem", (response) => problem(response, 422, { type: "https://proxy.example/waf", detail: "No." }), owed],
+  ] satisfies (readonly [string, Answer, unknown])[]) {
+    server.trouble = (_, response) => (answer(response), true);
+    assert.deepEqual(await registrar.signOut(DEBT), expected, what);
+  }
+});
