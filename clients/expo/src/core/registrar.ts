@@ -19,7 +19,7 @@ type Body = components["schemas"]["RegistrationIn"];
 const TAKEN = "urn:fastbell:problem:installation-taken";
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
-  const { client } = options.api;
+  const { client, anonymous } = options.api;
   return {
     async put(registration): Promise<PutOutcome> {
       if (options.signedIn() !== registration.userId) {
@@ -32,7 +32,7 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
     },
     async signOut(debt) {
       const body = { installation_id: debt.installationId, ticket: debt.ticket };
-      const call = client.POST("/v1/sign-outs", { body });
+      const call = anonymous.POST("/v1/sign-outs", { body });
       const paid = await outcome(call);
       if (paid.ok) {
         return (await call).response.status === 204 || { retryAfter: 0 }; // all else is not Fastbell's

@@ -5,10 +5,21 @@ import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
 import { createRegistrar } from "../../src/core/registrar.ts";
+import type { Registration } from "../../src/core/registration.ts";
 import { Backend, json, problem } from "./backend.ts";
 
 const INSTALLATION = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
+const REGISTRATION: Registration = {
+  userId: "alice",
+  installationId: INSTALLATION,
+  token: { provider: "fcm", token: "t", environment: "production" },
+  facts: { permission: "granted", locale: null, timeZone: null, appVersion: null, osVersion: null, publicKey: null },
+  signOutDigest: "0".repeat(64),
+  formerTicket: null,
+};
 const DEBT = { installationId: INSTALLATION, ticket: "t".repeat(32), since: 0 };
+
+const NEVER = new Promise<never>(() => undefined);
 
 type Answer = (response: ServerResponse) => void;
 
@@ -46,5 +57,27 @@ test("a sign-out is paid by a 204, or given up at Fastbell's own 422; what other
   ] satisfies (readonly [string, Answer, unknown])[]) {
     server.trouble = (_, response) => (answer(response), true);
     assert.deepEqual(await registrar.signOut(DEBT), expected, what);
+  }
+});
+
+test("a sign-out needs no bearer token: none is asked for, and none is sent", async (t) => {
+  const server = await backend(t);
+  server.trouble = (_, response) => (response.writeHead(204).end(), true);
+  for (const bearer of [async () => "bob's", () => Promise.reject(new Error("nobody is signed in")), () => NEVER]) {
+    const registrar = createRegistrar({ api: server.api(bearer), appId: null, signedIn: () => null });
+    assert.equal(await registrar.signOut(DEBT), true);
+  }
+  assert.deepEqual(server.bearers, ["", "", ""]);
+});
+
+test("a call whose bearer token never comes ends with its patience, at the first try and after a 401", async (t) => {
+  const server = await backend(t);
+  server.trouble = (_, response) => (ours(401, "not-signed-in")(response), true);
+  const lost = { is: "lost", reason: "the app gave no bearer token", retryAfter: 0 };
+  let given = 0;
+  for (const [bearer, heard] of [[() => NEVER, 0], [() => (given++ === 0 ? Promise.resolve("old") : NEVER), 1]] as const) {
+    const registrar = createRegistrar({ api: server.api(bearer, 50), appId: null, signedIn: () => "alice" });
+    assert.deepEqual(await registrar.put(REGISTRATION), lost);
+    assert.equal(server.bearers.length, heard);
   }
 });
