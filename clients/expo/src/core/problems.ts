@@ -44,7 +44,8 @@ export function problemOf(response: Response, body: unknown): Problem {
   };
 }
 
-function retryAfterOf(response: Response): number {
+/** In milliseconds; 0 where none is told, or a date, which nobody's clock is trusted for. */
+export function retryAfterOf(response: Response): number {
   const seconds = Number(response.headers.get("retry-after") ?? "0");
   return Number.isFinite(seconds) ? Math.max(0, seconds) * 1000 : 0;
 }

@@ -160,6 +160,41 @@ test("a stream that is cut in the middle of an event goes on where it was, witho
   assert.ok(connections >= 2);
 });
 
+test("a stream that is refused waits before it tries again, whatever Retry-After says", async (t) => {
+  const server = await backend(t);
+  for (const [said, expected] of [
+    ["7", 7_000],
+    ["Wed, 21 Oct 2026 07:28:00 GMT", 1_000],
+    ["soon", 1_000],
+    ["-5", 1_000],
+    ["9999999999", 3_600_000],
+  ] as const) {
+    server.trouble = (_, response) => (problem(response.setHeader("retry-after", said), 503, {}), true);
+    const waits: number[] = [];
+    const patient: Clock = {
+      now: () => 0,
+      after: (milliseconds) => {
+        waits.push(milliseconds);
+        return () => undefined;
+      },
+    };
+    const stream = new Stream({
+      api: server.api(),
+      baseUrl: server.url,
+      clock: patient,
+      random,
+      store: new MemoryStore(),
+      installationId: () => INSTALLATION,
+      onItem: () => undefined,
+      onRefused: async () => undefined,
+    });
+    stream.open();
+    await until(() => waits.length === 2); // the first is for its silence
+    stream.close();
+    assert.equal(waits[1], expected, said);
+  }
+});
+
 test("one tap that is told three times navigates once and is reported once, though the first report fails", async (t) => {
   const server = await backend(t);
   let failures = 1;
