@@ -81,3 +81,19 @@ test("a call whose bearer token never comes ends with its patience, at the first
     assert.equal(server.bearers.length, heard);
   }
 });
+
+test("a registration is moved or given up for Fastbell's own words alone; a proxy's are tried again", async (t) => {
+  const server = await backend(t);
+  const registrar = createRegistrar({ api: server.api(), appId: null, signedIn: () => "alice" });
+  for (const [what, answer, expected] of [
+    ["our 404", ours(404, "not-found"), "not_ours"],
+    ["our 409", ours(409, "installation-taken"), "not_ours"],
+    ["our other 409", ours(409, "being-erased"), "lost"],
+    ["our 403", ours(403, "not-allowed"), "refused"],
+    ["our 422", ours(422, "invalid-request"), "refused"],
+    ...[400, 403, 404, 408, 409, 413, 422, 503].map((status) => [`a proxy's ${status}`, page(status), "lost"] as const),
+  ] satisfies (readonly [string, Answer, string])[]) {
+    server.trouble = (_, response) => (answer(response), true);
+    assert.equal((await registrar.put(REGISTRATION)).is, expected, what);
+  }
+});

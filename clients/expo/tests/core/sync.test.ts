@@ -99,6 +99,19 @@ test("a cursor of another server starts from nothing", async (t) => {
   assert.deepEqual([...store.items.keys()], [1]);
 });
 
+test("a proxy's 404, 409 and 410 neither end the registration nor the log", async (t) => {
+  const server = await backend(t);
+  const { sync, store, told } = syncOf(server);
+  await store.apply([], 7);
+  for (const status of [404, 409, 410, 422]) {
+    server.trouble = (_, response) => (response.writeHead(status).end("default backend"), true);
+    assert.deepEqual(await sync.run(), { is: "unavailable", status, retryAfter: 0 });
+  }
+
+  assert.deepEqual(told, []);
+  assert.equal(await store.cursor(), 7);
+});
+
 test("a 401 asks the app for a bearer token once more, and no further", async (t) => {
   const server = await backend(t);
   let given = 0;
