@@ -1,6 +1,7 @@
 /** Sync, stream and openings against a backend on a real socket that misbehaves. */
 
 import assert from "node:assert/strict";
+import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
 import { Openings } from "../../src/core/openings.ts";
@@ -245,6 +246,30 @@ test("one tap that is told three times navigates once and is reported once, thou
   await openings.tapped({ ...data, task_id: "task-2" });
   await openings.belongTo("bob");
   assert.equal(openings.take(), null);
+});
+
+test("an opening is told until the backend has heard it, knows no such push or calls it no push at all", async (t) => {
+  const server = await backend(t);
+  const ours = (status: number) => (response: ServerResponse) => problem(response, status, { type: "urn:fastbell:problem:x" });
+  const page = (status: number) => (response: ServerResponse) => void response.writeHead(status).end("default backend");
+  for (const [what, answer, isOver] of [
+    ["our 404", ours(404), true],
+    ["our 422", ours(422), true],
+    ...[400, 401, 403, 408, 409, 413, 429].map((status) => [`our ${status}`, ours(status), false] as const),
+    ...[400, 401, 403, 404, 409, 413, 422].map((status) => [`a proxy's ${status}`, page(status), false] as const),
+  ] as const) {
+    let answers = 0;
+    server.opened.length = 0;
+    server.trouble = (_, response) => answers++ === 0 && (answer(response), true);
+    const written: string[] = [];
+    const vault = { read: async () => null, write: async (value: string) => void written.push(value) };
+    const openings = new Openings({ api: server.api(async () => null), vault, clock, random, links: ["fastbell://"] });
+    await openings.belongTo("alice");
+    await openings.tapped({ task_id: "task-1", kind: "test", url: "fastbell://test-push" });
+    await until(() => JSON.parse(written.at(-1)!).entries[0].isTold);
+    openings.close();
+    assert.deepEqual(server.opened, isOver ? [] : ["task-1"], what);
+  }
 });
 
 function event(item: LogItem): string {
