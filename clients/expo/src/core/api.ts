@@ -10,12 +10,14 @@ export interface ApiOptions {
   /** The bearer token of the person signed in, null for nobody; asked again, once, after a 401. */
   bearer(): Promise<string | null>;
   readonly fetch?: typeof globalThis.fetch;
-  /** Milliseconds until an answer is given up. */
+  /** Milliseconds until an answer is given up, the app's answer to `bearer` included. */
   readonly patience?: number;
 }
 
 export interface Api {
   readonly client: Client<paths>;
+  /** The same without a bearer token, and without asking for one: for what is proven by a ticket. */
+  readonly anonymous: Client<paths>;
   /** Fetch with the bearer token; for what is no JSON. */
   readonly fetch: (request: Request) => Promise<Response>;
 }
@@ -25,18 +27,33 @@ const PATIENCE = 30_000;
 export function createApi(options: ApiOptions): Api {
   const plain = options.fetch ?? globalThis.fetch;
 
-  async function signed(request: Request): Promise<Response> {
-    const again = request.clone();
-    const response = await plain(withBearer(request, await options.bearer()));
-    return response.status === 401 ? plain(withBearer(again, await options.bearer())) : response;
+  const patience = options.patience ?? PATIENCE;
+
+  /** The app may wait for a network of its own here, or for ever. */
+  async function bearer(): Promise<string | null> {
+    const given = options.bearer();
+    let cancel: () => void = () => undefined;
+    const late = new Promise<never>((_, reject) => {
+      const timer = setTimeout(() => reject(new Error("the app gave no bearer token")), patience);
+      cancel = () => clearTimeout(timer);
+    });
+    return Promise.race([given, late]).finally(() => cancel());
   }
 
-  const patience = options.patience ?? PATIENCE;
-  const client = createClient<paths>({
-    baseUrl: options.baseUrl,
-    fetch: (request) => signed(new Request(request, { signal: AbortSignal.timeout(patience) })),
-  });
-  return { client, fetch: signed };
+  async function signed(request: Request): Promise<Response> {
+    const again = request.clone();
+    const response = await plain(withBearer(request, await bearer()));
+    return response.status === 401 ? plain(withBearer(again, await bearer())) : response;
+  }
+
+  function clientOf(fetch: (request: Request) => Promise<Response>): Client<paths> {
+    return createClient<paths>({
+      baseUrl: options.baseUrl,
+      fetch: (request) => fetch(new Request(request, { signal: AbortSignal.timeout(patience) })),
+    });
+  }
+
+  return { client: clientOf(signed), anonymous: clientOf((request) => plain(request)), fetch: signed };
 }
 
 /** Wait for a call of `client` and take apart what it came to. */

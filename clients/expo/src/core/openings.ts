@@ -39,6 +39,7 @@ export interface OpeningEnds {
 }
 
 const MAX_ENTRIES = 50;
+const NEVER_HEARD: readonly number[] = [404, 422]; // what else is refused may be heard later
 const TELL_FOR = 7 * 24 * 3_600_000; // milliseconds
 
 export class Openings {
@@ -138,14 +139,14 @@ export class Openings {
     this.#cancel();
   }
 
-  /** True when there is nothing more to tell: told, unknown to the backend, or too old. */
+  /** True when there is nothing more to tell: told, unknown to the backend, no push task's id at all, or too old. */
   async #tellOne(entry: Entry): Promise<boolean> {
     if (this.#ends.clock.now() - entry.since > TELL_FOR) {
       return true;
     }
     const path = { task_id: entry.taskId };
     const told = await outcome(this.#ends.api.client.POST("/v1/push-tasks/{task_id}/opened", { params: { path } }));
-    return told.ok || told.problem.is === "refused";
+    return told.ok || (told.problem.is === "refused" && NEVER_HEARD.includes(told.problem.status));
   }
 
   /** A vault that takes no write is given all of it with the next one; the person's tap does not wait for that. */

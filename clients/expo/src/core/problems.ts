@@ -4,10 +4,10 @@ import type { components } from "./schema.d.ts";
 
 export type Problem =
   | { readonly is: "offline"; readonly detail: string } // no answer: try again when there is a network
-  | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429; milliseconds
+  | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429, or no answer of Fastbell's; milliseconds
   | { readonly is: "unauthorized" } // nobody is signed in, or the bearer token is refused even when new
   | {
-      readonly is: "refused"; // the same call again would be refused again
+      readonly is: "refused"; // by Fastbell itself: the same call again would be refused again
       readonly status: number;
       readonly type: string;
       readonly detail: string;
@@ -19,26 +19,33 @@ export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly o
 
 type Wire = components["schemas"]["Problem"];
 
-/** Read an error answer; one that is no problem+json (a proxy's page) still has its status. */
+const OURS = "urn:fastbell:problem:";
+
+/**
+ * Read an error answer. Only Fastbell knows that it holds no such thing or takes no such body: a 404 or 403 of whatever
+ * stands in between says that Fastbell was not reached.
+ */
 export function problemOf(response: Response, body: unknown): Problem {
   if (response.status === 401) {
     return { is: "unauthorized" };
   }
-  if (response.status === 429 || response.status >= 500) {
+  const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
+  const type = String(said.type);
+  if (!type.startsWith(OURS) || response.status === 429 || response.status >= 500) {
     return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
   }
-  const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
   return {
     is: "refused",
     status: response.status,
-    type: said.type ?? "about:blank",
+    type,
     detail: said.detail ?? response.statusText,
     field: said.field ?? null,
     nextCursor: said.next_cursor ?? null,
   };
 }
 
-function retryAfterOf(response: Response): number {
+/** In milliseconds; 0 where none is told, or a date, which nobody's clock is trusted for. */
+export function retryAfterOf(response: Response): number {
   const seconds = Number(response.headers.get("retry-after") ?? "0");
   return Number.isFinite(seconds) ? Math.max(0, seconds) * 1000 : 0;
 }

@@ -19,7 +19,7 @@ type Body = components["schemas"]["RegistrationIn"];
 const TAKEN = "urn:fastbell:problem:installation-taken";
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
-  const { client } = options.api;
+  const { client, anonymous } = options.api;
   return {
     async put(registration): Promise<PutOutcome> {
       if (options.signedIn() !== registration.userId) {
@@ -32,11 +32,16 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
     },
     async signOut(debt) {
       const body = { installation_id: debt.installationId, ticket: debt.ticket };
-      const paid = await outcome(client.POST("/v1/sign-outs", { body }));
-      if (paid.ok || paid.problem.is === "refused" || paid.problem.is === "unauthorized") {
-        return true; // a ticket that is refused now will be refused for ever
+      const call = anonymous.POST("/v1/sign-outs", { body });
+      const paid = await outcome(call);
+      if (paid.ok) {
+        return (await call).response.status === 204 || { retryAfter: 0 }; // all else is not Fastbell's
       }
-      return { retryAfter: paid.problem.is === "unavailable" ? paid.problem.retryAfter : 0 };
+      const { problem } = paid;
+      if (problem.is === "refused" && problem.status === 422) {
+        return true; // this ticket will be refused for ever
+      }
+      return { retryAfter: problem.is === "unavailable" ? problem.retryAfter : 0 };
     },
   };
 }

@@ -4,6 +4,7 @@ import { createParser } from "eventsource-parser";
 
 import type { Api } from "./api.ts";
 import type { Clock, Random } from "./ports.ts";
+import { retryAfterOf } from "./problems.ts";
 import { type BackOff, delay } from "./retry.ts";
 import type { LogItem, SyncStore } from "./sync.ts";
 
@@ -80,7 +81,7 @@ export class Stream {
         if (response.status >= 400 && response.status < 500 && response.status !== 429) {
           await this.#ends.onRefused();
         }
-        return Number(response.headers.get("retry-after") ?? "0") * 1000;
+        return retryAfterOf(response);
       }
       let retry = 0;
       const waiting: LogItem[] = [];

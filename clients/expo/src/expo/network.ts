@@ -17,7 +17,7 @@ export interface NetworkModule {
  */
 export function networkOf(module: NetworkModule): Network {
   const observers = new Set<() => void>();
-  let isThere = true;
+  let isThere = false; // for all we know: an app may start without one, and one look too many does no harm
   module.addNetworkStateListener(({ isConnected, isInternetReachable }) => {
     const was = isThere;
     isThere = isConnected === true && isInternetReachable !== false;

@@ -35,8 +35,8 @@ export class Backend {
     }
   }
 
-  api(bearer: () => Promise<string | null> = async () => "bearer") {
-    return createApi({ baseUrl: this.url, bearer });
+  api(bearer: () => Promise<string | null> = async () => "bearer", patience = 30_000) {
+    return createApi({ baseUrl: this.url, bearer, patience });
   }
 
   #serve(request: IncomingMessage, response: ServerResponse): void {

@@ -1,6 +1,7 @@
 /** Sync, stream and openings against a backend on a real socket that misbehaves. */
 
 import assert from "node:assert/strict";
+import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
 import { Openings } from "../../src/core/openings.ts";
@@ -99,6 +100,19 @@ test("a cursor of another server starts from nothing", async (t) => {
   assert.deepEqual([...store.items.keys()], [1]);
 });
 
+test("a proxy's 404, 409 and 410 neither end the registration nor the log", async (t) => {
+  const server = await backend(t);
+  const { sync, store, told } = syncOf(server);
+  await store.apply([], 7);
+  for (const status of [404, 409, 410, 422]) {
+    server.trouble = (_, response) => (response.writeHead(status).end("default backend"), true);
+    assert.deepEqual(await sync.run(), { is: "unavailable", status, retryAfter: 0 });
+  }
+
+  assert.deepEqual(told, []);
+  assert.equal(await store.cursor(), 7);
+});
+
 test("a 401 asks the app for a bearer token once more, and no further", async (t) => {
   const server = await backend(t);
   let given = 0;
@@ -160,6 +174,41 @@ test("a stream that is cut in the middle of an event goes on where it was, witho
   assert.ok(connections >= 2);
 });
 
+test("a stream that is refused waits before it tries again, whatever Retry-After says", async (t) => {
+  const server = await backend(t);
+  for (const [said, expected] of [
+    ["7", 7_000],
+    ["Wed, 21 Oct 2026 07:28:00 GMT", 1_000],
+    ["soon", 1_000],
+    ["-5", 1_000],
+    ["9999999999", 3_600_000],
+  ] as const) {
+    server.trouble = (_, response) => (problem(response.setHeader("retry-after", said), 503, {}), true);
+    const waits: number[] = [];
+    const patient: Clock = {
+      now: () => 0,
+      after: (milliseconds) => {
+        waits.push(milliseconds);
+        return () => undefined;
+      },
+    };
+    const stream = new Stream({
+      api: server.api(),
+      baseUrl: server.url,
+      clock: patient,
+      random,
+      store: new MemoryStore(),
+      installationId: () => INSTALLATION,
+      onItem: () => undefined,
+      onRefused: async () => undefined,
+    });
+    stream.open();
+    await until(() => waits.length === 2); // the first is for its silence
+    stream.close();
+    assert.equal(waits[1], expected, said);
+  }
+});
+
 test("one tap that is told three times navigates once and is reported once, though the first report fails", async (t) => {
   const server = await backend(t);
   let failures = 1;
@@ -197,6 +246,30 @@ test("one tap that is told three times navigates once and is reported once, thou
   await openings.tapped({ ...data, task_id: "task-2" });
   await openings.belongTo("bob");
   assert.equal(openings.take(), null);
+});
+
+test("an opening is told until the backend has heard it, knows no such push or calls it no push at all", async (t) => {
+  const server = await backend(t);
+  const ours = (status: number) => (response: ServerResponse) => problem(response, status, { type: "urn:fastbell:problem:x" });
+  const page = (status: number) => (response: ServerResponse) => void response.writeHead(status).end("default backend");
+  for (const [what, answer, isOver] of [
+    ["our 404", ours(404), true],
+    ["our 422", ours(422), true],
+    ...[400, 401, 403, 408, 409, 413, 429].map((status) => [`our ${status}`, ours(status), false] as const),
+    ...[400, 401, 403, 404, 409, 413, 422].map((status) => [`a proxy's ${status}`, page(status), false] as const),
+  ] as const) {
+    let answers = 0;
+    server.opened.length = 0;
+    server.trouble = (_, response) => answers++ === 0 && (answer(response), true);
+    const written: string[] = [];
+    const vault = { read: async () => null, write: async (value: string) => void written.push(value) };
+    const openings = new Openings({ api: server.api(async () => null), vault, clock, random, links: ["fastbell://"] });
+    await openings.belongTo("alice");
+    await openings.tapped({ task_id: "task-1", kind: "test", url: "fastbell://test-push" });
+    await until(() => JSON.parse(written.at(-1)!).entries[0].isTold);
+    openings.close();
+    assert.deepEqual(server.opened, isOver ? [] : ["task-1"], what);
+  }
 });
 
 function event(item: LogItem): string {

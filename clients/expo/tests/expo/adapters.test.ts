@@ -224,7 +224,7 @@ test("a push that leads to what is on the screen stays silent, and others show",
   assert.deepEqual(await shows({ url: `fastbell://conversations/${ID}` }), [true, true]);
 });
 
-test("the network is told once it comes back, and its one listener stays", () => {
+test("the network is told each time it comes, and its one listener stays", () => {
   let tell: (state: { isConnected?: boolean; isInternetReachable?: boolean }) => void = () => undefined;
   let listeners = 0;
   const network = networkOf({
@@ -237,15 +237,29 @@ test("the network is told once it comes back, and its one listener stays", () =>
   let backs = 0;
   const end = network.observe(() => (backs += 1));
 
-  tell({ isConnected: true });
+  tell({ isConnected: false });
   assert.equal(backs, 0);
+  tell({ isConnected: true });
+  assert.equal(backs, 1);
   tell({ isConnected: true, isInternetReachable: false });
   tell({ isConnected: true, isInternetReachable: true });
-  assert.equal(backs, 1);
+  tell({ isConnected: true, isInternetReachable: true });
+  assert.equal(backs, 2);
   end();
   tell({ isConnected: false });
   tell({ isConnected: true });
-  assert.deepEqual([backs, listeners], [1, 1]);
+  assert.deepEqual([backs, listeners], [2, 1]);
+});
+
+test("an app that started without a network is told though the first event is of one that is there", () => {
+  let tell: (state: { isConnected: boolean }) => void = () => undefined;
+  const network = networkOf({ addNetworkStateListener: (listener) => ((tell = listener), { remove: () => undefined }) });
+  let backs = 0;
+  network.observe(() => (backs += 1));
+
+  tell({ isConnected: true });
+
+  assert.equal(backs, 1);
 });
 
 test("a glance at the control centre is no leave", () => {
