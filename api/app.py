@@ -113,8 +113,8 @@ def create_app(
         telemetry=UNTOLD,
     )
     problems.install(app)
-    app.add_middleware(BodyLimit)  # the last one added is the first one passed
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
+    app.add_middleware(BodyLimit)  # the last one added is the first one passed: no body on its way takes a place
     if limits.cors_origins:
         app.add_middleware(
             CORSMiddleware,

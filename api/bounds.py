@@ -10,7 +10,7 @@ from api.route_template import route_template
 
 MOST_HEADERS = 100
 LARGEST_HEAD = 16 * 1024  # bytes; what arrives in pieces is cut off at the same size by the connection
-UNBOUNDED = frozenset({"/livez", "/metrics"})  # answer while the process is busy, too
+UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # answer while the process is busy, too
 
 log = structlog.get_logger()
 
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 class RequestBounds:
     """Turns away what is too large or too much, and gives up on what takes too long to be answered.
 
+    It comes behind `BodyLimit`: a request counts once its body is there. How long a body may take, and how many may be
+    on their way, the connection says.
     An answer that has begun has all the time it needs: streams last.
     """
 

@@ -8,7 +8,10 @@ LARGEST_BODY = 64 * 1024  # bytes
 
 
 class BodyLimit:
-    """Reads each body whole before the app sees it, up to the limit; a longer one is answered with 413."""
+    """Reads each body whole before the app sees it, up to the limit; a longer one is answered with 413.
+
+    What is held at a time is bounded by the number of connections, and by the time that each has for a request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -25,6 +25,7 @@ _TOKEN_FORMS = {
         "An FCM token has 32 to 4096 characters, all of them letters, digits or one of _ : . % -.",
     ),
 }
+_LEAST_VARIETY = 8  # different characters; in 64 random hexadecimal digits fewer are out of the question
 # A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
 _LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
 
@@ -34,7 +35,10 @@ def token(provider: Provider, value: str) -> str:
     form, detail = _TOKEN_FORMS[provider]
     if not form.fullmatch(value):
         raise InvalidField("token", detail)
-    return value.lower() if provider is Provider.APNS else value
+    told = value.lower() if provider is Provider.APNS else value
+    if len(set(told)) < _LEAST_VARIETY:
+        raise InvalidField("token", f"A token has {_LEAST_VARIETY} different characters or more.")
+    return told
 
 
 def locale(value: object) -> str | None:

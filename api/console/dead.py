@@ -21,6 +21,7 @@ router = APIRouter(prefix="/dead")
 _ITEMS = 50
 _SELDOM = {"app_id", "environment", "conversation_id", "message_id", "due_from", "due_to"}  # folded away
 _USUALLY = 1000  # redriven at once
+_LONGEST_LIMIT = 20  # digits; int() refuses thousands of them
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
 
 
@@ -83,6 +84,6 @@ def _wanted(asked: dict[str, str]) -> Wanted:
 def _limit(text: str | None) -> int:
     if text is None:
         return _USUALLY
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
+    if not text.isdecimal() or len(text) > _LONGEST_LIMIT or not 1 <= int(text) <= MOST_AT_ONCE:
         raise InvalidField("limit", f"At most: a number from 1 to {MOST_AT_ONCE}.")
     return int(text)

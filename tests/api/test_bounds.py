@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 import httpx
@@ -99,8 +99,8 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
         async with streaming(user, phone.installation_id, at=at) as events, connected(house) as (reader, writer):
             await events.comment()
             for _ in range(2):
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert b" 200 OK" in await reader.readuntil(b"}")
+                writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert b" 404 Not Found" in await reader.readuntil(b"}")
                 await asyncio.sleep(0.6)
             await events.comment()
 
@@ -133,7 +133,7 @@ async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -
     assert [answer.status_code for answer in answers] == [204, 204]
 
 
-async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_sign_of_life(detached: Place) -> None:
+async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_signs_of_life(detached: Place) -> None:
     async with bounded(detached, MOST_REQUESTS="2") as house:
         user = house.user()
         session_ids = [await user.start_fast(due_in=3600) for _ in range(2)]
@@ -142,11 +142,49 @@ async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_
             ending = [asyncio.create_task(_end(user, each)) for each in session_ids]
             await eventually(lambda: _waiting(house, 2))
             third, alive = await user.call("GET", PREFERENCES), await house.http.get("/livez")
+            ready = await house.http.get("/readyz")
         ended = [(await each).status_code for each in ending]
         after = await user.call("GET", PREFERENCES)
 
     assert (third.status_code, third.json(), third.headers["retry-after"]) == (503, BUSY, "1")
-    assert (alive.status_code, ended, after.status_code) == (204, [200, 200], 200)
+    assert (alive.status_code, ready.status_code, ended, after.status_code) == (204, 200, [200, 200], 200)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "PUT {path} HTTP/1.1\r\n{token}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+        "PUT {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+        "PUT {path} HTTP/1.1\r\n{token}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n",
+        "GET {path} HTTP/1.1\r\n{token}Content-Length: 100\r\n\r\n",
+        "GET {path} HTTP/1.1\r\n{token}X-More: ",
+        "POST /console/sign-in HTTP/1.1\r\n{form}Content-Length: 100\r\n\r\ncode=",
+        "POST /preferences/ HTTP/1.1\r\n{form}Content-Length: 100\r\n\r\nreminders=",
+    ],
+    ids=["body", "nobody's body", "chunks", "body of a GET", "head", "console's form", "preference page's form"],
+)
+async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: Place, begun: str) -> None:
+    async with bounded(detached, MOST_REQUESTS="2") as house, AsyncExitStack() as slow:
+        user, other = house.user(), house.user()
+        part = begun.format(
+            path=PREFERENCES,
+            token=f"Authorization: {user.headers['Authorization']}\r\n",
+            form="Content-Type: application/x-www-form-urlencoded\r\n",
+        ).replace("\r\n", "\r\nHost: a\r\n", 1)
+        for _ in range(4):
+            _, writer = await slow.enter_async_context(connected(house))
+            writer.write(part.encode())
+            await writer.drain()
+        await asyncio.sleep(0.2)  # all of them are being read
+
+        async with asyncio.timeout(5):
+            answers = [
+                await other.call("GET", PREFERENCES),
+                await other.call("PUT", PREFERENCES, {}),
+                await house.http.get("/readyz"),
+            ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200], answers[0].text
 
 
 async def test_more_connections_than_allowed_are_closed_at_once(detached: Place) -> None:

@@ -56,7 +56,7 @@ async def invalidate(house: House, row: dict[str, Any], token: str) -> bool:
 
 
 async def test_a_registration_is_answered_with_the_whole_row_and_six_characters_of_its_token(alice: User) -> None:
-    phone = Phone("apns", "A1" * 29 + "ABCDEF")
+    phone = Phone("apns", "A1" * 28 + "23ABCDEF")
     told = {
         "environment": "sandbox",
         "app_id": "com.example.fast",
@@ -331,7 +331,8 @@ async def test_the_list_comes_in_pages_the_last_seen_first_and_shows_nobody_else
 KEY_FORM = "must be an X25519 public key: 32 bytes in base64, not of low order"
 APNS_FORM = "An APNs token is hexadecimal, of even length, and has 64 to 200 digits."
 FCM_FORM = "An FCM token has 32 to 4096 characters, all of them letters, digits or one of _ : . % -."
-FCM_TOKEN = "f:" + "a" * 140
+VARIETY = "A token has 8 different characters or more."
+FCM_TOKEN = "f:" + "APA91bGk" * 17
 
 
 @pytest.mark.parametrize(
@@ -352,6 +353,12 @@ FCM_TOKEN = "f:" + "a" * 140
         ({"provider": "fcm", "token": FCM_TOKEN + "ü"}, "token", FCM_FORM),
         ({"provider": "fcm", "token": FCM_TOKEN + "/x"}, "token", FCM_FORM),
         ({"provider": "fcm", "token": "a" * 4097}, "token", "String should have at most 4096 characters"),
+        ({"provider": "apns", "token": "0" * 64}, "token", VARIETY),
+        ({"provider": "apns", "token": "0123456" * 10}, "token", VARIETY),
+        ({"provider": "apns", "token": "abcdABCD" * 8}, "token", VARIETY),  # the same digits
+        ({"provider": "fcm", "token": "0" * 32}, "token", VARIETY),
+        ({"provider": "fcm", "token": "null" * 10}, "token", VARIETY),
+        ({"provider": "fcm", "token": "undefined" * 4}, "token", VARIETY),
         ({"provider": "fcm", "token": 7}, "token", "Input should be a valid string"),
         ({"provider": "fcm", "token": None}, "token", "Input should be a valid string"),
         ({"provider": "fcm"}, "token", "Field required"),
@@ -383,10 +390,10 @@ async def test_a_registration_of_wrong_form_is_refused_and_named(
 @pytest.mark.parametrize(
     ("provider", "token"),
     [
-        ("apns", "ab" * 100),
+        ("apns", "01234567" * 25),
         ("fcm", "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789:_-") for _ in range(4096))),
         ("fcm", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:.%-"),
-        ("apns", "cd" * 32),
+        ("apns", "89abcdef" * 8),
         ("fcm", secrets.token_hex(16)),
     ],
     ids=["the longest of APNs", "the longest of FCM", "every character", "the shortest of APNs", "the shortest of FCM"],

@@ -247,7 +247,7 @@ def odd_bodies(body: dict[str, Any]) -> Iterator[bytes]:
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/device-tokens/{new}"): {
         "provider": "apns",
-        "token": "ab" * 32,
+        "token": "0123456789abcdef" * 4,
         "environment": "production",
         "app_id": "app",
         "locale": "de",

@@ -118,7 +118,7 @@ async def test_a_dead_token_does_not_keep_its_phone_from_syncing_but_asks_for_a_
         await db.execute(text(dead), {"id": phone.installation_id})
 
     told = [(await sync(alice, phone.installation_id))["refresh_required"]]
-    await alice.register(iphone_again := type(phone)(phone.provider, "ab" * 32, phone.installation_id))
+    await alice.register(iphone_again := type(phone)(phone.provider, iphone().token, phone.installation_id))
     told.append((await sync(alice, iphone_again.installation_id))["refresh_required"])
 
     assert told == [True, False]

@@ -51,6 +51,15 @@ async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: 
         await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
 
 
+@pytest.mark.parametrize("limit", ["9" * 5000, "10001", "0", "-1", "many"], ids=len)
+async def test_a_redrive_of_no_number_or_too_many_is_refused(carol: Visit, limit: str) -> None:
+    rehearsed = await carol.get(f"/console/dead/redrive?limit={limit}")
+    redriven = await carol.post("/console/dead/redrive", {"limit": limit})
+
+    assert [rehearsed.status_code, redriven.status_code] == [422, 422]
+    assert "a number from 1 to 10000" in words(rehearsed)
+
+
 async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit, alice: User) -> None:
     await dead_task(alice, iphone())
     brake_id = await engage(house, "app.seen.in.the.console")

@@ -177,7 +177,7 @@ test("an installation that somebody else has is left to them, and the phone take
   const left = await run.call("", "POST", "/v1/sign-outs", { installation_id: installationId, ticket: person.ticket });
   assert.equal(left.status, 204);
   const mallory = somebody("mallory");
-  const body = { provider: "apns", token: "ab".repeat(32), sign_out_digest: "0".repeat(64) };
+  const body = { provider: "apns", token: "0123456789abcdef".repeat(4), sign_out_digest: "0".repeat(64) };
   const took = await run.call(await run.bearer(mallory), "PUT", `/v1/device-tokens/${installationId}`, body);
   assert.equal(took.status, 200);
 
@@ -187,7 +187,7 @@ test("an installation that somebody else has is left to them, and the phone take
   await until(async () => (await active(alice))[0] === phone.token.slice(-6));
   await until(() => phone.state === "registered");
   assert.notEqual(JSON.parse(phone.secrets.get("fastbell.registration")!).installationId, installationId);
-  assert.deepEqual(await active(mallory), ["ab".repeat(3)]);
+  assert.deepEqual(await active(mallory), ["abcdef"]);
   phone.app.close();
 });
 
