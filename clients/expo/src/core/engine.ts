@@ -9,7 +9,20 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 
 import type { Clock, Phone, Push, Random, Registrar, Vault } from "./ports.ts";
-import { type Effect, type Event, type Facts, type Lent, type Saved, type State, type Timer, restored, step } from "./registration.ts";
+import {
+  type Effect,
+  type Event,
+  type Facts,
+  type Lent,
+  type Saved,
+  type State,
+  type Timer,
+  type Trace,
+  TRACES,
+  forgetting,
+  restored,
+  step,
+} from "./registration.ts";
 import { CALL_API, delay } from "./retry.ts";
 
 export interface EnginePorts {
@@ -23,9 +36,11 @@ export interface EnginePorts {
   onRegistered(): void;
 }
 
+type Forget = Extract<Effect, { do: "forget_person" }>;
+
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
-const FORGET_LIMIT = 5_000;
+const FORGET_LIMIT = 5_000; // milliseconds
 
 export class Engine {
   readonly #ports: EnginePorts;
@@ -51,12 +66,10 @@ export class Engine {
   static async start(ports: EnginePorts): Promise<Engine> {
     const [text, facts] = await Promise.all([ports.vault.read(), ports.phone.facts()]);
     const known = parsed(text);
-    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [] };
+    // Lost, unreadable, or a first start: whose log and lines there may be is not known any more, so they are nobody's.
+    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
     const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
-    if (known === null) {
-      // Lost, unreadable, or a first start. Whose log and lines there may be is not known any more, so they are nobody's.
-      await engine.#within(FORGET_LIMIT, ports.phone.forgetPerson());
-    }
+    await engine.#inTurn(() => engine.#act(engine.#state, forgetting(engine.#state)));
     return engine;
   }
 
@@ -85,10 +98,10 @@ export class Engine {
     this.#timers.clear();
   }
 
-  #inTurn(enqueue: () => void): Promise<void> {
-    const turn = this.#turn.then(() => {
-      enqueue();
-      return this.#steps();
+  #inTurn(begin: () => Promise<void> | void): Promise<void> {
+    const turn = this.#turn.then(async () => {
+      await begin();
+      await this.#steps();
     });
     this.#turn = turn.catch(() => undefined);
     return turn;
@@ -134,24 +147,34 @@ export class Engine {
     }
     for (const effect of effects) {
       if (effect.do === "forget_person") {
-        const { phone, push } = this.#ports; // before the next person's log begins
-        await this.#within(FORGET_LIMIT, Promise.allSettled([phone.forgetPerson(), push.unregister()]));
+        await this.#forget(effect); // before anything of the next person begins
       } else {
         this.#begin(effect);
       }
     }
   }
 
-  async #within(limit: number, done: Promise<unknown>): Promise<void> {
-    let cancel: () => void = () => undefined;
-    const late = new Promise<void>((resolve) => {
-      cancel = this.#ports.clock.after(limit, resolve);
-    });
-    await Promise.race([done.catch(() => undefined), late]);
-    cancel();
+  /** What fails or takes too long stays to be forgotten. The facts are read again: the key went with the person. */
+  async #forget({ generation, traces }: Forget): Promise<void> {
+    const { phone } = this.#ports;
+    const gone: Trace[] = [];
+    await this.#within(Promise.allSettled(traces.map((trace) => phone.forget(trace).then(() => gone.push(trace)))));
+    const facts = await this.#within(phone.facts());
+    this.#waiting.unshift({ is: "forgotten", generation, traces: [...gone], facts });
   }
 
-  #begin(effect: Exclude<Effect, { do: "forget_person" }>): void {
+  /** Null for what fails, or takes longer than a person should wait. */
+  async #within<T>(done: Promise<T>): Promise<T | null> {
+    let cancel: () => void = () => undefined;
+    const late = new Promise<null>((resolve) => {
+      cancel = this.#ports.clock.after(FORGET_LIMIT, () => resolve(null));
+    });
+    const first = await Promise.race([done.catch(() => null), late]);
+    cancel();
+    return first;
+  }
+
+  #begin(effect: Exclude<Effect, Forget>): void {
     const { registrar } = this.#ports;
     switch (effect.do) {
       case "fetch_token":
@@ -248,13 +271,15 @@ function parsed(text: string | null): Saved | null {
 }
 
 function isSaved(saved: unknown): saved is Saved {
-  const { scheme, installationId, person, owed } = fieldsOf(saved);
+  const { scheme, installationId, person, owed, toForget } = fieldsOf(saved);
   return (
     scheme === 1 &&
     typeof installationId === "string" &&
     (person === null || isPerson(person)) &&
     Array.isArray(owed) &&
-    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string")
+    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string") &&
+    Array.isArray(toForget) &&
+    toForget.every((trace) => TRACES.includes(trace))
   );
 }
 

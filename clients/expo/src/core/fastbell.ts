@@ -6,7 +6,7 @@ import { type Opening, Openings } from "./openings.ts";
 import type { Ports } from "./ports.ts";
 import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
-import type { Facts, Permission, Refusal, State } from "./registration.ts";
+import { type Facts, type Permission, type Refusal, type State, type Trace, readable } from "./registration.ts";
 import type { components } from "./schema.d.ts";
 import { over } from "./screen.ts";
 import { Stream } from "./stream.ts";
@@ -152,7 +152,7 @@ class Parts {
       clock,
       random,
       registrar,
-      phone: { facts: () => this.#facts(), forgetPerson: () => this.#forgetPerson() },
+      phone: { facts: () => this.#facts(), forget: (trace) => this.#forget(trace) },
       onRegistered: () => this.#comesForward(),
     });
     await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
@@ -279,14 +279,20 @@ class Parts {
     return (this.#engine as Engine | undefined)?.state.facts.publicKey ?? null;
   }
 
-  /** In this order, and each though another fails: silence, then the screen, then what could still be read. */
-  async #forgetPerson(): Promise<void> {
-    const { screen, keys } = this.#ports;
-    this.#stream.close();
-    this.#sync.abandon();
-    await screen.dismissAll().catch(() => undefined);
-    await keys.forget().catch(() => undefined);
-    await this.#store.reset(0).catch(() => undefined);
+  async #forget(trace: Trace): Promise<void> {
+    const { screen, keys, push } = this.#ports;
+    switch (trace) {
+      case "log":
+        this.#stream.close();
+        this.#sync.abandon();
+        return this.#store.reset(0);
+      case "screen":
+        return screen.dismissAll();
+      case "key":
+        return keys.forget();
+      case "token":
+        return push.unregister();
+    }
   }
 
   /** Take back lines whose fast is over. Conversations stay: what was read, only the app knows. */
@@ -308,8 +314,7 @@ class Parts {
   }
 
   #installationId(): string | null {
-    const { saved } = this.#engine.state;
-    return saved.person?.registered == null ? null : saved.installationId;
+    return readable(this.#engine.state.saved);
   }
 
   #tell(items: readonly LogItem[]): void {

@@ -18,6 +18,7 @@ type Act =
 
 const PLAIN = [
   "open", "rotate", "crash", "refresh", "hang", "settle", "describe", "rotated_unheard", "token_fails", "taken", "vault_fails", "unknown",
+  "log_fails",
 ] as const;
 const WEATHERS = ["fine", "down", "deaf", "crowded", "unauthorized", "refuses"] as const;
 const user = fc.constantFrom("alice", "bob", "carol");
@@ -40,7 +41,7 @@ async function does(world: World, each: Act): Promise<void> {
       void engine.take({ is: "signed_out" });
       break;
     case "open":
-      void engine.take({ is: "opened" });
+      void engine.take({ is: "opened" }).then(() => world.read());
       break;
     case "rotate":
       world.rotate();
@@ -67,6 +68,9 @@ async function does(world: World, each: Act): Promise<void> {
       break;
     case "vault_fails":
       world.keeps = !world.keeps;
+      break;
+    case "log_fails":
+      world.logKeeps = !world.logKeeps;
       break;
     case "refresh":
       void engine.take({ is: "refresh_required" });
@@ -128,6 +132,7 @@ test("at rest the server holds the token of the person signed in last, or nobody
       world.hangsNext = false;
       world.writesLeft = null;
       world.keeps = true;
+      world.logKeeps = true;
       await world.settle();
       await lives(world, signedIn);
       world.rotate(); // whatever was refused: the system has another by now
@@ -140,7 +145,8 @@ test("at rest the server holds the token of the person signed in last, or nobody
 
       const { saved, phase } = world.engine.state;
       assert.equal(saved.person?.userId ?? null, signedIn);
-      assert.deepEqual(saved.owed, []);
+      assert.deepEqual([saved.owed, saved.toForget], [[], []]);
+      assert.equal(world.log, signedIn);
       assert.equal(phase.is, signedIn === null ? "signed_out" : "registered");
       assert.deepEqual(
         world.server.activeOf((userId) => userId !== STRANGER),
