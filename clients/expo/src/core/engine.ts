@@ -141,6 +141,10 @@ export class Engine {
   }
 
   async #act(next: State, effects: readonly Effect[]): Promise<void> {
+    const userId = next.saved.person?.userId ?? null;
+    if (userId !== (this.#state.saved.person?.userId ?? null)) {
+      this.#ports.phone.belongTo(userId);
+    }
     this.#state = next;
     for (const observer of this.#observers) {
       observer(next);

@@ -152,7 +152,11 @@ class Parts {
       clock,
       random,
       registrar,
-      phone: { facts: () => this.#facts(), forget: (trace) => this.#forget(trace) },
+      phone: {
+        facts: () => this.#facts(),
+        forget: (trace) => this.#forget(trace),
+        belongTo: (userId) => void this.#openings.belongTo(userId),
+      },
       onRegistered: () => this.#comesForward(),
     });
     await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
@@ -169,14 +173,8 @@ class Parts {
   face(): Fastbell {
     const { client } = this.#api;
     return {
-      signedIn: async (userId) => {
-        await this.#openings.belongTo(userId);
-        await this.#engine.take({ is: "signed_in", userId });
-      },
-      signOut: async () => {
-        await this.#engine.take({ is: "signed_out" });
-        await this.#openings.belongTo(null);
-      },
+      signedIn: (userId) => this.#engine.take({ is: "signed_in", userId }),
+      signOut: () => this.#engine.take({ is: "signed_out" }),
       push: this.#pushState(),
       askPermission: async () => {
         const permission = await this.#ports.permissions.ask();

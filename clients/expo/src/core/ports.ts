@@ -41,6 +41,8 @@ export interface Registrar {
 
 export interface Phone {
   facts(): Promise<Facts>;
+  /** Say whose taps these are from now on; null: nobody is signed in. */
+  belongTo(userId: string | null): void;
   /** Remove what must not outlive a person on this phone; repeats are harmless, and a failure is tried again. */
   forget(trace: Trace): Promise<void>;
 }

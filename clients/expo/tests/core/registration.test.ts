@@ -146,7 +146,7 @@ test("at rest the server holds the token of the person signed in last, or nobody
       const { saved, phase } = world.engine.state;
       assert.equal(saved.person?.userId ?? null, signedIn);
       assert.deepEqual([saved.owed, saved.toForget], [[], []]);
-      assert.equal(world.log, signedIn);
+      assert.deepEqual([world.log, world.tapsOf], [signedIn, signedIn]);
       assert.equal(phase.is, signedIn === null ? "signed_out" : "registered");
       assert.deepEqual(
         world.server.activeOf((userId) => userId !== STRANGER),

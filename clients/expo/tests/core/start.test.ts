@@ -14,8 +14,10 @@ class Phone {
   readonly kept = new Map<string, string>();
   readonly bodies: { public_key: string | null }[] = [];
   listeners = 0;
+  onTap: (data: unknown) => void = () => undefined;
   onForeground: (isActive: boolean) => void = () => undefined;
-  key: () => Promise<string> = async () => "key-1";
+  keys = 0;
+  key: () => Promise<string> = async () => `key-${this.keys}`;
   permission: () => Promise<"granted"> = async () => "granted";
 
   ports(): Ports {
@@ -47,9 +49,19 @@ class Phone {
       },
       system: { locale: () => null, timeZone: () => null, appVersion: () => null, osVersion: () => null, observe: listens },
       permissions: { read: () => this.permission(), ask: () => this.permission() },
-      keys: { publicKey: () => this.key(), forget: async () => undefined },
+      keys: {
+        publicKey: () => this.key(),
+        forget: async () => {
+          this.keys += 1;
+        },
+      },
       screen: { shown: async () => [], dismiss: async () => undefined, dismissAll: async () => undefined },
-      taps: { observe: listens },
+      taps: {
+        observe: (observer) => {
+          this.onTap = observer;
+          return listens();
+        },
+      },
       fetch: async (input, init) => {
         const request = new Request(input, init);
         const { pathname, searchParams } = new URL(request.url);
@@ -181,4 +193,29 @@ test("a log that cannot be emptied is nobody's until it is, and pushes come mean
   app.close();
 
   assert.deepEqual([store.bodies(), told], [bodiesOf("bob"), bodiesOf("bob")]);
+});
+
+test("the next person is registered with a key that the phone still has", async () => {
+  const phone = new Phone();
+  const app = await startFastbell(OPTIONS, phone.ports());
+  for (const person of ["alice", "bob"]) {
+    await app.signedIn(person);
+    await until(() => app.push.current.is === "registered");
+    assert.equal(phone.bodies.at(-1)?.public_key, await phone.key());
+    await app.signOut();
+  }
+  app.close();
+});
+
+test("taps are of whoever is signed in last, though the app awaits nothing", async () => {
+  const phone = new Phone();
+  const app = await startFastbell(OPTIONS, phone.ports());
+  await app.signedIn("alice");
+  void app.signOut();
+  await app.signedIn("bob");
+  phone.onTap({ task_id: ID, kind: "test", url: "fastbell://test-push" });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  app.close();
+
+  assert.equal(app.openings.take()?.path, "/test-push");
 });

@@ -106,6 +106,8 @@ export class World {
   /** Whose log is on the disk, and whether the disk takes writes. */
   log: string | null = null;
   logKeeps = true;
+  /** Whose taps are followed. */
+  tapsOf: string | null = null;
   /** What the system's answer waits for, and what forgetting a person does. */
   fetching: Promise<unknown> | null = null;
   forgetting: Promise<unknown> | null = null;
@@ -183,6 +185,9 @@ export class World {
       },
       phone: {
         facts: async () => this.facts,
+        belongTo: (userId) => {
+          this.tapsOf = userId;
+        },
         forget: async (trace) => {
           await (isAlive() ? this.forgetting : NEVER);
           switch (trace) {
@@ -202,6 +207,7 @@ export class World {
       onRegistered: () => this.read(),
     };
     this.engine = await Engine.start(ports);
+    this.tapsOf = this.engine.state.saved.person?.userId ?? null;
   }
 
   /** Sync, as far as the machine lets it. */
