@@ -345,7 +345,7 @@ function elsewhere(state: State, person: Person, lent: Lent): Step {
 function refreshRequired(state: State, lent: Lent): Step {
   const { person } = state.saved;
   if (person === null || state.phase.is !== "registered") {
-    return [state, []];
+    return doubtful(state);
   }
   const same = state.token !== null && person.doubted?.token === tokenDigest(state.token, lent);
   const doubted =
@@ -353,11 +353,17 @@ function refreshRequired(state: State, lent: Lent): Step {
   return asked(withPerson(state, { ...person, registered: null, registeredAt: null, doubted }), lent);
 }
 
+/** The server does not hold what was registered, and the next registration is on its way or waits: it is made in any case. */
+function doubtful(state: State): Step {
+  const { person } = state.saved;
+  return [person === null ? state : withPerson(state, { ...person, registered: null, registeredAt: null }), []];
+}
+
 /** Signed out elsewhere, or crowded out: the token is as good as before. At most once a minute, whatever the server says. */
 function notRegistered(state: State, lent: Lent): Step {
   const { person } = state.saved;
   if (person === null || state.phase.is !== "registered") {
-    return [state, []];
+    return doubtful(state);
   }
   const unknown: Person = { ...person, registered: null, registeredAt: null };
   const next: State = { ...withPerson(state, unknown), phase: { is: "registering", tries: 0, last: "not registered" } };

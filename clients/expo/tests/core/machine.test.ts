@@ -311,3 +311,11 @@ test("what a person leaves is owed until it is gone, and the next one's log wait
   assert.deepEqual([readable(reads.saved), done(synced)], ["id-0", ["sync"]]);
   assert.deepEqual(done(after(bobs, goes(1, "log", "token"))[1]), ["sync", "fetch_token"]); // the token was his by then
 });
+
+test("a registration that the server calls dead or unknown right after a start is made again", () => {
+  for (const event of [REFRESH, { is: "not_registered" }] satisfies Event[]) {
+    const [noted, none] = after(restored(registered().saved, FACTS, NOW), event);
+    assert.deepEqual([noted.phase.is, none, readable(noted.saved)], ["waiting_for_token", [], null]);
+    assert.deepEqual(done(after(noted, gives("a"))[1]), ["put"]);
+  }
+});
