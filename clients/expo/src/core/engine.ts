@@ -8,6 +8,7 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 
+import { tell } from "./observers.ts";
 import type { Clock, Phone, Push, Random, Registrar, Vault } from "./ports.ts";
 import {
   type Effect,
@@ -146,9 +147,7 @@ export class Engine {
       this.#ports.phone.belongTo(userId);
     }
     this.#state = next;
-    for (const observer of this.#observers) {
-      observer(next);
-    }
+    tell(this.#observers, next);
     for (const effect of effects) {
       if (effect.do === "forget_person") {
         await this.#forget(effect); // before anything of the next person begins

@@ -3,6 +3,7 @@
 import { type Api, createApi, outcome } from "./api.ts";
 import { Engine } from "./engine.ts";
 import { type Opening, Openings } from "./openings.ts";
+import { tell } from "./observers.ts";
 import type { Ports } from "./ports.ts";
 import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
@@ -118,7 +119,7 @@ class Parts {
       store: this.#store,
       installationId,
       onItems: (items) => this.#tell(items),
-      onGap: () => this.#gapObservers.forEach((observer) => observer()),
+      onGap: () => tell(this.#gapObservers, undefined),
       onRefreshRequired: () => void this.#engine.take({ is: "refresh_required" }),
       onNotRegistered: () => void this.#engine.take({ is: "not_registered" }),
     });
@@ -317,7 +318,7 @@ class Parts {
 
   #tell(items: readonly LogItem[]): void {
     if (items.length > 0) {
-      this.#itemObservers.forEach((observer) => observer(items));
+      tell(this.#itemObservers, items);
     }
   }
 

@@ -219,3 +219,25 @@ test("taps are of whoever is signed in last, though the app awaits nothing", asy
 
   assert.equal(app.openings.take()?.path, "/test-push");
 });
+
+test("an observer of the app that throws stops nothing, and a tap that came before anybody listened is told", async (t) => {
+  const errors = t.mock.method(console, "error", () => undefined);
+  const throws = () => {
+    throw new Error("the app's own");
+  };
+  const phone = new Phone();
+  const store = new Disk();
+  const app = await startFastbell({ ...OPTIONS, store }, phone.ports());
+  app.push.subscribe(throws);
+  app.onItems(throws);
+  await app.signedIn("alice");
+  phone.onTap({ task_id: ID, kind: "test", url: "fastbell://test-push" });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const told: string[] = [];
+  app.openings.subscribe(throws);
+  app.openings.subscribe(({ path }) => told.push(path));
+  app.close();
+
+  assert.deepEqual([app.push.current.is, store.items.size, told], ["registered", 3, ["/test-push"]]);
+  assert.ok(errors.mock.callCount() >= 3);
+});
