@@ -114,6 +114,7 @@ export class World {
   /** What was done that does not follow from what was stored. */
   readonly unfounded: string[] = [];
   #tokens = 1;
+  #keys = 1;
   #secrets = 0;
   #now = 1_700_000_000_000;
   #alarms: { at: number; call: () => void }[] = [];
@@ -184,7 +185,7 @@ export class World {
         },
       },
       phone: {
-        facts: async () => this.facts,
+        facts: async () => this.described(),
         belongTo: (userId) => {
           this.tapsOf = userId;
         },
@@ -197,6 +198,9 @@ export class World {
               }
               this.forgotten += 1;
               this.log = null;
+              break;
+            case "key":
+              this.#keys += 1;
               break;
             case "token":
               this.rotate();
@@ -247,6 +251,10 @@ export class World {
     return this.#alarms.length;
   }
 
+  described(): Facts {
+    return { ...this.facts, publicKey: `key-${this.#keys}` };
+  }
+
   rotate(): void {
     this.systemToken = `token-${++this.#tokens}`;
   }
@@ -287,6 +295,7 @@ export class World {
     const { person, installationId } = this.#saved() ?? { person: null, installationId: "" };
     const isStored = person?.userId === registration.userId && person.mayBeKnown && installationId === registration.installationId;
     this.#expect(isStored && digest(person.ticket) === registration.signOutDigest, `${registration.userId} is registered`);
+    this.#expect(registration.facts.publicKey === `key-${this.#keys}`, `${registration.facts.publicKey} is told, which is gone`);
     const weather = this.weather;
     if (this.hangsNext) {
       this.hangsNext = false;
