@@ -51,6 +51,7 @@ export class Engine {
   #saved: string;
   #waiting: Event[] = [];
   #failures = 0;
+  #forgets = 0;
   #retry: () => void = () => undefined;
   #turn: Promise<void> = Promise.resolve();
   #isFetching = false;
@@ -85,9 +86,14 @@ export class Engine {
 
   /** Take an event; resolves once its consequences are saved and begun, or wait for a vault that takes no writes. */
   take(event: Event): Promise<void> {
-    return this.#inTurn(() => {
-      this.#waiting = [...this.#waiting.filter((each) => subjectOf(each) !== subjectOf(event)), event];
-    });
+    return this.#inTurn(() => this.#enqueue(event));
+  }
+
+  /** Look at what the phone says of itself. What was read before a key went is not taken: it was read again since. */
+  async describe(): Promise<void> {
+    const before = this.#forgets;
+    const facts = await this.#ports.phone.facts();
+    await this.#inTurn(() => (before === this.#forgets ? this.#enqueue({ is: "described", facts }) : undefined));
   }
 
   close(): void {
@@ -97,6 +103,10 @@ export class Engine {
       cancel();
     }
     this.#timers.clear();
+  }
+
+  #enqueue(event: Event): void {
+    this.#waiting = [...this.#waiting.filter((each) => subjectOf(each) !== subjectOf(event)), event];
   }
 
   #inTurn(begin: () => Promise<void> | void): Promise<void> {
@@ -162,8 +172,10 @@ export class Engine {
     const { phone } = this.#ports;
     const gone: Trace[] = [];
     await this.#within(Promise.allSettled(traces.map((trace) => phone.forget(trace).then(() => gone.push(trace)))));
+    this.#forgets += 1;
     const facts = await this.#within(phone.facts());
-    this.#waiting.unshift({ is: "forgotten", generation, traces: [...gone], facts });
+    const others = this.#waiting.filter(({ is }) => is !== "described");
+    this.#waiting = [{ is: "forgotten", generation, traces: [...gone], facts }, ...others];
   }
 
   /** Null for what fails, or takes longer than a person should wait. */

@@ -258,7 +258,7 @@ class Parts {
   }
 
   async #described(): Promise<void> {
-    await this.#engine.take({ is: "described", facts: await this.#facts() });
+    await this.#engine.describe();
   }
 
   async #facts(): Promise<Facts> {

@@ -77,7 +77,7 @@ async function does(world: World, each: Act): Promise<void> {
       break;
     case "describe":
       world.facts = { ...world.facts, permission: world.facts.permission === "granted" ? "denied" : "granted" };
-      void engine.take({ is: "described", facts: world.described() });
+      void engine.describe();
       break;
     case "hang":
       world.hangsNext = true;
@@ -137,7 +137,7 @@ test("at rest the server holds the token of the person signed in last, or nobody
       await lives(world, signedIn);
       world.rotate(); // whatever was refused: the system has another by now
       world.facts = { ...world.facts, appVersion: "2" }; // and the app is a newer one
-      void world.engine.take({ is: "described", facts: world.described() });
+      void world.engine.describe();
       for (let day = 0; day < 3; day += 1) {
         void world.engine.take({ is: "opened" });
         await world.pass(1_000_000);
