@@ -8,8 +8,22 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 
+import { tell } from "./observers.ts";
 import type { Clock, Phone, Push, Random, Registrar, Vault } from "./ports.ts";
-import { type Effect, type Event, type Facts, type Lent, type Saved, type State, type Timer, restored, step } from "./registration.ts";
+import {
+  type Effect,
+  type Event,
+  type Facts,
+  type Lent,
+  type Saved,
+  type State,
+  type Timer,
+  type Trace,
+  TRACES,
+  forgetting,
+  restored,
+  step,
+} from "./registration.ts";
 import { CALL_API, delay } from "./retry.ts";
 
 export interface EnginePorts {
@@ -23,9 +37,11 @@ export interface EnginePorts {
   onRegistered(): void;
 }
 
+type Forget = Extract<Effect, { do: "forget_person" }>;
+
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
-const FORGET_LIMIT = 5_000;
+const FORGET_LIMIT = 5_000; // milliseconds
 
 export class Engine {
   readonly #ports: EnginePorts;
@@ -35,6 +51,7 @@ export class Engine {
   #saved: string;
   #waiting: Event[] = [];
   #failures = 0;
+  #forgets = 0;
   #retry: () => void = () => undefined;
   #turn: Promise<void> = Promise.resolve();
   #isFetching = false;
@@ -51,12 +68,10 @@ export class Engine {
   static async start(ports: EnginePorts): Promise<Engine> {
     const [text, facts] = await Promise.all([ports.vault.read(), ports.phone.facts()]);
     const known = parsed(text);
-    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [] };
+    // Lost, unreadable, or a first start: whose log and lines there may be is not known any more, so they are nobody's.
+    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
     const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
-    if (known === null) {
-      // Lost, unreadable, or a first start. Whose log and lines there may be is not known any more, so they are nobody's.
-      await engine.#within(FORGET_LIMIT, ports.phone.forgetPerson());
-    }
+    await engine.#inTurn(() => engine.#act(engine.#state, forgetting(engine.#state)));
     return engine;
   }
 
@@ -71,9 +86,14 @@ export class Engine {
 
   /** Take an event; resolves once its consequences are saved and begun, or wait for a vault that takes no writes. */
   take(event: Event): Promise<void> {
-    return this.#inTurn(() => {
-      this.#waiting = [...this.#waiting.filter((each) => subjectOf(each) !== subjectOf(event)), event];
-    });
+    return this.#inTurn(() => this.#enqueue(event));
+  }
+
+  /** Look at what the phone says of itself. What was read before a key went is not taken: it was read again since. */
+  async describe(): Promise<void> {
+    const before = this.#forgets;
+    const facts = await this.#ports.phone.facts();
+    await this.#inTurn(() => (before === this.#forgets ? this.#enqueue({ is: "described", facts }) : undefined));
   }
 
   close(): void {
@@ -85,10 +105,14 @@ export class Engine {
     this.#timers.clear();
   }
 
-  #inTurn(enqueue: () => void): Promise<void> {
-    const turn = this.#turn.then(() => {
-      enqueue();
-      return this.#steps();
+  #enqueue(event: Event): void {
+    this.#waiting = [...this.#waiting.filter((each) => subjectOf(each) !== subjectOf(event)), event];
+  }
+
+  #inTurn(begin: () => Promise<void> | void): Promise<void> {
+    const turn = this.#turn.then(async () => {
+      await begin();
+      await this.#steps();
     });
     this.#turn = turn.catch(() => undefined);
     return turn;
@@ -128,30 +152,44 @@ export class Engine {
   }
 
   async #act(next: State, effects: readonly Effect[]): Promise<void> {
-    this.#state = next;
-    for (const observer of this.#observers) {
-      observer(next);
+    const userId = next.saved.person?.userId ?? null;
+    if (userId !== (this.#state.saved.person?.userId ?? null)) {
+      this.#ports.phone.belongTo(userId);
     }
+    this.#state = next;
+    tell(this.#observers, next);
     for (const effect of effects) {
       if (effect.do === "forget_person") {
-        const { phone, push } = this.#ports; // before the next person's log begins
-        await this.#within(FORGET_LIMIT, Promise.allSettled([phone.forgetPerson(), push.unregister()]));
+        await this.#forget(effect); // before anything of the next person begins
       } else {
         this.#begin(effect);
       }
     }
   }
 
-  async #within(limit: number, done: Promise<unknown>): Promise<void> {
-    let cancel: () => void = () => undefined;
-    const late = new Promise<void>((resolve) => {
-      cancel = this.#ports.clock.after(limit, resolve);
-    });
-    await Promise.race([done.catch(() => undefined), late]);
-    cancel();
+  /** What fails or takes too long stays to be forgotten. The facts are read again: the key went with the person. */
+  async #forget({ generation, traces }: Forget): Promise<void> {
+    const { phone } = this.#ports;
+    const gone: Trace[] = [];
+    await this.#within(Promise.allSettled(traces.map((trace) => phone.forget(trace).then(() => gone.push(trace)))));
+    this.#forgets += 1;
+    const facts = await this.#within(phone.facts());
+    const others = this.#waiting.filter(({ is }) => is !== "described");
+    this.#waiting = [{ is: "forgotten", generation, traces: [...gone], facts }, ...others];
   }
 
-  #begin(effect: Exclude<Effect, { do: "forget_person" }>): void {
+  /** Null for what fails, or takes longer than a person should wait. */
+  async #within<T>(done: Promise<T>): Promise<T | null> {
+    let cancel: () => void = () => undefined;
+    const late = new Promise<null>((resolve) => {
+      cancel = this.#ports.clock.after(FORGET_LIMIT, () => resolve(null));
+    });
+    const first = await Promise.race([done.catch(() => null), late]);
+    cancel();
+    return first;
+  }
+
+  #begin(effect: Exclude<Effect, Forget>): void {
     const { registrar } = this.#ports;
     switch (effect.do) {
       case "fetch_token":
@@ -248,13 +286,15 @@ function parsed(text: string | null): Saved | null {
 }
 
 function isSaved(saved: unknown): saved is Saved {
-  const { scheme, installationId, person, owed } = fieldsOf(saved);
+  const { scheme, installationId, person, owed, toForget } = fieldsOf(saved);
   return (
     scheme === 1 &&
     typeof installationId === "string" &&
     (person === null || isPerson(person)) &&
     Array.isArray(owed) &&
-    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string")
+    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string") &&
+    Array.isArray(toForget) &&
+    toForget.every((trace) => TRACES.includes(trace))
   );
 }
 

@@ -3,10 +3,11 @@
 import { type Api, createApi, outcome } from "./api.ts";
 import { Engine } from "./engine.ts";
 import { type Opening, Openings } from "./openings.ts";
+import { tell } from "./observers.ts";
 import type { Ports } from "./ports.ts";
 import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
-import type { Facts, Permission, Refusal, State } from "./registration.ts";
+import { type Facts, type Permission, type Refusal, type State, type Trace, readable } from "./registration.ts";
 import type { components } from "./schema.d.ts";
 import { over } from "./screen.ts";
 import { Stream } from "./stream.ts";
@@ -118,7 +119,7 @@ class Parts {
       store: this.#store,
       installationId,
       onItems: (items) => this.#tell(items),
-      onGap: () => this.#gapObservers.forEach((observer) => observer()),
+      onGap: () => tell(this.#gapObservers, undefined),
       onRefreshRequired: () => void this.#engine.take({ is: "refresh_required" }),
       onNotRegistered: () => void this.#engine.take({ is: "not_registered" }),
     });
@@ -152,7 +153,11 @@ class Parts {
       clock,
       random,
       registrar,
-      phone: { facts: () => this.#facts(), forgetPerson: () => this.#forgetPerson() },
+      phone: {
+        facts: () => this.#facts(),
+        forget: (trace) => this.#forget(trace),
+        belongTo: (userId) => void this.#openings.belongTo(userId),
+      },
       onRegistered: () => this.#comesForward(),
     });
     await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
@@ -169,14 +174,8 @@ class Parts {
   face(): Fastbell {
     const { client } = this.#api;
     return {
-      signedIn: async (userId) => {
-        await this.#openings.belongTo(userId);
-        await this.#engine.take({ is: "signed_in", userId });
-      },
-      signOut: async () => {
-        await this.#engine.take({ is: "signed_out" });
-        await this.#openings.belongTo(null);
-      },
+      signedIn: (userId) => this.#engine.take({ is: "signed_in", userId }),
+      signOut: () => this.#engine.take({ is: "signed_out" }),
       push: this.#pushState(),
       askPermission: async () => {
         const permission = await this.#ports.permissions.ask();
@@ -259,7 +258,7 @@ class Parts {
   }
 
   async #described(): Promise<void> {
-    await this.#engine.take({ is: "described", facts: await this.#facts() });
+    await this.#engine.describe();
   }
 
   async #facts(): Promise<Facts> {
@@ -279,14 +278,20 @@ class Parts {
     return (this.#engine as Engine | undefined)?.state.facts.publicKey ?? null;
   }
 
-  /** In this order, and each though another fails: silence, then the screen, then what could still be read. */
-  async #forgetPerson(): Promise<void> {
-    const { screen, keys } = this.#ports;
-    this.#stream.close();
-    this.#sync.abandon();
-    await screen.dismissAll().catch(() => undefined);
-    await keys.forget().catch(() => undefined);
-    await this.#store.reset(0).catch(() => undefined);
+  async #forget(trace: Trace): Promise<void> {
+    const { screen, keys, push } = this.#ports;
+    switch (trace) {
+      case "log":
+        this.#stream.close();
+        this.#sync.abandon();
+        return this.#store.reset(0);
+      case "screen":
+        return screen.dismissAll();
+      case "key":
+        return keys.forget();
+      case "token":
+        return push.unregister();
+    }
   }
 
   /** Take back lines whose fast is over. Conversations stay: what was read, only the app knows. */
@@ -308,13 +313,12 @@ class Parts {
   }
 
   #installationId(): string | null {
-    const { saved } = this.#engine.state;
-    return saved.person?.registered == null ? null : saved.installationId;
+    return readable(this.#engine.state.saved);
   }
 
   #tell(items: readonly LogItem[]): void {
     if (items.length > 0) {
-      this.#itemObservers.forEach((observer) => observer(items));
+      tell(this.#itemObservers, items);
     }
   }
 

@@ -1,6 +1,7 @@
 /** A Fastbell that is there at once, though the one behind it has still to read what it knows. */
 
 import type { Fastbell, Observable, PushState } from "./fastbell.ts";
+import { tell } from "./observers.ts";
 
 export interface LaterEnds {
   start(): Promise<Fastbell>;
@@ -49,7 +50,7 @@ export function later({ start, rest }: LaterEnds): Fastbell {
       return app?.push.current ?? UNKNOWN;
     },
     subscribe: subscribed((to, observer) => {
-      observer(to.push.current);
+      tell([observer], to.push.current);
       return to.push.subscribe(observer);
     }),
   };

@@ -5,6 +5,7 @@
 
 import { type Api, outcome } from "./api.ts";
 import { pathOf } from "./links.ts";
+import { tell } from "./observers.ts";
 import type { Clock, Random, Vault } from "./ports.ts";
 import { CALL_API, delay } from "./retry.ts";
 
@@ -83,9 +84,7 @@ export class Openings {
       this.#kept = { ...kept, entries: [...kept.entries, entry].slice(-MAX_ENTRIES) };
       await this.#save();
       this.#waiting.push(opening);
-      for (const observer of this.#observers) {
-        observer(opening);
-      }
+      tell(this.#observers, opening);
       void this.tell();
     });
   }
@@ -95,8 +94,13 @@ export class Openings {
     return this.#waiting.shift() ?? null;
   }
 
+  /** The observer is called at once where something waits: it may have come before anybody listened. */
   subscribe(observer: (opening: Opening) => void): () => void {
     this.#observers.add(observer);
+    const [oldest] = this.#waiting;
+    if (oldest !== undefined) {
+      tell([observer], oldest);
+    }
     return () => this.#observers.delete(observer);
   }
 

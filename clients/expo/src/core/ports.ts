@@ -1,6 +1,6 @@
 /** What the core needs of a phone. Each has one adapter in `src/expo/`, and one of a few lines in the tests. */
 
-import type { Debt, DeviceToken, Facts, Permission, PutOutcome, Registration } from "./registration.ts";
+import type { Debt, DeviceToken, Facts, Permission, PutOutcome, Registration, Trace } from "./registration.ts";
 import type { Shown } from "./screen.ts";
 
 /** The system's push service. */
@@ -41,8 +41,10 @@ export interface Registrar {
 
 export interface Phone {
   facts(): Promise<Facts>;
-  /** All that must not outlive a person on this phone: what the screen shows, badge, key, log. */
-  forgetPerson(): Promise<void>;
+  /** Say whose taps these are from now on; null: nobody is signed in. */
+  belongTo(userId: string | null): void;
+  /** Remove what must not outlive a person on this phone; repeats are harmless, and a failure is tried again. */
+  forget(trace: Trace): Promise<void>;
 }
 
 /** Named secrets; each is a Vault of its own. */

@@ -9,6 +9,8 @@
  * - Answers carry the generation of the sign-in that they belong to; those of an earlier one only make room.
  * - A sign-out is settled on the phone at once. What the server has not heard of is a debt: an installation and its
  *   ticket, paid whenever there is a network.
+ * - What a person leaves on the phone is owed, too: it stays in `toForget` until it is gone, and nobody's log is read while
+ *   another's is there.
  */
 
 import { CALL_API, FETCH_TOKEN, delay } from "./retry.ts";
@@ -53,12 +55,18 @@ export interface Doubt {
   readonly wasPutAgain: boolean; // and taken
 }
 
+/** What a person leaves on a phone: the log, lines and badge, the key for sealed texts, the system's own registration. */
+export type Trace = "log" | "screen" | "key" | "token";
+
+export const TRACES: readonly Trace[] = ["log", "screen", "key", "token"];
+
 /** All that survives the process. Never a device token, never a bearer token. */
 export interface Saved {
   readonly scheme: 1;
   readonly installationId: string;
   readonly person: Person | null;
   readonly owed: readonly Debt[];
+  readonly toForget: readonly Trace[]; // of whoever was signed in before
 }
 
 export type Phase =
@@ -109,11 +117,12 @@ export type Event =
   | { readonly is: "refresh_required" } // the server calls the token dead
   | { readonly is: "not_registered" } // the server knows no such installation of this person
   | { readonly is: "described"; readonly facts: Facts }
+  | { readonly is: "forgotten"; readonly generation: number; readonly traces: readonly Trace[]; readonly facts: Facts | null } // tried, and so far came about
   | { readonly is: "paid"; readonly debt: Debt }
   | { readonly is: "not_paid"; readonly retryAfter: number }
   | { readonly is: "timer"; readonly timer: Timer };
 
-export type Timer = "fetch" | "put" | "pay";
+export type Timer = "fetch" | "put" | "pay" | "forget";
 
 /** The PUT's body, and the installation that it is for. */
 export interface Registration {
@@ -131,7 +140,7 @@ export type Effect =
   | { readonly do: "pay"; readonly debt: Debt }
   | { readonly do: "wait"; readonly timer: Timer; readonly milliseconds: number }
   | { readonly do: "sync" }
-  | { readonly do: "forget_person" }; // stream, screen, badge, key, log, the system's own registration
+  | { readonly do: "forget_person"; readonly generation: number; readonly traces: readonly Trace[] };
 
 /** What a step may use that is not in the state: the time, chance, and new secrets. */
 export interface Lent {
@@ -147,11 +156,22 @@ export type Step = readonly [State, readonly Effect[]];
 export const MAX_DEBTS = 8;
 export const REGISTRATION_AGE = 24 * 3_600_000; // milliseconds after which the server is told again that we live
 export const REGISTER_AGAIN_AFTER = 60_000; // milliseconds
+export const FORGET_AGAIN_AFTER = 60_000; // milliseconds; a disk that is full, say
 
 /** Go on after a start of the app. */
 export function restored(saved: Saved, facts: Facts, now: number): State {
   const phase: Phase = saved.person === null ? { is: "signed_out" } : waiting(now);
   return { saved, phase, generation: 0, token: null, facts, inFlight: null, payingTries: 0 };
+}
+
+/** The installation whose log may be read: its registration was taken, and nothing of another person's log is left. */
+export function readable(saved: Saved): string | null {
+  return saved.person?.registered == null || saved.toForget.includes("log") ? null : saved.installationId;
+}
+
+/** What to do about the traces that are left. */
+export function forgetting({ saved, generation }: State): readonly Effect[] {
+  return saved.toForget.length === 0 ? [] : [{ do: "forget_person", generation, traces: saved.toForget }];
 }
 
 export function step(state: State, event: Event, lent: Lent): Step {
@@ -174,6 +194,8 @@ export function step(state: State, event: Event, lent: Lent): Step {
       return notRegistered(state, lent);
     case "described":
       return described({ ...state, facts: event.facts }, lent);
+    case "forgotten":
+      return forgotten(state, event, lent);
     case "paid":
       return paid(state, event.debt);
     case "not_paid":
@@ -210,12 +232,12 @@ function signedOut(state: State, lent: Lent): Step {
   const owed = person.mayBeKnown ? owedToo(state.saved.owed, debt) : state.saved.owed;
   const next: State = {
     ...state,
-    saved: { ...state.saved, person: null, owed },
+    saved: { ...state.saved, person: null, owed, toForget: TRACES },
     phase: { is: "signed_out" },
     generation: state.generation + 1,
     token: null, // the system's own registration is ended, too; another person's token comes anew
   };
-  return [next, [{ do: "forget_person" }, ...payments(next)]];
+  return [next, [...forgetting(next), ...payments(next)]];
 }
 
 function tokenArrived(state: State, lent: Lent): Step {
@@ -323,7 +345,7 @@ function elsewhere(state: State, person: Person, lent: Lent): Step {
 function refreshRequired(state: State, lent: Lent): Step {
   const { person } = state.saved;
   if (person === null || state.phase.is !== "registered") {
-    return [state, []];
+    return doubtful(state);
   }
   const same = state.token !== null && person.doubted?.token === tokenDigest(state.token, lent);
   const doubted =
@@ -331,11 +353,17 @@ function refreshRequired(state: State, lent: Lent): Step {
   return asked(withPerson(state, { ...person, registered: null, registeredAt: null, doubted }), lent);
 }
 
+/** The server does not hold what was registered, and the next registration is on its way or waits: it is made in any case. */
+function doubtful(state: State): Step {
+  const { person } = state.saved;
+  return [person === null ? state : withPerson(state, { ...person, registered: null, registeredAt: null }), []];
+}
+
 /** Signed out elsewhere, or crowded out: the token is as good as before. At most once a minute, whatever the server says. */
 function notRegistered(state: State, lent: Lent): Step {
   const { person } = state.saved;
   if (person === null || state.phase.is !== "registered") {
-    return [state, []];
+    return doubtful(state);
   }
   const unknown: Person = { ...person, registered: null, registeredAt: null };
   const next: State = { ...withPerson(state, unknown), phase: { is: "registering", tries: 0, last: "not registered" } };
@@ -349,9 +377,25 @@ function described(state: State, lent: Lent): Step {
   return person !== null && knows && state.token !== null ? wished(state, lent) : [state, []];
 }
 
+/** The key goes with its person, so what the phone says of itself is another by now. */
+function forgotten(state: State, { generation, traces, facts }: Extract<Event, { is: "forgotten" }>, lent: Lent): Step {
+  const { saved } = state;
+  const toForget = generation === state.generation ? saved.toForget.filter((each) => !traces.includes(each)) : saved.toForget;
+  const [next, effects] = described({ ...state, facts: facts ?? state.facts, saved: { ...saved, toForget } }, lent);
+  const more: Effect[] = toForget.length === 0 ? [] : [{ do: "wait", timer: "forget", milliseconds: FORGET_AGAIN_AFTER }];
+  if (next.phase.is === "registered" && readable(saved) === null && readable(next.saved) !== null) {
+    more.push({ do: "sync" });
+  }
+  const isAsking = next.phase.is === "signed_out" || next.phase.is === "waiting_for_token";
+  if (traces.includes("token") && !isAsking) {
+    more.push({ do: "fetch_token" }); // it was the next person's by then
+  }
+  return [next, [...effects, ...more]];
+}
+
 function opened(state: State, lent: Lent): Step {
   const [next, effects] = looked(state, lent);
-  return [next, [...payments(next), ...effects]];
+  return [next, [...forgetting(next), ...payments(next), ...effects]];
 }
 
 function looked(state: State, lent: Lent): Step {
@@ -406,6 +450,8 @@ function timer(state: State, which: Timer, lent: Lent): Step {
   switch (which) {
     case "pay":
       return [state, payments(state)];
+    case "forget":
+      return [state, forgetting(state)];
     case "fetch":
       return [state, state.phase.is === "waiting_for_token" ? [{ do: "fetch_token" }] : []];
     case "put":

@@ -47,7 +47,8 @@ export function showInFront(module: HandlerModule, links: readonly string[], onS
   module.setNotificationHandler({
     async handleNotification({ request }) {
       const { url, silent } = (dataOf(request) ?? {}) as { url?: unknown; silent?: unknown };
-      const isSeen = typeof url === "string" && pathOf(url, links) === onScreen();
+      const path = typeof url === "string" ? pathOf(url, links) : "/"; // where a link leads that is not followed
+      const isSeen = path !== "/" && path === onScreen();
       return {
         shouldShowBanner: !isSeen,
         shouldShowList: !isSeen,

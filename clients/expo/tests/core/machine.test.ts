@@ -15,6 +15,10 @@ import {
   REGISTER_AGAIN_AFTER,
   REGISTRATION_AGE,
   type State,
+  TRACES,
+  type Trace,
+  FORGET_AGAIN_AFTER,
+  readable,
   restored,
   step,
 } from "../../src/core/registration.ts";
@@ -55,7 +59,7 @@ function answers(state: State, outcome: Extract<Event, { is: "put_answered" }>["
   return [next, effects];
 }
 
-const nobody = (owed: readonly Debt[] = []) => restored({ scheme: 1, installationId: "id-0", person: null, owed }, FACTS, NOW);
+const nobody = (owed: readonly Debt[] = []) => restored({ scheme: 1, installationId: "id-0", person: null, owed, toForget: [] }, FACTS, NOW);
 const waiting = () => after(nobody(), enters("alice"))[0];
 const registering = () => after(waiting(), gives("a"))[0];
 const registered = () => answers(registering(), TAKEN)[0];
@@ -288,4 +292,30 @@ test("after a start nothing is known but what was saved", () => {
   assert.deepEqual([state.phase.is, state.token, state.inFlight], ["waiting_for_token", null, null]);
   assert.deepEqual(phases(after(state, gives("a"))), ["registered"]);
   assert.deepEqual(done(after(state, gives("b"))[1]), ["put"]);
+});
+
+test("what a person leaves is owed until it is gone, and the next one's log waits for that", () => {
+  const goes = (generation: number, ...traces: Trace[]): Event => ({ is: "forgotten", generation, traces, facts: null });
+  const [left, effects] = after(registered(), OUT);
+  assert.deepEqual([left.saved.toForget, effects[0]], [TRACES, { do: "forget_person", generation: 1, traces: TRACES }]);
+  const [some, waits] = after(left, goes(1, "screen", "key", "token"));
+  assert.deepEqual([some.saved.toForget, waits], [["log"], [{ do: "wait", timer: "forget", milliseconds: FORGET_AGAIN_AFTER }]]);
+  const again = { do: "forget_person", generation: 1, traces: ["log"] };
+  assert.deepEqual(after(some, { is: "timer", timer: "forget" })[1], [again]);
+  assert.deepEqual(after(some, OPENED)[1][0], again);
+  assert.deepEqual(after(left, goes(0, "log"))[0].saved.toForget, TRACES); // that was the log of somebody before
+
+  const [bobs] = answers(after(some, enters("bob"), gives("b"))[0], TAKEN);
+  assert.deepEqual([bobs.phase.is, readable(bobs.saved)], ["registered", null]);
+  const [reads, synced] = after(bobs, goes(1, "log"));
+  assert.deepEqual([readable(reads.saved), done(synced)], ["id-0", ["sync"]]);
+  assert.deepEqual(done(after(bobs, goes(1, "log", "token"))[1]), ["sync", "fetch_token"]); // the token was his by then
+});
+
+test("a registration that the server calls dead or unknown right after a start is made again", () => {
+  for (const event of [REFRESH, { is: "not_registered" }] satisfies Event[]) {
+    const [noted, none] = after(restored(registered().saved, FACTS, NOW), event);
+    assert.deepEqual([noted.phase.is, none, readable(noted.saved)], ["waiting_for_token", [], null]);
+    assert.deepEqual(done(after(noted, gives("a"))[1]), ["put"]);
+  }
 });

@@ -18,6 +18,7 @@ type Act =
 
 const PLAIN = [
   "open", "rotate", "crash", "refresh", "hang", "settle", "describe", "rotated_unheard", "token_fails", "taken", "vault_fails", "unknown",
+  "log_fails",
 ] as const;
 const WEATHERS = ["fine", "down", "deaf", "crowded", "unauthorized", "refuses"] as const;
 const user = fc.constantFrom("alice", "bob", "carol");
@@ -40,7 +41,7 @@ async function does(world: World, each: Act): Promise<void> {
       void engine.take({ is: "signed_out" });
       break;
     case "open":
-      void engine.take({ is: "opened" });
+      void engine.take({ is: "opened" }).then(() => world.read());
       break;
     case "rotate":
       world.rotate();
@@ -68,12 +69,15 @@ async function does(world: World, each: Act): Promise<void> {
     case "vault_fails":
       world.keeps = !world.keeps;
       break;
+    case "log_fails":
+      world.logKeeps = !world.logKeeps;
+      break;
     case "refresh":
       void engine.take({ is: "refresh_required" });
       break;
     case "describe":
       world.facts = { ...world.facts, permission: world.facts.permission === "granted" ? "denied" : "granted" };
-      void engine.take({ is: "described", facts: world.facts });
+      void engine.describe();
       break;
     case "hang":
       world.hangsNext = true;
@@ -128,11 +132,12 @@ test("at rest the server holds the token of the person signed in last, or nobody
       world.hangsNext = false;
       world.writesLeft = null;
       world.keeps = true;
+      world.logKeeps = true;
       await world.settle();
       await lives(world, signedIn);
       world.rotate(); // whatever was refused: the system has another by now
       world.facts = { ...world.facts, appVersion: "2" }; // and the app is a newer one
-      void world.engine.take({ is: "described", facts: world.facts });
+      void world.engine.describe();
       for (let day = 0; day < 3; day += 1) {
         void world.engine.take({ is: "opened" });
         await world.pass(1_000_000);
@@ -140,7 +145,8 @@ test("at rest the server holds the token of the person signed in last, or nobody
 
       const { saved, phase } = world.engine.state;
       assert.equal(saved.person?.userId ?? null, signedIn);
-      assert.deepEqual(saved.owed, []);
+      assert.deepEqual([saved.owed, saved.toForget], [[], []]);
+      assert.deepEqual([world.log, world.tapsOf], [signedIn, signedIn]);
       assert.equal(phase.is, signedIn === null ? "signed_out" : "registered");
       assert.deepEqual(
         world.server.activeOf((userId) => userId !== STRANGER),

@@ -1,9 +1,10 @@
 /** A server, a phone and a network as the registration machine knows them, with a clock that a test moves. */
 
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 
 import { Engine, type EnginePorts } from "../../src/core/engine.ts";
-import type { Debt, DeviceToken, Facts, PutOutcome, Registration, Saved } from "../../src/core/registration.ts";
+import { type Debt, type DeviceToken, type Facts, type PutOutcome, type Registration, type Saved, readable } from "../../src/core/registration.ts";
 
 /** Deaf: the server hears, its answers are lost. Crowded: it takes no sign-outs. */
 export type Weather = "fine" | "down" | "deaf" | "crowded" | "unauthorized" | "refuses";
@@ -102,12 +103,18 @@ export class World {
   puts = 0;
   fetches = 0;
   forgotten = 0;
+  /** Whose log is on the disk, and whether the disk takes writes. */
+  log: string | null = null;
+  logKeeps = true;
+  /** Whose taps are followed. */
+  tapsOf: string | null = null;
   /** What the system's answer waits for, and what forgetting a person does. */
   fetching: Promise<unknown> | null = null;
   forgetting: Promise<unknown> | null = null;
   /** What was done that does not follow from what was stored. */
   readonly unfounded: string[] = [];
   #tokens = 1;
+  #keys = 1;
   #secrets = 0;
   #now = 1_700_000_000_000;
   #alarms: { at: number; call: () => void }[] = [];
@@ -148,7 +155,7 @@ export class World {
           }
           return { provider: "apns", token: this.systemToken, environment: "production" };
         },
-        unregister: async () => this.rotate(),
+        unregister: async () => assert.fail("it is the phone that forgets"),
       },
       clock: {
         now: () => this.#now,
@@ -178,15 +185,42 @@ export class World {
         },
       },
       phone: {
-        facts: async () => this.facts,
-        forgetPerson: async () => {
-          this.forgotten += 1;
-          await this.forgetting;
+        facts: async () => this.described(),
+        belongTo: (userId) => {
+          this.tapsOf = userId;
+        },
+        forget: async (trace) => {
+          await (isAlive() ? this.forgetting : NEVER);
+          switch (trace) {
+            case "log":
+              if (!this.logKeeps) {
+                throw new Error("database or disk is full");
+              }
+              this.forgotten += 1;
+              this.log = null;
+              break;
+            case "key":
+              this.#keys += 1;
+              break;
+            case "token":
+              this.rotate();
+              break;
+          }
         },
       },
-      onRegistered: () => undefined,
+      onRegistered: () => this.read(),
     };
     this.engine = await Engine.start(ports);
+    this.tapsOf = this.engine.state.saved.person?.userId ?? null;
+  }
+
+  /** Sync, as far as the machine lets it. */
+  read(): void {
+    const { saved } = this.engine.state;
+    if (saved.person !== null && readable(saved) !== null) {
+      this.#expect(this.log === null || this.log === saved.person.userId, `${saved.person.userId} reads the log of ${this.log}`);
+      this.log = saved.person.userId;
+    }
   }
 
   /** Die at this moment, and start again from what was saved. */
@@ -217,6 +251,10 @@ export class World {
     return this.#alarms.length;
   }
 
+  described(): Facts {
+    return { ...this.facts, publicKey: `key-${this.#keys}` };
+  }
+
   rotate(): void {
     this.systemToken = `token-${++this.#tokens}`;
   }
@@ -228,7 +266,7 @@ export class World {
   }
 
   async flush(): Promise<void> {
-    for (let turn = 0; turn < 60; turn += 1) {
+    for (let turn = 0; turn < 100; turn += 1) {
       await Promise.resolve();
     }
   }
@@ -257,6 +295,7 @@ export class World {
     const { person, installationId } = this.#saved() ?? { person: null, installationId: "" };
     const isStored = person?.userId === registration.userId && person.mayBeKnown && installationId === registration.installationId;
     this.#expect(isStored && digest(person.ticket) === registration.signOutDigest, `${registration.userId} is registered`);
+    this.#expect(registration.facts.publicKey === `key-${this.#keys}`, `${registration.facts.publicKey} is told, which is gone`);
     const weather = this.weather;
     if (this.hangsNext) {
       this.hangsNext = false;

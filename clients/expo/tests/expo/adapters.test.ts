@@ -222,6 +222,9 @@ test("a push that leads to what is on the screen stays silent, and others show",
   assert.deepEqual(await shows({ url: `fastbell://fasting-sessions/${ID}`, silent: "true" }), [true, false]);
   path = null;
   assert.deepEqual(await shows({ url: `fastbell://conversations/${ID}` }), [true, true]);
+  path = "/"; // home is not where a link led that is not followed
+  assert.deepEqual(await shows({ url: "https://shop.example/offer" }), [true, true]);
+  assert.deepEqual(await shows({}), [true, true]);
 });
 
 test("the network is told each time it comes, and its one listener stays", () => {
