@@ -88,12 +88,14 @@ async def streaming(
 
 
 @asynccontextmanager
-async def deaf_client(user: User, installation_id: UUID, *, at: str = "") -> AsyncIterator[socket.socket]:
-    """Ask for a stream over a bare socket with little room, and read nothing of it."""
+async def deaf_client(
+    user: User, installation_id: UUID, *, at: str = "", room: int = 4096
+) -> AsyncIterator[socket.socket]:
+    """Ask for a stream over a bare socket with little room (bytes), and read nothing of it."""
     url, loop = httpx.URL(at or user.house.http.base_url), asyncio.get_running_loop()
     head = f"GET /v1/stream?installation_id={installation_id} HTTP/1.1\r\nHost: test\r\n"
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         client.setblocking(False)
         await loop.sock_connect(client, (url.host, url.port))
         await loop.sock_sendall(client, f"{head}Authorization: {user.headers['Authorization']}\r\n\r\n".encode())

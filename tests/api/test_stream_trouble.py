@@ -52,7 +52,7 @@ async def test_who_does_not_read_is_cut_off_and_goes_on_where_he_was(brisk: Hous
     for _ in range(20):
         await fill(brisk, alice, room, *[LARGE] * 100)  # 32 MB
 
-    async with deaf_client(alice, phone) as client:
+    async with deaf_client(alice, phone, room=10 * len(LARGE)) as client:
         await eventually(lambda: is_present(brisk, phone))
         await eventually(lambda: _absent(brisk, phone))
         got = await _drain(client)
