@@ -75,7 +75,7 @@ async def test_one_users_reminder_is_shown_soon_after_the_wrong_key_was_replaced
     async with _patient(unmanned, key_file) as worker:
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(unmanned, due, "InvalidProviderToken"))
-        await asyncio.sleep(3 * LOOKS)
+        await asyncio.sleep(3 * LOOKS)  # time in which it must not call; a slow machine only has it look less often
         calls = len(simulator.requests)
         next_try = await _next_try(unmanned, due)
         copy(simulator.environment["APNS_KEY_FILE"], key_file)
@@ -99,7 +99,7 @@ async def test_a_reminder_is_shown_soon_after_its_app_was_given_credentials(
         apps.replace({}, None)
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(unmanned, due, "app_not_configured"))
-        await asyncio.sleep(3 * LOOKS)
+        await asyncio.sleep(3 * LOOKS)  # looks in vain a few times first; fewer prove less and fail nothing
         apps.replace(senders, None)
         async with asyncio.timeout(SOON):
             await sending
@@ -120,7 +120,7 @@ async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_
         await eventually(lambda: _braked(worker))
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(unmanned, due, "brake_engaged"))
-        await asyncio.sleep(5 * LOOKS)
+        await asyncio.sleep(5 * LOOKS)  # looks in vain a few times first; fewer prove less and fail nothing
         async with unmanned.sessions.begin() as db:
             [brake] = (await brakes.engaged(db)).values()
             assert await brakes.resume(db, brake.id, "carol")
