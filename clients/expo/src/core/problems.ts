@@ -32,7 +32,7 @@ export function problemOf(response: Response, body: unknown): Problem {
   const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
   const type = String(said.type);
   if (!type.startsWith(OURS) || response.status === 429 || response.status >= 500) {
-    return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
+    return unavailable(response);
   }
   return {
     is: "refused",
@@ -42,6 +42,11 @@ export function problemOf(response: Response, body: unknown): Problem {
     field: said.field ?? null,
     nextCursor: said.next_cursor ?? null,
   };
+}
+
+/** Fastbell was not reached, or cannot serve at present. */
+export function unavailable(response: Response): Problem {
+  return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
 }
 
 /** In milliseconds; 0 where none is told, or a date, which nobody's clock is trusted for. */
