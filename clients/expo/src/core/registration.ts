@@ -174,7 +174,7 @@ function put(state: State, person: Person, lent: Lent): Step {
     signOutDigest: lent.digest(person.ticket),
     formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
   };
-  const inFlight: Call = { generation: state.generation, digest };
+  const inFlight: Call = { generation: state.generation, digest, mayBeKnown: person.mayBeKnown };
   const next = { ...withPerson(state, { ...person, mayBeKnown: true }), phase, inFlight };
   return [next, [{ do: "put", generation: state.generation, digest, registration }]];
 }
@@ -206,17 +206,17 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
     case "unauthorized":
       return [{ ...settled, phase: { is: "registering", tries: 0, last: UNAUTHORIZED } }, []]; // until the next open or sign-in
     case "not_ours":
-      return elsewhere(settled, person, lent);
+      return elsewhere(settled, person, state.inFlight?.mayBeKnown ?? true, lent);
     case "refused":
       return [{ ...settled, phase: { is: "refused", problem: outcome.problem, appVersion: state.facts.appVersion } }, []];
   }
 }
 
 /** This installation id is somebody else's: take a new one, and owe the sign-out of what we may have had under it. */
-function elsewhere(state: State, person: Person, lent: Lent): Step {
+function elsewhere(state: State, person: Person, mayBeKnown: boolean, lent: Lent): Step {
   const { installationId, owed } = state.saved;
   const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
-  const moved: Person = { ...person, ticket: lent.ticket, registered: null, registeredAt: null };
+  const moved: Person = { ...person, ticket: lent.ticket, mayBeKnown: false, registered: null, registeredAt: null };
   const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
   const next: State = {
     ...state,
@@ -224,7 +224,7 @@ function elsewhere(state: State, person: Person, lent: Lent): Step {
       ...state.saved,
       installationId: lent.installationId,
       person: moved,
-      owed: person.registered === null ? owed : owedToo(owed, debt),
+      owed: mayBeKnown ? owedToo(owed, debt) : owed,
     },
     phase: { is: "registering", tries, last: "installation taken" },
   };

@@ -82,6 +82,7 @@ export interface State {
 export interface Call {
   readonly generation: number;
   readonly digest: string;
+  readonly mayBeKnown: boolean; // an earlier one was begun, whose answer was none, or 200
 }
 
 /** What a PUT came to. */

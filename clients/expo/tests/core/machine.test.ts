@@ -177,6 +177,15 @@ test("an installation that is somebody else's is left for a new one, at once and
   assert.deepEqual(phases(after(resting, { is: "timer", timer: "put" })), ["registering"]);
 });
 
+test("a registration whose answer was lost is owed its sign-out when its installation turns out to be somebody else's", () => {
+  const [deaf] = lost();
+  const [moved] = answers(after(deaf, OPENED)[0], { is: "not_ours" });
+  assert.deepEqual(moved.saved.owed, [debtOf(deaf.saved.person!.ticket)]); // the server may have heard it
+  const [crashed] = after(restored(registering().saved, FACTS, NOW), gives("a"));
+  assert.equal(answers(crashed, { is: "not_ours" })[0].saved.owed.length, 1); // its answer died with the process
+  assert.deepEqual(answers(registering(), { is: "not_ours" })[0].saved.owed, []); // nobody has heard of this one
+});
+
 test("the next person comes with the ticket of the one before, the newest of this installation", () => {
   const [left] = after(registered(), OUT);
   const alices = left.saved.owed[0]!;
