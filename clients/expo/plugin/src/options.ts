@@ -26,7 +26,9 @@ export function chosen(options: PluginOptions | undefined): Chosen {
   return { sealed: options?.sealed ?? true, serviceName };
 }
 
+export const OUR_GROUP = ".fastbell";
+
 /** The keychain group of app and extension, with the team's prefix as the build fills it in. */
 export function keychainGroup(bundleIdentifier: string): string {
-  return `$(AppIdentifierPrefix)${bundleIdentifier}.fastbell`;
+  return `$(AppIdentifierPrefix)${bundleIdentifier}${OUR_GROUP}`;
 }

@@ -26,7 +26,10 @@ export function later({ start, rest }: LaterEnds): Fastbell {
   const closed = signal<void>();
   const started = signal<Fastbell>();
   const begin = async () => {
-    while (!isClosed) {
+    for (;;) {
+      if (isClosed) {
+        return;
+      }
       try {
         app = await start();
         if (isClosed) {
