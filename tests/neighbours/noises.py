@@ -107,9 +107,10 @@ _ENDINGS: Sequence[dict[str, Any]] = (
 async def one_persons_calls_end_their_connections_in_every_way(
     house: House, simulator: Simulator
 ) -> AsyncIterator[None]:
+    phones = [iphone() for _ in _ENDINGS]
     faults = [
         simulator.faults.add(provider="apns", token=phone.token, **ending)
-        for phone, ending in zip(phones := [iphone() for _ in _ENDINGS], _ENDINGS, strict=True)
+        for phone, ending in zip(phones, _ENDINGS, strict=True)
     ]
     await _reminded(house.user(), phones)
     yield
