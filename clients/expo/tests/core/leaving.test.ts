@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { startFastbell } from "../../src/core/fastbell.ts";
-import { type LogItem, MemoryStore } from "../../src/core/log.ts";
+import { Log, type LogItem, MemoryStore } from "../../src/core/log.ts";
 import { Disk, OPTIONS, Phone, bodiesOf, pageOf, passes, until } from "./phone.ts";
 
 const FORGET_LIMIT = 5_000;
@@ -156,5 +156,27 @@ test("a store that fails is a problem of the sync, not a rejection, and the same
     assert.equal(await app.sync(), null);
     app.close();
     await store.reset(0);
+  }
+});
+
+test("what was read of a log before it was emptied, moved or left is stored by nobody, though it comes afterwards", async () => {
+  for (const ends of ["empty", "moveTo", "abandon"] as const) {
+    const store = new MemoryStore();
+    const log = new Log(store);
+    const place = await log.place();
+    assert.deepEqual(await log.store(place, [{ seq: 1 } as LogItem], 1), [{ seq: 1 }]);
+
+    const ended = ends === "moveTo" ? log.moveTo(place, 0) : log[ends]();
+    const late = log.store(place, [{ seq: 2 } as LogItem], 2);
+    await ended;
+    assert.equal(log.holds(place), false);
+    assert.equal(await late, null);
+    assert.equal(await log.store(place, [{ seq: 3 } as LogItem], 3), null);
+    assert.equal(await log.moveTo(place, 7), false);
+    assert.deepEqual([...store.items.keys()], ends === "abandon" ? [1] : []);
+
+    const next = await log.place(); // the next person's
+    await log.store(next, [{ seq: 1 } as LogItem], 1);
+    assert.equal(await store.cursor(), 1);
   }
 });
