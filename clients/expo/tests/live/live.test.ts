@@ -141,6 +141,34 @@ test("an offline sign-out is paid when there is a network again, though nobody s
   phone.app.close();
 });
 
+test("a registration that comes to the server after its sign-out was paid registers nobody", async () => {
+  const phone = await new Phone(run).open();
+  const held: Request[] = [];
+  phone.way = async (request, send) => {
+    if (request.method !== "PUT") {
+      return send(request);
+    }
+    held.push(request);
+    throw new TypeError("no answer"); // it is on its way all the same
+  };
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => held.length > 0);
+  await phone.app.signOut();
+  await until(() => JSON.parse(phone.secrets.get("fastbell.registration")!).owed.length === 0);
+
+  const late = await fetch(held[0]!);
+
+  const { type } = (await late.json()) as { type: string };
+  assert.deepEqual([late.status, type], [409, "urn:fastbell:problem:ticket-spent"]);
+  assert.deepEqual(await active(alice), []);
+  phone.way = (request, send) => send(request);
+  await phone.signIn(alice);
+  await until(() => phone.state === "registered");
+  assert.deepEqual(await active(alice), [phone.token.slice(-6)]);
+  phone.app.close();
+});
+
 test("a token that its provider calls dead is registered once more, and then another one is waited for", async () => {
   const phone = await new Phone(run).open();
   const alice = somebody("alice");
