@@ -21,12 +21,18 @@ before(async () => {
 });
 after(() => run.stop());
 
+/** Start a fast whose reminder is due in so many seconds; another if the answer took longer than that. */
 async function fastDueIn(phone: Phone, seconds: number): Promise<string> {
-  const id = randomUUID();
-  const ends_at = new Date(Date.now() + 60_000 + seconds * 1000).toISOString();
-  const started = await phone.app.fasts.start({ id, ends_at, reminder_minutes: [1] });
-  assert.ok(started.ok, JSON.stringify(started));
-  return id;
+  for (;;) {
+    const id = randomUUID();
+    const ends_at = new Date(Date.now() + 60_000 + seconds * 1000).toISOString();
+    const started = await phone.app.fasts.start({ id, ends_at, reminder_minutes: [1] });
+    assert.ok(started.ok, JSON.stringify(started));
+    if (started.value.reminders.every(({ state }) => state !== "skipped")) {
+      return id;
+    }
+    await phone.app.fasts.cancel(id);
+  }
 }
 
 async function active(userId: string): Promise<string[]> {
@@ -200,6 +206,7 @@ test("an installation that somebody else has is left to them, and the phone take
   const alice = somebody("alice");
   await phone.signIn(alice);
   await until(() => phone.state === "registered");
+  await phone.app.sync(); // the one that its registration began is over
   phone.background();
   const { installationId, person } = JSON.parse(phone.secrets.get("fastbell.registration")!);
   const left = await run.call("", "POST", "/v1/sign-outs", { installation_id: installationId, ticket: person.ticket });
@@ -254,6 +261,7 @@ test("a cursor that is older than the log goes on from its start, and the app is
   const bob = somebody("bob");
   await phone.signIn(bob);
   await until(() => phone.state === "registered");
+  await phone.app.sync(); // the one that its registration began is over
   phone.background();
   const service = await run.bearer("backend", "service");
   const conversation = randomUUID();
