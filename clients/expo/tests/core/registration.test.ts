@@ -150,10 +150,9 @@ test("at rest the server holds the token of the person signed in last, or nobody
         await world.pass(1_000_000);
       }
 
-      const isCurrent = signedIn !== null; // else nothing would put it right: nobody registers any more
-      world.hear();
-      if (isCurrent) {
-        void world.engine.take({ is: "refresh_required" }); // a PUT of this sign-in may have come after a later one
+      world.hear(); // after all that was paid: what is stored now of an earlier sign-in stays
+      if (signedIn !== null) {
+        void world.engine.take({ is: "refresh_required" }); // of this sign-in an earlier PUT may have come after a later one
         await world.pass(1_000_000);
       }
 
