@@ -115,6 +115,7 @@ async def test_whoever_shows_a_sealed_text_is_told_that_it_has_no_sound(sim: Sim
     del data["sealed"]
     quiet = {"silent": "true", "channelId": "quiet"}
     assert data == {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5", **quiet}
+    assert [receipt.notification.channel for receipt in sim.phone(FCM_TOKEN).log] == ["quiet"]
     assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
 
 
@@ -126,6 +127,7 @@ async def test_a_sealed_push_that_sounds_names_the_channel_of_its_kind(
 
     data = sent(sim, FCM_TOKEN)["message"]["data"]
     assert (data.get("channelId"), data.get("silent")) == (channel, None)
+    assert [receipt.notification.channel for receipt in sim.phone(FCM_TOKEN).log] == [channel]
 
 
 async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(
