@@ -174,7 +174,8 @@ function put(state: State, person: Person, lent: Lent): Step {
     signOutDigest: lent.digest(person.ticket),
     formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
   };
-  const inFlight: Call = { generation: state.generation, digest, mayBeKnown: person.mayBeKnown };
+  const { formerTicket } = registration;
+  const inFlight: Call = { generation: state.generation, digest, formerTicket, mayBeKnown: person.mayBeKnown };
   const next = { ...withPerson(state, { ...person, mayBeKnown: true }), phase, inFlight };
   return [next, [{ do: "put", generation: state.generation, digest, registration }]];
 }
@@ -191,7 +192,7 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
     case "taken": {
       const doubted = person.doubted === null ? null : { ...person.doubted, wasPutAgain: true };
       const taken: Person = { ...person, registered: digest, registeredAt: lent.now, doubted };
-      const known = withPerson(unburdened(settled), taken);
+      const known = withPerson(unburdened(settled, state.inFlight?.formerTicket ?? null), taken);
       if (digest !== wish(known, person, lent)) {
         return put({ ...known, phase: { is: "registering", tries: 0, last: null } }, taken, lent);
       }
@@ -207,6 +208,8 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
       return [{ ...settled, phase: { is: "registering", tries: 0, last: UNAUTHORIZED } }, []]; // until the next open or sign-in
     case "not_ours":
       return elsewhere(settled, person, state.inFlight?.mayBeKnown ?? true, lent);
+    case "spent":
+      return anew(settled, { ...person, ticket: lent.ticket, registered: null, registeredAt: null }, "ticket spent", lent);
     case "refused":
       return [{ ...settled, phase: { is: "refused", problem: outcome.problem, appVersion: state.facts.appVersion } }, []];
   }
@@ -217,19 +220,20 @@ function elsewhere(state: State, person: Person, mayBeKnown: boolean, lent: Lent
   const { installationId, owed } = state.saved;
   const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
   const moved: Person = { ...person, ticket: lent.ticket, mayBeKnown: false, registered: null, registeredAt: null };
-  const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
-  const next: State = {
-    ...state,
-    saved: {
-      ...state.saved,
-      installationId: lent.installationId,
-      person: moved,
-      owed: mayBeKnown ? owedToo(owed, debt) : owed,
-    },
-    phase: { is: "registering", tries, last: "installation taken" },
+  const saved = {
+    ...state.saved,
+    installationId: lent.installationId,
+    owed: mayBeKnown ? owedToo(owed, debt) : owed,
   };
+  return anew({ ...state, saved }, moved, "installation taken", lent);
+}
+
+/** Register under another id, or with another ticket: at once, and where that does not help ever more slowly. */
+function anew(state: State, person: Person, last: string, lent: Lent): Step {
+  const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
+  const next: State = { ...withPerson(state, person), phase: { is: "registering", tries, last } };
   if (tries === 1) {
-    return put(next, moved, lent);
+    return put(next, person, lent);
   }
   return [next, [{ do: "wait", timer: "put", milliseconds: delay(CALL_API, tries, lent.chance) }]];
 }
@@ -370,18 +374,25 @@ function payments(state: State): readonly Effect[] {
 }
 
 /**
- * One debt more. Of too many the second oldest goes: the oldest is of a registration that the server answered, the newest is
- * the likeliest to be the one that it heard last.
+ * One debt more. Of too many one goes that a later registration replaced, else the second oldest: the oldest is of a
+ * registration that the server answered, the newest is the likeliest to be the one that it heard last.
  */
 function owedToo(owed: readonly Debt[], debt: Debt): readonly Debt[] {
   const all = [...owed, debt];
-  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== 1) : all;
+  const replaced = all.findIndex(({ isReplaced }) => isReplaced);
+  const dropped = replaced === -1 ? 1 : replaced;
+  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== dropped) : all;
 }
 
-/** The server has taken a registration here, so whoever was signed in on this installation before is so no longer. */
-function unburdened(state: State): State {
+/**
+ * The server has taken a registration here, so whoever was signed in on this installation before is so no longer, and the
+ * ticket that came with it is spent. The others are still paid: an earlier PUT may hang, and must not be taken after this.
+ */
+function unburdened(state: State, spent: string | null): State {
   const { installationId, owed } = state.saved;
-  return { ...state, saved: { ...state.saved, owed: owed.filter((debt) => debt.installationId !== installationId) } };
+  const left = owed.filter((debt) => debt.installationId !== installationId || debt.ticket !== spent);
+  const replaced = left.map((debt) => (debt.installationId === installationId ? { ...debt, isReplaced: true as const } : debt));
+  return { ...state, saved: { ...state.saved, owed: replaced } };
 }
 
 function waiting(since: number, last: string | null = null): Phase {

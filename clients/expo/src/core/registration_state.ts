@@ -23,6 +23,7 @@ export interface Debt {
   readonly installationId: string;
   readonly ticket: string;
   readonly since: number;
+  readonly isReplaced?: true; // a later registration was taken there, so that only a PUT which still hangs would need it
 }
 
 export interface Person {
@@ -82,6 +83,7 @@ export interface State {
 export interface Call {
   readonly generation: number;
   readonly digest: string;
+  readonly formerTicket: string | null;
   readonly mayBeKnown: boolean; // an earlier one was begun, whose answer was none, or 200
 }
 
@@ -91,6 +93,7 @@ export type PutOutcome =
   | { readonly is: "lost"; readonly reason: string; readonly retryAfter: number } // no answer, 5xx, 429; milliseconds
   | { readonly is: "unauthorized" } // even with a new bearer token
   | { readonly is: "not_ours" } // 404, or 409 installation-taken: this installation id is somebody else's
+  | { readonly is: "spent" } // 409 ticket-spent: the server was told that this sign-in is over
   | { readonly is: "refused"; readonly problem: Refusal };
 
 export type Event =
