@@ -63,6 +63,7 @@ async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_i
     assert (now["detail"]["waits_for"], now["reason"]) == ("route", "ServiceUnavailable")
     assert f"is paused until {_clock(now, 'route_until')}: Apple answered that it is unavailable." in now["text"]
     assert now["text"].endswith(f" It expires at {_clock(now, 'expires_at')}.")
+    assert during["items"]
     assert not [item for item in during["items"] if "unclear" in item["text"]]
     assert after["present"] == []
     accepted = after["items"][0]

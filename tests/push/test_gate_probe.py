@@ -203,7 +203,7 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
     scene = Scene()
     await scene.shut()
 
-    for told in ("wrong_key", "wrong_key", "connect_failed"):  # nothing is known before of whose they are
+    for told in ("wrong_key", "wrong_key", "connect_failed"):
         scene.rest()
         with pytest.raises(Unavailable):
             async with scene.gate.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
