@@ -272,11 +272,15 @@ async def _call(worker: Crew, simulator: Simulator, phone: Phone) -> None:
         await _fail(worker, due)
 
 
+async def _reported(house: House) -> None:
+    [last] = await house.rows("SELECT max(seen_at) AS seen_at FROM workers")
+    await eventually(lambda: house.rows("SELECT 1 FROM workers WHERE seen_at > :at", at=last.seen_at))
+
+
 async def _present_anew(house: House, due: PlannedSend) -> dict[str, Any]:
     """Read what waits, once the worker has told how its gates stand now."""
-    for _ in range(2):  # the first report that is seen may have been made before
-        [row] = await house.rows("SELECT max(seen_at) AS seen_at FROM workers")
-        await eventually(lambda at=row.seen_at: house.rows("SELECT 1 FROM workers WHERE seen_at > :at", at=at))
+    await _reported(house)
+    await _reported(house)  # the first may have been made before
     [now] = (await _timeline(house, due))["present"]
     found: dict[str, Any] = now
     return found

@@ -67,6 +67,18 @@ def test_one_users_odd_refusal_as_a_probe_neither_lengthens_the_rest_nor_changes
     assert route.probes(DOWN) == min(2 * rest, 30)  # as if mallory had not called
 
 
+@pytest.mark.parametrize("last", [WRONG_KEY, DOWN, BUSY_FOR_AN_HOUR])
+def test_whatever_the_last_probe_met_the_rest_ends_while_what_waits_is_of_use(last: Trouble) -> None:
+    route = Route(WRONG_KEY)
+    for _ in range(8):
+        route.probes(WRONG_KEY)
+    route.probes(last, "mallory")
+
+    route.breaker.hurry(route.now + 1, left=20.0)
+
+    assert route.breaker.open_until == route.now + 11
+
+
 def test_an_hour_that_one_user_was_asked_to_wait_as_a_probe_is_asked_of_nobody_else() -> None:
     route = Route()
 
