@@ -135,7 +135,9 @@ def _cause(what: Happening) -> str:
 
 
 def _rejected(what: Happening) -> str:
-    return Past.NOT_SENT if what.reason in UNCALLED else PAST[what.event]
+    if what.reason in UNCALLED:
+        return Past.NOT_SENT
+    return Past.REFUSED_BUT_KEPT if what.detail.get("is_kept") else PAST[what.event]
 
 
 def _expired(what: Happening) -> str:
