@@ -154,6 +154,7 @@ class Present(StrEnum):
 
     DUE = "{Push}{to} is due at {due_at}."
     LATE = "{Push}{to} has been due since {due_at} and has not been sent yet."
+    ACCEPTED_JUST_NOW = "{Push}{to} was accepted at {due_at}. Open apps get it first, and other phones within seconds."
     DEAD = "{Push}{to} is dead; it was due at {due_at}."
     EXPIRES = " It expires at {expires_at}."
     THEN_REDRIVE = " After that a person can redrive it, until {expires_at}."
