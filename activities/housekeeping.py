@@ -115,11 +115,12 @@ class Sweeping:
         return Walked(buried, last, upto)
 
     async def owe(self, subject_kind: str, lost: Collection[UUID]) -> int:
-        """Owe Temporal these subjects, in their order, but for those it is owed already; returns how many."""
+        """Owe Temporal these subjects, in their order; those it is owed already come next. Returns how many are new."""
         if not lost:
             return 0
         async with self._sessions.begin() as db:
             owed = await orphans.owed(db, lost)
+            await outbox.hurry(db, owed)
             added = [each for each in dict.fromkeys(lost) if each not in owed]
             await outbox.add_for_sweepers(db, subject_kind, added)
         return len(added)

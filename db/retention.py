@@ -98,19 +98,26 @@ _COLLAPSE_GROUPS = text("""
     RETURNING 1
 """)
 
-_TOKEN_EVENTS = text("""
+# Ids grow with time, so what comes later keeps nothing here: an instant in the future is odd. Left alone, such rows
+# would fill the batch one day, and nothing behind them would ever go.
+_OLD_AT = """
+    (eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     OR eldest.at > statement_timestamp() + interval '1 day')
+"""
+
+_TOKEN_EVENTS = text(f"""
     DELETE FROM device_token_events e
      USING (SELECT id, at FROM device_token_events ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE e.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     WHERE e.id = eldest.id AND {_OLD_AT}
     RETURNING e.id
-""")
+""")  # noqa: S608 -- it stands above
 
-_WITHHELD = text("""
+_WITHHELD = text(f"""
     DELETE FROM withheld_pushes w
      USING (SELECT id, at FROM withheld_pushes ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE w.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     WHERE w.id = eldest.id AND {_OLD_AT}
     RETURNING w.id
-""")
+""")  # noqa: S608 -- it stands above
 
 # Whatever refers to a row is let go first, and after as long. `newer` says which row of an installation stays.
 _OLD_TOKENS = """
@@ -192,6 +199,7 @@ _REMINDERS = text("""
 _WORKERS = text("""
     WITH gone AS (
         SELECT worker_id FROM workers WHERE seen_at < statement_timestamp() - CAST(:keep AS interval)
+            OR seen_at > statement_timestamp() + CAST(:keep AS interval)
          LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     DELETE FROM workers w USING gone WHERE w.worker_id = gone.worker_id
@@ -226,7 +234,7 @@ _RIPE = text("""
            (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
            (SELECT count(*) FROM eldest WHERE is_old) AS gone,
            CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
-                THEN coalesce((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
+                THEN least((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
            END AS oldest_at
       FROM ripe
 """)
