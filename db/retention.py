@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import TextClause, delete, func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
+from db.engine import is_contended
 from db.models import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, Presence
 from db.workers import KEPT
 from domain.housekeeping import Keep, Leftover, LetGo
@@ -46,13 +48,25 @@ async def _device_tokens(db: AsyncSession, keep: Keep) -> LetGo:
 
 
 async def _log_items(db: AsyncSession, keep: Keep) -> LetGo:
-    """Let go of one user's items so old, where there are some; their messages stay in their conversations."""
+    """Let go of one user's items so old, where there are some; their messages stay in their conversations.
+
+    A log whose head somebody holds is passed over; one whose items are held has its turn a day later.
+    """
+    look = await db.begin_nested()
     found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+    await look.rollback()  # the head is held at the end of this, not from its start
     if found is None:
         return LetGo(0, is_all=True)
-    if found.upto is not None:
-        await log.let_go(db, found.user_id, upto=found.upto)
-    await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+    try:
+        async with db.begin_nested():
+            if found.upto is not None:
+                await log.let_go(db, found.user_id, upto=found.upto)
+            await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+    except DBAPIError as error:
+        if not is_contended(error):
+            raise
+        await db.execute(_A_DAY_LATER, {"user_id": found.user_id, "keep": keep.log})
+        return LetGo(0, is_all=False)
     return LetGo(found.gone, is_all=False)
 
 
@@ -222,6 +236,7 @@ _RIPE = text("""
          WHERE oldest_at < statement_timestamp() - CAST(:keep AS interval) - CAST(:lazy AS interval)
          ORDER BY oldest_at
          LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED
     ), eldest AS (
         SELECT i.seq, m.created_at, m.created_at < statement_timestamp() - CAST(:keep AS interval) AS is_old
           FROM ripe
@@ -241,6 +256,10 @@ _RIPE = text("""
 
 _OLDEST = text("""
     UPDATE log_heads SET oldest_at = coalesce(CAST(:oldest_at AS timestamptz), oldest_at) WHERE user_id = :user_id
+""")
+
+_A_DAY_LATER = text("""
+    UPDATE log_heads SET oldest_at = statement_timestamp() - CAST(:keep AS interval) WHERE user_id = :user_id
 """)
 
 _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = {

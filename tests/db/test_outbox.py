@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import text
 from temporalio.client import Client
 
-from db import outbox
+from db import outbox, redrives
 from db.engine import Sessions, make_engine, make_sessions
 from relay import Relay
 from tests.conftest import NewDatabase
+from tests.house import eventually
 from tests.servers import free_port
 
 UNKNOWN = "unknown"  # a kind of subject that no relay can dispatch
@@ -96,6 +97,38 @@ async def test_the_rows_of_a_sweeper_that_died_are_taken_by_another_when_its_lea
     async with sessions.begin() as db:
         [again] = await outbox.lease_due(db, 1)
     assert (again.id, taken.attempts, again.attempts) == (taken.id, 1, 2)
+
+
+async def test_a_dispatch_that_takes_long_holds_up_no_row_that_comes_after_it(
+    new_database: NewDatabase,
+) -> None:
+    engine = make_engine(await new_database("outbox_stuck"), lock_timeout=60)
+    sessions = make_sessions(engine)
+    relay = Relay(sessions, await Client.connect(f"127.0.0.1:{free_port()}", lazy=True), arm_window=0)
+    async with sessions() as other:
+        await other.execute(text("LOCK TABLE push_tasks"))  # what a redrive reads
+        async with sessions.begin() as db:
+            await outbox.add_for_sweepers(db, redrives.OUTBOX_KIND, [uuid4() for _ in range(3)])
+        sweeping = asyncio.create_task(relay.sweep_forever())
+        await eventually(lambda: _waits(sessions, 3))
+
+        async with sessions.begin() as db:  # of fasts that are not there any more: Temporal need not be told
+            await outbox.add_for_sweepers(db, outbox.FAST, [uuid4() for _ in range(300)])
+
+        await eventually(lambda: _is_left(sessions, 3), within=4)
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+    await engine.dispose()
+
+
+async def _waits(sessions: Sessions, count: int) -> bool:
+    async with sessions() as db:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return len((await db.execute(text(waiting))).all()) == count
+
+
+async def _is_left(sessions: Sessions, count: int) -> bool:
+    return len(await _rows(sessions)) == count
 
 
 ODD_INSTANTS = ("infinity", "294276-12-31 23:59:59", "2126-01-01", "now() + '66 s'", "-infinity", "4713-11-24 BC")
