@@ -37,6 +37,12 @@ def _word(text: str) -> str:
     return text
 
 
+def _claim(text: str) -> str:
+    if not re.fullmatch(r"\S(.*\S)?", text):
+        raise ValueError("must not be empty, nor begin or end with a blank, for tokens are compared with it as it is")
+    return text
+
+
 def _https(url: str) -> str:
     parts = urlsplit(url)
     is_allowed = parts.scheme == "https" or (parts.scheme, parts.hostname) in _PLAIN
@@ -118,6 +124,7 @@ _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 Word = Annotated[str, AfterValidator(_word)]  # it stands in a header
+ClaimValue = Annotated[str, AfterValidator(_claim)]  # of bearer tokens
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit

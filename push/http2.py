@@ -1,6 +1,7 @@
 """One HTTP/2 client connection: places, timeouts and signs of life. Each failure tells whether a call was processed."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -10,7 +11,7 @@ from hpack import HeaderTuple
 from push.http2_call import Call, Response
 from push.http2_frames import BrokenProtocol, OddFrame
 from push.http2_places import Places
-from push.http2_pulse import Pulse
+from push.http2_pulse import ALIVE_WITHIN, Pulse
 from push.http2_streams import Streams
 from push.sender import Fate, Unavailable
 
@@ -35,6 +36,8 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self.ready = asyncio.Event()  # greeted by the peer, or lost
         self.closed = self._loop.create_future()
+        self.users: Counter[int] = Counter()  # places taken and calls under way, by user
+        self.ended_with: frozenset[int] = frozenset()  # the users on it when its last call had started
 
     @property
     def greeted(self) -> bool:
@@ -54,7 +57,7 @@ class Connection(asyncio.Protocol):
     @property
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._places.full
+        return self._places.full or (self._pulse.asked and not self._places.idle)
 
     @property
     def stuck(self) -> bool:
@@ -75,36 +78,41 @@ class Connection(asyncio.Protocol):
         """Give no place until the peer was heard; a peer that stays silent is dropped."""
         self._pulse.ask()
 
-    def take(self) -> None:
+    def take(self, user: int) -> None:
         """Take a place; `call` uses it, `give_back` returns it."""
         self._places.take()
+        self.users[user] += 1
 
-    def give_back(self) -> None:
+    def give_back(self, user: int) -> None:
         """Return a place that was not used."""
         self._places.give_back()
+        self._leave(user)
         self._changed()
 
-    async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
+    async def call(self, user: int, headers: list[HeaderTuple], body: bytes) -> Response:
         """Use a taken place for at most one call; raises Unavailable, of fate NOT_SENT where none was made."""
         try:
             await self._leave_to_start(len(body))
         except BaseException:
-            self.give_back()
+            self.give_back(user)
             raise
         self._places.use(len(body))
-        return await self._start(headers, body)
+        try:
+            return await self._start(headers, body)
+        finally:
+            self._leave(user)
 
     def retire(self, why: str) -> None:
         """Start no more calls; close after the last answer."""
         if self._retired is None:
-            self._retired = why
+            self._retired, self.ended_with = why, frozenset(self.users)
             log.info("connection retired", reason=why, in_flight=len(self._streams.calls))
         self._changed()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
         self._transport = cast(asyncio.Transport, transport)
-        self._pulse = Pulse(within=self._timeout / 5, send_ping=self._ping, on_death=self._die)
+        self._pulse = Pulse(within=ALIVE_WITHIN, send_ping=self._ping, on_death=self._die)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -140,6 +148,11 @@ class Connection(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
+    def _leave(self, user: int) -> None:
+        self.users[user] -= 1
+        if not self.users[user]:
+            del self.users[user]
+
     @property
     def _open(self) -> asyncio.Transport | None:
         return None if self._transport is None or self._transport.is_closing() else self._transport
@@ -158,6 +171,7 @@ class Connection(asyncio.Protocol):
         if not self._flushing:  # one write for all calls that start in this turn of the loop
             self._flushing = True
             self._loop.call_soon(self._flush)
+        self._pulse.spoke()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
         if self._streams.going_away:
@@ -178,9 +192,6 @@ class Connection(asyncio.Protocol):
             stream_id, oldest = next(iter(self._streams.calls.items()))
             age = self._loop.time() - oldest.sent_at
             if age < self._timeout:
-                heard = self._pulse.heard_at > oldest.sent_at  # since then; uvloop's clock has steps of 1 ms
-                if age > self._timeout / 2 and not heard:
-                    self._pulse.ask()
                 self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
                 return
             self._expire(stream_id)
@@ -205,7 +216,8 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, why: str) -> None:
         """Cut the connection at once; whatever was in flight has an unknown fate."""
-        self._retired = self._retired or why
+        if self._retired is None:
+            self._retired, self.ended_with = why, frozenset(self.users)
         self._pulse.stop()
         if self._open:
             self._open.abort()

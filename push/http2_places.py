@@ -2,11 +2,11 @@
 
 import asyncio
 
+from push.http2_pulse import ANSWERS_WITHIN
 from push.http2_streams import Streams
 from push.sender import Fate, NoRoom
 
 IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
-STALLED_AFTER = 0.3  # seconds without an answer; Apple takes a tenth of that
 LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
 
 
@@ -35,7 +35,7 @@ class Places:
         if self._limit > 1:
             return self._taken + len(self._streams.calls) >= self._limit or self._lacks_window
         oldest = next(iter(self._streams.calls.values()), None)
-        return oldest is not None and self._loop.time() - oldest.sent_at >= STALLED_AFTER
+        return oldest is not None and self._loop.time() - oldest.sent_at >= ANSWERS_WITHIN
 
     @property
     def idle(self) -> bool:

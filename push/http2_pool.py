@@ -17,8 +17,9 @@ from hpack import HeaderTuple
 
 from push.http2 import Connection
 from push.http2_call import Response
-from push.http2_places import STALLED_AFTER
+from push.http2_isolation import Isolation
 from push.http2_proxy import Proxy, ProxyTrouble, connect
+from push.http2_pulse import ANSWERS_WITHIN
 from push.sender import Fate, NoRoom, Unavailable
 from push.waiters import Waiters
 
@@ -35,13 +36,16 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS = Timeouts()
+MIN_USERS = 3  # whose calls a peer has to end, connection by connection, before new connections rest
 
 
 class Place:
     """Leave to make one call on a live connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, pool: "Pool", connection: Connection, user: int) -> None:
+        self._pool = pool
         self._connection = connection
+        self._user = user
         self._used = False
 
     async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
@@ -49,7 +53,14 @@ class Place:
         if self._used:
             raise RuntimeError("a place is for one call")
         self._used = True
-        return await self._connection.call(headers, body)
+        try:
+            response = await self._connection.call(self._user, headers, body)
+        except Unavailable as trouble:
+            if trouble.fate is not Fate.NOT_SENT and not self._connection.usable:
+                self._pool.isolation.lost(self._user, len(self._connection.ended_with))
+            raise
+        self._pool.answered(self._user)
+        return response
 
     def retire_connection(self, why: str) -> None:
         """Let no more calls start on this connection."""
@@ -59,7 +70,7 @@ class Place:
         """Return the place if it was not used."""
         if not self._used:
             self._used = True
-            self._connection.give_back()
+            self._connection.give_back(self._user)
 
 
 class Pool:
@@ -81,6 +92,8 @@ class Pool:
         self._connections: list[Connection] = []
         self._waiters: Waiters[Connection] = Waiters()
         self._opening: asyncio.Task[None] | None = None
+        self.isolation = Isolation()
+        self._losers: set[int] = set()  # users whose calls ended with connections that never answered, since an answer
         self._failures = 0
         self._rest_until = 0.0  # no new connection before; shared, so that many waiters do not each try
         self._closed = False
@@ -89,16 +102,22 @@ class Pool:
     @asynccontextmanager
     async def place(self, user: int = 0) -> AsyncIterator[Place]:
         """Wait for room on a live connection; the place is given back if it is not used. Users take turns."""
-        connection = self._with_room()
+        connection = self._with_room(user)
         if connection:
-            connection.take()
+            connection.take(user)
         else:
             connection = await self._wait(user)
-        place = Place(connection)
+        place = Place(self, connection, user)
         try:
             yield place
         finally:
             place.give_back()
+
+    def answered(self, user: int) -> None:
+        """Note that the peer answered a user's call."""
+        self._failures = 0
+        self._losers.clear()
+        self.isolation.answered(user)
 
     async def close(self) -> None:
         """Let calls in flight finish, bounded by the answer timeout; then close."""
@@ -116,9 +135,9 @@ class Pool:
         if connections:
             await asyncio.wait([connection.closed for connection in connections])
 
-    def _with_room(self) -> Connection | None:
+    def _with_room(self, user: int) -> Connection | None:
         for connection in self._connections:
-            if connection.room > 0:
+            if connection.room > 0 and self.isolation.may_join(user, connection.users):
                 if not connection.quiet:
                     return connection
                 connection.ask_for_a_sign_of_life()  # may have died in silence; room is back with the sign of life
@@ -133,7 +152,7 @@ class Pool:
         except BaseException as error:
             self._waiters.give_up(user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().give_back()  # handed over at the very moment we gave up
+                waiter.result().give_back(user)  # handed over at the very moment we gave up
             if isinstance(error, TimeoutError):
                 raise self._too_late() from None
             raise
@@ -147,20 +166,22 @@ class Pool:
         return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
-        while (user := self._waiters.first()) is not None:
-            connection = self._with_room()
-            if connection is None:
-                self._grow()
-                return
-            connection.take()
+        while any(connection.room > 0 for connection in self._connections):
+            user = self._waiters.first(lambda user: self._with_room(user) is None)
+            connection = None if user is None else self._with_room(user)
+            if user is None or connection is None:
+                break
+            connection.take(user)
             self._waiters.next(user).set_result(connection)
+        if self._waiters.first() is not None:
+            self._grow()
 
     def _grow(self) -> None:
         """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
         usable = [connection for connection in self._connections if connection.usable]
         if self._opening or len(usable) >= self._at_most:
             return
-        if not all(connection.full for connection in usable):
+        if not all(self._is_no_help(connection) for connection in usable):
             self._look_again()
             return
         if self._closed:
@@ -170,10 +191,14 @@ class Pool:
         elif not usable:
             self._refuse(lambda: NoRoom("resting_after_failed_connection"))
 
+    def _is_no_help(self, connection: Connection) -> bool:
+        user = self._waiters.first()
+        return connection.full or (user is not None and not self.isolation.may_join(user, connection.users))
+
     def _look_again(self) -> None:
         """Come back when a connection that takes one call at a time has had time to answer it."""
         if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(STALLED_AFTER, self._looked)
+            self._look = asyncio.get_running_loop().call_later(ANSWERS_WITHIN, self._looked)
 
     def _looked(self) -> None:
         self._look = None
@@ -207,10 +232,10 @@ class Pool:
 
     def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
         self._connections.remove(connection)
-        if connection.proven:
-            self._failures = 0
-        elif connection.greeted and not self._closed:
-            self._failed("lost_without_an_answer")
+        if connection.greeted and not connection.proven and not self._closed:
+            self._losers |= connection.ended_with
+            if not connection.ended_with or len(self._losers) >= MIN_USERS:
+                self._failed("lost_without_an_answer")
         self._serve()
 
     def _failed(self, error: str) -> None:

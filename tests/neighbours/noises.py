@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import text
 
@@ -87,8 +88,84 @@ async def one_person_uninstalled_25_times(house: House, simulator: Simulator) ->
     yield
 
 
+# What a provider does to the connection that one person's call is on.
+_ENDINGS: Sequence[dict[str, Any]] = (
+    {"fault": "freeze"},
+    {"fault": "close", "processed": True},
+    {"fault": "goaway", "answer_in_flight": False},
+    {"fault": "cut_answer", "by": "close"},
+    {"fault": "broken_frame", "type": 0, "size": 9},  # DATA before an answer
+    {"fault": "broken_frame", "type": 1, "size": 1},  # HEADERS
+    {"fault": "broken_frame", "type": 4, "size": 5},  # SETTINGS
+    {"fault": "broken_frame", "type": 7, "size": 3},  # GOAWAY
+    {"fault": "broken_frame", "type": 8, "size": 4},  # WINDOW_UPDATE of nought
+    {"fault": "broken_frame", "type": 9, "size": 9},  # CONTINUATION
+)
+
+
+@asynccontextmanager
+async def one_persons_calls_end_their_connections_in_every_way(
+    house: House, simulator: Simulator
+) -> AsyncIterator[None]:
+    for phone, ending in zip(phones := [iphone() for _ in _ENDINGS], _ENDINGS, strict=True):
+        simulator.faults.add(provider="apns", token=phone.token, **ending)
+    await _reminded(house.user(), phones)
+    yield
+
+
+@asynccontextmanager
+async def three_people_are_refused_in_three_ways(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    refusals = (
+        {"status": 503, "reason": "ServiceUnavailable"},
+        {"status": 500, "reason": "InternalServerError"},
+        {"status": 403, "reason": "InvalidProviderToken"},
+    )
+    for phone, refusal in zip(phones := [iphone() for _ in refusals], refusals, strict=True):
+        simulator.faults.add(provider="apns", token=phone.token, fault="answer", **refusal)
+    await asyncio.gather(*(_reminded(house.user(), [phone]) for phone in phones))
+    yield
+
+
+@asynccontextmanager
+async def somebody_sends_200_bodies_and_never_ends_them(house: House, _: Simulator) -> AsyncIterator[None]:
+    user = house.user()
+    host, port = house.http.base_url.host, house.http.base_url.port
+    head = f"PUT /v1/device-tokens/{uuid4()} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    more = f"Authorization: {user.headers['Authorization']}\r\nContent-Length: 60000\r\n\r\n"
+    writers = [(await asyncio.open_connection(host, port))[1] for _ in range(200)]
+
+    async def write() -> None:
+        for writer in writers:
+            writer.write((head + more).encode() + b"{" + b" " * 50_000)
+        while True:
+            await asyncio.sleep(0.5)
+            for writer in writers:
+                writer.write(b" ")
+
+    try:
+        async with _meanwhile(write):
+            yield
+    finally:
+        for writer in writers:
+            writer.close()
+
+
 _never_answered = _one_persons(iphone, 20, "one_persons_calls_are_never_answered", fault="silent")
 _PHONES = (
+    _one_persons(iphone, 10, "one_persons_calls_freeze_their_connection", fault="freeze"),
+    _one_persons(android, 10, "one_persons_android_calls_freeze_their_connection", fault="freeze"),
+    _one_persons(iphone, 10, "one_persons_calls_cut_their_connection", fault="close", processed=True),
+    _one_persons(android, 10, "one_persons_android_calls_cut_their_connection", fault="close"),
+    _one_persons(iphone, 10, "one_persons_calls_are_the_last_on_their_connection", fault="goaway", processed=True),
+    _one_persons(
+        iphone,
+        10,
+        "one_person_is_told_to_wait_an_hour",
+        fault="answer",
+        status=429,
+        reason="TooManyRequests",
+        retry_after=3600,
+    ),
     _one_persons(iphone, 10, "one_persons_calls_end_in_a_truncated_frame", fault="broken_frame"),
     _one_persons(iphone, 10, "one_persons_answers_have_odd_ids", fault="other_id", id="a NUL \0 is in here"),
     _one_persons(
@@ -253,6 +330,9 @@ NOISES: Sequence[Noise] = (
     one_persons_400_calls_are_never_answered,
     one_person_uninstalled_25_times,
     *_PHONES,
+    one_persons_calls_end_their_connections_in_every_way,
+    three_people_are_refused_in_three_ways,
+    somebody_sends_200_bodies_and_never_ends_them,
     somebodys_phones_are_locked,
     somebodys_fast_is_locked,
     somebody_moves_a_goal_to_and_fro,

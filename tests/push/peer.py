@@ -9,7 +9,7 @@ from typing import cast
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived, StreamEnded
+from h2.events import DataReceived, PingReceived, RequestReceived, StreamEnded
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
@@ -58,6 +58,7 @@ class Line(asyncio.Protocol):
         self.h2.local_settings = Settings(client=False, initial_values=first)
         self.open: dict[int, Request] = {}
         self.is_deaf = False
+        self.pings = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -88,6 +89,8 @@ class Line(asyncio.Protocol):
                     self.peer.requests.append(request)
                     self.peer.arrived.set()
                     self.peer.script(request)
+                case PingReceived():
+                    self.pings += 1
                 case _:
                     pass
         self.flush()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import pairwise
@@ -13,7 +14,7 @@ from hpack import HeaderTuple
 
 from push.http2_call import Response
 from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
-from push.http2_pulse import QUIET_AFTER, Pulse
+from push.http2_pulse import ANSWERS_WITHIN, QUIET_AFTER, Pulse
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening
@@ -28,9 +29,14 @@ def headers(path: str = "/") -> list[HeaderTuple]:
     return [HeaderTuple(name.encode(), value.encode()) for name, value in fields]
 
 
-async def send(pool: Pool, path: str = "/", body: bytes = BODY) -> Response:
-    async with pool.place() as place:
+async def send(pool: Pool, path: str = "/", body: bytes = BODY, *, user: int = 0) -> Response:
+    async with pool.place(user) as place:
         return await place.call(headers(path), body)
+
+
+async def outcome(call: Awaitable[Response]) -> Response | BaseException:
+    [outcome] = await asyncio.gather(call, return_exceptions=True)
+    return outcome
 
 
 async def send_all(pool: Pool, count: int) -> list[Response | BaseException]:
@@ -51,7 +57,11 @@ def silent(_: Request) -> None:
 
 
 def answer_late(request: Request) -> None:
-    asyncio.get_running_loop().call_later(0.1, request.answer)
+    _after(0.1, request.answer)
+
+
+def _after(seconds: float, act: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, act)
 
 
 async def test_answers_find_their_calls_by_stream_in_any_order(peer: Peer, pool: Pool) -> None:
@@ -246,17 +256,49 @@ async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pi
     assert len(peer.lines) == 2
 
 
-async def test_a_dead_peer_is_found_out_by_a_ping_before_the_answer_is_due(peer: Peer) -> None:
+async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping(peer: Peer) -> None:
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
     peer.lines[0].is_deaf = True
+    frozen = [asyncio.create_task(send(pool)) for _ in range(2)]
+    pulse = pool._connections[0]._pulse
+    async with asyncio.timeout(2):
+        while not pulse.asked:
+            await asyncio.sleep(0.01)
 
-    outcomes = await send_all(pool, 2)
+    assert (await send(pool)).status == 200, "over another connection, at once"
+    assert not any(call.done() for call in frozen)
 
+    outcomes = await asyncio.gather(*frozen, return_exceptions=True)
     assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == ["peer_is_dead"] * 2
     assert fates(outcomes) == [Fate.UNKNOWN] * 2
-    assert (await send(pool)).status == 200
     await pool.close()
+
+
+async def test_a_slow_peer_is_asked_once_and_keeps_its_calls(peer: Peer) -> None:
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    peer.script = lambda request: _after(2 * ANSWERS_WITHIN, request.answer)
+
+    assert fates(await send_all(pool, 3)) == [200] * 3
+
+    assert peer.lines[0].pings == 1
+    assert len(peer.lines) == 1
+    await pool.close()
+
+
+async def test_a_process_that_stood_still_reads_what_was_said_before_it_calls_a_peer_dead() -> None:
+    died: list[bool] = []
+    pulse = Pulse(within=0.05, send_ping=lambda: None, on_death=lambda: died.append(True))
+    pulse.ask()
+    time.sleep(0.3)  # noqa: ASYNC251 -- it has to stand still
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    pulse.heard()
+    await asyncio.sleep(0.1)  # longer than an answer may take
+
+    assert not died
+    assert not pulse.asked
+    pulse.stop()
 
 
 @pytest.mark.parametrize(("is_deaf", "lines"), [(False, 1), (True, 2)])
@@ -452,13 +494,55 @@ async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: P
     assert min(rests) >= SHORTEST_REST
 
 
-async def test_a_connection_lost_before_its_first_answer_is_followed_by_a_rest(peer: Peer, pool: Pool) -> None:
+@pytest.mark.parametrize(("users", "rests"), [(2, False), (3, True)])
+async def test_connections_lost_before_their_first_answer_rest_once_three_users_lost_them(
+    peer: Peer, pool: Pool, users: int, rests: bool
+) -> None:
     peer.script = lambda request: request.line.reset()
+    lost = [await outcome(send(pool, user=number % users)) for number in range(3)]
 
-    outcomes = await send_all(pool, 1) + await send_all(pool, 1)
+    last = made_of(await outcome(send(pool, user=0)))[1]
 
-    assert [made_of(outcome)[1] for outcome in outcomes] == ["connection_lost", "resting_after_failed_connection"]
-    assert len(peer.lines) == 1
+    assert [made_of(each)[1] for each in lost] == ["connection_lost"] * 3
+    assert last == ("resting_after_failed_connection" if rests else "connection_lost")
+
+
+async def test_an_answer_ends_what_lost_connections_said(peer: Peer, pool: Pool) -> None:
+    peer.script = lambda request: (request.answer if request.headers[":path"] == "/good" else request.line.reset)()
+
+    for user in range(1, 9):
+        assert made_of(await outcome(send(pool, user=user)))[1] == "connection_lost"
+        assert (await send(pool, "/good", user=0)).status == 200
+
+
+async def test_a_user_whose_calls_end_connections_is_left_alone_on_them(peer: Peer) -> None:
+    """The others lose a call to that user once, if at all."""
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    await send(pool)
+    bad, others = 7, range(10, 15)
+    waiting: list[Request] = []
+
+    def all_or_nothing(request: Request) -> None:
+        if request.headers[":path"] == "/bad":
+            request.line.reset()
+        else:
+            waiting.append(request)
+            _after(0.05, lambda: None if request.line.transport.is_closing() else request.answer())
+
+    peer.script = all_or_nothing
+    first = [asyncio.create_task(outcome(send(pool, "/", user=user))) for user in others]
+    while len(waiting) < len(others):
+        await asyncio.sleep(0)
+    assert made_of(await outcome(send(pool, "/bad", user=bad)))[1] == "connection_lost"
+    assert {made_of(each)[1] for each in await asyncio.gather(*first)} == {"connection_lost"}
+
+    for _ in range(3):
+        calls = [send(pool, "/bad", user=bad)] + [send(pool, user=user) for user in others]
+        ended, *answered = await asyncio.gather(*(outcome(call) for call in calls))
+        assert made_of(ended)[1] == "connection_lost"
+        assert fates(answered) == [200] * len(others)
+    assert len(pool._connections) < 8
+    await pool.close()
 
 
 async def test_a_host_that_is_no_name_is_a_failed_connection_each_time() -> None:
