@@ -54,9 +54,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        found: Message | ProblemResponse = await receive()
-        if found["type"] == "http.request" and found.get("more_body", False):
-            found = await self._rest(found.get("body", b""), scope, receive)
+        first = await receive()
+        found: Message | ProblemResponse = first
+        if first["type"] == "http.request" and first.get("more_body", False):
+            found = await self._rest(first.get("body", b""), scope, receive)
         if isinstance(found, ProblemResponse):
             await found(scope, receive, send)
             return
