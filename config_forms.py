@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import limits
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from db.address import read_address
+from domain import rate_limit
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
@@ -75,11 +75,10 @@ def _base(url: str) -> str:
 
 def _rate(text: str) -> str:
     try:
-        is_good = text == "0" or [rate.amount > 0 for rate in limits.parse_many(text)] == [True]
+        if text != "0":
+            rate_limit.parse(text)
     except ValueError:
-        is_good = False
-    if not is_good:
-        raise ValueError("must be a rate such as 600/minute, or 0 for no limit")
+        raise ValueError("must be a rate such as 600/minute, or 0 for no limit") from None
     return text
 
 
