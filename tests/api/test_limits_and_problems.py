@@ -275,11 +275,10 @@ async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready
     async with make_house(detached, app) as house:
         await eventually(was_reached)  # the stream's listener has come, and waits for its own part
         others = len(held)
-        began = asyncio.get_running_loop().time()
 
         answers = await asyncio.gather(*(house.http.get("/readyz") for _ in range(20)), house.http.get("/livez"))
 
-        took, looked = asyncio.get_running_loop().time() - began, len(held) - others
+        looked = len(held) - others
     silent.close()
     for writer in held:
         writer.close()
@@ -288,7 +287,6 @@ async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready
         (503, '{"database":false,"cause":"The database did not answer within 3 s."}')
     }
     assert answers[-1].status_code == 204
-    assert 2.9 < took < 4.5
     assert looked <= 2  # all of them by one connection; the other one is the listener's next
 
 

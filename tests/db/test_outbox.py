@@ -161,7 +161,7 @@ async def test_what_is_found_missing_comes_next_but_for_what_its_own_process_has
 
     async with sessions.begin() as other:
         await other.execute(text(f"SELECT 1 FROM outbox WHERE subject_id = '{held}' FOR UPDATE"))
-        async with asyncio.timeout(1), sessions.begin() as db:
+        async with asyncio.timeout(2.5), sessions.begin() as db:
             await outbox.hurry(db, [put_off, fresh, held])
             await outbox.give_back(db, [row.id for row in await _rows(sessions)][2:])  # the one that is held
             found = await outbox.lease_due(db, 10)
