@@ -479,6 +479,17 @@ class ConsoleCode(Table):
     expires_at: Mapped[datetime]
 
 
+class SpentTicket(Table):
+    """A sign-out ticket that was used; kept for as long as a registration that names it may still be under way."""
+
+    __tablename__ = "spent_tickets"
+    __table_args__ = (Index("ix_spent_tickets_expires_at", "expires_at"),)
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    expires_at: Mapped[datetime]
+
+
 class PreferenceCode(Table):
     """A link to the preference page, which opens it once; known by its code's digest alone."""
 

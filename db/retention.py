@@ -229,6 +229,16 @@ _BRAKES = text("""
     RETURNING b.id
 """)
 
+_SPENT_TICKETS = text("""
+    WITH old AS (
+        SELECT installation_id, digest FROM spent_tickets
+         WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
+         LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM spent_tickets s USING old WHERE s.installation_id = old.installation_id AND s.digest = old.digest
+    RETURNING 1
+""")
+
 _RIPE = text("""
     WITH ripe AS (
         SELECT user_id, horizon
@@ -284,4 +294,6 @@ _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = 
     # links to the preference page that nobody followed, and pages that nobody came back to
     Leftover.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
     Leftover.PREFERENCE_SESSIONS: lambda db, _: _expired(db, PreferenceSession.digest, PreferenceSession.expires_at),
+    # sign-out tickets that no registration under way can name any more
+    Leftover.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
 }

@@ -280,6 +280,23 @@ async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_pages(ho
         assert len(left) == (1 if table == "withheld_pushes" else 2), table
 
 
+async def test_tickets_that_were_used_go_and_one_that_a_registration_may_still_name_stays(house: House) -> None:
+    one, other = uuid4(), uuid4()
+    spent = (
+        "INSERT INTO spent_tickets (installation_id, digest, expires_at)"
+        " VALUES (:id, decode(md5('{0}'), 'hex'), now() - interval '{1}')"
+    )
+    for installation_id, name, age in ((one, "a", "2 hours"), (other, "a", "1 minute"), (one, "b", "-1 hour")):
+        await change(house, spent.format(name, age), id=installation_id)
+
+    assert (await let_go(house))["spent_tickets"] == 1
+
+    left = await house.rows(
+        "SELECT installation_id FROM spent_tickets WHERE installation_id IN (:one, :other)", one=one, other=other
+    )
+    assert {row.installation_id for row in left} == {one, other}
+
+
 async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversation(
     house: House, alice: User, bob: User
 ) -> None:
