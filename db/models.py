@@ -243,6 +243,7 @@ class SyncPosition(Table):
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     installation_id: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
+    settled_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # its pushes up to here are settled
     synced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

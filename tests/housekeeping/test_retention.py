@@ -316,6 +316,59 @@ async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversati
     assert (await let_go(house))["log_items"] == 0
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        "SELECT 1 FROM log_heads WHERE user_id = :user FOR UPDATE",
+        "SELECT 1 FROM log_items WHERE user_id = :user FOR UPDATE",
+    ],
+    ids=["head", "items"],
+)
+async def test_a_log_that_somebody_holds_keeps_no_other_from_being_cut(
+    house: House, alice: User, bob: User, held: str
+) -> None:
+    writer = house.user()
+    for reader in (alice, bob):
+        await posted(writer, await conversation_of(writer, reader))
+        await change(
+            house, "UPDATE log_heads SET oldest_at = now() - interval '99 days' WHERE user_id = :id", id=reader.user_id
+        )
+    await change(
+        house, "UPDATE log_heads SET oldest_at = oldest_at - interval '1 day' WHERE user_id = :id", id=alice.user_id
+    )
+    ripe = "UPDATE messages SET created_at = now() - interval '98 days' WHERE sender_id = :id"
+    await change(house, ripe, id=writer.user_id)
+
+    async with uncommitted(house, held, user=alice.user_id):
+        await let_go(house)
+        left = await house.rows(
+            "SELECT user_id FROM log_items WHERE user_id IN (:a, :b)", a=alice.user_id, b=bob.user_id
+        )
+    assert [row.user_id for row in left] == [alice.user_id]
+
+    later = "UPDATE log_heads SET oldest_at = oldest_at - interval '2 days' WHERE user_id = :id"
+    await change(house, later, id=alice.user_id)
+    await let_go(house)
+    assert not await house.rows("SELECT 1 FROM log_items WHERE user_id = :id", id=alice.user_id)
+
+
+async def test_rows_that_cannot_go_keep_no_other_kind(house: House) -> None:
+    stuck = await task_in(house, "accepted")
+    await change(house, "DELETE FROM presences")
+    await change(
+        house,
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), 'anna', gen_random_uuid(), now() - interval '2 hours')",
+    )
+
+    async with uncommitted(house, "SELECT 1 FROM push_attempts WHERE task_id = :id FOR UPDATE", id=stuck):
+        gone = await let_go(house)
+
+    assert (gone["push_tasks"], gone["presences"]) == (0, 1)
+    assert await kept(house, stuck) == [True]
+    assert (await let_go(house))["push_tasks"] == 1
+
+
 async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(house: House, alice: User) -> None:
     phone = iphone()
     conversation_id = await conversation_of(alice)

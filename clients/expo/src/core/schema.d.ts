@@ -649,6 +649,8 @@ export interface paths {
         /**
          * Readyz
          * @description Tell whether the process can accept: it needs its database, migrated. Temporal may be away meanwhile.
+         *
+         *     The answer comes within 3 seconds, whatever the database does.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -1110,6 +1112,11 @@ export interface components {
         Readiness: {
             /** Database */
             database: boolean;
+            /**
+             * Cause
+             * @description Where it is known why the database is not ready.
+             */
+            cause?: string | null;
         };
         /**
          * RedriveIn
