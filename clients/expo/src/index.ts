@@ -20,7 +20,6 @@ export type { Opening } from "./core/openings.ts";
 export type { Outcome, Problem } from "./core/problems.ts";
 export type { Permission } from "./core/registration.ts";
 export { type LogItem, MemoryStore, type SyncStore } from "./core/log.ts";
-export type { SyncProblem } from "./core/sync.ts";
 export type { ChannelNames } from "./expo/permissions.ts";
 
 export interface Options extends CoreOptions {

@@ -8,13 +8,13 @@ import { Log, type LogItem, MemoryStore, type SyncStore } from "./log.ts";
 import { type Opening, Openings } from "./openings.ts";
 import { tell } from "./observers.ts";
 import type { Ports, Secure } from "./ports.ts";
-import type { Outcome } from "./problems.ts";
+import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
 import { type Facts, type Permission, type Refusal, type State, type Trace, readable } from "./registration.ts";
 import type { components } from "./schema.d.ts";
 import { over } from "./screen.ts";
 import { Stream } from "./stream.ts";
-import { Sync, type SyncProblem } from "./sync.ts";
+import { Sync } from "./sync.ts";
 import { within } from "./within.ts";
 
 export type Fast = components["schemas"]["SessionOut"];
@@ -58,7 +58,7 @@ export interface Fastbell {
   /** Ask the person; the app says when. Channels are made first. */
   askPermission(): Promise<Permission>;
   /** Read the log up to its end; null, or what was in the way. */
-  sync(): Promise<SyncProblem | null>;
+  sync(): Promise<Problem | null>;
   /** Items once they are stored, each once, until `close`. */
   onItems(observer: (items: readonly LogItem[]) => void): () => void;
   /** Part of the log is gone before it was read: read conversations and fasts from the API. */

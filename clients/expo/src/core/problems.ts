@@ -5,6 +5,7 @@ import type { components } from "./schema.d.ts";
 export type Problem =
   | { readonly is: "offline"; readonly detail: string } // no answer: try again when there is a network
   | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429, or no answer of Fastbell's; milliseconds
+  | { readonly is: "not_stored"; readonly detail: string } // of a sync: the store failed, a full disk, say; the next trigger reads the same page
   | { readonly is: "unauthorized" } // nobody is signed in, or the bearer token is refused even when new
   | {
       readonly is: "refused"; // by Fastbell itself: the same call again would be refused again

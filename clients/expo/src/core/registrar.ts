@@ -66,6 +66,7 @@ function bodyOf({ token, facts, signOutDigest, formerTicket }: Registration, app
 function outcomeOf(problem: Problem): PutOutcome {
   switch (problem.is) {
     case "offline":
+    case "not_stored":
       return { is: "lost", reason: problem.detail, retryAfter: 0 };
     case "unavailable":
       return { is: "lost", reason: `answered ${problem.status}`, retryAfter: problem.retryAfter };

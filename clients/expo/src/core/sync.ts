@@ -10,9 +10,6 @@ import type { Problem } from "./problems.ts";
 
 export { type LogItem, MemoryStore, type SyncStore } from "./log.ts";
 
-/** What a sync met, which ended there; the next trigger goes on at the same page. */
-export type SyncProblem = Problem | { readonly is: "not_stored"; readonly detail: string }; // the store failed: a full disk, say
-
 export interface SyncEnds {
   readonly api: Api;
   readonly log: Log;
@@ -32,7 +29,7 @@ const PAGE = 100;
 
 interface Run {
   isAskedAgain: boolean;
-  ended: Promise<SyncProblem | null>;
+  ended: Promise<Problem | null>;
 }
 
 export class Sync {
@@ -44,7 +41,7 @@ export class Sync {
   }
 
   /** Read up to the log's end. Any number of calls while one runs make one more run; gives the trouble it met, and never rejects. */
-  run(): Promise<SyncProblem | null> {
+  run(): Promise<Problem | null> {
     if (this.#running !== null) {
       this.#running.isAskedAgain = true;
       return this.#running.ended;
@@ -52,7 +49,7 @@ export class Sync {
     const run: Run = { isAskedAgain: false, ended: Promise.resolve(null) };
     this.#running = run;
     run.ended = this.#runs(run)
-      .catch((error: unknown): SyncProblem => ({ is: "not_stored", detail: error instanceof Error ? error.message : String(error) }))
+      .catch((error: unknown): Problem => ({ is: "not_stored", detail: error instanceof Error ? error.message : String(error) }))
       .finally(() => {
         this.#running = this.#running === run ? null : this.#running;
       });
@@ -64,8 +61,8 @@ export class Sync {
     this.#running = null;
   }
 
-  async #runs(run: Run): Promise<SyncProblem | null> {
-    let problem: SyncProblem | null;
+  async #runs(run: Run): Promise<Problem | null> {
+    let problem: Problem | null;
     do {
       run.isAskedAgain = false;
       problem = await this.#run();
@@ -73,7 +70,7 @@ export class Sync {
     return problem;
   }
 
-  async #run(): Promise<SyncProblem | null> {
+  async #run(): Promise<Problem | null> {
     const { api, log } = this.#ends;
     for (;;) {
       const installation_id = this.#ends.installationId();
