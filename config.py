@@ -15,6 +15,7 @@ from config_forms import (
     Addresses,
     AuthorityFile,
     BaseUrl,
+    ClaimValue,
     HttpsUrl,
     Origins,
     PageUrl,
@@ -84,8 +85,8 @@ class AuthSettings(_Section):
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
-    audience: str | None = None
-    issuer: str | None = None
+    audience: ClaimValue | None = None
+    issuer: ClaimValue | None = None
 
     @model_validator(mode="after")
     def _exactly_one_way(self) -> Self:

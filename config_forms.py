@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import limits
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from db.address import read_address
+from domain import rate_limit
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
@@ -34,6 +34,12 @@ def _authority(path: Path) -> Path:
 def _word(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,255}", text):
         raise ValueError("must be one word of ASCII characters, without blanks and line breaks")
+    return text
+
+
+def _claim(text: str) -> str:
+    if not re.fullmatch(r"\S(.*\S)?", text):
+        raise ValueError("must not be empty, nor begin or end with a blank, for tokens are compared with it as it is")
     return text
 
 
@@ -69,11 +75,10 @@ def _base(url: str) -> str:
 
 def _rate(text: str) -> str:
     try:
-        is_good = text == "0" or [rate.amount > 0 for rate in limits.parse_many(text)] == [True]
+        if text != "0":
+            rate_limit.parse(text)
     except ValueError:
-        is_good = False
-    if not is_good:
-        raise ValueError("must be a rate such as 600/minute, or 0 for no limit")
+        raise ValueError("must be a rate such as 600/minute, or 0 for no limit") from None
     return text
 
 
@@ -118,6 +123,7 @@ _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
 Word = Annotated[str, AfterValidator(_word)]  # it stands in a header
+ClaimValue = Annotated[str, AfterValidator(_claim)]  # of bearer tokens
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit

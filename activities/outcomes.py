@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 from uuid import UUID
 
 from activities.judging import Go
+from activities.retries import GIVES_WAY
 from db import brakes, collapse_groups, device_tokens, held_rows, log, push_attempts, push_tasks, revivals
 from db.collapse_groups import Sounding
 from db.engine import Sessions, wait_briefly_for_locks
@@ -84,11 +85,23 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
 
 
 def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
-    """Record trouble; `again` is how the task stands when it is to be tried again."""
+    """Record trouble; `again` is how the task stands: when it is to be tried again, if it is.
+
+    If it is not, because the provider asked for more patience than is left, the attempt tells until when.
+    """
     if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
         return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
-    ended = replace(_ended(go, word(trouble), trouble.reason, latency), retry_at=again.next_attempt_at)
+    ended = replace(
+        _ended(go, word(trouble), trouble.reason, latency),
+        retry_at=again.next_attempt_at or _asked_until(go, trouble, latency),
+    )
     return Outcome(ended, again, sounding=go.sounding)
+
+
+def _asked_until(go: Go, trouble: ProviderTrouble, latency: float) -> datetime | None:
+    if trouble.retry_after is None or trouble.retry_after <= GIVES_WAY:
+        return None
+    return go.began_at + timedelta(seconds=latency) + trouble.retry_after
 
 
 def never_called(attempt_id: UUID, task_id: UUID, why: str) -> Outcome:

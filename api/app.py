@@ -8,7 +8,6 @@ from datetime import timedelta
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from limits import parse
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
@@ -46,6 +45,7 @@ from apps_file import AppIds
 from config import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from db.engine import make_engine, make_sessions
 from domain.quotas import MessageQuota, Quotas
+from domain.rate_limit import parse
 from relay import Relay
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
@@ -154,5 +154,5 @@ def _quotas(granted: LimitSettings) -> Quotas:
     messages = None
     if granted.message_burst and granted.message_rate != "0":
         rate = parse(granted.message_rate)
-        messages = MessageQuota(granted.message_burst, timedelta(seconds=rate.get_expiry()) / rate.amount)
+        messages = MessageQuota(granted.message_burst, timedelta(seconds=rate.seconds) / rate.amount)
     return Quotas(granted.max_installations_per_user or None, granted.max_active_fasts_per_user or None, messages)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-import limits
 from fastapi import Request
 
 from api.auth import Caller
 from domain.problems import LimitReached
+from domain.rate_limit import RateLimit, parse
 
 _LARGER = frozenset({"service", "support"})
 
@@ -34,9 +34,9 @@ class Rate:
     forgotten as a whole, so a request costs the same however many callers there are.
     """
 
-    def __init__(self, limit: limits.RateLimitItem, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, limit: RateLimit, clock: Callable[[], float] = time.time) -> None:
         self._most = limit.amount
-        self._length = limit.get_expiry()  # seconds
+        self._length = limit.seconds
         self._clock = clock
         self._window = 0
         self._counts: Counter[str] = Counter()
@@ -77,4 +77,4 @@ class Rates:
 
 
 def _rate(text: str) -> Rate | None:
-    return None if text == "0" else Rate(limits.parse(text))
+    return None if text == "0" else Rate(parse(text))

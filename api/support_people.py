@@ -18,6 +18,7 @@ from api.fields import Body, Instant, printable
 from api.pages import cut
 from api.problems import responses
 from db import device_history, present, test_pushes, timeline
+from db.engine import as_of_one_moment
 from domain.devices import ShownDevice
 from domain.test_push import AskedTest, ShownTestPush
 from domain.timeline import Part, TimelineItem
@@ -74,6 +75,7 @@ async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], 
     part = Part(**asked.model_dump(exclude={"cursor", "limit"}))
     page = page_at(asked.cursor, asked.limit)
     async with sessions() as db:
+        await as_of_one_moment(db)
         now = [] if page.after else await present.of_user(db, user_id, part)
         found = await timeline.of_user(db, user_id, part, page.after, page.limit + 1)
     shown, more = cut(found, page.limit, _TIMELINE_ITEM)

@@ -7,7 +7,7 @@ from uuid import UUID
 from commands.asking import asked
 from commands.telling import cell, say_json
 from db import present, timeline
-from db.engine import Sessions
+from db.engine import Sessions, as_of_one_moment
 from domain.timeline import Part, TimelineItem
 
 _MOST = 1000
@@ -29,6 +29,7 @@ def _tell(arguments: argparse.Namespace) -> int:
 
     async def ask(sessions: Sessions) -> tuple[list[TimelineItem], list[TimelineItem]]:
         async with sessions() as db:
+            await as_of_one_moment(db)
             now = await present.of_user(db, arguments.user, part)
             return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 

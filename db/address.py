@@ -12,6 +12,9 @@ _WRITING = {"any", "primary", "read-write"}  # we write, so the one that takes w
 _HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?)([^/?]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[([^]]*)]|([^:]*))(?::(\d+))?")
 _PORT = "5432"
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+_NO_HOST = re.compile(r"[][@?#]")
+_SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
 
 
 def read_address(database_url: str) -> URL:
@@ -19,6 +22,8 @@ def read_address(database_url: str) -> URL:
 
     Several hosts come as `?host=a,b&port=1,2`, whichever of libpq's and SQLAlchemy's forms named them.
     """
+    if _BLANK.search(database_url):
+        raise ValueError("must not contain a blank or a line break; write %20 for a blank")
     found = _HOSTS.fullmatch(database_url)
     named = found[2].split(",") if found and "," in found[2] else []
     try:
@@ -29,9 +34,15 @@ def read_address(database_url: str) -> URL:
         raise ValueError(_FORM)
     if unknown := sorted(url.query.keys() - PARAMETERS):
         raise ValueError(f"{unknown[0]} is not a parameter of it; known are {', '.join(sorted(PARAMETERS))}")
+    if _NO_HOST.search(url.host or ""):
+        raise ValueError(_FORM)
+    if not _SSL_MODES.issuperset(_words(url, "sslmode")):
+        raise ValueError(f"sslmode must be one of {', '.join(sorted(_SSL_MODES))}")
     if not _WRITING.issuperset(_words(url, "target_session_attrs")):
         raise ValueError("target_session_attrs must be read-write: a server that takes no writes is of no use here")
     url = url.set(drivername="postgresql+asyncpg").difference_update_query(["target_session_attrs"])
+    if not all(1 <= port <= 65535 for port in (url.port or 5432, *map(int, filter(str.isdigit, _words(url, "port"))))):
+        raise ValueError("port must be between 1 and 65535")
     hosts = [_host(word) for word in named or _words(url, "host")]
     if len(hosts) > 1:
         url = _with_hosts(url, hosts)

@@ -192,6 +192,11 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
 
 
+async def as_of_one_moment(db: AsyncSession) -> None:
+    """Let all statements of this transaction, which has to begin with this, read what was true at one moment."""
+    await db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
     """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))

@@ -155,7 +155,7 @@ _POST = text("""
     ), heads AS (
         INSERT INTO log_heads AS head (user_id, seq)
         SELECT user_id, 1 FROM members JOIN posted USING (conversation_id) ORDER BY user_id
-        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + 1
+        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + 1 WHERE head.seq < 9e18  -- that log is full
         RETURNING user_id, seq
     ), entered AS (
         INSERT INTO log_items (user_id, seq, message_id) SELECT user_id, seq, :id FROM heads
@@ -177,7 +177,7 @@ _ENTER = text("""
     ), heads AS (
         INSERT INTO log_heads AS head (user_id, seq)
         SELECT user_id, count(*) FROM new GROUP BY user_id ORDER BY user_id
-        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + excluded.seq
+        ON CONFLICT (user_id) DO UPDATE SET seq = head.seq + excluded.seq WHERE head.seq < 9e18
         RETURNING user_id, seq
     ), entered AS (
         INSERT INTO log_items (user_id, seq, message_id)

@@ -348,7 +348,7 @@ class PushAttempt(Table):
     reason: Mapped[str | None]
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
-    retry_at: Mapped[datetime | None]  # when the next attempt was planned, where one was
+    retry_at: Mapped[datetime | None]  # when the next attempt was planned, or as late as the provider asked for it
     silent_because: Mapped[str | None]  # quiet_hours or sounded_lately; null: the phone was to ring
 
 

@@ -1,7 +1,7 @@
 """The present state of a person's pushes: one line for each that is not settled, with what it waits for."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -53,6 +53,7 @@ class _Push:
     reminder_minutes: int | None = None
     refused: str | None = None
     task: PushTask | None = None  # None: nothing is planned yet
+    device: DeviceToken | None = None  # the one that it is for, where one is not planned for each yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,10 @@ _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, 
 
 
 async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
-    """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT."""
+    """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT.
+
+    Several statements have to see one moment: `engine.as_of_one_moment` first.
+    """
     now = await present_instant(db)
     wishes = await preferences.of_user(db, user_id)
     devices = await device_tokens.active_for_user(db, user_id)
@@ -96,7 +100,8 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
         owed=await _owed(db, pushes),
         calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
     )
-    return [_item(push, world) for push in pushes]
+    each = [one for push in pushes for one in _by_phone(push, world)]
+    return [_item(push, world) for push in each[:MOST_PRESENT]]
 
 
 async def _planned(db: AsyncSession, user_id: str, part: Part, now: datetime) -> list[_Push]:
@@ -215,9 +220,16 @@ async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datet
     return {row[0]: row[1] for row in await db.execute(query.group_by(OutboxRow.subject_id))}
 
 
+def _by_phone(push: _Push, world: _World) -> list[_Push]:
+    """Tell what is not planned yet phone by phone, where their routes differ: what holds one up sends to another."""
+    if push.task is not None or len({_worst(world, {_route(device)})[1] for device in world.devices}) < 2:
+        return [push]
+    return [replace(push, device=device) for device in world.devices]
+
+
 def _item(push: _Push, world: _World) -> TimelineItem:
-    task, routes = push.task, {_route(device) for device in world.devices}
-    provider, route = _worst(world, {_route(task)} if task else routes)
+    task, devices = push.task, world.devices if push.device is None else [push.device]
+    provider, route = _worst(world, {_route(task)} if task else {_route(device) for device in devices})
     call = None if task is None else world.calls.get(task.task_id)
     subjects = {push.conversation_id, push.message_id} | ({task.task_id} if task else set())
     unsettled = Unsettled(
@@ -239,8 +251,9 @@ def _item(push: _Push, world: _World) -> TimelineItem:
 
 def _shows(push: _Push, world: _World) -> str:
     """Say what the phones will do with a push, by what their apps told last."""
-    if push.task is not None:
-        return shows(world.permissions.get((push.task.user_id, push.task.installation_id)))
+    phone = push.task or push.device
+    if phone is not None:
+        return shows(world.permissions.get((phone.user_id, phone.installation_id)))
     told = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
     is_for_none = told and all(each is not None and each.permission in SHOWS_NOTHING for each in told)
     return NO_PHONE_SHOWS if is_for_none else ""
@@ -250,7 +263,8 @@ def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _
     waits, task = waits_for(unsettled), push.task
     reason = _reason(waits, unsettled)
     detail = _detail(waits, push, unsettled)
-    installation_id = None if task is None else task.installation_id
+    phone = task or push.device
+    installation_id = None if phone is None else phone.installation_id
     happening = Happening(
         Event.WAITS, push.kind, provider, installation_id, push.reminder_minutes, reason, detail, unsettled.now
     )
@@ -267,7 +281,7 @@ def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _
         message_id=push.message_id,
         task_id=None if task is None else task.task_id,
         installation_id=installation_id,
-        provider=None if task is None else provider,
+        provider=None if phone is None else provider,
         reason=reason,
         detail=detail,
     )

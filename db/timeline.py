@@ -22,7 +22,6 @@ from domain.devices import ToldPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
-from domain.quiet_hours import QuietHours
 from domain.reasons import TOKEN_REFUSED, UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
@@ -38,11 +37,11 @@ async def of_user(
     before_at, before_id = after or (part.at_to, None)
     values = {"user_id": user_id, "before_at": before_at, "before_id": before_id, "limit": limit}
     rows = (await db.execute(ITEMS, asdict(part) | values)).all()
-    quiet = None
+    quiet = ""
     if any(row.reason == "quiet_hours" for row in rows):
-        quiet = (await preferences.of_user(db, user_id)).quiet_hours
+        quiet = now_quiet((await preferences.of_user(db, user_id)).quiet_hours)
     known = await _known(db, rows)
-    happened = [_item(row, known, quiet if row.reason == "quiet_hours" else None) for row in rows]
+    happened = [_item(row, known, quiet if row.reason == "quiet_hours" else "") for row in rows]
     unopened = [
         item for item in await unopened_reminders.of_user(db, user_id, part) if _is_asked_for(item, part, after)
     ]
@@ -93,7 +92,7 @@ def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] |
     return in_time and (after is None or _place(item) < after)
 
 
-def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineItem:
+def _item(row: Row[Any], known: _Known, quiet: str) -> TimelineItem:
     kind = None if row.kind is None else word(Kind, row.kind, "push_tasks.kind")
     provider = None if row.provider is None else word(Provider, row.provider, "push_tasks.provider")
     event = word(Event, row.event, "event of a timeline")
@@ -108,7 +107,7 @@ def _item(row: Row[Any], known: _Known, quiet: QuietHours | None) -> TimelineIte
         id=row.id,
         at=row.at,
         event=event,
-        text=_told(happening) + now_quiet(quiet),
+        text=_told(happening) + quiet,
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,
@@ -131,6 +130,7 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
                 "is_tried_again": retry_at is not None
                 and task.state == TaskState.PENDING
                 and row.now < retry_at < task.expires_at,
+                "asked_until": row.detail["retry_at"] if retry_at and retry_at >= task.expires_at else None,
                 # what was refused for itself before the cutoff engaged stays so, and the token with it
                 "cutoff_at": None if task.state in _REFUSED_ALONE else _cutoff_at(task, row.at, known),
             }
@@ -226,7 +226,7 @@ ITEMS = text(
                t.task_id, t.installation_id, t.provider, t.reminder_minutes
           FROM tasks t
          CROSS JOIN LATERAL (VALUES
-               ('planned', t.created_at, CASE WHEN t.waits THEN t.last_reason END,
+               ('planned', t.created_at, NULL,
                 jsonb_build_object('due_at', t.due_at, 'expires_at', t.expires_at, 'is_pending', t.waits,
                                    'next_attempt_at', t.next_attempt_at, 'attempts', t.attempt_count)),
                ('accepted', t.accepted_at, t.last_reason, jsonb_build_object('due_at', t.due_at)),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid5
 
+from domain.present import CALL_LASTS
 from domain.push import FAILED, TaskState
 from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
 
@@ -118,7 +119,7 @@ def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: 
     if tasks.get(TaskState.ACCEPTED):
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
-        return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED
+        return _pending(reminder, now, lasts=CALL_LASTS)
     failed = next((state for state in FAILED if tasks.get(state)), None)
     if failed is not None and not tasks.get(TaskState.PENDING):
         return ReminderState(failed)
@@ -128,6 +129,11 @@ def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: 
         return ReminderState.PAST
     if tasks or found.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
         return ReminderState.WITHDRAWN
-    if reminder.expires_at <= now:
+    return _pending(reminder, now, lasts=timedelta())
+
+
+def _pending(reminder: Reminder, now: datetime, *, lasts: timedelta) -> ReminderState:
+    """Tell by the clock alone; what expired is dead once a last call had time to end, though no worker noted it."""
+    if reminder.expires_at + lasts <= now:
         return ReminderState.DEAD
     return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

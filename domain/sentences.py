@@ -88,6 +88,7 @@ class Past(StrEnum):
         "time that this says nothing about the phone."
     )
     TRIED_AGAIN = " The next try is at {retry_at}."
+    ASKED_FOR_PATIENCE = " It asked for no other call before {asked_until}, and {push} expires before that."
     ACCEPTED = "{Provider} accepted {push} for {phone}{when}.{cause}{shows}"
     SETTINGS_DECIDE = " From here the phone's own settings decide: focus, muted notifications, no network."
     VALIDATED = "Checked {push} for {phone}: {why}"

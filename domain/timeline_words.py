@@ -27,7 +27,7 @@ def in_words(what: Happening) -> str:
 def now_quiet(hours: QuietHours | None) -> str:
     """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
     if hours is None:
-        return ""
+        return " There are none now."
     where = hours.time_zone or "by each phone's clock"
     return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
 
@@ -99,6 +99,7 @@ def _answered(what: Happening) -> str:
     if outcome == "accepted":
         return Past.TOOK_IT
     again = Past.TRIED_AGAIN if what.detail.get("is_tried_again") else ""
+    again = Past.ASKED_FOR_PATIENCE if _has(what, "asked_until") else again
     if what.reason in UNCALLED:
         return Past.NO_CALL + again
     if what.reason in TOKEN_REFUSED and what.detail.get("cutoff_at"):

@@ -1,14 +1,15 @@
-"""One HTTP/1.1 connection, server side: a small parser, keep-alive, chunked bodies both ways."""
+"""One HTTP/1.1 connection, server side, over h11: one request at a time, in their order."""
 
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
+import h11
+
 from simulator.exchange import Answer, Endpoint, Farewell, LastStream
 
-_HEAD_END = b"\r\n\r\n"
-_LONGEST_HEAD = 32_768
+_LONGEST_HEAD = 32_768  # bytes
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -18,14 +19,10 @@ class Http1Exchange:
 
     __slots__ = ("_connection", "body", "headers", "method", "path", "repeats_headers", "session")
 
-    def __init__(self, connection: "Http1Connection", head: bytes) -> None:
-        lines = head.split(b"\r\n")
-        self.method, self.path, version = lines[0].split(b" ")
-        if version != b"HTTP/1.1":
-            raise ValueError("only HTTP/1.1 is spoken here")
-        pairs = [line.split(b":", 1) for line in lines[1:]]
-        self.headers = {name.lower(): value.strip() for name, value in pairs}
-        self.repeats_headers = len(self.headers) != len(pairs)
+    def __init__(self, connection: "Http1Connection", request: h11.Request) -> None:
+        self.method, self.path = request.method, request.target
+        self.headers = dict(request.headers)
+        self.repeats_headers = len(self.headers) != len(request.headers)
         self.body = b""
         self.session: dict[bytes, Any] = {}
         self._connection = connection
@@ -65,7 +62,8 @@ class Http1Connection(asyncio.Protocol):
         self._endpoint = endpoint
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
+        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST_HEAD)
+        self._coming: Http1Exchange | None = None  # its body is not complete
         self._awaited: Http1Exchange | None = None  # received, not answered
         self._is_reading = False
 
@@ -75,8 +73,9 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle every complete request, one at a time."""
-        self._buffer += data
-        self._read_on()
+        self._protocol.receive_data(data)
+        if not self._is_reading:
+            self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio names it)
         """Forget the request in hand."""
@@ -101,82 +100,60 @@ class Http1Connection(asyncio.Protocol):
         if self._awaited is not exchange or self._transport is None:
             return False
         self._awaited = None
-        self._transport.write(_response(answer))
-        if exchange.headers.get(b"connection", b"").lower() == b"close":
+        self._transport.write(self._written(answer))
+        if self._protocol.our_state is h11.MUST_CLOSE:
             self.close()
-        elif not self._is_reading:
+            return True
+        self._protocol.start_next_cycle()
+        if not self._is_reading:
             self._read_on()
         return True
 
     def begin_answer(self, answer: Answer) -> None:
         """Write the response but for the second half of its body."""
         if self._transport is not None:
-            whole = _response(answer)
+            whole = self._written(answer)
             self._transport.write(whole[: len(whole) - (sum(map(len, answer.chunks)) + 1) // 2])
+
+    def _written(self, answer: Answer) -> bytes:
+        is_chunked = len(answer.chunks) > 1
+        framing = (
+            (b"transfer-encoding", b"chunked")
+            if is_chunked
+            else (b"content-length", b"%d" % sum(map(len, answer.chunks)))
+        )
+        head = h11.Response(
+            status_code=answer.status,
+            headers=[*answer.headers, framing],
+            reason=_PHRASES.get(answer.status, b"Unknown"),
+        )
+        events = [head, *(h11.Data(data=chunk) for chunk in answer.chunks if chunk), h11.EndOfMessage()]
+        return b"".join(self._protocol.send(event) or b"" for event in events)
 
     def _read_on(self) -> None:
         self._is_reading = True
         try:
-            while self._awaited is None and self._transport is not None:
-                exchange = self._next_exchange()
-                if exchange is None:
-                    return
-                self._awaited = exchange
-                self._endpoint.receive(exchange)
-        except ValueError:
+            while self._awaited is None and self._transport is not None and self._takes_in(self._protocol.next_event()):
+                pass
+        except h11.RemoteProtocolError:
             if self._transport is not None:
                 self._transport.write(_BAD_REQUEST)
             self.close()
         finally:
             self._is_reading = False
 
-    def _next_exchange(self) -> Http1Exchange | None:
-        """Cut off the next complete request, if there is one; raise ValueError when it is not HTTP."""
-        head_end = self._buffer.find(_HEAD_END)
-        if head_end < 0:
-            if len(self._buffer) > _LONGEST_HEAD:
-                raise ValueError("head too long")
-            return None
-        exchange = Http1Exchange(self, self._buffer[:head_end])
-        start = head_end + len(_HEAD_END)
-        if exchange.headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            parsed = _dechunked(self._buffer, start)
-            if parsed is None:
-                return None
-            exchange.body, end = parsed
-        else:
-            end = start + int(exchange.headers.get(b"content-length", b"0"))
-            if len(self._buffer) < end:
-                return None
-            exchange.body = self._buffer[start:end]
-        self._buffer = self._buffer[end:]
-        return exchange
-
-
-def _dechunked(buffer: bytes, position: int) -> tuple[bytes, int] | None:
-    """Read the body at `position` and where it ends; None while it is incomplete. Trailers are not spoken."""
-    chunks: list[bytes] = []
-    while True:
-        line_end = buffer.find(b"\r\n", position)
-        if line_end < 0:
-            return None
-        size = int(buffer[position:line_end].split(b";")[0], 16)
-        start, end = line_end + 2, line_end + 2 + size
-        if len(buffer) < end + 2:
-            return None
-        if size == 0:
-            return b"".join(chunks), end + 2
-        chunks.append(buffer[start:end])
-        position = end + 2
-
-
-def _response(answer: Answer) -> bytes:
-    lines = [b"HTTP/1.1 %d %s" % (answer.status, _PHRASES.get(answer.status, b"Unknown"))]
-    lines += [name + b": " + value for name, value in answer.headers]
-    if len(answer.chunks) > 1:
-        lines.append(b"transfer-encoding: chunked")
-        body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in answer.chunks if chunk) + b"0\r\n\r\n"
-    else:
-        body = b"".join(answer.chunks)
-        lines.append(b"content-length: %d" % len(body))
-    return b"\r\n".join(lines) + _HEAD_END + body
+    def _takes_in(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> bool:
+        """Take an event in; False where more has to come, or an answer has to go, first."""
+        match event:
+            case h11.Request(http_version=version) if version != b"1.1":
+                raise h11.RemoteProtocolError("only HTTP/1.1 is spoken here")
+            case h11.Request():
+                self._coming = Http1Exchange(self, event)
+            case h11.Data() if self._coming:
+                self._coming.body += event.data
+            case h11.EndOfMessage() if self._coming:
+                self._awaited, self._coming = self._coming, None
+                self._endpoint.receive(self._awaited)
+            case _:
+                return False
+        return True

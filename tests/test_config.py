@@ -228,6 +228,19 @@ POSTGRESQL = "must be an address such as postgresql://user@host/name"
         ({"DATABASE_URL": "mysql://app:hush-hush@db/x"}, f"DATABASE_URL: {POSTGRESQL}."),
         ({"DATABASE_URL": "postgresql://app:hush-hush@db:port/x"}, f"DATABASE_URL: {POSTGRESQL}."),
         ({"DATABASE_URL": "postgresql://app:hush-hush@[::1/x"}, f"DATABASE_URL: {POSTGRESQL}."),
+        ({"DATABASE_URL": "postgresql://app:hush-hush@]/x"}, f"DATABASE_URL: {POSTGRESQL}."),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@db/x\n"},
+            "DATABASE_URL: must not contain a blank or a line break; write %20 for a blank.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@db/x?sslmode=maybe"},
+            "DATABASE_URL: sslmode must be one of allow, disable, prefer, require, verify-ca, verify-full.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://app:hush-hush@db:70000/x"},
+            "DATABASE_URL: port must be between 1 and 65535.",
+        ),
         (
             {"DATABASE_URL": "postgresql://app:hush-hush@db/x?sslmode=require&connect_timeout=5"},
             f"DATABASE_URL: connect_timeout is not a parameter of it; known are {', '.join(sorted(PARAMETERS))}.",

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
-from limits import RateLimitItemPerMinute
 from temporalio.client import Client
 
 from api.rates import Rate
 from domain.naming import workflow_page
+from domain.rate_limit import RateLimit
 
-_MOST_SIGN_INS = RateLimitItemPerMinute(20)  # from one address; no code can be guessed, this keeps the guessing cheap
+_MOST_SIGN_INS = RateLimit(20)  # from one address; no code can be guessed, this keeps the guessing cheap
 
 
 @dataclass(frozen=True, slots=True)

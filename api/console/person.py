@@ -13,6 +13,7 @@ from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
 from db import device_history, present, timeline
+from db.engine import as_of_one_moment
 from domain.naming import reminder_workflow_id
 from domain.timeline import Part
 
@@ -44,6 +45,7 @@ async def person(
         return page(request, "find", visitor)
     part, after = Part(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
     async with sessions() as db:
+        await as_of_one_moment(db)
         devices = await device_history.of_user(db, user, None, _MOST_DEVICES)
         now = [] if after else await present.of_user(db, user, part)
         items = await timeline.of_user(db, user, part, after, _ITEMS + 1)

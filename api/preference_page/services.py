@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Request, Response
-from limits import RateLimitItemPerMinute
 
 from api.preference_page.view import PATH
 from api.rates import Rate
 from domain.preference_links import LONGEST_SESSION
+from domain.rate_limit import RateLimit
 
 NEW_LINKS = 30  # a minute, of one person
 BAD_CODES = 60  # a minute, from one address; no code can be guessed, and whoever has a good one is let in all the same
@@ -19,7 +19,7 @@ _COOKIE = "fastbell_preferences"
 
 
 def _a_minute(amount: int) -> Rate:
-    return Rate(RateLimitItemPerMinute(amount))
+    return Rate(RateLimit(amount))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Conversations and messages: accepted once, in order, by members only."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
-from tests.house import House, User
+from tests.house import House, User, iphone
 from tests.talk import conversation_of, post, store, sync
 
 
@@ -25,6 +26,21 @@ async def test_a_message_is_answered_whole_and_its_repeat_with_200(alice: User, 
         "body": "Grüße 🍎",
         "created_at": first.json()["created_at"],
     }
+
+
+async def test_a_log_that_is_full_keeps_a_message_from_its_owner_alone(api: House, alice: User, bob: User) -> None:
+    conversation_id = await conversation_of(alice, bob)
+    await post(alice, conversation_id, "Hello")
+    async with api.sessions.begin() as db:
+        full = "UPDATE log_heads SET seq = 9223372036854775807 WHERE user_id = :user_id"
+        await db.execute(text(full), {"user_id": bob.user_id})
+
+    answer = await post(alice, conversation_id, "Still there?")
+
+    assert answer.status_code == 201
+    await alice.register(phone := iphone())
+    items = (await sync(alice, phone.installation_id))["items"]
+    assert [item["body"] for item in items] == ["Hello", "Still there?"]
 
 
 async def test_a_message_id_is_good_for_one_message(alice: User, bob: User) -> None:
@@ -150,11 +166,15 @@ async def test_those_who_post_at_once_all_get_the_same_order(alice: User, bob: U
     other_way_round = uuid4()
     await store(api, other_way_round, bob, alice)
 
-    answers = await asyncio.gather(
-        *(post(user, where) for user in (alice, bob) for where in (conversation_id, other_way_round) for _ in range(15))
+    async def post_all(user: User, where: UUID) -> list[int]:
+        answers = [await asyncio.gather(*(post(user, where) for _ in range(3))) for _ in range(5)]
+        return [answer.status_code for each in answers for answer in each]
+
+    answers = await asyncio.gather(  # each user within what one may have running
+        *(post_all(user, where) for user in (alice, bob) for where in (conversation_id, other_way_round))
     )
 
-    assert {answer.status_code for answer in answers} == {201}
+    assert answers == [[201] * 15] * 4
     logs = [(await sync(user, uuid4()))["items"] for user in (alice, bob)]
     assert [[item["seq"] for item in log] for log in logs] == [list(range(1, 61))] * 2
     for where in (conversation_id, other_way_round):

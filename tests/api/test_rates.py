@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-import limits
 import pytest
 from fastapi import Request
 
@@ -12,6 +11,7 @@ from api.auth import Caller
 from api.rates import Rate, Rates, address
 from config import auth_settings, limit_settings, service_settings
 from domain.problems import LimitReached
+from domain.rate_limit import parse
 from tests.house import Place, make_house
 
 PREFERENCES = "/v1/notification-preferences"
@@ -58,7 +58,7 @@ def wait(rate: Rate) -> float:
 
 
 def test_so_many_are_granted_to_each_and_refusals_do_not_count() -> None:
-    rate = Rate(limits.parse("10/minute"), clock := Clock())
+    rate = Rate(parse("10/minute"), clock := Clock())
 
     assert (spent(rate, 25, "alice"), spent(rate, 4, "bob")) == (10, 4)
     clock.now += 120
@@ -66,7 +66,7 @@ def test_so_many_are_granted_to_each_and_refusals_do_not_count() -> None:
 
 
 def test_the_window_slides() -> None:
-    rate = Rate(limits.parse("10/minute"), clock := Clock())
+    rate = Rate(parse("10/minute"), clock := Clock())
     clock.now += 59
     spent(rate, 10, "alice")
 
@@ -80,7 +80,7 @@ def test_the_window_slides() -> None:
 
 @pytest.mark.parametrize("passed", [0, 20, 59])
 def test_who_waits_as_told_is_granted_one_more_and_who_comes_earlier_is_not(passed: float) -> None:
-    rate = Rate(limits.parse("10/minute"), clock := Clock())
+    rate = Rate(parse("10/minute"), clock := Clock())
     for _ in range(5):
         spent(rate, 4, "alice")
         clock.now += 20

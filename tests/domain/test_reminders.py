@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from domain.present import CALL_LASTS
 from domain.push import TaskState
 from domain.reminders import (
     ARM_LEAD,
@@ -184,6 +185,8 @@ PENDING, ACCEPTED, WITHDRAWN, DEAD, UNREGISTERED, EXPIRED, REJECTED = (
         (SESSION, {PENDING: 2}, BEFORE, ReminderState.SCHEDULED),  # armed
         (SESSION, {PENDING: 2}, DUE_AT, ReminderState.DUE),
         (SESSION, {PENDING: 2}, AFTER, ReminderState.DUE),
+        (SESSION, {PENDING: 2}, EXPIRED_AT, ReminderState.DUE),  # a call may be under way
+        (SESSION, {PENDING: 2}, EXPIRED_AT + CALL_LASTS, ReminderState.DEAD),  # though no worker has noted that
         (SESSION, {PENDING: 1, ACCEPTED: 1}, AFTER, ReminderState.SENT),
         (SESSION, {ACCEPTED: 1, DEAD: 1, WITHDRAWN: 1}, AFTER, ReminderState.SENT),
         (SESSION, {PENDING: 1, DEAD: 1}, AFTER, ReminderState.DUE),

@@ -150,7 +150,11 @@ async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_
     assert (sent.state, sent.reason) == (TaskState.DEAD, "UNAVAILABLE")
     [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
     [attempt] = await unmanned.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
-    assert (task.state, task.next_attempt_at, attempt.retry_at) == ("dead", None, None)
+    assert (task.state, task.next_attempt_at) == ("dead", None)
+    if trouble:  # no promise: until then the provider asked for patience
+        assert attempt.retry_at > task.expires_at
+    else:
+        assert attempt.retry_at is None
 
 
 @pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.5, 1.0), (4.0, None), (3600.0, 45.0)])

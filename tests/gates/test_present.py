@@ -1,7 +1,7 @@
 """What support reads of a push that is held up: why, whose move it is, when it is tried next; before, during, after."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -79,6 +79,9 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
     all_due = [(await due_now(unmanned, [iphone()]))[0] for _ in range(25)]
     late = (await due_now(unmanned, [iphone()]))[0]
+    both = unmanned.user()
+    await both.register(phone := iphone(), android())
+    await both.start_fast(due_in=70)
 
     async with crew(unmanned, pulse=SOON) as worker:
         await asyncio.gather(*(worker.send_once(due) for due in all_due), return_exceptions=True)
@@ -86,6 +89,7 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
         await _fail(worker, late)
         dead = await eventually(lambda: _dead(unmanned, all_due))
         during, waiting = await _timeline(unmanned, dead), await _timeline(unmanned, late)
+        ahead = (await unmanned.user(None, "support").call("GET", of(both.user_id))).json()["present"]
         _, listed, _ = await run(unmanned, "dead", "list", "--user", await _user_id(unmanned, dead))
         brake_id = await engaged_brake(unmanned, "apns")
         async with unmanned.sessions.begin() as db:
@@ -98,6 +102,10 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
         [now] = told["present"]
         assert (now["detail"]["waits_for"], now["detail"]["brake_id"]) == ("resume", str(brake_id))
         assert "An operator has to find the cause and resume the route" in now["text"]
+    held = {now["detail"]["waits_for"]: (now["provider"], now["installation_id"]) for now in ahead}
+    assert held.keys() == {"resume", "due"}, "phone by phone, since one is held up and the other is not"
+    assert held["resume"] == ("apns", str(phone.installation_id))
+    assert held["due"][0] == "fcm"
     died, answered = during["items"][:2]
     assert died["event"] == "dead"
     assert died["text"].startswith("Sending to iPhones was stopped at ")
@@ -130,6 +138,24 @@ async def test_a_phone_that_was_sent_too_much_waits_by_itself(unmanned: House, s
     assert (now["detail"]["waits_for"], now["reason"]) == ("retry", "QUOTA_EXCEEDED")
     assert "Google says that this phone was sent too many pushes lately." in now["text"]
     assert f" The next try is at {_clock(now, 'next_attempt_at')}." in now["text"]
+
+
+async def test_a_provider_that_asks_for_more_patience_than_is_left_is_named(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone = android()
+    asked = {"error_code": "UNAVAILABLE", "retry_after": 86_400}
+    simulator.faults.add(provider="fcm", token=phone.token, fault="answer", **asked)
+    [due] = await due_now(unmanned, [phone])
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        assert (await worker.send_once(due)).state is TaskState.DEAD
+        dead, answered = (await _timeline(unmanned, due))["items"][:2]
+
+    assert (dead["event"], answered["event"]) == ("dead", "answered")
+    asked_until = datetime.fromisoformat(answered["detail"]["retry_at"])
+    assert asked_until - datetime.fromisoformat(answered["at"]) > timedelta(hours=23)
+    assert f"It asked for no other call before {_clock(answered, 'retry_at')}," in answered["text"]
 
 
 async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(unmanned: House) -> None:

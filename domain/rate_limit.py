@@ -1,0 +1,24 @@
+"""How often something is allowed, as settings write it: `600/minute`."""
+
+import re
+from dataclasses import dataclass
+
+_FORM = re.compile(r"\s*(\d+)\s*(?:/|\s+per\s+)\s*(?:(\d+)\s*)?(second|minute|hour|day|month|year)s?\s*", re.IGNORECASE)
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many in so many seconds."""
+
+    amount: int
+    seconds: int = 60
+
+
+def parse(text: str) -> RateLimit:
+    """Read `600/minute`, `10 per 5 minutes`; raises ValueError, for nought and for an empty time, too."""
+    found = _FORM.fullmatch(text)
+    limit = found and RateLimit(int(found[1]), int(found[2] or 1) * _SECONDS[found[3].lower()])
+    if not limit or not limit.amount or not limit.seconds:
+        raise ValueError("not a rate")
+    return limit
