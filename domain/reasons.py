@@ -37,7 +37,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "this person registered more phones than one may have. Opening the app there registers it again.": (
         "too_many_installations",
     ),
-    "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
+    "the phone has no active token: the app was signed out there, its token was refused, or another account took it.": ("no_active_token",),
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
     "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),
