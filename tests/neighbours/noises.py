@@ -36,8 +36,8 @@ def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault
     async def noise(house: House, simulator: Simulator) -> AsyncIterator[None]:
         theirs = [new_phone() for _ in range(phones)]
         faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
-        with ExitStack() as stack:
-            stack.callback(_were_made, faults, least=1)
+        with ExitStack() as at_the_end:
+            at_the_end.callback(_were_made, faults, least=1)
             await _reminded(house.user(), theirs)
             yield
 
@@ -114,8 +114,8 @@ async def one_persons_calls_end_their_connections_in_every_way(
         simulator.faults.add(provider="apns", token=phone.token, **ending)
         for phone, ending in zip(phones, _ENDINGS, strict=True)
     ]
-    with ExitStack() as stack:
-        stack.callback(_were_made, faults, least=2)
+    with ExitStack() as at_the_end:
+        at_the_end.callback(_were_made, faults, least=2)
         await _reminded(house.user(), phones)
         yield
 
