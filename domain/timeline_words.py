@@ -11,8 +11,8 @@ from domain.push import Provider
 from domain.quiet_hours import QuietHours
 from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
 from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
-from domain.timeline import Event, Happening
 from domain.time_zones import in_words as zone_in_words
+from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
 _NO_PHONE = "no phone of theirs has an active token."

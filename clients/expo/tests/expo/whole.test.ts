@@ -87,3 +87,23 @@ test("whoever the keychain speaks of after a reinstall is signed out", async () 
   assert.doesNotMatch(phone.secrets.get("fastbell.registration") ?? "", /alice/);
   app.close();
 });
+
+test("who uses the phone is told as soon as the app says it", async () => {
+  const app = createFastbell(OPTIONS);
+  const told: (string | null)[] = [];
+  const end = app.person.subscribe((person) => told.push(person));
+
+  assert.equal(app.person.current, null);
+  const signedIn = app.signedIn("alice");
+  assert.equal(app.person.current, "alice");
+  await signedIn;
+  await app.signedIn("alice");
+  await app.signedIn("bob");
+  await app.signOut();
+  end();
+  await app.signedIn("carol");
+
+  assert.deepEqual([told, app.person.current], [["alice", "bob", null], "carol"]);
+  await app.signOut();
+  app.close();
+});
