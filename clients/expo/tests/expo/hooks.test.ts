@@ -376,4 +376,7 @@ test("links from elsewhere lead no further than a push could", () => {
   const id = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
   assert.equal(nativeIntent({ path: `fastbell://conversations/${id}` }), `/conversations/${id}`);
   assert.equal(nativeIntent({ path: "fastbell://phone" }), "/");
+  const links = ["fastbell://", "https://app.example/"];
+  assert.equal(nativeIntent({ path: `https://app.example/conversations/${id}` }, links), `/conversations/${id}`);
+  assert.equal(nativeIntent({ path: "fastbell://callback?code=1" }, links), "/");
 });
