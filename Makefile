@@ -75,7 +75,7 @@ bench-acceptance: .venv/installed
 bench-telemetry: .venv/installed
 	@$(BIN)/python -m bench.telemetry
 
-bench-providers: .venv/installed-bench
+bench-providers: .venv/installed
 	@$(BIN)/python -m bench.providers
 
 clean: ## forget what was installed and what local runs kept
@@ -87,8 +87,4 @@ clean: ## forget what was installed and what local runs kept
 	@echo 'Installing into .venv; the first time takes a minute.'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r requirements-dev.lock
-	@touch $@
-
-.venv/installed-bench: .venv/installed requirements-bench.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r requirements-bench.lock
 	@touch $@

@@ -25,7 +25,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
     1: what was asked for cannot be done. 2: the caller has something to set right, as argparse has it.
     """
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    given = sys.argv[1:] if words is None else words
+    if not all(_is_utf8(word) for word in given):
+        parser.error("an argument is not UTF-8")
+    arguments = parser.parse_args(given)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -35,6 +39,14 @@ def main(words: Sequence[str] | None = None) -> int:
     except Problem as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _token(arguments: argparse.Namespace) -> int:

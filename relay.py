@@ -6,6 +6,7 @@ sweeper in each worker dispatches whatever is left.
 
 import asyncio
 from bisect import insort
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -69,24 +70,31 @@ class Relay:
         del self._waiting[_MOST_WAITING:]
 
     async def sweep_forever(self) -> None:
-        """Dispatch what is due, for ever; trouble with the database is logged and outlived."""
-        while True:
-            swept = 0
-            try:
-                swept = await self.sweep()
-            except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
-                log.warning("sweep failed", error=type(error).__name__)
-            if swept < _SWEEP_MOST:
-                await asyncio.sleep(_SWEEP_EVERY)
+        """Dispatch what is due, for ever; trouble with the database is logged and outlived.
+
+        A dispatch that takes long keeps its place among those under way, and holds no later one up.
+        """
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                room, due = _SWEEP_MOST - len(under_way), 0
+                try:
+                    found = await self._lease(room)
+                    under_way |= {asyncio.create_task(self.dispatch(owed)) for owed in found}
+                    due = len(found)
+                except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
+                    log.warning("sweep failed", error=type(error).__name__)
+                if under_way:
+                    _, under_way = await asyncio.wait(under_way, timeout=_SWEEP_EVERY)
+                if due < room and not under_way:  # what takes long was waited for already
+                    await asyncio.sleep(_SWEEP_EVERY)
+        finally:
+            for task in under_way:
+                task.cancel()
 
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
-        held = frozenset(self._held)
-        async with self._sessions.begin() as db:
-            if held:
-                await outbox.give_back(db, held)
-            due = await outbox.lease_due(db, _SWEEP_MOST)
-        self._held -= held
+        due = await self._lease(_SWEEP_MOST)
         await asyncio.gather(*(self.dispatch(owed) for owed in due))
         return len(due)
 
@@ -124,6 +132,15 @@ class Relay:
         self._waiting.clear()  # these rows stay owed; a sweeper has them
         for task in self._under_way:
             task.cancel()
+
+    async def _lease(self, most: int) -> Sequence[outbox.Owed]:
+        held = frozenset(self._held)
+        async with self._sessions.begin() as db:
+            if held:
+                await outbox.give_back(db, held)
+            due = await outbox.lease_due(db, most) if most else ()
+        self._held -= held
+        return due
 
     def _dispatch_next(self) -> None:
         while self._waiting and len(self._under_way) < _AT_ONCE:

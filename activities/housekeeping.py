@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from enum import Enum
 from uuid import UUID
 
+import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -23,8 +25,8 @@ from db import (
     retention,
     withheld_pushes,
 )
-from db.engine import Sessions, present_instant
-from db.orphans import Window
+from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
+from db.orphans import Stray, Window
 from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
@@ -37,6 +39,8 @@ PAGE = 50  # rows of a walk, and so questions to Temporal, in one activity: few,
 _AT_ONCE = 10  # questions to Temporal under way
 _ANSWERS_WITHIN = 3.0  # seconds
 _LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
+
+log = structlog.get_logger()
 
 
 class Fate(Enum):
@@ -107,19 +111,33 @@ class Sweeping:
         lost = [s for s in gone if s.expires_at > upto and all(fates[each] is Fate.LOST for each in owners[s])]
         closed = [stray for stray in gone if stray not in lost]
         await self.owe(redrives.OUTBOX_KIND, [stray.task_id for stray in lost])
-        buried = 0
-        if closed:
-            async with self._sessions.begin() as db:
-                buried = await orphans.bury(db, closed)
+        buried = await self._bury(closed)
         last = Mark(found[-1].due_at, found[-1].task_id) if len(found) == PAGE else None
         return Walked(buried, last, upto)
 
+    async def _bury(self, found: Sequence[Stray]) -> int:
+        """Make strays dead together, or singly where one is in the way."""
+        if not found:
+            return 0
+        try:
+            async with self._sessions.begin() as db:
+                await wait_briefly_for_locks(db)
+                return await orphans.bury(db, found)
+        except DBAPIError as error:
+            if not may_be_ones_fault(error):
+                raise
+            if len(found) == 1:
+                log.warning("orphan left as it is", task_id=str(found[0].task_id), error=type(error).__name__)
+                return 0
+        return sum([await self._bury([stray]) for stray in found])
+
     async def owe(self, subject_kind: str, lost: Collection[UUID]) -> int:
-        """Owe Temporal these subjects, in their order, but for those it is owed already; returns how many."""
+        """Owe Temporal these subjects, in their order; those it is owed already come next. Returns how many are new."""
         if not lost:
             return 0
         async with self._sessions.begin() as db:
             owed = await orphans.owed(db, lost)
+            await outbox.hurry(db, owed)
             added = [each for each in dict.fromkeys(lost) if each not in owed]
             await outbox.add_for_sweepers(db, subject_kind, added)
         return len(added)
@@ -146,6 +164,9 @@ class Sweeping:
                 return Fate.LOST if error.status is RPCStatusCode.NOT_FOUND else Fate.UNKNOWN
             except TimeoutError:
                 mute.set()
+                return Fate.UNKNOWN
+            except Exception as error:  # noqa: BLE001 -- what is odd about one workflow stays with it
+                log.warning("workflow not understood", workflow_id=workflow_id, error=type(error).__name__)
                 return Fate.UNKNOWN
             return Fate.CLOSED if found.status in _CLOSED else Fate.RUNS
 
@@ -176,11 +197,21 @@ class LettingGo:
 
     @activity.defn
     async def let_go(self, what: Leftover) -> LetGo:
-        """Delete old rows for a little while, in short transactions that hold nobody up."""
+        """Delete old rows for a little while, in short transactions that hold nobody up.
+
+        Where rows of one kind cannot go, it is told, and the other kinds have their turn; the next run tries again.
+        """
         until, count = time.monotonic() + _LETS_GO_FOR, 0
         while time.monotonic() < until:
-            async with self._sessions.begin() as db:
-                gone = await retention.let_go(db, what, self._keep)
+            try:
+                async with self._sessions.begin() as db:
+                    await wait_briefly_for_locks(db)
+                    gone = await retention.let_go(db, what, self._keep)
+            except DBAPIError as error:
+                if not may_be_ones_fault(error):
+                    raise
+                log.warning("old rows stay", what=what.value, error=type(error).__name__)
+                return LetGo(count, is_all=True)
             count += gone.count
             if gone.is_all:
                 return LetGo(count, is_all=True)

@@ -4,6 +4,7 @@ It runs beside Temporal, not in it, so an emptied Temporal does not end it, and 
 """
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -185,7 +186,7 @@ class Sweeper:
             for each in near.behind
             if expires_at.get((each.session_id, each.minutes, each.due_at), near.at) <= latest
         ]
-        for each in over[:_MOST_OVER]:
+        for each in random.sample(over, min(len(over), _MOST_OVER)):  # so that no hundred keeps its place for ever
             try:
                 await self._opening.open_reminder(OpenReminder(each.session_id, each.minutes, each.due_at, Moment.DUE))
             except Exception as error:  # noqa: BLE001 -- what is odd about one stays with it
@@ -210,7 +211,7 @@ class Sweeper:
         gone = [each for each in asked if fates[reminder_workflow_id(each.session_id)] in GONE]
         if len(asked) >= _SAMPLE and set(fates.values()) == {Fate.LOST}:
             gone = up[:_MOST_STARTED]  # an emptied Temporal need not be asked about each
-        answered = [each for each in asked if fates[reminder_workflow_id(each.session_id)] is not Fate.UNKNOWN]
+        answered = asked if set(fates.values()) != {Fate.UNKNOWN} else []  # silence about one alone is an answer, too
         await self._start(gone)
         self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
 

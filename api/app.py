@@ -36,6 +36,7 @@ from api.preference_page.app import make_preference_page
 from api.preference_page.services import PageServices
 from api.preference_page.view import PATH as PREFERENCES
 from api.rates import Rate, Rates
+from api.readiness import ReadinessLook
 from api.request_log import UNTOLD, RequestLog
 from api.request_metrics import RequestMetrics
 from api.running_requests import RunningRequests
@@ -87,6 +88,7 @@ def create_app(
             rates=rates,
             sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
+            readiness=ReadinessLook(sessions),
             writes=Writes(sessions, settings.database_pool_size, _quotas(limits)),
             relay=relay,
             app_ids=app_ids,

@@ -69,7 +69,8 @@ def _with_a_path(request: h11.Request) -> h11.Request:
 class HttpConnection(H11Protocol):
     """uvicorn's HTTP/1.1, which tells long answers when to end. Without that they hold up the shutdown.
 
-    A client that takes too long over a request is cut off, and so is whoever comes when there are too many.
+    A client that takes too long over a request is cut off, and so is whoever comes when there are too many, or sends
+    much before it has its answer.
     """
 
     read_within = READ_WITHIN
@@ -96,6 +97,8 @@ class HttpConnection(H11Protocol):
         """Take in a piece of a request, and watch how long its last one takes to come."""
         super().data_received(data)
         state = self.conn.their_state
+        if state is h11.DONE and len(self.conn.trailing_data[0]) > LARGEST_HEAD:  # behind a request under way
+            self.transport.abort()
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
             self._reading = self._reading or self.loop.call_later(self.read_within, self.transport.abort)
         else:

@@ -16,6 +16,7 @@ from api.auth import Caller, TokenCheck
 from api.open_streams import OpenStreams
 from api.problems import Forbidden, Unauthorized
 from api.rates import Rate, Rates
+from api.readiness import ReadinessLook
 from api.running_requests import RunningRequests
 from api.writes import Writes
 from apps_file import AppIds
@@ -38,6 +39,7 @@ class Services:
     rates: Rates
     sign_outs: Rate  # by address
     running: RunningRequests
+    readiness: ReadinessLook
     writes: Writes
     relay: Relay
     app_ids: AppIds
@@ -65,6 +67,10 @@ def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
 
 def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
     return services.streams
+
+
+def _looking(services: Annotated[Services, Depends(_services)]) -> ReadinessLook:
+    return services.readiness
 
 
 def _exposition(services: Annotated[Services, Depends(_services)]) -> Exposition:
@@ -147,6 +153,7 @@ Database = Annotated[Sessions, Depends(_sessions)]
 RowWrites = Annotated[Writes, Depends(_writes)]
 Dispatch = Annotated[Relay, Depends(_relay)]
 Streams = Annotated[OpenStreams, Depends(_streams)]
+Looking = Annotated[ReadinessLook, Depends(_looking)]
 Told = Annotated[Exposition, Depends(_exposition)]
 Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
 Paged = Annotated[Page, Depends(page_at)]

@@ -130,7 +130,8 @@ async def register(
 
     One installation too many signs out the caller's one that was not seen for longest. An installation whose
     registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
-    ticket, else 409 `installation-taken`.
+    ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
+    `ticket-spent`: the request is from before that sign-out, or the app has to make a new ticket.
     """
     told = body.checked()
     if not await apps.allow(told.app_id):

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from activities.batch import Batch
 from db import log as logs
-from db.engine import UNREACHABLE, Sessions, is_ready
+from db.engine import UNREACHABLE, Sessions, is_ready, refused_for_its_content
 from db.messages import PageSize
 
 PAGE = PageSize(items=10, bytes=32 * 1024)  # what a stream holds at most, beside the last item
@@ -49,6 +49,8 @@ class LogFeed:
                 async with self._sessions() as db:
                     return await logs.pages_after(db, asked, PAGE)
             except _OUTAGE as error:
+                if refused_for_its_content(error):
+                    raise  # then each is asked for alone
                 log.warning("streams not fed", streams=len(asked), error=type(error).__name__)
                 self._fall_ill()
         return [None] * len(asked)

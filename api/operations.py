@@ -2,10 +2,9 @@
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from api.dependencies import Database, Told
-from db.engine import is_ready
+from api.dependencies import Looking, Told
 from telemetry.exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
@@ -15,6 +14,7 @@ class Readiness(BaseModel):
     """Whether requests can be accepted."""
 
     database: bool
+    cause: str | None = Field(default=None, description="Where it is known why the database is not ready.")
 
 
 @router.get("/livez", status_code=204)
@@ -23,12 +23,18 @@ async def livez() -> Response:
     return Response(status_code=204)
 
 
-@router.get("/readyz", responses={503: {"model": Readiness}})
-async def readyz(sessions: Database, response: Response) -> Readiness:
-    """Tell whether the process can accept: it needs its database, migrated. Temporal may be away meanwhile."""
-    ready = await is_ready(sessions)
+@router.get("/readyz", responses={503: {"model": Readiness}}, response_model_exclude_none=True)
+async def readyz(looking: Looking, response: Response) -> Readiness:
+    """Tell whether the process can accept: it needs its database, migrated. Temporal may be away meanwhile.
+
+    The answer comes within 3 seconds, whatever the database does.
+    """
+    try:
+        ready, cause = await looking.look(), None
+    except TimeoutError:
+        ready, cause = False, f"The database did not answer within {looking.within:g} s."
     response.status_code = 200 if ready else 503
-    return Readiness(database=ready)
+    return Readiness(database=ready, cause=cause)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -35,7 +35,8 @@ async def sign_out_by_ticket(body: SignOutIn, writes: RowWrites) -> Response:
     """Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
 
     A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
-    signed in. Needs no bearer token; limited by address.
+    signed in. A registration that names it and is still under way is refused. Needs no bearer token; limited by
+    address.
     """
 
     async def leave(db: AsyncSession) -> None:

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.progress import Progress
-from bench.providers_load import CANDIDATES, OPTIONAL, Level
-from bench.providers_plain import has
+from bench.providers_load import CANDIDATES, Level
 from bench.providers_process import Orders, Server, running_server, wire_limit, worked
 from bench.providers_report import OURS, Round, report, sound
 
@@ -47,16 +46,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _round(only: Sequence[str], orders: Orders, server: Server, directory: Path, number: int) -> Round:
     wanted = only or (*CANDIDATES, _WIRE)
-    missing = [name for name, module in OPTIONAL.items() if name in wanted and not has(module)]
-    works: dict[str, Work] = {
-        name: partial(worked, name, server.target) for name in CANDIDATES if name in wanted and name not in missing
-    }
+    works: dict[str, Work] = {name: partial(worked, name, server.target) for name in CANDIDATES if name in wanted}
     if _WIRE in wanted:
         works[_WIRE] = partial(wire_limit, server.target, directory)
     levels, cores = {}, {}
     for name in random.Random(number).sample(list(works), len(works)):  # so that nobody always runs first
         mine = replace(orders, memory=orders.memory if number == 0 and name in OURS else 0)
         levels[name], cores[name] = _watched(f"{number + 1}: {name}", works[name], mine, server)
+    missing = []
     if not levels.get(_WIRE, [()]):
         missing.append(_WIRE)
         del levels[_WIRE]

@@ -18,7 +18,7 @@ import psutil
 import structlog
 import uvloop
 
-from bench import providers_known, providers_plain
+from bench import providers_known
 from bench.percentiles import percentile
 from bench.providers_target import Candidate, Outcome, Run, Supply, Target, apns_pushes, fcm_pushes
 from domain.push import Push
@@ -28,18 +28,7 @@ CANDIDATES: Mapping[str, tuple[Candidate, Callable[[], Iterator[Push]]]] = {
     "APNs: aioapns": (providers_known.plain_aioapns, apns_pushes),
     "FCM: ours": (providers_known.our_fcm, fcm_pushes),
     "FCM: firebase-admin send": (providers_known.firebase_send, fcm_pushes),
-    "FCM: firebase-admin send_each": (providers_known.firebase_send_each, fcm_pushes),
     "FCM: firebase-admin send_each_async": (providers_known.firebase_send_each_async, fcm_pushes),
-    "FCM: httpx, HTTP/1.1": (providers_plain.httpx_http1, fcm_pushes),
-    "FCM: httpx, HTTP/2": (providers_plain.httpx_http2, fcm_pushes),
-    "FCM: aiohttp, HTTP/1.1": (providers_plain.aiohttp_http1, fcm_pushes),
-    "FCM: pyreqwest, HTTP/2": (providers_plain.pyreqwest_http2, fcm_pushes),
-    "FCM: pycurl, HTTP/2": (providers_plain.pycurl_http2, fcm_pushes),
-}
-OPTIONAL = {
-    "FCM: aiohttp, HTTP/1.1": "aiohttp",
-    "FCM: pyreqwest, HTTP/2": "pyreqwest",
-    "FCM: pycurl, HTTP/2": "pycurl",
 }
 _WARM_UP = 0.25  # of the time measured, before it
 _HANGS_AFTER = 30.0  # seconds after the last send was begun

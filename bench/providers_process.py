@@ -17,13 +17,14 @@ import psutil
 
 from bench.percentiles import percentile
 from bench.providers_load import Level
-from bench.providers_plain import HEADERS, PATH
 from bench.providers_target import Target, fcm_pushes
 from push import fcm
 from simulator.certificates import certificate_files
 from simulator.credentials import provider_environment
 from simulator.settings import Ports
 
+_PATH = "/v1/projects/fastbell-demo/messages:send"
+_HEADERS = {"authorization": f"Bearer ya29.{'x' * 200}", "content-type": "application/json"}
 _PER_CONNECTION = 100  # h2load's streams; ours has as many
 
 
@@ -118,7 +119,7 @@ def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[
         return []
     body, log = directory / "body.json", directory / "h2load.log"
     body.write_bytes(fcm.request(next(fcm_pushes())))
-    headers = [word for name, value in HEADERS.items() for word in ("-H", f"{name}: {value}")]
+    headers = [word for name, value in _HEADERS.items() for word in ("-H", f"{name}: {value}")]
     levels = []
     for in_flight in orders.levels:
         streams = min(in_flight, _PER_CONNECTION)
@@ -126,7 +127,7 @@ def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[
         words = ["-D", str(max(round(orders.seconds), 1)), "-c", str(in_flight // streams), "-m", str(streams)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = subprocess.run(
-            [program, *words, "-d", body, f"--log-file={log}", *headers, target.url + PATH],
+            [program, *words, "-d", body, f"--log-file={log}", *headers, target.url + _PATH],
             check=True,
             capture_output=True,
             text=True,

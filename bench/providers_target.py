@@ -4,9 +4,9 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,12 +149,6 @@ def in_batches(send: Callable[[list[Push]], Awaitable[int]]) -> Run:
             outcome.failures["in a batch"] += len(batch) - accepted
 
     return run
-
-
-@asynccontextmanager
-async def needing_nothing(run: Run) -> AsyncIterator[Run]:
-    """Wrap a way to send that leaves nothing to close."""
-    yield run
 
 
 def _push(token: str) -> Push:

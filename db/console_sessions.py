@@ -15,6 +15,7 @@ from db.support_actions import Deed
 from domain.console import LONGEST_SIGN_IN
 
 _SUBJECT = "console_session"
+_BLIND = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,14 @@ class Opened:
 
 async def open_for(db: AsyncSession, user_id: str, way: str, upto: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most up to an instant, and note it; `way` says by what."""
-    await db.execute(delete(ConsoleSession).where(ConsoleSession.expires_at < func.clock_timestamp()))
+    old = (
+        select(ConsoleSession.digest)
+        .where(ConsoleSession.expires_at < func.clock_timestamp())
+        .with_for_update(skip_locked=True)
+    )
+    await db.execute(
+        delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())), execution_options=_BLIND
+    )
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tup
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from db import spent_tickets
 from db.counting import once_committed
 from db.digests import digest
 from db.engine import among
@@ -69,9 +70,11 @@ async def register(
     """Make the token active for this user and installation, and for nobody else.
 
     Where the user has more than `most` installations then, those that were not seen for longest are signed out.
-    Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given.
+    Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given, and where
+    the ticket whose digest is given was used: this registration is from before that sign-out.
     """
     await _lock(db, *locks_of(user_id, installation_id, told))
+    await _spend_tickets(db, installation_id, told)
     elsewhere = and_(
         DeviceToken.provider == told.provider,
         func.md5(DeviceToken.token) == func.md5(told.token),  # what the indexes hold
@@ -120,10 +123,14 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
 
 
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
-    """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another."""
+    """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another.
+
+    A registration that names it and is still under way is refused when its turn comes.
+    """
     await _lock(db, f"installation/{installation_id}")
     named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
     await _deactivate(db, named, "signed_out")
+    await spent_tickets.spend(db, installation_id, digest(ticket))
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
@@ -226,6 +233,16 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
         .with_for_update(read=True)
     )
     return {row.installation_id: row for row in addresses(await db.scalars(query))}
+
+
+async def _spend_tickets(db: AsyncSession, installation_id: UUID, told: Registration) -> None:
+    own, former = told.sign_out_digest, None if told.former_ticket is None else digest(told.former_ticket)
+    if own is not None and await spent_tickets.is_spent(db, installation_id, own):
+        raise Conflict(
+            "ticket-spent", "The ticket of this registration has signed it out already. Sign in with a new ticket."
+        )
+    if former not in (None, own):
+        await spent_tickets.spend(db, installation_id, former)
 
 
 async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Lease
 
+_LONGEST = timedelta(minutes=5)  # a lease that ends later than any is granted for is odd, and nobody's
+
 
 async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> datetime | None:
     """Take or renew a lease; the database's clock, or None while another one holds it."""
@@ -19,7 +21,7 @@ async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> d
     taken = row.on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": row.excluded.holder, "expires_at": row.excluded.expires_at},
-        where=or_(Lease.holder == holder, Lease.expires_at < now),
+        where=or_(Lease.holder == holder, Lease.expires_at < now, Lease.expires_at > now + _LONGEST),
     )
     at: datetime | None = await db.scalar(taken.returning(now))
     return at
@@ -32,9 +34,9 @@ async def report(db: AsyncSession, name: str, holder: UUID, found: Mapping[str, 
 
 
 async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
-    """Read what was found at last; empty where nobody has looked yet."""
-    found: Mapping[str, Any] | None = await db.scalar(select(Lease.found).where(Lease.name == name))
-    return found or {}
+    """Read what was found at last; empty where nobody has looked yet, or a newer release tells it in another way."""
+    found: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
+    return found if isinstance(found, dict) else {}
 
 
 async def give_up(db: AsyncSession, name: str, holder: UUID) -> None:

@@ -21,6 +21,7 @@ from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
 
+_AT_ONCE = 500  # items from either end that an acknowledgement settles; as many as a page may have
 CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
 
 
@@ -79,19 +80,25 @@ async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
 async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq: int) -> None:
     """Note that an installation has read so far: its pushes of what it has read are synced, waiting ones withdrawn.
 
-    One whose provider is being called stays as it is until the call is over: it may be accepted yet.
+    One whose provider is being called stays as it is until the call is over: it may be accepted yet. Of a leap over
+    thousands of items the last ones are settled at once, and the others bit by bit by the next acknowledgements; none
+    of them is sent meanwhile (`settle_read`).
     """
     if seq == 0:
         return
-    position = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=seq)
-    further = position.on_conflict_do_update(
-        index_elements=["user_id", "installation_id"],
-        set_={"seq": position.excluded.seq, "synced_at": func.clock_timestamp()},
-        where=SyncPosition.seq < position.excluded.seq,
-    )
-    await db.execute(further)
-    values = {"user_id": user_id, "installation_id": installation_id, "seq": seq}
-    await _settle(db, (await db.scalars(_READ, values)).all())
+    mine = (SyncPosition.user_id == user_id, SyncPosition.installation_id == installation_id)
+    before, settled = await _hold_position(db, user_id, installation_id)
+    now = max(seq, before)
+    if settled >= now:
+        return
+    passed = {"user_id": user_id, "before": before, "settled": settled, "now": now, "most": _AT_ONCE}
+    first, last, behind = (await db.execute(_PASSED, passed)).one()
+    read = {"installation_id": installation_id, "user_id": user_id, "message_ids": [*first, *last]}
+    await _settle(db, (await db.scalars(_READ, read)).all())
+    values: dict[str, Any] = {"settled_seq": now if behind is None else behind}
+    if now > before:
+        values |= {"seq": now, "synced_at": func.clock_timestamp()}
+    await db.execute(update(SyncPosition).where(*mine).values(values), execution_options=_BLIND)
 
 
 async def settle_read(db: AsyncSession, task_ids: Collection[UUID]) -> bool:
@@ -117,6 +124,18 @@ async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
     await db.execute(old, execution_options=_BLIND)
     head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < upto, LogHead.seq >= upto)
     await db.execute(head.values(horizon=upto), execution_options=_BLIND)
+
+
+async def _hold_position(db: AsyncSession, user_id: str, installation_id: UUID) -> tuple[int, int]:
+    """Read how far an installation has read, and how far that is settled; nobody else moves it meanwhile."""
+    held = select(SyncPosition.seq, SyncPosition.settled_seq).with_for_update()
+    held = held.where(SyncPosition.user_id == user_id, SyncPosition.installation_id == installation_id)
+    found = (await db.execute(held)).one_or_none()
+    if found is None:
+        new = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=0)
+        await db.execute(new.on_conflict_do_nothing())
+        found = (await db.execute(held)).one()
+    return found.seq, found.settled_seq
 
 
 async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:
@@ -172,12 +191,29 @@ _PAGES = select(
      ORDER BY asked.place, page.seq
     """)
 )
+# The first items that are not settled yet, the last ones that are passed now, and the last of the first where there may
+# be more between them.
+_PASSED = text("""
+    WITH first AS (
+        SELECT seq, message_id FROM log_items
+         WHERE user_id = :user_id AND seq > CAST(:settled AS bigint) AND seq <= :now
+         ORDER BY seq LIMIT :most
+    ), last AS (
+        SELECT seq, message_id FROM log_items
+         WHERE user_id = :user_id AND seq > greatest(CAST(:before AS bigint), (SELECT max(seq) FROM first))
+           AND seq <= :now
+         ORDER BY seq DESC LIMIT :most
+    )
+    SELECT ARRAY(SELECT message_id FROM first), ARRAY(SELECT message_id FROM last),
+           CASE WHEN (SELECT count(*) FROM first) = :most THEN (SELECT max(seq) FROM first) END
+""")
 _READ = text("""
-    SELECT t.task_id
-      FROM push_tasks t JOIN log_items i ON i.message_id = t.message_id AND i.user_id = t.user_id
-     WHERE t.installation_id = :installation_id AND t.user_id = :user_id AND t.synced_at IS NULL AND i.seq <= :seq
-     ORDER BY t.task_id
-       FOR UPDATE OF t
+    SELECT task_id
+      FROM push_tasks
+     WHERE message_id = ANY(CAST(:message_ids AS uuid[])) AND installation_id = :installation_id
+       AND user_id = :user_id AND synced_at IS NULL
+     ORDER BY task_id
+       FOR UPDATE
 """)
 _READ_ALREADY = text("""
     SELECT t.task_id

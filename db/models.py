@@ -243,6 +243,7 @@ class SyncPosition(Table):
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     installation_id: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
+    settled_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # its pushes up to here are settled
     synced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
@@ -475,6 +476,17 @@ class ConsoleCode(Table):
 
     digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     user_id: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[datetime]
+
+
+class SpentTicket(Table):
+    """A sign-out ticket that was used; kept for as long as a registration that names it may still be under way."""
+
+    __tablename__ = "spent_tickets"
+    __table_args__ = (Index("ix_spent_tickets_expires_at", "expires_at"),)
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     expires_at: Mapped[datetime]
 
 

@@ -29,7 +29,7 @@ class Stray:
     message_id: UUID
     due_at: datetime
     attempt_count: int
-    next_attempt_at: datetime | None
+    next_attempt_at: str | None  # as PostgreSQL writes it, which knows instants that Python lacks
     rev: int | None  # of its fasting session
     expires_at: datetime
 
@@ -135,18 +135,20 @@ def _mark(after: Mark | None) -> dict[str, Any]:
 
 
 _STRAYS = text("""
-    SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count, t.next_attempt_at, s.rev,
-           t.expires_at
+    SELECT t.task_id, t.kind, t.conversation_id, t.message_id, t.due_at, t.attempt_count,
+           CAST(t.next_attempt_at AS text), s.rev, t.expires_at
       FROM push_tasks t
       LEFT JOIN fasting_sessions s ON s.id = t.conversation_id
      WHERE t.state = 'pending' AND t.kind = ANY(CAST(:kinds AS text[]))
        AND t.due_at <= statement_timestamp() - CAST(:untouched AS interval)
-       AND coalesce(t.next_attempt_at, t.due_at) <= statement_timestamp() - CAST(:untouched AS interval)
+       AND least(coalesce(t.next_attempt_at, t.due_at), t.expires_at)
+           <= statement_timestamp() - CAST(:untouched AS interval)
        AND (CAST(:at AS timestamptz) IS NULL
             OR (t.due_at, t.task_id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
        AND NOT EXISTS (SELECT FROM push_attempts a
                         WHERE a.task_id = t.task_id
-                          AND a.started_at > statement_timestamp() - CAST(:untouched AS interval))
+                          AND a.started_at > statement_timestamp() - CAST(:untouched AS interval)
+                          AND a.started_at < statement_timestamp() + CAST(:untouched AS interval))
        AND t.task_id NOT IN (SELECT subject_id FROM outbox)
        AND t.conversation_id NOT IN (SELECT subject_id FROM outbox)
        AND t.message_id NOT IN (SELECT subject_id FROM outbox)
@@ -157,13 +159,13 @@ _STRAYS = text("""
 _BURY = text("""
     WITH seen AS (
         SELECT * FROM unnest(CAST(:task_ids AS uuid[]), CAST(:attempt_counts AS int[]),
-                             CAST(:next_attempt_ats AS timestamptz[]), CAST(:revs AS int[]))
+                             CAST(:next_attempt_ats AS text[]), CAST(:revs AS int[]))
                    AS seen (task_id, attempt_count, next_attempt_at, rev)
     ), same AS (
         SELECT t.task_id
           FROM push_tasks t JOIN seen USING (task_id)
          WHERE t.state = 'pending' AND t.attempt_count = seen.attempt_count
-           AND t.next_attempt_at IS NOT DISTINCT FROM seen.next_attempt_at
+           AND CAST(t.next_attempt_at AS text) IS NOT DISTINCT FROM seen.next_attempt_at
            AND NOT EXISTS (SELECT FROM fasting_sessions s WHERE s.id = t.conversation_id AND s.rev <> seen.rev)
            AND NOT EXISTS (SELECT FROM outbox o WHERE o.subject_id IN (t.task_id, t.conversation_id, t.message_id))
          ORDER BY t.task_id

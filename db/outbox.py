@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
@@ -23,6 +23,7 @@ KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lan
 FAST = "fasting_session"  # the kind that has a lane of its own
 _MOST_COUNTED = 1_000_000  # attempts of a row
 _LONGEST_BACK_OFF = 60.0  # seconds
+_FURTHEST = timedelta(seconds=65)  # nothing is put off for longer: an instant beyond is odd, and counts as past
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -85,11 +86,22 @@ async def settle(db: AsyncSession, outbox_id: int) -> None:
 
 
 async def give_back(db: AsyncSession, outbox_ids: Collection[int]) -> None:
-    """Let anybody have rows at once that were leased and not dispatched."""
-    query = update(OutboxRow).where(among(OutboxRow.id, outbox_ids))
-    await db.execute(
-        query.values(next_attempt_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
-    )
+    """Let anybody have rows at once that were leased and not dispatched. Waits for no lock: a lease ends by itself."""
+    await _change(db, among(OutboxRow.id, outbox_ids), next_attempt_at=func.clock_timestamp())
+
+
+async def hurry(db: AsyncSession, subject_ids: Collection[UUID]) -> None:
+    """Let rows of these subjects come next: they were missed, whatever was thought before. Waits for no lock.
+
+    What the process that wrote it has yet to try first is left as it is.
+    """
+    now = func.statement_timestamp()
+    put_off = or_(OutboxRow.needed_at > now, OutboxRow.next_attempt_at > now + GRACE)
+    soon = {
+        "needed_at": func.least(OutboxRow.needed_at, now),
+        "next_attempt_at": func.least(OutboxRow.next_attempt_at, now),
+    }
+    await _change(db, among(OutboxRow.subject_id, subject_ids) & put_off, **soon)
 
 
 async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) -> None:
@@ -99,11 +111,17 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
     await db.execute(update(OutboxRow).where(OutboxRow.id == outbox_id).values(values))
 
 
+async def _change(db: AsyncSession, which: ColumnElement[bool], **values: ColumnElement[datetime]) -> None:
+    free = select(OutboxRow.id).where(which).order_by(OutboxRow.id).with_for_update(skip_locked=True)
+    query = update(OutboxRow).where(OutboxRow.id.in_(free.scalar_subquery())).values(**values)
+    await db.execute(query, execution_options={"synchronize_session": False})
+
+
 async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[Owed]:
     now = func.statement_timestamp()
     due = (
         select(OutboxRow.id)
-        .where(lane, OutboxRow.next_attempt_at <= now)
+        .where(lane, or_(OutboxRow.next_attempt_at <= now, OutboxRow.next_attempt_at > now + _FURTHEST))
         .order_by(OutboxRow.needed_at, OutboxRow.id)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -23,15 +23,15 @@ async def appear(db: AsyncSession, stream_id: UUID, user_id: str, installation_i
 
 
 async def put_off(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
-    """Let these streams count for some more seconds; gives those that still have a row."""
+    """Let these streams count for some more seconds; gives those that still have a row. Waits for nobody's."""
     columns = {"stream_ids": list(stream_ids), "lives": timedelta(seconds=lives)}
     return set(await db.scalars(_PUT_OFF, columns))
 
 
 async def leave(db: AsyncSession, stream_ids: Collection[UUID]) -> None:
-    """Forget streams that ended."""
+    """Forget streams that ended, but for those whose row somebody holds: that one expires."""
     ended = select(Presence.stream_id).where(among(Presence.stream_id, stream_ids))
-    await _delete(db, ended.order_by(Presence.stream_id).with_for_update())
+    await _delete(db, ended.order_by(Presence.stream_id).with_for_update(skip_locked=True))
 
 
 async def forget_expired(db: AsyncSession) -> None:
@@ -51,11 +51,13 @@ async def _delete(db: AsyncSession, stream_ids: Select[UUID]) -> None:
 
 _PUT_OFF = text("""
     WITH mine AS (
-        SELECT stream_id FROM presences WHERE stream_id = ANY(CAST(:stream_ids AS uuid[])) ORDER BY stream_id FOR UPDATE
+        SELECT stream_id FROM presences WHERE stream_id = ANY(CAST(:stream_ids AS uuid[]))
+         ORDER BY stream_id FOR UPDATE SKIP LOCKED
+    ), put_off AS (
+        UPDATE presences p
+           SET expires_at = clock_timestamp() + CAST(:lives AS interval)
+          FROM mine
+         WHERE p.stream_id = mine.stream_id
     )
-    UPDATE presences p
-       SET expires_at = clock_timestamp() + CAST(:lives AS interval)
-      FROM mine
-     WHERE p.stream_id = mine.stream_id
-    RETURNING p.stream_id
+    SELECT stream_id FROM presences WHERE stream_id = ANY(CAST(:stream_ids AS uuid[]))
 """)

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import TextClause, delete, func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
+from db.engine import is_contended
 from db.models import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, Presence
 from db.workers import KEPT
 from domain.housekeeping import Keep, Leftover, LetGo
@@ -46,13 +48,25 @@ async def _device_tokens(db: AsyncSession, keep: Keep) -> LetGo:
 
 
 async def _log_items(db: AsyncSession, keep: Keep) -> LetGo:
-    """Let go of one user's items so old, where there are some; their messages stay in their conversations."""
+    """Let go of one user's items so old, where there are some; their messages stay in their conversations.
+
+    A log whose head somebody holds is passed over; one whose items are held has its turn a day later.
+    """
+    look = await db.begin_nested()
     found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+    await look.rollback()  # the head is held at the end of this, not from its start
     if found is None:
         return LetGo(0, is_all=True)
-    if found.upto is not None:
-        await log.let_go(db, found.user_id, upto=found.upto)
-    await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+    try:
+        async with db.begin_nested():
+            if found.upto is not None:
+                await log.let_go(db, found.user_id, upto=found.upto)
+            await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+    except DBAPIError as error:
+        if not is_contended(error):
+            raise
+        await db.execute(_A_DAY_LATER, {"user_id": found.user_id, "keep": keep.log})
+        return LetGo(0, is_all=False)
     return LetGo(found.gone, is_all=False)
 
 
@@ -98,19 +112,26 @@ _COLLAPSE_GROUPS = text("""
     RETURNING 1
 """)
 
-_TOKEN_EVENTS = text("""
+# Ids grow with time, so what comes later keeps nothing here: an instant in the future is odd. Left alone, such rows
+# would fill the batch one day, and nothing behind them would ever go.
+_OLD_AT = """
+    (eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     OR eldest.at > statement_timestamp() + interval '1 day')
+"""
+
+_TOKEN_EVENTS = text(f"""
     DELETE FROM device_token_events e
      USING (SELECT id, at FROM device_token_events ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE e.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     WHERE e.id = eldest.id AND {_OLD_AT}
     RETURNING e.id
-""")
+""")  # noqa: S608 -- it stands above
 
-_WITHHELD = text("""
+_WITHHELD = text(f"""
     DELETE FROM withheld_pushes w
      USING (SELECT id, at FROM withheld_pushes ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE w.id = eldest.id AND eldest.at < statement_timestamp() - CAST(:keep AS interval)
+     WHERE w.id = eldest.id AND {_OLD_AT}
     RETURNING w.id
-""")
+""")  # noqa: S608 -- it stands above
 
 # Whatever refers to a row is let go first, and after as long. `newer` says which row of an installation stays.
 _OLD_TOKENS = """
@@ -192,6 +213,7 @@ _REMINDERS = text("""
 _WORKERS = text("""
     WITH gone AS (
         SELECT worker_id FROM workers WHERE seen_at < statement_timestamp() - CAST(:keep AS interval)
+            OR seen_at > statement_timestamp() + CAST(:keep AS interval)
          LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     DELETE FROM workers w USING gone WHERE w.worker_id = gone.worker_id
@@ -207,6 +229,16 @@ _BRAKES = text("""
     RETURNING b.id
 """)
 
+_SPENT_TICKETS = text("""
+    WITH old AS (
+        SELECT installation_id, digest FROM spent_tickets
+         WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
+         LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM spent_tickets s USING old WHERE s.installation_id = old.installation_id AND s.digest = old.digest
+    RETURNING 1
+""")
+
 _RIPE = text("""
     WITH ripe AS (
         SELECT user_id, horizon
@@ -214,6 +246,7 @@ _RIPE = text("""
          WHERE oldest_at < statement_timestamp() - CAST(:keep AS interval) - CAST(:lazy AS interval)
          ORDER BY oldest_at
          LIMIT 1
+           FOR NO KEY UPDATE SKIP LOCKED
     ), eldest AS (
         SELECT i.seq, m.created_at, m.created_at < statement_timestamp() - CAST(:keep AS interval) AS is_old
           FROM ripe
@@ -226,13 +259,17 @@ _RIPE = text("""
            (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
            (SELECT count(*) FROM eldest WHERE is_old) AS gone,
            CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
-                THEN coalesce((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
+                THEN least((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
            END AS oldest_at
       FROM ripe
 """)
 
 _OLDEST = text("""
     UPDATE log_heads SET oldest_at = coalesce(CAST(:oldest_at AS timestamptz), oldest_at) WHERE user_id = :user_id
+""")
+
+_A_DAY_LATER = text("""
+    UPDATE log_heads SET oldest_at = statement_timestamp() - CAST(:keep AS interval) WHERE user_id = :user_id
 """)
 
 _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = {
@@ -257,4 +294,6 @@ _LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = 
     # links to the preference page that nobody followed, and pages that nobody came back to
     Leftover.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
     Leftover.PREFERENCE_SESSIONS: lambda db, _: _expired(db, PreferenceSession.digest, PreferenceSession.expires_at),
+    # sign-out tickets that no registration under way can name any more
+    Leftover.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
 }

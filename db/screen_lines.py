@@ -52,7 +52,8 @@ _AROUND = text("""
                   AND other.state = 'pending' AND other.synced_at IS NULL
            ), false) AS newer_waits,
            calls.of_any AS call_under_way,
-           coalesce(g.sounded_at > clock_timestamp() - interval '1 minute', false) AS has_sounded
+           coalesce(g.sounded_at > clock_timestamp() - interval '1 minute'
+                    AND g.sounded_at < clock_timestamp() + interval '1 minute', false) AS has_sounded
       FROM push_tasks AS asked
       LEFT JOIN collapse_groups AS g
              ON g.installation_id = asked.installation_id AND g.collapse_key = asked.collapse_key

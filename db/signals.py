@@ -1,7 +1,7 @@
 """Operational signals: what is counted once for the whole fleet. Old tasks, however many, cost nothing."""
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select, text
@@ -36,7 +36,7 @@ async def present(db: AsyncSession) -> Signals:
         dead=tuple(group for row in dead if (group := _dead(row)) is not None),
         outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
         handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
-        unopened=Owed(swept.get("unopened", 0), _instant(swept.get("oldest_due_at"))),
+        unopened=_unopened(swept),
         swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
@@ -73,8 +73,17 @@ def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
     return {route for worker in reporting for route, gate in gates_of(worker) if gate.get("state") != "closed"}
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _unopened(swept: Mapping[str, Any]) -> Owed:
+    count = swept.get("unopened")
+    return Owed(count if isinstance(count, int) else 0, _instant(swept.get("oldest_due_at")))
+
+
+def _instant(text: object) -> datetime | None:
+    """Read what the sweep told; whatever a newer release writes there costs nobody the other signals."""
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 # States and kinds are written out, so that the planner sees that partial indexes serve.

@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import brakes, device_history, preferences, push_tasks, refusals, unopened_reminders
 from db.engine import among
-from db.models import BrakeRow, PushTask
+from db.models import BrakeRow, DeviceToken, PushTask
 from db.odd_values import known_or_none, readable
 from db.unreadable import tell, word
 from domain.devices import ToldPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
-from domain.reasons import TOKEN_REFUSED, UNCALLED
+from domain.reasons import SAYS_GONE, TOKEN_REFUSED, UNCALLED
 from domain.timeline import Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words, now_quiet
 
@@ -56,6 +56,7 @@ class _Known:
     refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
     brakes: Sequence[BrakeRow]  # of these days, the latest first
     permissions: Mapping[tuple[str, UUID], ToldPermission]
+    kept: Mapping[UUID, datetime]  # when tokens were registered that are active, of pushes whose token was refused
 
 
 async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
@@ -67,7 +68,15 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     if any(row.reason in _CUT_OFF for row in rows):
         engaged = await brakes.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
     unopened = {(task.user_id, task.installation_id) for task in tasks.values() if task.opened_at is None}
-    return _Known(tasks, await refusals.of(db, dead), engaged, await device_history.permissions(db, unopened))
+    permissions = await device_history.permissions(db, unopened)
+    refused = {task.device_id for task in tasks.values() if task.state == TaskState.UNREGISTERED}
+    kept: dict[UUID, datetime] = {}
+    if refused:
+        active = select(DeviceToken.id, DeviceToken.registered_at).where(
+            among(DeviceToken.id, refused), DeviceToken.active
+        )
+        kept = {row.id: row.registered_at for row in await db.execute(active)}
+    return _Known(tasks, await refusals.of(db, dead), engaged, permissions, kept)
 
 
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
@@ -134,6 +143,9 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
                 # what was refused for itself before the cutoff engaged stays so, and the token with it
                 "cutoff_at": None if task.state in _REFUSED_ALONE else _cutoff_at(task, row.at, known),
             }
+        case Event.UNREGISTERED:
+            registered_at = known.kept.get(task.device_id)
+            return {"is_kept": row.reason in SAYS_GONE and registered_at is not None and registered_at <= row.at}
         case Event.DEAD:
             more: dict[str, Any] = {"ended_at": row.at.isoformat(), "cutoff_at": _cutoff_at(task, row.at, known)}
             if task.state == TaskState.DEAD and task.settled_at in {None, row.at}:  # else it was redriven since

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import and_, delete, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
@@ -17,6 +17,7 @@ from domain.push import Route
 
 LATELY = timedelta(seconds=10)
 KEPT = timedelta(days=1)  # a row of a worker that did not say goodbye
+_AHEAD = timedelta(minutes=5)  # a worker that is seen later than that is odd, and shares no rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, l
     others up for 2 s, then PostgreSQL ends it.
     """
     await db.execute(_ONE_AT_A_TIME)
-    values = {"id": worker_id, "gates": json.dumps(gates), "lives": timedelta(seconds=lives)}
+    values = {"id": worker_id, "gates": json.dumps(gates), "lives": timedelta(seconds=lives), "ahead": _AHEAD}
     return Seen(*(await db.execute(_BEAT, values)).one())
 
 
@@ -49,13 +50,15 @@ async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool
 
 async def leave(db: AsyncSession, worker_id: UUID) -> None:
     """Say goodbye, so that the others share the rate at once; forget who left without a word."""
-    gone = WorkerRow.seen_at < func.clock_timestamp() - KEPT
+    now = func.clock_timestamp()
+    gone = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
     await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | gone))
 
 
 async def live(db: AsyncSession) -> list[WorkerRow]:
     """List the workers that were seen lately, with the state of their gates: `{"gates": [GateReport, …]}`."""
-    lately = WorkerRow.seen_at > func.clock_timestamp() - LATELY
+    now = func.clock_timestamp()
+    lately = and_(WorkerRow.seen_at > now - LATELY, WorkerRow.seen_at < now + _AHEAD)
     tells = func.jsonb_typeof(WorkerRow.gates) == "object"
     return list(await db.scalars(select(WorkerRow).where(lately, tells).order_by(WorkerRow.started_at)))
 
@@ -75,7 +78,9 @@ _ONE_AT_A_TIME = text("""
 
 _BEAT = text("""
     WITH others AS (
-        SELECT seen_at FROM workers WHERE worker_id <> :id AND seen_at > clock_timestamp() - CAST(:lives AS interval)
+        SELECT seen_at FROM workers
+         WHERE worker_id <> :id AND seen_at > clock_timestamp() - CAST(:lives AS interval)
+           AND seen_at < clock_timestamp() + CAST(:ahead AS interval)
     ), own AS (
         INSERT INTO workers (worker_id, seen_at, gates)
         VALUES (:id, clock_timestamp(), CAST(:gates AS jsonb))

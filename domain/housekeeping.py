@@ -94,6 +94,7 @@ class Leftover(StrEnum):
     BRAKES = "brakes"
     PREFERENCE_CODES = "preference_codes"
     PREFERENCE_SESSIONS = "preference_sessions"
+    SPENT_TICKETS = "spent_tickets"
 
 
 @dataclass(frozen=True, slots=True)

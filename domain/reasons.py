@@ -20,6 +20,9 @@ TOKEN_REFUSED = frozenset({
     "INVALID_ARGUMENT_TOKEN", "SENDER_ID_MISMATCH", "UNREGISTERED",
 })  # fmt: skip
 
+# The provider says since when the token is dead, which may be before its last registration. Then it is kept.
+SAYS_GONE = frozenset({"ExpiredToken", "Unregistered", "UNREGISTERED"})
+
 _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     # decided here: `domain/last_check.py`, and whoever plans
     "only a dead one can be redriven.": ("not_dead",),
@@ -37,7 +40,9 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "this person registered more phones than one may have. Opening the app there registers it again.": (
         "too_many_installations",
     ),
-    "the phone has no active token: the app was signed out there, or its token was refused.": ("no_active_token",),
+    "the phone has no active token: the app was signed out there, its token was refused, or another account took it.": (
+        "no_active_token",
+    ),
     "another account has signed in on the phone.": ("token_transferred",),
     "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
     "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),

@@ -102,6 +102,10 @@ class Past(StrEnum):
     )
     PROCESSED_LATE = " It was processed only at {created_at}: the workers, Temporal or the database were late."
     NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
+    REFUSED_BUT_KEPT = (
+        "{Provider} refused the token of {phone}, so {push} did not reach it: {provider} says that the token was dead "
+        "before the app registered it last ({reason}). So the token is kept, and the next push is tried with it."
+    )
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"
     UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers, Temporal or the database were down or late."  # noqa: E501 (one sentence of the table)
@@ -150,6 +154,7 @@ class Present(StrEnum):
 
     DUE = "{Push}{to} is due at {due_at}."
     LATE = "{Push}{to} has been due since {due_at} and has not been sent yet."
+    ACCEPTED_JUST_NOW = "{Push}{to} was accepted at {due_at}. Open apps get it first, and other phones within seconds."
     DEAD = "{Push}{to} is dead; it was due at {due_at}."
     EXPIRES = " It expires at {expires_at}."
     THEN_REDRIVE = " After that a person can redrive it, until {expires_at}."

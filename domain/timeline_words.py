@@ -50,7 +50,7 @@ def _waits(what: Happening) -> str:
     """Put the sentence together that tells what an unsettled push waits for."""
     waits, told = WaitsFor(what.detail["waits_for"]), what.detail
     parts: dict[str, str] = {
-        "head": Present.DEAD if told["is_dead"] else Present.LATE if _is_past(what, "due_at") else Present.DUE,
+        "head": _head(what, waits),
         "until": Present.EXPIRES,
         "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
         "next": _next(what),
@@ -67,6 +67,14 @@ def _waits(what: Happening) -> str:
     for name, part in parts.items():
         sentence = sentence.replace(f"{{{name}}}", part)
     return sentence
+
+
+def _head(what: Happening, waits: WaitsFor) -> str:
+    if what.detail["is_dead"]:
+        return Present.DEAD
+    if not _is_past(what, "due_at"):
+        return Present.DUE
+    return Present.ACCEPTED_JUST_NOW if waits is WaitsFor.DUE else Present.LATE
 
 
 def _next(what: Happening) -> str:
@@ -136,7 +144,9 @@ def _cause(what: Happening) -> str:
 
 
 def _rejected(what: Happening) -> str:
-    return Past.NOT_SENT if what.reason in UNCALLED else PAST[what.event]
+    if what.reason in UNCALLED:
+        return Past.NOT_SENT
+    return Past.REFUSED_BUT_KEPT if what.detail.get("is_kept") else PAST[what.event]
 
 
 def _expired(what: Happening) -> str:

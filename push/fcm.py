@@ -169,12 +169,15 @@ def sealed_payload(push: Push) -> dict[str, Any]:
 
     The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
     the sealed one. Without a key there is nothing to open, and the phone shows it. The generic body stands twice, as
-    `body` and as `message`: expo-notifications shows that one where the app has no code of its own to show the line.
+    `body` and as `message`: expo-notifications shows that one where the app has no code of its own to show the line,
+    and takes `channelId` for its channel.
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     generic = {"title": push.generic_title, "body": push.generic_body}
     shown = generic | {"message": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
+    channel = RULES[push.kind].channel if push.sounds else QUIET_CHANNEL
+    shown |= {} if channel is None else {"channelId": channel}
     shown |= {} if push.sounds else {"silent": "true"}
     built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
     return _written(built) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}

@@ -183,7 +183,7 @@ class Gate:
         now = self._clock()
         state = self._breaker.state(now)
         rate = self._turns.pace.rate(now)
-        until = datetime.now(UTC) + timedelta(seconds=self._breaker.open_until - now)
+        until = datetime.now(UTC) + timedelta(seconds=self._breaker.next_probe_at - now)
         return GateReport(
             provider=self._route.provider.value,
             app_id=self._route.app_id,
@@ -326,7 +326,7 @@ class Gate:
         return Paused(reason, retry_after=timedelta(seconds=left))
 
     def _shut(self) -> None:
-        rest = round(self._breaker.open_until - self._clock(), 1)
+        rest = round(self._breaker.next_probe_at - self._clock(), 1)
         tell = self._log.error if self._breaker.cause is Cause.MISCONFIGURED else self._log.warning
         tell("breaker opened", cause=self._breaker.cause, reason=self._breaker.reason, rest=rest)
         self._alarm.drop()

@@ -2,10 +2,11 @@
 
 In the usual words: *closed* lets calls through, *open* lets none through, *half open* waits for the one that probes.
 It counts users (their digests), never calls: whatever one of them owns or does, their refusals are one voice.
+The same holds while it is open: why it is, and how long it rests, changes with what three users meet.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
@@ -74,8 +75,7 @@ class Ticket:
 class _Refused:
     """Who met one kind of trouble since the last acceptance."""
 
-    last: Trouble
-    users: dict[int, float] = field(default_factory=dict)  # and when last
+    users: dict[int, tuple[float, Trouble]] = field(default_factory=dict)  # when last, and what; the latest last
     calls: int = 0  # of theirs
 
 
@@ -91,18 +91,19 @@ class Breaker:
     """Opens on trouble, closes when a push is accepted. Trouble of calls of an earlier generation changes nothing."""
 
     def __init__(self, rests: Mapping[Cause, Rest], chance: Callable[[], float]) -> None:
-        self.cause: Cause | None = None  # of the last opening, with the provider's reason
+        self.cause: Cause | None = None  # what three users met, or what named the route; with the provider's reason
         self.reason: str | None = None
         self.open_since: float | None = None
         self.open_until = 0.0
         self._rests = rests
         self._chance = chance
         self._generation = 0
-        self._openings = 0  # in a row
+        self._openings = 0  # in a row: the first, and each probe that added to what three users agree on
+        self._alone = 0  # probes since that were refused to fewer: they prolong the rest of these users alone
         self._probing = self.is_fresh_probing = False
         self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
         self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
-        self._words: dict[int, _Word | None] = {}  # what the last users who were refused were told, the latest last
+        self._met: dict[int, Trouble] = {}  # what the last three users who were refused met, the latest last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
         self._is_named = False  # the provider said itself that all of the route is meant
@@ -113,7 +114,12 @@ class Breaker:
         """Tell where it stands."""
         if self.open_since is None:
             return State.CLOSED
-        return State.OPEN if now < self.open_until else State.HALF_OPEN
+        return State.OPEN if now < self.next_probe_at else State.HALF_OPEN
+
+    @property
+    def next_probe_at(self) -> float:
+        """Tell when the first push may try an open one, whoever's it is."""
+        return self.open_until if self._fresh_from is None else min(self._fresh_from, self.open_until)
 
     def lets_through(self, now: float, user: int) -> bool:
         """Whether a call of this user may start: always while closed, and one as a probe after a rest.
@@ -127,9 +133,7 @@ class Breaker:
 
     def rests_until(self, user: int) -> float:
         """Tell when a push of this user may try an open one."""
-        if self._fresh_from is None or not self._is_fresh(user):
-            return self.open_until
-        return min(self._fresh_from, self.open_until)
+        return self.next_probe_at if self._is_fresh(user) else self.open_until
 
     def admit(self, user: int) -> Ticket:
         """Let a call of this user through; the caller has asked."""
@@ -171,20 +175,25 @@ class Breaker:
 
     def failed(self, ticket: Ticket, now: float, trouble: Trouble, user: int) -> None:
         """Take note of trouble, and whose push met it."""
-        is_of_before = ticket.generation != self._generation
-        if is_of_before and self.open_since is None:
+        is_of_before, is_shut = ticket.generation != self._generation, self.open_since is not None
+        if is_of_before and not is_shut:
+            return
+        is_probe = is_shut and not is_of_before
+        if trouble.bearing is Bearing.CONNECTION and not self._is_another_moment(now) and not is_probe:
             return
         word = self._hear(trouble, user)
         if is_of_before:
             if word is not None and not word.is_usual:
                 self._not_before = max(self._not_before, now + word.seconds)
                 self.open_until = max(self.open_until, self._not_before)
-        elif self.open_since is not None:
-            self._voices.append(user)
-            self._open(now, trouble, word)
+        elif is_probe:
+            self._go_on(now, trouble, user, word)
         elif (agreed := self._agreed(now, trouble, user)) is not None:
-            self._voices.extend(other for refused in self._refused.values() for other in refused.users)
-            self._open(now, agreed, word)
+            self._voices.extend({other: None for refused in self._refused.values() for other in refused.users})
+            self.open_since, self.cause, self.reason = now, agreed.cause, agreed.reason
+            self._openings = 1
+            self._is_named = agreed.bearing is Bearing.WHOLE
+            self._rest(now, word, USERS)
 
     def hurry(self, now: float, left: float) -> None:
         """End the rest well before the time of a push that waits is over; `left` is what it has, in seconds.
@@ -200,7 +209,7 @@ class Breaker:
         """Close, and start afresh."""
         self.cause = self.reason = self.open_since = None
         self._generation += 1
-        self._openings = 0
+        self._openings = self._alone = 0
         self._probing = self.is_fresh_probing = False
         self._voices.clear()
         self._agree_no_more()
@@ -212,21 +221,26 @@ class Breaker:
     def _is_fresh(self, user: int) -> bool:
         return not self._is_named and user not in self._voices
 
+    def _is_another_moment(self, now: float) -> bool:
+        if now - self._last_moment < MOMENT:
+            return False
+        self._last_moment = now
+        return True
+
     def _agree_no_more(self) -> None:
         self._refused.clear()
-        self._words.clear()
+        self._met.clear()
 
     def _hear(self, trouble: Trouble, user: int) -> _Word | None:
-        """Note how long the provider asked this user to wait; gives what holds for all: asked of three, or of all."""
-        asked = trouble.retry_after
-        word = None if asked is None else _Word(min(asked, LONGEST_FLOOR), trouble.is_usual)
+        """Note what this user met; gives how long the provider asked all to wait: asked of three, or said of all."""
         if trouble.bearing is Bearing.WHOLE:
-            return word
-        self._words.pop(user, None)
-        self._words[user] = word
-        if len(self._words) > USERS:
-            del self._words[next(iter(self._words))]
-        words = [each for each in self._words.values() if each is not None]
+            self._met.clear()
+            return _word(trouble)
+        self._met.pop(user, None)
+        self._met[user] = trouble
+        if len(self._met) > USERS:
+            del self._met[next(iter(self._met))]
+        words = [word for each in self._met.values() if (word := _word(each)) is not None]
         return min(words, key=lambda each: each.seconds) if len(words) == USERS else None
 
     def _agreed(self, now: float, trouble: Trouble, user: int) -> Trouble | None:
@@ -236,39 +250,79 @@ class Breaker:
         """
         if trouble.bearing is Bearing.WHOLE:
             return trouble
-        if trouble.bearing is Bearing.CONNECTION:
-            if now - self._last_moment < MOMENT:
-                return None
-            self._last_moment = now
         for refused in self._refused.values():
-            for other in [other for other, at in refused.users.items() if at < now - WINDOW]:
+            for other in [other for other, (at, _) in refused.users.items() if at < now - WINDOW]:
                 del refused.users[other]
             if not refused.users:
                 refused.calls = 0
-        its = self._refused.setdefault(trouble.cause, _Refused(trouble))
-        its.last, its.users[user] = trouble, now
+        its = self._refused.setdefault(trouble.cause, _Refused())
+        its.users.pop(user, None)
+        its.users[user] = now, trouble
         its.calls += 1
         is_doubted = trouble.bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
         if len(its.users) >= USERS and (its.calls >= IN_A_ROW or not is_doubted):
-            return trouble
+            return _most_met([each for _, each in its.users.values()])
         everybody = set().union(*(refused.users for refused in self._refused.values()))
+        if len(everybody) < SEVERAL:
+            return None
         most = max(self._refused.values(), key=lambda refused: len(refused.users))
-        return most.last if len(everybody) >= SEVERAL else None
+        return _most_met([each for _, each in most.users.values()])
 
-    def _open(self, now: float, trouble: Trouble, word: _Word | None) -> None:
-        rest = self._rests[trouble.cause]
-        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings, 16))
+    def _go_on(self, now: float, trouble: Trouble, user: int, word: _Word | None) -> None:
+        """Rest again after a probe that was refused.
+
+        What fewer than three users meet prolongs the rest of nobody else: another may try soon.
+        """
+        self._is_named = trouble.bearing is Bearing.WHOLE
+        is_new = user not in self._voices
+        self._voices.append(user)
+        is_another_cause = self._tell(trouble)
+        is_odd, odd = trouble.cause is not self.cause, sum(each.cause is not self.cause for each in self._met.values())
+        agreeing = USERS if self._is_named else min(len(set(self._voices)), odd if is_odd else USERS)
+        if is_another_cause:
+            self._openings, self._alone = 1, 0
+        elif agreeing == USERS:
+            self._openings, self._alone = self._openings + 1, 0
+        elif not (is_odd and is_new):
+            self._alone += 1
+        self._rest(now, word, agreeing)
+
+    def _tell(self, trouble: Trouble) -> bool:
+        """Say why it is open, as before unless this names the route or the last three users met something else.
+
+        Tells whether it is another cause.
+        """
+        met = [trouble] if self._is_named else list(self._met.values())
+        if not self._is_named and len(met) < USERS:
+            return False
+        causes, reasons = {each.cause for each in met}, {each.reason for each in met}
+        if len(causes) > 1 or (self.cause in causes and len(reasons) > 1):
+            return False
+        told, self.cause, self.reason = self.cause, trouble.cause, _most_met(met).reason
+        return told is not self.cause
+
+    def _rest(self, now: float, word: _Word | None, agreeing: int) -> None:
+        """Begin a rest; others than the last who were refused may end it soon, where these are fewer than three."""
+        assert self.cause is not None
+        rest = self._rests[self.cause]
+        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings - 1 + self._alone, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
         self._opened_at = now
         self._not_before = now if word is None or word.is_usual else now + word.seconds
         if word is not None:
             seconds = max(seconds, word.seconds + rest.first * self._chance())
-        if self.open_since is None:
-            self.open_since = now
-        self.cause, self.reason, self.open_until = trouble.cause, trouble.reason, now + seconds
-        self._is_named = trouble.bearing is Bearing.WHOLE
-        agreeing = len(set(self._voices))  # where they are few, they may be refused for themselves, for ever
-        self._fresh_from = now + self._shortest * max(agreeing, 1) if agreeing < USERS else None
+        self.open_until = now + seconds
+        self._fresh_from = None if agreeing >= USERS else now + self._shortest * agreeing
         self._generation += 1
-        self._openings += 1
         self._probing = self.is_fresh_probing = False
+
+
+def _word(trouble: Trouble) -> _Word | None:
+    asked = trouble.retry_after
+    return None if asked is None else _Word(min(asked, LONGEST_FLOOR), trouble.is_usual)
+
+
+def _most_met(troubles: Collection[Trouble]) -> Trouble:
+    """Give the trouble of the reason that most users met, the latest of those that as many met."""
+    count = Counter(each.reason for each in troubles)
+    return max(reversed(list(troubles)), key=lambda each: count[each.reason])

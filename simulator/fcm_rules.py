@@ -76,7 +76,7 @@ def checked_message(body: object, raw: bytes) -> Message:
     if len(raw) > _LARGEST_MESSAGE:
         _check_size(data, notification, on_android)
     task_id = data.get("task_id")
-    channel = _text(on_android, "channel_id", "message.android.notification")
+    channel = _text(on_android, "channel_id", "message.android.notification") or by_app.get("channelId")
     if by_app.get("silent") == "true":
         channel = _QUIET_CHANNEL
     is_quiet = channel == _QUIET_CHANNEL

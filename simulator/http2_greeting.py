@@ -4,8 +4,6 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
-from simulator.header_blocks import RequestDecoder, ResponseEncoder
-
 DEFAULT_WINDOW = 65_535  # bytes, RFC 9113
 _LARGEST_HEADER_LIST = 8192
 _UNLIMITED = 2**31 - 1
@@ -22,8 +20,7 @@ def server_side(stream_limit: int, receive_window: int) -> H2Connection:
             normalize_inbound_headers=False,
         )
     )
-    connection.decoder = RequestDecoder(_LARGEST_HEADER_LIST)
-    connection.encoder = ResponseEncoder()
+    connection.decoder.max_header_list_size = _LARGEST_HEADER_LIST
     connection.local_settings = _settings(stream_limit)
     connection.initiate_connection()
     # h2 would end the whole connection over one stream too many; Http2Connection refuses that stream instead.

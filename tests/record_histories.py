@@ -211,7 +211,7 @@ async def _housekept(house: House) -> None:
     await without_workflow(house.user())
     runs: dict[str, tuple[Any, list[Any]]] = {
         "swept": (OrphanSweep.run, [SweepOrphans(untouched=10)]),
-        "let-go-of-pages": (Retention.run, []),  # the other three `let-go` were recorded by earlier code
+        "let-go-of-tickets": (Retention.run, []),  # the other four `let-go` were recorded by earlier code
     }
     for name, (run, asked) in runs.items():
         handle = await house.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)

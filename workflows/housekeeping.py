@@ -25,6 +25,7 @@ _LEFTOVERS_BEFORE_PAGES = (
     Leftover.WORKERS,
     Leftover.BRAKES,
 )
+_LEFTOVERS_BEFORE_TICKETS = (*_LEFTOVERS_BEFORE_PAGES, Leftover.PREFERENCE_CODES, Leftover.PREFERENCE_SESSIONS)
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
@@ -65,8 +66,10 @@ class Retention:
 
 
 def _wanted() -> tuple[Leftover, ...]:
-    if workflow.patched("leftovers-of-preference-page"):
+    if workflow.patched("leftovers-of-sign-outs"):
         return tuple(Leftover)
+    if workflow.patched("leftovers-of-preference-page"):
+        return _LEFTOVERS_BEFORE_TICKETS
     if workflow.patched("all-leftovers"):
         return _LEFTOVERS_BEFORE_PAGES
     return _MORE_LEFTOVERS if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import httpx
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from api.app import create_app
 from api.bounds import MOST_HEADERS, RequestBounds
 from api.connection import connection_of
+from api.limits import LARGEST_BODY, MOST_HELD
 from config import auth_settings, limit_settings, service_settings
 from tests.house import House, Place, User, eventually, iphone, make_house, uncommitted
 from tests.streaming import streaming
@@ -185,6 +187,132 @@ async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: 
             ]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200], answers[0].text
+
+
+async def begun(house: House, stack: AsyncExitStack, user: User | None, size: int) -> asyncio.StreamReader:
+    """Send a request but for the last byte of its body; gives where its answer comes."""
+    reader, writer = await stack.enter_async_context(connected(house))
+    token = f"Authorization: {user.headers['Authorization']}\r\n" if user is not None else ""
+    length = f"Content-Type: application/json\r\nContent-Length: {size}\r\n"
+    writer.write(f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\n{token}{length}\r\n".encode())
+    writer.write(b"{}".ljust(size - 1))
+    await writer.drain()
+    return reader
+
+
+async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Read an answer: its status, its headers, its JSON."""
+    async with asyncio.timeout(5):
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for line in lines[1:-2] for name, value in [line.split(": ", 1)]}
+        return int(lines[0].split()[1]), headers, json.loads(await reader.readexactly(int(headers["content-length"])))
+
+
+async def refused(readers: list[asyncio.StreamReader], count: int) -> list[tuple[int, dict[str, str], dict[str, str]]]:
+    """Wait until so many of these have an answer, at least, and read those."""
+
+    async def answered() -> list[asyncio.StreamReader]:
+        found = [each for each in readers if each._buffer]  # type: ignore[attr-defined] # it has no other sign
+        return found if len(found) >= count else []
+
+    return [await answer_of(each) for each in await eventually(answered)]
+
+
+NEARLY = LARGEST_BODY - 100
+
+
+async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nobody_else(detached: Place) -> None:
+    async with bounded(detached) as house, AsyncExitStack() as stack:
+        user, other = house.user(), house.user()
+        slow = [await begun(house, stack, user, NEARLY) for _ in range(12)]
+
+        found = await refused(slow, 4)
+        mine = await user.call("GET", PREFERENCES), await user.call("PUT", PREFERENCES, {})
+        others = await answer_of_whole(house, stack, other, NEARLY)
+
+    assert {(status, headers["retry-after"], body["type"]) for status, headers, body in found} == {
+        (429, "1", "urn:fastbell:problem:too-many-concurrent-requests")
+    }
+    assert [answer.status_code for answer in mine] == [200, 200]  # what comes at once takes no room
+    assert others == 200
+
+
+@pytest.mark.parametrize("token", [None, "not.a.token"])
+async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: Place, token: str | None) -> None:
+    async with bounded(detached) as house, AsyncExitStack() as stack:
+        nobody = None if token is None else replace(house.user(), headers={"Authorization": f"Bearer {token}"})
+        slow = [await begun(house, stack, nobody, NEARLY) for _ in range(20)]
+
+        found = await refused(slow, 4)
+        others = await answer_of_whole(house, stack, house.user(), NEARLY)
+        ready = await house.http.get("/readyz")
+
+    assert {(status, headers["retry-after"], body["type"]) for status, headers, body in found} == {
+        (503, "1", "urn:fastbell:problem:unavailable")
+    }
+    assert (others, ready.status_code) == (200, 200)
+
+
+async def test_all_bodies_on_their_way_hold_so_many_bytes_and_no_more_and_give_them_back(detached: Place) -> None:
+    fits = MOST_HELD // (NEARLY - 1)
+    async with bounded(detached, lasting=1000) as house:
+        async with AsyncExitStack() as stack:
+            slow = [
+                await begun(house, stack, user, NEARLY)
+                for user in (house.user() for _ in range(fits // 8 + 2))
+                for _ in range(8)
+            ]
+
+            found = await refused(slow, len(slow) - fits)
+            user, phone = house.user(), iphone()
+            at_once = await user.call("PUT", PREFERENCES, {}), await house.http.get("/readyz")
+            await user.register(phone)
+            async with streaming(user, phone.installation_id) as events:
+                await events.comment()
+        async with AsyncExitStack() as stack:
+            await eventually(lambda: _served(house, stack))
+
+    assert {(status, headers["retry-after"]) for status, headers, _ in found} == {(503, "1")}
+    assert [answer.status_code for answer in at_once] == [200, 200]
+
+
+async def test_a_service_may_have_more_bodies_under_way_than_a_user(detached: Place) -> None:
+    async with bounded(detached) as house, AsyncExitStack() as stack:
+        service = house.user("backend", "service")
+        for _ in range(60):
+            await begun(house, stack, service, NEARLY)
+
+        assert await answer_of_whole(house, stack, service, NEARLY) == 200
+
+
+async def test_who_sends_on_before_the_answer_is_cut_off(api: House) -> None:
+    user, phone = api.user(), iphone()
+    await user.register(phone)
+    async with connected(api) as (reader, writer), asyncio.timeout(5):
+        path = f"/v1/stream?installation_id={phone.installation_id}"
+        token = f"Authorization: {user.headers['Authorization']}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n{token}\r\n\r\n".encode())
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+
+        writer.write(b"x" * 60_000)
+
+        with suppress(ConnectionResetError):
+            await reader.read()  # to its end, which comes while the stream would last
+
+
+async def answer_of_whole(house: House, stack: AsyncExitStack, user: User, size: int) -> int:
+    """Send a request in two pieces; gives its status."""
+    reader, writer = await stack.enter_async_context(connected(house))
+    length = f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    writer.write(head(user, length) + b"{}".ljust(size - 1))
+    await writer.drain()
+    await asyncio.sleep(0.05)  # so that the last byte comes alone, as a rule; whole at once would do, too
+    writer.write(b" ")
+    return (await answer_of(reader))[0]
+
+
+async def _served(house: House, stack: AsyncExitStack) -> bool:
+    return await answer_of_whole(house, stack, house.user(), NEARLY) == 200
 
 
 async def test_more_connections_than_allowed_are_closed_at_once(detached: Place) -> None:

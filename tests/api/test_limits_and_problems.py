@@ -262,6 +262,34 @@ async def test_without_its_database_the_api_lives_is_not_ready_and_asks_to_try_a
         assert answer.headers["retry-after"] == "1"
 
 
+async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready_in_time(detached: Place) -> None:
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    environment = detached.environment(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/none")
+    app = create_app(service_settings(environment), auth_settings(environment))
+
+    async def was_reached() -> bool:
+        return bool(held)
+
+    async with make_house(detached, app) as house:
+        await eventually(was_reached)  # the stream's listener has come, and waits for its own part
+        others = len(held)
+
+        answers = await asyncio.gather(*(house.http.get("/readyz") for _ in range(20)), house.http.get("/livez"))
+
+        looked = len(held) - others
+    silent.close()
+    for writer in held:
+        writer.close()
+
+    assert {(each.status_code, each.text) for each in answers[:-1]} == {
+        (503, '{"database":false,"cause":"The database did not answer within 3 s."}')
+    }
+    assert answers[-1].status_code == 204
+    assert looked <= 2  # all of them by one connection; the other one is the listener's next
+
+
 async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached: Place, postgres: str) -> None:
     environment = detached.environment(DATABASE_URL=postgres)
     app = create_app(service_settings(environment), auth_settings(environment))

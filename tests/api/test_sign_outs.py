@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
 import httpx
@@ -9,7 +10,8 @@ import pytest
 
 from api.app import SIGN_OUTS
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.house import House, Phone, User, android, eventually, iphone, make_app, make_house, uncommitted
+from tests.housekeeping.sweeps import change
 
 ALICES, BOBS = "alice's ticket, 32 characters at least", "bob's ticket, with an ä, as long as hers"
 
@@ -25,6 +27,13 @@ async def register(user: User, phone: Phone, **more: object) -> httpx.Response:
 
 async def pay(house: House, installation_id: UUID, ticket: str) -> httpx.Response:
     return await house.http.post("/v1/sign-outs", json={"installation_id": str(installation_id), "ticket": ticket})
+
+
+async def patiently(call: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Make a call again while others hold its rows for longer than a request waits."""
+    while (answer := await call()).status_code == 503:
+        pass
+    return answer
 
 
 async def owners(house: House, phone: Phone) -> list[str]:
@@ -59,6 +68,71 @@ async def test_a_ticket_that_comes_late_cannot_hurt_the_next_owner(house: House)
     await pay(house, phone.installation_id, ALICES)
 
     assert await owners(house, phone) == [bob.user_id]
+
+
+@pytest.fixture(scope="module")
+async def second(house: House) -> AsyncIterator[House]:
+    """Another API process on the same database: what waits for a row in the first one holds nothing up there."""
+    async with make_house(house.place, make_app(house.place)) as door:
+        yield door
+
+
+async def test_a_registration_that_hangs_until_its_sign_out_is_paid_registers_nobody(
+    house: House, second: House
+) -> None:
+    alice, old, phone = house.user(), iphone(), iphone()
+    await register(alice, old)  # the app was installed before, and the system gives the same token again
+    late = Phone(phone.provider, old.token, phone.installation_id)
+    row = "SELECT 1 FROM device_tokens WHERE installation_id = :id FOR UPDATE"
+
+    async with uncommitted(house, row, id=old.installation_id):
+        hanging = asyncio.create_task(patiently(lambda: register(alice, late, sign_out_digest=digest(ALICES))))
+        await eventually(house.someone_waits_for_a_lock)
+        assert (await patiently(lambda: pay(second, phone.installation_id, ALICES))).status_code == 204
+        assert not hanging.done()
+
+    refused = await hanging
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:fastbell:problem:ticket-spent")
+    assert await owners(house, phone) == []
+    assert await owners(house, old) == [alice.user_id]  # a refused registration changes nothing
+    assert (await register(alice, late, sign_out_digest=digest(BOBS))).status_code == 200
+    assert await owners(house, phone) == [alice.user_id]
+
+
+@pytest.mark.parametrize("paid_by", ["its payment", "the next person's registration"])
+async def test_a_registration_that_hangs_until_the_next_person_has_the_phone_does_not_take_it_back(
+    house: House, second: House, paid_by: str
+) -> None:
+    alice, bob, phone = house.user(), second.user(), iphone()
+    alone = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
+
+    async with uncommitted(house, alone, name=f"user/{alice.user_id}"):
+        hanging = asyncio.create_task(patiently(lambda: register(alice, phone, sign_out_digest=digest(ALICES))))
+        await eventually(house.someone_waits_for_a_lock)
+        if paid_by == "its payment":
+            assert (await patiently(lambda: pay(second, phone.installation_id, ALICES))).status_code == 204
+        former = {} if paid_by == "its payment" else {"former_ticket": ALICES}
+        moved = await patiently(lambda: register(bob, phone, sign_out_digest=digest(BOBS), **former))
+        assert moved.status_code == 200
+        assert not hanging.done()
+
+    refused = await hanging
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:fastbell:problem:ticket-spent")
+    assert await owners(house, phone) == [bob.user_id]
+
+
+async def test_a_ticket_is_remembered_for_its_installation_and_for_a_while(house: House) -> None:
+    alice, phone, tablet = house.user(), iphone(), android()
+    for installation_id in (phone.installation_id, tablet.installation_id, phone.installation_id):
+        await pay(house, installation_id, ALICES)
+    assert (await register(alice, phone, sign_out_digest=digest(ALICES).upper())).status_code == 409
+    assert (await register(alice, phone, sign_out_digest=digest(BOBS), former_ticket=BOBS)).status_code == 200
+    assert (await register(alice, phone, sign_out_digest=digest(BOBS))).status_code == 200  # its own ticket is not used
+
+    past = "UPDATE spent_tickets SET expires_at = now() WHERE installation_id = :id"
+    await change(house, past, id=phone.installation_id)
+    assert (await register(alice, phone, sign_out_digest=digest(ALICES))).status_code == 200
+    assert (await register(alice, tablet, sign_out_digest=digest(ALICES))).status_code == 409
 
 
 async def test_a_registration_of_the_same_person_names_its_newest_ticket_only(house: House) -> None:

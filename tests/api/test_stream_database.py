@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack, contextmanager
 from uuid import uuid4
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from api.log_feed import LogFeed
 from api.log_listener import APPLICATION_NAME
 from db import presences
 from db.engine import async_url
-from tests.house import House, Place, eventually
+from db.log import LogPage
+from tests.house import House, Place, eventually, uncommitted
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, posted
 
@@ -77,6 +80,36 @@ async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: 
         assert len(await events.take(1)) == 1
         await eventually(lambda: is_present(brisk, phone))
     await engine.dispose()
+
+
+async def test_a_presence_that_somebody_holds_lets_no_other_lapse(brisk: House) -> None:
+    alice, bob, held, free = brisk.user(), brisk.user(), uuid4(), uuid4()
+
+    async with streaming(alice, held) as hers, streaming(bob, free) as others:
+        await hers.comment()
+        hold = "SELECT 1 FROM presences WHERE installation_id = :id FOR UPDATE"
+        async with uncommitted(brisk, hold, id=held):
+            for _ in range(15):  # longer than a presence lives that nobody puts off
+                await others.comment()
+                assert await is_present(brisk, free)
+        await eventually(lambda: is_present(brisk, held))
+        await hers.comment()
+
+
+async def test_a_read_that_the_database_refuses_for_its_content_is_no_outage_for_others(brisk: House) -> None:
+    alice = brisk.user()
+    message_id = await posted(alice, await conversation_of(alice))
+    feed = LogFeed(brisk.sessions)
+
+    odd, *pages = await asyncio.gather(
+        feed.page_after("a\0b", 0), *(feed.page_after(alice.user_id, 0) for _ in range(5)), return_exceptions=True
+    )
+
+    assert isinstance(odd, DBAPIError)
+    assert [[item.message_id for item in page.items] for page in pages if isinstance(page, LogPage)] == [
+        [message_id]
+    ] * 5
+    assert feed._recovery is None
 
 
 async def test_a_presence_that_was_taken_away_ends_its_stream(brisk: House) -> None:

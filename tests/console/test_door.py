@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from api.console.door import COOKIE
 from commands.console import sign_in_code
 from domain.console import code_from, read_code
 from tests.console.visits import Visit, visit, words
-from tests.house import House, bearer
+from tests.house import House, bearer, uncommitted
 
 NOBODYS = "6f0c4a52-0c3e-4b0e-9d0c-1f4f6d7a2b10"  # the same wherever tests are collected
 
@@ -32,6 +33,23 @@ def routes() -> list[tuple[str, str]]:
     behind = sorted(found - OPEN_TO_ALL)
     assert len(behind) >= 12
     return [(re.sub(r"{\w+}", NOBODYS, f"/console{path}"), method) for path, method in behind]
+
+
+@pytest.mark.parametrize("table", ["console_codes", "console_sessions"])
+async def test_somebody_signs_in_though_a_row_that_is_over_is_held(house: House, table: str) -> None:
+    more = ", csrf_token) VALUES (:digest, 'dave', '-infinity', '')"
+    row = f"INSERT INTO {table} (digest, user_id, expires_at"
+    digest = uuid4().bytes
+    async with house.sessions.begin() as db:
+        one = more if table == "console_sessions" else ") VALUES (:digest, 'dave', '-infinity')"
+        await db.execute(text(row + one), {"digest": digest})
+
+    async with uncommitted(house, f"SELECT 1 FROM {table} WHERE digest = :digest FOR UPDATE", digest=digest):
+        code = await sign_in_code(house.sessions, "carol", timedelta(minutes=5))
+        answer = await house.http.post("/console/sign-in", data={"code": code}, headers=OURS)
+
+    assert answer.status_code == 303
+    assert COOKIE in answer.headers["set-cookie"]
 
 
 @pytest.mark.parametrize(("path", "method"), routes())

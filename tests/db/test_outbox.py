@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import text
 from temporalio.client import Client
 
-from db import outbox
+from db import outbox, redrives
 from db.engine import Sessions, make_engine, make_sessions
 from relay import Relay
 from tests.conftest import NewDatabase
+from tests.house import eventually
 from tests.servers import free_port
 
 UNKNOWN = "unknown"  # a kind of subject that no relay can dispatch
@@ -98,13 +99,83 @@ async def test_the_rows_of_a_sweeper_that_died_are_taken_by_another_when_its_lea
     assert (again.id, taken.attempts, again.attempts) == (taken.id, 1, 2)
 
 
+async def test_a_dispatch_that_takes_long_holds_up_no_row_that_comes_after_it(
+    new_database: NewDatabase,
+) -> None:
+    engine = make_engine(await new_database("outbox_stuck"), lock_timeout=60)
+    sessions = make_sessions(engine)
+    relay = Relay(sessions, await Client.connect(f"127.0.0.1:{free_port()}", lazy=True), arm_window=0)
+    async with sessions() as other:
+        await other.execute(text("LOCK TABLE push_tasks"))  # what a redrive reads
+        async with sessions.begin() as db:
+            await outbox.add_for_sweepers(db, redrives.OUTBOX_KIND, [uuid4() for _ in range(3)])
+        sweeping = asyncio.create_task(relay.sweep_forever())
+        await eventually(lambda: _waits(sessions, 3))
+
+        async with sessions.begin() as db:  # of fasts that are not there any more: Temporal need not be told
+            await outbox.add_for_sweepers(db, outbox.FAST, [uuid4() for _ in range(300)])
+
+        await eventually(lambda: _is_left(sessions, 3), within=4)
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+    await engine.dispose()
+
+
+async def _waits(sessions: Sessions, count: int) -> bool:
+    async with sessions() as db:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return len((await db.execute(text(waiting))).all()) == count
+
+
+async def _is_left(sessions: Sessions, count: int) -> bool:
+    return len(await _rows(sessions)) == count
+
+
+ODD_INSTANTS = ("infinity", "294276-12-31 23:59:59", "2126-01-01", "now() + '66 s'", "-infinity", "4713-11-24 BC")
+
+
+@pytest.mark.parametrize("at", ODD_INSTANTS)
+async def test_a_row_that_is_put_off_for_longer_than_any_is_comes_at_once_and_counts_on(
+    sessions: Sessions, relay: Relay, at: str
+) -> None:
+    at = at if at.startswith("now") else f"'{at}'"
+    await _owe(sessions, 2)
+    await _change(sessions, f"UPDATE outbox SET next_attempt_at = {at}, needed_at = {at}")
+
+    assert await relay.sweep() == 2
+
+    assert {row.attempts for row in await _rows(sessions)} == {1}
+    assert await relay.sweep() == 0
+
+
+@pytest.mark.parametrize("needed_at", ["'infinity'", "now() + '20 s'"])
+async def test_what_is_found_missing_comes_next_but_for_what_its_own_process_has_yet_to_try(
+    sessions: Sessions, needed_at: str
+) -> None:
+    await _owe(sessions, 3)
+    put_off, fresh, held = [row.subject_id for row in await _rows(sessions)]
+    own = f"UPDATE outbox SET next_attempt_at = now() + interval '{{}} s', needed_at = {needed_at} WHERE subject_id = "
+    await _change(sessions, own.format(55) + f"'{put_off}'")
+    await _change(sessions, own.format(4).replace(needed_at, "now()") + f"'{fresh}'")
+    await _change(sessions, own.format(55) + f"'{held}'")
+
+    async with sessions.begin() as other:
+        await other.execute(text(f"SELECT 1 FROM outbox WHERE subject_id = '{held}' FOR UPDATE"))
+        async with asyncio.timeout(2.5), sessions.begin() as db:
+            await outbox.hurry(db, [put_off, fresh, held])
+            await outbox.give_back(db, [row.id for row in await _rows(sessions)][2:])  # the one that is held
+            found = await outbox.lease_due(db, 10)
+
+    assert [owed.subject_id for owed in found] == [put_off]
+
+
 async def _owe(sessions: Sessions, count: int) -> None:
     async with sessions.begin() as db:
         await outbox.add_for_sweepers(db, UNKNOWN, [uuid4() for _ in range(count)])
 
 
 async def _rows(sessions: Sessions) -> Sequence[Any]:
-    query = "SELECT id, attempts, last_error, next_attempt_at - clock_timestamp() AS wait FROM outbox"
+    query = "SELECT id, subject_id, attempts, last_error, next_attempt_at - clock_timestamp() AS wait FROM outbox"
     async with sessions() as db:
         return (await db.execute(text(query))).all()
 

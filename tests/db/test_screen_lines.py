@@ -144,6 +144,20 @@ async def test_what_else_goes_to_a_line(sessions: Sessions, around: str) -> None
     assert seen == {task_id: line}
 
 
+@pytest.mark.parametrize("sounded_at", ["infinity", "-infinity", "2126-01-01"])
+async def test_a_line_that_sounded_at_an_odd_instant_rings(sessions: Sessions, sounded_at: str) -> None:
+    async with sessions() as db:
+        device = await phone(db)
+        task_id = await push(db, device, "pending")
+        odd = "INSERT INTO collapse_groups (installation_id, collapse_key, sounded_at)"
+        values = {"id": device.installation_id, "line": LINE, "at": sounded_at}
+        await db.execute(text(f"{odd} VALUES (:id, :line, CAST(CAST(:at AS text) AS timestamptz))"), values)
+
+        seen = await screen_lines.seen(db, [task_id], IN_FLIGHT)
+
+    assert not seen[task_id].has_sounded
+
+
 async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessions) -> None:
     async with sessions() as db:
         device = await phone(db)

@@ -1,9 +1,10 @@
 """A provider in trouble: no calls and no attempts for those who wait, one probe at a time, and then all of them."""
 
 import asyncio
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -19,10 +20,12 @@ from push.gate_breaker import Cause, Rest
 from push.gate_terms import Timings
 from simulator import Simulator
 from tests.gates.crew import BRISK, Crew, active_tokens, attempts, crew, due_now, states
-from tests.house import House, android, eventually, iphone
+from tests.house import House, User, android, eventually, iphone
 from tests.push.conftest import apns_account
 
-LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), shortest_pause=44.0, alarm_after=4.0)
+PROBES = 6
+SHORTEST = 0.15  # seconds; the first rest of BRISK, a quarter less by chance
+LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), shortest_pause=44.0, alarm_after=0.5)
 
 
 async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once(
@@ -68,7 +71,8 @@ async def test_two_users_never_pause_a_provider_and_all_are_told_of(unmanned: Ho
     assert len(simulator.requests) - called == await active_tokens(unmanned, alices + bobs) == 20
     [alarm] = [entry for entry in logs if entry["event"] == "pushes refused"]
     assert (alarm["log_level"], alarm["reason"]) == ("error", "InvalidProviderToken")
-    assert (alarm["pushes"], alarm["users"]) == (20, 2)
+    assert alarm["pushes"] in range(1, 21)  # as many as were refused by then, see test_gate_alarm
+    assert alarm["users"] in {1, 2}
 
 
 async def test_a_quota_that_names_nobody_pauses_nothing_before_three_users_met_it(
@@ -104,13 +108,12 @@ async def test_a_projects_quota_pauses_all_of_it_for_as_long_as_google_says(
     [first, *others] = await due_now(unmanned, [android() for _ in range(20)])
     async with crew(unmanned) as worker:
         await _fail(worker, first, "QUOTA_EXCEEDED_PROJECT")
-        refused_at = time.time()
 
         await worker.send_all(others)
 
-    calls = [request.received_timestamp for request in simulator.requests][1:]
+    refused_at, *calls = sorted(request.received_timestamp for request in simulator.requests)
     assert len(calls) == 19
-    assert min(calls) - refused_at >= 1.9
+    assert min(calls) - refused_at >= 2
 
 
 async def test_one_phones_quota_delays_that_phone_alone(unmanned: House, simulator: Simulator) -> None:
@@ -136,16 +139,19 @@ async def test_a_sandbox_outage_leaves_production_alone(unmanned: House, simulat
     sandboxed = await due_now(unmanned, [iphone() for _ in range(20)], environment="sandbox")
     production = await due_now(unmanned, [iphone() for _ in range(20)])
     async with crew(unmanned) as worker:
+        await worker.send_all(await due_now(unmanned, [iphone()]))  # connects to production
         waiting = [asyncio.create_task(worker.send(due)) for due in sandboxed]
         await eventually(lambda: _opened(worker))
-        began = time.monotonic()
-        sent = await worker.send_all(production)
-        took = time.monotonic() - began
+        sent = await asyncio.gather(*map(worker.send_once, production))  # none is told to come back
+        stood = {gate["environment"]: gate["state"] for gate in worker.means.gates.report()["gates"]}
+        still = sum(not each.done() for each in waiting)
         simulator.faults.clear()
         await asyncio.gather(*waiting)
 
-    assert {each.state for each in sent} == {TaskState.ACCEPTED}
-    assert took < 1
+    assert Counter(each.state for each in sent) == {TaskState.ACCEPTED: 20}
+    assert still == 20
+    assert stood.pop("production") == "closed"
+    assert stood in ({"sandbox": "open"}, {"sandbox": "half_open"})
 
 
 async def test_a_waiting_push_whose_fast_is_over_is_withdrawn_not_kept(unmanned: House, simulator: Simulator) -> None:
@@ -172,22 +178,22 @@ async def test_a_waiting_push_says_when_it_will_be_tried_again_and_looks_in_befo
     [*refused, other] = await due_now(unmanned, [iphone() for _ in range(4)])
     async with crew(unmanned, timings=LONG) as worker:
         await _shut(worker, simulator, refused)
+        before = await _clock(unmanned)
         told = (await _fail(worker, other)).next_retry_delay
-        [task] = await unmanned.rows(
-            "SELECT next_attempt_at - now() AS wait FROM push_tasks WHERE task_id = :id", id=other.task_id
-        )
+        after = await _clock(unmanned)
+        [task] = await unmanned.rows("SELECT next_attempt_at FROM push_tasks WHERE task_id = :id", id=other.task_id)
+        expires_at = await _clock(unmanned) + timedelta(seconds=20)
         async with unmanned.sessions.begin() as db:
-            await db.execute(
-                text("UPDATE push_tasks SET expires_at = now() + interval '20 seconds' WHERE task_id = :id"),
-                {"id": other.task_id},
-            )
+            expire = text("UPDATE push_tasks SET expires_at = :at WHERE task_id = :id")
+            await db.execute(expire, {"id": other.task_id, "at": expires_at})
         hurried = (await _fail(worker, other)).next_retry_delay
+        left = expires_at - await _clock(unmanned)
 
     assert told is not None
     assert told > timedelta(seconds=40)
-    assert abs(told - task.wait) < timedelta(seconds=1)
+    assert before + told <= task.next_attempt_at <= after + told
     assert hurried is not None
-    assert timedelta(seconds=8) < hurried <= timedelta(seconds=10)
+    assert left / 2 <= hurried <= timedelta(seconds=10)
 
 
 @pytest.mark.parametrize("collapse_key", ["", "a-key"])
@@ -247,19 +253,21 @@ async def test_through_temporal_an_outage_costs_a_few_calls_and_all_get_through_
             await user.register(*(iphone() for _ in range(8)), android())
         session_ids = [await user.start_fast(due_in=1.0) for user in users]
         await eventually(lambda: _opened(worker))
-        await eventually(lambda: _waiting(unmanned, 40))
-        before = len(simulator.requests)
-        await asyncio.sleep(2.0)
-        probes = len(simulator.requests) - before
-        await eventually(lambda: _called(simulator, before + 1))  # on a slow machine the first comes later
+        await eventually(lambda: _waiting(unmanned, users, 40))
+        before = sum(request.provider == "apns" for request in simulator.requests)
+        await eventually(lambda: _called(simulator, before + PROBES))
+        called = sorted(request.received_timestamp for request in simulator.requests if request.provider == "apns")
         simulator.faults.clear()
 
         outcomes = await asyncio.gather(*map(unmanned.finished, session_ids))
 
-    assert probes <= 6  # of 0.45 to 0.6 s of rest each
+    rests = [later - sooner for sooner, later in pairwise(called[before : before + PROBES])]
+    assert len(rests) == PROBES - 1
+    assert min(rests) >= SHORTEST  # one at a time
+    assert max(rests) >= 0.45  # once three users agree
     assert set(outcomes) == {"accepted"}
     tasks = [task for session_id in session_ids for task in await unmanned.tasks(session_id)]
-    assert {task.state for task in tasks} == {"accepted"}
+    assert Counter(task.state for task in tasks) == {"accepted": 45}
     assert sum(task.attempt_count for task in tasks) == len(simulator.requests)
 
 
@@ -282,16 +290,24 @@ async def _alarmed(logs: Sequence[Mapping[str, Any]]) -> bool:
 
 
 async def _called(simulator: Simulator, count: int) -> bool:
-    return len(simulator.requests) >= count
+    return sum(request.provider == "apns" for request in simulator.requests) >= count
 
 
 async def _opened(worker: Crew) -> bool:
     return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])
 
 
-async def _waiting(house: House, count: int) -> bool:
+async def _waiting(house: House, users: Sequence[User], count: int) -> bool:
     rows = await house.rows(
         "SELECT 1 FROM push_tasks WHERE state = 'pending' AND provider = 'apns' AND last_reason IS NOT NULL"
-        " AND next_attempt_at > now() - interval '2 s'"
+        " AND user_id = ANY(:ids)",
+        ids=[user.user_id for user in users],
     )
-    return len(rows) >= count
+    return len(rows) == count
+
+
+async def _clock(house: House) -> datetime:
+    """Give the time as the database sees it, by which waits are planned."""
+    [row] = await house.rows("SELECT clock_timestamp() AS now")
+    now: datetime = row.now
+    return now

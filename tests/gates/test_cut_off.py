@@ -117,7 +117,7 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(unmanned: House, sim
         calling = Activity.start(worker, ahead)
         await simulator.received(first.token)
         activity = Activity.start(worker, due)
-        await asyncio.sleep(0.05)  # in line by now; if it were not, it would still be cancelled before it asks
+        await eventually(lambda: _in_line(worker, 1))
         activity.environment.cancel()
         with pytest.raises(asyncio.CancelledError):
             await activity.running
@@ -156,6 +156,10 @@ async def _attempts(house: House, task_id: UUID) -> list[tuple[int, str | None, 
         "SELECT number, outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number", id=task_id
     )
     return [tuple(row) for row in rows]
+
+
+async def _in_line(worker: Crew, count: int) -> bool:
+    return [gate["waiting"] for gate in worker.means.gates.report()["gates"]] == [count]
 
 
 async def _is_noted(house: House, task_id: UUID) -> bool:

@@ -94,9 +94,10 @@ async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
         provider="fcm", token=phone.token, fault="answer", error_code="UNAVAILABLE", retry_after=60, count=1
     )
     [due] = await due_now(unmanned, [phone])
-    await _let_expire(unmanned, due.task_id, in_seconds=6.5)
 
     async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+        await worker.send_all(await due_now(unmanned, [android()]))  # connects, and fetches a token
+        await _let_expire(unmanned, due.task_id, in_seconds=6.5)
         sent = await worker.send(due)
 
     assert sent.state is TaskState.ACCEPTED

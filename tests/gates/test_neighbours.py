@@ -4,6 +4,7 @@ Through the API, Temporal and a worker, to the phones' screens.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -92,7 +93,7 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
     assert await _active(unmanned, invented) == len(await _registered(unmanned, invented)) >= 20
     [route] = [each for each in listed["items"] if (each["provider"], each["environment"]) == ("apns", "production")]
     errors = route["errors"]
-    assert errors["users"] >= 1
+    assert errors["users"] == 1
     assert (errors["largest_user_id"], errors["largest_pushes"]) == (
         mallory.user_id,
         len(await _registered(unmanned, invented)),
@@ -141,8 +142,10 @@ async def _sent(
     """Let a worker run; each of these phones is of its own user, and all their reminders fall due at one instant."""
     async with crew(house, back_offs=BACK_OFFS, timings=Timings(alarm_after=3.0)) as worker, worker.employed():
         owned = [*beside, *((house.user(), [phone]) for phone in phones)]
+        began = time.monotonic()
         await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))
-        ends_at = datetime.now(UTC) + timedelta(seconds=DUE_IN, minutes=1)
+        due_in = max(DUE_IN, 4 * (time.monotonic() - began))  # as many starts take as long, on a loaded machine longer
+        ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=1)
         body = {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]}
         users = [user for user, _ in owned]
         begun = await asyncio.gather(*(user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body) for user in users))

@@ -58,7 +58,7 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
         calls = sorted(request.received_timestamp for request in simulator.requests)
         after = [await _lateness(worker, simulator)]
 
-    assert probes <= lasted / (REST.longest * 0.75) + 3  # one at a time, and that is all
+    assert 1 <= probes <= lasted / (REST.longest * 0.75) + 3  # one at a time, and that is all
     assert sum(n for (state, _), n in still.items() if state is TaskState.PENDING) == 2000
     assert {each.state for each in sent} == {TaskState.ACCEPTED}  # none expired, none doubled
     assert len(calls) == 2010

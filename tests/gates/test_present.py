@@ -18,7 +18,7 @@ from push.gate_terms import Timings
 from simulator import Simulator
 from tests.console.visits import visit, words
 from tests.gates.crew import Crew, crew, due_now, engaged_brake
-from tests.house import House, android, eventually, iphone
+from tests.house import House, Phone, android, eventually, iphone
 from tests.support.cli import run
 from tests.support.timelines import of
 
@@ -63,6 +63,7 @@ async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_i
     assert (now["detail"]["waits_for"], now["reason"]) == ("route", "ServiceUnavailable")
     assert f"is paused until {_clock(now, 'route_until')}: Apple answered that it is unavailable." in now["text"]
     assert now["text"].endswith(f" It expires at {_clock(now, 'expires_at')}.")
+    assert during["items"]
     assert not [item for item in during["items"] if "unclear" in item["text"]]
     assert after["present"] == []
     accepted = after["items"][0]
@@ -71,6 +72,30 @@ async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_i
     assert ", 2 min " in accepted["text"]
     assert "What held it up last: Apple answered that it is unavailable." in accepted["text"]
     assert not [item for item in after["items"] if "next try" in item["text"]]
+
+
+async def test_in_an_outage_support_does_not_read_what_one_users_probe_met_but_what_three_met(
+    unmanned: House, simulator: Simulator
+) -> None:
+    phone, others = iphone(), [iphone() for _ in range(6)]
+    odd = {"provider": "apns", "fault": "answer", "status": 403, "reason": "InvalidProviderToken"}
+    simulator.faults.add(token=phone.token, **odd)
+    simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable", count=3)
+    simulator.faults.add(**odd)
+    waiting = (await due_now(unmanned, [iphone()]))[0]
+
+    async with crew(unmanned, pulse=SOON) as worker:
+        for each in others[:3]:
+            await _call(worker, simulator, each)
+        await _call(worker, simulator, phone)
+        during = await _present_anew(unmanned, waiting)
+        for each in others[3:]:
+            await _call(worker, simulator, each)
+        found = await _present_anew(unmanned, waiting)
+
+    assert (during["detail"]["waits_for"], during["reason"]) == ("route", "ServiceUnavailable")
+    assert "Apple answered that it is unavailable." in during["text"]
+    assert (found["detail"]["waits_for"], found["reason"]) == ("route", "InvalidProviderToken")
 
 
 async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_is_refused(
@@ -238,6 +263,27 @@ async def _replace_heartbeat(worker: Crew) -> None:
 async def _fail(worker: Crew, due: PlannedSend) -> None:
     with pytest.raises(ApplicationError):
         await worker.send_once(due)
+
+
+async def _call(worker: Crew, simulator: Simulator, phone: Phone) -> None:
+    """Try a push to this phone, which fails, until its turn came to be the call."""
+    [due] = await due_now(worker.house, [phone])
+    while not simulator.requests.for_token(phone.token):
+        await _fail(worker, due)
+
+
+async def _reported(house: House) -> None:
+    [last] = await house.rows("SELECT max(seen_at) AS seen_at FROM workers")
+    await eventually(lambda: house.rows("SELECT 1 FROM workers WHERE seen_at > :at", at=last.seen_at))
+
+
+async def _present_anew(house: House, due: PlannedSend) -> dict[str, Any]:
+    """Read what waits, once the worker has told how its gates stand now."""
+    await _reported(house)
+    await _reported(house)  # the first may have been made before
+    [now] = (await _timeline(house, due))["present"]
+    found: dict[str, Any] = now
+    return found
 
 
 async def _fail_until_open(worker: Crew, house: House, due: PlannedSend) -> bool:

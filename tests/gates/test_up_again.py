@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from shutil import copy
 from uuid import uuid4
@@ -162,9 +162,9 @@ async def _braked(worker: Crew) -> bool:
 
 
 def _rest(worker: Crew) -> float:
-    """Give for how many seconds more the one shut gate rests."""
-    [until] = [report.until for report in worker.means.gates.reports() if report.state == "open"] or [None]
-    return 0.0 if until is None else (until - datetime.now(UTC)).total_seconds()
+    """Give for how many seconds more the one gate in use rests for who was refused there, others may try sooner."""
+    gate = worker.means.gates.at(Route(Provider.APNS, None, Environment.PRODUCTION))
+    return gate._breaker.open_until - gate.now()
 
 
 async def _rests_for(worker: Crew, seconds: float) -> bool:

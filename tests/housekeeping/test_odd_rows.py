@@ -4,12 +4,19 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
-from db import fasting_sessions
+import pytest
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from db import fasting_sessions, leases, retention, workers
 from db.engine import present_instant
+from domain.housekeeping import DEFAULT_KEEP, Leftover
 from domain.sessions import FastingSession, SessionStatus
 from tests.house import House, User, iphone
-from tests.housekeeping.sweeps import change, stray, sweep, without_workflow
+from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow
+from tests.neighbours.honest import tolerance
 from tests.support.dead import task
+from tests.talk import conversation_of, posted
 
 ODD_FASTS = (
     "ends_at = 'infinity'",
@@ -98,3 +105,112 @@ async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it
     await house.started(session_id)
     await change(house, "DELETE FROM outbox WHERE subject_id = ANY(:ids)", ids=[each for _, each in owed])
     await change(house, "DELETE FROM fasting_sessions WHERE id = ANY(:ids)", ids=odd_fasts)
+
+
+@pytest.mark.parametrize("at", ["infinity", "2126-01-01", "294276-12-31 23:59:59"])
+async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on_time(
+    house: House, alice: User, at: str
+) -> None:
+    await alice.register(iphone())
+    session_id = uuid4()
+    async with house.sessions.begin() as db:
+        began_at = await present_instant(db)
+        ends_at = began_at + timedelta(seconds=5)
+        session = FastingSession(
+            session_id, alice.user_id, began_at, ends_at, SessionStatus.ACTIVE, None, (0,), began_at, rev=1
+        )
+        assert await fasting_sessions.start(db, session, {})  # as by an API process that dies at once
+        await db.execute(
+            text(
+                "UPDATE outbox SET next_attempt_at = CAST(CAST(:at AS text) AS timestamptz),"
+                " needed_at = CAST(CAST(:at AS text) AS timestamptz) WHERE subject_id = :id"
+            ),
+            {"at": at, "id": session_id},
+        )
+
+    await house.started(session_id)
+    assert await house.finished(session_id) == "accepted"
+    [sent] = await house.tasks(session_id)
+    assert sent.accepted_at - sent.due_at < timedelta(seconds=max(2.0, tolerance()))
+
+
+@pytest.mark.parametrize("expires_at", ["infinity", "2126-01-01"])
+async def test_a_lease_that_never_ends_is_nobodys(house: House, expires_at: str) -> None:
+    first, second, lasts = uuid4(), uuid4(), timedelta(seconds=15)
+    async with house.sessions() as db:
+        assert await leases.take(db, "odd", first, lasts)
+        odd = "UPDATE leases SET expires_at = CAST(CAST(:at AS text) AS timestamptz), found = :found WHERE name = 'odd'"
+        await db.execute(text(odd).bindparams(bindparam("found", type_=JSONB)), {"at": expires_at, "found": [7]})
+
+        assert await leases.take(db, "odd", second, lasts)
+        assert await leases.take(db, "odd", first, lasts) is None
+        assert await leases.reported(db, "odd") == {}
+
+
+@pytest.mark.parametrize("seen_at", ["infinity", "2126-01-01", "-infinity"])
+async def test_a_worker_that_was_seen_at_an_odd_instant_takes_no_share_of_the_rate_and_goes(
+    house: House, seen_at: str
+) -> None:
+    odd = "INSERT INTO workers (worker_id, seen_at, gates) VALUES (:id, CAST(CAST(:at AS text) AS timestamptz), '{}')"
+    worker_id = uuid4()
+    async with house.sessions() as db:
+        others = (await workers.beat(db, uuid4(), {}, lives=10)).others
+        await db.execute(text(odd), {"id": worker_id, "at": seen_at})
+
+        assert (await workers.beat(db, uuid4(), {}, lives=10)).others == others + 1  # the one before
+        assert worker_id not in {row.worker_id for row in await workers.live(db)}
+        assert (await retention.let_go(db, Leftover.WORKERS, DEFAULT_KEEP)).count == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["next_attempt_at = 'infinity'", "next_attempt_at = '2126-01-01'", "next_attempt_at = NULL, attempt_count = 1"],
+)
+async def test_a_push_whose_time_is_over_is_an_orphan_whatever_its_next_try_or_its_call_says(
+    house: House, alice: User, values: str
+) -> None:
+    [task_id] = await stray(alice, iphone())
+    await change(house, f"UPDATE push_tasks SET {values}, expires_at = {AGO} WHERE task_id = :id", id=task_id)
+    if "attempt_count" in values:
+        call = "INSERT INTO push_attempts (attempt_id, task_id, number, started_at)"
+        await change(house, f"{call} VALUES (gen_random_uuid(), :id, 1, 'infinity')", id=task_id)
+
+    await sweep(house)
+
+    assert (await task(house, task_id)).state == "dead"
+
+
+async def test_retention_goes_on_behind_rows_that_are_odd(house: House, alice: User, bob: User) -> None:
+    await alice.register(iphone())
+    await posted(bob, await conversation_of(bob, alice))
+    [device] = await house.rows("SELECT id FROM device_tokens WHERE user_id = :id", id=alice.user_id)
+    async with house.sessions() as db:
+        for table, columns in (
+            ("device_token_events", "device_id, event, at) SELECT :id, 'registered', "),
+            (
+                "withheld_pushes",
+                (
+                    "user_id, kind, conversation_id, message_id, reason, at)"
+                    " SELECT 'odd', 'message', :id, gen_random_uuid(), 'synced', "
+                ),
+            ),
+        ):
+            await db.execute(text(f"DELETE FROM {table}"))
+            for at, count in (("'infinity'", 400), ("'2126-01-01'", 400), ("now() - interval '31 days'", 900)):
+                rows = f"INSERT INTO {table} ({columns}{at} FROM generate_series(1, {count})"
+                await db.execute(text(rows), {"id": device.id})
+        mine = {"user": alice.user_id}
+        await db.execute(text("UPDATE log_heads SET oldest_at = '-infinity' WHERE user_id = :user"), mine)
+        never = "UPDATE messages SET created_at = 'infinity' WHERE id IN (SELECT message_id FROM log_items"
+        await db.execute(text(f"{never} WHERE user_id = :user)"), mine)
+
+        gone = {
+            what: [await retention.let_go(db, what, DEFAULT_KEEP) for _ in range(4)]
+            for what in (Leftover.TOKEN_EVENTS, Leftover.WITHHELD_PUSHES, Leftover.LOG_ITEMS)
+        }
+        oldest = "SELECT oldest_at <= clock_timestamp() FROM log_heads WHERE user_id = :user"
+        looked_at_again = (await db.execute(text(oldest), mine)).scalar_one()
+
+    assert [each.count for each in gone[Leftover.TOKEN_EVENTS]] == [500, 500, 500, 200]
+    assert [each.count for each in gone[Leftover.WITHHELD_PUSHES]] == [500, 500, 500, 200]
+    assert looked_at_again

@@ -12,7 +12,7 @@ from activities.housekeeping import PAGE, Sweeping
 from db import orphans
 from domain.housekeeping import Walk
 from simulator import Simulator
-from tests.house import House, User, android, eventually, iphone, refuse_once
+from tests.house import House, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.housekeeping.sweeps import AGO, aged, change, stray, sweep
 from tests.servers import TemporalServer, free_port
 from tests.support.dead import redrive, redriven, task
@@ -107,6 +107,21 @@ async def test_a_push_that_was_never_tried_says_that_it_was_orphaned(house: Hous
     await sweep(house)
 
     assert await how_it_is(house, task_id) == ("dead", "orphaned", None)
+
+
+async def test_an_orphan_that_somebody_holds_up_costs_no_other_its_end(house: House, alice: User, bob: User) -> None:
+    [held], [free] = await stray(alice, iphone()), await stray(bob, iphone())
+    for each in (held, free):
+        call = "INSERT INTO push_attempts (attempt_id, task_id, number, started_at)"
+        await change(house, f"{call} VALUES (gen_random_uuid(), :id, 1, {AGO})", id=each)
+
+    async with uncommitted(house, "SELECT 1 FROM push_attempts WHERE task_id = :id FOR UPDATE", id=held):
+        await sweep(house)
+        states = [(await task(house, each)).state for each in (held, free)]
+    await sweep(house)
+
+    assert states == ["pending", "dead"]
+    assert (await task(house, held)).state == "dead"
 
 
 async def test_a_call_that_was_lost_with_its_worker_is_over(house: House, alice: User) -> None:

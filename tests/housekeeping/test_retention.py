@@ -280,6 +280,23 @@ async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_pages(ho
         assert len(left) == (1 if table == "withheld_pushes" else 2), table
 
 
+async def test_tickets_that_were_used_go_and_one_that_a_registration_may_still_name_stays(house: House) -> None:
+    one, other = uuid4(), uuid4()
+    spent = (
+        "INSERT INTO spent_tickets (installation_id, digest, expires_at)"
+        " VALUES (:id, decode(md5('{0}'), 'hex'), now() - interval '{1}')"
+    )
+    for installation_id, name, age in ((one, "a", "2 hours"), (other, "a", "1 minute"), (one, "b", "-1 hour")):
+        await change(house, spent.format(name, age), id=installation_id)
+
+    assert (await let_go(house))["spent_tickets"] == 1
+
+    left = await house.rows(
+        "SELECT installation_id FROM spent_tickets WHERE installation_id IN (:one, :other)", one=one, other=other
+    )
+    assert {row.installation_id for row in left} == {one, other}
+
+
 async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversation(
     house: House, alice: User, bob: User
 ) -> None:
@@ -297,6 +314,59 @@ async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversati
     messages = (await bob.call("GET", f"/v1/conversations/{conversation_id}/messages")).json()
     assert _bodies(messages) == ["three", "two", "one"]
     assert (await let_go(house))["log_items"] == 0
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        "SELECT 1 FROM log_heads WHERE user_id = :user FOR UPDATE",
+        "SELECT 1 FROM log_items WHERE user_id = :user FOR UPDATE",
+    ],
+    ids=["head", "items"],
+)
+async def test_a_log_that_somebody_holds_keeps_no_other_from_being_cut(
+    house: House, alice: User, bob: User, held: str
+) -> None:
+    writer = house.user()
+    for reader in (alice, bob):
+        await posted(writer, await conversation_of(writer, reader))
+        await change(
+            house, "UPDATE log_heads SET oldest_at = now() - interval '99 days' WHERE user_id = :id", id=reader.user_id
+        )
+    await change(
+        house, "UPDATE log_heads SET oldest_at = oldest_at - interval '1 day' WHERE user_id = :id", id=alice.user_id
+    )
+    ripe = "UPDATE messages SET created_at = now() - interval '98 days' WHERE sender_id = :id"
+    await change(house, ripe, id=writer.user_id)
+
+    async with uncommitted(house, held, user=alice.user_id):
+        await let_go(house)
+        left = await house.rows(
+            "SELECT user_id FROM log_items WHERE user_id IN (:a, :b)", a=alice.user_id, b=bob.user_id
+        )
+    assert [row.user_id for row in left] == [alice.user_id]
+
+    later = "UPDATE log_heads SET oldest_at = oldest_at - interval '2 days' WHERE user_id = :id"
+    await change(house, later, id=alice.user_id)
+    await let_go(house)
+    assert not await house.rows("SELECT 1 FROM log_items WHERE user_id = :id", id=alice.user_id)
+
+
+async def test_rows_that_cannot_go_keep_no_other_kind(house: House) -> None:
+    stuck = await task_in(house, "accepted")
+    await change(house, "DELETE FROM presences")
+    await change(
+        house,
+        "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
+        " VALUES (gen_random_uuid(), 'anna', gen_random_uuid(), now() - interval '2 hours')",
+    )
+
+    async with uncommitted(house, "SELECT 1 FROM push_attempts WHERE task_id = :id FOR UPDATE", id=stuck):
+        gone = await let_go(house)
+
+    assert (gone["push_tasks"], gone["presences"]) == (0, 1)
+    assert await kept(house, stuck) == [True]
+    assert (await let_go(house))["push_tasks"] == 1
 
 
 async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(house: House, alice: User) -> None:

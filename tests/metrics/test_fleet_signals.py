@@ -15,7 +15,7 @@ from db.engine import Sessions, make_engine, make_sessions
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.refusals import LATELY, Refusals, Refused
-from domain.signals import Transfers
+from domain.signals import Owed, Transfers
 from push.senders import Apps
 from tests.house import eventually
 
@@ -47,7 +47,9 @@ async def _database(new_database: Callable[[str], Awaitable[str]]) -> AsyncItera
 @pytest.fixture
 async def database(_database: Database) -> Database:
     """The same, with nothing in it."""
-    await _database.run("TRUNCATE push_tasks, device_tokens, outbox, messages, brakes, workers, presences CASCADE")
+    await _database.run(
+        "TRUNCATE push_tasks, device_tokens, outbox, messages, brakes, workers, presences, leases CASCADE"
+    )
     return _database
 
 
@@ -108,6 +110,24 @@ async def test_tokens_that_changed_hands_are_counted_and_the_most_that_one_user_
         read = await signals.present(db)
 
     assert read.transfers == Transfers(5, 3)
+
+
+@pytest.mark.parametrize(
+    "found",
+    ["[]", "7", '{"at": 7, "unopened": "x", "oldest_due_at": "infinity"}', '{"at": "9999-12-31T23:59:59-14:00"}'],
+)
+async def test_a_sweep_that_reports_in_another_way_costs_nobody_the_other_signals(
+    database: Database, found: str
+) -> None:
+    await database.run(
+        "INSERT INTO leases (name, holder, expires_at, found)"
+        f" VALUES ('sweep', gen_random_uuid(), 'infinity', CAST('{found}' AS jsonb))"
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    assert (read.unopened, read.swept_at) == (Owed(0, None), None)
 
 
 async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -> None:

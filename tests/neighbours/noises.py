@@ -34,10 +34,10 @@ def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault
     @asynccontextmanager
     async def noise(house: House, simulator: Simulator) -> AsyncIterator[None]:
         theirs = [new_phone() for _ in range(phones)]
-        for phone in theirs:
-            simulator.faults.add(provider=phone.provider, token=phone.token, **fault)
+        faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
         await _reminded(house.user(), theirs)
         yield
+        assert any(each.struck for each in faults), "there was no noise"
 
     noise.__name__ = name
     return noise
@@ -107,10 +107,14 @@ _ENDINGS: Sequence[dict[str, Any]] = (
 async def one_persons_calls_end_their_connections_in_every_way(
     house: House, simulator: Simulator
 ) -> AsyncIterator[None]:
-    for phone, ending in zip(phones := [iphone() for _ in _ENDINGS], _ENDINGS, strict=True):
+    phones = [iphone() for _ in _ENDINGS]
+    faults = [
         simulator.faults.add(provider="apns", token=phone.token, **ending)
+        for phone, ending in zip(phones, _ENDINGS, strict=True)
+    ]
     await _reminded(house.user(), phones)
     yield
+    assert len([each for each in faults if each.struck]) > 1, "there was one kind of noise at most"
 
 
 @asynccontextmanager

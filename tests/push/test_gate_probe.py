@@ -3,10 +3,11 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 
 from domain.kinds import Priority
 from domain.naming import user_digest
@@ -17,12 +18,15 @@ from push.gate_terms import Limits, Timings
 from push.sender import (
     Accepted,
     Answer,
+    AnsweredUnavailable,
     Appointed,
     Doubtful,
+    Extent,
     Fate,
     Misconfigured,
     Paused,
     ProviderTrouble,
+    Throttled,
     TokenMisconfigured,
     Unavailable,
     Unsendable,
@@ -30,6 +34,7 @@ from push.sender import (
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
+DOWN = AnsweredUnavailable("ServiceUnavailable", Fate.NEVER_PROCESSED)
 LEFT = 3600.0  # seconds
 RARELY = Timings(shortest_pause=45.0)  # as where thousands wait
 
@@ -62,20 +67,19 @@ class Scene:
             passage.hindered(paused, user_id, LEFT)
             return "appointed" if isinstance(paused, Appointed) else "paused"
 
-    async def shut(self) -> list[tuple[UUID, str]]:
+    async def shut(self, by: ProviderTrouble = WRONG) -> list[tuple[UUID, str]]:
         """Let three users be refused; gives their pushes."""
         refused = [(uuid4(), f"refused-{number}") for number in range(USERS)]
         for each in refused:
-            assert await self.comes(*each) == "called"
+            assert await self.comes(*each, by) == "called"
         assert self.gate.report().state == "open"
         self.called.clear()
         return refused
 
     def rest(self) -> None:
         """Let the rest end."""
-        until = self.gate.report().until
-        assert until is not None
-        self.now = self.gate._breaker.open_until
+        assert self.gate.report().state != "closed"
+        self.now = max(self.now, self.gate._breaker.open_until)
 
     async def _called(self, user_id: str, came_to: Answer | ProviderTrouble, after: asyncio.Event | None) -> Answer:
         self.called.append(user_id)
@@ -195,17 +199,45 @@ async def test_an_answer_about_a_token_closes_a_shut_gate_but_contradicts_no_ref
     assert scene.gate.report().state == "closed"
 
 
-async def test_a_probe_that_cannot_connect_renews_the_rest() -> None:
+async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tell_why() -> None:
     scene = Scene()
     await scene.shut()
+
+    for told in ("wrong_key", "wrong_key", "connect_failed"):
+        scene.rest()
+        with pytest.raises(Unavailable):
+            async with scene.gate.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
+                raise Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+
+        assert (scene.gate.report().state, scene.gate.report().reason) == ("open", told)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Misconfigured("InvalidProviderToken"),
+        TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"),
+        Throttled("RESOURCE_EXHAUSTED", Extent.UNNAMED, retry_after=timedelta(hours=1)),
+        AnsweredUnavailable("UNAVAILABLE", Fate.NEVER_PROCESSED, retry_after=timedelta(hours=1)),
+    ],
+    ids=lambda odd: odd.reason,
+)
+async def test_one_users_odd_refusal_as_the_probe_of_an_outage_is_not_what_operators_read(odd: ProviderTrouble) -> None:
+    scene = Scene()
+    await scene.shut(DOWN)
     scene.rest()
+    before = scene.gate.report()
 
-    failed = Unavailable("connect_failed", Fate.NEVER_PROCESSED)
-    with suppress(Unavailable):
-        async with scene.gate.enter(Priority.REMINDER, uuid4()):
-            raise failed
+    with structlog.testing.capture_logs() as logs:
+        assert await scene.comes(uuid4(), "mallory", odd) == "called"
 
-    assert (scene.gate.report().state, scene.gate.report().reason) == ("open", "connect_failed")
+    told = scene.gate.report()
+    assert (told.cause, told.reason) == (before.cause, before.reason) == ("outage", "ServiceUnavailable")
+    assert told.until is None or told.until <= datetime.now(UTC) + timedelta(seconds=4)
+    assert logs == []
+    scene.rest()
+    assert await scene.comes(uuid4(), "honest", Accepted("id")) == "called"
+    assert scene.gate.report().state == "closed"
 
 
 async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let_in_with_it() -> None:

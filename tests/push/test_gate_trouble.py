@@ -1,6 +1,7 @@
 """Which trouble a gate believes, for how long, and what it does when it opens again. Time is passed in."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -13,7 +14,7 @@ import structlog
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
 from push.gate import Gate
-from push.gate_breaker import LONGEST_FLOOR, MOMENT, USERS
+from push.gate_breaker import IN_A_ROW, LONGEST_FLOOR, MOMENT, USERS
 from push.gate_terms import Limits, Timings
 from push.gates import Gates
 from push.sender import (
@@ -173,17 +174,37 @@ async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> Non
     assert gate.report().rate is None
 
 
-async def test_a_probe_that_meets_another_kind_of_trouble_is_told() -> None:
+@pytest.mark.parametrize(
+    "first", [[Unavailable("down", Fate.UNKNOWN)] * IN_A_ROW, [Throttled("busy", extent=Extent.ROUTE)]]
+)
+async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_met_it(
+    first: Sequence[ProviderTrouble],
+) -> None:
     clock = Clock()
     gate = make_gate(clock, Limits(10), Timings())
+    told = []
 
     with structlog.testing.capture_logs() as logs:
-        for trouble in (Throttled("busy", extent=Extent.ROUTE), Misconfigured("wrong_key"), Misconfigured("wrong_key")):
+        for trouble in (*first, *[Misconfigured("wrong_key")] * 5):
             await come_to(gate, trouble)
-            clock.now += 3600
+            told.append(gate.report().reason)
+            clock.now += 60 if gate.report().state == "open" else 1
 
-    told = [(entry["event"], entry["cause"], entry["reason"]) for entry in logs]
-    assert told == [("breaker opened", "throttled", "busy"), ("breaker opened", "misconfigured", "wrong_key")]
+    cause = {"down": "outage", "busy": "throttled"}[first[0].reason]
+    assert told[-6:] == [first[0].reason] * 3 + ["wrong_key"] * 3
+    opened = [(entry["event"], entry["cause"], entry["reason"]) for entry in logs]
+    assert opened == [("breaker opened", cause, first[0].reason), ("breaker opened", "misconfigured", "wrong_key")]
+
+
+async def test_a_quota_of_the_whole_project_is_told_at_once() -> None:
+    clock = Clock()
+    gate = make_gate(clock, Limits(10), Timings())
+    await shut(gate)
+    clock.now += 60
+
+    await come_to(gate, Throttled("QUOTA_EXCEEDED_PROJECT", Extent.ROUTE, retry_after=timedelta(seconds=60)))
+
+    assert (gate.report().cause, gate.report().reason) == ("throttled", "QUOTA_EXCEEDED_PROJECT")
 
 
 async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:

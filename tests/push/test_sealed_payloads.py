@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from domain.kinds import Kind
 from domain.push import Push
 from push.apns import ApnsSender
 from push.fcm import FcmSender
@@ -101,20 +102,32 @@ async def test_google_carries_data_alone_which_the_app_shows_and_opens(sim: Simu
                     "aps": {"alert": GENERIC, "sound": "default", "thread-id": "thread-5", "mutable-content": 1}
                 },
             },
-            "data": {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5"},
+            "data": {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5", "channelId": "reminders"},
         }
     }
 
 
-async def test_an_app_that_shows_a_sealed_text_is_told_that_it_has_no_sound(
-    sim: Simulator, sealing_fcm: FcmSender
-) -> None:
+async def test_whoever_shows_a_sealed_text_is_told_that_it_has_no_sound(sim: Simulator, sealing_fcm: FcmSender) -> None:
+    """The app's own service by `silent`, and expo-notifications, where the app has no service, by the channel."""
     await outcome(sealing_fcm, replace(make_push(FCM_TOKEN, public_key=PUBLIC_KEY), sounds=False))
 
     data = sent(sim, FCM_TOKEN)["message"]["data"]
     del data["sealed"]
-    assert data == {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5", "silent": "true"}
+    quiet = {"silent": "true", "channelId": "quiet"}
+    assert data == {**OURS, **GENERIC, **SHOWN_BY_EXPO, "tag": "reminder-5", **quiet}
+    assert [receipt.notification.channel for receipt in sim.phone(FCM_TOKEN).log] == ["quiet"]
     assert [receipt.sounded_timestamp for receipt in sim.phone(FCM_TOKEN).log] == [None]
+
+
+@pytest.mark.parametrize(("kind", "channel"), [(Kind.MESSAGE, "messages"), (Kind.TEST, None)])
+async def test_a_sealed_push_that_sounds_names_the_channel_of_its_kind(
+    sim: Simulator, sealing_fcm: FcmSender, kind: Kind, channel: str | None
+) -> None:
+    await outcome(sealing_fcm, replace(make_push(FCM_TOKEN, public_key=PUBLIC_KEY), kind=kind))
+
+    data = sent(sim, FCM_TOKEN)["message"]["data"]
+    assert (data.get("channelId"), data.get("silent")) == (channel, None)
+    assert [receipt.notification.channel for receipt in sim.phone(FCM_TOKEN).log] == [channel]
 
 
 async def test_without_a_key_the_text_is_generic_and_nothing_is_sealed(

@@ -8,6 +8,7 @@ import pytest
 
 from simulator import Simulator
 from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.support.timelines import timeline
 
 Words = dict[str, str | int]
 NewPhone = Callable[[], Phone]
@@ -64,6 +65,12 @@ async def test_a_token_registered_after_the_provider_saw_it_die_stays_active(
     [row] = (await user.call("GET", "/v1/device-tokens")).json()["items"]
     assert task.state == "unregistered"
     assert row["active"]
+    [told] = [
+        each["text"]
+        for each in await timeline(house.user(None, "support"), user.user_id)
+        if each["event"] == "unregistered"
+    ]
+    assert "Apple says that the token was dead before the app registered it last" in told
 
 
 @PROVIDERS

@@ -101,6 +101,15 @@ def test_no_next_try_is_told_while_its_route_rests(planned: timedelta, rests_for
     assert f" UTC: Apple answered that it is unavailable.{told} It expires at 2026-11-29 18:01:00 UTC." in said
 
 
+def test_a_message_that_open_apps_get_first_is_not_called_late() -> None:
+    detail = {"waits_for": "due", "is_dead": False, "due_at": NOW.isoformat(), "expires_at": NOW.isoformat()}
+
+    said = in_words(Happening(Event.WAITS, Kind.MESSAGE, None, None, None, None, detail, NOW + SECOND))
+
+    assert said.startswith("The message was accepted at 2026-11-29 18:00:00 UTC.")
+    assert "has been due" not in said
+
+
 async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
     house: House, alice: User, carol: User
 ) -> None:

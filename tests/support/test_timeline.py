@@ -238,6 +238,10 @@ async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as
         for statement in (
             "UPDATE push_tasks SET state = 'unregistered', attempt_count = 1 WHERE task_id = :id",
             (
+                "UPDATE device_tokens SET active = false, inactive_reason = 'invalidated' FROM push_tasks t"
+                " WHERE t.device_id = device_tokens.id AND t.task_id = :id"
+            ),
+            (
                 "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
                 " VALUES (:id, :id, 1, now() - interval '9 s', 'unregistered', 'Unregistered', 3)"
             ),

@@ -17,6 +17,7 @@ export interface RegistrarOptions {
 type Body = components["schemas"]["RegistrationIn"];
 
 const TAKEN = "urn:fastbell:problem:installation-taken";
+const SPENT = "urn:fastbell:problem:ticket-spent";
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
   const { client, anonymous } = options.api;
@@ -74,6 +75,9 @@ function outcomeOf(problem: Problem): PutOutcome {
     case "refused":
       if (problem.status === 404 || problem.type === TAKEN) {
         return { is: "not_ours" };
+      }
+      if (problem.type === SPENT) {
+        return { is: "spent" };
       }
       if (problem.status === 409) {
         return { is: "lost", reason: problem.type, retryAfter: 60_000 }; // being erased, say: it passes

@@ -38,6 +38,7 @@ export interface Debt {
   readonly installationId: string;
   readonly ticket: string;
   readonly since: number;
+  readonly isReplaced?: true; // a later registration was taken there, so that only a PUT which still hangs would need it
 }
 
 export interface Person {
@@ -97,6 +98,7 @@ export interface State {
 export interface Call {
   readonly generation: number;
   readonly digest: string;
+  readonly formerTicket: string | null;
 }
 
 /** What a PUT came to. */
@@ -105,6 +107,7 @@ export type PutOutcome =
   | { readonly is: "lost"; readonly reason: string; readonly retryAfter: number } // no answer, 5xx, 429; milliseconds
   | { readonly is: "unauthorized" } // even with a new bearer token
   | { readonly is: "not_ours" } // 404, or 409 installation-taken: this installation id is somebody else's
+  | { readonly is: "spent" } // 409 ticket-spent: the server was told that this sign-in is over
   | { readonly is: "refused"; readonly problem: Refusal };
 
 export type Event =
@@ -282,7 +285,7 @@ function put(state: State, person: Person, lent: Lent): Step {
     signOutDigest: lent.digest(person.ticket),
     formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
   };
-  const inFlight: Call = { generation: state.generation, digest };
+  const inFlight: Call = { generation: state.generation, digest, formerTicket: registration.formerTicket };
   const next = { ...withPerson(state, { ...person, mayBeKnown: true }), phase, inFlight };
   return [next, [{ do: "put", generation: state.generation, digest, registration }]];
 }
@@ -299,7 +302,7 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
     case "taken": {
       const doubted = person.doubted === null ? null : { ...person.doubted, wasPutAgain: true };
       const taken: Person = { ...person, registered: digest, registeredAt: lent.now, doubted };
-      const known = withPerson(unburdened(settled), taken);
+      const known = withPerson(unburdened(settled, state.inFlight?.formerTicket ?? null), taken);
       if (digest !== wish(known, person, lent)) {
         return put({ ...known, phase: { is: "registering", tries: 0, last: null } }, taken, lent);
       }
@@ -315,6 +318,8 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
       return [{ ...settled, phase: { is: "registering", tries: 0, last: "unauthorized" } }, []]; // until the next open
     case "not_ours":
       return elsewhere(settled, person, lent);
+    case "spent":
+      return anew(settled, { ...person, ticket: lent.ticket, registered: null, registeredAt: null }, "ticket spent", lent);
     case "refused":
       return [{ ...settled, phase: { is: "refused", problem: outcome.problem, appVersion: state.facts.appVersion } }, []];
   }
@@ -325,19 +330,20 @@ function elsewhere(state: State, person: Person, lent: Lent): Step {
   const { installationId, owed } = state.saved;
   const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
   const moved: Person = { ...person, ticket: lent.ticket, registered: null, registeredAt: null };
-  const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
-  const next: State = {
-    ...state,
-    saved: {
-      ...state.saved,
-      installationId: lent.installationId,
-      person: moved,
-      owed: person.registered === null ? owed : owedToo(owed, debt),
-    },
-    phase: { is: "registering", tries, last: "installation taken" },
+  const saved = {
+    ...state.saved,
+    installationId: lent.installationId,
+    owed: person.registered === null ? owed : owedToo(owed, debt),
   };
+  return anew({ ...state, saved }, moved, "installation taken", lent);
+}
+
+/** Register under another id, or with another ticket: at once, and where that does not help ever more slowly. */
+function anew(state: State, person: Person, last: string, lent: Lent): Step {
+  const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
+  const next: State = { ...withPerson(state, person), phase: { is: "registering", tries, last } };
   if (tries === 1) {
-    return put(next, moved, lent);
+    return put(next, person, lent);
   }
   return [next, [{ do: "wait", timer: "put", milliseconds: delay(CALL_API, tries, lent.chance) }]];
 }
@@ -466,18 +472,25 @@ function payments(state: State): readonly Effect[] {
 }
 
 /**
- * One debt more. Of too many the second oldest goes: the oldest is of a registration that the server answered, the newest is
- * the likeliest to be the one that it heard last.
+ * One debt more. Of too many one goes that a later registration replaced, else the second oldest: the oldest is of a
+ * registration that the server answered, the newest is the likeliest to be the one that it heard last.
  */
 function owedToo(owed: readonly Debt[], debt: Debt): readonly Debt[] {
   const all = [...owed, debt];
-  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== 1) : all;
+  const replaced = all.findIndex(({ isReplaced }) => isReplaced);
+  const dropped = replaced === -1 ? 1 : replaced;
+  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== dropped) : all;
 }
 
-/** The server has taken a registration here, so whoever was signed in on this installation before is so no longer. */
-function unburdened(state: State): State {
+/**
+ * The server has taken a registration here, so whoever was signed in on this installation before is so no longer, and the
+ * ticket that came with it is spent. The others are still paid: an earlier PUT may hang, and must not be taken after this.
+ */
+function unburdened(state: State, spent: string | null): State {
   const { installationId, owed } = state.saved;
-  return { ...state, saved: { ...state.saved, owed: owed.filter((debt) => debt.installationId !== installationId) } };
+  const left = owed.filter((debt) => debt.installationId !== installationId || debt.ticket !== spent);
+  const replaced = left.map((debt) => (debt.installationId === installationId ? { ...debt, isReplaced: true as const } : debt));
+  return { ...state, saved: { ...state.saved, owed: replaced } };
 }
 
 function waiting(since: number, last: string | null = null): Phase {

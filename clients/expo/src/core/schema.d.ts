@@ -18,7 +18,8 @@ export interface paths {
          *
          *     One installation too many signs out the caller's one that was not seen for longest. An installation whose
          *     registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
-         *     ticket, else 409 `installation-taken`.
+         *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
+         *     `ticket-spent`: the request is from before that sign-out, or the app has to make a new ticket.
          */
         put: operations["register_v1_device_tokens__installation_id__put"];
         post?: never;
@@ -66,7 +67,8 @@ export interface paths {
          * @description Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
          *
          *     A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
-         *     signed in. Needs no bearer token; limited by address.
+         *     signed in. A registration that names it and is still under way is refused. Needs no bearer token; limited by
+         *     address.
          */
         post: operations["sign_out_by_ticket_v1_sign_outs_post"];
         delete?: never;
@@ -647,6 +649,8 @@ export interface paths {
         /**
          * Readyz
          * @description Tell whether the process can accept: it needs its database, migrated. Temporal may be away meanwhile.
+         *
+         *     The answer comes within 3 seconds, whatever the database does.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -1108,6 +1112,11 @@ export interface components {
         Readiness: {
             /** Database */
             database: boolean;
+            /**
+             * Cause
+             * @description Where it is known why the database is not ready.
+             */
+            cause?: string | null;
         };
         /**
          * RedriveIn

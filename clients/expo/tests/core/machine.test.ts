@@ -181,7 +181,39 @@ test("the next person comes with the ticket of the one before, the newest of thi
   assert.equal(registration(after(nobody(owed.slice(2)), enters("bob"), gives("b")))?.formerTicket, null);
 
   const [heard] = answers(after(nobody(owed), enters("bob"), gives("b"))[0], TAKEN);
-  assert.deepEqual(heard.saved.owed, [debtOf("elsewhere", "id-9")]); // whoever was here, his registration replaced
+  const replaced = { ...debtOf("older"), isReplaced: true }; // no longer registered, but its PUT may still hang
+  assert.deepEqual(heard.saved.owed, [replaced, debtOf("elsewhere", "id-9")]); // the newest was told with the registration
+});
+
+test("a sign-in whose ticket was used goes on with another, at once and then ever more slowly", () => {
+  const [again, puts] = answers(after(registered(), gives("b"))[0], { is: "spent" });
+  const before = registered().saved.person!;
+  assert.notEqual(again.saved.person?.ticket, before.ticket);
+  assert.deepEqual([again.saved.person?.registered, again.saved.owed], [null, []]); // the used one is not owed
+  const told = registration([again, puts]);
+  assert.deepEqual([told?.installationId, told?.signOutDigest], ["id-0", `#${again.saved.person?.ticket}`]);
+
+  const [resting, waits] = answers(again, { is: "spent" });
+  assert.deepEqual([resting.phase, done(waits)], [{ is: "registering", tries: 2, last: "ticket spent" }, ["wait put"]]);
+  assert.equal(answers(after(resting, { is: "timer", timer: "put" })[0], TAKEN)[0].phase.is, "registered");
+
+  const left = after(registering(), OUT)[0];
+  const [gone, payments] = answers(left, { is: "spent" });
+  assert.deepEqual([gone.phase.is, done(payments)], ["signed_out", ["pay"]]); // of an earlier sign-in: nothing follows
+});
+
+test("of more sign-outs than are kept, one goes that a later registration replaced", () => {
+  const owed = Array.from({ length: MAX_DEBTS }, (_, place) => debtOf(`t${place}`));
+  const [heard] = answers(after(nobody(owed), enters("bob"), gives("b"))[0], TAKEN);
+  let [state] = after(heard, OUT);
+  for (const person of ["carol", "dave"]) {
+    [state] = after(state, enters(person), gives("b"));
+    [state] = answers(state, { is: "lost", reason: "no network", retryAfter: 0 });
+    [state] = after(state, OUT);
+  }
+  const tickets = state.saved.owed.map(({ ticket }) => ticket);
+  assert.deepEqual([tickets.length, tickets[0], tickets[4]], [MAX_DEBTS, "t2", "t6"]);
+  assert.equal(tickets[5], heard.saved.person?.ticket); // bob's, which the server answered
 });
 
 test("of more sign-outs than are kept, that of the registration that was answered stays", () => {

@@ -88,6 +88,7 @@ test("a registration is moved or given up for Fastbell's own words alone; a prox
   for (const [what, answer, expected] of [
     ["our 404", ours(404, "not-found"), "not_ours"],
     ["our 409", ours(409, "installation-taken"), "not_ours"],
+    ["our 409 about the ticket", ours(409, "ticket-spent"), "spent"],
     ["our other 409", ours(409, "being-erased"), "lost"],
     ["our 403", ours(403, "not-allowed"), "refused"],
     ["our 422", ours(422, "invalid-request"), "refused"],

@@ -18,7 +18,7 @@ type Act =
 
 const PLAIN = [
   "open", "rotate", "crash", "refresh", "hang", "settle", "describe", "rotated_unheard", "token_fails", "taken", "vault_fails", "unknown",
-  "log_fails",
+  "log_fails", "late", "heard_late",
 ] as const;
 const WEATHERS = ["fine", "down", "deaf", "crowded", "unauthorized", "refuses"] as const;
 const user = fc.constantFrom("alice", "bob", "carol");
@@ -82,6 +82,12 @@ async function does(world: World, each: Act): Promise<void> {
     case "hang":
       world.hangsNext = true;
       break;
+    case "late":
+      world.isLateNext = true;
+      break;
+    case "heard_late":
+      world.hear();
+      break;
     case "settle":
       await world.settle();
       break;
@@ -130,6 +136,7 @@ test("at rest the server holds the token of the person signed in last, or nobody
       world.weather = "fine";
       world.givesToken = true;
       world.hangsNext = false;
+      world.isLateNext = false;
       world.writesLeft = null;
       world.keeps = true;
       world.logKeeps = true;
@@ -140,6 +147,12 @@ test("at rest the server holds the token of the person signed in last, or nobody
       void world.engine.describe();
       for (let day = 0; day < 3; day += 1) {
         void world.engine.take({ is: "opened" });
+        await world.pass(1_000_000);
+      }
+
+      world.hear(); // after all that was paid: what is stored now of an earlier sign-in stays
+      if (signedIn !== null) {
+        void world.engine.take({ is: "refresh_required" }); // of this sign-in an earlier PUT may have come after a later one
         await world.pass(1_000_000);
       }
 

@@ -25,6 +25,7 @@ export class Server {
   readonly rows = new Map<string, Row>();
   readonly signedOut: string[] = [];
   readonly heard = new Set<string>(); // digests of the tickets of registrations that were taken
+  readonly spent = new Set<string>(); // digests of tickets that were used
   /** Refusals that a ticket which the phone has would have spared it. */
   unjust = 0;
   underWay = 0;
@@ -33,6 +34,9 @@ export class Server {
   put(registration: Registration): PutOutcome {
     const { installationId, userId, token, signOutDigest, formerTicket } = registration;
     const row = this.rows.get(installationId);
+    if (this.spent.has(signOutDigest)) {
+      return { is: "spent" };
+    }
     if (row !== undefined && row.userId !== userId && row.isActive) {
       const isHandedOver = formerTicket !== null && digest(formerTicket) === row.signOutDigest;
       if (row.token !== token.token && !isHandedOver) {
@@ -47,6 +51,9 @@ export class Server {
       }
     }
     this.heard.add(signOutDigest);
+    if (formerTicket !== null) {
+      this.spent.add(digest(formerTicket));
+    }
     this.rows.set(installationId, { userId, token: token.token, signOutDigest, isActive: true });
     return { is: "taken" };
   }
@@ -73,6 +80,7 @@ export class Server {
   signOut(debt: Debt): void {
     const row = this.rows.get(debt.installationId);
     this.signedOut.push(debt.ticket);
+    this.spent.add(digest(debt.ticket));
     if (row !== undefined && row.signOutDigest === digest(debt.ticket)) {
       row.isActive = false;
     }
@@ -120,6 +128,9 @@ export class World {
   #alarms: { at: number; call: () => void }[] = [];
   #hanging: (() => void)[] = [];
   hangsNext = false;
+  /** Registrations that hang in the server: the phone has given them up. */
+  #late: Registration[] = [];
+  isLateNext = false;
   engine!: Engine;
   generationOfProcess = 0;
 
@@ -259,6 +270,13 @@ export class World {
     this.systemToken = `token-${++this.#tokens}`;
   }
 
+  /** The server comes to what hangs in it. */
+  hear(): void {
+    for (const registration of this.#late.splice(0)) {
+      this.server.put(registration);
+    }
+  }
+
   /** Let all that is under way come to its end, the calls that hang included. */
   async settle(): Promise<void> {
     this.#letGo();
@@ -310,6 +328,11 @@ export class World {
     }
     if (weather === "refuses") {
       return { is: "refused", problem: { status: 422, type: "urn:fastbell:problem:invalid-request", detail: "No." } };
+    }
+    if (this.isLateNext) {
+      this.isLateNext = false;
+      this.#late.push(registration);
+      return { is: "lost", reason: "no answer", retryAfter: 0 };
     }
     const outcome = this.server.put(registration);
     return weather === "deaf" ? { is: "lost", reason: "no answer", retryAfter: 0 } : outcome;

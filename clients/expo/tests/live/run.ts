@@ -3,7 +3,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -112,9 +112,9 @@ asyncio.run(main())`;
   }
 }
 
-/** Wait until a check holds; fails after `limit` milliseconds. */
+/** Wait until a check holds; fails after `limit` milliseconds, more where more than four processes wait for each core. */
 export async function until(check: () => boolean | Promise<boolean>, limit = 20_000): Promise<void> {
-  const deadline = Date.now() + limit;
+  const deadline = Date.now() + limit * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism() / 4);
   while (!(await check())) {
     if (Date.now() > deadline) {
       throw new Error(`not within ${limit} ms: ${check}`);
@@ -123,10 +123,10 @@ export async function until(check: () => boolean | Promise<boolean>, limit = 20_
   }
 }
 
-/** Find so many free ports in a row. */
+/** Find so many free ports in a row, below those that the system gives to connections. */
 async function freePorts(count: number): Promise<number> {
   for (;;) {
-    const first = 20_000 + Math.floor(Math.random() * 20_000);
+    const first = 20_000 + Math.floor(Math.random() * 12_000);
     const servers = await Promise.all(Array.from({ length: count }, (_, place) => listening(first + place)));
     await Promise.all(servers.map((server) => server?.close()));
     if (servers.every((server) => server !== null)) {

@@ -1,10 +1,23 @@
 package fastbell.expo
 
+import android.content.Context
+import android.content.Intent
 import android.os.Bundle
 import android.util.Base64
 import android.util.Log
 import com.google.firebase.messaging.RemoteMessage
 import expo.modules.notifications.service.ExpoFirebaseMessagingService
+
+/** Whether this app hands its pushes to our service, or to one that is made of it: Firebase asks the system as here. */
+fun opensSealedTexts(context: Context): Boolean {
+  val push = Intent("com.google.firebase.MESSAGING_EVENT").setPackage(context.packageName)
+  val name = context.packageManager.resolveService(push, 0)?.serviceInfo?.name ?: return false
+  return try {
+    FastbellMessagingService::class.java.isAssignableFrom(Class.forName(name))
+  } catch (_: ClassNotFoundException) {
+    false
+  }
+}
 
 /**
  * Opens sealed texts before expo-notifications shows them; everything else, tokens included, is its own.
