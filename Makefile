@@ -32,7 +32,7 @@ test-expo-native: .venv/installed clients/expo/node_modules/.installed ## what n
 	@clients/expo/checks/kotlin/check
 	@clients/expo/checks/swift/check
 
-openapi: .venv/installed ## the API's document, and the phone's types from it
+openapi: .venv/installed clients/expo/types/node_modules/.installed ## the API's document, and the phone's types from it
 	@$(BIN)/python -m tests.api.document
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts
 

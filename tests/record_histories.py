@@ -1,6 +1,6 @@
 """Records the histories that `tests/test_histories.py` replays: `python -m tests.record_histories`.
 
-Run it when the workflow changes in a way that old histories are not meant to survive, which a release must not do.
+It writes only the histories that are missing: those of earlier releases have to replay as they are.
 """
 
 import asyncio
@@ -227,7 +227,10 @@ def _write(fetched: WorkflowHistory, name: str) -> None:
     history = fetched.to_json_dict()
     text = json.dumps(history, indent=1, sort_keys=True).replace(socket.gethostname(), "recorder")
     text = text.replace(f"{ROOT}/", "")  # in stack traces
-    (HISTORIES / f"{name}.json").write_text(text + "\n")
+    path = HISTORIES / f"{name}.json"
+    if not path.exists():
+        path.write_text(text + "\n")
+        print("recorded", path.relative_to(ROOT))  # noqa: T201 -- a command
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 ROOT_FILES = {
     "apps_file": {"config", "domain"},
     "config": {"config_forms"},
-    "config_forms": {"db"},  # the one reading of DATABASE_URL
+    "config_forms": {"db", "domain"},  # the one reading of DATABASE_URL, and of rates
     "credentials": {"apps_file", "config", "domain", "push"},
     "embedded": {"domain"},
     "logs": {"telemetry"},

@@ -69,7 +69,7 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
                                     **({"app_id": told} if told else {}),
                                 },
                                 "exp_annotations": {
-                                    "summary": "fcm refuses our key, topic or project; pushes wait.",
+                                    "summary": "fcm refuses our key, topic or project. Pushes wait.",
                                     "runbook": "docs/operations.md#wrong-key-or-project",
                                 },
                             }
