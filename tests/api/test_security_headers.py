@@ -2,6 +2,7 @@
 
 import secrets
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -15,7 +16,12 @@ from config import auth_settings, limit_settings, service_settings
 from tests.house import House, Place, User, make_house
 
 PREFERENCES = "/v1/notification-preferences"
-ALWAYS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+ALWAYS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "fastbell": "1",
+}
 STRICT = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'"}
 ORIGIN = "https://app.example"
 
@@ -27,7 +33,9 @@ def headers(answer: httpx.Response, *names: str) -> dict[str, str]:
 
 async def test_every_answer_of_the_api_has_them_whatever_it_says(alice: User) -> None:
     http = alice.house.http
+    sign_out = {"installation_id": str(uuid4()), "ticket": "t" * 32}
     answers = {
+        204: await http.post("/v1/sign-outs", json=sign_out),
         200: await alice.call("GET", PREFERENCES),
         401: await http.get(PREFERENCES),
         404: await http.get("/v1/nothing"),

@@ -20,7 +20,7 @@ export { type Api, createApi, outcome } from "./core/api.ts";
 export type { Opening } from "./core/openings.ts";
 export type { Outcome, Problem } from "./core/problems.ts";
 export type { Permission } from "./core/registration.ts";
-export { type LogItem, MemoryStore, type SyncStore } from "./core/sync.ts";
+export { type LogItem, MemoryStore, type SyncStore } from "./core/log.ts";
 export type { ChannelNames } from "./expo/permissions.ts";
 
 export interface Options extends CoreOptions {
@@ -37,8 +37,14 @@ export interface PhoneFastbell extends Fastbell, Personal {
 const CHANNELS: ChannelNames = { reminders: "Reminders", messages: "Messages", quiet: "Without sound" };
 const RETRY_AFTER = 5_000; // milliseconds
 
-/** Call once, at module scope: a tap that starts the app is missed by anything later. */
+let latest: Fastbell | null = null;
+
+/**
+ * Call once, at module scope: a tap that starts the app is missed by anything later. Called again, as a development server
+ * does with each change of that module, it takes the place of the earlier one, which is closed.
+ */
 export function createFastbell(options: Options): PhoneFastbell {
+  latest?.close();
   let path: string | null = null;
   const ports = expoPorts({
     channels: options.channels ?? CHANNELS,
@@ -59,8 +65,10 @@ export function createFastbell(options: Options): PhoneFastbell {
     console.warn(`Fastbell could not start, and tries again: ${String(error)}`);
     return new Promise<void>((resolve) => ports.clock.after(RETRY_AFTER, resolve));
   };
+  const app = later({ start, rest });
+  latest = app;
   return {
-    ...personal(later({ start, rest })),
+    ...personal(app),
     looksAt(next) {
       path = next;
     },

@@ -4,7 +4,7 @@ import { createContext, createElement, type ReactNode, useCallback, useContext, 
 
 import type { Fast, Preferences, PreferencesChange, PushState } from "./core/fastbell.ts";
 import type { Outcome, Problem } from "./core/problems.ts";
-import type { LogItem } from "./core/sync.ts";
+import type { LogItem } from "./core/log.ts";
 import type { PhoneFastbell } from "./index.ts";
 
 const Context = createContext<PhoneFastbell | null>(null);

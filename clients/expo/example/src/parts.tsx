@@ -30,6 +30,8 @@ function wordsFor(problem: Problem): string {
       return "No network. What is shown may be old.";
     case "unavailable":
       return "The server is busy. Try again in a moment.";
+    case "not_stored":
+      return "This phone could not store what was read.";
     case "unauthorized":
       return "Sign in again.";
     case "refused":

@@ -40,7 +40,9 @@ export function taken(serviceName: string, target: string): string | null {
   return isTheApps ? `serviceName cannot be "${serviceName}": that is the app's own target` : null;
 }
 
+export const OUR_GROUP = ".fastbell";
+
 /** The keychain group of app and extension, with the team's prefix as the build fills it in. */
 export function keychainGroup(bundleIdentifier: string): string {
-  return `$(AppIdentifierPrefix)${bundleIdentifier}.fastbell`;
+  return `$(AppIdentifierPrefix)${bundleIdentifier}${OUR_GROUP}`;
 }

@@ -40,17 +40,34 @@ export const withServiceExtension: ConfigPlugin<Extension> = (config, extension)
       return mod;
     },
   ]);
-  const targeted = withXcodeProject(written, (mod) => {
-    addTarget(mod.modResults, extension, { version: mod.version ?? "1.0", build: mod.ios?.buildNumber ?? "1" });
+  const built = withXcodeProject(written, (mod) => {
+    targeted(mod.modResults, extension, { version: mod.version ?? "1.0", build: mod.ios?.buildNumber ?? "1" });
     return mod;
   });
-  return signedByEas(targeted, extension, entitlements);
+  return signedByEas(built, extension, entitlements);
 };
 
-function addTarget(project: XcodeProject, { bundleIdentifier, serviceName }: Extension, app: { version: string; build: string }) {
-  if (project.pbxTargetByName(serviceName) !== undefined && project.pbxTargetByName(serviceName) !== null) {
-    return; // a prebuild over an earlier one
-  }
+interface Target {
+  readonly name: string;
+  readonly buildConfigurationList: string;
+}
+
+/** The extension's target, made where an earlier prebuild has not, and in line with the app as it is now. */
+function targeted(project: XcodeProject, extension: Extension, app: { version: string; build: string }): void {
+  configure(project, targetNamed(project, extension.serviceName) ?? addTarget(project, extension), extension, app);
+}
+
+/** The library's own look-up goes by comments, which have quotes for targets that it has made, and none for Xcode's. */
+function targetNamed(project: XcodeProject, name: string): Target | undefined {
+  const targets = Object.values<Target | string>(project.pbxNativeTargetSection());
+  return targets.find((each): each is Target => typeof each === "object" && unquoted(each.name) === name);
+}
+
+function unquoted(text: unknown): string {
+  return String(text).replaceAll('"', "");
+}
+
+function addTarget(project: XcodeProject, { bundleIdentifier, serviceName }: Extension): Target {
   // Ids are random by default, and each prebuild would change every line of ours.
   const random = project.generateUuid;
   let count = 0;
@@ -78,7 +95,7 @@ function addTarget(project: XcodeProject, { bundleIdentifier, serviceName }: Ext
     project.addBuildPhase([], "PBXFrameworksBuildPhase", "Frameworks", target.uuid);
     project.addBuildPhase([], "PBXResourcesBuildPhase", "Resources", target.uuid);
     tidy(project, [...files, `${serviceName}.appex`], files.slice(names.length));
-    configure(project, serviceName, app);
+    return target.pbxNativeTarget as Target;
   } finally {
     project.generateUuid = random;
   }
@@ -87,7 +104,7 @@ function addTarget(project: XcodeProject, { bundleIdentifier, serviceName }: Ext
 /** The library writes the word "undefined", and would have Info.plist and entitlements built. */
 function tidy(project: XcodeProject, files: readonly string[], notBuilt: readonly string[]): void {
   for (const reference of Object.values<Record<string, unknown>>(project.pbxFileReferenceSection())) {
-    if (files.includes(String(reference?.["name"]).replaceAll('"', ""))) {
+    if (files.includes(unquoted(reference?.["name"]))) {
       for (const [key, value] of Object.entries(reference)) {
         if (value === undefined || value === "unknown") {
           delete reference[key];
@@ -105,22 +122,30 @@ function tidy(project: XcodeProject, files: readonly string[], notBuilt: readonl
   }
 }
 
-function configure(project: XcodeProject, serviceName: string, app: { version: string; build: string }): void {
-  for (const entry of Object.values(project.pbxXCBuildConfigurationSection())) {
-    const settings = (entry as { buildSettings?: Record<string, string> }).buildSettings;
-    if (settings?.["PRODUCT_NAME"] === `"${serviceName}"`) {
-      Object.assign(settings, {
-        CLANG_ENABLE_MODULES: "YES",
-        CODE_SIGN_ENTITLEMENTS: `"${serviceName}/${serviceName}.entitlements"`,
-        CODE_SIGN_STYLE: "Automatic",
-        CURRENT_PROJECT_VERSION: `"${app.build}"`,
-        GENERATE_INFOPLIST_FILE: "NO",
-        IPHONEOS_DEPLOYMENT_TARGET: HPKE_SINCE,
-        MARKETING_VERSION: `"${app.version}"`,
-        SWIFT_VERSION: "5.0",
-        TARGETED_DEVICE_FAMILY: '"1,2"',
-      });
-    }
+interface Lists {
+  readonly [id: string]: { readonly buildConfigurations: readonly { readonly value: string }[] };
+}
+
+function configure(
+  project: XcodeProject,
+  { buildConfigurationList }: Target,
+  { bundleIdentifier, serviceName }: Extension,
+  app: { version: string; build: string },
+): void {
+  const lists = project.pbxXCConfigurationList() as Lists;
+  for (const { value } of lists[buildConfigurationList]?.buildConfigurations ?? []) {
+    Object.assign(project.pbxXCBuildConfigurationSection()[value].buildSettings, {
+      CLANG_ENABLE_MODULES: "YES",
+      CODE_SIGN_ENTITLEMENTS: `"${serviceName}/${serviceName}.entitlements"`,
+      CODE_SIGN_STYLE: "Automatic",
+      CURRENT_PROJECT_VERSION: `"${app.build}"`,
+      GENERATE_INFOPLIST_FILE: "NO",
+      IPHONEOS_DEPLOYMENT_TARGET: HPKE_SINCE,
+      MARKETING_VERSION: `"${app.version}"`,
+      PRODUCT_BUNDLE_IDENTIFIER: `"${bundleIdentifier}.${serviceName}"`,
+      SWIFT_VERSION: "5.0",
+      TARGETED_DEVICE_FAMILY: '"1,2"',
+    });
   }
 }
 

@@ -2,7 +2,8 @@
 
 import createClient, { type Client } from "openapi-fetch";
 
-import { type Outcome, problemOf } from "./problems.ts";
+import { type IsOurs, isObject, isOurAnswer } from "./answers.ts";
+import { type Outcome, problemOf, unavailable } from "./problems.ts";
 import type { paths } from "./schema.d.ts";
 
 export interface ApiOptions {
@@ -56,14 +57,21 @@ export function createApi(options: ApiOptions): Api {
   return { client: clientOf(signed), anonymous: clientOf((request) => plain(request)), fetch: signed };
 }
 
-/** Wait for a call of `client` and take apart what it came to. */
+/** Wait for a call of `client` and take apart what it came to. A 2xx that is not `isOurs` says that Fastbell was not reached. */
 export async function outcome<T>(
   call: Promise<{ data?: T; error?: unknown; response: Response }>,
+  isOurs: IsOurs = isObject,
 ): Promise<Outcome<T>> {
   try {
     const { data, error, response } = await call;
-    return response.ok ? { ok: true, value: data as T } : { ok: false, problem: problemOf(response, error) };
+    if (!response.ok) {
+      return { ok: false, problem: problemOf(response, error) };
+    }
+    return isOurAnswer(response, data, isOurs) ? { ok: true, value: data as T } : { ok: false, problem: unavailable(response) };
   } catch (error) {
+    if (error instanceof SyntaxError) {
+      return { ok: false, problem: { is: "unavailable", status: 200, retryAfter: 0 } }; // a 2xx that is no JSON
+    }
     return { ok: false, problem: { is: "offline", detail: error instanceof Error ? error.message : String(error) } };
   }
 }

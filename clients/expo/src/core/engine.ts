@@ -25,6 +25,8 @@ import {
   step,
 } from "./registration.ts";
 import { CALL_API, delay } from "./retry.ts";
+import { Turns } from "./turns.ts";
+import { within } from "./within.ts";
 
 export interface EnginePorts {
   readonly push: Push;
@@ -38,6 +40,8 @@ export interface EnginePorts {
 }
 
 type Forget = Extract<Effect, { do: "forget_person" }>;
+
+const NOTHING = ""; // in a vault: nobody wrote it, and nobody can read it
 
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
@@ -53,7 +57,7 @@ export class Engine {
   #failures = 0;
   #forgets = 0;
   #retry: () => void = () => undefined;
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
   #isFetching = false;
   #paying: string | null = null;
   #isClosed = false;
@@ -64,9 +68,13 @@ export class Engine {
     this.#saved = saved;
   }
 
-  /** Go on where the last process stopped. */
-  static async start(ports: EnginePorts): Promise<Engine> {
-    const [text, facts] = await Promise.all([ports.vault.read(), ports.phone.facts()]);
+  /**
+   * Go on where the last process stopped. Rejects where the vault cannot be read. With `isGivenUp` what is in there is lost,
+   * provided that the vault takes writes: a keychain before the first unlock does neither, and what it has is as good as ever.
+   */
+  static async start(ports: EnginePorts, isGivenUp = false): Promise<Engine> {
+    const read = isGivenUp ? readOrEmptied(ports.vault) : ports.vault.read();
+    const [text, facts] = await Promise.all([read, ports.phone.facts()]);
     const known = parsed(text);
     // Lost, unreadable, or a first start: whose log and lines there may be is not known any more, so they are nobody's.
     const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
@@ -96,13 +104,15 @@ export class Engine {
     await this.#inTurn(() => (before === this.#forgets ? this.#enqueue({ is: "described", facts }) : undefined));
   }
 
-  close(): void {
+  /** Take nothing more; resolves once what was begun is stored, or will not be. */
+  close(): Promise<void> {
     this.#isClosed = true;
     this.#retry();
     for (const cancel of this.#timers.values()) {
       cancel();
     }
     this.#timers.clear();
+    return this.#turns.take(() => undefined);
   }
 
   #enqueue(event: Event): void {
@@ -110,12 +120,10 @@ export class Engine {
   }
 
   #inTurn(begin: () => Promise<void> | void): Promise<void> {
-    const turn = this.#turn.then(async () => {
+    return this.#turns.take(async () => {
       await begin();
       await this.#steps();
     });
-    this.#turn = turn.catch(() => undefined);
-    return turn;
   }
 
   async #steps(): Promise<void> {
@@ -124,6 +132,9 @@ export class Engine {
       if (!(await this.#isSaved(next.saved))) {
         this.#waiting.unshift(event);
         return;
+      }
+      if (this.#isClosed) {
+        return; // whoever goes on from what is saved acts on it
       }
       await this.#act(next, effects);
     }
@@ -169,24 +180,13 @@ export class Engine {
 
   /** What fails or takes too long stays to be forgotten. The facts are read again: the key went with the person. */
   async #forget({ generation, traces }: Forget): Promise<void> {
-    const { phone } = this.#ports;
+    const { phone, clock } = this.#ports;
     const gone: Trace[] = [];
-    await this.#within(Promise.allSettled(traces.map((trace) => phone.forget(trace).then(() => gone.push(trace)))));
+    await within(clock, FORGET_LIMIT, Promise.allSettled(traces.map((trace) => phone.forget(trace).then(() => gone.push(trace)))));
     this.#forgets += 1;
-    const facts = await this.#within(phone.facts());
+    const facts = await within(clock, FORGET_LIMIT, phone.facts());
     const others = this.#waiting.filter(({ is }) => is !== "described");
     this.#waiting = [{ is: "forgotten", generation, traces: [...gone], facts }, ...others];
-  }
-
-  /** Null for what fails, or takes longer than a person should wait. */
-  async #within<T>(done: Promise<T>): Promise<T | null> {
-    let cancel: () => void = () => undefined;
-    const late = new Promise<null>((resolve) => {
-      cancel = this.#ports.clock.after(FORGET_LIMIT, () => resolve(null));
-    });
-    const first = await Promise.race([done.catch(() => null), late]);
-    cancel();
-    return first;
   }
 
   #begin(effect: Exclude<Effect, Forget>): void {
@@ -240,6 +240,9 @@ export class Engine {
 
   #wait(timer: Timer, milliseconds: number): void {
     this.#timers.get(timer)?.();
+    if (this.#isClosed) {
+      return;
+    }
     const cancel = this.#ports.clock.after(milliseconds, () => {
       this.#timers.delete(timer);
       void this.take({ is: "timer", timer });
@@ -256,6 +259,15 @@ export class Engine {
       ticket: random.ticket(),
       digest: (text) => bytesToHex(sha256(utf8ToBytes(text))),
     };
+  }
+}
+
+async function readOrEmptied(vault: Vault): Promise<string | null> {
+  try {
+    return await vault.read();
+  } catch {
+    await vault.write(NOTHING);
+    return NOTHING;
   }
 }
 

@@ -1,17 +1,21 @@
 /** The phone side of Fastbell, put together: one object for an app, tied to who is signed in. */
 
+import { ours } from "./answers.ts";
 import { type Api, createApi, outcome } from "./api.ts";
 import { Engine } from "./engine.ts";
+import { readFacts } from "./facts.ts";
+import { Log, type LogItem, MemoryStore, type SyncStore } from "./log.ts";
 import { type Opening, Openings } from "./openings.ts";
 import { tell } from "./observers.ts";
-import type { Ports } from "./ports.ts";
+import type { Ports, Secure } from "./ports.ts";
 import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
 import { type Facts, type Permission, type Refusal, type State, type Trace, readable } from "./registration.ts";
 import type { components } from "./schema.d.ts";
 import { over } from "./screen.ts";
 import { Stream } from "./stream.ts";
-import { type LogItem, MemoryStore, Sync, type SyncStore } from "./sync.ts";
+import { Sync } from "./sync.ts";
+import { within } from "./within.ts";
 
 export type Fast = components["schemas"]["SessionOut"];
 export type NewFast = { readonly id: string } & components["schemas"]["StartIn"];
@@ -55,7 +59,7 @@ export interface Fastbell {
   askPermission(): Promise<Permission>;
   /** Read the log up to its end; null, or what was in the way. */
   sync(): Promise<Problem | null>;
-  /** Items once they are stored, until `close`. */
+  /** Items once they are stored, each once, until `close`. */
   onItems(observer: (items: readonly LogItem[]) => void): () => void;
   /** Part of the log is gone before it was read: read conversations and fasts from the API. */
   onGap(observer: () => void): () => void;
@@ -80,15 +84,38 @@ export interface Fastbell {
 const ACKNOWLEDGE_EVERY = 1_000; // milliseconds; within the server's five seconds, and at most one call for a burst
 export const LINKS: readonly string[] = ["fastbell://"];
 
-/** Start the phone side; goes on where the last process stopped. */
+/** Starts that may fail at secrets that cannot be read, before those are lost. A key store that is busy soon has time again. */
+export const STARTS_AT_MOST = 5;
+
+const CLOSING = 5_000; // milliseconds
+
+/** What this process knows of a phone: who runs on it, and how many starts have failed. */
+const phones = new WeakMap<Secure, { running: Parts | null; failures: number }>();
+
+/**
+ * Start the phone side; goes on where the last process stopped. There is one on a phone, for two would write each other's
+ * people into its secrets: an earlier one that was not closed is closed first.
+ *
+ * Rejects where the phone's secrets cannot be read, which may pass. At the sixth start in a row they are lost, if they can
+ * be written at least: the phone then starts signed out, as after `null`.
+ */
 export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
+  const known = phones.get(ports.secure) ?? { running: null, failures: 0 };
+  phones.set(ports.secure, known);
+  const earlier = known.running;
   const phone = new Parts(options, ports);
+  known.running = phone;
+  if (earlier !== null) {
+    await within(ports.clock, CLOSING, earlier.close());
+  }
   try {
-    await phone.start();
+    await phone.start(known.failures >= STARTS_AT_MOST);
   } catch (error) {
-    phone.close(); // half of it may listen already, and whoever tries again wants one
+    known.failures += 1;
+    void phone.close(); // half of it may listen already, and whoever tries again wants one
     throw error;
   }
+  known.failures = 0;
   return phone.face();
 }
 
@@ -96,7 +123,7 @@ class Parts {
   readonly #options: Options;
   readonly #ports: Ports;
   readonly #api: Api;
-  readonly #store: SyncStore;
+  readonly #log: Log;
   readonly #sync: Sync;
   readonly #stream: Stream;
   readonly #openings: Openings;
@@ -106,17 +133,18 @@ class Parts {
   readonly #endings: (() => void)[] = [];
   #engine!: Engine;
   #acknowledging: (() => void) | null = null;
+  #isClosed = false;
 
   constructor(options: Options, ports: Ports) {
     this.#options = options;
     this.#ports = ports;
     this.#links = options.links ?? LINKS;
-    this.#store = options.store ?? new MemoryStore();
+    this.#log = new Log(options.store ?? new MemoryStore());
     this.#api = createApi({ baseUrl: options.baseUrl, bearer: () => options.bearer(), fetch: ports.fetch });
     const installationId = () => this.#installationId();
     this.#sync = new Sync({
       api: this.#api,
-      store: this.#store,
+      log: this.#log,
       installationId,
       onItems: (items) => this.#tell(items),
       onGap: () => tell(this.#gapObservers, undefined),
@@ -128,10 +156,10 @@ class Parts {
       baseUrl: options.baseUrl,
       clock: ports.clock,
       random: ports.random,
-      store: this.#store,
+      log: this.#log,
       installationId,
-      onItem: (item) => {
-        this.#tell([item]);
+      onItems: (items) => {
+        this.#tell(items);
         this.#acknowledgeSoon();
       },
       onRefused: () => this.#sync.run(),
@@ -140,35 +168,38 @@ class Parts {
     this.#openings = new Openings({ api: this.#api, vault, clock: ports.clock, random: ports.random, links: this.#links });
   }
 
-  async start(): Promise<void> {
+  async start(isGivenUp: boolean): Promise<void> {
     const { secure, push, clock, random, foreground, network, system, taps } = this.#ports;
     const registrar = createRegistrar({
       api: this.#api,
       appId: this.#options.appId ?? null,
       signedIn: () => this.#engine.state.saved.person?.userId ?? null,
     });
-    this.#engine = await Engine.start({
+    const ends = {
       push,
       vault: secure.vault("fastbell.registration"),
       clock,
       random,
       registrar,
       phone: {
-        facts: () => this.#facts(),
-        forget: (trace) => this.#forget(trace),
-        belongTo: (userId) => void this.#openings.belongTo(userId),
+        facts: () => readFacts(this.#ports, this.#options.sealed === true, this.#facts()),
+        forget: (trace: Trace) => this.#forget(trace),
+        belongTo: (userId: string | null) => void this.#openings.belongTo(userId),
       },
       onRegistered: () => this.#comesForward(),
-    });
+    };
+    this.#engine = await Engine.start(ends, isGivenUp);
+    if (this.#isClosed) {
+      throw new Error("another Fastbell was started on this phone");
+    }
     await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
-    this.#endings.push(
-      push.observe((token) => void this.#engine.take({ is: "token", token })),
-      taps.observe((data) => void this.#openings.tapped(data)),
-      network.observe(() => void this.#opened().catch(() => undefined)), // the next open looks again
-      system.observe(() => void this.#described().catch(() => undefined)),
-      foreground.observe((isActive) => (isActive ? void this.#opened().catch(() => undefined) : this.#stream.close())),
-    );
-    await this.#opened();
+    const listen = (end: () => void) => this.#endings.push(end); // one by one: the next may fail
+    listen(push.observe((token) => void this.#engine.take({ is: "token", token })));
+    listen(taps.observe((data) => void this.#openings.tapped(data)));
+    listen(network.observe(() => this.#opened()));
+    listen(system.observe(() => void this.#engine.describe()));
+    listen(foreground.observe((isActive) => (isActive ? this.#opened() : this.#stream.close())));
+    this.#opened();
   }
 
   face(): Fastbell {
@@ -178,37 +209,39 @@ class Parts {
       signOut: () => this.#engine.take({ is: "signed_out" }),
       push: this.#pushState(),
       askPermission: async () => {
-        const permission = await this.#ports.permissions.ask();
-        await this.#described();
-        return permission;
+        const permission = await this.#ports.permissions.ask().catch(() => null);
+        await this.#engine.describe();
+        return permission ?? this.#engine.state.facts.permission;
       },
       sync: () => this.#sync.run(),
       onItems: (observer) => added(this.#itemObservers, observer),
       onGap: (observer) => added(this.#gapObservers, observer),
       fasts: {
         start: ({ id, ...body }) =>
-          outcome(client.PUT("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body })),
+          outcome(client.PUT("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body }), ours.fast),
         move: (id, body) =>
-          outcome(client.PATCH("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body })),
-        end: (id) => outcome(client.POST("/v1/fasting-sessions/{session_id}/end", { params: { path: { session_id: id } } })),
+          outcome(client.PATCH("/v1/fasting-sessions/{session_id}", { params: { path: { session_id: id } }, body }), ours.fast),
+        end: (id) =>
+          outcome(client.POST("/v1/fasting-sessions/{session_id}/end", { params: { path: { session_id: id } } }), ours.fast),
         cancel: (id) =>
-          outcome(client.POST("/v1/fasting-sessions/{session_id}/cancel", { params: { path: { session_id: id } } })),
+          outcome(client.POST("/v1/fasting-sessions/{session_id}/cancel", { params: { path: { session_id: id } } }), ours.fast),
         current: async () => {
           const fasts = await this.#activeFasts();
           return fasts.ok ? { ok: true, value: fasts.value[0] ?? null } : fasts;
         },
       },
       preferences: {
-        read: () => outcome(client.GET("/v1/notification-preferences")),
+        read: () => outcome(client.GET("/v1/notification-preferences"), ours.preferences),
         change: (body, rev) =>
           outcome(
             client.PATCH("/v1/notification-preferences", {
               params: { header: rev === undefined ? {} : { "If-Match": `"${rev}"` } },
               body,
             }),
+            ours.preferences,
           ),
         pageUrl: async () => {
-          const made = await outcome(client.POST("/v1/preference-links", { body: { for: "app" } }));
+          const made = await outcome(client.POST("/v1/preference-links", { body: { for: "app" } }), ours.link);
           return made.ok ? { ok: true, value: made.value.url } : made;
         },
       },
@@ -216,16 +249,18 @@ class Parts {
         take: () => this.#openings.take(),
         subscribe: (observer) => this.#openings.subscribe(observer),
       },
-      close: () => this.close(),
+      close: () => void this.close(),
     };
   }
 
-  close(): void {
+  /** End it all; resolves once nothing of it writes to the phone's secrets any more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
     this.#stream.close();
     this.#sync.abandon();
     this.#openings.close();
-    (this.#engine as Engine | undefined)?.close();
     this.#endings.splice(0).forEach((end) => end());
+    await Promise.all([this.#log.abandon(), (this.#engine as Engine | undefined)?.close()]);
   }
 
   #pushState(): Observable<PushState> {
@@ -238,10 +273,10 @@ class Parts {
     };
   }
 
-  /** The app came to the front, or the network came back. */
-  async #opened(): Promise<void> {
-    await this.#described();
-    await this.#engine.take({ is: "opened" });
+  /** The app came to the front, or the network came back. Whatever of it fails or hangs keeps nothing else from happening. */
+  #opened(): void {
+    void this.#engine.describe();
+    void this.#engine.take({ is: "opened" });
     void this.#openings.tell();
     this.#comesForward();
   }
@@ -254,28 +289,11 @@ class Parts {
     void this.#sync
       .run()
       .then((problem) => (problem === null ? this.#tidyScreen() : undefined))
-      .catch(() => undefined); // a store that is full, say: the next trigger reads the same page
+      .catch(() => undefined); // a screen that does not tell what it shows
   }
 
-  async #described(): Promise<void> {
-    await this.#engine.describe();
-  }
-
-  async #facts(): Promise<Facts> {
-    const { system, permissions, keys } = this.#ports;
-    return {
-      permission: await permissions.read(),
-      locale: system.locale(),
-      timeZone: system.timeZone(),
-      appVersion: system.appVersion(),
-      osVersion: system.osVersion(),
-      publicKey: this.#options.sealed === true ? await keys.publicKey().catch(() => this.#lastKey()) : null,
-    };
-  }
-
-  /** What to say where the key cannot be read: without one the server sends generic texts, which is better than none. */
-  #lastKey(): string | null {
-    return (this.#engine as Engine | undefined)?.state.facts.publicKey ?? null;
+  #facts(): Facts | null {
+    return (this.#engine as Engine | undefined)?.state.facts ?? null;
   }
 
   async #forget(trace: Trace): Promise<void> {
@@ -284,7 +302,7 @@ class Parts {
       case "log":
         this.#stream.close();
         this.#sync.abandon();
-        return this.#store.reset(0);
+        return this.#log.empty();
       case "screen":
         return screen.dismissAll();
       case "key":
@@ -308,12 +326,12 @@ class Parts {
   }
 
   async #activeFasts(): Promise<Outcome<Fast[]>> {
-    const page = await outcome(this.#api.client.GET("/v1/fasting-sessions"));
+    const page = await outcome(this.#api.client.GET("/v1/fasting-sessions"), ours.fasts);
     return page.ok ? { ok: true, value: page.value.items.filter((fast) => fast.status === "active") } : page;
   }
 
   #installationId(): string | null {
-    return readable(this.#engine.state.saved);
+    return this.#isClosed ? null : readable(this.#engine.state.saved);
   }
 
   #tell(items: readonly LogItem[]): void {
@@ -325,7 +343,7 @@ class Parts {
   #acknowledgeSoon(): void {
     this.#acknowledging ??= this.#ports.clock.after(ACKNOWLEDGE_EVERY, () => {
       this.#acknowledging = null;
-      void this.#sync.run().catch(() => undefined);
+      void this.#sync.run();
     });
   }
 }

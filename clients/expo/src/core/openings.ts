@@ -3,6 +3,7 @@
  * the backend until it has heard.
  */
 
+import { ours } from "./answers.ts";
 import { type Api, outcome } from "./api.ts";
 import { pathOf } from "./links.ts";
 import { tell } from "./observers.ts";
@@ -149,7 +150,8 @@ export class Openings {
       return true;
     }
     const path = { task_id: entry.taskId };
-    const told = await outcome(this.#ends.api.client.POST("/v1/push-tasks/{task_id}/opened", { params: { path } }));
+    const call = this.#ends.api.client.POST("/v1/push-tasks/{task_id}/opened", { params: { path } });
+    const told = await outcome(call, ours.nothing);
     return told.ok || (told.problem.is === "refused" && NEVER_HEARD.includes(told.problem.status));
   }
 

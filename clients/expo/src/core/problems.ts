@@ -5,6 +5,7 @@ import type { components } from "./schema.d.ts";
 export type Problem =
   | { readonly is: "offline"; readonly detail: string } // no answer: try again when there is a network
   | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429, or no answer of Fastbell's; milliseconds
+  | { readonly is: "not_stored"; readonly detail: string } // of a sync: the store failed, a full disk, say; the next trigger reads the same page
   | { readonly is: "unauthorized" } // nobody is signed in, or the bearer token is refused even when new
   | {
       readonly is: "refused"; // by Fastbell itself: the same call again would be refused again
@@ -32,7 +33,7 @@ export function problemOf(response: Response, body: unknown): Problem {
   const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
   const type = String(said.type);
   if (!type.startsWith(OURS) || response.status === 429 || response.status >= 500) {
-    return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
+    return unavailable(response);
   }
   return {
     is: "refused",
@@ -42,6 +43,11 @@ export function problemOf(response: Response, body: unknown): Problem {
     field: said.field ?? null,
     nextCursor: said.next_cursor ?? null,
   };
+}
+
+/** Fastbell was not reached, or cannot serve at present. */
+export function unavailable(response: Response): Problem {
+  return { is: "unavailable", status: response.status, retryAfter: retryAfterOf(response) };
 }
 
 /** In milliseconds; 0 where none is told, or a date, which nobody's clock is trusted for. */

@@ -1,7 +1,7 @@
 /** Registrations and sign-outs on the wire. */
 
-import type { Api } from "./api.ts";
-import { outcome } from "./api.ts";
+import { ours } from "./answers.ts";
+import { type Api, outcome } from "./api.ts";
 import type { Registrar } from "./ports.ts";
 import type { Problem } from "./problems.ts";
 import type { PutOutcome, Registration } from "./registration.ts";
@@ -28,15 +28,14 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
       }
       const path = { installation_id: registration.installationId };
       const body = bodyOf(registration, options.appId);
-      const put = await outcome(client.PUT("/v1/device-tokens/{installation_id}", { params: { path }, body }));
+      const put = await outcome(client.PUT("/v1/device-tokens/{installation_id}", { params: { path }, body }), ours.token);
       return put.ok ? { is: "taken" } : outcomeOf(put.problem);
     },
     async signOut(debt) {
       const body = { installation_id: debt.installationId, ticket: debt.ticket };
-      const call = anonymous.POST("/v1/sign-outs", { body });
-      const paid = await outcome(call);
+      const paid = await outcome(anonymous.POST("/v1/sign-outs", { body }), ours.nothing);
       if (paid.ok) {
-        return (await call).response.status === 204 || { retryAfter: 0 }; // all else is not Fastbell's
+        return true;
       }
       const { problem } = paid;
       if (problem.is === "refused" && problem.status === 422) {
@@ -67,6 +66,7 @@ function bodyOf({ token, facts, signOutDigest, formerTicket }: Registration, app
 function outcomeOf(problem: Problem): PutOutcome {
   switch (problem.is) {
     case "offline":
+    case "not_stored":
       return { is: "lost", reason: problem.detail, retryAfter: 0 };
     case "unavailable":
       return { is: "lost", reason: `answered ${problem.status}`, retryAfter: problem.retryAfter };

@@ -13,150 +13,31 @@
  *   another's is there.
  */
 
+import {
+  type Call,
+  type Debt,
+  type Effect,
+  type Event,
+  type Facts,
+  type Lent,
+  type Person,
+  type Phase,
+  type PutOutcome,
+  type DeviceToken,
+  type Registration,
+  type Saved,
+  type State,
+  TRACES,
+  type Timer,
+} from "./registration_state.ts";
 import { CALL_API, FETCH_TOKEN, delay } from "./retry.ts";
 
-export type Permission = "undetermined" | "granted" | "provisional" | "denied";
-
-export interface DeviceToken {
-  readonly provider: "apns" | "fcm";
-  readonly token: string;
-  readonly environment: "production" | "sandbox";
-}
-
-/** What the app says about the phone with each registration. */
-export interface Facts {
-  readonly permission: Permission;
-  readonly locale: string | null;
-  readonly timeZone: string | null;
-  readonly appVersion: string | null;
-  readonly osVersion: string | null;
-  readonly publicKey: string | null;
-}
-
-/** A sign-out that the server may not have heard of. */
-export interface Debt {
-  readonly installationId: string;
-  readonly ticket: string;
-  readonly since: number;
-  readonly isReplaced?: true; // a later registration was taken there, so that only a PUT which still hangs would need it
-}
-
-export interface Person {
-  readonly userId: string;
-  readonly ticket: string;
-  readonly mayBeKnown: boolean; // a PUT was begun, so the server may hold a registration
-  readonly registered: string | null; // digest of the registration that the server answered 200 to
-  readonly registeredAt: number | null;
-  readonly doubted: Doubt | null;
-}
-
-/** A token that the server called dead. It is registered once more, for a provider may err; not twice. */
-export interface Doubt {
-  readonly token: string; // its digest
-  readonly wasPutAgain: boolean; // and taken
-}
-
-/** What a person leaves on a phone: the log, lines and badge, the key for sealed texts, the system's own registration. */
-export type Trace = "log" | "screen" | "key" | "token";
-
-export const TRACES: readonly Trace[] = ["log", "screen", "key", "token"];
-
-/** All that survives the process. Never a device token, never a bearer token. */
-export interface Saved {
-  readonly scheme: 1;
-  readonly installationId: string;
-  readonly person: Person | null;
-  readonly owed: readonly Debt[];
-  readonly toForget: readonly Trace[]; // of whoever was signed in before
-}
-
-export type Phase =
-  | { readonly is: "signed_out" }
-  | { readonly is: "waiting_for_token"; readonly since: number; readonly tries: number; readonly last: string | null }
-  | { readonly is: "registering"; readonly tries: number; readonly last: string | null }
-  | { readonly is: "registered" }
-  | { readonly is: "refused"; readonly problem: Refusal; readonly appVersion: string | null };
-
-/** Why the server will not take a registration until the app changes. */
-export interface Refusal {
-  readonly status: number;
-  readonly type: string;
-  readonly detail: string;
-}
-
-export interface State {
-  readonly saved: Saved;
-  readonly phase: Phase;
-  readonly generation: number;
-  readonly token: DeviceToken | null;
-  readonly facts: Facts;
-  readonly inFlight: Call | null;
-  readonly payingTries: number;
-}
-
-/** The PUT that is under way, perhaps of a person who has signed out since. */
-export interface Call {
-  readonly generation: number;
-  readonly digest: string;
-  readonly formerTicket: string | null;
-}
-
-/** What a PUT came to. */
-export type PutOutcome =
-  | { readonly is: "taken" } // 200
-  | { readonly is: "lost"; readonly reason: string; readonly retryAfter: number } // no answer, 5xx, 429; milliseconds
-  | { readonly is: "unauthorized" } // even with a new bearer token
-  | { readonly is: "not_ours" } // 404, or 409 installation-taken: this installation id is somebody else's
-  | { readonly is: "spent" } // 409 ticket-spent: the server was told that this sign-in is over
-  | { readonly is: "refused"; readonly problem: Refusal };
-
-export type Event =
-  | { readonly is: "signed_in"; readonly userId: string }
-  | { readonly is: "signed_out" }
-  | { readonly is: "token"; readonly token: DeviceToken }
-  | { readonly is: "no_token"; readonly reason: string }
-  | { readonly is: "opened" } // the app came to the front, the network came back, or a day has passed
-  | { readonly is: "put_answered"; readonly generation: number; readonly digest: string; readonly outcome: PutOutcome }
-  | { readonly is: "refresh_required" } // the server calls the token dead
-  | { readonly is: "not_registered" } // the server knows no such installation of this person
-  | { readonly is: "described"; readonly facts: Facts }
-  | { readonly is: "forgotten"; readonly generation: number; readonly traces: readonly Trace[]; readonly facts: Facts | null } // tried, and so far came about
-  | { readonly is: "paid"; readonly debt: Debt }
-  | { readonly is: "not_paid"; readonly retryAfter: number }
-  | { readonly is: "timer"; readonly timer: Timer };
-
-export type Timer = "fetch" | "put" | "pay" | "forget";
-
-/** The PUT's body, and the installation that it is for. */
-export interface Registration {
-  readonly userId: string; // whose bearer token it goes with
-  readonly installationId: string;
-  readonly token: DeviceToken;
-  readonly facts: Facts;
-  readonly signOutDigest: string;
-  readonly formerTicket: string | null;
-}
-
-export type Effect =
-  | { readonly do: "fetch_token" }
-  | { readonly do: "put"; readonly generation: number; readonly digest: string; readonly registration: Registration }
-  | { readonly do: "pay"; readonly debt: Debt }
-  | { readonly do: "wait"; readonly timer: Timer; readonly milliseconds: number }
-  | { readonly do: "sync" }
-  | { readonly do: "forget_person"; readonly generation: number; readonly traces: readonly Trace[] };
-
-/** What a step may use that is not in the state: the time, chance, and new secrets. */
-export interface Lent {
-  readonly now: number; // milliseconds
-  readonly chance: number; // [0, 1)
-  readonly installationId: string;
-  readonly ticket: string;
-  digest(text: string): string; // SHA-256, hexadecimal
-}
+export * from "./registration_state.ts";
 
 export type Step = readonly [State, readonly Effect[]];
 
 export const MAX_DEBTS = 8;
+const UNAUTHORIZED = "unauthorized";
 export const REGISTRATION_AGE = 24 * 3_600_000; // milliseconds after which the server is told again that we live
 export const REGISTER_AGAIN_AFTER = 60_000; // milliseconds
 export const FORGET_AGAIN_AFTER = 60_000; // milliseconds; a disk that is full, say
@@ -196,7 +77,7 @@ export function step(state: State, event: Event, lent: Lent): Step {
     case "not_registered":
       return notRegistered(state, lent);
     case "described":
-      return described({ ...state, facts: event.facts }, lent);
+      return described(state, event.facts, lent);
     case "forgotten":
       return forgotten(state, event, lent);
     case "paid":
@@ -211,7 +92,7 @@ export function step(state: State, event: Event, lent: Lent): Step {
 function signedIn(state: State, userId: string, lent: Lent): Step {
   const { person } = state.saved;
   if (person?.userId === userId) {
-    return state.phase.is === "refused" ? asked(state, lent) : [state, []];
+    return signedInAgain(state, person, lent);
   }
   const [left, effects] = person === null ? ([state, []] as const) : signedOut(state, lent);
   const newcomer: Person = {
@@ -224,6 +105,14 @@ function signedIn(state: State, userId: string, lent: Lent): Step {
   };
   const [next, more] = asked(withPerson(left, newcomer), lent);
   return [next, [...effects, ...more]];
+}
+
+/** What only another bearer token, or another app, could cure is tried again: the app has just renewed its sign-in. */
+function signedInAgain(state: State, person: Person, lent: Lent): Step {
+  if (state.phase.is === "refused") {
+    return asked(state, lent);
+  }
+  return state.phase.is === "registering" && state.phase.last === UNAUTHORIZED ? put(state, person, lent) : [state, []];
 }
 
 function signedOut(state: State, lent: Lent): Step {
@@ -285,7 +174,8 @@ function put(state: State, person: Person, lent: Lent): Step {
     signOutDigest: lent.digest(person.ticket),
     formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
   };
-  const inFlight: Call = { generation: state.generation, digest, formerTicket: registration.formerTicket };
+  const { formerTicket } = registration;
+  const inFlight: Call = { generation: state.generation, digest, formerTicket, mayBeKnown: person.mayBeKnown };
   const next = { ...withPerson(state, { ...person, mayBeKnown: true }), phase, inFlight };
   return [next, [{ do: "put", generation: state.generation, digest, registration }]];
 }
@@ -315,9 +205,9 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
       return [{ ...settled, phase }, [{ do: "wait", timer: "put", milliseconds: wait }]];
     }
     case "unauthorized":
-      return [{ ...settled, phase: { is: "registering", tries: 0, last: "unauthorized" } }, []]; // until the next open
+      return [{ ...settled, phase: { is: "registering", tries: 0, last: UNAUTHORIZED } }, []]; // until the next open or sign-in
     case "not_ours":
-      return elsewhere(settled, person, lent);
+      return elsewhere(settled, person, state.inFlight?.mayBeKnown ?? true, lent);
     case "spent":
       return anew(settled, { ...person, ticket: lent.ticket, registered: null, registeredAt: null }, "ticket spent", lent);
     case "refused":
@@ -326,14 +216,14 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
 }
 
 /** This installation id is somebody else's: take a new one, and owe the sign-out of what we may have had under it. */
-function elsewhere(state: State, person: Person, lent: Lent): Step {
+function elsewhere(state: State, person: Person, mayBeKnown: boolean, lent: Lent): Step {
   const { installationId, owed } = state.saved;
   const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
-  const moved: Person = { ...person, ticket: lent.ticket, registered: null, registeredAt: null };
+  const moved: Person = { ...person, ticket: lent.ticket, mayBeKnown: false, registered: null, registeredAt: null };
   const saved = {
     ...state.saved,
     installationId: lent.installationId,
-    owed: person.registered === null ? owed : owedToo(owed, debt),
+    owed: mayBeKnown ? owedToo(owed, debt) : owed,
   };
   return anew({ ...state, saved }, moved, "installation taken", lent);
 }
@@ -373,21 +263,29 @@ function notRegistered(state: State, lent: Lent): Step {
   }
   const unknown: Person = { ...person, registered: null, registeredAt: null };
   const next: State = { ...withPerson(state, unknown), phase: { is: "registering", tries: 0, last: "not registered" } };
-  const rest = REGISTER_AGAIN_AFTER - (lent.now - (person.registeredAt ?? 0));
+  const rest = REGISTER_AGAIN_AFTER - age(person, lent);
   return rest > 0 ? [next, [{ do: "wait", timer: "put", milliseconds: rest }]] : put(next, unknown, lent);
 }
 
-function described(state: State, lent: Lent): Step {
-  const { person } = state.saved;
-  const knows = state.phase.is === "registered" || state.phase.is === "registering";
-  return person !== null && knows && state.token !== null ? wished(state, lent) : [state, []];
+function described(before: State, facts: Facts, lent: Lent): Step {
+  const state: State = { ...before, facts };
+  switch (state.phase.is) {
+    case "signed_out":
+    case "waiting_for_token":
+      return [state, []];
+    case "registering":
+    case "registered":
+      return wished(state, lent);
+    case "refused": // what was refused is another registration by now, if any of it is
+      return JSON.stringify(facts) === JSON.stringify(before.facts) ? [state, []] : asked(state, lent);
+  }
 }
 
 /** The key goes with its person, so what the phone says of itself is another by now. */
 function forgotten(state: State, { generation, traces, facts }: Extract<Event, { is: "forgotten" }>, lent: Lent): Step {
   const { saved } = state;
   const toForget = generation === state.generation ? saved.toForget.filter((each) => !traces.includes(each)) : saved.toForget;
-  const [next, effects] = described({ ...state, facts: facts ?? state.facts, saved: { ...saved, toForget } }, lent);
+  const [next, effects] = described({ ...state, saved: { ...saved, toForget } }, facts ?? state.facts, lent);
   const more: Effect[] = toForget.length === 0 ? [] : [{ do: "wait", timer: "forget", milliseconds: FORGET_AGAIN_AFTER }];
   if (next.phase.is === "registered" && readable(saved) === null && readable(next.saved) !== null) {
     more.push({ do: "sync" });
@@ -417,13 +315,17 @@ function looked(state: State, lent: Lent): Step {
     case "registering":
       return put(state, person, lent);
     case "registered": {
-      const isOld = lent.now - (person.registeredAt ?? 0) >= REGISTRATION_AGE;
-      const [next, effects] = isOld ? put(state, person, lent) : ([state, []] as const);
+      const [next, effects] = age(person, lent) >= REGISTRATION_AGE ? put(state, person, lent) : ([state, []] as const);
       return [next, [{ do: "fetch_token" }, ...effects]];
     }
     case "refused":
       return state.phase.appVersion === state.facts.appVersion ? [state, []] : asked(state, lent);
   }
+}
+
+/** Milliseconds since the registration was taken. A clock that was set back since tells nothing: it is as old as can be. */
+function age({ registeredAt }: Person, { now }: Lent): number {
+  return registeredAt === null || registeredAt > now ? Infinity : now - registeredAt;
 }
 
 function asked(state: State, lent: Lent): Step {

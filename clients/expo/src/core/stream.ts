@@ -1,22 +1,23 @@
-/** The log as it happens, while the app is in front: server-sent events, each item stored before the next is looked at. */
+/** The log as it happens, while the app is in front: server-sent events, what has come stored before more is read. */
 
 import { createParser } from "eventsource-parser";
 
+import { ours } from "./answers.ts";
 import type { Api } from "./api.ts";
+import type { Log, LogItem } from "./log.ts";
 import type { Clock, Random } from "./ports.ts";
 import { retryAfterOf } from "./problems.ts";
 import { type BackOff, delay } from "./retry.ts";
-import type { LogItem, SyncStore } from "./sync.ts";
 
 export interface StreamEnds {
   readonly api: Api;
   readonly baseUrl: string;
   readonly clock: Clock;
   readonly random: Random;
-  readonly store: SyncStore;
+  readonly log: Log;
   installationId(): string | null;
-  /** An item is stored; it wants to be acknowledged within five seconds. */
-  onItem(item: LogItem): void;
+  /** Items are stored that were not there before; they want to be acknowledged within five seconds. */
+  onItems(items: readonly LogItem[]): void;
   /** The cursor or the installation is refused; sync knows what to do, and resolves when it did it. */
   onRefused(): Promise<unknown>;
 }
@@ -67,9 +68,13 @@ export class Stream {
     if (installation === null) {
       return 0;
     }
+    const place = await this.#ends.log.place();
+    if (life.aborted) {
+      return 0;
+    }
     const url = new URL("/v1/stream", this.#ends.baseUrl);
     url.searchParams.set("installation_id", installation);
-    url.searchParams.set("after", String(await this.#ends.store.cursor()));
+    url.searchParams.set("after", String(place.cursor));
     const connection = new AbortController();
     const end = () => connection.abort();
     life.addEventListener("abort", end);
@@ -83,12 +88,19 @@ export class Stream {
         }
         return retryAfterOf(response);
       }
+      if (!response.headers.get("content-type")?.startsWith("text/event-stream")) {
+        return 0; // a page of whatever stands in between
+      }
       let retry = 0;
       const waiting: LogItem[] = [];
       const parser = createParser({
         onEvent: (event) => {
           if (event.event === "item") {
-            waiting.push(JSON.parse(event.data) as LogItem);
+            const item: unknown = JSON.parse(event.data);
+            if (!ours.item(item)) {
+              throw new Error("this is no item of the log"); // and none after it may be stored
+            }
+            waiting.push(item as LogItem);
           }
         },
         onRetry: (milliseconds) => {
@@ -100,12 +112,14 @@ export class Stream {
         wake();
         wake = this.#ends.clock.after(SILENCE, end);
         parser.feed(read.value);
-        for (const item of waiting.splice(0)) {
-          await this.#ends.store.apply([item], item.seq);
-          if (life.aborted) {
-            return 0;
-          }
-          this.#ends.onItem(item);
+        const items = waiting.splice(0);
+        const last = items.at(-1);
+        const found = last === undefined ? [] : await this.#ends.log.store(place, items, last.seq);
+        if (found === null || life.aborted) {
+          return 0; // the log was emptied, or goes on elsewhere
+        }
+        if (found.length > 0) {
+          this.#ends.onItems(found);
         }
       }
       return retry;

@@ -3,27 +3,19 @@
  * and the last, empty answer tells the server that everything arrived.
  */
 
+import { type Answers, ours } from "./answers.ts";
 import { type Api, outcome } from "./api.ts";
+import type { Log, LogItem, Place } from "./log.ts";
 import type { Problem } from "./problems.ts";
-import type { components } from "./schema.d.ts";
 
-export type LogItem = components["schemas"]["ItemOut"];
-
-/** Where the log is kept. */
-export interface SyncStore {
-  cursor(): Promise<number>;
-  /** Store items and cursor in one transaction; an item whose `seq` is there already is not stored twice. */
-  apply(items: readonly LogItem[], next: number): Promise<void>;
-  /** Go on at a cursor without what lies before it: the server no longer has it, or another person begins. */
-  reset(next: number): Promise<void>;
-}
+export { type LogItem, MemoryStore, type SyncStore } from "./log.ts";
 
 export interface SyncEnds {
   readonly api: Api;
-  readonly store: SyncStore;
+  readonly log: Log;
   /** Null while nobody's registration has been taken. */
   installationId(): string | null;
-  /** Items are stored. */
+  /** Items are stored that were not there before. */
   onItems(items: readonly LogItem[]): void;
   /** Items between the cursor and the log's start are gone: read conversations and fasts from the API. */
   onGap(): void;
@@ -35,90 +27,110 @@ export interface SyncEnds {
 
 const PAGE = 100;
 
+interface Run {
+  isAskedAgain: boolean;
+  ended: Promise<Problem | null>;
+}
+
 export class Sync {
   readonly #ends: SyncEnds;
-  #running: Promise<Problem | null> | null = null;
-  #again = false;
-  #epoch = 0;
+  #running: Run | null = null;
 
   constructor(ends: SyncEnds) {
     this.#ends = ends;
   }
 
-  /** Read up to the log's end. Any number of calls while one runs make one more run; gives the trouble it met. */
+  /** Read up to the log's end. Any number of calls while one runs make one more run; gives the trouble it met, and never rejects. */
   run(): Promise<Problem | null> {
     if (this.#running !== null) {
-      this.#again = true;
-      return this.#running;
+      this.#running.isAskedAgain = true;
+      return this.#running.ended;
     }
-    this.#running = this.#runs().finally(() => {
-      this.#running = null;
-    });
-    return this.#running;
+    const run: Run = { isAskedAgain: false, ended: Promise.resolve(null) };
+    this.#running = run;
+    run.ended = this.#runs(run)
+      .catch((error: unknown): Problem => ({ is: "not_stored", detail: error instanceof Error ? error.message : String(error) }))
+      .finally(() => {
+        this.#running = this.#running === run ? null : this.#running;
+      });
+    return run.ended;
   }
 
-  /** Let whatever is under way store nothing more: another person begins. */
+  /** Wait for nothing that is under way: another person begins. It stores nothing more, for the log has been emptied. */
   abandon(): void {
-    this.#epoch += 1;
+    this.#running = null;
   }
 
-  async #runs(): Promise<Problem | null> {
+  async #runs(run: Run): Promise<Problem | null> {
     let problem: Problem | null;
     do {
-      this.#again = false;
-      problem = await this.#run(this.#epoch);
-    } while (this.#again);
+      run.isAskedAgain = false;
+      problem = await this.#run();
+    } while (run.isAskedAgain && run === this.#running);
     return problem;
   }
 
-  async #run(epoch: number): Promise<Problem | null> {
-    const { api, store } = this.#ends;
+  async #run(): Promise<Problem | null> {
+    const { api, log } = this.#ends;
     for (;;) {
       const installation_id = this.#ends.installationId();
       if (installation_id === null) {
         return null;
       }
-      const after = await store.cursor();
-      const page = await outcome(api.client.GET("/v1/sync", { params: { query: { installation_id, after, limit: PAGE } } }));
-      if (epoch !== this.#epoch) {
+      const place = await log.place();
+      if (!log.holds(place)) {
+        return null;
+      }
+      const query = { installation_id, after: place.cursor, limit: PAGE };
+      const page = await outcome(api.client.GET("/v1/sync", { params: { query } }), ours.page);
+      if (!log.holds(place)) {
         return null;
       }
       if (!page.ok) {
-        if (await this.#recovers(page.problem)) {
+        if (await this.#recovers(place, page.problem)) {
           continue;
         }
         return page.problem;
       }
-      const { items, next_cursor, has_more, refresh_required } = page.value;
-      if (items.length > 0 || next_cursor !== after) {
-        await store.apply(items, next_cursor);
-        this.#ends.onItems(items);
-      }
-      if (refresh_required) {
-        this.#ends.onRefreshRequired();
-      }
-      if (items.length === 0 && !has_more) {
+      const { items, next_cursor, has_more } = page.value;
+      if (!(await this.#takes(place, page.value)) || (items.length === 0 && !has_more)) {
         return null;
+      }
+      if (next_cursor <= place.cursor) {
+        return { is: "unavailable", status: 200, retryAfter: 0 }; // it would give the same page for ever
       }
     }
   }
 
+  /** False when the log has been emptied meanwhile. */
+  async #takes(place: Place, { items, next_cursor, refresh_required }: Answers["page"]): Promise<boolean> {
+    const found = await this.#ends.log.store(place, items, next_cursor);
+    if (found === null) {
+      return false;
+    }
+    if (found.length > 0) {
+      this.#ends.onItems(found);
+    }
+    if (refresh_required) {
+      this.#ends.onRefreshRequired();
+    }
+    return true;
+  }
+
   /** Do what an answer says; true when reading can go on at once. */
-  async #recovers(problem: Problem): Promise<boolean> {
+  async #recovers(place: Place, problem: Problem): Promise<boolean> {
     if (problem.is !== "refused") {
       return false;
     }
     switch (problem.status) {
       case 410: // the log begins later
-        await this.#ends.store.reset(problem.nextCursor ?? 0);
+        if (!(await this.#ends.log.moveTo(place, problem.nextCursor ?? 0))) {
+          return false;
+        }
         this.#ends.onGap();
         return problem.nextCursor !== null;
       case 422: // the cursor is of another server or account
-        if (problem.field !== "after" || (await this.#ends.store.cursor()) === 0) {
-          return false;
-        }
-        await this.#ends.store.reset(0);
-        return true;
+        return problem.field === "after" && place.cursor !== 0 && this.#ends.log.moveTo(place, 0);
       case 404:
       case 409:
         this.#ends.onNotRegistered();
@@ -126,27 +138,5 @@ export class Sync {
       default:
         return false;
     }
-  }
-}
-
-/** Keeps nothing: each start of the app reads the log from its start. For tests, and apps that keep no messages. */
-export class MemoryStore implements SyncStore {
-  readonly items = new Map<number, LogItem>();
-  #cursor = 0;
-
-  async cursor(): Promise<number> {
-    return this.#cursor;
-  }
-
-  async apply(items: readonly LogItem[], next: number): Promise<void> {
-    for (const item of items) {
-      this.items.set(item.seq, item);
-    }
-    this.#cursor = next;
-  }
-
-  async reset(next: number): Promise<void> {
-    this.items.clear();
-    this.#cursor = next;
   }
 }

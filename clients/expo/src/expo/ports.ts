@@ -32,6 +32,8 @@ export interface PhoneOptions {
   onScreen(): string | null;
 }
 
+const secure = secureOf(SecureStore); // one for all, as the keychain is
+
 /** Call once, at module scope, so that no tap is missed. */
 export function expoPorts({ channels, links, onScreen }: PhoneOptions): Ports {
   const permissionModule = Notifications;
@@ -39,7 +41,7 @@ export function expoPorts({ channels, links, onScreen }: PhoneOptions): Ports {
   void makeChannels(permissionModule, channels).catch(() => undefined); // a push may come before anybody is asked
   return {
     push: pushOf({ module: requireNativeModule<TokenModule>("ExpoPushTokenManager"), os: os(), environment }),
-    secure: secureOf(SecureStore),
+    secure,
     clock,
     random: randomOf(Crypto),
     network: networkOf(Network),

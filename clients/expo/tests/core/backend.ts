@@ -48,7 +48,7 @@ export class Backend {
     const after = Number(url.searchParams.get("after"));
     if (url.pathname.endsWith("/opened")) {
       this.opened.push(url.pathname.split("/").at(-2)!);
-      response.writeHead(204).end();
+      nothing(response);
     } else if (url.pathname === "/v1/stream") {
       response.writeHead(200, { "content-type": "text/event-stream" });
       response.write(": hello\nretry: 5\n\n");
@@ -66,6 +66,11 @@ export class Backend {
       json(response, 200, { items, next_cursor, has_more: found.length > items.length, refresh_required: false });
     }
   }
+}
+
+/** Fastbell's own 204, known by its header. */
+export function nothing(response: ServerResponse): void {
+  response.writeHead(204, { fastbell: "1" }).end();
 }
 
 export function problem(response: ServerResponse, status: number, body: object): void {

@@ -64,6 +64,7 @@ const waiting = () => after(nobody(), enters("alice"))[0];
 const registering = () => after(waiting(), gives("a"))[0];
 const registered = () => answers(registering(), TAKEN)[0];
 const refused = () => answers(registering(), { is: "refused", problem: REFUSAL })[0];
+const unauthorized = () => answers(registering(), { is: "unauthorized" })[0];
 const lost = (retryAfter = 0) => answers(registering(), { is: "lost", reason: "no network", retryAfter });
 
 const phases = (...states: [State, readonly Effect[]][]) => states.map(([state]) => state.phase.is);
@@ -99,6 +100,10 @@ test("what each event does in each state", () => {
     ["registering, other token", registering(), gives("b"), "registering", []],
     ["registering, no token", registering(), { is: "no_token", reason: "" }, "registering", []],
     ["registering, open", registering(), OPENED, "registering", []],
+    ["lost, same person", lost()[0], enters("alice"), "registering", []],
+    ["unauthorized, same person", unauthorized(), enters("alice"), "registering", ["put"]],
+    ["unauthorized, other person", unauthorized(), enters("bob"), "waiting_for_token", ["forget_person", "pay", "fetch_token"]],
+    ["unauthorized, open", unauthorized(), OPENED, "registering", ["put"]],
     ["lost, open", lost()[0], OPENED, "registering", ["put"]],
     ["lost, its timer", lost()[0], { is: "timer", timer: "put" }, "registering", ["put"]],
     ["lost, another's timer", lost()[0], { is: "timer", timer: "fetch" }, "registering", []],
@@ -122,7 +127,12 @@ test("what each event does in each state", () => {
     ["refused, open", refused(), OPENED, "refused", []],
     ["refused, its timer", refused(), { is: "timer", timer: "put" }, "refused", []],
     ["refused, refresh", refused(), REFRESH, "refused", []],
-    ["refused, described", refused(), describes({ locale: "en" }), "refused", []],
+    ...(["permission", "locale", "timeZone", "appVersion", "osVersion", "publicKey"] as const).map(
+      (fact): [string, State, Event, Phase["is"], string[]] => [
+        `refused, another ${fact}`, refused(), describes({ [fact]: "denied" }), "waiting_for_token", ["fetch_token"],
+      ],
+    ),
+    ["refused, same facts", refused(), describes({}), "refused", []],
     ["refused, sign-out", refused(), OUT, "signed_out", ["forget_person", "pay"]],
   ];
   for (const [name, state, event, phase, effects] of table) {
@@ -142,9 +152,8 @@ test("what each answer to a registration does", () => {
   const [third] = answers(after(again, OPENED)[0], { is: "lost", reason: "answered 503", retryAfter: 0 });
   assert.deepEqual(third.phase, { is: "registering", tries: 2, last: "answered 503" });
 
-  const [unauthorized, none] = answers(registering(), { is: "unauthorized" });
-  assert.deepEqual([unauthorized.phase, none], [{ is: "registering", tries: 0, last: "unauthorized" }, []]);
-  assert.deepEqual(done(after(unauthorized, OPENED)[1]), ["put"]);
+  const [unknown, none] = answers(registering(), { is: "unauthorized" });
+  assert.deepEqual([unknown.phase, none], [{ is: "registering", tries: 0, last: "unauthorized" }, []]);
 
   assert.deepEqual(refused().phase, { is: "refused", problem: REFUSAL, appVersion: "1" });
   const newer = after(refused(), describes({ appVersion: "2" }), OPENED);
@@ -166,6 +175,15 @@ test("an installation that is somebody else's is left for a new one, at once and
   assert.notEqual(resting.saved.installationId, moved.saved.installationId);
   assert.equal(resting.saved.owed.length, 1); // nothing was registered under the second id
   assert.deepEqual(phases(after(resting, { is: "timer", timer: "put" })), ["registering"]);
+});
+
+test("a registration whose answer was lost is owed its sign-out when its installation turns out to be somebody else's", () => {
+  const [deaf] = lost();
+  const [moved] = answers(after(deaf, OPENED)[0], { is: "not_ours" });
+  assert.deepEqual(moved.saved.owed, [debtOf(deaf.saved.person!.ticket)]); // the server may have heard it
+  const [crashed] = after(restored(registering().saved, FACTS, NOW), gives("a"));
+  assert.equal(answers(crashed, { is: "not_ours" })[0].saved.owed.length, 1); // its answer died with the process
+  assert.deepEqual(answers(registering(), { is: "not_ours" })[0].saved.owed, []); // nobody has heard of this one
 });
 
 test("the next person comes with the ticket of the one before, the newest of this installation", () => {
@@ -279,6 +297,14 @@ test("a registration is told again after a day, and not before", () => {
   assert.deepEqual(open(REGISTRATION_AGE - 1), ["fetch_token"]);
   assert.deepEqual(open(REGISTRATION_AGE), ["fetch_token", "put"]);
   assert.notEqual(step(registered(), OPENED, lent({ now: NOW + REGISTRATION_AGE }))[0].inFlight, null);
+});
+
+test("a clock that was set back makes a registration old, not young for the days until it catches up", () => {
+  const back = lent({ now: NOW - 10 * 86_400_000 });
+  assert.deepEqual(done(step(registered(), OPENED, back)[1]), ["fetch_token", "put"]);
+  assert.deepEqual(done(step(registered(), { is: "not_registered" }, back)[1]), ["put"]); // and not after ten days
+  const again = answers(step(registered(), OPENED, back)[0], TAKEN, { now: NOW - 10 * 86_400_000 })[0];
+  assert.deepEqual(done(step(again, { is: "not_registered" }, back)[1]), ["wait put"]); // still at most once a minute
 });
 
 test("a token that the server calls dead is put once more, and then another one is waited for", () => {

@@ -6,7 +6,7 @@ import { type TestContext, test } from "node:test";
 
 import { createRegistrar } from "../../src/core/registrar.ts";
 import type { Registration } from "../../src/core/registration.ts";
-import { Backend, json, problem } from "./backend.ts";
+import { Backend, json, nothing, problem } from "./backend.ts";
 
 const INSTALLATION = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
 const REGISTRATION: Registration = {
@@ -44,7 +44,8 @@ test("a sign-out is paid by a 204, or given up at Fastbell's own 422; what other
   const registrar = createRegistrar({ api: server.api(), appId: null, signedIn: () => null });
   const owed = { retryAfter: 0 };
   for (const [what, answer, expected] of [
-    ["204", (response) => response.writeHead(204).end(), true],
+    ["our 204", nothing, true],
+    ["another's 204", (response) => response.writeHead(204).end(), owed],
     ["our 422", ours(422, "invalid-request"), true],
     ["our 404, of a server before sign-outs", ours(404, "not-found"), owed],
     ["our 413", ours(413, "too-large"), owed],
@@ -62,7 +63,7 @@ test("a sign-out is paid by a 204, or given up at Fastbell's own 422; what other
 
 test("a sign-out needs no bearer token: none is asked for, and none is sent", async (t) => {
   const server = await backend(t);
-  server.trouble = (_, response) => (response.writeHead(204).end(), true);
+  server.trouble = (_, response) => (nothing(response), true);
   for (const bearer of [async () => "bob's", () => Promise.reject(new Error("nobody is signed in")), () => NEVER]) {
     const registrar = createRegistrar({ api: server.api(bearer), appId: null, signedIn: () => null });
     assert.equal(await registrar.signOut(DEBT), true);
@@ -93,6 +94,13 @@ test("a registration is moved or given up for Fastbell's own words alone; a prox
     ["our 403", ours(403, "not-allowed"), "refused"],
     ["our 422", ours(422, "invalid-request"), "refused"],
     ...[400, 403, 404, 408, 409, 413, 422, 503].map((status) => [`a proxy's ${status}`, page(status), "lost"] as const),
+    ["our 200", (response) => json(response, 200, { installation_id: INSTALLATION }), "taken"],
+    ["a page's 200", page(200), "lost"],
+    ["another's JSON", (response) => json(response, 200, {}), "lost"],
+    ["null", (response) => response.writeHead(200, { "content-type": "application/json" }).end("null"), "lost"],
+    ["nothing", (response) => response.writeHead(200, { "content-length": "0" }).end(), "lost"],
+    ["another's 204", (response) => response.writeHead(204).end(), "lost"],
+    ["a way elsewhere", (response) => response.writeHead(302, { location: "/portal" }).end(), "lost"],
   ] satisfies (readonly [string, Answer, string])[]) {
     server.trouble = (_, response) => (answer(response), true);
     assert.equal((await registrar.put(REGISTRATION)).is, expected, what);

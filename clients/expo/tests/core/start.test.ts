@@ -3,123 +3,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { startFastbell } from "../../src/core/fastbell.ts";
-import type { Ports } from "../../src/core/ports.ts";
-import { type LogItem, MemoryStore } from "../../src/core/sync.ts";
-
-const ID = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
-
-/** A phone with a network for registrations, whose bodies it keeps, for sign-outs, and for a log of three items. */
-class Phone {
-  readonly kept = new Map<string, string>();
-  readonly bodies: { public_key: string | null }[] = [];
-  listeners = 0;
-  onTap: (data: unknown) => void = () => undefined;
-  onForeground: (isActive: boolean) => void = () => undefined;
-  keys = 0;
-  key: () => Promise<string> = async () => `key-${this.keys}`;
-  permission: () => Promise<"granted"> = async () => "granted";
-
-  ports(): Ports {
-    const listens = () => {
-      this.listeners += 1;
-      return () => {
-        this.listeners -= 1;
-      };
-    };
-    const { kept } = this;
-    return {
-      push: {
-        fetchToken: async () => ({ provider: "fcm", token: "t", environment: "production" }),
-        unregister: async () => undefined,
-        observe: listens,
-      },
-      secure: {
-        vault: (name) => ({ read: async () => kept.get(name) ?? null, write: async (value) => void kept.set(name, value) }),
-      },
-      clock: { now: () => 0, after: () => () => undefined },
-      random: { uuid: () => ID, ticket: () => "t".repeat(32), chance: () => 0 },
-      network: { observe: listens },
-      foreground: {
-        isActive: true,
-        observe: (observer) => {
-          this.onForeground = observer;
-          return listens();
-        },
-      },
-      system: { locale: () => null, timeZone: () => null, appVersion: () => null, osVersion: () => null, observe: listens },
-      permissions: { read: () => this.permission(), ask: () => this.permission() },
-      keys: {
-        publicKey: () => this.key(),
-        forget: async () => {
-          this.keys += 1;
-        },
-      },
-      screen: { shown: async () => [], dismiss: async () => undefined, dismissAll: async () => undefined },
-      taps: {
-        observe: (observer) => {
-          this.onTap = observer;
-          return listens();
-        },
-      },
-      fetch: async (input, init) => {
-        const request = new Request(input, init);
-        const { pathname, searchParams } = new URL(request.url);
-        if (pathname === "/v1/sync") {
-          return Response.json(pageOf(request.headers.get("authorization") ?? "", Number(searchParams.get("after"))));
-        }
-        if (pathname === "/v1/sign-outs") {
-          return new Response(null, { status: 204 });
-        }
-        if (request.method !== "PUT") {
-          throw new TypeError("no network");
-        }
-        this.bodies.push((await request.json()) as { public_key: string | null });
-        return Response.json({});
-      },
-    };
-  }
-}
-
-function pageOf(bearer: string, after: number): object {
-  const items = [1, 2, 3].filter((seq) => seq > after).map((seq) => ({ seq, kind: "message", id: `m${seq}`, body: `${bearer}'s ${seq}` }));
-  return { items, next_cursor: Math.max(3, after), has_more: false, refresh_required: false };
-}
-
-/** A log on a disk that, for a while, cannot be emptied. */
-class Disk extends MemoryStore {
-  emptying: () => Promise<void> = async () => undefined;
-
-  override async reset(next: number): Promise<void> {
-    await this.emptying();
-    await super.reset(next);
-  }
-
-  bodies(): unknown[] {
-    return [...this.items.values()].map((item: LogItem) => "body" in item && item.body);
-  }
-}
-
-const OPTIONS = { baseUrl: "http://127.0.0.1:1", bearer: async () => "bearer", sealed: true };
-
-async function until(isTrue: () => boolean): Promise<void> {
-  while (!isTrue()) {
-    await new Promise(setImmediate);
-  }
-}
+import { STARTS_AT_MOST, startFastbell } from "../../src/core/fastbell.ts";
+import { later } from "../../src/core/later.ts";
+import { Disk, ID, OPTIONS, Phone, bodiesOf, until } from "./phone.ts";
 
 test("a start that fails halfway leaves nobody listening", async () => {
   const phone = new Phone();
-  let reads = 0;
-  phone.permission = async () => {
-    reads += 1;
-    if (reads > 1) {
+  const ports = phone.ports();
+  const foreground = {
+    isActive: true,
+    observe: () => {
       throw new Error("the system is not ready");
-    }
-    return "granted";
+    },
   };
 
-  await assert.rejects(startFastbell(OPTIONS, phone.ports()), /not ready/);
+  await assert.rejects(startFastbell(OPTIONS, { ...ports, foreground }), /not ready/);
 
   assert.equal(phone.listeners, 0);
 });
@@ -143,8 +41,6 @@ test("a phone whose key cannot be read is registered without, and keeps the key 
   assert.deepEqual(phone.bodies.map(({ public_key }) => public_key), [null, "key-1"]);
   assert.deepEqual([app.push.current.is, phone.listeners], ["registered", 0]);
 });
-
-const bodiesOf = (person: string) => [1, 2, 3].map((seq) => `Bearer ${person}'s ${seq}`);
 
 for (const leaves of ["signs out", "is followed by another"] as const) {
   test(`whoever ${leaves} leaves no log to the next person, though the process dies before it is removed`, async () => {
@@ -241,3 +137,122 @@ test("an observer of the app that throws stops nothing, and a tap that came befo
   assert.deepEqual([app.push.current.is, store.items.size, told], ["registered", 3, ["/test-push"]]);
   assert.ok(errors.mock.callCount() >= 3);
 });
+
+test("secrets that can never be read again are lost after some starts: signed out, and who signs in is registered", async () => {
+  const phone = new Phone();
+  phone.kept.set("fastbell.registration", "what no key opens any more");
+  const broken = new Set(["fastbell.registration", "fastbell.openings"]);
+  phone.read = async (name) => {
+    if (broken.has(name)) {
+      throw new Error("DecryptException");
+    }
+    return phone.kept.get(name) ?? null;
+  };
+  phone.write = async (name, value) => {
+    broken.delete(name);
+    phone.kept.set(name, value);
+  };
+  const store = new Disk();
+  await store.apply([{ seq: 1 } as never], 1); // whose log this is nobody knows any more
+  const ports = phone.ports();
+  let starts = 0;
+  const app = later({
+    start: () => {
+      starts += 1;
+      return startFastbell({ ...OPTIONS, store, bearer: async () => "alice" }, ports);
+    },
+    rest: () => new Promise((resolve) => void setImmediate(resolve)),
+  });
+
+  await app.signOut();
+  await app.signedIn("alice");
+  await until(() => app.push.current.is === "registered" && store.items.size === 3);
+  app.close();
+
+  assert.equal(starts, STARTS_AT_MOST + 1);
+  assert.deepEqual(store.bodies(), bodiesOf("alice"));
+});
+
+test("secrets that are locked are waited for, however long, and nothing of the person is removed", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const first = await startFastbell(OPTIONS, ports);
+  await first.signedIn("alice");
+  await until(() => first.push.current.is === "registered");
+  first.close();
+  const [kept, keys] = [phone.kept.get("fastbell.registration"), phone.keys];
+  const { read, write } = phone;
+  const refuses: () => Promise<never> = () => Promise.reject(new Error("User interaction is not allowed"));
+  [phone.read, phone.write] = [refuses, refuses];
+
+  for (let starts = 0; starts < 3 * STARTS_AT_MOST; starts += 1) {
+    await assert.rejects(startFastbell(OPTIONS, ports), /not allowed/);
+  }
+  assert.deepEqual([phone.kept.get("fastbell.registration"), phone.keys], [kept, keys]);
+
+  [phone.read, phone.write] = [read, write];
+  const app = await startFastbell(OPTIONS, ports);
+  await until(() => app.push.current.is === "registered");
+  app.close();
+});
+
+test("a second Fastbell on a phone takes the place of the first, which writes and says nothing more", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const said: string[] = [];
+  let bearer = "alice";
+  phone.way = (request) => {
+    said.push(`${request.method} ${request.headers.get("authorization")}`);
+    return null;
+  };
+  const options = { ...OPTIONS, bearer: async () => bearer };
+  const first = await startFastbell(options, ports);
+  await first.signedIn("alice");
+  await until(() => first.push.current.is === "registered");
+  const opensFirst = phone.onForeground;
+  const second = await startFastbell(options, ports);
+  await second.signOut();
+  bearer = "bob";
+  await second.signedIn("bob");
+  await until(() => second.push.current.is === "registered");
+  said.length = 0;
+
+  phone.now = 25 * 3_600_000;
+  opensFirst(true);
+  await first.signedIn("alice");
+  assert.equal(await first.sync(), null);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+
+  assert.deepEqual(said.filter((each) => each.startsWith("PUT")), []);
+  assert.match(phone.kept.get("fastbell.registration") ?? "", /"userId":"bob"/);
+  second.close();
+});
+
+for (const [what, permission] of [
+  ["fails", () => Promise.reject(new Error("the system is not ready"))],
+  ["is never answered", () => new Promise<never>(() => undefined)],
+  [
+    "throws",
+    () => {
+      throw new Error("the system is not ready");
+    },
+  ],
+] as const) {
+  test(`an open at which the permission ${what} pays what is owed, registers and reads`, async () => {
+    const phone = new Phone();
+    const store = new Disk();
+    const app = await startFastbell({ ...OPTIONS, store }, phone.ports());
+    await app.signedIn("alice");
+    await until(() => app.push.current.is === "registered");
+    phone.way = () => Promise.reject(new TypeError("no network"));
+    await app.signOut();
+    await app.signedIn("bob");
+    assert.equal(phone.paid, 0);
+    phone.way = () => null;
+
+    phone.permission = permission as () => Promise<"granted">;
+    phone.onForeground(true);
+    await until(() => phone.paid === 1 && app.push.current.is === "registered" && store.items.size === 3);
+    app.close();
+  });
+}

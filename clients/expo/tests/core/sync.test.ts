@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
+import { Log } from "../../src/core/log.ts";
 import { Openings } from "../../src/core/openings.ts";
 import type { Clock, Random } from "../../src/core/ports.ts";
 import { Stream } from "../../src/core/stream.ts";
@@ -30,16 +31,17 @@ async function backend(t: TestContext): Promise<Backend> {
 function syncOf(server: Backend, store = new MemoryStore(), bearer?: () => Promise<string | null>) {
   const told: string[] = [];
   const items: LogItem[] = [];
+  const log = new Log(store);
   const sync = new Sync({
     api: server.api(bearer),
-    store,
+    log,
     installationId: () => INSTALLATION,
     onItems: (found) => items.push(...found),
     onGap: () => told.push("gap"),
     onRefreshRequired: () => told.push("refresh"),
     onNotRegistered: () => told.push("not registered"),
   });
-  return { sync, store, told, items };
+  return { sync, store, log, told, items };
 }
 
 async function until(isTrue: () => boolean): Promise<void> {
@@ -135,10 +137,10 @@ test("a 401 asks the app for a bearer token once more, and no further", async (t
 test("who signs out while a page is on its way stores nothing of it", async (t) => {
   const server = await backend(t);
   server.write("alice's");
-  const { sync, store } = syncOf(server);
+  const { sync, store, log } = syncOf(server);
 
   const running = sync.run();
-  sync.abandon();
+  await log.empty();
   await running;
 
   assert.equal(store.items.size, 0);
@@ -159,9 +161,9 @@ test("a stream that is cut in the middle of an event goes on where it was, witho
     baseUrl: server.url,
     clock,
     random,
-    store,
+    log: new Log(store),
     installationId: () => INSTALLATION,
-    onItem: (item) => seen.push(item.seq),
+    onItems: (items) => seen.push(...items.map(({ seq }) => seq)),
     onRefused: async () => undefined,
   });
   t.after(() => stream.close());
@@ -197,9 +199,9 @@ test("a stream that is refused waits before it tries again, whatever Retry-After
       baseUrl: server.url,
       clock: patient,
       random,
-      store: new MemoryStore(),
+      log: new Log(new MemoryStore()),
       installationId: () => INSTALLATION,
-      onItem: () => undefined,
+      onItems: () => undefined,
       onRefused: async () => undefined,
     });
     stream.open();

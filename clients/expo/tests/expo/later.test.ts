@@ -23,6 +23,12 @@ function started(said: string[]): Fastbell {
   } as unknown as Fastbell;
 }
 
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) {
+    await new Promise(setImmediate);
+  }
+}
+
 test("calls wait for the start in their order, and a start that fails is tried again", async () => {
   const said: string[] = [];
   let tries = 0;
@@ -40,8 +46,8 @@ test("calls wait for the start in their order, and a start that fails is tried a
   app.push.subscribe((state) => seen.push(state.is));
 
   assert.equal(app.push.current.is, "signed_out");
-  const calls = [app.signOut(), app.signedIn("alice")];
-  await Promise.all(calls);
+  await Promise.all([app.signOut(), app.signedIn("alice")]);
+  await until(() => said.length === 2);
 
   assert.deepEqual(said, ["out", "in alice"]);
   assert.equal(app.push.current.is, "waiting_for_token");
@@ -68,4 +74,51 @@ test("what ends before the start never begins", async () => {
 
   assert.deepEqual(seen, []);
   assert.deepEqual(said, ["closed"]);
+});
+
+test("who signs out while the phone lends no secrets waits for nothing, and is signed out once it does", async () => {
+  const said: string[] = [];
+  let isLocked = true;
+  const app = later({
+    start: async () => {
+      if (isLocked) {
+        throw new Error("the phone was never unlocked");
+      }
+      return started(said);
+    },
+    rest: () => new Promise((resolve) => void setImmediate(resolve)),
+  });
+
+  await app.signOut();
+  await app.signedIn("alice");
+  assert.deepEqual(said, []);
+  isLocked = false;
+  await until(() => said.length === 2);
+
+  assert.deepEqual(said, ["out", "in alice"]);
+});
+
+test("what is closed while its start fails starts no more, and keeps nobody waiting", async () => {
+  let starts = 0;
+  const app = later({
+    start: async () => {
+      starts += 1;
+      throw new Error("the phone was never unlocked");
+    },
+    rest: () => new Promise((resolve) => void setImmediate(resolve)),
+  });
+  const waiting = [app.sync(), app.fasts.current(), app.preferences.pageUrl(), app.askPermission()];
+  await until(() => starts > 2);
+
+  app.close();
+  const before = starts;
+  const answers = await Promise.all([...waiting, app.signOut(), app.signedIn("alice"), app.preferences.read()]);
+  for (let turn = 0; turn < 10; turn += 1) {
+    await new Promise(setImmediate);
+  }
+
+  assert.equal(starts, before);
+  const problem = { is: "offline", detail: "closed before it had started" };
+  const none = { ok: false, problem };
+  assert.deepEqual(answers, [problem, none, none, "undetermined", undefined, undefined, none]);
 });

@@ -107,3 +107,21 @@ test("who uses the phone is told as soon as the app says it", async () => {
   await app.signOut();
   app.close();
 });
+
+test("a second createFastbell takes the place of the first, as a development server makes one with each change", async () => {
+  const first = createFastbell(OPTIONS);
+  await first.signedIn("alice");
+  await until(() => first.push.current.is === "registered");
+  const second = createFastbell({ ...OPTIONS, bearer: async () => "another" });
+  await second.signedIn("bob");
+  await until(() => second.push.current.is === "registered");
+  const before = puts().length;
+
+  await first.signedIn("alice");
+  await first.signOut();
+  await until(() => second.push.current.is === "registered");
+
+  assert.match(phone.secrets.get("fastbell.registration") ?? "", /"userId":"bob"/);
+  assert.equal(puts().length, before);
+  second.close();
+});

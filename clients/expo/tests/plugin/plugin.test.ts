@@ -19,22 +19,27 @@ const projects: string[] = [];
 
 /** A new app with such plugins, and its native projects. */
 function app(...plugins: unknown[]): Promise<string> {
-  return appOf({ ios: { bundleIdentifier: ID }, android: { package: ID }, plugins });
+  return appOf({ plugins });
 }
 
 async function appOf(more: object): Promise<string> {
   const root = await mkdtemp(join(PACKAGE, ".prebuild-")); // beneath node_modules, where the app finds its packages
   projects.push(root);
   await cp(join(PACKAGE, "example/package.json"), join(root, "package.json"));
-  const expo = { name: "Bells", slug: "bells", version: "1.2.3", ...more };
-  await writeFile(join(root, "app.json"), JSON.stringify({ expo }));
+  await says(root, more);
   await prebuild(root);
   return root;
 }
 
-async function prebuild(root: string): Promise<string> {
+/** What the app says of itself, in `app.json`. */
+async function says(root: string, more: object): Promise<void> {
+  const expo = { name: "Bells", slug: "bells", version: "1.2.3", ios: { bundleIdentifier: ID }, android: { package: ID }, ...more };
+  await writeFile(join(root, "app.json"), JSON.stringify({ expo }));
+}
+
+async function prebuild(root: string, ...more: string[]): Promise<string> {
   const env = { ...process.env, PATH: `${NODE_FOLDER}:${process.env["PATH"]}`, CI: "1", EXPO_OFFLINE: "1", EXPO_NO_TELEMETRY: "1" };
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, [EXPO, "prebuild", "--no-install"], { cwd: root, env });
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, [EXPO, "prebuild", "--no-install", ...more], { cwd: root, env });
   return stdout + stderr;
 }
 
@@ -108,12 +113,34 @@ test("a prebuild over an earlier one, and one from nothing, give the same bytes"
   const first = await bytes(sealed);
   await prebuild(sealed);
   assert.deepEqual(await bytes(sealed), first);
+  await prebuild(sealed, "--no-clean"); // as apps do that keep their native projects
+  assert.deepEqual(await bytes(sealed), first);
 
   for (const platform of ["ios", "android"]) {
     await rm(join(sealed, platform), { recursive: true });
   }
   await prebuild(sealed);
   assert.deepEqual(await bytes(sealed), first);
+});
+
+test("a prebuild over that of an earlier version and another identifier brings the extension up to date, and makes no second", async () => {
+  const plugins = ["expo-notifications", "@fastbell/expo"];
+  const root = await app(...plugins);
+  const other = "com.example.other";
+  await says(root, { plugins, version: "2.0.0", ios: { bundleIdentifier: other, buildNumber: "8" } });
+
+  await prebuild(root, "--no-clean");
+
+  const project = await read(root, "ios/Bells.xcodeproj/project.pbxproj");
+  assert.equal(project.match(/isa = PBXNativeTarget;/g)?.length, 2);
+  assert.equal(project.match(/FastbellService.appex in Copy Files/g)?.length, 2); // where it is made, and where it is used
+  assert.equal(project.match(/PRODUCT_BUNDLE_IDENTIFIER = "com.example.other.FastbellService"/g)?.length, 2); // debug and release
+  assert.equal(project.match(/MARKETING_VERSION = "2.0.0"/g)?.length, 2);
+  assert.equal(project.match(/CURRENT_PROJECT_VERSION = "8"/g)?.length, 2);
+  const groups = strings(await read(root, "ios/Bells/Bells.entitlements"), "keychain-access-groups");
+  assert.deepEqual(groups, [`$(AppIdentifierPrefix)${other}`, `$(AppIdentifierPrefix)${other}.fastbell`]);
+  const manifest = await read(root, "android/app/src/main/AndroidManifest.xml");
+  assert.equal(manifest.match(/FastbellMessagingService/g)?.length, 1);
 });
 
 test("an app without sealed texts has neither extension nor group nor service", async () => {
@@ -150,7 +177,7 @@ test("the app's choice for expo-notifications holds in either order, and without
 });
 
 test("an app for Android alone needs no name for iOS, and has its service", async () => {
-  const root = await appOf({ platforms: ["android"], android: { package: ID }, plugins: ["expo-notifications", "@fastbell/expo"] });
+  const root = await appOf({ platforms: ["android"], ios: undefined, plugins: ["expo-notifications", "@fastbell/expo"] });
 
   assert.match(await read(root, "android/app/src/main/AndroidManifest.xml"), /FastbellMessagingService/);
 });

@@ -7,7 +7,7 @@ export async function fetch(input: Request): Promise<Response> {
   const path = new URL(url).pathname;
   phone.requests.push({ method, path, body: text === "" ? null : (JSON.parse(text) as Record<string, unknown>) });
   if (path.startsWith("/v1/device-tokens/")) {
-    return Response.json({});
+    return Response.json({ installation_id: path.split("/").at(-1) });
   }
-  return new Response(null, { status: path === "/v1/sign-outs" ? 204 : 503 });
+  return path === "/v1/sign-outs" ? new Response(null, { status: 204, headers: { fastbell: "1" } }) : new Response(null, { status: 503 });
 }
