@@ -16,7 +16,7 @@ from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.outbox import Owed
 from domain.preferences import Preferences, Preview
-from domain.problems import InvalidField, Outdated
+from domain.problems import InvalidField
 from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import DEFAULT_REMINDER_MINUTES
 from relay import Relay
@@ -54,7 +54,8 @@ IfMatch = Annotated[
     Header(
         alias="If-Match",
         max_length=200,
-        description='The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest.',
+        description='The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, '
+        "unless all that the request names is stored already: a repeat is answered as the first was.",
     ),
 ]
 
@@ -186,7 +187,7 @@ async def _update(
     writes: Writes,
     relay: Relay,
 ) -> Preferences:
-    newest = _matching(if_match)
+    revs = _matching(if_match)
 
     async def store(db: AsyncSession) -> tuple[Preferences, list[Owed]]:
         before: Preferences | None = None
@@ -194,12 +195,9 @@ async def _update(
         def checked(stored: Preferences) -> Mapping[str, Any]:
             nonlocal before
             before = stored
-            if newest is not None and str(stored.rev) not in newest:
-                detail = f"The newest revision is {stored.rev}. Read it, then change that."
-                raise Outdated("preferences-changed", detail)
             return change(stored)
 
-        now = await preferences.update(db, user_id, checked)
+        now = await preferences.update(db, user_id, checked, revs)
         assert before is not None
         if now.reminder_minutes == before.reminder_minutes:
             return now, []

@@ -12,6 +12,7 @@ from db.engine import among
 from db.models import DeviceToken, PreferencesRow
 from db.unreadable import tell, word
 from domain.preferences import Preferences, Preview
+from domain.problems import InvalidField, Outdated
 from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import readable_minutes
 from domain.time_zones import zone
@@ -41,25 +42,45 @@ async def held(db: AsyncSession, user_id: str) -> Preferences:
     return await of_user(db, user_id)
 
 
-async def update(db: AsyncSession, user_id: str, change: Callable[[Preferences], Mapping[str, Any]]) -> Preferences:
+async def update(
+    db: AsyncSession,
+    user_id: str,
+    change: Callable[[Preferences], Mapping[str, Any]],
+    revs: Collection[str] | None = None,
+) -> Preferences:
     """Change a person's preferences, held until the transaction ends; gives what they are then.
 
     `change` is given what is stored, and says which fields get which values. A column that keeps its value is not
-    written, so that a word of a newer release stays.
+    written, so that a word of a newer release stays. Raises Outdated where the stored revision is none of `revs`
+    (None: any will do), unless the change alters nothing: what a client repeats is stored already.
     """
     await _hold(db, user_id)
     row = await _locked(db, user_id)
     before = _preferences(row)
-    wanted = change(before)
+    is_newest = revs is None or str(before.rev) in revs
+    try:
+        wanted = change(before)
+    except InvalidField as error:
+        if is_newest:
+            raise
+        raise _outdated(before) from error  # it may be right for what the client has read
     for name, value in wanted.items():
         if name == "quiet_hours":
             _set_quiet_hours(row, before.quiet_hours, value)
         else:
             setattr(row, name, value)
-    if wanted and (row.rev == 0 or db.is_modified(row)):
+    is_altered = db.is_modified(row)
+    if is_altered and not is_newest:
+        raise _outdated(before)
+    if is_altered or (wanted and is_newest and row.rev == 0):
         row.rev += 1
     await db.flush()
     return _preferences(row)
+
+
+def _outdated(stored: Preferences) -> Outdated:
+    detail = f"The newest revision is {stored.rev}. Read it, then change that."
+    return Outdated("preferences-changed", detail)
 
 
 async def _hold(db: AsyncSession, user_id: str) -> None:

@@ -11,6 +11,7 @@ from domain.push import Provider
 from domain.quiet_hours import QuietHours
 from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
 from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
+from domain.time_zones import in_words as zone_in_words
 from domain.timeline import Event, Happening
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
@@ -28,7 +29,7 @@ def now_quiet(hours: QuietHours | None) -> str:
     """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
     if hours is None:
         return " There are none now."
-    where = hours.time_zone or "by each phone's clock"
+    where = zone_in_words(hours.time_zone) if hours.time_zone else "by each phone's clock"
     return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
 
 

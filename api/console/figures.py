@@ -9,6 +9,7 @@ from markupsafe import Markup
 from domain.devices import Permission
 from domain.push import Provider
 from domain.reasons import is_unclear, why, why_not, why_so, why_then
+from domain.time_zones import in_words
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
@@ -162,4 +163,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "why_so": why_so,
     "why_then": why_then,
     "words": words,
+    "zone": in_words,
 }

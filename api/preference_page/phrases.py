@@ -17,7 +17,7 @@ from api.preference_page.languages import Speech
 from api.preference_page.nights import Night
 from api.preference_page.words import Words
 from domain.quiet_hours import QuietMode
-from domain.time_zones import known, zone
+from domain.time_zones import in_words, known, zone
 
 _LOCALES, _PLACES = 200, 2000  # whose names are kept, since it takes a while to find them
 _NIGHT_FALLS, _DAY_BREAKS = 17, 5  # hours of the clock: a start after the one and before the other is tonight's
@@ -72,7 +72,7 @@ class Phrases:
         return format_timedelta(passed, granularity="minute", add_direction=True, locale=self._locale)
 
     def place(self, name: str) -> str:
-        """Name the place of a time zone: Vienna."""
+        """Name the place of a time zone: Vienna; for a fixed offset what it is ahead of UTC: UTC+2."""
         return _place(self._locale, name)
 
     def night(self, night: Night, mode: QuietMode) -> str:
@@ -136,6 +136,9 @@ def _inhabited() -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=_PLACES)
 def _place(locale: Locale, name: str) -> str:
+    said = in_words(name)
+    if said != name:
+        return said
     try:
         return get_timezone_location(ZoneInfo(name), locale=locale, return_city=True)
     except (LookupError, ValueError, OSError):

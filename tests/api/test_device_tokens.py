@@ -469,6 +469,7 @@ async def test_what_an_app_says_for_lack_of_a_token_is_refused_so_that_nobody_ta
         ({"time_zone": "Mars/Olympus"}, None),
         ({"time_zone": "../../etc/passwd"}, None),
         ({"time_zone": "localtime"}, None),  # of whose machine?
+        ({"time_zone": "Factory"}, None),  # of a machine whose zone was never set
         ({"time_zone": "Europe"}, None),
         ({"time_zone": "Europe/Berlin\0"}, None),
         ({"time_zone": "x" * 10_000}, None),

@@ -115,6 +115,30 @@ async def test_what_was_changed_elsewhere_meanwhile_is_shown_and_nothing_typed_i
     assert await stored(alice) == DEFAULTS | expected
 
 
+async def test_a_form_that_is_sent_twice_is_saved(alice: User) -> None:
+    window = await opened(alice)
+    form = filled(await window.fields(), messages=None, reminder_minutes=["5", "60"], quiet="on", starts="21.30")
+
+    first = await window.post(PAGE, form)
+    again = await window.post(PAGE, form)
+    at_once = await asyncio.gather(*(window.post(PAGE, form) for _ in range(3)))
+
+    saved = (303, f"{PAGE}?saved")
+    assert {(each.status_code, each.headers.get("location")) for each in (first, again, *at_once)} == {saved}
+    expected = {"messages": False, "reminder_minutes": [60, 5], "quiet_hours": NIGHT | {"starts": "21:30"}, "rev": 1}
+    assert await stored(alice) == DEFAULTS | expected
+
+
+async def test_two_clicks_on_save_are_one_change(alice: User) -> None:
+    window = await opened(alice)
+    form = filled(await window.fields(), messages=None)
+
+    clicks = await asyncio.gather(*(window.post(PAGE, form) for _ in range(4)))
+
+    assert [each.status_code for each in clicks] == [303] * 4
+    assert await stored(alice) == DEFAULTS | {"messages": False, "rev": 1}
+
+
 @pytest.mark.parametrize("rev", ["", "1", "-1", "x", '0", "1', "*", "\u0660", "9" * 500])
 async def test_a_form_of_no_revision_changes_nothing(alice: User, rev: str) -> None:
     window = await opened(alice)

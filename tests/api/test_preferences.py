@@ -117,6 +117,11 @@ CLOCK_FORM = "String should match pattern '^([01][0-9]|2[0-3]):[0-5][0-9]$'"
             "must be an IANA time zone such as Europe/Berlin",
         ),
         (
+            {"quiet_hours": {"starts": "22:00", "ends": "06:00", "time_zone": "Factory"}},  # whose zone was never set
+            "quiet_hours.time_zone",
+            "must be an IANA time zone such as Europe/Berlin",
+        ),
+        (
             {"quiet_hours": {"starts": "22:00", "ends": "06:00", "time_zone": "../etc/passwd"}},
             "quiet_hours.time_zone",
             "must be an IANA time zone such as Europe/Berlin",
@@ -238,6 +243,58 @@ async def test_who_names_a_revision_that_is_not_the_newest_changes_nothing(alice
     assert {(each.status_code, each.json()["field"]) for each in malformed} == {(422, "If-Match")}
     assert weak.status_code == 412
     assert [(each.status_code, each.json()["rev"]) for each in (listed, any_one)] == [(200, 2), (200, 3)]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_a_request_that_is_repeated_is_answered_as_it_was(alice: User, method: str) -> None:
+    await stored(alice, "PUT", {"messages": False})
+    wanted = {"reminder_minutes": [60, 5], "quiet_hours": NIGHT}
+
+    first = await store(alice, method, wanted, '"1"')
+    again = [await store(alice, method, wanted, tag) for tag in ('"1"', '"0"', 'W/"2"')]
+    otherwise = await store(alice, method, wanted | {"reminders": False}, '"1"')
+
+    assert (first.status_code, first.json()["rev"]) == (200, 2)
+    assert [(each.status_code, each.json()) for each in again] == [(200, first.json())] * 3
+    assert {each.headers["etag"] for each in again} == {'"2"'}
+    assert (otherwise.status_code, (await alice.call("GET", PREFERENCES)).json()) == (412, first.json())
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_repeats_that_arrive_at_once_are_all_answered_as_stored(api: House, beside: House, method: str) -> None:
+    alice = api.user()
+    doors = [alice, User(beside, alice.user_id, alice.headers)]
+
+    answers = await asyncio.gather(*(store(doors[each % 2], method, {"messages": False}, '"0"') for each in range(6)))
+
+    assert [(each.status_code, each.json()["rev"]) for each in answers] == [(200, 1)] * 6
+
+
+async def test_a_repeat_after_a_change_elsewhere_is_told_of_it_where_it_would_take_it_back(alice: User) -> None:
+    await store(alice, "PATCH", {"quiet_hours": NIGHT}, '"0"')
+    await stored(alice, "PATCH", {"messages": False})
+
+    patched = await store(alice, "PATCH", {"quiet_hours": NIGHT}, '"0"')
+    replaced = await store(alice, "PUT", {"quiet_hours": NIGHT}, '"0"')  # would switch messages on again
+    await stored(alice, "PATCH", {"quiet_hours": None})
+    of_none = await store(alice, "PATCH", {"quiet_hours": {"mode": "withhold"}}, '"2"')
+
+    assert (patched.status_code, patched.json()["rev"], patched.json()["messages"]) == (200, 2, False)
+    assert (replaced.status_code, of_none.status_code) == (412, 412)
+
+
+async def test_a_word_that_this_release_cannot_read_is_nothing_that_is_stored_already(api: House) -> None:
+    alice = api.user()
+    await stored(alice, "PUT", {"messages": False})
+    async with api.sessions.begin() as db:
+        statement = "UPDATE preferences SET reminder_preview = 'hologram' WHERE user_id = :user"
+        await db.execute(text(statement), {"user": alice.user_id})
+
+    stale = await store(alice, "PATCH", {"reminder_preview": "generic"}, '"0"')  # as which it is read
+
+    assert stale.status_code == 412
+    query = "SELECT reminder_preview, rev FROM preferences WHERE user_id = :user"
+    assert await api.rows(query, user=alice.user_id) == [("hologram", 1)]
 
 
 async def test_an_older_clients_put_and_a_newer_ones_patch_go_side_by_side(api: House, beside: House) -> None:

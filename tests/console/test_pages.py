@@ -100,14 +100,14 @@ async def test_an_overview_says_so_when_temporal_cannot_be_reached(house: House)
 
 async def test_a_persons_page_shows_phones_fasts_and_what_happened(house: House, carol: Visit, alice: User) -> None:
     phone = iphone()
-    await alice.register(phone, locale="de-AT", app_version="1.2")
+    await alice.register(phone, locale="de-AT", app_version="1.2", time_zone="GMT+02:00")
     session_id = await alice.start_fast(due_in=0.5)
     assert await house.finished(session_id)
 
     page = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
 
     said = words(page)
-    assert f"{str(phone.installation_id)[:8]} active {phone.token[-6:]} 1.2 · de-AT" in said
+    assert f"{str(phone.installation_id)[:8]} active {phone.token[-6:]} 1.2 · de-AT · UTC+2" in said
     assert phone.token not in page.text
     assert f"{str(session_id)[:8]} active" in said
     assert "1 min before" in said

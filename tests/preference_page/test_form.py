@@ -120,6 +120,7 @@ def test_times_are_read_as_browsers_without_a_field_for_them_let_people_type(typ
         ({"ends": "22:00"}, {"ends": "problem_same_time"}),
         ({"ends": "22.00"}, {"ends": "problem_same_time"}),
         ({"time_zone": "Mars/Olympus"}, {"time_zone": "problem_time_zone"}),
+        ({"time_zone": "Factory"}, {"time_zone": "problem_time_zone"}),
         ({"mode": "loud"}, {"mode": "problem_choose"}),
         ({"reminder_preview": None}, {"reminder_preview": "problem_choose"}),
         ({"message_preview": "half"}, {"message_preview": "problem_choose"}),

@@ -154,6 +154,8 @@ def test_nights_are_told_zone_by_zone_where_phones_are_apart() -> None:
         (["Europe/Vienna", "Asia/Tokyo"], "UTC", "UTC: Tonight from 22:00 to 07:00", "today at 20:00 (Vienna)."),
         (["Europe/Vienna", "Asia/Tokyo"], None, "Tokyo: Now, and until 07:00", "today at 20:00 (Vienna)."),
         (["Europe/Vienna", None], "Europe/Vienna", "Vienna: Tonight from 22:00", "today at 20:00 (Vienna)."),
+        (["Europe/Vienna", "Etc/GMT-2"], None, "UTC+2: Tonight from 22:00", "today at 20:00 (Vienna)."),
+        (["Etc/GMT-2"], "Europe/Vienna", "Vienna: Tonight from 22:00", "today at 20:00 (UTC+2)."),
         ([None], None, "UTC: Tonight from 22:00 to 07:00", "today at 18:00 (UTC)."),
         ([], None, "UTC: Tonight from 22:00 to 07:00", "today at 18:00 (UTC)."),
     ],
@@ -190,6 +192,22 @@ def test_a_zone_by_an_old_name_stays_chosen() -> None:
     page = shown(replace(VIEW, preferences=Preferences(quiet_hours=replace(QUIET, time_zone="Asia/Calcutta"))))
 
     assert '<option value="Asia/Calcutta" selected>Kolkata</option>' in page
+
+
+@pytest.mark.parametrize(
+    ("zone", "place"),
+    [
+        ("Etc/GMT-2", "UTC+2"),
+        ("etc/gmt-14", "UTC+14"),
+        ("Etc/GMT+9", "UTC-9"),
+        ("Etc/GMT+0", "GMT"),
+        ("GMT", "GMT"),
+        ("Etc/UTC", "UTC"),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_fixed_offset_is_told_as_people_count_it(language: str, zone: str, place: str) -> None:
+    assert Phrases(speech(language), NOW).place(zone) == place
 
 
 def test_every_zone_that_can_be_chosen_is_there_once_by_continent_in_the_language() -> None:

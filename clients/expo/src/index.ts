@@ -2,6 +2,7 @@
 
 import { type Fastbell, LINKS, type Options as CoreOptions, startFastbell } from "./core/fastbell.ts";
 import { later } from "./core/later.ts";
+import { type Personal, personal } from "./core/person.ts";
 import type { ChannelNames } from "./expo/permissions.ts";
 import { expoPorts, reinstall } from "./expo/ports.ts";
 
@@ -28,7 +29,7 @@ export interface Options extends CoreOptions {
 }
 
 /** Fastbell, and what only the app can tell it. */
-export interface PhoneFastbell extends Fastbell {
+export interface PhoneFastbell extends Fastbell, Personal {
   /** Say which path the person is looking at (`/conversations/ID`), null for none: pushes that lead there stay silent. */
   looksAt(path: string | null): void;
 }
@@ -67,7 +68,7 @@ export function createFastbell(options: Options): PhoneFastbell {
   const app = later({ start, rest });
   latest = app;
   return {
-    ...app,
+    ...personal(app),
     looksAt(next) {
       path = next;
     },

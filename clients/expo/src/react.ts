@@ -2,17 +2,18 @@
 
 import { createContext, createElement, type ReactNode, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
 
-import type { Fast, Fastbell, Preferences, PreferencesChange, PushState } from "./core/fastbell.ts";
+import type { Fast, Preferences, PreferencesChange, PushState } from "./core/fastbell.ts";
 import type { Outcome, Problem } from "./core/problems.ts";
 import type { LogItem } from "./core/log.ts";
+import type { PhoneFastbell } from "./index.ts";
 
-const Context = createContext<Fastbell | null>(null);
+const Context = createContext<PhoneFastbell | null>(null);
 
-export function FastbellProvider({ fastbell, children }: { readonly fastbell: Fastbell; readonly children?: ReactNode }) {
+export function FastbellProvider({ fastbell, children }: { readonly fastbell: PhoneFastbell; readonly children?: ReactNode }) {
   return createElement(Context.Provider, { value: fastbell }, children);
 }
 
-export function useFastbell(): Fastbell {
+export function useFastbell(): PhoneFastbell {
   const fastbell = useContext(Context);
   if (fastbell === null) {
     throw new Error("no FastbellProvider around this component");
@@ -39,10 +40,11 @@ export function useItems(onItems: (items: readonly LogItem[]) => void): void {
   useEffect(() => fastbell.onItems(onItems), [fastbell, onItems]);
 }
 
-/** What a call gave, and how to make it again. */
+/** What a call gave for the person who is signed in, and how to make it again. It is made anew for another person. */
 export interface Read<T> {
-  readonly value: T | null; // null until it is read, and where there is none
+  readonly value: T | null; // null until it is read, where there is none, and where nobody is signed in
   readonly problem: Problem | null;
+  /** Read again. Any number of calls while one waits are one. */
   refresh(): Promise<void>;
 }
 
@@ -70,64 +72,129 @@ const CHANGED_ELSEWHERE = 412;
  */
 export function usePreferences(): Changeable {
   const fastbell = useFastbell();
-  const newest = useRef<Preferences | null>(null); // ahead of what React has rendered
+  const newest = useRef<{ of: Person; value: Preferences } | null>(null); // ahead of what React has rendered
   const conflicts = useRef(0);
-  const readNewest = useCallback(async () => {
-    const found = await fastbell.preferences.read();
-    newest.current = found.ok ? found.value : newest.current;
-    return found;
-  }, [fastbell]);
+  const readNewest = useCallback(
+    async (of: Person) => {
+      const found = await fastbell.preferences.read();
+      newest.current = found.ok && of === fastbell.person.current ? { of, value: found.value } : newest.current;
+      return found;
+    },
+    [fastbell],
+  );
   const { took, inTurn, ...read } = useRead<Preferences>(readNewest);
   const change = useCallback(
     (to: PreferencesChange) => {
       const seen = conflicts.current;
-      return inTurn(async () => {
-        if (seen !== conflicts.current) {
+      return inTurn(async (of) => {
+        if (seen !== conflicts.current || of !== fastbell.person.current) {
           return false;
         }
-        const changed = await fastbell.preferences.change(to, newest.current?.rev);
+        const changed = await fastbell.preferences.change(to, newest.current?.of === of ? newest.current.value.rev : undefined);
+        if (of !== fastbell.person.current) {
+          return changed.ok;
+        }
         if (changed.ok) {
-          newest.current = changed.value;
+          newest.current = { of, value: changed.value };
         } else if (changed.problem.is === "refused" && changed.problem.status === CHANGED_ELSEWHERE) {
           conflicts.current += 1;
-          took(await readNewest());
+          took(of, await readNewest(of));
         }
-        took(changed);
+        took(of, changed);
         return changed.ok;
       });
     },
     [fastbell, readNewest, took, inTurn],
   );
   const pageUrl = useCallback(async () => {
+    const of = fastbell.person.current;
     const made = await fastbell.preferences.pageUrl();
     if (!made.ok) {
-      took(made);
+      took(of, made);
     }
     return made.ok ? made.value : null;
   }, [fastbell, took]);
   return { ...read, change, pageUrl };
 }
 
-interface Turns<T> {
-  took(outcome: Outcome<T>): void;
-  /** Reads and changes one at a time: a slow read never covers a newer change. */
-  inTurn<R>(act: () => Promise<R>): Promise<R>;
+type Person = string | null;
+
+interface Shown<T> {
+  readonly of: Person;
+  readonly value: T | null;
+  readonly problem: Problem | null;
 }
 
-function useRead<T>(read: () => Promise<Outcome<T>>): Read<NonNullable<T>> & Turns<T> {
-  const [{ value, problem }, set] = useState<{ value: T | null; problem: Problem | null }>({ value: null, problem: null });
-  const turn = useRef<Promise<unknown>>(Promise.resolve());
-  const took = useCallback((outcome: Outcome<T>) => {
-    set((before) => (outcome.ok ? { value: outcome.value, problem: null } : { ...before, problem: outcome.problem }));
-  }, []);
-  const inTurn = useCallback(<R,>(act: () => Promise<R>): Promise<R> => {
-    const mine = turn.current.then(act);
-    turn.current = mine.catch(() => undefined);
-    return mine;
-  }, []);
-  const refresh = useCallback(() => inTurn(async () => took(await read())), [read, took, inTurn]);
-  useEffect(() => void refresh(), [refresh]);
+interface Turns<T> {
+  /** Show what a call for somebody gave, unless somebody else has signed in meanwhile. */
+  took(of: Person, outcome: Outcome<T>): void;
+  /** One person's reads and changes one at a time: a slow read never covers a newer change. */
+  inTurn<R>(act: (of: Person) => Promise<R>): Promise<R>;
+}
+
+interface Queue {
+  readonly of: Person;
+  last: Promise<unknown>;
+  waiting: Promise<void> | null; // a read that has not begun
+}
+
+function useRead<T>(read: (of: Person) => Promise<Outcome<T>>): Read<NonNullable<T>> & Turns<T> {
+  const { person } = useFastbell();
+  const now = useSyncExternalStore(person.subscribe, () => person.current);
+  const [kept, set] = useState<Shown<T>>(nothingOf(now));
+  const queue = useRef<Queue>(queueOf(now));
+  const mine = useCallback(() => {
+    if (queue.current.of !== person.current) {
+      queue.current = queueOf(person.current); // nobody waits for what another person began
+    }
+    return queue.current;
+  }, [person]);
+  const took = useCallback(
+    (of: Person, outcome: Outcome<T>) => {
+      if (of === person.current) {
+        set((before) =>
+          outcome.ok
+            ? { of, value: outcome.value, problem: null }
+            : { ...(before.of === of ? before : nothingOf(of)), problem: outcome.problem },
+        );
+      }
+    },
+    [person],
+  );
+  const inTurn = useCallback(
+    <R,>(act: (of: Person) => Promise<R>): Promise<R> => {
+      const turns = mine();
+      const turn = turns.last.then(() => act(turns.of));
+      turns.last = turn.catch(() => undefined);
+      return turn;
+    },
+    [mine],
+  );
+  const refresh = useCallback(() => {
+    const turns = mine();
+    turns.waiting ??= inTurn(async (of) => {
+      turns.waiting = null;
+      if (of !== null && of === person.current) {
+        took(of, await read(of));
+      }
+    });
+    return turns.waiting;
+  }, [person, mine, read, took, inTurn]);
+  useEffect(() => {
+    if (now !== null) {
+      void refresh();
+    }
+  }, [refresh, now]);
+  const { value, problem } = kept.of === now ? kept : nothingOf(now);
   return { value: value as NonNullable<T> | null, problem, refresh, took, inTurn };
+}
+
+function nothingOf(of: Person): Shown<never> {
+  return { of, value: null, problem: null };
+}
+
+function queueOf(of: Person): Queue {
+  return { of, last: Promise.resolve(), waiting: null };
 }
 
 function keep(state: PushState): { text: string; state: PushState } {

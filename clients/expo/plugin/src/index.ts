@@ -2,29 +2,41 @@
 
 import configPlugins, { type ConfigPlugin } from "expo/config-plugins.js";
 
-import { type PluginOptions, chosen } from "./options.ts";
+import { type PluginOptions, chosen, taken } from "./options.ts";
 import { withAndroid } from "./withAndroid.ts";
 import { withKeychainGroup } from "./withKeychainGroup.ts";
 import { withServiceExtension } from "./withServiceExtension.ts";
 
-const { createRunOncePlugin, withEntitlementsPlist } = configPlugins;
+const { createRunOncePlugin, withDangerousMod } = configPlugins;
 
+/** `aps-environment` is not ours to set: expo-notifications' plugin does, which runs in every app that has the package. */
 const withFastbell: ConfigPlugin<PluginOptions | undefined> = (config, options) => {
   const { sealed, serviceName } = chosen(options);
   const onAndroid = withAndroid(config, { sealed });
-  const entitled = withEntitlementsPlist(onAndroid, (mod) => {
-    mod.modResults["aps-environment"] ??= "development"; // the profile of a release makes it "production"
-    return mod;
-  });
   if (!sealed) {
-    return entitled;
+    return onAndroid;
   }
   const bundleIdentifier = config.ios?.bundleIdentifier;
   if (bundleIdentifier === undefined) {
-    throw new Error("@fastbell/expo: sealed texts need ios.bundleIdentifier, for the extension's name is made of it");
+    return withRefusal(onAndroid, () => "sealed texts need ios.bundleIdentifier, for the extension's name is made of it");
   }
-  const grouped = withKeychainGroup(entitled, { bundleIdentifier });
-  return withServiceExtension(grouped, { bundleIdentifier, serviceName });
+  const grouped = withKeychainGroup(onAndroid, { bundleIdentifier });
+  const extended = withServiceExtension(grouped, { bundleIdentifier, serviceName });
+  return withRefusal(extended, (target) => taken(serviceName, target));
 };
+
+/** Refuse to make the iOS project, before anything of it is written: the plugin added last runs first. Android is left alone. */
+function withRefusal(config: Parameters<ConfigPlugin>[0], why: (target: string) => string | null): Parameters<ConfigPlugin>[0] {
+  return withDangerousMod(config, [
+    "ios",
+    (mod) => {
+      const reason = why(mod.modRequest.projectName ?? "");
+      if (reason !== null) {
+        throw new Error(`@fastbell/expo: ${reason}`);
+      }
+      return mod;
+    },
+  ]);
+}
 
 export default createRunOncePlugin(withFastbell, "@fastbell/expo");

@@ -3411,7 +3411,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest. */
+                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, unless all that the request names is stored already: a repeat is answered as the first was. */
                 "If-Match"?: string | null;
             };
             path?: never;
@@ -3492,7 +3492,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest. */
+                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, unless all that the request names is stored already: a repeat is answered as the first was. */
                 "If-Match"?: string | null;
             };
             path?: never;

@@ -37,10 +37,29 @@ class Moved {
     return () => void this.observers.delete(observer as () => void);
   };
 
+  person: string | null = "alice";
+  readonly people = new Set<() => void>();
+  readsOfFast = 0;
+  readingFast: Promise<void> | null = null;
+
+  /** Somebody uses the phone from now on, or nobody. */
+  async belongsTo(person: string | null): Promise<void> {
+    this.person = person;
+    await act(async () => this.people.forEach((observer) => observer()));
+  }
+
   readonly fastbell = {
+    person: this.#personObservable(),
     push: { current: this.state, subscribe: this.#observe },
     onItems: this.#observe,
-    fasts: { current: async () => this.fast },
+    fasts: {
+      current: async () => {
+        this.readsOfFast += 1;
+        const { fast } = this;
+        await this.readingFast;
+        return fast;
+      },
+    },
     preferences: {
       read: async () => {
         const value = this.preferences;
@@ -61,6 +80,19 @@ class Moved {
     openings: { take: () => this.waiting.shift() ?? null, subscribe: this.#observe },
     looksAt: (path: string | null) => void this.looked.push(path),
   } as unknown as PhoneFastbell & { push: { current: PushState } };
+
+  #personObservable() {
+    const moved = this;
+    return {
+      get current() {
+        return moved.person;
+      },
+      subscribe: (observer: () => void) => {
+        this.people.add(observer);
+        return () => void this.people.delete(observer);
+      },
+    };
+  }
 
   async tell(): Promise<void> {
     await act(async () => {
@@ -202,6 +234,101 @@ test("a slow read never covers a newer change", async () => {
   await screen.end();
 });
 
+test("a log of 200 items is one more read of the fast, and who asks for one does not stand behind 200", async () => {
+  const moved = new Moved();
+  let refresh!: () => Promise<void>;
+  const screen = await shown(() => {
+    const fast = useCurrentFast();
+    refresh = fast.refresh;
+    return fast.value?.id ?? "none";
+  }, moved);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  moved.readingFast = promise;
+  moved.readsOfFast = 0;
+
+  await act(async () => {
+    for (let item = 0; item < 200; item += 1) {
+      [...moved.observers].forEach((observer) => observer());
+      await Promise.resolve();
+    }
+    moved.fast = { ok: true, value: { id: "just started" } as Fast };
+    const asked = refresh();
+    resolve();
+    await asked;
+  });
+
+  assert.deepEqual([moved.readsOfFast, screen.text()], [2, "just started"]); // the one under way, and one for all who came after
+  await screen.end();
+});
+
+test("another person who signs in sees nothing of the last one's, and their own at once", async () => {
+  const moved = new Moved();
+  const fast = await shown(() => useCurrentFast().value?.id ?? "none", moved);
+  moved.fast = { ok: true, value: { id: "alice's" } as Fast };
+  await moved.tell();
+  const { screen, done } = await preferencesOf(moved);
+  await done((hook) => hook.change({ reminders: false }));
+  assert.deepEqual([fast.text(), screen.text()], ["alice's", "false true fine"]);
+
+  const { promise, resolve } = Promise.withResolvers<void>();
+  [moved.reading, moved.readingFast] = [promise, promise];
+  moved.preferences = { reminders: true, messages: false, rev: 40 } as Preferences;
+  moved.fast = { ok: true, value: { id: "bob's" } as Fast };
+  await moved.belongsTo("bob");
+  assert.deepEqual([fast.text(), screen.text()], ["none", "undefined undefined fine"]);
+  await act(async () => resolve());
+  assert.deepEqual([fast.text(), screen.text()], ["bob's", "true false fine"]);
+  assert.equal(await done((hook) => hook.change({ reminders: false })), true); // by bob's rev, not by alice's
+  assert.equal(screen.text(), "false false fine");
+
+  await moved.belongsTo(null);
+  assert.deepEqual([fast.text(), screen.text()], ["none", "undefined undefined fine"]);
+  await fast.end();
+  await screen.end();
+  assert.deepEqual([moved.people.size, moved.observers.size], [0, 0]);
+});
+
+test("nothing that the last person's screen began is shown to the next one, holds them up, or is done in their name", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  moved.reading = promise; // alice's read hangs, and her tap waits behind it
+  moved.preferences = { reminders: false, messages: false, rev: 1 } as Preferences;
+  let tap!: Promise<boolean>;
+  await done(async (hook) => {
+    void hook.refresh();
+    await Promise.resolve();
+    tap = hook.change({ messages: true });
+  });
+
+  moved.reading = null;
+  moved.preferences = { reminders: true, messages: false, rev: 7 } as Preferences;
+  await moved.belongsTo("bob");
+  assert.equal(screen.text(), "true false fine");
+  await act(async () => resolve());
+  assert.equal(await tap, false);
+  assert.deepEqual([screen.text(), moved.changes], ["true false fine", 0]);
+  await screen.end();
+});
+
+test("while nobody is signed in nothing is read", async () => {
+  const moved = new Moved();
+  moved.person = null;
+  moved.fast = { ok: true, value: { id: "whoever's bearer is left" } as Fast };
+  let refresh!: () => Promise<void>;
+  const screen = await shown(() => {
+    const fast = useCurrentFast();
+    refresh = fast.refresh;
+    return fast.value?.id ?? "none";
+  }, moved);
+
+  await act(() => refresh());
+  assert.deepEqual([moved.readsOfFast, screen.text()], [0, "none"]);
+  await moved.belongsTo("alice");
+  assert.deepEqual([moved.readsOfFast, screen.text()], [1, "whoever's bearer is left"]);
+  await screen.end();
+});
+
 test("a link to the page is handed over, and without one the screen says why", async () => {
   const moved = new Moved();
   const { screen, done } = await preferencesOf(moved);
@@ -249,4 +376,7 @@ test("links from elsewhere lead no further than a push could", () => {
   const id = "5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01";
   assert.equal(nativeIntent({ path: `fastbell://conversations/${id}` }), `/conversations/${id}`);
   assert.equal(nativeIntent({ path: "fastbell://phone" }), "/");
+  const links = ["fastbell://", "https://app.example/"];
+  assert.equal(nativeIntent({ path: `https://app.example/conversations/${id}` }, links), `/conversations/${id}`);
+  assert.equal(nativeIntent({ path: "fastbell://callback?code=1" }, links), "/");
 });

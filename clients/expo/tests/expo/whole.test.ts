@@ -88,6 +88,26 @@ test("whoever the keychain speaks of after a reinstall is signed out", async () 
   app.close();
 });
 
+test("who uses the phone is told as soon as the app says it", async () => {
+  const app = createFastbell(OPTIONS);
+  const told: (string | null)[] = [];
+  const end = app.person.subscribe((person) => told.push(person));
+
+  assert.equal(app.person.current, null);
+  const signedIn = app.signedIn("alice");
+  assert.equal(app.person.current, "alice");
+  await signedIn;
+  await app.signedIn("alice");
+  await app.signedIn("bob");
+  await app.signOut();
+  end();
+  await app.signedIn("carol");
+
+  assert.deepEqual([told, app.person.current], [["alice", "bob", null], "carol"]);
+  await app.signOut();
+  app.close();
+});
+
 test("a second createFastbell takes the place of the first, as a development server makes one with each change", async () => {
   const first = createFastbell(OPTIONS);
   await first.signedIn("alice");

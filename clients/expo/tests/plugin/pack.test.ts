@@ -51,7 +51,7 @@ test("the package and the steps of its README type-check in an empty app; it has
   await mkdir(join(root, "app"));
   const readme = await readFile(join(folder, "README.md"), "utf8");
   const steps = [...readme.matchAll(/```tsx?\n\/\/ (\S+?)(?:,[^\n]*)?\n(.*?)```/gs)];
-  assert.deepEqual(steps.map(([, name]) => name), ["fastbell.ts", "index.ts", "app/_layout.tsx", "app/+native-intent.ts"]);
+  assert.deepEqual(steps.map(([, name]) => name), ["links.ts", "fastbell.ts", "index.ts", "app/_layout.tsx", "app/+native-intent.ts"]);
   for (const [, name, code] of steps) {
     await writeFile(join(root, name ?? ""), code ?? "");
   }

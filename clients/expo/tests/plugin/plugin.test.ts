@@ -9,6 +9,8 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
+import { chosen } from "../../plugin/src/options.ts";
+
 const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
 const EXPO = join(PACKAGE, "node_modules/expo/bin/cli");
 const NODE_FOLDER = dirname(process.execPath);
@@ -16,11 +18,15 @@ const ID = "com.example.bells";
 const projects: string[] = [];
 
 /** A new app with such plugins, and its native projects. */
-async function app(...plugins: unknown[]): Promise<string> {
+function app(...plugins: unknown[]): Promise<string> {
+  return appOf({ plugins });
+}
+
+async function appOf(more: object): Promise<string> {
   const root = await mkdtemp(join(PACKAGE, ".prebuild-")); // beneath node_modules, where the app finds its packages
   projects.push(root);
   await cp(join(PACKAGE, "example/package.json"), join(root, "package.json"));
-  await says(root, { plugins });
+  await says(root, more);
   await prebuild(root);
   return root;
 }
@@ -156,6 +162,47 @@ test("the channel that an app names to expo-notifications stays", async () => {
   assert.doesNotMatch(manifest, /"reminders"/);
 });
 
-test("an option that is not there is refused with a sentence", async () => {
+test("the app's choice for expo-notifications holds in either order, and without a choice it is development", async () => {
+  const choice = ["expo-notifications", { mode: "production" }];
+  const unsealed = ["@fastbell/expo", { sealed: false }];
+  const environment = /<key>aps-environment<\/key>\s*<string>(.*?)<\/string>/;
+  for (const [plugins, expected] of [
+    [[choice, "@fastbell/expo"], "production"],
+    [["@fastbell/expo", choice], "production"],
+    [[unsealed], "development"], // expo-notifications' plugin runs though nobody lists it
+  ] as const) {
+    const root = await app(...plugins);
+    assert.equal(environment.exec(await read(root, "ios/Bells/Bells.entitlements"))?.[1], expected, JSON.stringify(plugins));
+  }
+});
+
+test("an app for Android alone needs no name for iOS, and has its service", async () => {
+  const root = await appOf({ platforms: ["android"], ios: undefined, plugins: ["expo-notifications", "@fastbell/expo"] });
+
+  assert.match(await read(root, "android/app/src/main/AndroidManifest.xml"), /FastbellMessagingService/);
+});
+
+test("the extension cannot have the name of the app's target", async () => {
+  for (const serviceName of ["Bells", "bells"]) {
+    await assert.rejects(app(["@fastbell/expo", { serviceName }]), new RegExp(`serviceName cannot be "${serviceName}"`));
+  }
+});
+
+test("an option that is not there, or is not what it should be, is refused with a sentence", async () => {
   await assert.rejects(app(["@fastbell/expo", { seald: true }]), /no such option: seald/);
+  for (const [options, sentence] of [
+    [{ sealed: "false" }, /sealed is true or false/],
+    [{ sealed: null }, /sealed is true or false/],
+    [{ sealed: 0 }, /sealed is true or false/],
+    [{ serviceName: ["Abc"] }, /serviceName is letters and digits/],
+    [{ serviceName: 5 }, /serviceName is letters and digits/],
+    [{ serviceName: "1st" }, /serviceName is letters and digits/],
+    ["x", /options are an object/],
+    [["sealed"], /options are an object/],
+  ] as const) {
+    assert.throws(() => chosen(options as never), sentence, JSON.stringify(options));
+  }
+  for (const options of [undefined, null, {}]) {
+    assert.deepEqual(chosen(options), { sealed: true, serviceName: "FastbellService" });
+  }
 });
