@@ -12,13 +12,18 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=packages /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /srv/fastbell
-COPY alembic.ini apps_file.py cli.py config.py config_forms.py credentials.py logs.py relay.py temporal.py worker.py ./
+COPY alembic.ini cli.py worker.py ./
 COPY activities/ activities/
 COPY api/ api/
 COPY commands/ commands/
 COPY db/ db/
+COPY dispatch/ dispatch/
 COPY domain/ domain/
+COPY fleet/ fleet/
+COPY operations/ operations/
 COPY push/ push/
+COPY sending/ sending/
+COPY settings/ settings/
 COPY telemetry/ telemetry/
 COPY workflows/ workflows/
 COPY deploy/healthy.py deploy/

@@ -9,12 +9,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import NoReturn
 
-from commands import console, dead, doctor, gates, test_push, timeline
-from commands.bearer import bearer_token
-from commands.database import migrate_named
-from commands.run_directory import read_settings, run_directory
-from config import AuthSettings, ConfigError, auth_settings, service_settings
+from commands import dead, gates, timeline
+from commands import diagnostic_push as test_push
+from commands import sign_in as console
+from commands.context import migrate_named, read_settings, run_directory
+from commands.doctor import command as doctor
+from commands.sign_in import bearer_token
 from domain.problems import InvalidField, Problem
+from settings.environment import AuthSettings, ConfigError, auth_settings, service_settings
 
 _LONGEST_USER_ID = 200
 _UNREAD = 141  # what shells make of SIGPIPE

@@ -6,12 +6,10 @@ import signal
 import sys
 from typing import Any
 
-from config import ConfigError
-from local_parts.parts import NotReady, Parts
-from local_parts.run_directory import locked
-from local_parts.settings import LocalSettings, check_ports, local_settings
-from local_parts.start import start_and_tell
-from local_parts.terminal import Terminal
+from demo.parts import NotReady, Parts, Terminal
+from demo.settings import LocalSettings, check_ports, local_settings, locked
+from demo.start import start_and_tell
+from settings.environment import ConfigError
 
 
 async def main() -> int:

@@ -15,41 +15,46 @@ import uvloop
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
-import logs
-from activities.brake import Brake
-from activities.failures import NamelessFailures
-from activities.fleet_signals import FleetSignals
 from activities.handoff import HandoffPlanning
-from activities.heartbeat import Heartbeat, this_process
 from activities.housekeeping import LettingGo, Sweeping
-from activities.ids_in_logs import IdsInLogs
-from activities.push_sending import SEND_BUDGET, Means, PushSending
 from activities.reminders import ReminderOpening
-from activities.rush import Rush
-from activities.sweeper import Sweeper
-from config import ConfigError, ServiceSettings, gate_settings, retention_settings, service_settings, tracing_settings
-from credentials import certificate_files, make_rotation
+from activities.sending import SEND_BUDGET, Means, PushSending
 from db.engine import Sessions, make_engine, make_sessions
+from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
+from dispatch.client import certificate_files as temporal_certificates
+from dispatch.relay import Relay
+from dispatch.schedules import keep_registered
+from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from push.gate_gauges import GateGauges
-from push.gate_terms import Limits, Timings
-from push.gates import DEFAULT_TIMINGS, Gates
-from push.senders import Apps
-from relay import Relay
-from telemetry import labels, metrics, tracing
+from fleet.due_load import Rush
+from fleet.heartbeat import Heartbeat, this_process
+from fleet.interceptors import IdsInLogs, NamelessFailures
+from fleet.signals import FleetSignals
+from fleet.token_error_cutoff import Brake
+from push.limiter.registry import DEFAULT_TIMINGS, GateGauges, Gates
+from push.limiter.settings import Limits, Timings
+from push.registry import Apps
+from settings import logs
+from settings.credentials import certificate_files, make_rotation
+from settings.environment import (
+    ConfigError,
+    ServiceSettings,
+    gate_settings,
+    retention_settings,
+    service_settings,
+    tracing_settings,
+)
+from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import Server, expose
-from temporal import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
-from temporal import certificate_files as temporal_certificates
+from workflows.diagnostic_push import TestPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
-from workflows.schedules import keep_registered
-from workflows.test_push import TestPush
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
@@ -182,7 +187,7 @@ def _keep() -> Keep:
 def _tell(settings: ServiceSettings, metered: Metered, gates: Gates, fleet: FleetSignals) -> Server:
     """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
-        metrics.expect(provider, labels.app(app_id))
+        metrics.expect(provider, metrics.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
     exposition = expose(metrics.WORKER, [GateGauges(gates, fleet.apps), fleet, certificates], metered.port)
     try:

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.judging import IN_FLIGHT
 from db import collapse_groups, handoffs, preferences, push_tasks, withheld_pushes
 from db.collapse_groups import Standing
 from db.engine import Sessions, present_instant
 from db.handoffs import Phone, Posted
 from db.withheld_pushes import About, Whom
-from domain.handoff import (
+from domain.kinds import RULES, Kind
+from domain.messages import (
     BURST,
     IDLE,
     IN_BETWEEN,
@@ -28,10 +28,10 @@ from domain.handoff import (
     rest_after,
     unneeded,
 )
-from domain.kinds import RULES, Kind
 from domain.preferences import Preferences
 from domain.push import TaskState
 from domain.wire import MoreSends, PlanHandoff, PlannedHandoff
+from sending.precheck import IN_FLIGHT
 
 PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
 

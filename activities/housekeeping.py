@@ -14,17 +14,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from db import (
-    device_tokens,
-    fasting_sessions,
-    messages,
-    orphans,
-    outbox,
-    preferences,
-    redrives,
-    retention,
-    withheld_pushes,
-)
+from db import device_tokens, fasting_sessions, messages, orphans, outbox, preferences, retention, withheld_pushes
 from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
 from db.orphans import Stray, Window
 from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
@@ -34,6 +24,7 @@ from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id, upcoming
 from domain.sessions import FastingSession
+from operations import redrive as redrives
 
 PAGE = 50  # rows of a walk, and so questions to Temporal, in one activity: few, so that it takes a moment
 _AT_ONCE = 10  # questions to Temporal under way

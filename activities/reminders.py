@@ -8,7 +8,7 @@ from temporalio import activity
 
 from db import device_tokens, fasting_sessions, messages, preferences, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
-from db.models import DeviceToken
+from db.models.people import DeviceToken
 from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld

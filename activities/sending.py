@@ -15,23 +15,23 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities import outcomes, retries
-from activities.attempts import begin_attempts, unheld_claims
-from activities.batch import Batch
-from activities.brake import Brake
-from activities.call_span import call_span
-from activities.judging import Busy, Claim, Go, Hindrance, Settled, Verdict, Waiting
-from activities.recording import NotStored, Recording, Stored
-from activities.rush import Rush
+from db.batch import Batch
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
-from push.gate import Passage
-from push.gates import Gates
+from fleet.due_load import Rush
+from fleet.token_error_cutoff import Brake
+from push.limiter.registry import Gates
+from push.limiter.route_limiter import Passage
+from push.registry import Apps
 from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, RestsAlone, Sender, Slot, Unavailable
-from push.senders import Apps
+from sending import outcomes
+from sending import retry as retries
+from sending.attempts import begin_attempts, unheld_claims
+from sending.outcomes import NotStored, Recording, Stored, call_span
+from sending.precheck import Busy, Claim, Go, Hindrance, Settled, Verdict, Waiting
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0

@@ -6,13 +6,13 @@ from contextlib import suppress
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-import logs
 from api.app import create_app
-from api.connection import allow_connections, bind, connection_of
-from api.open_streams import DEFAULT_TERMS, Terms
-from config import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
+from api.http.connection import allow_connections, bind, connection_of
+from api.streams.open_streams import DEFAULT_TERMS, Terms
+from dispatch.client import connection, leave, metered_runtime
+from settings import logs
+from settings.environment import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
 from telemetry import tracing
-from temporal import connection, leave, metered_runtime
 
 KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, so that they never write to a closed one
 

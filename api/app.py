@@ -17,41 +17,38 @@ from api import (
     operations,
     preference_links,
     preferences,
-    problems,
     push_tasks,
     sign_outs,
     stream,
     support,
     sync,
 )
-from api.auth import TokenCheck
-from api.bounds import RequestBounds
+from api.body_limit import BodyLimit
 from api.console.app import make_console
-from api.console.door import PATH as CONSOLE
-from api.console.means import ConsoleMeans
-from api.dependencies import Services
-from api.limits import BodyLimit
-from api.open_streams import DEFAULT_TERMS, OpenStreams, Terms
+from api.console.session import PATH as CONSOLE
+from api.console.session import ConsoleMeans
+from api.dependencies import ReadinessLook, Services
+from api.http import problems
+from api.http.auth import TokenCheck
+from api.http.bounds import RequestBounds
+from api.http.rates import Rate, Rates, RunningRequests
+from api.http.request_log import UNTOLD, RequestLog, RequestMetrics
+from api.http.security_headers import SecurityHeaders
 from api.preference_page.app import make_preference_page
-from api.preference_page.services import PageServices
+from api.preference_page.session import PageServices
 from api.preference_page.view import PATH as PREFERENCES
-from api.rates import Rate, Rates
-from api.readiness import ReadinessLook
-from api.request_log import UNTOLD, RequestLog
-from api.request_metrics import RequestMetrics
-from api.running_requests import RunningRequests
-from api.security_headers import SecurityHeaders
-from api.writes import LOCK_TIMEOUT, Writes
-from apps_file import AppIds
-from config import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
+from api.row_queue import LOCK_TIMEOUT, Writes
+from api.streams.open_streams import DEFAULT_TERMS, OpenStreams, Terms
 from db.engine import make_engine, make_sessions
-from domain.quotas import MessageQuota, Quotas
+from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
+from dispatch.relay import Relay
+from domain.problems import MessageQuota, Quotas
 from domain.rate_limit import parse
-from relay import Relay
+from settings.apps_file import AppIds
+from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
-from temporal import UNMETERED, Metered, certificate_files, connect, watch
 
 SIGN_OUTS = "30/minute"  # by ticket, of one address; a phone owes eight at most
 

@@ -9,9 +9,9 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import Caller
 from api.dependencies import Services
-from api.problems import ProblemResponse, Unauthorized, Unavailable, problem
+from api.http.auth import Caller
+from api.http.problems import ProblemResponse, Unauthorized, Unavailable, problem
 
 LARGEST_BODY = 64 * 1024  # bytes
 MOST_HELD = 16 * 1024 * 1024  # bytes of all bodies that are not whole yet

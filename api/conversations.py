@@ -10,19 +10,20 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import (
+    LARGEST_PAGE,
     AnyCaller,
     Database,
     Dispatch,
     Paged,
     RowWrites,
     ServiceCaller,
+    cut,
     next_cursor,
 )
 from api.fields import Body
-from api.pages import LARGEST_PAGE, cut
-from api.problems import responses
+from api.http.problems import responses
 from api.sync import MOST_SEQ
-from db import allowances, conversations, messages, outbox
+from db import conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MEMBERS_LISTED, MOST_MEMBERS, Conversation, Message, check_repeat
 from domain.problems import NotFound
 from domain.reminders import DERIVED
@@ -183,7 +184,7 @@ async def post(
                 raise NotFound("message")
             check_repeat(message, caller.user_id, body.body)
             return message, None
-        await allowances.spend(db, place.conversation_id, caller.user_id, writes.quotas.messages)
+        await conversations.spend(db, place.conversation_id, caller.user_id, writes.quotas.messages)
         message = await messages.post(db, place.conversation_id, place.message_id, caller.user_id, body.body)
         if message is None:  # somebody took its id in another conversation, at the same moment
             raise NotFound("message")

@@ -1,31 +1,75 @@
-"""What routes ask for: the caller, the database, the relay, a page."""
+"""What routes ask for: the caller, the database, the relay, a page; and whether the database is ready."""
 
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import TypeAdapter
 
-from api.auth import Caller, TokenCheck
-from api.open_streams import OpenStreams
-from api.problems import Forbidden, Unauthorized
-from api.rates import Rate, Rates
-from api.readiness import ReadinessLook
-from api.running_requests import RunningRequests
-from api.writes import Writes
-from apps_file import AppIds
-from db.engine import Sessions
+from api.http.auth import Caller, TokenCheck
+from api.http.problems import Forbidden, Unauthorized
+from api.http.rates import Rate, Rates, RunningRequests
+from api.row_queue import Writes
+from api.streams.open_streams import OpenStreams
+from db.engine import Sessions, is_ready
+from dispatch.relay import Relay
 from domain.problems import InvalidField
-from relay import Relay
+from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
+LARGEST_PAGE = 1024 * 1024  # bytes; a single item may be larger
+
+
+T = TypeVar("T")
+
+
+def cut(found: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
+    """Cut a list, of which one item more than `limit` was asked for; tells whether there are more.
+
+    What is left out for its size is the start of the next page.
+    """
+    size = 0
+    for count, item in enumerate(found[:limit]):
+        size += len(kind.dump_json(item))
+        if size > LARGEST_PAGE and count:
+            return list(found[:count]), True
+    return list(found[:limit]), len(found) > limit
+
+
+ANSWERS_WITHIN = 3.0  # seconds; a balancer's probe waits for little longer
+
+
+class ReadinessLook:
+    """Looks at the database for all who ask meanwhile."""
+
+    def __init__(self, sessions: Sessions, *, within: float = ANSWERS_WITHIN) -> None:
+        self.within = within  # seconds
+        self._sessions = sessions
+        self._under_way: asyncio.Task[bool] | None = None
+
+    async def look(self) -> bool:
+        """Tell whether the database is ready; raises TimeoutError. A look that hangs is given up for all who wait."""
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(is_ready(self._sessions))
+        looking = self._under_way
+        await asyncio.wait({looking}, timeout=self.within)
+        if looking.done() and not looking.cancelled():
+            return looking.result()
+        looking.cancel()
+        if self._under_way is looking:
+            self._under_way = None
+        raise TimeoutError
+
+
 MOST_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
+
 
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
@@ -130,6 +174,7 @@ def next_cursor(at: datetime, item_id: UUID) -> str:
 
 
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
+
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -145,15 +190,27 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
 
 
 AllServices = Annotated[Services, Depends(_services)]
+
 AllowedApps = Annotated[AppIds, Depends(_app_ids)]
+
 AnyCaller = Annotated[Caller, Depends(_caller)]
+
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
+
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
+
 Database = Annotated[Sessions, Depends(_sessions)]
+
 RowWrites = Annotated[Writes, Depends(_writes)]
+
 Dispatch = Annotated[Relay, Depends(_relay)]
+
 Streams = Annotated[OpenStreams, Depends(_streams)]
+
 Looking = Annotated[ReadinessLook, Depends(_looking)]
+
 Told = Annotated[Exposition, Depends(_exposition)]
+
 Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
+
 Paged = Annotated[Page, Depends(page_at)]

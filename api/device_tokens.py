@@ -8,17 +8,18 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, next_cursor
+from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
 from api.fields import Body, Ticket
-from api.pages import cut
-from api.problems import responses
-from db import device_history, device_tokens, revivals
-from db.models import DeviceToken
-from domain import registration
+from api.http.problems import responses
+from db import device_tokens
+from db.models.people import DeviceToken
+from db.views import devices as device_history
+from domain import devices as registration
 from domain.devices import Permission, ShownToken
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
-from push.sealing import is_usable
+from operations import revival as revivals
+from push.payload_limit import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
 

@@ -11,14 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
 from api.fields import Body, Instant, ReminderMinutes
-from api.problems import responses
-from api.writes import Writes
-from db import fasting_sessions, outbox, preferences, reminder_standings
+from api.http.problems import responses
+from api.row_queue import Writes
+from db import fasting_sessions, outbox, preferences
 from db.engine import Sessions, present_instant
+from db.views import standings as reminder_standings
+from dispatch.relay import Relay
 from domain.problems import Conflict, NotFound
 from domain.reminders import ReminderState, rescheduled
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
-from relay import Relay
 
 router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
 

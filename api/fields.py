@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from domain import time_zones
+from domain import preferences as time_zones
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)

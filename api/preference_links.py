@@ -9,12 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, RowWrites
 from api.fields import Body
-from api.preference_page.services import Page, PageServices
-from api.problems import responses
-from api.writes import Writes
+from api.http.problems import responses
+from api.preference_page.session import Page, PageServices
+from api.row_queue import Writes
 from db import preference_links
-from db.preference_links import MadeLink
-from domain.preference_links import LinkFor
+from db.preference_links import LinkFor, MadeLink
 from telemetry import metrics
 
 router = APIRouter(prefix="/v1/preference-links", tags=["preferences"])

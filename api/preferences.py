@@ -11,15 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, RowWrites
 from api.fields import Body, ReminderMinutes, TimeZone
-from api.problems import responses
-from api.writes import Writes
+from api.http.problems import responses
+from api.row_queue import Writes
 from db import fasting_sessions, preferences
 from db.outbox import Owed
-from domain.preferences import Preferences, Preview
+from dispatch.relay import Relay
+from domain.preferences import Preferences, Preview, QuietHours, QuietMode
 from domain.problems import InvalidField
-from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import DEFAULT_REMINDER_MINUTES
-from relay import Relay
 
 router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
 

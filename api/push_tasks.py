@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, RowWrites
-from api.problems import responses
+from api.http.problems import responses
 from db import push_tasks
 from domain.problems import NotFound
 

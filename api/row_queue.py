@@ -11,9 +11,9 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.problems import Unavailable
+from api.http.problems import Unavailable
 from db.engine import Sessions, is_contended
-from domain.quotas import Quotas
+from domain.problems import Quotas
 
 LOCK_TIMEOUT = 0.25  # seconds that a connection is kept waiting for a lock that another process holds
 PATIENCE = 3.0  # seconds that a request waits for its rows in all

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllServices, RowWrites
 from api.fields import Body, Ticket
-from api.problems import responses
-from api.rates import address
+from api.http.problems import responses
+from api.http.rates import address
 from db import device_tokens
 
 router = APIRouter(prefix="/v1/sign-outs", tags=["device tokens"])

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, RowWrites
-from api.pages import LARGEST_PAGE
-from api.problems import responses
-from db import installations, log
+from api.dependencies import LARGEST_PAGE, AnyCaller, Database, RowWrites
+from api.http.problems import responses
+from db import device_tokens as installations
+from db import log
 from db.messages import PageSize
-from domain.installations import Standing, check_may_sync
+from domain.devices import Standing, check_may_sync
 from domain.kinds import RULES, Kind
 from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField

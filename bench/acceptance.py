@@ -22,7 +22,7 @@ from bench.percentiles import percentile
 from bench.progress import Progress, phase
 from bench.report import machine
 from bench.stack import Stack, running
-from commands.bearer import bearer_token
+from commands.sign_in import bearer_token
 
 GOAL = 1.5  # p99 with half of the parts gone, times p99 with all up
 _PER_SECOND = 25  # messages; well below what the machine can do, so that it measures waiting, not queueing

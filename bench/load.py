@@ -13,7 +13,7 @@ import httpx
 
 from bench.progress import Progress
 from bench.stack import Stack
-from commands.bearer import bearer_token
+from commands.sign_in import bearer_token
 
 _AT_ONCE = 32  # calls under way
 _MINUTES = 30  # before the end: when the one reminder is due; it expires at the end, so slow runs need some

@@ -12,13 +12,14 @@ from firebase_admin import _http_client, credentials, messaging
 
 from bench.providers_target import Run, Target, in_batches, in_threads, one_by_one
 from domain.push import Environment, Push
-from push import apns, fcm
+from push.apns import sender as apns
+from push.fcm import sender as fcm
 from push.sender import Accepted, Sender
 
 
 @asynccontextmanager
 async def our_apns(target: Target) -> AsyncIterator[Run]:
-    """Send over push/apns.py and its transport."""
+    """Send over push/apns/sender.py and its transport."""
     account = apns.ApnsAccount(
         key_file=target.apns_key_file,
         key_id=target.apns_key_id,
@@ -35,7 +36,7 @@ async def our_apns(target: Target) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def our_fcm(target: Target) -> AsyncIterator[Run]:
-    """Send over push/fcm.py and its transport."""
+    """Send over push/fcm/sender.py and its transport."""
     account = fcm.FcmAccount(service_account_file=target.service_account_file, url=target.url, ca_file=target.ca_file)
     sender = fcm.FcmSender(account)
     yield one_by_one(_Slots(sender))

@@ -18,9 +18,8 @@ import psutil
 from bench.percentiles import percentile
 from bench.providers_load import Level
 from bench.providers_target import Target, fcm_pushes
-from push import fcm
-from simulator.certificates import certificate_files
-from simulator.credentials import provider_environment
+from push.fcm import sender as fcm
+from simulator.credentials import certificate_files, provider_environment
 from simulator.settings import Ports
 
 _PATH = "/v1/projects/fastbell-demo/messages:send"

@@ -13,7 +13,7 @@ import psutil
 
 from bench.measure import Figures, measure
 from bench.report import machine, report
-from config import ServiceSettings
+from settings.environment import ServiceSettings
 
 _ARM_WINDOW: float = ServiceSettings.model_fields["arm_window"].default
 

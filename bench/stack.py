@@ -19,18 +19,16 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
-from config import AuthSettings, auth_settings
 from db.engine import make_engine
 from db.migrate import migrate
+from demo.embedded import PostgresPart, temporal_command, temporal_environment
+from demo.parts import ProcessPart, Terminal
+from dispatch.client import data_converter
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from embedded import temporal_command, temporal_environment
-from local_parts.postgres import PostgresPart
-from local_parts.process import ProcessPart
-from local_parts.terminal import Terminal
+from settings.environment import AuthSettings, auth_settings
 from simulator.credentials import provider_environment
 from simulator.settings import Ports
-from temporal import data_converter
 
 T = TypeVar("T")
 

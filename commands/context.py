@@ -1,17 +1,44 @@
-"""The database that a command works on; what is wrong with it is told in one sentence."""
+"""What commands share: the settings of a local run, the database, who asks, and how they answer."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+import asyncio
+import getpass
+import os
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
+from pydantic import TypeAdapter
 from sqlalchemy.exc import DBAPIError
 
-from commands.run_directory import read_settings, run_directory
-from config import ConfigError, service_settings
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate
+from settings.environment import ConfigError, service_settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_directory(environ: Mapping[str, str]) -> Path:
+    """Name the directory: RUN_DIR, or `.run` beside the code."""
+    named = environ.get("RUN_DIR")
+    return Path(named).expanduser().resolve() if named else ROOT / ".run"
+
+
+def read_settings(run_dir: Path) -> dict[str, str]:
+    """Read `run.env` back; empty where nothing ever ran."""
+    try:
+        lines = shlex.split((run_dir / "run.env").read_text())
+    except (OSError, ValueError):  # none, or not as we wrote it
+        return {}
+    pairs = (line.partition("=") for line in lines)
+    return {name: value for name, _, value in pairs}
+
 
 _REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
+
 _NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
 
 
@@ -57,3 +84,47 @@ def told_in_one_sentence() -> Iterator[None]:
         if state not in _NO_SUCH_TABLE:
             raise
         raise ConfigError("DATABASE_URL: this database is not up to date; `cli.py migrate` makes it so.") from None
+
+
+T = TypeVar("T")
+
+
+def asked(ask: Callable[[Sessions], Awaitable[T]]) -> T:
+    """Ask the database; raises ConfigError where it cannot be used."""
+    url = database_url(os.environ)
+
+    async def answer() -> T:
+        async with opened(url) as sessions:
+            return await ask(sessions)
+
+    return asyncio.run(answer())
+
+
+def actor() -> str:
+    """Name who sits at the command line."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name
+        return f"cli:{os.getuid()}"
+
+
+def say_json(found: object) -> None:
+    """Print as JSON, in the API's words."""
+    print(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+
+
+def say_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns that line up."""
+    lines = [list(titles), *([cell(each) for each in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def cell(value: object) -> str:
+    """Write one value; whatever a provider or a person made up cannot steer the terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    return "".join(each if each.isprintable() else "?" for each in str(value))

@@ -5,14 +5,14 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from uuid import UUID
 
-from commands.asking import actor, asked
-from commands.telling import cell, say_json, say_table
-from db import dead_tasks, redrives
+from commands.context import actor, asked, cell, say_json, say_table
 from db.engine import Sessions
+from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+from operations import redrive as redrives
 
 _EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
 

@@ -4,12 +4,11 @@ import argparse
 import asyncio
 from uuid import UUID
 
-from commands.asking import actor, asked
-from commands.telling import cell, say_json
-from db import test_pushes
+from commands.context import actor, asked, cell, say_json
 from db.engine import Sessions
+from domain.diagnostic_push import AskedTest, ShownTestPush
 from domain.push import TaskState
-from domain.test_push import AskedTest, ShownTestPush
+from operations import diagnostic_push as test_pushes
 
 _LOOK_EVERY = 0.25  # seconds
 _GIVE_UP = 330.0  # seconds; a test push is of use for five minutes

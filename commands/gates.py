@@ -3,10 +3,9 @@
 import argparse
 from uuid import UUID
 
-from commands.asking import actor, asked
-from commands.telling import say_json, say_table
-from db import gates
+from commands.context import actor, asked, say_json, say_table
 from db.engine import Sessions
+from db.views import gates
 from domain.support import ShownBrake, ShownGates, ShownRoute
 
 

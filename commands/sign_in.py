@@ -1,16 +1,20 @@
-"""`cli.py console`: a one-time code that signs somebody in to the console."""
+"""Who may call: one-time codes for the console, and bearer tokens by a shared secret."""
 
 import argparse
 import os
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
-from commands.asking import actor, asked
-from commands.run_directory import read_settings, run_directory
-from db import console_codes
+import jwt
+
+from commands.context import actor, asked, read_settings, run_directory
+from db import console_sessions
+from db.console_sessions import CODE_LIFETIME
 from db.engine import Sessions
-from domain.console import CODE_LIFETIME
+from settings.environment import AuthSettings, ConfigError
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound
+
 _LONGEST_USER_ID = 200
 
 
@@ -24,7 +28,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 async def sign_in_code(sessions: Sessions, user_id: str, lifetime: timedelta) -> str:
     """Make a code, for once."""
     async with sessions.begin() as db:
-        return await console_codes.issue(db, user_id, lifetime)
+        return await console_sessions.issue(db, user_id, lifetime)
 
 
 def api_address(host: str, port: str | int) -> str:
@@ -48,3 +52,18 @@ def _user_id(text: str) -> str:
     if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
         raise argparse.ArgumentTypeError(f"a name has 1 to {_LONGEST_USER_ID} printable characters")
     return text
+
+
+def bearer_token(settings: AuthSettings, user_id: str, scopes: Sequence[str], lifetime: timedelta) -> str:
+    """Sign a token that the API accepts; raises ConfigError where only the issuer can."""
+    if settings.jwt_secret is None:
+        raise ConfigError("AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.")
+    now = datetime.now(UTC)
+    claims: dict[str, object] = {"sub": user_id, "iat": now, "exp": now + lifetime}
+    if scopes:
+        claims["scope"] = " ".join(scopes)
+    if settings.audience:
+        claims["aud"] = settings.audience
+    if settings.issuer:
+        claims["iss"] = settings.issuer
+    return jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm="HS256")

@@ -4,10 +4,9 @@ import argparse
 import sys
 from uuid import UUID
 
-from commands.asking import asked
-from commands.telling import cell, say_json
-from db import present, timeline
+from commands.context import asked, cell, say_json
 from db.engine import Sessions, as_of_one_moment
+from db.views import present, timeline
 from domain.timeline import Part, TimelineItem
 
 _MOST = 1000

@@ -6,14 +6,15 @@ its conversation. Rows are touched last and in a fixed order, so that whoever wa
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts, push_tasks
-from db.push_tasks import DueMessage
+from db.push_tasks import DueMessage, Task
+from domain.last_check import Line
 from domain.push import TaskState
 
 
@@ -125,6 +126,7 @@ _STANDING = text("""
              ON g.installation_id = asked.installation_id AND g.collapse_key = :collapse_key
 """)
 
+
 # Those that have been tried, or hindered, at least once.
 _HOLD_TRIED = text("""
     SELECT task_id FROM push_tasks
@@ -133,6 +135,7 @@ _HOLD_TRIED = text("""
      ORDER BY task_id
        FOR UPDATE SKIP LOCKED
 """)
+
 
 _PLANNED = text("""
     INSERT INTO collapse_groups (installation_id, collapse_key, planned_at, burst)
@@ -143,12 +146,14 @@ _PLANNED = text("""
         DO UPDATE SET planned_at = excluded.planned_at, burst = excluded.burst
 """)
 
+
 _BEGUN = text("""
     INSERT INTO collapse_groups (installation_id, collapse_key, sounded_at)
     SELECT * FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
                          CAST(:began_ats AS timestamptz[]))
         ON CONFLICT (installation_id, collapse_key) DO UPDATE SET sounded_at = excluded.sounded_at
 """)
+
 
 _ENDED = text("""
     WITH ended AS (
@@ -166,4 +171,72 @@ _ENDED = text("""
        SET sounded_at = CASE WHEN ended.heard THEN clock_timestamp() END
       FROM ended
      WHERE g.installation_id = ended.installation_id AND g.collapse_key = ended.collapse_key
+""")
+
+
+async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) -> dict[UUID, Line]:
+    """Say of tasks what else goes to their lines, which are this transaction's until it ends.
+
+    A call that began longer ago than `in_flight` has lost its worker.
+    """
+    if not tasks:
+        return {}
+    lines = {"installation_ids": [t.installation_id for t in tasks], "keys": [t.collapse_key for t in tasks]}
+    await db.execute(_HOLD, lines)
+    return await seen(db, [task.task_id for task in tasks], in_flight)
+
+
+async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, Line]:
+    """Say the same at a glance: nothing is held."""
+    rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
+    return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way, row.has_sounded) for row in rows}
+
+
+_HOLD = text("""
+    SELECT pg_advisory_xact_lock(line)
+      FROM (SELECT DISTINCT hashtextextended(installation_id || '/' || key, 0) AS line
+              FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:keys AS text[])) AS asked (installation_id, key)
+             ORDER BY line) AS lines
+""")
+
+
+# Each question walks an index to its answer, so that a line costs the same however long its past: the latest of
+# a line is the end of an index (of EXISTS the planner may hope to find one soon by reading all), and no index serves
+# `clock_timestamp()`. A call that is under way belongs to a push that waits, or that was settled since.
+_AROUND = text("""
+    SELECT asked.task_id,
+           calls.of_newer OR coalesce(asked.due_at < (
+               SELECT max(other.due_at) FROM push_tasks AS other
+                WHERE other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
+                  AND other.state = 'accepted' AND other.synced_at IS NULL
+           ), false) AS newer_begun,
+           coalesce(asked.due_at < (
+               SELECT max(other.due_at) FROM push_tasks AS other
+                WHERE other.installation_id = asked.installation_id AND other.collapse_key = asked.collapse_key
+                  AND other.state = 'pending' AND other.synced_at IS NULL
+           ), false) AS newer_waits,
+           calls.of_any AS call_under_way,
+           coalesce(g.sounded_at > clock_timestamp() - interval '1 minute'
+                    AND g.sounded_at < clock_timestamp() + interval '1 minute', false) AS has_sounded
+      FROM push_tasks AS asked
+      LEFT JOIN collapse_groups AS g
+             ON g.installation_id = asked.installation_id AND g.collapse_key = asked.collapse_key
+     CROSS JOIN LATERAL (
+        SELECT count(*) > 0 AS of_any, coalesce(bool_or(other.due_at > asked.due_at), false) AS of_newer
+          FROM (SELECT w.task_id, w.due_at
+                  FROM push_tasks AS w
+                 WHERE w.installation_id = asked.installation_id AND w.collapse_key = asked.collapse_key
+                   AND w.state = 'pending' AND w.synced_at IS NULL AND w.attempt_count > 0
+                 UNION ALL
+                SELECT s.task_id, s.due_at
+                  FROM push_tasks AS s
+                 WHERE s.installation_id = asked.installation_id AND s.collapse_key = asked.collapse_key
+                   AND s.synced_at IS NULL
+                   AND s.settled_at > statement_timestamp() - CAST(:in_flight AS interval)) AS other
+          JOIN push_attempts AS call
+                 ON call.task_id = other.task_id AND call.outcome IS NULL
+                AND call.started_at > statement_timestamp() - CAST(:in_flight AS interval)
+         WHERE other.task_id <> asked.task_id
+     ) AS calls
+     WHERE asked.task_id = ANY(CAST(:task_ids AS uuid[]))
 """)

@@ -1,20 +1,46 @@
-"""Who is signed in to the console. The cookie's value is known by its digest alone."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; known by a digest alone."""
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
-from db.digests import digest
-from db.models import ConsoleSession
+from db.models.operations import ConsoleCode, ConsoleSession
 from db.support_actions import Deed
-from domain.console import LONGEST_SIGN_IN
+from domain.naming import digest
+
+CODE_LIFETIME = timedelta(minutes=10)
+
+LONGEST_SIGN_IN = timedelta(hours=8)
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's Base32: nothing in it looks like another
+
+_LENGTH = 16  # characters, so 80 bits
+
+_GROUP = 4
+
+_MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1"})
+
+
+def code_from(randomness: bytes) -> str:
+    """Write 10 random bytes as a code that a person can type."""
+    number = int.from_bytes(randomness)
+    letters = "".join(_ALPHABET[number >> 5 * place & 31] for place in reversed(range(_LENGTH)))
+    return "-".join(letters[start : start + _GROUP] for start in range(0, _LENGTH, _GROUP))
+
+
+def read_code(typed: str) -> str | None:
+    """Read a code however it was typed; None for what cannot be one."""
+    letters = "".join(typed.upper().replace("-", " ").split()).translate(_MISREAD)
+    return letters if len(letters) == _LENGTH and set(letters) <= set(_ALPHABET) else None
+
 
 _SUBJECT = "console_session"
+
 _BLIND = {"synchronize_session": False}
 
 
@@ -78,3 +104,32 @@ async def close(db: AsyncSession, value: str) -> None:
 def _name(value: str) -> UUID:
     """Name a sign-in for the record; whoever reads it cannot sign in with it."""
     return UUID(bytes=digest(value)[:16])
+
+
+async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
+    """Make a code for somebody."""
+    code = code_from(secrets.token_bytes(10))
+    old = (
+        select(ConsoleCode.digest)
+        .where(ConsoleCode.expires_at < func.clock_timestamp())
+        .with_for_update(skip_locked=True)
+    )
+    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())), execution_options=_BLIND)
+    values = {"digest": _digest(code), "user_id": user_id, "expires_at": func.clock_timestamp() + lifetime}
+    await db.execute(insert(ConsoleCode).values(values))
+    return code
+
+
+async def redeem(db: AsyncSession, typed: str) -> str | None:
+    """Use a code up and say whom it signs in; None where there is no such code, or not any more."""
+    taken = delete(ConsoleCode).where(
+        ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
+    )
+    user_id: str | None = await db.scalar(
+        taken.returning(ConsoleCode.user_id), execution_options={"synchronize_session": False}
+    )
+    return user_id
+
+
+def _digest(typed: str) -> bytes:
+    return digest(read_code(typed) or "")

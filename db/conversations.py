@@ -1,15 +1,16 @@
 """Conversations and their members."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import ConversationRow, Member
+from db.models.people import ConversationRow, Member
 from domain.messages import MEMBERS_LISTED, Conversation
+from domain.problems import MessageQuota, too_many_messages
 
 
 async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[str]) -> bool:
@@ -88,6 +89,7 @@ _JOIN = text("""
         ON CONFLICT DO NOTHING
 """)
 
+
 _FIRST_MEMBERS = text("""
     SELECT asked.conversation_id, first.user_ids, counted.member_count
       FROM unnest(CAST(:conversation_ids AS uuid[])) AS asked (conversation_id)
@@ -101,6 +103,7 @@ _FIRST_MEMBERS = text("""
      ) AS counted
 """)
 
+
 _MEMBERS = text("""
     SELECT m.conversation_id, m.user_id
       FROM members m
@@ -109,4 +112,33 @@ _MEMBERS = text("""
      ORDER BY m.conversation_id, m.user_id
 """)
 
+
 _MEMBERS_HELD = text(f"{_MEMBERS.text} FOR SHARE OF m")
+
+
+_CLOCKS_DIFFER = timedelta(days=1)  # that of a server which took over may be behind
+
+
+async def spend(db: AsyncSession, conversation_id: UUID, user_id: str, quota: MessageQuota | None) -> None:
+    """Count a message, if it is posted; raises LimitReached. The caller has locked the conversation."""
+    if quota is None:
+        return
+    values = {"conversation_id": conversation_id, "user_id": user_id, "every": quota.every, "span": quota.span}
+    wait, _before = (await db.execute(_SPEND, values | {"most": quota.span + _CLOCKS_DIFFER})).one()
+    if wait > timedelta(0):  # then the transaction is rolled back, and nothing is counted
+        raise too_many_messages(wait)
+
+
+# What lies further ahead than an empty burst ever does is odd, and counts as absent. What was there before is read so
+# that it is told where Python lacks it (`db/unreadable.py`).
+_SPEND = text("""
+    INSERT INTO message_allowances AS a (conversation_id, user_id, full_at)
+    VALUES (:conversation_id, :user_id, statement_timestamp() + CAST(:every AS interval))
+        ON CONFLICT (conversation_id, user_id) DO UPDATE
+       SET full_at = CASE WHEN a.full_at < statement_timestamp() + CAST(:most AS interval)
+                          THEN greatest(a.full_at, statement_timestamp()) ELSE statement_timestamp()
+                     END + CAST(:every AS interval)
+    RETURNING full_at - statement_timestamp() - CAST(:span AS interval),
+              (SELECT b.full_at FROM message_allowances AS b
+                WHERE b.conversation_id = :conversation_id AND b.user_id = :user_id)
+""")

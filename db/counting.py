@@ -7,7 +7,7 @@ from sqlalchemy import Row, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from telemetry import labels, metrics
+from telemetry import metrics
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
 
@@ -33,7 +33,7 @@ def count_synced(provider: str, kind: str, delay: float) -> None:
 
 def _count_settled(counts: Mapping[Any, int]) -> None:
     for (provider, kind, state, reason), count in counts.items():
-        metrics.pushes_settled.labels(provider, kind, state, labels.reason(reason)).inc(count)
+        metrics.pushes_settled.labels(provider, kind, state, metrics.reason(reason)).inc(count)
         if reason == "superseded":
             metrics.pushes_collapsed.labels(provider, kind, "before_acceptance").inc(count)
 

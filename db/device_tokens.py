@@ -18,16 +18,17 @@ from sqlalchemy.orm import aliased
 
 from db import spent_tickets
 from db.counting import once_committed
-from db.digests import digest
 from db.engine import among
-from db.models import DeviceToken, DeviceTokenEvent
+from db.models.people import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
-from domain.devices import Permission
+from domain.devices import Permission, Standing
+from domain.naming import digest
 from domain.problems import Conflict
 from domain.push import Environment, Provider
-from telemetry import labels, metrics
+from telemetry import metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
+
 PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
 
 
@@ -300,7 +301,7 @@ async def _deactivate(
 
 def _count(providers: Sequence[str], cause: str, reason: str | None) -> None:
     for provider in providers:
-        metrics.device_tokens_deactivated.labels(provider, cause, labels.reason(reason)).inc()
+        metrics.device_tokens_deactivated.labels(provider, cause, metrics.reason(reason)).inc()
 
 
 async def _note(
@@ -325,6 +326,7 @@ async def _lock(db: AsyncSession, *names: str) -> None:
 
 _KNOWN = and_(DeviceToken.provider.in_(tuple(Provider)), DeviceToken.environment.in_(tuple(Environment)))
 
+
 _DEAD = text("""
     EXISTS (SELECT FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS text[]), CAST(:sinces AS timestamptz[]))
                         AS dead (id, token, since)
@@ -332,7 +334,28 @@ _DEAD = text("""
                AND device_tokens.registered_at <= dead.since)
 """)
 
+
 _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))
       FROM (SELECT DISTINCT id FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (id) ORDER BY id) AS each
 """)
+
+
+async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> Standing:
+    """Say how an installation stands to a user."""
+    query = (
+        select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason)
+        .where(DeviceToken.installation_id == installation_id)
+        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
+    )
+    rows = (await db.execute(query)).all()
+    if not rows:
+        return Standing.UNKNOWN
+    mine = [row for row in rows if row.user_id == user_id]
+    if not mine:
+        return Standing.FOREIGN
+    if mine[0].active:
+        return Standing.ACTIVE
+    if rows[0].active:
+        return Standing.INACTIVE
+    return Standing.INVALIDATED if mine[0].inactive_reason == "invalidated" else Standing.INACTIVE

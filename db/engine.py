@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from db.address import read_address
-from db.odd_values import read_json, read_odd_values
+from db.unreadable import read_json, read_odd_values
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
     OperationalError,

@@ -12,10 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import outbox
 from db.engine import among, present_instant
-from db.models import FastingSessionRow
-from db.odd_values import EARLIEST, LATEST
-from db.unreadable import Unreadable, tell, word
-from domain.quotas import too_many_fasts
+from db.models.people import FastingSessionRow
+from db.unreadable import EARLIEST, LATEST, Unreadable, tell, word
+from domain.problems import too_many_fasts
 from domain.reminders import needed_at, rescheduled
 from domain.sessions import FastingSession, SessionStatus, readable_minutes
 

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import DeviceToken, LogItem, Message, Presence, PushTask, SyncPosition
+from db.models.people import DeviceToken, LogItem, Message, Presence, SyncPosition
+from db.models.pushes import PushTask
 from db.unreadable import route_of
-from domain.handoff import Recipient
+from domain.messages import Recipient
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from db import push_tasks
 from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
 from db.messages import ITEM_BYTES, PageSize
-from db.models import LogHead, Message, PushTask, SyncPosition
-from db.models import LogItem as LogItemRow
+from db.models.people import LogHead, Message, SyncPosition
+from db.models.people import LogItem as LogItemRow
+from db.models.pushes import PushTask
 from db.unreadable import word
 from domain.kinds import Kind
 from domain.messages import LogItem

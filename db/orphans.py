@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import push_attempts
 from db.counting import count_settled
 from db.engine import among
-from db.models import Message, OutboxRow
+from db.models.people import Message
+from db.models.pushes import OutboxRow
 from domain.housekeeping import Mark
 from domain.kinds import Kind
 from domain.sessions import MOST_REMINDER_MINUTES

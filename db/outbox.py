@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import OutboxRow
+from db.models.pushes import OutboxRow
 from telemetry import tracing
 
 GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; then they are anybody's

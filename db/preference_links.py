@@ -1,17 +1,38 @@
-"""Links to the preference page. Only their digests are kept, so nobody who reads the database can follow one."""
+"""Links to the preference page, each good for one use, and the sessions that they open; known by a digest alone."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.digests import digest
-from db.models import PreferenceCode
+from db.models.operations import PreferenceCode, PreferenceSession
 from db.unreadable import word
-from domain.preference_links import LIFETIMES, MOST_LINKS, LinkFor
+from domain.naming import digest
+
+
+class LinkFor(StrEnum):
+    """Where a link is opened."""
+
+    APP = "app"  # in a browser of the app, at once: opening it uses it up
+    EMAIL = "email"  # in a mail, some day: programs that look at mails open it first, so a button uses it up
+
+
+LIFETIMES: Mapping[LinkFor, timedelta] = {
+    LinkFor.APP: timedelta(minutes=15),
+    LinkFor.EMAIL: timedelta(days=30),
+}
+
+MOST_LINKS = 10  # of each kind that one person may have; the oldest goes
+
+MOST_SESSIONS = 10  # browsers in which one person may have the page open; the oldest goes
+
+SESSION_LIFETIME = timedelta(hours=1)  # after the last visit
+
+LONGEST_SESSION = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +85,68 @@ async def redeem(db: AsyncSession, code: str, kinds: Collection[LinkFor]) -> str
         taken.returning(PreferenceCode.user_id), execution_options={"synchronize_session": False}
     )
     return user_id
+
+
+_PUT_OFF_AFTER = SESSION_LIFETIME / 12  # so that few visits write
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """A browser that shows somebody's preferences."""
+
+    user_id: str
+    csrf_token: str = field(repr=False)
+
+
+async def open_for(db: AsyncSession, user_id: str, instead_of: str | None) -> str:
+    """Open somebody's page and give the cookie's value, which only the browser keeps.
+
+    `instead_of`: the cookie's value that the browser had before, of whomever; it is of no use any more. Of pages that
+    are open in too many browsers, the oldest are closed.
+    """
+    if instead_of is not None:
+        await close(db, instead_of)
+    value = secrets.token_urlsafe(32)
+    values = {
+        "digest": digest(value),
+        "user_id": user_id,
+        "csrf_token": secrets.token_urlsafe(32),
+        "expires_at": func.clock_timestamp() + SESSION_LIFETIME,
+    }
+    await db.execute(insert(PreferenceSession).values(values))
+    too_many = (
+        select(PreferenceSession.digest)
+        .where(PreferenceSession.user_id == user_id)
+        .order_by(PreferenceSession.created_at.desc(), PreferenceSession.digest)
+        .offset(MOST_SESSIONS)
+    )
+    await _delete(db, PreferenceSession.digest.in_(too_many.scalar_subquery()))
+    return value
+
+
+async def of(db: AsyncSession, value: str) -> OpenPage | None:
+    """Find whose page a cookie's value opens, and let it be open for longer."""
+    mine, now = PreferenceSession.digest == digest(value), func.clock_timestamp()
+    longest = PreferenceSession.created_at + LONGEST_SESSION
+    query = select(
+        PreferenceSession.user_id,
+        PreferenceSession.csrf_token,
+        func.least(now + SESSION_LIFETIME, longest) > PreferenceSession.expires_at + _PUT_OFF_AFTER,
+    ).where(mine, PreferenceSession.expires_at > now)
+    row = (await db.execute(query)).one_or_none()
+    if row is None:
+        return None
+    user_id, csrf_token, is_put_off = row
+    if is_put_off:
+        put_off = update(PreferenceSession).where(mine).values(expires_at=func.least(now + SESSION_LIFETIME, longest))
+        await db.execute(put_off, execution_options={"synchronize_session": False})
+    return OpenPage(user_id, csrf_token)
+
+
+async def close(db: AsyncSession, value: str) -> None:
+    """Close a page: its cookie is worth nothing any more."""
+    await _delete(db, PreferenceSession.digest == digest(value))
+
+
+async def _delete(db: AsyncSession, which: ColumnElement[bool]) -> None:
+    await db.execute(delete(PreferenceSession).where(which), execution_options={"synchronize_session": False})

@@ -9,13 +9,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import DeviceToken, PreferencesRow
+from db.models.people import DeviceToken, PreferencesRow
 from db.unreadable import tell, word
-from domain.preferences import Preferences, Preview
+from domain.preferences import Preferences, Preview, QuietHours, QuietMode, zone
 from domain.problems import InvalidField, Outdated
-from domain.quiet_hours import QuietHours, QuietMode
 from domain.sessions import readable_minutes
-from domain.time_zones import zone
 
 _FIRST = {name: value for name, value in asdict(Preferences()).items() if name != "quiet_hours"}
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import Presence
+from db.models.people import Presence
 
 _KEPT = timedelta(hours=1)  # a row that expired: its process may come back from an outage, and put it off again
 

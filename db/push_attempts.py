@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import once_committed
 from db.engine import among
-from db.models import PushAttempt
+from db.models.pushes import PushAttempt
 from telemetry import metrics
 
 

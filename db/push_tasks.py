@@ -12,11 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
 from db.engine import among
-from db.models import PushTask
-from db.odd_values import known_or_none, readable
-from db.unreadable import route_of, word
-from domain.handoff import LONGEST_GRACE
+from db.models.pushes import PushTask
+from db.unreadable import known_or_none, readable, route_of, word
 from domain.kinds import Kind
+from domain.messages import LONGEST_GRACE
 from domain.naming import user_digest
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend

@@ -12,7 +12,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from db import log
 from db.engine import is_contended
-from db.models import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, Presence
+from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
+from db.models.people import Presence
 from db.workers import KEPT
 from domain.housekeeping import Keep, Leftover, LetGo
 

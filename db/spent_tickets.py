@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import SpentTicket
+from db.models.table import SpentTicket
 
 REMEMBERED = timedelta(hours=1)  # far longer than a server, or a proxy before it, holds on to a request
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import SupportAction
+from db.models.operations import SupportAction
 from db.unreadable import tell
 from domain.support import ShownAction
 

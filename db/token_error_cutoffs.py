@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
-from db.models import BrakeRow
+from db.models.operations import BrakeRow
 from db.support_actions import Deed
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure

@@ -1,25 +1,30 @@
-"""Values of rows that this process cannot read: a word of a newer release, a time zone that this machine lacks.
+"""Values and rows that this release cannot read: left out, counted and logged once, and nobody else's work stops."""
 
-One person's odd value must not stop what is done for many: it counts as absent, and is told once.
-"""
-
+import json
+import math
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import structlog
 
-from db.models import DeviceToken
+from db.models.people import DeviceToken
 from domain.problems import NotFound
 from domain.push import Environment, Provider, Route
 
 _LONGEST_SHOWN = 40  # characters
+
 _MOST_TOLD = 100  # kinds of values
+
 
 TOLD = "value not understood, taken for absent"
 
+
 E = TypeVar("E", bound=StrEnum)
+
 log = structlog.get_logger()
+
 _told: set[str] = set()
 
 
@@ -62,3 +67,80 @@ def reported_route(report: Any) -> Route | None:  # noqa: ANN401 -- what any rel
     except (KeyError, TypeError, ValueError):
         tell("workers.gates", "")
         return None
+
+
+EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # whatever is later; hours can be added to it
+
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
+
+_MICROSECOND = timedelta(microseconds=1)
+
+_MOST_DIGITS = 1000
+
+
+async def read_odd_values(connection: Any) -> None:  # noqa: ANN401 -- asyncpg has no types
+    """Have a connection read instants and times of day in this way."""
+    ways = {"timestamptz": (_from_instant, _instant), "time": (_from_time, _time)}
+    for name, (encoder, decoder) in ways.items():
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="tuple")
+
+
+def known_or_none(at: datetime | None) -> datetime | None:
+    """Give an instant that may be missing; an odd one counts as missing."""
+    return None if at in {EARLIEST, LATEST} else at
+
+
+def readable(column: str) -> str:
+    """Write SQL that gives an instant to count with, or null for an odd one, with which counting would fail."""
+    return f"CASE WHEN {column} > '{EARLIEST:%Y-%m-%d}+00' AND {column} < '{LATEST:%Y-%m-%d}+00' THEN {column} END"
+
+
+def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON
+    """Read JSON; null in place of a number without bounds, or of a document without an end to its depth."""
+    try:
+        return json.loads(document, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        tell("json", "")
+        return None
+
+
+def _instant(microseconds: tuple[int]) -> datetime:
+    try:
+        found = _EPOCH + timedelta(microseconds=microseconds[0])
+        if EARLIEST <= found <= LATEST:
+            return found
+    except OverflowError:
+        pass
+    tell("timestamptz", microseconds[0])
+    return LATEST if microseconds[0] > 0 else EARLIEST
+
+
+def _from_instant(value: datetime) -> tuple[int]:
+    return ((value.astimezone(UTC) - _EPOCH) // _MICROSECOND,)
+
+
+def _time(microseconds: tuple[int]) -> time:
+    """Read a time of day; 24:00 is the midnight that ends the day."""
+    return (_EPOCH + timedelta(microseconds=microseconds[0])).time()
+
+
+def _from_time(value: time) -> tuple[int]:
+    return ((datetime.combine(_EPOCH, value, UTC) - _EPOCH) // _MICROSECOND,)
+
+
+def _integer(digits: str) -> int | None:
+    if len(digits) <= _MOST_DIGITS:
+        return int(digits)
+    tell("json", digits[:9])
+    return None
+
+
+def _float(digits: str) -> float | None:
+    found = float(digits)
+    if math.isfinite(found):
+        return found
+    tell("json", digits[:9])
+    return None

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import WithheldPush
+from db.models.pushes import WithheldPush
 from domain.kinds import Kind
 
 Whom = tuple[str, UUID | None]  # a user's installation; None: all of them

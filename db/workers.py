@@ -1,4 +1,4 @@
-"""Worker processes: who is there, so that the fleet's rate can be shared, and how their gates stand."""
+"""The workers that live, by their heartbeats, and the leases by which one of them works for all."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -7,16 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, or_, select, text
+from sqlalchemy import and_, delete, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import WorkerRow
+from db.models.operations import Lease, WorkerRow
 from db.unreadable import reported_route
 from domain.push import Route
 
 LATELY = timedelta(seconds=10)
+
 KEPT = timedelta(days=1)  # a row of a worker that did not say goodbye
+
 _AHEAD = timedelta(minutes=5)  # a worker that is seen later than that is odd, and shares no rate
 
 
@@ -76,6 +79,7 @@ _ONE_AT_A_TIME = text("""
            pg_advisory_xact_lock(hashtextextended('workers', 0))
 """)
 
+
 _BEAT = text("""
     WITH others AS (
         SELECT seen_at FROM workers
@@ -89,3 +93,37 @@ _BEAT = text("""
     )
     SELECT own.seen_at, (SELECT count(*) FROM others), (SELECT min(seen_at) FROM others) FROM own
 """)
+
+
+_LONGEST = timedelta(minutes=5)  # a lease that ends later than any is granted for is odd, and nobody's
+
+
+async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> datetime | None:
+    """Take or renew a lease; the database's clock, or None while another one holds it."""
+    now = func.clock_timestamp()
+    row = insert(Lease).values(name=name, holder=holder, expires_at=now + lasts)
+    taken = row.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"holder": row.excluded.holder, "expires_at": row.excluded.expires_at},
+        where=or_(Lease.holder == holder, Lease.expires_at < now, Lease.expires_at > now + _LONGEST),
+    )
+    at: datetime | None = await db.scalar(taken.returning(now))
+    return at
+
+
+async def report(db: AsyncSession, name: str, holder: UUID, found: Mapping[str, Any]) -> None:
+    """Tell what the holder found at last."""
+    mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
+    await db.execute(mine.values(found=found), execution_options={"synchronize_session": False})
+
+
+async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
+    """Read what was found at last; empty where nobody has looked yet, or a newer release tells it in another way."""
+    found: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
+    return found if isinstance(found, dict) else {}
+
+
+async def give_up(db: AsyncSession, name: str, holder: UUID) -> None:
+    """Let another one take it at once; what was found stays."""
+    mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
+    await db.execute(mine.values(expires_at=func.clock_timestamp()), execution_options={"synchronize_session": False})

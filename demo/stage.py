@@ -12,8 +12,8 @@ from uuid import UUID, uuid5
 
 import httpx
 
+from demo.parts import Terminal
 from domain.push import Provider
-from local_parts.terminal import Terminal
 
 SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
 _INSTALLATIONS = UUID("5d1f6b3a-6c0e-4a52-9a0f-6f2b8f0c7e11")  # names the same phones in every run

@@ -11,22 +11,15 @@ from uuid import UUID
 
 import httpx
 
-from commands.asking import actor
-from commands.bearer import bearer_token
-from commands.console import sign_in_code
-from commands.database import migrate_named, opened
-from commands.run_directory import ROOT
-from config import auth_settings
+from commands.context import ROOT, actor, migrate_named, opened
+from commands.sign_in import bearer_token, sign_in_code
+from demo.embedded import PostgresPart, temporal_command, temporal_environment
+from demo.parts import Parts, ProcessPart, Terminal, answering
+from demo.settings import LocalSettings, shared_environment, write_settings
+from demo.stage import Stage
+from demo.stories import demonstrate
 from domain.naming import reminder_workflow_id
-from embedded import temporal_command, temporal_environment
-from local_parts.demonstration import demonstrate
-from local_parts.parts import Parts, answering
-from local_parts.postgres import PostgresPart
-from local_parts.process import ProcessPart
-from local_parts.run_directory import write_settings
-from local_parts.settings import LocalSettings, shared_environment
-from local_parts.stage import Stage
-from local_parts.terminal import Terminal
+from settings.environment import auth_settings
 
 _TOKEN_LIFETIME = timedelta(hours=1)
 _CODE_LIFETIME = timedelta(hours=12)

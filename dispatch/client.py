@@ -30,7 +30,7 @@ from temporalio.runtime import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from config import ConfigError
+from settings.environment import ConfigError
 from telemetry import metrics, tracing
 from telemetry.temporal_tracing import Tracing
 

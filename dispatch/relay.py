@@ -16,13 +16,15 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from db import fasting_sessions, handoffs, messages, outbox, redrives, test_pushes
+from db import fasting_sessions, handoffs, messages, outbox
 from db.engine import Sessions
+from dispatch import starts
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession
 from domain.wire import HandoffState, SessionState
-from telemetry import labels, metrics, tracing
-from workflows import starts
+from operations import diagnostic_push as test_pushes
+from operations import redrive as redrives
+from telemetry import metrics, tracing
 
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
 _CLOSE_WITHIN = 5.0  # seconds
@@ -107,7 +109,7 @@ class Relay:
                     await self._dispatch(owed)
                 except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
                     log.warning("dispatch postponed", error=_name(error))
-                    metrics.dispatches.labels(owed.subject_kind, "postponed", labels.reason(_name(error))).inc()
+                    metrics.dispatches.labels(owed.subject_kind, "postponed", metrics.reason(_name(error))).inc()
                     await self._postpone(owed, _name(error))
                 else:
                     metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()

@@ -22,11 +22,11 @@ from domain.naming import (
 )
 from domain.sessions import SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState, TestPushState
-from workflows.details import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
+from workflows.diagnostic_push import TestPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive, about
-from workflows.test_push import TestPush
+from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _ALIKE: dict[str, Any] = {  # one that runs goes on; one that has ended is followed by another

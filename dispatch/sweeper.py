@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.housekeeping import GONE, Fate, Sweeping
 from activities.reminders import ReminderOpening
-from db import device_tokens, fasting_sessions, leases, orphans, preferences
+from db import device_tokens, fasting_sessions, orphans, preferences, workers
 from db.engine import Sessions, present_instant
 from db.orphans import Unopened, Window
 from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED, Mark, Walk
@@ -113,14 +113,14 @@ class Sweeper:
         """Let another worker sweep at once."""
         with suppress(Exception):
             async with asyncio.timeout(2), self._sessions.begin() as db:
-                await leases.give_up(db, SWEEP, self._id)
+                await workers.give_up(db, SWEEP, self._id)
 
     async def _holds(self) -> bool:
         loop = asyncio.get_running_loop()
         if loop.time() < self._renew_at:
             return True
         async with self._sessions.begin() as db:
-            taken = await leases.take(db, SWEEP, self._id, _LASTS)
+            taken = await workers.take(db, SWEEP, self._id, _LASTS)
         if taken is None:
             self._near, self._left, self._late = None, {}, {}
             return False
@@ -148,7 +148,7 @@ class Sweeper:
             ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MOST_NEAR)
             window = Window(at - LONGEST_OF_USE, at - _OVERDUE)
             behind = await self._wanted(db, await orphans.unopened(db, window, _MOST_NEAR))
-            await leases.report(db, SWEEP, self._id, _report(at, behind))
+            await workers.report(db, SWEEP, self._id, _report(at, behind))
         self._left = {_key(each): self._left[_key(each)] for each in ahead if _key(each) in self._left}
         self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
         return _Near(at, read_at, ahead, behind)

@@ -1,10 +1,13 @@
-"""Device tokens as their owner and support see them."""
+"""What is known of a phone: what an app tells when it registers, and how support sees it."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from domain import preferences as time_zones
+from domain.problems import Conflict, InvalidField, NotFound
 from domain.push import Environment, Provider
 
 
@@ -65,3 +68,96 @@ class ShownDevice(ShownToken):
     """A device token with its history, for support."""
 
     history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50
+
+
+class Standing(StrEnum):
+    """What its device tokens say about an installation."""
+
+    ACTIVE = "active"
+    INVALIDATED = "invalidated"  # its provider calls the token dead
+    INACTIVE = "inactive"  # signed out, or somebody else signed in
+    FOREIGN = "foreign"
+    UNKNOWN = "unknown"  # never registered: a phone that may show no notifications may sync all the same
+
+
+def check_may_sync(standing: Standing) -> None:
+    """Check that the user's log may be read for this installation; raises NotFound, Conflict."""
+    match standing:
+        case Standing.FOREIGN:
+            raise NotFound("installation")
+        case Standing.INACTIVE:
+            raise Conflict("installation-inactive", "Nobody is signed in there any more; register its token first.")
+        case Standing.ACTIVE | Standing.INVALIDATED | Standing.UNKNOWN:
+            return
+
+
+LONGEST_TOKEN = 4096  # characters
+
+LONGEST_LOCALE = 35  # characters, what BCP 47 asks to have room for (RFC 5646, 4.4.1)
+
+LONGEST_VERSION = 50  # characters
+
+
+_TOKEN_FORMS = {
+    Provider.APNS: (
+        re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}"),
+        "An APNs token is hexadecimal, of even length, and has 64 to 200 digits.",
+    ),
+    Provider.FCM: (
+        re.compile(r"[A-Za-z0-9_:.%-]{32,4096}"),
+        "An FCM token has 32 to 4096 characters, all of them letters, digits or one of _ : . % -.",
+    ),
+}
+
+_LEAST_VARIETY = 8  # different characters; in 64 random hexadecimal digits fewer are out of the question
+
+# A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
+_LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
+
+
+def token(provider: Provider, value: str) -> str:
+    """Check a token's form; raises InvalidField. APNs' digits are given in lower case."""
+    form, detail = _TOKEN_FORMS[provider]
+    if not form.fullmatch(value):
+        raise InvalidField("token", detail)
+    told = value.lower() if provider is Provider.APNS else value
+    if len(set(told)) < _LEAST_VARIETY:
+        raise InvalidField("token", f"A token has {_LEAST_VARIETY} different characters or more.")
+    return told
+
+
+def locale(value: object) -> str | None:
+    """Give a locale as BCP 47 writes it, without keywords, an encoding or what is too long; None where it is none."""
+    found = _LOCALE.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    kept = found[1]
+    for subtag in found[2].replace("_", "-").split("-")[1:]:
+        if len(kept) + 1 + len(subtag) > LONGEST_LOCALE:
+            break
+        kept = f"{kept}-{subtag}"
+    return kept
+
+
+def language(value: str | None) -> str | None:
+    """Give a locale's language in lower case; None where it names none."""
+    known = locale(value)
+    return None if known is None else known.split("-", 1)[0].lower()
+
+
+def time_zone(value: object) -> str | None:
+    """Give the IANA name of a time zone; None where it is none."""
+    return time_zones.known(value) if isinstance(value, str) else None
+
+
+def version(value: object) -> str | None:
+    """Give a version as it can be shown on one line; None where nothing is left of it."""
+    if not isinstance(value, str):
+        return None
+    shown = "".join(each for each in value[: 4 * LONGEST_VERSION] if each.isprintable())
+    return shown.strip()[:LONGEST_VERSION].strip() or None
+
+
+def permission(value: object) -> Permission | None:
+    """Give what the system lets the app do; None where nobody can tell."""
+    return Permission(value) if isinstance(value, str) and value in set(Permission) else None

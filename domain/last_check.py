@@ -7,9 +7,8 @@ from enum import Enum
 from typing import assert_never
 
 from domain.kinds import RULES, Kind, Subject
-from domain.preferences import Preferences
+from domain.preferences import Preferences, QuietMode
 from domain.push import Route
-from domain.quiet_hours import QuietMode
 from domain.sessions import FastingSession, SessionStatus
 
 

@@ -1,19 +1,34 @@
-"""Names that several rooms agree on: task queues, workflow ids, search attributes."""
+"""What the database knows a secret by: nobody who reads it there can use it."""
 
+import hashlib
 from urllib.parse import quote
 from uuid import UUID
 from zlib import crc32
 
 from domain.push import Provider
 
+
+def digest(secret: str) -> bytes:
+    """Give SHA-256 over the UTF-8 bytes. Secrets are random and long, so a salt would add nothing."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
 WORKFLOW_QUEUE = "fastbell"
+
 ORPHAN_SWEEP = "orphan-sweep"  # schedules, and with the time of each run its workflow
+
 RETENTION = "retention"
+
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
+
 CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
+
 MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword
+
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
+
 HANDOFF_STATE_ATTRIBUTE = "HandoffState"  # Keyword
+
 SEARCH_ATTRIBUTES = (
     SESSION_ID_ATTRIBUTE,
     CONVERSATION_ID_ATTRIBUTE,
@@ -22,7 +37,9 @@ SEARCH_ATTRIBUTES = (
     HANDOFF_STATE_ATTRIBUTE,
 )
 
+
 _FASTING_REMINDER, _MESSAGE_HANDOFF, _REDRIVE = "fasting-reminder", "message-handoff", "redrive"
+
 _SUBJECTS = {_FASTING_REMINDER: "session_id", _MESSAGE_HANDOFF: "message_id", _REDRIVE: "task_id"}
 
 

@@ -1,5 +1,6 @@
 """What can be wrong with a request, as exceptions that the API turns into problem+json."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 
@@ -58,3 +59,41 @@ class LimitReached(Problem):
         super().__init__(detail)
         self.retry_after = retry_after
         self.code = code  # stable, kebab-case: becomes the problem's type
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQuota:
+    """How many messages a member may post in one conversation: a burst, which fills up again one by one."""
+
+    burst: int
+    every: timedelta  # one more may be posted
+
+    @property
+    def span(self) -> timedelta:
+        """How long an empty burst takes to fill up."""
+        return self.burst * self.every
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """What every user is granted."""
+
+    installations: int | None = None  # that have an active token
+    active_fasts: int | None = None  # whose end lies ahead
+    messages: MessageQuota | None = None
+
+
+UNLIMITED = Quotas()
+
+
+def too_many_fasts(most: int) -> Conflict:
+    """Tell that another fast has to end first."""
+    return Conflict(
+        "too-many-active-fasts", f"A user may have {most} active fasts at a time. End or cancel one of them first."
+    )
+
+
+def too_many_messages(retry_after: timedelta) -> LimitReached:
+    """Tell that a message has to wait."""
+    detail = "Too many messages in this conversation. Post this one again later."
+    return LimitReached(detail, retry_after, code="too-many-messages")

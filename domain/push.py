@@ -52,7 +52,7 @@ FAILED = (TaskState.DEAD, TaskState.REJECTED, TaskState.EXPIRED, TaskState.UNREG
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One notification for one device token, in our words; `push/apns.py` and `push/fcm.py` shape it for the wire."""
+    """One notification for one device token, in our words."""
 
     task_id: UUID
     attempt_id: UUID  # new for each provider call; APNs echoes it as apns-id

@@ -96,7 +96,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "{provider} did not answer in time.": ("answer_timeout", "answers_nothing"),
     "the answer of {provider} could not be understood.": ("unreadable_answer", "malformed_answer"),
     "something else answered in the place of {provider}: a gateway or a sign-in page.": ("answered_by_another",),
-    # what providers say: push/apns_verdicts.py, push/fcm_verdicts.py
+    # what providers say: push/apns/errors.py, push/fcm/errors.py
     "{provider} says that the app was removed from the phone, or has a newer token. Opening the app fixes it.": (
         "Unregistered",
         "ExpiredToken",

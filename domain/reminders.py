@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid5
 
-from domain.present import CALL_LASTS
 from domain.push import FAILED, TaskState
 from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
+from domain.timeline import CALL_LASTS
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
 LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from domain.devices import Permission
-from domain.present import WaitsFor
-from domain.timeline import Event
+from domain.timeline import Event, WaitsFor
 
 PAST: Mapping[Event, str] = {
     Event.REGISTERED: "Registered {phone} for pushes.",

@@ -11,7 +11,7 @@ from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
 from domain.reasons import meaning
-from domain.refusals import Refusals
+from domain.signals import Refusals
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"

@@ -6,13 +6,12 @@ from typing import Any
 
 from domain.devices import Permission, ToldPermission
 from domain.kinds import Kind
-from domain.present import WaitsFor
+from domain.preferences import QuietHours
+from domain.preferences import in_words as zone_in_words
 from domain.push import Provider
-from domain.quiet_hours import QuietHours
 from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
 from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
-from domain.time_zones import in_words as zone_in_words
-from domain.timeline import Event, Happening
+from domain.timeline import Event, Happening, WaitsFor
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
 _NO_PHONE = "no phone of theirs has an active token."

@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from domain.handoff import Heed
 from domain.kinds import Kind
+from domain.messages import Heed
 from domain.push import Environment, Provider, TaskState
 from domain.reminders import Reminder
 from domain.sessions import SessionStatus

@@ -7,9 +7,9 @@ To add a kind, add its texts to `Texts` and its words to `_FULL`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from domain.devices import language
 from domain.kinds import Kind
 from domain.preferences import Preview
-from domain.registration import language
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import structlog
 
-from activities.brake import Brake
-from db import brakes, workers
+from db import token_error_cutoffs, workers
 from db.engine import Sessions
-from push.gates import Gates
+from fleet.token_error_cutoff import Brake
+from push.limiter.registry import Gates
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that one heartbeat may take
@@ -129,7 +129,7 @@ class Heartbeat:
             if self._part(seen) < self._share:  # before the others can see that we know of them, and take theirs
                 self._take(self._part(seen))
         async with self._sessions() as db:
-            engaged = await brakes.engaged(db)
+            engaged = await token_error_cutoffs.engaged(db)
         await self._brake.learn(engaged.keys(), changes=changes)
         self._joined_at = self._joined_at or seen.at
         self._take(self._part(seen))

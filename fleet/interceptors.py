@@ -1,4 +1,4 @@
-"""What a workflow history may say about a failed activity: the error's type, never its text."""
+"""What every activity passes through: its ids in the logs, and failures named by their type alone."""
 
 import time
 from datetime import timedelta
@@ -9,8 +9,10 @@ from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from domain.back_off import in_time
+from domain.naming import subject_of
 
 _FIRST, _LONGEST = timedelta(seconds=1), timedelta(seconds=30)  # as Temporal waits by `workflows/fan_out.py`
+
 
 log = structlog.get_logger()
 
@@ -20,10 +22,10 @@ class NamelessFailures(Interceptor):
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 -- the SDK's name
         """Stand before each activity."""
-        return _Inbound(next)
+        return _NamelessInbound(next)
 
 
-class _Inbound(ActivityInboundInterceptor):
+class _NamelessInbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> object:  # noqa: A002 -- the SDK's name
         began = time.monotonic()
         try:
@@ -46,3 +48,26 @@ def _next_try(began: float) -> timedelta | None:
     usual = min(_LONGEST, _FIRST * 2 ** min(info.attempt - 1, 16))
     delay = in_time(usual, info.schedule_to_close_timeout - gone)
     return None if delay == usual else delay
+
+
+_IDS = ("session_id", "message_id", "task_id")
+
+
+class IdsInLogs(Interceptor):
+    """Binds workflow and attempt, and ids from the workflow's name and the activity's input."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 -- the SDK's name
+        """Stand before each activity."""
+        return _BindingInbound(next)
+
+
+class _BindingInbound(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> object:  # noqa: A002 -- the SDK's name
+        info = activity.info()
+        ids = subject_of(info.workflow_id or "")
+        for ask in input.args:
+            ids |= {name: str(value) for name in _IDS if (value := getattr(ask, name, None)) is not None}
+        structlog.contextvars.bind_contextvars(  # for good: each activity is a task with a context of its own
+            workflow_id=info.workflow_id, activity=info.activity_type, attempt=info.attempt, **ids
+        )
+        return await super().execute_activity(input)

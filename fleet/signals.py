@@ -9,10 +9,10 @@ import structlog
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from db import signals
 from db.engine import Sessions, connect_alone, look_alone
+from db.views import signals
 from domain.signals import Signals
-from push.senders import Apps
+from push.registry import Apps
 from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds

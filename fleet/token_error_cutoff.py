@@ -15,14 +15,14 @@ from uuid import UUID
 
 import structlog
 
-from activities.judging import Go
-from activities.outcomes import DeadToken
-from db import brakes, push_tasks
+from db import push_tasks, token_error_cutoffs
 from db.engine import Sessions
 from domain.mass_failure import MassFailure, Record, Threshold
 from domain.push import Route
-from push.gates import Gates
+from push.limiter.registry import Gates
 from push.sender import Accepted, Answer, Doubtful, Foreign, Rejected, Sender, Unregistered
+from sending.outcomes import DeadToken
+from sending.precheck import Go
 
 LONGEST_CALL = 10.0  # seconds
 DEFAULT_THRESHOLD = Threshold()
@@ -130,7 +130,7 @@ class Brake:
 
     async def _store(self, route: Route, failure: MassFailure) -> None:
         async with self._sessions.begin() as db:
-            is_news = await brakes.engage(db, route, failure)
+            is_news = await token_error_cutoffs.engage(db, route, failure)
             await push_tasks.bury_refused(db, self._redrivable(route))
         self._watches.pop(route, None)
         if is_news:

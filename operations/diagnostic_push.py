@@ -7,17 +7,18 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_history, device_tokens, installations, outbox, push_tasks, support_actions
-from db.dead_tasks import KNOWN, with_token
+from db import device_tokens, outbox, push_tasks, support_actions
 from db.engine import present_instant
-from db.models import DeviceToken, PushTask
+from db.models.people import DeviceToken
+from db.models.pushes import PushTask
 from db.support_actions import Deed
-from domain.devices import ToldPermission
-from domain.installations import Standing
+from db.views import devices as device_history
+from db.views.dead_tasks import KNOWN, with_token
+from domain.devices import Standing, ToldPermission
+from domain.diagnostic_push import MOST_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
 from domain.push import Environment, Provider, TaskState
-from domain.test_push import MOST_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
 from domain.wire import TestPushState
 
 OUTBOX_KIND = "test_push"
@@ -103,7 +104,7 @@ async def _phones(db: AsyncSession, asked: AskedTest) -> Sequence[DeviceToken]:
         return devices
     named = [device for device in devices if device.installation_id == asked.installation_id]
     if not named:
-        standing = await installations.standing(db, asked.user_id, asked.installation_id)
+        standing = await device_tokens.standing(db, asked.user_id, asked.installation_id)
         if standing in {Standing.UNKNOWN, Standing.FOREIGN}:
             raise NotFound("installation")
         detail = "This installation has no active token: the app has to be opened there, or its owner to sign in."

@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dead_tasks, outbox, push_tasks, refusals, support_actions
+from db import outbox, push_tasks, support_actions
 from db.engine import Sessions, among
-from db.models import PushTask
+from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.unreadable import Unreadable
+from db.views import dead_tasks, refusals
 from domain.problems import Conflict, NotFound
 from domain.push import TaskState
 from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words

@@ -7,8 +7,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
-from db.models import DeviceToken, PushAttempt, PushTask
-from db.redrives import OUTBOX_KIND
+from db.models.people import DeviceToken
+from db.models.pushes import PushAttempt, PushTask
+from operations.redrive import OUTBOX_KIND
 from telemetry import tracing
 
 

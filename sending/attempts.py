@@ -10,34 +10,22 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.judging import (
-    IN_FLIGHT,
-    Busy,
-    Claim,
-    Facts,
-    Go,
-    Hindrance,
-    Settled,
-    Verdict,
-    Waiting,
-    judge_all,
-)
 from db import (
+    batch,
     collapse_groups,
     device_tokens,
     fasting_sessions,
-    held_rows,
     log,
     messages,
     preferences,
     push_attempts,
     push_tasks,
-    revivals,
-    screen_lines,
 )
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from domain.kinds import RULES, Subject
 from domain.push import TaskState
+from operations import revival as revivals
+from sending.precheck import IN_FLIGHT, Busy, Claim, Facts, Go, Hindrance, Settled, Verdict, Waiting, judge_all
 
 _MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
 _UNREADABLE = Waiting(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
@@ -56,7 +44,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             messages=await messages.addressed(
                 db, {task.task_id: (task.message_id, task.user_id) for task in about_messages}
             ),
-            lines=await screen_lines.around(db, about_messages, IN_FLIGHT),
+            lines=await collapse_groups.around(db, about_messages, IN_FLIGHT),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
             under_way=dict(await push_attempts.under_way(db, tried)),
@@ -107,7 +95,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
 async def unheld_claims(sessions: Sessions, claims: Sequence[Claim]) -> list[bool]:
     """Say of each claim whether it can be checked now, without a wait for what somebody else holds."""
     async with sessions.begin() as db:
-        free = await held_rows.unheld_around(db, {claim.task_id for claim in claims})
+        free = await batch.unheld_around(db, {claim.task_id for claim in claims})
     return [claim.task_id in free for claim in claims]
 
 

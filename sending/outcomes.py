@@ -1,19 +1,25 @@
 """What a provider call came to, as it is recorded: one transaction for many attempts at once."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import assert_never
 from uuid import UUID
 
-from activities.judging import Go
-from activities.retries import GIVES_WAY
-from db import brakes, collapse_groups, device_tokens, held_rows, log, push_attempts, push_tasks, revivals
+import structlog
+
+from db import batch, collapse_groups, device_tokens, log, push_attempts, push_tasks, token_error_cutoffs
+from db.batch import Batch
 from db.collapse_groups import Sounding
-from db.engine import Sessions, wait_briefly_for_locks
+from db.engine import Sessions, may_be_ones_fault, refused_for_its_content, wait_briefly_for_locks
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
+from operations import revival as revivals
 from push.sender import (
     Accepted,
     Answer,
@@ -27,6 +33,10 @@ from push.sender import (
     Unavailable,
     Unregistered,
 )
+from sending.precheck import IN_FLIGHT, Go
+from sending.retry import GIVES_WAY
+from telemetry import metrics as labels
+from telemetry import tracing
 
 UNSTORABLE = "unstorable_answer"
 
@@ -154,7 +164,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await wait_briefly_for_locks(db)
         dead_tokens = [dead for outcome in outcomes for dead in outcome.dead_tokens]
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
-        braked = await brakes.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
+        braked = await token_error_cutoffs.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
         updates = [
             replace(o.update, state=TaskState.DEAD) if o.token_refused_on in braked else o.update for o in outcomes
         ]
@@ -176,7 +186,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
 async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[bool]:
     """Say of each outcome whether it can be recorded now, as nobody else holds its task."""
     async with sessions.begin() as db:
-        free = await held_rows.unheld(db, {outcome.update.task_id for outcome in outcomes})
+        free = await batch.unheld(db, {outcome.update.task_id for outcome in outcomes})
     return [outcome.update.task_id in free for outcome in outcomes]
 
 
@@ -193,3 +203,142 @@ async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[No
 
 def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
     return Ended(go.push.attempt_id, outcome, reason, round(latency * 1000), provider_id)
+
+
+MOST_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is forgotten
+
+_KEPT_FOR = 900.0  # seconds
+
+
+logger = structlog.get_logger()
+
+
+class NotStored(Exception):
+    """The database did not take an outcome for as long as nobody else may call; it is kept for the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An outcome that is on record."""
+
+    outcome: Outcome  # without its content, where the database refused that
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    outcome: Outcome
+    route: Route
+    at: float
+
+
+class Recording:
+    """Records the outcomes of one provider's calls of one priority.
+
+    A task whose row is stuck, or whose outcome holds what no text may hold, costs the outcomes beside it nothing: it is
+    stored alone, without the content, and on the attempt first, which the next check heeds.
+    """
+
+    def __init__(self, sessions: Sessions, *, in_flight: int = 3) -> None:
+        unheld = partial(unheld_outcomes, sessions)
+        self._outcomes = Batch(partial(end_attempts, sessions), in_flight=in_flight, unheld=unheld)
+        self._calls = Batch(partial(note_calls, sessions), in_flight=1)
+        self._kept: dict[UUID, _Kept] = {}
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def store(self, outcome: Outcome, route: Route, *, began: float) -> Stored:
+        """Store an outcome, and count it; raises NotStored when the attempt's lease is over.
+
+        `began` is when the attempt was asked for, by the monotonic clock.
+        """
+        stored = await self._insist(outcome, began + IN_FLIGHT.total_seconds())
+        if stored is None:
+            self._keep(outcome, route)
+            raise NotStored
+        _count(route, stored.outcome)
+        return stored
+
+    async def store_kept(self, task_id: UUID) -> Stored | None:
+        """Store what an earlier try could not; None where there is nothing of the kind, raises NotStored."""
+        kept = self._kept.pop(task_id, None)
+        if kept is None or kept.at + _KEPT_FOR < time.monotonic():
+            return None
+        return await self.store(kept.outcome, kept.route, began=time.monotonic() - IN_FLIGHT.total_seconds())  # once
+
+    def store_later(self, outcome: Outcome) -> None:
+        """Store an attempt's end that nobody waits for, or else leave it to its lease."""
+        task = asyncio.create_task(self._store_quietly(outcome))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _store_quietly(self, outcome: Outcome) -> None:
+        await self._insist(outcome, time.monotonic() + IN_FLIGHT.total_seconds())
+
+    async def _insist(self, outcome: Outcome, until: float) -> Stored | None:
+        """Try until it is stored or it is too late; gives None then."""
+        ask, is_noted = self._outcomes.ask, False
+        for wait in _waits():
+            try:
+                return Stored(outcome, await ask(outcome))
+            except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                task_id, name = str(outcome.update.task_id), type(error).__name__
+                logger.warning("outcome not stored yet", task_id=task_id, error=name)
+                alone = may_be_ones_fault(error)
+                ask = self._outcomes.ask_alone if alone else self._outcomes.ask
+                if refused_for_its_content(error) and outcome != bare(outcome):
+                    outcome = bare(outcome)
+                    continue
+            is_noted = is_noted or (alone and await self._is_noted(outcome))
+            if time.monotonic() + wait >= until:
+                return None
+            await asyncio.sleep(wait)
+        return None
+
+    async def _is_noted(self, outcome: Outcome) -> bool:
+        try:
+            await self._calls.ask(outcome)
+        except Exception as error:  # noqa: BLE001 -- the same ails it
+            logger.warning("call not noted yet", task_id=str(outcome.update.task_id), error=type(error).__name__)
+            return False
+        return True
+
+    def _keep(self, outcome: Outcome, route: Route) -> None:
+        self._kept[outcome.update.task_id] = _Kept(outcome, route, time.monotonic())
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+
+def _waits() -> Iterator[float]:
+    """Seconds between tries: short at first, for a lock that is let go; for ever, since the caller has a bound."""
+    yield from (0.1, 0.5, 1.0)
+    while True:
+        yield 2.0
+
+
+def _count(route: Route, outcome: Outcome) -> None:
+    if not isinstance(ended := outcome.ended, Ended):
+        return
+    provider, app_id, environment = labels.of_route(route)
+    labels.push_attempts.labels(provider, app_id, environment, ended.outcome, labels.reason(ended.reason)).inc()
+    if ended.latency_ms:  # else it came to no call
+        labels.provider_answer.labels(provider, app_id, ended.outcome).observe(ended.latency_ms / 1000)
+
+
+@contextmanager
+def call_span(go: Go) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
+    """Trace a call; gives what is to be told its answer."""
+    about = {
+        "fastbell.provider": go.route.provider.value,
+        "fastbell.app": go.route.app_id or "default",
+        "fastbell.environment": go.route.environment.value,
+        "fastbell.task_id": str(go.push.task_id),
+        "fastbell.attempt": go.number,
+    }
+    with tracing.span(f"call {go.route.provider}", tracing.Kind.CLIENT, None, about) as span:
+
+        def answered(came_to: Answer | ProviderTrouble) -> None:
+            span.set_attribute("fastbell.outcome", word(came_to))
+            if not isinstance(came_to, Accepted):
+                span.set_attribute("fastbell.reason", came_to.reason)
+
+        yield answered

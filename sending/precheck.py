@@ -10,7 +10,7 @@ import structlog
 
 from db import messages, push_attempts, push_tasks
 from db.collapse_groups import Sounding
-from db.models import DeviceToken
+from db.models.people import DeviceToken
 from db.unreadable import tell
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
@@ -19,7 +19,7 @@ from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import Content, worded
-from push.sealing import is_usable
+from push.payload_limit import is_usable
 
 IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
 SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use

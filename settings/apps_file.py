@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from config import ApnsSettings, AppSettings, ConfigError, FcmSettings
 from domain.push import APP_ID, LONGEST_APP_ID
+from settings.environment import ApnsSettings, AppSettings, ConfigError, FcmSettings
 
 log = structlog.get_logger()
 

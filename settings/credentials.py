@@ -6,14 +6,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from apps_file import each_app
-from config import AppSettings, ConfigError, apns_settings, fcm_settings, proxy_settings, service_settings
 from domain.push import Provider
-from push.apns import ApnsAccount
-from push.fcm import FcmAccount
-from push.http2_proxy import Proxies, Proxy
-from push.rotation import EVERY, Account, Accounts, Rotation, UnusableFile
-from push.senders import Key
+from push.apns.sender import ApnsAccount
+from push.fcm.sender import FcmAccount
+from push.http2.proxy import Proxies, Proxy
+from push.registry import EVERY, Account, Accounts, Key, Rotation, UnusableFile
+from settings.apps_file import each_app
+from settings.environment import AppSettings, ConfigError, apns_settings, fcm_settings, proxy_settings, service_settings
 
 _KEY_SETTINGS = {Provider.APNS: "APNS_KEY_FILE", Provider.FCM: "FCM_SERVICE_ACCOUNT_FILE"}
 

@@ -11,7 +11,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
 
-from config_forms import (
+from settings.fields import (
     Addresses,
     AuthorityFile,
     BaseUrl,

@@ -1,25 +1,43 @@
 """The admin API: phones, faults, the wire log, and the page."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator, Mapping
+from typing import Annotated, Any, Literal, Protocol
 
+import uvicorn
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from simulator import page, views
-from simulator.exchange import Environment, Provider
-from simulator.phones import CannotHappen, Permission, Phone, PhoneState
-
-if TYPE_CHECKING:
-    from simulator.running import Simulator
+from simulator import views
+from simulator.faults import Faults
+from simulator.http.exchange import Environment, Provider
+from simulator.phones import CannotHappen, Permission, Phone, Phones, PhoneState
+from simulator.wire import WireLog
 
 _STATES = {
     "online": PhoneState.INSTALLED,
     "offline": PhoneState.OFFLINE,
     "uninstall": PhoneState.UNINSTALLED,
 }
+
+
+class Running(Protocol):
+    """What the admin API needs of a running simulator."""
+
+    @property
+    def phones(self) -> Phones: ...
+    @property
+    def requests(self) -> WireLog: ...
+    @property
+    def faults(self) -> Faults: ...
+    @property
+    def environments(self) -> Mapping[str, Mapping[str, str]]: ...
+    @property
+    def is_open(self) -> bool: ...
 
 
 class PhoneForm(BaseModel):
@@ -72,7 +90,7 @@ class _NotFound(Exception):
     """Nothing has this token or id."""
 
 
-def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
+def admin_app(simulator: Running, closing: views.Closing) -> FastAPI:
     """Build the application over one simulator."""
     app = FastAPI(title="Fastbell provider simulator", docs_url="/docs", redoc_url=None)
     app.add_exception_handler(_NotFound, _answer_not_found)
@@ -108,12 +126,12 @@ def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def lock_screens() -> HTMLResponse:
-        return HTMLResponse(page.html(simulator.phones), headers={"content-security-policy": page.POLICY})
+        return HTMLResponse(views.html(simulator.phones), headers={"content-security-policy": views.POLICY})
 
     @app.get("/events", include_in_schema=False)
     async def events() -> StreamingResponse:
         return StreamingResponse(
-            page.events(simulator.phones, closing),
+            views.events(simulator.phones, closing),
             media_type="text/event-stream",
             headers={"cache-control": "no-store"},
         )
@@ -121,7 +139,7 @@ def admin_app(simulator: "Simulator", closing: page.Closing) -> FastAPI:
     return app
 
 
-def _add_phones(app: FastAPI, simulator: "Simulator") -> None:
+def _add_phones(app: FastAPI, simulator: Running) -> None:
     @app.get("/phones")
     async def phones() -> dict[str, Any]:
         """Every phone, first seen first."""
@@ -152,7 +170,7 @@ def _add_phones(app: FastAPI, simulator: "Simulator") -> None:
         return views.phone_row(declared)
 
 
-def _add_phone_changes(app: FastAPI, simulator: "Simulator") -> None:
+def _add_phone_changes(app: FastAPI, simulator: Running) -> None:
     @app.post("/phones/{token}/rotate")
     async def rotate_token(token: str, form: RotationForm | None = None) -> dict[str, Any]:
         """Give the phone a new token, as its system does; the old one becomes unregistered, at once or later."""
@@ -181,7 +199,7 @@ def _add_phone_changes(app: FastAPI, simulator: "Simulator") -> None:
         return views.phone_row(changed)
 
 
-def _add_faults(app: FastAPI, simulator: "Simulator") -> None:
+def _add_faults(app: FastAPI, simulator: Running) -> None:
     @app.get("/faults")
     async def faults() -> dict[str, Any]:
         """Every fault, and how often it struck."""
@@ -204,7 +222,7 @@ def _add_faults(app: FastAPI, simulator: "Simulator") -> None:
             raise _NotFound("No fault has this id.")
 
 
-def _phone(simulator: "Simulator", token: str) -> Phone:
+def _phone(simulator: Running, token: str) -> Phone:
     phone = simulator.phones.get(token) or simulator.phones.get(token.lower())
     if phone is None:
         raise _NotFound("No phone has this token.")
@@ -234,3 +252,52 @@ def _field(problem: Mapping[str, Any]) -> str:
 def _problem(status: int, kind: str, title: str, more: dict[str, Any]) -> JSONResponse:
     content = {"type": f"urn:fastbell:simulator:{kind}", "title": title, "status": status} | more
     return JSONResponse(content, status, media_type="application/problem+json")
+
+
+class AdminServer:
+    """Serves on a socket that is bound already."""
+
+    def __init__(self, simulator: Running, bound: socket.socket) -> None:
+        self._bound = bound
+        self._simulator = simulator
+        self._closing: asyncio.Event | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start to serve."""
+        self._closing = asyncio.Event()
+        app = admin_app(self._simulator, self._closing)
+        self._server = _Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+            )
+        )
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._bound]))
+        await self._server.ready.wait()
+
+    async def close(self) -> None:
+        """Answer what is in hand, then stop."""
+        if self._server is None or self._serving is None or self._closing is None:
+            self._bound.close()
+            return
+        self._closing.set()
+        self._server.should_exit = True
+        await self._serving
+        self._bound.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs the simulator, and says when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()

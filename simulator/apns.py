@@ -5,15 +5,12 @@ import time
 import uuid
 from typing import Any
 
-from simulator import mishap
-from simulator.apns_rules import check_request, checked_payload, device_token, topic_of
-from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator import faults as mishap
+from simulator.apns_rules import ProviderTokens, Rejection, check_request, checked_payload, device_token, topic_of
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
-from simulator.phones import Phones, Receipt
-from simulator.provider_tokens import ProviderTokens
-from simulator.rejection import Rejection
-from simulator.screen import Notification
+from simulator.http.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator.phones import Notification, Phones, Receipt
 from simulator.wire import WireLog, WireRequest
 
 

@@ -1,17 +1,81 @@
 """Everything a client of the simulator needs: keys made once under the run directory, and the settings naming them."""
 
+import datetime
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from simulator.apps import DEMO, App
-from simulator.certificates import CertificateFiles, certificate_files
-from simulator.files import private_pem, write_secret
-from simulator.settings import Ports
+from simulator.settings import DEMO, App, Ports
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write with mode 600."""
+    _write(path, content, 0o600)
+
+
+def write_public(path: Path, content: bytes) -> None:
+    """Write with mode 644."""
+    _write(path, content, 0o644)
+
+
+def private_pem(key: PrivateKeyTypes) -> bytes:
+    """PKCS8 PEM, the form of Apple's .p8 files."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    unfinished.replace(path)
+
+
+_SERVER_LIFETIME = datetime.timedelta(days=397)
+
+_RENEW_BEFORE = datetime.timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """PEM files: the authority that clients trust, and the servers' certificate and key."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def certificate_files(directory: Path) -> CertificateFiles:
+    """Reuse the files in `directory` while they are valid; make them otherwise."""
+    files = CertificateFiles(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    authority_key = directory / "ca.key"
+    if not (_is_valid(files.authority) and authority_key.is_file()):
+        authority = trustme.CA(organization_name="Fastbell simulator")
+        write_secret(authority_key, authority.private_key_pem.bytes())
+        write_public(files.authority, authority.cert_pem.bytes())
+        files.certificate.unlink(missing_ok=True)
+    if not (_is_valid(files.certificate) and files.key.is_file()):
+        authority = trustme.CA.from_pem(files.authority.read_bytes(), authority_key.read_bytes())
+        until = datetime.datetime.now(datetime.UTC) + _SERVER_LIFETIME
+        server = authority.issue_cert("localhost", "127.0.0.1", not_after=until)
+        write_secret(files.key, server.private_key_pem.bytes())
+        write_public(files.certificate, b"".join(each.bytes() for each in server.cert_chain_pems))
+    return files
+
+
+def _is_valid(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return certificate.not_valid_after_utc - _RENEW_BEFORE > datetime.datetime.now(datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)

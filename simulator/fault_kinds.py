@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
-from simulator.exchange import Environment, Provider
+from simulator.http.exchange import Environment, Provider
 
 Status = Annotated[int, Field(ge=200, le=599)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]

@@ -7,11 +7,12 @@ import time
 import uuid
 from typing import Any
 
-from simulator import fcm_errors, mishap
-from simulator.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator import faults as mishap
+from simulator import fcm_rules
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
 from simulator.fcm_rules import Message, checked_message, is_dry_run, target
+from simulator.http.exchange import Answer, Environment, Exchange, Provider, Unprocessed
 from simulator.oauth import AccessTokens, AccessTokenState
 from simulator.phones import Phones, Receipt
 from simulator.wire import WireLog, WireRequest
@@ -82,42 +83,42 @@ class _FcmPush:
     def processed(self) -> Answer:
         project = self.request.app
         if not project or self.exchange.method != b"POST":
-            return fcm_errors.not_found()
+            return fcm_rules.not_found()
         now = self.request.received_timestamp
         tokens, authorization = self._endpoint.tokens, self.exchange.headers.get(b"authorization")
         state = tokens.state(authorization, now)
         if authorization is None or state is not AccessTokenState.VALID:
-            return fcm_errors.unauthenticated(state.value)
+            return fcm_rules.unauthenticated(state.value)
         if project != tokens.project(authorization):
-            return fcm_errors.permission_denied(project)
+            return fcm_rules.permission_denied(project)
         try:
             message = checked_message(self._content, self.exchange.body)
-        except fcm_errors.InvalidMessage as invalid:
-            return fcm_errors.invalid_argument(invalid)
+        except fcm_rules.InvalidMessage as invalid:
+            return fcm_rules.invalid_argument(invalid)
         return self._deliver(message, now)
 
     def accepted(self, message_id: str) -> Answer:
-        return fcm_errors.json_answer(200, {"name": message_id})
+        return fcm_rules.json_answer(200, {"name": message_id})
 
     def error(self, error: Error) -> Answer:
-        return fcm_errors.scripted(error)
+        return fcm_rules.scripted(error)
 
     def _deliver(self, message: Message, now: float) -> Answer:
         content: Any = self._content
         name = f"projects/{self.request.app}/messages/"
         if is_dry_run(content):
-            return fcm_errors.json_answer(200, {"name": f"{name}fake_message_id"})
+            return fcm_rules.json_answer(200, {"name": f"{name}fake_message_id"})
         phones = self._endpoint.phones
         phone = phones.seen(self.request.token, Provider.FCM, Environment.PRODUCTION)
         if phone.provider is not Provider.FCM:
-            return fcm_errors.invalid_argument(fcm_errors.InvalidMessage(None, fcm_errors.NO_TOKEN))
+            return fcm_rules.invalid_argument(fcm_rules.InvalidMessage(None, fcm_rules.NO_TOKEN))
         if phone.app is None:
             phone.app = self.request.app
         elif phone.app != self.request.app:
-            return fcm_errors.sender_id_mismatch()
+            return fcm_rules.sender_id_mismatch()
         if phones.dead_since(self.request.token, now) is not None:
-            return fcm_errors.unregistered()
+            return fcm_rules.unregistered()
         self.request.message_id = f"{name}{uuid.uuid4().hex}"
         expires = None if message.ttl is None else (now + message.ttl if message.ttl else 0.0)
         phones.deliver(phone, Receipt(self.request, message.notification, expires), now)
-        return fcm_errors.json_answer(200, {"name": self.request.message_id})
+        return fcm_rules.json_answer(200, {"name": self.request.message_id})

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 import jwt
 
 from simulator.credentials import AppCredentials
-from simulator.exchange import Answer, Exchange
-from simulator.fcm_errors import json_answer
+from simulator.fcm_rules import json_answer
+from simulator.http.exchange import Answer, Exchange
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SCOPES = frozenset(

@@ -6,22 +6,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from simulator.admin_server import AdminServer
+from simulator.admin import AdminServer
 from simulator.apns import ApnsEndpoint
-from simulator.apps import DEMO, App
+from simulator.apns_rules import ProviderTokens
 from simulator.credentials import credentials_in, provider_environment
-from simulator.exchange import Endpoint, Environment, Provider
 from simulator.fault_kinds import RefuseConnections, RevokeAccessTokens, StallConnections
 from simulator.faults import ActiveFault, Faults
 from simulator.fcm import FcmEndpoint
-from simulator.http1 import Http1Connection
-from simulator.http2 import Http2Connection
-from simulator.http2_stream import StreamLimits
-from simulator.listener import Connection, Door, Listener, bound_sockets, tls_context
+from simulator.http.exchange import Endpoint, Environment, Provider
+from simulator.http.http1 import Http1Connection
+from simulator.http.http2 import Http2Connection, StreamLimits
+from simulator.http.listener import Connection, Door, Listener, bound_sockets, tls_context
 from simulator.oauth import AccessTokens
 from simulator.phones import Phone, Phones, Receipt
-from simulator.provider_tokens import ProviderTokens
-from simulator.settings import FAITHFUL, Behaviour, Ports
+from simulator.settings import DEMO, FAITHFUL, App, Behaviour, Ports
 from simulator.wire import WireLog
 
 _FCM_STREAM_LIMIT = 100

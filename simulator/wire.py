@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from simulator.exchange import Environment, Provider
+from simulator.http.exchange import Environment, Provider
 
 _KEPT = 200_000
 _SECRET_HEADERS = frozenset({b"authorization"})

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Owed, Signals
-from telemetry import labels
+from telemetry import metrics as labels
 
 Key = tuple[Provider, str | None]
 

@@ -28,7 +28,7 @@ def start(service_name: str, endpoint: str) -> None:
     """Trace from now on. Spans go to this address; all else is as the standard variables say."""
     from telemetry.exporting import provider_of  # noqa: PLC0415 -- only who traces pays for these libraries
 
-    trace.set_tracer_provider(provider_of(service_name, endpoint))
+    trace.set_tracer_provider(provider_of(service_name, endpoint, given_span_id.get))
 
 
 def stop() -> None:

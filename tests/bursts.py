@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from tests.house import House, User
+from tests.stack import House, User
 
 Request = tuple[User, str, str, Mapping[str, object]]
 

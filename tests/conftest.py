@@ -11,15 +11,15 @@ import uvloop
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import logs
 from api.app import create_app
-from config import auth_settings, service_settings
 from db.engine import async_url
 from db.migrate import migrate
-from embedded import start_postgres
+from demo.embedded import start_postgres
+from settings import logs
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Place, make_house, open_house
 from tests.servers import TemporalServer, free_port
+from tests.stack import House, Place, make_house, open_house
 
 # Exceptions as in production: by name and place. structlog's own way shows all local variables, which takes seconds.
 structlog.configure(

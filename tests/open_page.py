@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.house import House, User
+from tests.stack import House, User
 
 LINKS, PAGE, COOKIE = "/v1/preference-links", "/preferences/", "fastbell_preferences"
 OURS = {"sec-fetch-site": "same-origin"}  # what a browser says of a form on our own page

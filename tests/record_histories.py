@@ -14,15 +14,15 @@ from uuid import UUID
 from temporalio.client import WorkflowHistory
 from temporalio.service import RPCError
 
-import logs
 from db.migrate import migrate
+from demo.embedded import start_postgres
 from domain.housekeeping import SweepOrphans
 from domain.naming import WORKFLOW_QUEUE
-from embedded import start_postgres
+from settings import logs
 from simulator import Simulator
-from tests.house import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
 from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
+from tests.stack import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.housekeeping import OrphanSweep, Retention

@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx
 from temporalio.client import Client
 
-from embedded import temporal_command, temporal_environment
+from demo.embedded import temporal_command, temporal_environment
 
 ROOT = Path(__file__).parent.parent
 _DYNAMIC_CONFIG = {"limit.historyCount.suggestContinueAsNew": "200"}  # so that a test can reach it

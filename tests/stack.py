@@ -25,16 +25,16 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
-from activities.heartbeat import Heartbeat
 from api.app import create_app
-from api.connection import UNACKNOWLEDGED, HttpConnection, bind
-from config import auth_settings, limit_settings, service_settings
-from credentials import make_rotation
+from api.http.connection import UNACKNOWLEDGED, HttpConnection, bind
 from db.engine import Sessions, make_engine, make_sessions
-from push.rotation import EVERY, Rotation
-from relay import Relay
+from dispatch.client import data_converter
+from dispatch.relay import Relay
+from fleet.heartbeat import Heartbeat
+from push.registry import EVERY, Rotation
+from settings.credentials import make_rotation
+from settings.environment import auth_settings, limit_settings, service_settings
 from simulator import Simulator
-from temporal import data_converter
 from worker import make_means, make_workers
 
 ROOT = Path(__file__).parent.parent

@@ -12,9 +12,9 @@ from uuid import UUID
 import httpx
 
 from api.app import create_app
-from api.open_streams import Terms
-from config import auth_settings, limit_settings, service_settings
-from tests.house import House, Place, User, make_house
+from api.streams.open_streams import Terms
+from settings.environment import auth_settings, limit_settings, service_settings
+from tests.stack import House, Place, User, make_house
 
 BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from tests.house import House, Phone, User, eventually
+from tests.stack import House, Phone, User, eventually
 
 
 async def store(house: House, conversation_id: UUID, *members: User) -> httpx.Response:

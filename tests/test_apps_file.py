@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from api.app import create_app
-from apps_file import AppIds, app_settings
-from config import AuthSettings, ConfigError, service_settings
+from settings.apps_file import AppIds, app_settings
+from settings.environment import AuthSettings, ConfigError, service_settings
 from simulator import Simulator
 
 APNS = 'key_file = "key.p8"\nkey_id = "K"\nteam_id = "T"\ntopic = "com.example.fast"\n'

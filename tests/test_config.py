@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from config import (
+from db.address import PARAMETERS
+from settings.environment import (
     ConfigError,
     GateSettings,
     apns_settings,
@@ -18,7 +19,6 @@ from config import (
     service_settings,
     tracing_settings,
 )
-from db.address import PARAMETERS
 
 SECRET = "a secret that is long enough to be one"
 DATABASE = {"DATABASE_URL": "postgresql://app:hush-hush@db.example/fastbell"}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from config import ConfigError
-from credentials import make_rotation
 from domain.push import Provider
+from settings.credentials import make_rotation
+from settings.environment import ConfigError
 from simulator import Simulator
 from tests.credential_files import SERVICE_ACCOUNTS, spoil
 

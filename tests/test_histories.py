@@ -9,13 +9,13 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Interceptor, Replayer, UnsandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
+from dispatch.client import data_converter
 from telemetry.temporal_tracing import Tracing
-from temporal import data_converter
+from workflows.diagnostic_push import TestPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
-from workflows.test_push import TestPush
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 

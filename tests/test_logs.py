@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.house import ROOT
+from tests.stack import ROOT
 
 TOKEN = "f00d" * 16
 PROGRAM = """

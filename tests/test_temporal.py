@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from config import ConfigError
+from dispatch.client import connection
+from settings.environment import ConfigError
 from simulator import Simulator
-from temporal import connection
-from tests.house import ROOT, SECRET
 from tests.servers import free_port, part
+from tests.stack import ROOT, SECRET
 
 NOT_THERE = "TEMPORAL_* cannot be used: [Errno 2] No such file or directory: '/none'."
 HOST_AND_PORT = "TEMPORAL_ADDRESS must be host:port, for example 127.0.0.1:7233."

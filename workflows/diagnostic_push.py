@@ -4,8 +4,8 @@ from collections import Counter
 
 from temporalio import workflow
 
-from workflows.details import Pushes, clock
 from workflows.fan_out import never_over, send_all
+from workflows.status import Pushes, clock
 
 with workflow.unsafe.imports_passed_through():
     from domain.wire import SentPush, TestPushState

@@ -9,8 +9,8 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 with workflow.unsafe.imports_passed_through():
-    from activities.push_sending import SEND_BUDGET, PushSending
     from activities.reminders import ReminderOpening
+    from activities.sending import SEND_BUDGET, PushSending
     from domain.kinds import RULES
     from domain.naming import push_queue
     from domain.push import TaskState

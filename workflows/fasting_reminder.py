@@ -9,8 +9,8 @@ from functools import partial
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
-from workflows.details import Pushes, clock, of_reminders
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
+from workflows.status import Pushes, clock, of_reminders
 
 with workflow.unsafe.imports_passed_through():
     from activities.reminders import ReminderOpening

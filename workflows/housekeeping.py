@@ -32,7 +32,7 @@ _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
 @workflow.defn
 class OrphanSweep:
-    """One sweep by hand; workers do what it does by themselves (`activities/sweeper.py`), earlier ones on a schedule.
+    """One sweep by hand; workers do what it does by themselves (`dispatch/sweeper.py`), earlier ones on a schedule.
 
     Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
 

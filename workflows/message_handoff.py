@@ -10,12 +10,12 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
-from workflows.details import ABOUT_PAGE, Pushes, clock, found_by
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over, send_all
+from workflows.status import ABOUT_PAGE, Pushes, clock, found_by
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoff import PAGE, HandoffPlanning
-    from domain.handoff import PRESENCE_TRUSTED, Heed
+    from domain.messages import PRESENCE_TRUSTED, Heed
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
         HANDOFF_STATE_ATTRIBUTE,

@@ -5,8 +5,8 @@ from typing import assert_never
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
-from workflows.details import Pushes, clock
 from workflows.fan_out import never_over, send_all
+from workflows.status import Pushes, clock
 
 with workflow.unsafe.imports_passed_through():
     from domain.kinds import RULES, Subject

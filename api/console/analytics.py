@@ -8,12 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.console import figures
-from api.console.charts import Column
-from api.console.door import Signed
-from api.console.rendering import page
+from api.console.rendering import Column, page
+from api.console.session import Signed
 from api.dependencies import Database
-from api.support_analytics import AskedIn
-from db import analytics
+from api.support.operations import AskedIn
+from db.views import analytics
 from domain.analytics import Asked, Tally
 from domain.kinds import Kind
 from domain.push import Provider

@@ -14,14 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.console import analytics, brakes, dead, overview, person, push, sign_in, style, test_push
-from api.console.door import PATH, NotSignedIn, visitor
+from api.console import analytics, overview, person, pushes, sign_in
+from api.console import rendering as style
 from api.console.rendering import page
-from api.forms import Refused
-from api.page_headers import PageHeaders
-from api.problems import Unavailable
-from api.request_log import UNTOLD
-from api.route_template import route_template
+from api.console.session import PATH, NotSignedIn, visitor
+from api.http.forms import Refused
+from api.http.problems import Unavailable
+from api.http.request_log import UNTOLD, route_template
+from api.http.security_headers import PageHeaders
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
 
@@ -46,7 +46,7 @@ def make_console(state: State) -> FastAPI:
     console.add_middleware(PageHeaders, also="img-src 'self' data:")  # charts, and the icon
     for open_to_all in (sign_in, style):
         console.include_router(open_to_all.router)
-    for behind_the_door in (overview, person, test_push, dead, push, brakes, analytics):
+    for behind_the_door in (overview, person, pushes, analytics):
         console.include_router(behind_the_door.router, dependencies=[Depends(visitor)])
     console.add_exception_handler(NotSignedIn, _to_the_door)
     console.add_exception_handler(RequestValidationError, _invalid)

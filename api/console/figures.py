@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from domain.devices import Permission
+from domain.preferences import in_words
 from domain.push import Provider
 from domain.reasons import is_unclear, why, why_not, why_so, why_then
-from domain.time_zones import in_words
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"

@@ -4,20 +4,25 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, Field
 
-from api.console.door import Signed
-from api.console.means import Means
 from api.console.rendering import page
+from api.console.session import PATH, Means, Signed
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
-from db import device_history, present, timeline
 from db.engine import as_of_one_moment
-from domain.naming import reminder_workflow_id
+from db.views import devices as device_history
+from db.views import present, timeline
+from domain.diagnostic_push import AskedTest
+from domain.naming import reminder_workflow_id, test_push_workflow_id
+from domain.problems import InvalidField, NotFound
 from domain.timeline import Part
+from operations import diagnostic_push as test_pushes
 
 router = APIRouter()
+
 
 _MOST_DEVICES, _MOST_FASTS, _ITEMS = 50, 10, 50
 
@@ -64,3 +69,46 @@ async def person(
         is_first=after is None,
         next=next_cursor(shown[-1].at, shown[-1].id) if len(items) > len(shown) else None,
     )
+
+
+_LONGEST_USER_ID = 200
+
+
+@router.post("/test-push")
+async def send_test_push(visitor: Signed, sessions: Database) -> Response:
+    """Send one, and go on to where its fate shows."""
+    form = visitor.form
+    asked = AskedTest(
+        user_id=_user_id(form.get("user", "")),
+        installation_id=_installation(form.get("installation_id", "")),
+        validate_only=form.get("validate_only") == "yes",
+    )
+    async with sessions.begin() as db:
+        sent = await test_pushes.send(db, asked, visitor.user_id)
+    return RedirectResponse(f"{PATH}/test-push/{sent.test_push_id}", 303)
+
+
+@router.get("/test-push/{test_push_id}")
+async def show_test_push(
+    test_push_id: UUID, request: Request, visitor: Signed, sessions: Database, means: Means
+) -> Response:
+    """Show how it stands; the page loads itself again until that is final."""
+    async with sessions() as db:
+        found = await test_pushes.shown(db, test_push_id)
+    if found is None:
+        raise NotFound("test push")
+    workflow = means.workflow_page(test_push_workflow_id(test_push_id))
+    return page(request, "test_push", visitor, test=found, workflow=workflow)
+
+
+def _user_id(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
+        raise InvalidField("user", "This is no user id.")
+    return text
+
+
+def _installation(text: str) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise InvalidField("installation_id", "This is no id of an installation.") from None

@@ -1,31 +1,41 @@
-"""Dead pushes: looked for by filter, and redriven by filter once a dry run was seen."""
+"""Pushes: one of them, those that are dead, and their redrive, by filter once a dry run was seen."""
 
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
-from api.console.door import Signed
 from api.console.rendering import page
+from api.console.session import PATH, Means, Signed
 from api.dependencies import Database, next_cursor, page_at
-from api.support_push_tasks import FilterIn
-from db import dead_tasks, redrives
-from db.redrives import Earnest
+from api.support.push_tasks import FilterIn
+from db import push_tasks
+from db.views import dead_tasks
+from domain.housekeeping import senders
 from domain.kinds import Kind
-from domain.problems import InvalidField
+from domain.problems import InvalidField, NotFound
 from domain.push import Environment, Provider
 from domain.support import MOST_AT_ONCE, Wanted
+from operations import redrive as redrives
+from operations.redrive import Earnest
 
-router = APIRouter(prefix="/dead")
+router = APIRouter()
+
 
 _ITEMS = 50
+
 _SELDOM = {"app_id", "environment", "conversation_id", "message_id", "due_from", "due_to"}  # folded away
+
 _USUALLY = 1000  # redriven at once
+
 _LONGEST_LIMIT = 20  # digits; int() refuses thousands of them
+
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
 
 
-@router.get("")
+@router.get("/dead")
 async def listing(request: Request, visitor: Signed, sessions: Database) -> Response:
     """List them, the latest due first."""
     asked = _asked(request)
@@ -50,7 +60,7 @@ async def listing(request: Request, visitor: Signed, sessions: Database) -> Resp
     )
 
 
-@router.get("/redrive")
+@router.get("/dead/redrive")
 async def rehearse(request: Request, visitor: Signed, sessions: Database) -> Response:
     """Tell what a redrive by this filter would come to, and ask whether it is meant."""
     asked = _asked(request)
@@ -61,7 +71,7 @@ async def rehearse(request: Request, visitor: Signed, sessions: Database) -> Res
     )
 
 
-@router.post("/redrive")
+@router.post("/dead/redrive")
 async def redrive(request: Request, visitor: Signed, sessions: Database) -> Response:
     """Redrive by filter, and tell what it came to."""
     asked = {name: value for name, value in visitor.form.items() if value and name != "csrf_token"}
@@ -87,3 +97,25 @@ def _limit(text: str | None) -> int:
     if not text.isdecimal() or len(text) > _LONGEST_LIMIT or not 1 <= int(text) <= MOST_AT_ONCE:
         raise InvalidField("limit", f"At most: a number from 1 to {MOST_AT_ONCE}.")
     return int(text)
+
+
+@router.get("/push/{task_id}")
+async def show_push(task_id: UUID, request: Request, visitor: Signed, sessions: Database, means: Means) -> Response:
+    """Show it."""
+    async with sessions() as db:
+        found = await dead_tasks.whole(db, task_id)
+        late_from = await push_tasks.late_from_of(db, task_id)
+    if found is None or late_from is None:
+        raise NotFound("push task")
+    task = found.task
+    names = senders(task.kind, task.task_id, task.conversation_id, task.message_id)
+    workflows = [(name, means.workflow_page(name)) for name in names]
+    return page(request, "push", visitor, whole=found, task=task, late_from=late_from, workflows=workflows)
+
+
+@router.post("/push/{task_id}/redrive")
+async def redrive_push(task_id: UUID, visitor: Signed, sessions: Database) -> Response:
+    """Redrive it, with all checks again."""
+    async with sessions.begin() as db:
+        await redrives.redrive(db, task_id, visitor.user_id)
+    return RedirectResponse(f"{PATH}/push/{task_id}", 303)

@@ -7,15 +7,14 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api.auth import LEEWAY
-from api.console.door import COOKIE, PATH, Signed, check_kept, keep, signed_in
-from api.console.means import Means
 from api.console.rendering import page
+from api.console.session import COOKIE, PATH, Means, Signed, check_kept, keep, signed_in
 from api.dependencies import AllServices, Database, Services, supporter
-from api.forms import Form, check_origin, read_form
-from api.problems import Forbidden, Unauthorized
-from api.rates import address
-from db import console_codes, console_sessions
+from api.http.auth import LEEWAY
+from api.http.forms import Form, check_origin, read_form
+from api.http.problems import Forbidden, Unauthorized
+from api.http.rates import address
+from db import console_sessions
 from db.console_sessions import Opened
 
 router = APIRouter()
@@ -70,7 +69,7 @@ async def _opened(services: Services, form: Form) -> Opened:
             upto = caller.expires_at - timedelta(seconds=LEEWAY)
             return await console_sessions.open_for(db, caller.user_id, "token", upto)
     async with services.sessions.begin() as db:
-        user_id = await console_codes.redeem(db, form.get("code", ""))
+        user_id = await console_sessions.redeem(db, form.get("code", ""))
         if user_id is not None:
             return await console_sessions.open_for(db, user_id, "code")
     raise Unauthorized("This code is not valid, or not any more. Each code works once.")

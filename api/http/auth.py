@@ -1,10 +1,12 @@
-"""A key set at an address: cached, fetched anew when it is old or a token names a key it lacks."""
+"""Who calls: bearer tokens (JWT), checked against a shared secret or a key set."""
 
 import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import httpx
 import jwt
@@ -12,14 +14,21 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from api.problems import Unavailable
+from api.http.problems import Unauthorized, Unavailable
+from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
+
 FETCH_WITHIN = 5.0  # seconds from the first byte sent to the last one read
+
 _FRESH_FOR = 300.0  # seconds
+
 _LET_GO_AFTER = 24 * 3600.0  # seconds; the issuer may be down this long before we stop trusting what we have
+
 _AT_MOST_EVERY = 10.0  # seconds between fetches, whatever tokens name
+
 _RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; above, checking a signature costs more than it is worth
+
 
 log = structlog.get_logger()
 
@@ -139,3 +148,71 @@ def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
             return isinstance(ec.curve, SECP256R1)
         case _:
             return False
+
+
+LEEWAY = 10  # seconds that clocks may differ
+
+_LONGEST_USER_ID = 200
+
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a checked token names."""
+
+    user_id: str
+    scopes: frozenset[str]
+    expires_at: datetime  # of the token, the clocks' difference added
+
+
+class _Keys(Protocol):
+    algorithms: Sequence[str]
+
+    async def key(self, token: str) -> Any: ...  # noqa: ANN401 -- whatever key type the algorithm takes
+
+
+class TokenCheck:
+    """Checks bearer tokens: signature, expiry, and audience and issuer where they are set."""
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._keys = _keys(settings)
+        self._audience = None if settings.audience == ANY_AUDIENCE else settings.audience
+        self._issuer = settings.issuer
+
+    async def caller(self, token: str) -> Caller:
+        """Say who a token's bearer is; raises Unauthorized."""
+        try:
+            claims = jwt.decode(
+                token,
+                await self._keys.key(token),
+                algorithms=list(self._keys.algorithms),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+            )
+        except (jwt.PyJWTError, NoSuchKey) as error:
+            raise Unauthorized(f"The bearer token is not valid ({type(error).__name__}).") from None
+        user_id, scope = claims["sub"], claims.get("scope", "")
+        if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
+            raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 printable characters.")
+        expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY, _LAST_INSTANT), UTC)
+        return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
+
+
+class _Secret:
+    algorithms: Sequence[str] = ("HS256",)
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    async def key(self, _: str) -> str:
+        return self._secret
+
+
+def _keys(settings: AuthSettings) -> _Keys:
+    if settings.jwt_secret is not None:
+        return _Secret(settings.jwt_secret.get_secret_value())
+    assert settings.jwks_url is not None
+    return KeySet(settings.jwks_url)

@@ -5,8 +5,8 @@ import asyncio
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import ProblemResponse, problem
-from api.route_template import route_template
+from api.http.problems import ProblemResponse, problem
+from api.http.request_log import route_template
 
 MOST_HEADERS = 100
 LARGEST_HEAD = 16 * 1024  # bytes; what arrives in pieces is cut off at the same size by the connection

@@ -13,9 +13,9 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.bounds import LARGEST_HEAD
-from api.problems import problem
-from api.security_headers import FOR_ERRORS
+from api.http.bounds import LARGEST_HEAD
+from api.http.problems import problem
+from api.http.security_headers import FOR_ERRORS
 
 UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window shut
 READ_WITHIN = 15.0  # seconds from the first byte of a request to its last

@@ -12,9 +12,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from api.request_log import current_request_id
-from api.route_template import route_template
-from api.security_headers import FOR_ERRORS
+from api.http.request_log import current_request_id, route_template
+from api.http.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 

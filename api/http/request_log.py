@@ -8,18 +8,33 @@ import structlog
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.route_template import route_template
-from telemetry import tracing
+from telemetry import metrics, tracing
+
+UNMATCHED = "unmatched"
+
+
+def route_template(scope: Scope) -> str:
+    """Name the route that took a request. Of a router inside of another, FastAPI keeps the whole template apart."""
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    template = getattr(whole or scope.get("route"), "path_format", None)
+    return UNMATCHED if template is None else f"{scope.get('root_path', '')}{template}"
+
 
 HEADER = "X-Request-ID"
+
 _GIVEN = re.compile(
     rb"[A-Za-z0-9._-]{8,40}"
 )  # shorter than any device token or bearer token, which are not to be logged
+
 _METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
+
 _QUIET = {"/livez", "/readyz", "/metrics"}
+
 _NAMED = ("session_id", "conversation_id", "message_id", "task_id", "installation_id")  # in paths
 
+
 UNTOLD: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own tells what exceptions say
+
 
 log = structlog.get_logger()
 
@@ -87,3 +102,40 @@ def _id(given: object) -> str | None:
         return str(UUID(str(given)))
     except ValueError:
         return None
+
+
+_COUNTED = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMetrics:
+    """Counts each request once its answer begins; a stream's end is not waited for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, is_counted = time.monotonic(), False
+
+        def count(status: int) -> None:
+            nonlocal is_counted
+            is_counted = True
+            method = scope["method"] if scope["method"] in _COUNTED else "other"
+            route = route_template(scope)
+            metrics.http_requests.labels(method, route, f"{status // 100}xx").inc()
+            metrics.http_answer.labels(method, route).observe(time.monotonic() - began)
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                count(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_counted)
+        except Exception:
+            if not is_counted:
+                count(500)  # answered further out
+            raise

@@ -1,24 +1,33 @@
-"""Headers of every answer: what keeps browsers from doing more with it than it is meant for, and whose answer it is."""
+"""Headers that keep browsers from doing more with an answer than it is meant for: the API's, and our own pages'."""
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # JSON needs nothing of a browser. The pages of the API's documentation have a script in them, and load more from here.
 _NOTHING = b"default-src 'none'; frame-ancestors 'none'"
+
 _DOCUMENTATION = (
     b"default-src 'none'; script-src 'unsafe-inline' 'self'; style-src 'unsafe-inline' 'self'; img-src data: 'self';"
     b" worker-src blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+
 _EVERYWHERE = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"fastbell", b"1"),  # by which a phone tells our 204 from one of whatever stands in between
 )
+
 _JSON = (*_EVERYWHERE, (b"content-security-policy", _NOTHING))
+
 _PAGES = (*_EVERYWHERE, (b"content-security-policy", _DOCUMENTATION))
+
 _PAGES_AT = frozenset({"/docs"})
+
 _NOT_STORED = (b"cache-control", b"no-store")
+
 _ENCRYPTED = (b"strict-transport-security", b"max-age=31536000")
+
 
 FOR_ERRORS = {name.decode(): value.decode() for name, value in (*_JSON, _NOT_STORED)}
 
@@ -53,3 +62,34 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     if scope["scheme"] == "https":  # as the proxy in front says, where it is believed
         found.append(_ENCRYPTED)
     return found
+
+
+_POLICY = "default-src 'none'; style-src 'self'; {also}form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class PageHeaders:
+    """Adds them; an answer that has one of its own keeps it. `also`: what else a page may load."""
+
+    def __init__(self, app: ASGIApp, also: str | None = None) -> None:
+        self._app = app
+        self._headers = {"Content-Security-Policy": _POLICY.format(also=f"{also}; " if also else ""), **_HEADERS}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

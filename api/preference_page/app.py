@@ -9,18 +9,16 @@ from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.forms import Refused
-from api.page_headers import PageHeaders
+from api.http.forms import Refused
+from api.http.problems import Unavailable
+from api.http.rates import address
+from api.http.request_log import UNTOLD, route_template
+from api.http.security_headers import PageHeaders
 from api.preference_page import routes
-from api.preference_page.accept_language import chosen
-from api.preference_page.door import NotOpen, OtherForm
+from api.preference_page.languages import chosen
 from api.preference_page.rendering import Plain, plain_page
 from api.preference_page.routes import BadCode
-from api.preference_page.services import PageServices
-from api.problems import Unavailable
-from api.rates import address
-from api.request_log import UNTOLD
-from api.route_template import route_template
+from api.preference_page.session import NotOpen, OtherForm, PageServices
 from db.engine import UNREACHABLE, will_pass
 from domain.problems import LimitReached
 from telemetry import metrics

@@ -8,10 +8,8 @@ from typing import Any
 from starlette.datastructures import ImmutableMultiDict
 
 from api.preference_page.view import Typed
-from domain.preferences import Preferences, Preview
-from domain.quiet_hours import QuietMode
+from domain.preferences import Preferences, Preview, QuietMode, known
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
-from domain.time_zones import known
 
 FIELDS = tuple(each.name for each in fields(Typed))
 LONGEST = 200  # characters that are shown again of what was typed into one field

@@ -14,10 +14,9 @@ from babel.lists import format_list
 from babel.units import format_unit
 
 from api.preference_page.languages import Speech
-from api.preference_page.nights import Night
+from api.preference_page.view import Night
 from api.preference_page.words import Words
-from domain.quiet_hours import QuietMode
-from domain.time_zones import in_words, known, zone
+from domain.preferences import QuietMode, in_words, known, zone
 
 _LOCALES, _PLACES = 200, 2000  # whose names are kept, since it takes a while to find them
 _NIGHT_FALLS, _DAY_BREAKS = 17, 5  # hours of the clock: a start after the one and before the other is tonight's

@@ -18,12 +18,10 @@ from api.preference_page.view import Fast, Phone, Typed, View
 from api.preference_page.words import Words as PageWords
 from domain.devices import SHOWS_NOTHING, Permission
 from domain.kinds import Kind
-from domain.preferences import Preview
+from domain.preferences import Preview, QuietMode, known
 from domain.push import Provider
-from domain.quiet_hours import QuietMode
 from domain.reminders import Reminder
 from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
-from domain.time_zones import known
 from domain.wording import Content, Words, worded
 
 _HERE = Path(__file__).parent

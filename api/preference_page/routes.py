@@ -9,13 +9,11 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, Dispatch, RowWrites
-from api.forms import Refused, check_origin
+from api.http.forms import Refused, check_origin
 from api.preference_page import form
-from api.preference_page.accept_language import chosen
-from api.preference_page.door import Visitor, Visits
-from api.preference_page.reading import view_of
+from api.preference_page.languages import chosen
 from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
-from api.preference_page.services import Page, PageServices
+from api.preference_page.session import Page, PageServices, Visitor, Visits
 from api.preference_page.view import (
     BASE_FIELD,
     PATH,
@@ -27,13 +25,15 @@ from api.preference_page.view import (
     Notice,
     Stop,
     View,
+    view_of,
 )
 from api.preferences import PreferencesPatch, apply
-from api.writes import Writes
-from db import preference_links, preference_sessions, preferences
-from db.digests import digest
+from api.row_queue import Writes
+from db import preference_links as preference_sessions
+from db import preferences
 from db.engine import Sessions
-from domain.preference_links import LinkFor
+from db.preference_links import LinkFor
+from domain.naming import digest
 from domain.problems import InvalidField, Outdated
 from telemetry import metrics
 
@@ -150,7 +150,7 @@ async def _swapped(
     """Use a link up and go on to the page, whoever's was open in this browser; None where there is no such link."""
 
     async def swap(db: AsyncSession) -> str | None:
-        user_id = await preference_links.redeem(db, code, kinds)
+        user_id = await preference_sessions.redeem(db, code, kinds)
         if user_id is None:
             return None
         return await preference_sessions.open_for(db, user_id, request.cookies.get(services.cookie))
@@ -166,7 +166,7 @@ async def _swapped(
 
 async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
     async with sessions() as db:
-        return await preference_links.kind_of(db, code)
+        return await preference_sessions.kind_of(db, code)
 
 
 async def _view(request: Request, visitor: Visitor, sessions: Sessions) -> View:

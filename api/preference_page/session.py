@@ -1,20 +1,28 @@
-"""What the preference page holds beside the API: where people find it, its cookie, and how often who may ask."""
+"""Who may see the preference page, and what it holds: a link is swapped for a cookie, forms are of the same page."""
 
+import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Request, Response
 
-from api.preference_page.view import PATH
-from api.rates import Rate
-from domain.preference_links import LONGEST_SESSION
+from api.dependencies import Database
+from api.http.forms import Form, check_origin, read_form
+from api.http.rates import Rate
+from api.preference_page.view import CSRF_FIELD, PATH
+from db import preference_links as preference_sessions
+from db.preference_links import LONGEST_SESSION, OpenPage
 from domain.rate_limit import RateLimit
 
 NEW_LINKS = 30  # a minute, of one person
+
 BAD_CODES = 60  # a minute, from one address; no code can be guessed, and whoever has a good one is let in all the same
+
 VISITS = 120  # a minute, of one person
+
 POSTS = 30  # a minute, of one person
+
 _COOKIE = "fastbell_preferences"
 
 
@@ -81,3 +89,51 @@ def _services(request: Request) -> PageServices:
 
 
 Page = Annotated[PageServices, Depends(_services)]
+
+
+class NotOpen(Exception):
+    """The page is for those who followed a link."""
+
+
+class OtherForm(Exception):
+    """The form is of another page than the one that this browser has open now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever asks for the page, or has sent one of its forms."""
+
+    page: OpenPage
+    value: str  # of the cookie
+    form: Form  # empty for a page that is only read
+
+    @property
+    def user_id(self) -> str:
+        """Whose page it is."""
+        return self.page.user_id
+
+
+async def visitor(request: Request, sessions: Database, services: Page) -> Visitor:
+    """Let nobody pass without an open page, and no form of another.
+
+    Raises NotOpen, OtherForm, Refused, LimitReached.
+    """
+    value = request.cookies.get(services.cookie)
+    if value is None:
+        raise NotOpen
+    async with sessions.begin() as db:
+        page = await preference_sessions.of(db, value)
+    if page is None:
+        raise NotOpen
+    services.visits.spend(page.user_id)
+    if request.method in {"GET", "HEAD"}:
+        return Visitor(page, value, Form())
+    services.posts.spend(page.user_id)
+    check_origin(request, services.origins)
+    form = await read_form(request)
+    if not secrets.compare_digest(form.get(CSRF_FIELD, "").encode(), page.csrf_token.encode()):
+        raise OtherForm
+    return Visitor(page, value, form)
+
+
+Visits = Annotated[Visitor, Depends(visitor)]

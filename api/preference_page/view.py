@@ -1,28 +1,137 @@
-"""What the preference page shows, put together by its routes.
+"""What the preference page shows, and how it is put together. What cannot be read of one row is left out."""
 
-What a form sends is in `form`, how the page looks in `rendering`. Addresses and field names that both sides agree on
-stand here, too.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from api.preference_page.nights import Night
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.preference_page.languages import chosen
+from db import device_tokens, fasting_sessions, preferences
+from db.engine import present_instant
+from db.models.people import DeviceToken
+from db.preference_links import OpenPage
+from db.unreadable import word
 from domain.devices import Permission
-from domain.preferences import Preferences
+from domain.preferences import Preferences, QuietHours, known
 from domain.push import Provider
-from domain.reminders import Reminder
+from domain.reminders import Reminder, upcoming
+
+_DAY = timedelta(days=1)
+
+_HOUR = timedelta(hours=1)
+
+_SECOND = timedelta(seconds=1)
+
+_TWICE = timedelta(hours=3)  # apart are at most the two spans of one night
+
+_LONGEST = timedelta(hours=20)  # the pause of longer quiet hours may be as short every day
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `starts_at` up to, not including, `ends_at`; both in the zone of their night."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """The time that passes, whatever clocks on walls say."""
+        return self.ends_at.astimezone(UTC) - self.starts_at.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """Quiet hours in one zone: one span; two where they end in an hour that comes twice."""
+
+    time_zone: str  # IANA name
+    spans: tuple[Span, ...]
+    usual: timedelta  # what they last where no clock changes
+
+    @property
+    def length(self) -> timedelta:
+        """The time that is quiet; other than `usual` where clocks change meanwhile."""
+        return sum((each.length for each in self.spans), timedelta())
+
+
+def nights(quiet_hours: QuietHours | None, phone_zones: Iterable[str | None], now: datetime) -> tuple[Night, ...]:
+    """Give the quiet hours that are on at `now` or come next, for each zone that they have among the phones.
+
+    `phone_zones` are those of the phones' last registrations. Without a phone they are told for the zone that a phone
+    would have of which nothing is known. None where this machine does not know the zone.
+    """
+    if quiet_hours is None:
+        return ()
+    zones = dict.fromkeys(quiet_hours.place(each) for each in [*phone_zones] or [None])
+    return tuple(_night(quiet_hours, each, now) for each in zones if each is not None)
+
+
+def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
+    first, *later = (each for each in _quiet(quiet_hours, place, now) if each[1] > now)
+    starts, ends = (datetime.combine(now, each, UTC) for each in (quiet_hours.starts, quiet_hours.ends))
+    usual = ends - starts if starts < ends else ends + _DAY - starts
+    again = [each for each in later[:1] if each[0] - first[1] < _TWICE and usual < _LONGEST]
+    return Night(place.key, tuple(Span(*(each.astimezone(place) for each in span)) for span in (first, *again)), usual)
+
+
+def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:
+    """List what is quiet around `now`, in UTC: in each piece of time between two changes of clocks, then joined."""
+    found: list[tuple[datetime, datetime]] = []
+    overnight = _DAY if quiet_hours.ends <= quiet_hours.starts else timedelta()
+    for begins, over in pairwise(_changes(place, now.astimezone(UTC).replace(microsecond=0))):
+        offset = begins.astimezone(place).utcoffset() or timedelta()
+        day = (begins + offset).date() - _DAY
+        while (starts := datetime.combine(day, quiet_hours.starts, UTC) - offset) < over:
+            ends = datetime.combine(day, quiet_hours.ends, UTC) - offset + overnight
+            day += _DAY
+            starts, ends = max(starts, begins), min(ends, over)
+            if found and found[-1][1] == starts < ends:
+                starts, _ = found.pop()
+            if starts < ends:
+                found.append((starts, ends))
+    return found
+
+
+def _changes(place: ZoneInfo, now: datetime) -> list[datetime]:
+    """List the instants at which a zone's clocks are changed, between those where looking begins and ends."""
+    hours = [now + _HOUR * each for each in range(-48, 97)]
+    changed = [
+        _change(place, before, after)
+        for before, after in pairwise(hours)
+        if before.astimezone(place).utcoffset() != after.astimezone(place).utcoffset()
+    ]
+    return [hours[0], *changed, hours[-1]]
+
+
+def _change(place: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """Find the second at which clocks are changed, after `before` and not after `after`."""
+    while after - before > _SECOND:
+        middle = before + (after - before) // 2
+        middle = middle.replace(microsecond=0)
+        same = middle.astimezone(place).utcoffset() == before.astimezone(place).utcoffset()
+        before, after = (middle, after) if same else (before, middle)
+    return after
+
 
 PATH = "/preferences/"  # GET shows the page; POST saves it
+
 STOP_PATH = "/preferences/stop"  # POST: one of `Stop` in the field `what`
+
 SIGN_OUT_PATH = "/preferences/sign-out"  # POST
+
 STYLE_PATH = "/preferences/style.css"  # GET; its query changes with it, so it may be kept for ever
+
 CSRF_FIELD = "csrf_token"  # of each form
+
 REV_FIELD = "rev"  # of the saving form: the revision it was made from, for `If-Match`
+
 BASE_FIELD = "base"  # of the saving form: what it was filled with, so that a conflict keeps what was typed
+
 STOP_FIELD = "what"
 
 
@@ -96,3 +205,50 @@ class View:
     notice: Notice | None = None
     problems: Mapping[str, str] = field(default_factory=dict)  # field of `Typed` -> key of a message, both of `form`
     typed: Typed | None = None  # shown instead of the stored preferences
+
+
+_MOST_FASTS, _MOST_PHONES = 20, 50  # that are shown
+
+
+async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None) -> View:
+    """Read what somebody's page shows now."""
+    wanted = await preferences.of_user(db, page.user_id)
+    fasts = await fasting_sessions.active_of(db, page.user_id, _MOST_FASTS)
+    rows = await device_tokens.active_for_user(db, page.user_id)
+    latest = sorted(rows, key=lambda row: row.last_seen_at, reverse=True)[:_MOST_PHONES]
+    now = await present_instant(db)
+    phones = tuple(_phone(row) for row in latest)
+    ahead = [(each, tuple(one for one in upcoming(each) if one.due_at > now)) for each in fasts]
+    return View(
+        locale=chosen(accept_language, next((row.locale for row in latest if row.locale), None)),
+        csrf_token=page.csrf_token,
+        now=now,
+        time_zone=_zone(phones, wanted),
+        preferences=wanted,
+        fasts=tuple(Fast(each.session_id, each.ends_at, told, each.follows_preferences) for each, told in ahead),
+        phones=phones,
+        nights=nights(wanted.quiet_hours, _zones(rows), now),
+    )
+
+
+def _zones(rows: Sequence[DeviceToken]) -> Iterable[str | None]:
+    return (row.time_zone for row in rows)
+
+
+def _phone(row: DeviceToken) -> Phone:
+    return Phone(
+        installation_id=row.installation_id,
+        provider=Provider(row.provider),  # readable: see `active_for_user`
+        app_version=row.app_version,
+        os_version=row.os_version,
+        permission=None if row.permission is None else word(Permission, row.permission, "device_tokens.permission"),
+        time_zone=None if row.time_zone is None else known(row.time_zone),
+        last_seen_at=row.last_seen_at,
+    )
+
+
+def _zone(phones: Sequence[Phone], wanted: Preferences) -> str:
+    """Say by whose clock moments are told that belong to no phone."""
+    quiet = wanted.quiet_hours
+    named = [*(each.time_zone for each in phones), known(quiet.time_zone) if quiet and quiet.time_zone else None]
+    return next((each for each in named if each is not None), "UTC")

@@ -12,16 +12,17 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, Paged, RowWrites, Supporter, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, Paged, RowWrites, Supporter, cut, next_cursor, page_at
 from api.fasting_sessions import SessionList, list_of
 from api.fields import Body, Instant, printable
-from api.pages import cut
-from api.problems import responses
-from db import device_history, present, test_pushes, timeline
+from api.http.problems import responses
 from db.engine import as_of_one_moment
+from db.views import devices as device_history
+from db.views import present, timeline
 from domain.devices import ShownDevice
-from domain.test_push import AskedTest, ShownTestPush
+from domain.diagnostic_push import AskedTest, ShownTestPush
 from domain.timeline import Part, TimelineItem
+from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/users/{user_id:path}")
 

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, next_cursor, page_at
 from api.fields import Body, Instant, printable
-from api.pages import cut
-from api.problems import responses
-from db import dead_tasks, redrives
+from api.http.problems import responses
+from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+from operations import redrive as redrives
 
 router = APIRouter(prefix="/push-tasks")
 

@@ -13,14 +13,14 @@ from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.connection import Line
 from api.dependencies import Database, Supporter, Watchers
-from api.event_stream import HEADERS, HEARTBEAT
-from api.problems import Unavailable, responses
-from db import test_pushes
+from api.http.connection import Line
+from api.http.problems import Unavailable, responses
+from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
+from domain.diagnostic_push import ShownTestPush
 from domain.problems import NotFound
-from domain.test_push import ShownTestPush
+from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/test-pushes")
 

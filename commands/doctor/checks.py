@@ -5,19 +5,65 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from commands.database import database_url
-from commands.doctor_database import AREA as DATABASE
-from commands.doctor_database import look_at_database
-from commands.doctor_lines import Check, Level, Report, lines_of
-from commands.doctor_phones import REMINDERS
-from commands.doctor_providers import checks_of, look_at_files
-from commands.doctor_settings import Found, look_at_settings
-from commands.doctor_temporal import AREA as TEMPORAL
-from commands.doctor_temporal import look_at_temporal, look_at_temporals_certificate, look_at_temporals_files
-from commands.doctor_web import BEARERS, look_at_key_set
-from commands.run_directory import read_settings, run_directory
-from config import ANY_AUDIENCE, ConfigError, auth_settings
-from temporal import connection
+from commands.context import database_url, read_settings, run_directory
+from commands.doctor.providers import checks_of, look_at_files
+from commands.doctor.report import Check, Level, Line, Report, lines_of
+from commands.doctor.servers import (
+    BEARERS,
+    DATABASE,
+    TEMPORAL,
+    look_at_database,
+    look_at_key_set,
+    look_at_temporal,
+    look_at_temporals_certificate,
+    look_at_temporals_files,
+)
+from commands.doctor.settings import Found, look_at_settings
+from dispatch.client import connection
+from settings.environment import ANY_AUDIENCE, ConfigError, auth_settings
+
+_APPLE = "https://developer.apple.com/documentation/"
+
+_ANDROID = "https://developer.android.com/develop/ui/views/notifications/notification-permission"
+
+
+REMINDERS = (
+    Line(
+        "phones",
+        Level.REMINDER,
+        "iOS: the app has the capability Push Notifications",
+        "In Xcode: Signing & Capabilities, + Capability; the App ID has it, too.",
+        f"{_APPLE}usernotifications/registering-your-app-with-apns",
+    ),
+    Line(
+        "phones",
+        Level.REMINDER,
+        "iOS: the app has the capability Background Modes, Remote notifications",
+        "In Xcode: Signing & Capabilities, + Capability, Background Modes.",
+        f"{_APPLE}usernotifications/pushing-background-updates-to-your-app",
+    ),
+    Line(
+        "phones",
+        Level.REMINDER,
+        "Android 13 and newer: the app asks for the permission to notify (POST_NOTIFICATIONS)",
+        "Try both answers, and the way back through the system's settings.",
+        _ANDROID,
+    ),
+    Line(
+        "phones",
+        Level.REMINDER,
+        "Android: the app's google-services.json is of the project that the service account is of",
+        "Compare its project_id with the one in the service account's file.",
+        "https://firebase.google.com/docs/cloud-messaging/android/client",
+    ),
+    Line(
+        "phones",
+        Level.REMINDER,
+        "a reminder was seen on a real iPhone and on a real Android phone, with the screen locked",
+        "Simulators do not behave like production push.",
+        f"{_APPLE}usernotifications/testing-notifications-using-the-push-notification-console",
+    ),
+)
 
 
 def settings_here(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ import os
 
 import structlog
 
-from commands.doctor_lines import Level, Report
-from commands.telling import cell, say_json
+from commands.context import cell, say_json
+from commands.doctor.report import Level, Report
 
 PROCESSES = ("api", "worker")
 
@@ -30,7 +30,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from commands.doctor_looks import examined, settings_here  # noqa: PLC0415 -- other commands need not wait for it
+    from commands.doctor.checks import examined, settings_here  # noqa: PLC0415 -- other commands need not wait for it
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # the lines say it
     environ = settings_here(os.environ)

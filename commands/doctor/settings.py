@@ -5,9 +5,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from apps_file import each_app
-from commands.doctor_lines import Area, Line
-from config import (
+from commands.doctor.report import Area, Line
+from dispatch.client import connection
+from domain.push import Provider
+from push.apns.sender import ApnsAccount
+from push.http2.proxy import STRAIGHT
+from push.registry import Account, Key, UnusableFile, sender_of
+from push.sender import Sender
+from settings.apps_file import each_app
+from settings.credentials import accounts_of, proxies_of
+from settings.environment import (
     ANY_AUDIENCE,
     AppSettings,
     ConfigError,
@@ -21,14 +28,6 @@ from config import (
     service_settings,
     tracing_settings,
 )
-from credentials import accounts_of, proxies_of
-from domain.push import Provider
-from push.apns import ApnsAccount
-from push.http2_proxy import STRAIGHT
-from push.rotation import Account, UnusableFile, sender_of
-from push.sender import Sender
-from push.senders import Key
-from temporal import connection
 
 AREA = Area("settings")
 

@@ -5,9 +5,9 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection, text
 
-from config import service_settings
 from db.engine import make_engine_for_migrations
-from db.models import Table
+from db.models.table import Table
+from settings.environment import service_settings
 
 _LOCK = 0x_FA57_BE11  # two migrations at once queue
 

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import CANCELED, Sessions, present_instant
-from db.models import PushAttempt, PushTask
-from db.odd_values import readable
+from db.models.pushes import PushAttempt, PushTask
+from db.unreadable import readable
 from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccepted
 from domain.kinds import Kind
 from domain.problems import InvalidField

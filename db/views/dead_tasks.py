@@ -7,9 +7,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_history, refusals, support_actions
+from db import support_actions
 from db.engine import among
-from db.models import DeviceToken, PushAttempt, PushTask
+from db.models.people import DeviceToken
+from db.models.pushes import PushAttempt, PushTask
+from db.views import devices as device_history
+from db.views import refusals
 from domain.devices import ToldPermission
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState

@@ -11,9 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens
 from db.engine import among
-from db.models import DeviceToken
-from db.odd_values import known_or_none
-from db.unreadable import word
+from db.models.people import DeviceToken
+from db.unreadable import known_or_none, word
 from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent, ToldPermission
 from domain.push import Environment, Provider
 from domain.support import SHOWN

@@ -9,33 +9,38 @@ from uuid import UUID, uuid5
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import (
-    device_history,
-    device_tokens,
-    fasting_sessions,
-    gates,
-    preferences,
-    push_attempts,
-    refusals,
-    reminder_standings,
-    workers,
-)
+from db import device_tokens, fasting_sessions, preferences, push_attempts, workers
 from db.engine import among, present_instant
-from db.models import DeviceToken, LogItem, Message, OutboxRow, PushTask
+from db.models.people import DeviceToken, LogItem, Message
+from db.models.pushes import OutboxRow, PushTask
 from db.push_tasks import planned
-from db.reminder_standings import Standing
+from db.views import devices as device_history
+from db.views import gates, refusals
+from db.views import standings as reminder_standings
+from db.views.standings import Standing
 from domain.devices import SHOWS_NOTHING, ToldPermission
-from domain.handoff import LONGEST_GRACE
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
+from domain.messages import LONGEST_GRACE
 from domain.preferences import Preferences
-from domain.present import MOST_PRESENT, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
 from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import ReminderState
 from domain.sentences import NO_PHONE_SHOWS
 from domain.sessions import LONGEST_FAST
 from domain.support import ShownGates, ShownRoute
-from domain.timeline import Event, Happening, Part, TimelineItem
+from domain.timeline import (
+    MOST_PRESENT,
+    Cutoff,
+    Event,
+    Happening,
+    Part,
+    RouteNow,
+    TimelineItem,
+    Unsettled,
+    WaitsFor,
+    next_try,
+    waits_for,
+)
 from domain.timeline_words import in_words, now_quiet, shows
 
 _LATEST_MESSAGES = 100  # of a person's log, of which it may not be decided yet how their phones are told

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, conversations, device_tokens, fasting_sessions, preferences, screen_lines
+from db import collapse_groups, conversations, device_tokens, fasting_sessions, preferences, token_error_cutoffs
 from db.engine import present_instant
-from db.models import DeviceToken, PushTask
+from db.models.people import DeviceToken
+from db.models.pushes import PushTask
 from db.push_tasks import planned
 from domain.kinds import RULES, Kind, Subject
 from domain.last_check import Address, Circumstances, Turn, misaddressed, turn_of, useless
@@ -28,11 +29,11 @@ async def of(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
     tasks = [task for task in tasks if task.task_id not in found]
     about_messages = [task for task in tasks if RULES[Kind(task.kind)].subject is Subject.MESSAGE]
     members = await conversations.members_among(db, {_membership(task) for task in about_messages})
-    lines = await screen_lines.seen(db, [task.task_id for task in about_messages], timedelta(0))
+    lines = await collapse_groups.seen(db, [task.task_id for task in about_messages], timedelta(0))
     sessions = await fasting_sessions.by_id(db, {task.conversation_id for task in tasks})
     devices = await device_tokens.active_at(db, {task.installation_id for task in tasks})
     wishes = await preferences.of_users(db, {task.user_id for task in tasks})
-    braked = await brakes.engaged(db)
+    braked = await token_error_cutoffs.engaged(db)
     for task in tasks:
         device = devices.get(task.installation_id)
         around = Circumstances(

@@ -7,28 +7,30 @@ from typing import Any
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, leases, refused_users, workers
+from db import token_error_cutoffs, workers
 from db.engine import present_instant
-from db.models import OutboxRow, Presence, WorkerRow
+from db.models.operations import WorkerRow
+from db.models.people import Presence
+from db.models.pushes import OutboxRow
 from db.unreadable import route_of, word
+from db.views import gates as refused_users
 from db.workers import gates_of
 from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
-from domain.refusals import LATELY
 from domain.reminders import LONGEST_OF_USE
-from domain.signals import Backlog, Dead, Owed, Signals, Transfers
+from domain.signals import LATELY, Backlog, Dead, Owed, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
     """Read all signals, as they are now."""
     now = await present_instant(db)
-    engaged = (await brakes.engaged(db)).keys()
+    engaged = (await token_error_cutoffs.engaged(db)).keys()
     reporting = await workers.live(db)
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
-    swept = await leases.reported(db, SWEEP)
+    swept = await workers.reported(db, SWEEP)
     dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE, "lately": LATELY})).all()
     return Signals(
         at=now,
@@ -40,7 +42,7 @@ async def present(db: AsyncSession) -> Signals:
         swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
         brakes=tuple(engaged),
-        answered=await refused_users.of_late(db, known, now),
+        answered=await refused_users.refused_of_late(db, known, now),
         refused=await refused_users.refused(db, known, now),
         workers=len(reporting),
         transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),

@@ -1,17 +1,65 @@
-"""Reminders that nobody has opened though they are due, as a timeline tells them: what an outage leaves behind."""
+"""How each reminder of a fast stands, and which of them nobody opened."""
 
-from uuid import uuid5
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import fasting_sessions, reminder_standings
+from db import fasting_sessions, push_tasks, withheld_pushes
 from db.engine import present_instant
-from db.reminder_standings import Standing
 from domain.kinds import Kind
-from domain.present import A_MOMENT
-from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_OF_USE, ReminderState
-from domain.timeline import Event, Happening, Part, TimelineItem
+from domain.reminders import (
+    AFTER_THE_END,
+    LEAST_KEPT,
+    LONGEST_OF_USE,
+    OnRecord,
+    Reminder,
+    ReminderState,
+    message_id,
+    reminders,
+    state_of,
+)
+from domain.sessions import FastingSession
+from domain.timeline import A_MOMENT, Event, Happening, Part, TimelineItem
 from domain.timeline_words import in_words
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one reminder stands."""
+
+    session_id: UUID
+    message_id: UUID
+    reminder: Reminder
+    state: ReminderState
+    found: OnRecord
+    now: datetime  # when it stood so
+
+
+async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> dict[UUID, list[Standing]]:
+    """Say how each reminder of these sessions stands, in order of time for each session."""
+    tasks = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
+    now = await present_instant(db)
+    named = {session.session_id: _named(session) for session in sessions}
+    due = [message for each in named.values() for message, reminder in each.items() if reminder.due_at <= now]
+    undecided = [message for message in due if message not in tasks]
+    withheld = await withheld_pushes.counts_by_message(db, undecided) if undecided else {}
+
+    def standing(session: FastingSession, message: UUID, reminder: Reminder) -> Standing:
+        found = OnRecord(tasks.get(message, {}), withheld.get(message, 0))
+        state = state_of(session, reminder, found, now)
+        return Standing(session.session_id, message, reminder, state, found, now)
+
+    return {
+        session.session_id: [standing(session, *each) for each in named[session.session_id].items()]
+        for session in sessions
+    }
+
+
+def _named(session: FastingSession) -> dict[UUID, Reminder]:
+    return {message_id(session.session_id, each.minutes, each.due_at): each for each in reminders(session)}
 
 
 async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
@@ -21,7 +69,7 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     if not sessions:
         return []
-    standings = (await reminder_standings.of_sessions(db, sessions)).values()
+    standings = (await of_sessions(db, sessions)).values()
     unopened = [each for of_one in standings for each in of_one if is_unopened(each)]
     return [_item(each) for each in unopened if part.message_id in {None, each.message_id}]
 

@@ -1,7 +1,7 @@
 """A person's timeline, derived from the tables that hold the truth, by indexes of the person alone.
 
-One statement finds what happened; what ought to have happened and did not is computed (`db/unopened_reminders.py`),
-and so is what is true now (`db/present.py`).
+One statement finds what happened; what ought to have happened and did not is computed (`db/views/standings.py`),
+and so is what is true now (`db/views/present.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,14 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import brakes, device_history, preferences, push_tasks, refusals, unopened_reminders
+from db import preferences, push_tasks, token_error_cutoffs
 from db.engine import among
-from db.models import BrakeRow, DeviceToken, PushTask
-from db.odd_values import known_or_none, readable
-from db.unreadable import tell, word
+from db.models.operations import BrakeRow
+from db.models.people import DeviceToken
+from db.models.pushes import PushTask
+from db.unreadable import known_or_none, readable, tell, word
+from db.views import devices as device_history
+from db.views import refusals, standings
 from domain.devices import ToldPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
@@ -42,9 +45,7 @@ async def of_user(
         quiet = now_quiet((await preferences.of_user(db, user_id)).quiet_hours)
     known = await _known(db, rows)
     happened = [_item(row, known, quiet if row.reason == "quiet_hours" else "") for row in rows]
-    unopened = [
-        item for item in await unopened_reminders.of_user(db, user_id, part) if _is_asked_for(item, part, after)
-    ]
+    unopened = [item for item in await standings.of_user(db, user_id, part) if _is_asked_for(item, part, after)]
     return sorted(happened + unopened, key=_place, reverse=True)[:limit]
 
 
@@ -66,7 +67,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     dead = [task for task in tasks.values() if task.state == TaskState.DEAD]
     engaged: list[BrakeRow] = []
     if any(row.reason in _CUT_OFF for row in rows):
-        engaged = await brakes.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
+        engaged = await token_error_cutoffs.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
     unopened = {(task.user_id, task.installation_id) for task in tasks.values() if task.opened_at is None}
     permissions = await device_history.permissions(db, unopened)
     refused = {task.device_id for task in tasks.values() if task.state == TaskState.UNREGISTERED}

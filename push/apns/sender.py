@@ -13,13 +13,12 @@ import structlog
 from aioapns.common import NotificationResult
 
 from domain.push import Environment, Push
-from push.apns_transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
-from push.apns_verdicts import verdict
+from push.apns.errors import verdict
+from push.apns.transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
 from push.credential_files import apns_key
-from push.fitting import encoded, fitted
-from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
-from push.http2_proxy import STRAIGHT, Proxies
-from push.sealing import sealed
+from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2.proxy import STRAIGHT, Proxies
+from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Accepted,
     Answer,

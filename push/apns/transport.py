@@ -21,8 +21,8 @@ from jwt import PyJWS
 from jwt.algorithms import ECAlgorithm
 from jwt.utils import der_to_raw_signature
 
-from push.http2_call import Response
-from push.http2_pool import Place, Pool
+from push.http2.pool import Place, Pool
+from push.http2.streams import Response
 from push.verdict import NOT_THE_PROVIDER
 
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -18,9 +18,8 @@ import httpx
 import jwt
 import structlog
 
-from push.addresses import Address, first, resolved
 from push.credential_files import ServiceAccount
-from push.http2_proxy import STRAIGHT, Proxies, Proxy
+from push.http2.proxy import STRAIGHT, Address, Proxies, Proxy, first, resolved
 from push.sender import Fate, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from push.http2_call import Response
+from push.http2.streams import Response
 from push.sender import Accepted
 from push.verdict import code
 

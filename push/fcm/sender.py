@@ -16,13 +16,12 @@ from hpack import HeaderTuple
 from domain.kinds import RULES
 from domain.push import Environment, Push
 from push.credential_files import service_account
-from push.fcm_access import AccessToken
-from push.fcm_answer import FcmRefusal, acceptance, refusal
-from push.fcm_verdicts import verdict
-from push.fitting import encoded, fitted
-from push.http2_pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
-from push.http2_proxy import STRAIGHT, Proxies
-from push.sealing import sealed
+from push.fcm.errors import verdict
+from push.fcm.oauth import AccessToken
+from push.fcm.response import FcmRefusal, acceptance, refusal
+from push.http2.pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
+from push.http2.proxy import STRAIGHT, Proxies
+from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Answer,
     AnsweredUnavailable,

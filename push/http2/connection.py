@@ -8,16 +8,173 @@ from typing import cast
 import structlog
 from hpack import HeaderTuple
 
-from push.http2_call import Call, Response
-from push.http2_frames import BrokenProtocol, OddFrame
-from push.http2_places import Places
-from push.http2_pulse import ALIVE_WITHIN, Pulse
-from push.http2_streams import Streams
-from push.sender import Fate, Unavailable
+from push.http2.frames import BrokenProtocol, OddFrame
+from push.http2.streams import Call, Response, Streams
+from push.sender import Fate, NoRoom, Unavailable
+
+QUIET_AFTER = 30.0  # seconds of silence after which a connection gives a sign of life before it is used
+
+PING_EVERY = 3600.0  # seconds; Apple: check an idle connection once an hour
+
+ANSWERS_WITHIN = 0.3  # seconds; Apple takes a tenth of that. One PING asks after calls that take longer
+
+ALIVE_WITHIN = 1.0  # seconds in which a PING is answered, or the connection is given up
+
+STOOD_STILL = 0.1  # seconds that a timer may be late before the process counts as held up
+
+
+class Pulse:
+    """Watches one connection."""
+
+    def __init__(self, *, within: float, send_ping: Callable[[], None], on_death: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._within = within
+        self._send_ping = send_ping
+        self._on_death = on_death
+        self._idle = self._loop.call_later(PING_EVERY, self._check_idle)
+        self._verdict: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self.heard_at = self._loop.time()
+
+    @property
+    def asked(self) -> bool:
+        """Whether a sign of life is awaited."""
+        return self._verdict is not None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing was heard for so long that the peer may be gone."""
+        return self._loop.time() - self.heard_at > QUIET_AFTER
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self.heard_at = self._loop.time()
+        self._forget()
+
+    def spoke(self) -> None:
+        """Note that the peer was asked something; one that says nothing at all for too long is asked for a PING."""
+        if not self._silence:
+            self._silence = self._loop.call_later(ANSWERS_WITHIN, self.ask)
+
+    def ask(self) -> None:
+        """Demand a sign of life."""
+        if not self._verdict:
+            self._wait_for_life()
+            self._send_ping()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._idle.cancel()
+        self._forget()
+
+    def _forget(self) -> None:
+        for timer in (self._verdict, self._silence):
+            if timer:
+                timer.cancel()
+        self._verdict = self._silence = None
+
+    def _wait_for_life(self) -> None:
+        self._verdict = self._loop.call_later(self._within, self._judge, self._loop.time() + self._within)
+
+    def _judge(self, at: float) -> None:
+        if self._loop.time() - at > STOOD_STILL:  # what the peer said meanwhile may not be read yet
+            self._wait_for_life()
+        else:
+            self._on_death()
+
+    def _check_idle(self) -> None:
+        if self.quiet:
+            self.ask()
+        self._idle = self._loop.call_later(PING_EVERY, self._check_idle)
+
+
+IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
+
+LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
+
+
+class Places:
+    """A place is taken first, and used or given back later. The peer may change its mind meanwhile."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._streams = streams
+        self._taken = 0
+        self._aside = LEAST_BODY  # as much as the largest bodies of late
+        self._starters: list[asyncio.Future[None]] = []
+
+    @property
+    def free(self) -> int:
+        """Places that can be taken, as far as limit and window go."""
+        return 0 if self._lacks_window else self._limit - self._taken - len(self._streams.calls)
+
+    @property
+    def full(self) -> bool:
+        """Whether another connection would help.
+
+        At a limit of one it would not, since Apple lifts that after one success: unless the call under way is not
+        answered. One phone whose calls hang would hold up everybody else's until they time out.
+        """
+        if self._limit > 1:
+            return self._taken + len(self._streams.calls) >= self._limit or self._lacks_window
+        oldest = next(iter(self._streams.calls.values()), None)
+        return oldest is not None and self._loop.time() - oldest.sent_at >= ANSWERS_WITHIN
+
+    @property
+    def idle(self) -> bool:
+        """Whether none is taken and no call is under way."""
+        return not self._taken and not self._streams.calls
+
+    def take(self) -> None:
+        """Take a place."""
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """Return a place."""
+        self._taken -= 1
+
+    def use(self, size: int) -> None:
+        """Turn a place into a call with a body of so many bytes."""
+        self._taken -= 1
+        self._aside = min(max(size, LEAST_BODY, self._aside - self._aside // 64), MOST_BODY)
+
+    def may_start(self, size: int) -> bool:
+        """Whether a call with a body of so many bytes may start now."""
+        return len(self._streams.calls) < self._limit and self._streams.window >= size
+
+    async def change(self, until: float) -> None:
+        """Wait until `may_start` is worth another look; raises NoRoom when that takes too long by the loop's clock."""
+        starter = self._loop.create_future()
+        self._starters.append(starter)
+        try:
+            async with asyncio.timeout_at(until):
+                await starter
+        except TimeoutError:
+            raise NoRoom("no_room_on_connection", Fate.NOT_SENT) from None
+        if self._loop.time() > until:  # the process stood still; whoever asked may have lost its leave by now
+            raise NoRoom("no_room_on_connection", Fate.NOT_SENT)
+
+    def changed(self) -> None:
+        """Let those who wait look again."""
+        starters, self._starters = self._starters, []
+        for starter in starters:
+            if not starter.done():
+                starter.set_result(None)
+
+    @property
+    def _limit(self) -> int:
+        return min(self._streams.limit, IN_FLIGHT_AT_MOST)
+
+    @property
+    def _lacks_window(self) -> bool:
+        return self._streams.window < self._aside * (self._taken + 1)
+
 
 log = structlog.get_logger()
 
+
 UNREAD_AT_MOST = 1 << 20  # bytes; calls alone cannot make so many, but a peer that asks and does not read can
+
 START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
 
 

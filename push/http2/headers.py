@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder, HeaderTuple, HPACKError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
-from push.http2_frames import BrokenProtocol
+from push.http2.frames import BrokenProtocol
 
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it prints header values, tokens included
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -15,13 +15,38 @@ from urllib.parse import urlsplit
 import structlog
 from hpack import HeaderTuple
 
-from push.http2 import Connection
-from push.http2_call import Response
-from push.http2_isolation import Isolation
-from push.http2_proxy import Proxy, ProxyTrouble, connect
-from push.http2_pulse import ANSWERS_WITHIN
+from push.http2.connection import ANSWERS_WITHIN, Connection
+from push.http2.proxy import Proxy, ProxyTrouble, connect
+from push.http2.streams import Response
 from push.sender import Fate, NoRoom, Unavailable
-from push.waiters import Waiters
+from push.wait_queue import Waiters
+
+MAX_ISOLATED = 4096  # users; the first ones are forgotten beyond that, which costs them nothing
+
+
+class Isolation:
+    """How many users may share a connection, by those who are on it."""
+
+    def __init__(self) -> None:
+        self._max_users: dict[int, int] = {}  # of a connection, for those who lost calls
+
+    def may_join(self, user: int, others: Collection[int]) -> bool:
+        """Tell whether a user may share a connection with the users who have calls on it."""
+        if not self._max_users or not others:
+            return True
+        together = {user, *others}
+        return len(together) == 1 or all(len(together) <= self._max_users.get(each, len(together)) for each in together)
+
+    def lost(self, user: int, sharing: int) -> None:
+        """Note that a user's call ended with its connection, on which so many users had calls."""
+        if len(self._max_users) >= MAX_ISOLATED:
+            del self._max_users[next(iter(self._max_users))]
+        self._max_users[user] = max(1, sharing // 4)
+
+    def answered(self, user: int) -> None:
+        """Note that a user's call was answered."""
+        self._max_users.pop(user, None)
+
 
 log = structlog.get_logger()
 
@@ -36,6 +61,7 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS = Timeouts()
+
 MIN_USERS = 3  # whose calls a peer has to end, connection by connection, before new connections rest
 
 

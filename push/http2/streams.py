@@ -3,20 +3,22 @@
 Answers are matched by stream id and received data is credited back; RST_STREAM and GOAWAY mean what the RFC says.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from hpack import HeaderTuple
 
-from push.http2_bodies import Bodies
-from push.http2_call import Call
-from push.http2_frames import (
+from push.http2.frames import (
     ACK,
     END_STREAM,
+    FRAME_AT_MOST,
     PREFACE,
     STREAM_ID_AT_MOST,
     WINDOW,
+    WINDOW_AT_MOST,
     BrokenProtocol,
     Code,
     Cutter,
@@ -30,13 +32,121 @@ from push.http2_frames import (
     settings_written,
     written,
 )
-from push.http2_headers import HeaderReader, HeaderWriter
-from push.sender import Fate
+from push.http2.headers import HeaderReader, HeaderWriter
+from push.sender import Fate, NoRoom, Unavailable
+
+BODY_AT_MOST = 65536  # bytes; no answer worth reading is longer
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer: its body may be empty or HTML."""
+
+    status: int
+    headers: dict[bytes, bytes] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A stream's state. Its future is guarded: the caller may have been cancelled meanwhile."""
+
+    answer: asyncio.Future[Response]
+    sent_at: float  # the event loop's clock
+    answers_before: int  # on this connection; none since is a bad sign
+    unsent: bytes = field(repr=False)
+    window: int = 0  # bytes that the peer has leave for on this stream
+    uncredited: int = 0  # bytes received that the peer was not given back yet
+    status: int = 0
+    headers: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def read(self, piece: bytes) -> None:
+        """Keep a piece of the answer's body."""
+        if len(self.body) < BODY_AT_MOST:
+            self.body += piece
+
+    def finish(self) -> None:
+        """Hand the answer to the caller."""
+        if not self.answer.done():
+            self.answer.set_result(Response(self.status, self.headers, self.body))
+
+    def fail(self, reason: str, fate: Fate) -> None:
+        """Tell the caller that there will be no answer. A request that never left in full was never processed."""
+        if self.status == 200:
+            self.finish()  # cut off behind the status line, which says it all
+        elif not self.answer.done():
+            self.answer.set_exception(Unavailable(reason, Fate.NEVER_PROCESSED if self.unsent else fate))
+
+    def turn_away(self, reason: str) -> None:
+        """Tell the caller that the peer had no room for the call, and never looked at it."""
+        if not self.answer.done():
+            self.answer.set_exception(NoRoom(reason))
+
+
+class Bodies:
+    """Writes DATA frames for the calls of one connection."""
+
+    def __init__(self, calls: dict[int, Call], out: list[bytes]) -> None:
+        self._calls = calls
+        self._out = out
+        self._stream_window = WINDOW
+        self._frame_at_most = FRAME_AT_MOST
+        self.window = WINDOW  # bytes that the peer has leave for on all streams together
+
+    def begin(self, stream_id: int, call: Call) -> None:
+        """Send what the windows allow of a new call."""
+        call.window = self._stream_window
+        self._send(stream_id, call)
+
+    def credit(self, size: int) -> None:
+        """Go on with what the peer has leave for again; raises BrokenProtocol."""
+        self.window += size
+        if not size or self.window > WINDOW_AT_MOST:
+            raise BrokenProtocol("impossible credit")
+        for stream_id, call in self._calls.items():
+            if call.unsent:
+                self._send(stream_id, call)
+
+    def credit_stream(self, stream_id: int, call: Call, size: int) -> bool:
+        """Go on with one call; False where such a credit is impossible."""
+        call.window += size
+        if not size or call.window > WINDOW_AT_MOST:
+            return False
+        self._send(stream_id, call)
+        return True
+
+    def limit_frames(self, size: int) -> None:
+        """Keep to the peer's SETTINGS_MAX_FRAME_SIZE."""
+        self._frame_at_most = max(size, FRAME_AT_MOST)
+
+    def set_stream_window(self, size: int) -> None:
+        """Keep to the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes streams that are open, too."""
+        if size > WINDOW_AT_MOST:
+            raise BrokenProtocol("impossible window")
+        more, self._stream_window = size - self._stream_window, size
+        for stream_id, call in self._calls.items():
+            call.window += more
+            self._send(stream_id, call)
+
+    def _send(self, stream_id: int, call: Call) -> None:
+        while call.unsent:
+            size = min(len(call.unsent), self.window, call.window, self._frame_at_most)
+            if size <= 0:
+                return  # the next credit goes on
+            piece, call.unsent = call.unsent[:size], call.unsent[size:]
+            self.window -= size
+            call.window -= size
+            self._out.append(written(Kind.DATA, 0 if call.unsent else END_STREAM, stream_id, piece))
+
 
 log = structlog.get_logger()
 
+
 CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
+
 _MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # breaks the rules; the connection is not harmed
+
 _REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # Apple's way; other words may quote what we sent
 
 

@@ -2,20 +2,156 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from heapq import heappop, heappush
 from math import inf
 
 from domain.kinds import Priority
-from push.gate_bookings import Bookings
-from push.gate_breaker import Ticket
-from push.gate_line import Line
-from push.gate_pace import Pace
-from push.gate_terms import Limits, Timings
+from push.limiter.breaker import Ticket
+from push.limiter.settings import Limits, Timings
 from push.sender import Booked, Paused
+from push.wait_queue import QueueDepths, Waiter, Waiters
+
+
+class Line:
+    """Those who wait, by priority and user."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Priority, Waiters[Ticket]] = {priority: Waiters() for priority in Priority}
+
+    def __len__(self) -> int:
+        """Count those who wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def ahead_of(self, priority: Priority, user: int) -> int:
+        """Count those who go before a newcomer of this user, at most; of those who are there already."""
+        before = sum(len(waiting) for other, waiting in self._waiting.items() if other < priority)
+        return before + self._waiting[priority].ahead_of(user)
+
+    def join(self, priority: Priority, user: int) -> Waiter[Ticket]:
+        """Wait behind the others of one's own priority and user; the future is settled when it is one's turn."""
+        return self._waiting[priority].join(user)
+
+    def give_up(self, priority: Priority, user: int, waiter: Waiter[Ticket]) -> None:
+        """Wait no longer; harmless after one's turn."""
+        self._waiting[priority].give_up(user, waiter)
+
+    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
+        """Tell of which priority and user the next one is; None where nobody waits but users who are passed over."""
+        for priority, waiting in self._waiting.items():
+            if (user := waiting.first(is_passed_over)) is not None:
+                return priority, user
+        return None
+
+    def next(self, priority: Priority, user: int) -> Waiter[Ticket]:
+        """Take the turn that `first` told."""
+        return self._waiting[priority].next(user)
+
+    def dismissed(self) -> Iterator[Waiter[Ticket]]:
+        """Empty the line."""
+        while (first := self.first()) is not None:
+            yield self.next(*first)
+
+
+class Bookings:
+    """Whose turns are still to come, by priority."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
+        self._depths = {priority: QueueDepths() for priority in Priority}
+
+    def book(
+        self, now: float, priority: Priority, user: int, *, wait: float, each: float, at_most: float
+    ) -> float | None:
+        """Give a turn away; in how many seconds, None where that is more than `at_most`.
+
+        `wait` is how long those in line take, and `each` how long one turn takes, in seconds.
+        """
+        self._forget(now)
+        before = sum(depths.total for other, depths in self._depths.items() if other < priority)
+        turn = wait + (before + self._depths[priority].ahead_of(user) + 1) * each
+        if turn > at_most:
+            return None
+        heappush(self._turns[priority], (now + turn, user))
+        self._depths[priority].add(user)
+        return turn
+
+    def _forget(self, now: float) -> None:
+        for priority, turns in self._turns.items():
+            while turns and turns[0][0] <= now:
+                self._depths[priority].remove(heappop(turns)[1])
+
+
+BURST = 0.1  # seconds' worth of calls that may start at once
+
+RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
+
+RAMP_FROM = 0.02  # of what a ramp leads to
+
+
+class Pace:
+    """How many calls may start: `full` per second, infinite where there is no limit, and none at first."""
+
+    def __init__(self, now: float) -> None:
+        self.full = 0.0
+        self._rate = 0.0
+        self._at = now
+        self._level = 1.0
+        self._ramp_began = self._ramp_ends = now
+
+    def ramp_up(self, now: float, lasting: float) -> None:
+        """Start again with a small part of the full rate, which grows to the whole in so many seconds."""
+        self._ramp_began, self._ramp_ends = now, now + lasting
+
+    def rate(self, now: float) -> float:
+        """Tell how many calls per second may start at present."""
+        if now >= self._ramp_ends:
+            return self.full
+        top = min(self.full, RAMP_TO)
+        done = (now - self._ramp_began) / (self._ramp_ends - self._ramp_began)
+        return max(top * max(RAMP_FROM, done), min(top, 1.0))
+
+    def take(self, now: float) -> bool:
+        """Take leave for one call; False when it is too early."""
+        self._fill(now)
+        if self._rate == inf:
+            return True
+        if self._level < 1 or self._rate == 0:
+            return False
+        self._level -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Return leave that was not used."""
+        self._level = min(self._most, self._level + 1)
+
+    def wait(self, now: float, count: int) -> float:
+        """Tell in how many seconds so many calls will have had leave; infinite where none may start."""
+        self._fill(now)
+        if self._rate in (0, inf):
+            return 0.0 if self._rate else inf
+        return max(0.0, (count - self._level) / self._rate)
+
+    @property
+    def _most(self) -> float:
+        return max(1.0, self._rate * BURST)
+
+    def _fill(self, now: float) -> None:
+        """Add what has come in since the last time, then go on at the rate of now."""
+        if self._rate != inf:
+            self._level = min(self._most, self._level + (now - self._at) * self._rate)
+        rate = self.rate(now)
+        if rate != self._rate:
+            self._rate = rate
+            self._level = min(self._level, self._most)
+        self._at = now
+
 
 _KEPT = 4  # one in so many places is for reminders
+
 _SHARE = 4  # one in so many places at most is one user's
+
 _LATELY = 256  # calls, that tell how fast a gate without a rate moves
 
 

@@ -17,12 +17,11 @@ import structlog
 from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Route
-from push.gate_alarm import RefusalAlarm
-from push.gate_breaker import Bearing, Breaker, Cause, State, Ticket, Trouble
-from push.gate_looks import Looks, OwnRests
-from push.gate_probe import Scouts
-from push.gate_terms import GateReport, Limits, Timings
-from push.gate_turns import NOBODY, Turns
+from push.limiter.admission_queue import NOBODY, Turns
+from push.limiter.breaker import Bearing, Breaker, Cause, State, Ticket, Trouble
+from push.limiter.refusal_alarm import RefusalAlarm
+from push.limiter.scouts import Looks, OwnRests, Scouts
+from push.limiter.settings import GateReport, Limits, Timings
 from push.sender import (
     Accepted,
     AnsweredUnavailable,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from push.gate_breaker import Cause, Rest
+from push.limiter.breaker import Cause, Rest
 
 
 @dataclass(frozen=True, slots=True)

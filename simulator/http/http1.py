@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import h11
 
-from simulator.exchange import Answer, Endpoint, Farewell, LastStream
+from simulator.http.exchange import Answer, Endpoint, Farewell, LastStream
 
 _LONGEST_HEAD = 32_768  # bytes
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
-from simulator.http1 import Http1Connection
-from simulator.http2 import Http2Connection
+from simulator.http.http1 import Http1Connection
+from simulator.http.http2 import Http2Connection
 
 HOST = "127.0.0.1"
 _BACKLOG = 4096

@@ -12,17 +12,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.attempts import begin_attempts, unheld_claims
-from activities.batch import LANES, Batch
-from activities.judging import Claim, Go, Waiting
-from activities.outcomes import Outcome, end_attempts, unheld_outcomes
 from activities.reminders import ReminderOpening
+from db.batch import LANES, Batch
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
 from domain.wire import Moment, OpenReminder
-from tests.gates.crew import due_now
-from tests.house import House, eventually, iphone, uncommitted
+from sending.attempts import begin_attempts, unheld_claims
+from sending.outcomes import Outcome, end_attempts, unheld_outcomes
+from sending.precheck import Claim, Go, Waiting
+from tests.gates.worker_harness import due_now
+from tests.stack import House, eventually, iphone, uncommitted
 
 SOME = 9
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import text
 
-from tests.house import House, android, eventually, iphone
 from tests.kept import kept_of
+from tests.stack import House, android, eventually, iphone
 
 _FUNCTION = """
     CREATE FUNCTION quote_tokens() RETURNS trigger LANGUAGE plpgsql AS $$

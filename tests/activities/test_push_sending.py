@@ -8,18 +8,18 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from activities.judging import Go
-from activities.push_sending import _call
+from activities.sending import _call
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Push, Route
-from push.apns import ApnsSender
-from push.gate import Gate
-from push.gate_terms import Limits
-from push.gates import DEFAULT_TIMINGS
+from push.apns.sender import ApnsSender
+from push.limiter.registry import DEFAULT_TIMINGS
+from push.limiter.route_limiter import Gate
+from push.limiter.settings import Limits
 from push.sender import Answer, Fate, Unavailable
+from sending.precheck import Go
 from simulator import Simulator
-from tests.house import House, iphone
 from tests.push.conftest import apns_account, made_of, make_push
+from tests.stack import House, iphone
 from tests.support.timelines import timeline
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)

@@ -8,16 +8,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from activities.attempts import begin_attempts
-from activities.judging import Claim, Go, Settled
-from activities.outcomes import DeadToken, Outcome, never_called, note_calls
-from activities.recording import NotStored, Recording
 from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import Environment, Provider, Route, TaskState
-from tests.gates.crew import due_now
-from tests.house import House, eventually, iphone, uncommitted
+from sending.attempts import begin_attempts
+from sending.outcomes import DeadToken, NotStored, Outcome, Recording, never_called, note_calls
+from sending.precheck import Claim, Go, Settled
+from tests.gates.worker_harness import due_now
+from tests.stack import House, eventually, iphone, uncommitted
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 HOLD = "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from activities.brake import Brake
-from activities.judging import Go
 from db.engine import make_engine, make_sessions
 from domain.push import Environment, Provider, Push, Route
-from push.gate_terms import Limits
-from push.gates import Gates
+from fleet.token_error_cutoff import Brake
+from push.limiter.registry import Gates
+from push.limiter.settings import Limits
 from push.sender import Accepted, Answer, Doubtful
+from sending.precheck import Go
 from tests.push.conftest import make_push
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.house import UNLIMITED, House, Place, User, make_app, make_house
+from tests.stack import UNLIMITED, House, Place, User, make_app, make_house
 from tests.streaming import BRISK, served
 
 

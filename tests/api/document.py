@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from api.app import create_app
-from config import auth_settings, service_settings
-from tests.house import SECRET
+from settings.environment import auth_settings, service_settings
+from tests.stack import SECRET
 
 PATH = Path(__file__).parents[2] / "docs" / "openapi.json"
 

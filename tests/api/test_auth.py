@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.warnings import InsecureKeyLengthWarning
 
 from api.app import create_app
-from api.auth import TokenCheck
-from api.jwks import KeySet, NoSuchKey
-from api.problems import Unauthorized, Unavailable
-from config import AuthSettings, auth_settings, service_settings
+from api.http.auth import KeySet, NoSuchKey, TokenCheck
+from api.http.problems import Unauthorized, Unavailable
+from settings.environment import AuthSettings, auth_settings, service_settings
 from tests.api.issuer import Issuer, claim, open_issuer, public_pem
-from tests.house import ROOT, SECRET, House, Place, make_house
+from tests.stack import ROOT, SECRET, House, Place, make_house
 
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER_RSA = rsa.generate_private_key(65537, 2048)

@@ -12,11 +12,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from api.app import create_app
-from api.bounds import MOST_HEADERS, RequestBounds
-from api.connection import connection_of
-from api.limits import LARGEST_BODY, MOST_HELD
-from config import auth_settings, limit_settings, service_settings
-from tests.house import House, Place, User, eventually, iphone, make_house, uncommitted
+from api.body_limit import LARGEST_BODY, MOST_HELD
+from api.http.bounds import MOST_HEADERS, RequestBounds
+from api.http.connection import connection_of
+from settings.environment import auth_settings, limit_settings, service_settings
+from tests.stack import House, Place, User, eventually, iphone, make_house, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"

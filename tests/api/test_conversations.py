@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from tests.house import House, User, iphone
+from tests.stack import House, User, iphone
 from tests.talk import conversation_of, post, store, sync
 
 

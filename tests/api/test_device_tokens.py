@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import text
 
 from db import device_tokens
-from tests.house import House, Phone, User, android, iphone
+from tests.stack import House, Phone, User, android, iphone
 
 
 async def register(user: User, phone: Phone, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.house import House, User
+from tests.stack import House, User
 
 HOUR = timedelta(hours=1)
 SHIFT = text(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.console.visits import visit
-from tests.house import House, User
+from tests.stack import House, User
 from tests.talk import conversation_of, post, posted
 
 HEAD = b"PUT /v1/notification-preferences HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from api.app import create_app
+from api.body_limit import LARGEST_BODY
 from api.dependencies import next_cursor
-from api.limits import LARGEST_BODY
-from config import auth_settings, service_settings
-from tests.house import House, Place, User, android, eventually, make_house, uncommitted
+from settings.environment import auth_settings, service_settings
 from tests.servers import free_port
+from tests.stack import House, Place, User, android, eventually, make_house, uncommitted
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {

@@ -16,9 +16,9 @@ from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
 from api.app import create_app
-from api.open_streams import Terms
-from config import auth_settings, service_settings
-from tests.house import House, Place, iphone, make_house
+from api.streams.open_streams import Terms
+from settings.environment import auth_settings, service_settings
+from tests.stack import House, Place, iphone, make_house
 from tests.support.dead import dead_task
 from tests.talk import conversation_of
 

@@ -5,10 +5,10 @@ from uuid import UUID, uuid4
 from pydantic import TypeAdapter
 from sqlalchemy import text
 
-from api.log_feed import PAGE
-from api.pages import LARGEST_PAGE, cut
+from api.dependencies import LARGEST_PAGE, cut
+from api.streams.log_feed import PAGE
 from db import log
-from tests.house import House, User
+from tests.stack import House, User
 from tests.streaming import streaming
 from tests.talk import conversation_of, sync
 

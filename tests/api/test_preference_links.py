@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from api.preference_page.services import BAD_CODES, NEW_LINKS
-from domain.preference_links import MOST_LINKS, MOST_SESSIONS
-from tests.house import UNLIMITED, House, Place, User, bearer, make_app, make_house
+from api.preference_page.session import BAD_CODES, NEW_LINKS
+from db.preference_links import MOST_LINKS, MOST_SESSIONS
 from tests.open_page import COOKIE, LINKS, OURS, PAGE, ask, link, value
+from tests.stack import UNLIMITED, House, Place, User, bearer, make_app, make_house
 
 BUTTON = re.compile(r'<form[^>]* method="post" action="(/preferences/[\w-]+)"')
 

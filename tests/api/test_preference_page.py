@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from api.preference_page.services import POSTS
-from tests.house import UNLIMITED, House, Place, User, android, iphone, make_app, make_house
+from api.preference_page.session import POSTS
 from tests.open_page import COOKIE, PAGE, Window, ask, fields_of, filled, link, opened, value, words
+from tests.stack import UNLIMITED, House, Place, User, android, iphone, make_app, make_house
 
 PREFERENCES = "/v1/notification-preferences"
 STOP, SIGN_OUT = "/preferences/stop", "/preferences/sign-out"

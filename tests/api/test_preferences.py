@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.house import UNLIMITED, House, Place, User, make_app, make_house
+from tests.stack import UNLIMITED, House, Place, User, make_app, make_house
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.house import House, Phone, Place, User, android, iphone, make_app, make_house, uncommitted
+from tests.stack import House, Phone, Place, User, android, iphone, make_app, make_house, uncommitted
 from tests.talk import conversation_of, post
 
 

@@ -7,12 +7,12 @@ import pytest
 from fastapi import Request
 
 from api.app import create_app
-from api.auth import Caller
-from api.rates import Rate, Rates, address
-from config import auth_settings, limit_settings, service_settings
+from api.http.auth import Caller
+from api.http.rates import Rate, Rates, address
 from domain.problems import LimitReached
 from domain.rate_limit import parse
-from tests.house import Place, make_house
+from settings.environment import auth_settings, limit_settings, service_settings
+from tests.stack import Place, make_house
 
 PREFERENCES = "/v1/notification-preferences"
 NEVER = datetime.max.replace(tzinfo=UTC)

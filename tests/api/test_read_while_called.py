@@ -6,13 +6,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from activities.attempts import begin_attempts
-from activities.judging import Busy, Claim, Go, Settled
-from activities.outcomes import Outcome, end_attempts
 from db import device_tokens, push_attempts, push_tasks
 from domain.kinds import Kind
 from domain.push import TaskState
-from tests.house import House, User, iphone
+from sending.attempts import begin_attempts
+from sending.outcomes import Outcome, end_attempts
+from sending.precheck import Busy, Claim, Go, Settled
+from tests.stack import House, User, iphone
 from tests.talk import conversation_of, post, sync, tasks_of
 
 

@@ -4,9 +4,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from api import problems
-from api.bounds import RequestBounds
-from api.request_metrics import RequestMetrics
+from api.http import problems
+from api.http.bounds import RequestBounds
+from api.http.request_log import RequestMetrics
 from telemetry import metrics
 
 

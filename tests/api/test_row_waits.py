@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.bursts import Request, burst
-from tests.house import House, Place, User, android, eventually, make_app, make_house, uncommitted
+from tests.stack import House, Place, User, android, eventually, make_app, make_house, uncommitted
 from tests.talk import conversation_of
 
 GENEROUS = {"MAX_CONCURRENT_REQUESTS_PER_CALLER": "0", "MESSAGE_RATE": "0"}  # what holds does not hang on quotas

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api.auth import Caller
-from api.running_requests import MOST_WAITING, Permit, RunningRequests
+from api.http.auth import Caller
+from api.http.rates import MOST_WAITING, Permit, RunningRequests
 from domain.problems import LimitReached
-from tests.house import House, Place, User, eventually, make_app, make_house, uncommitted
+from tests.stack import House, Place, User, eventually, make_app, make_house, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import create_app
-from api.security_headers import SecurityHeaders
-from config import auth_settings, limit_settings, service_settings
-from tests.house import House, Place, User, make_house
+from api.http.security_headers import SecurityHeaders
+from settings.environment import auth_settings, limit_settings, service_settings
+from tests.stack import House, Place, User, make_house
 
 PREFERENCES = "/v1/notification-preferences"
 ALWAYS = {

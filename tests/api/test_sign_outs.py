@@ -10,8 +10,8 @@ import pytest
 
 from api.app import SIGN_OUTS
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, make_app, make_house, uncommitted
 from tests.housekeeping.sweeps import change
+from tests.stack import House, Phone, User, android, eventually, iphone, make_app, make_house, uncommitted
 
 ALICES, BOBS = "alice's ticket, 32 characters at least", "bob's ticket, with an ä, as long as hers"
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db import log
-from tests.house import House, User, android, bearer, iphone
+from tests.stack import House, User, android, bearer, iphone
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, post, sync
 

@@ -11,12 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.log_feed import LogFeed
-from api.log_listener import APPLICATION_NAME
+from api.streams.log_feed import APPLICATION_NAME, LogFeed
 from db import presences
 from db.engine import async_url
 from db.log import LogPage
-from tests.house import House, Place, eventually, uncommitted
+from tests.stack import House, Place, eventually, uncommitted
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, posted
 

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 import uvicorn
 
-from api.connection import UNACKNOWLEDGED, bind
-from api.open_streams import Terms
+from api.http.connection import UNACKNOWLEDGED, bind
+from api.streams.open_streams import Terms
 from db import conversations, messages
-from tests.house import House, Place, User, eventually
+from tests.stack import House, Place, User, eventually
 from tests.streaming import deaf_client, is_present, served, streaming
 from tests.talk import conversation_of
 

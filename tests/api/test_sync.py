@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db import conversations, log, messages
-from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.talk import conversation_of, post, sync
 
 WRITERS, READERS, MESSAGES, AT_ONCE = 8, 4, 10_000, 10

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from apps_file import AppIds
-from config import auth_settings, service_settings
-from push.rotation import Rotation
+from push.registry import Rotation
+from settings.apps_file import AppIds
+from settings.environment import auth_settings, service_settings
 from simulator import DEMO, App, Simulator
-from tests.house import House, Place, make_house, working
+from tests.stack import House, Place, make_house, working
 
 ONE = App("one", "app.fastbell.one", "TEAMONE001", "KEYONE0001", "fastbell-one")
 TWO = App("two", "app.fastbell.two", "TEAMTWO001", "KEYTWO0001", "fastbell-two")

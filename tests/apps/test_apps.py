@@ -11,14 +11,14 @@ import pytest
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from dispatch.relay import Relay
 from domain.push import Provider
-from push.rotation import Rotation
-from relay import Relay
+from push.registry import Rotation
+from settings.environment import auth_settings, service_settings
 from simulator import DEMO, Simulator
 from simulator.wire import WireRequest
 from tests.apps.conftest import ONE, ONE_NEXT, ONE_TOO, TWO, AppsFile
-from tests.house import House, Phone, android, eventually, iphone, make_house
+from tests.stack import House, Phone, android, eventually, iphone, make_house
 
 
 async def test_each_app_sends_with_its_own_topic_and_project(house: House, simulator: Simulator) -> None:

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from sqlalchemy import text
 
-from push.rotation import Rotation
+from push.registry import Rotation
 from simulator import Simulator
-from simulator.screen import Line
+from simulator.phones import Line
 from tests.apps.conftest import TWO, AppsFile
-from tests.house import House, Phone, User, android, iphone
+from tests.stack import House, Phone, User, android, iphone
 
 KEY = X25519PrivateKey.generate()
 PUBLIC_KEY = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()

@@ -7,7 +7,7 @@ from playwright.async_api import Browser
 
 from tests.browsing import chromium
 from tests.console.visits import Visit, visit
-from tests.house import House, User
+from tests.stack import House, User
 
 
 @pytest.fixture

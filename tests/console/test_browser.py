@@ -7,11 +7,11 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
-from api.console.door import COOKIE, PATH
-from commands.console import sign_in_code
+from api.console.session import COOKIE, PATH
+from commands.sign_in import sign_in_code
 from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.console.visits import Visit, engage
-from tests.house import House, User, android, iphone
+from tests.stack import House, User, android, iphone
 from tests.support.dead import dead_task
 
 PATHS = (

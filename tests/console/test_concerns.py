@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.console import concerns
+from api.console import overview
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, Owed, Signals
@@ -42,7 +42,7 @@ def waiting_on(route: Route, behind_gate: int = 1) -> Signals:
     ],
 )
 def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: Signals, told: list[str]) -> None:
-    assert concerns.of(now, routes(state)) == told
+    assert overview.concerns_of(now, routes(state)) == told
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: S
 def test_reminders_that_nobody_processed_are_a_concern(count: int, ago: int, workers: int, told: list[str]) -> None:
     now = replace(WELL, unopened=Owed(count, NOW - timedelta(seconds=ago)), workers=workers)
 
-    assert concerns.of(now, routes("closed")) == told
+    assert overview.concerns_of(now, routes("closed")) == told
 
 
 def test_pushes_that_were_refused_for_a_fault_of_ours_are_a_concern() -> None:
-    told = concerns.of(replace(WELL, rejected=2), routes("closed"))
+    told = overview.concerns_of(replace(WELL, rejected=2), routes("closed"))
 
     assert told == ["2 pushes were refused for a fault of ours within the last hour: see Analytics."]
 
@@ -70,4 +70,4 @@ def test_pushes_that_were_refused_for_a_fault_of_ours_are_a_concern() -> None:
 def test_an_answer_that_no_table_knows_is_news_for_an_hour(ago: timedelta, is_told: bool) -> None:
     heard = ShownRefusal(Provider.FCM, 400, "NEVER_HEARD_OF", 1, NOW - ago)
 
-    assert bool(concerns.of(WELL, ShownGates([], [heard]))) is is_told
+    assert bool(overview.concerns_of(WELL, ShownGates([], [heard]))) is is_told

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.console.charts import Column, bars
 from api.console.figures import ago, count, seconds, share
+from api.console.rendering import Column, bars
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from config import auth_settings, service_settings
 from db import support_actions
+from settings.environment import auth_settings, service_settings
 from tests.console.visits import Visit, engage, visit, words
-from tests.house import ROOT, House, User, android, eventually, iphone, make_house, refuse_once
 from tests.servers import free_port
+from tests.stack import ROOT, House, User, android, eventually, iphone, make_house, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 

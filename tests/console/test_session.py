@@ -13,11 +13,11 @@ from sqlalchemy import text
 from starlette.datastructures import State
 
 from api.console.app import make_console
-from api.console.door import COOKIE
-from commands.console import sign_in_code
-from domain.console import code_from, read_code
+from api.console.session import COOKIE
+from commands.sign_in import sign_in_code
+from db.console_sessions import code_from, read_code
 from tests.console.visits import Visit, visit, words
-from tests.house import House, bearer, uncommitted
+from tests.stack import House, bearer, uncommitted
 
 NOBODYS = "6f0c4a52-0c3e-4b0e-9d0c-1f4f6d7a2b10"  # the same wherever tests are collected
 

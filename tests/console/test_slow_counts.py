@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.house import House, Place, iphone, make_house
+from tests.stack import House, Place, iphone, make_house
 from tests.support.dead import dead_task
 
 CUT_OFF = 5.0  # seconds

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import httpx
 from sqlalchemy import text
 
-from api.console.door import COOKIE
+from api.console.session import COOKIE
 from db import console_sessions
-from tests.house import House
+from tests.stack import House
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy import text
 
-from db import analytics
 from db.engine import make_engine, make_sessions
+from db.views import analytics
 from domain.analytics import SPANS
 
 _DEVICE = """

@@ -8,13 +8,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import collapse_groups, push_tasks, revivals, screen_lines
+from db import collapse_groups, push_tasks
 from db.engine import Sessions, make_engine, make_sessions
-from db.models import DeviceToken, PushAttempt
+from db.models.people import DeviceToken
+from db.models.pushes import PushAttempt
 from db.push_tasks import DueMessage, Update
 from domain.kinds import Kind
 from domain.last_check import Line
 from domain.push import TaskState
+from operations import revival as revivals
 from tests.conftest import NewDatabase
 
 EVER = 20_000  # pushes of one line
@@ -139,7 +141,7 @@ async def test_what_else_goes_to_a_line(sessions: Sessions, around: str) -> None
         task_id = await push(db, device, "pending")
         await others(db, device)
 
-        seen = await screen_lines.seen(db, [task_id], IN_FLIGHT)
+        seen = await collapse_groups.seen(db, [task_id], IN_FLIGHT)
 
     assert seen == {task_id: line}
 
@@ -153,7 +155,7 @@ async def test_a_line_that_sounded_at_an_odd_instant_rings(sessions: Sessions, s
         values = {"id": device.installation_id, "line": LINE, "at": sounded_at}
         await db.execute(text(f"{odd} VALUES (:id, :line, CAST(CAST(:at AS text) AS timestamptz))"), values)
 
-        seen = await screen_lines.seen(db, [task_id], IN_FLIGHT)
+        seen = await collapse_groups.seen(db, [task_id], IN_FLIGHT)
 
     assert not seen[task_id].has_sounded
 
@@ -172,7 +174,7 @@ async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessio
         await db.execute(text("ANALYZE push_tasks"))
         message = DueMessage(uuid4(), Kind.MESSAGE, uuid4(), None, LINE, _now() + timedelta(days=1), _now(), False)
         asked: dict[str, Callable[[], Awaitable[object]]] = {
-            "the check": lambda: screen_lines.seen(db, [task_id], IN_FLIGHT),
+            "the check": lambda: collapse_groups.seen(db, [task_id], IN_FLIGHT),
             "the plan": lambda: collapse_groups.standings(db, message, [device.installation_id], _now()),
             "the outcome": lambda: push_tasks.apply(db, [Update(task_id, TaskState.ACCEPTED, None)]),
             "the revival": lambda: revivals.revive(db, device),

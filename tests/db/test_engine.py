@@ -22,7 +22,7 @@ from db.engine import (
 )
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.house import House
+from tests.stack import House
 
 
 @pytest.mark.parametrize("mode", ["disable", "require", "verify-full"])

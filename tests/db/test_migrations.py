@@ -15,11 +15,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from commands.database import migrate_named
-from config import ConfigError
+from commands.context import migrate_named
 from db.engine import async_url, is_ready, make_sessions
 from db.migrate import ALEMBIC, migrate
-from db.models import Table
+from db.models.table import Table
+from settings.environment import ConfigError
 
 
 @pytest.fixture

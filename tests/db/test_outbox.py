@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import text
 from temporalio.client import Client
 
-from db import outbox, redrives
+from db import outbox
 from db.engine import Sessions, make_engine, make_sessions
-from relay import Relay
+from dispatch.relay import Relay
+from operations import redrive as redrives
 from tests.conftest import NewDatabase
-from tests.house import eventually
 from tests.servers import free_port
+from tests.stack import eventually
 
 UNKNOWN = "unknown"  # a kind of subject that no relay can dispatch
 

@@ -13,12 +13,12 @@ from temporalio.client import Client, Interceptor, OutboundInterceptor, StartWor
 
 from db import fasting_sessions, messages, outbox
 from db.engine import Sessions, make_engine, make_sessions
+from dispatch.client import data_converter
+from dispatch.relay import Relay
 from domain.sessions import FastingSession, SessionStatus
-from relay import Relay
-from temporal import data_converter
 from tests.conftest import NewDatabase
-from tests.house import eventually
 from tests.servers import free_port
+from tests.stack import eventually
 
 IMPORTED = 50_000
 

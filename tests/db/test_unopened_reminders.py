@@ -5,11 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from db.reminder_standings import Standing
-from db.unopened_reminders import is_unopened
-from domain.present import A_MOMENT
+from db.views.standings import Standing, is_unopened
 from domain.push import TaskState
 from domain.reminders import OnRecord, Reminder, ReminderState
+from domain.timeline import A_MOMENT
 
 DUE_AT = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)
 NOTHING, PLANNED = OnRecord({}, withheld=0), OnRecord({TaskState.PENDING: 1}, withheld=0)

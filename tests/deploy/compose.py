@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.house import ROOT
+from tests.stack import ROOT
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 _INNERMOST = re.compile(r"\$\{([A-Z0-9_]+)(?::([-+?])([^${}]*))?\}")

@@ -4,7 +4,7 @@ import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from tests.house import ROOT
+from tests.stack import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 

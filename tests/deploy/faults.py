@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft7Validator
 
 from tests.deploy.compose import project, seconds, variables
-from tests.house import ROOT
+from tests.stack import ROOT
 from worker import GRACE
 
 ONE_SHOTS = {"migrate", "temporal-schema", "temporal-setup"}

@@ -23,8 +23,8 @@ from domain.naming import SEARCH_ATTRIBUTES
 from simulator import Simulator
 from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
 from tests.deploy.faults import SETTINGS
-from tests.house import SECRET
 from tests.servers import free_port
+from tests.stack import SECRET
 
 NAMESPACE = "deployed"
 PATH = f"{Path(sys.executable).parent}:{os.defpath}"
@@ -167,7 +167,7 @@ async def test_settings_alone_reach_an_existing_cluster(
             (tmp_path / value).write_text(value)
             settings = {**settings, variable: str(tmp_path / value)}
     show = (
-        "import json; from temporal import connection; c = connection(); t = c.get('tls'); "
+        "import json; from dispatch.client import connection; c = connection(); t = c.get('tls'); "
         "print(json.dumps({**c, 'tls': t if t in (None, True) else [v.decode() if isinstance(v, bytes) else v for v in "
         "(t.domain, t.server_root_ca_cert, t.client_cert, t.client_private_key)]}))"
     )

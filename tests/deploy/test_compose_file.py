@@ -2,7 +2,7 @@
 
 import pytest
 
-from config import (
+from settings.environment import (
     ApnsSettings,
     AuthSettings,
     FcmSettings,

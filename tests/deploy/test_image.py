@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.deploy.dockerfile import copies, instructions, is_ignored, last_stage
-from tests.house import ROOT
+from tests.stack import ROOT
 
 
 def test_every_copied_path_exists_and_enters_the_build() -> None:

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from commands.doctor_lines import Level, Line
-from commands.doctor_looks import examined
+from commands.doctor.checks import examined
+from commands.doctor.report import Level, Line
+from dispatch.schedules import make_schedules
 from simulator import Simulator
-from tests.house import House, Place, open_house
-from workflows.schedules import make_schedules
+from tests.stack import House, Place, open_house
 
 Examine = Callable[..., Awaitable[list[Line]]]
 

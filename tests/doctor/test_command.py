@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from commands.doctor_lines import Level
+from commands.doctor.report import Level
 from tests.doctor.conftest import Examine
-from tests.house import ROOT, SECRET, House
 from tests.servers import free_port
+from tests.stack import ROOT, SECRET, House
 
 
 async def _doctor(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:

@@ -14,14 +14,14 @@ from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import text
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 
-from commands.doctor_lines import Line
+from commands.doctor.report import Line
 from db.engine import make_engine
 from domain.naming import SEARCH_ATTRIBUTES
 from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.doctor.certificates import certificate, showing
 from tests.doctor.conftest import Examine
-from tests.house import House, eventually
 from tests.servers import free_port
+from tests.stack import House, eventually
 
 NO_PEM = "it holds no private key in PEM form without a password"
 Lines = list[tuple[str, str, str]]

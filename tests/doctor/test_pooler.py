@@ -15,8 +15,8 @@ from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.debian import program
 from tests.doctor.conftest import Examine
-from tests.house import House, Place, android, eventually, iphone, open_house
 from tests.servers import free_port
+from tests.stack import House, Place, android, eventually, iphone, open_house
 
 
 @asynccontextmanager

@@ -9,13 +9,12 @@ from email.utils import format_datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from commands.doctor_clock import clock_line
-from commands.doctor_lines import Area, Check, Level, Line, lines_of
-from commands.doctor_web import look_at_clock, look_at_key_set
-from push.http2_proxy import STRAIGHT
+from commands.doctor.report import Area, Check, Level, Line, clock_line, lines_of
+from commands.doctor.servers import look_at_clock, look_at_key_set
+from push.http2.proxy import STRAIGHT
 from tests.api.issuer import open_issuer
 from tests.doctor.conftest import Examine
-from tests.house import SECRET
+from tests.stack import SECRET
 
 AREA = Area("test")
 

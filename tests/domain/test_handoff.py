@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from domain.handoff import Line, Means, planned_for, rest_after
+from domain.messages import Line, Means, planned_for, rest_after
 
 SECOND = timedelta(seconds=1)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from domain.quiet_hours import QuietHours
+from domain.preferences import QuietHours
 
 NIGHT = QuietHours(time(22), time(6), "Europe/Berlin")
 NAP = QuietHours(time(13), time(14, 30), "America/New_York")

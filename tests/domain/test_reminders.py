@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 
-from domain.present import CALL_LASTS
 from domain.push import TaskState
 from domain.reminders import (
     ARM_LEAD,
@@ -23,6 +22,7 @@ from domain.reminders import (
     upcoming,
 )
 from domain.sessions import FastingSession, SessionStatus
+from domain.timeline import CALL_LASTS
 
 ENDS_AT = datetime(2026, 3, 1, 18, tzinfo=UTC)
 SESSION = FastingSession(

@@ -4,8 +4,7 @@ from datetime import time
 
 import pytest
 
-from domain.quiet_hours import QuietHours
-from domain.time_zones import in_words, known, zone
+from domain.preferences import QuietHours, in_words, known, zone
 from domain.timeline_words import now_quiet
 
 

@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from config import auth_settings, service_settings
 from domain.push import Provider
-from push.apns import ApnsAccount, ApnsSender
-from push.fcm import FcmAccount, FcmSender
-from push.http2_pool import Timeouts
+from push.apns.sender import ApnsAccount, ApnsSender
+from push.fcm.sender import FcmAccount, FcmSender
+from push.http2.pool import Timeouts
+from push.registry import Apps, Key
 from push.sender import Sender
-from push.senders import Apps, Key
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.faults.service import Service
-from tests.gates.crew import crew
-from tests.house import Place, make_house
+from tests.gates.worker_harness import crew
+from tests.stack import Place, make_house
 
 IMPATIENT = Timeouts(connect=timedelta(seconds=1), slot=timedelta(seconds=2), answer=timedelta(seconds=2))
 

@@ -11,8 +11,8 @@ import pytest
 
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.crew import Crew, due_now
-from tests.house import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import Crew, due_now
+from tests.stack import House, Phone, android, eventually, iphone
 
 DUE_IN, PER_PHONE = 3.0, 0.08  # seconds; a reminder whose moment has passed when it is asked for is skipped
 LATE_AT_MOST = 8.0  # seconds, for who had no room; the calls in the way are given up after two

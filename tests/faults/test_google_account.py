@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.service import Service, healthy, undisturbed
-from tests.house import android
+from tests.stack import android
 
 
 @pytest.mark.parametrize("reason", ["revoked", "expired"])

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from tests.faults.service import Service, in_time, undisturbed
-from tests.house import House, Phone, eventually, iphone, uncommitted
+from tests.stack import House, Phone, eventually, iphone, uncommitted
 
 _FUNCTION = """
     CREATE FUNCTION hold_claim() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.faults.service import Service, healthy, in_time, undisturbed
-from tests.house import Phone, android, iphone
+from tests.stack import Phone, android, iphone
 
 
 async def test_goaway_repeats_those_above_its_line_and_waits_for_those_below(service: Service) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.service import Pushed, Service, healthy, in_time, undisturbed
-from tests.house import Phone, android, eventually, iphone
+from tests.stack import Phone, android, eventually, iphone
 
 NOW = time.time()
 PHONES = {"apns": iphone, "fcm": android}

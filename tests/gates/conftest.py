@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Place, make_house
+from tests.stack import House, Place, make_house
 
 
 @pytest.fixture(scope="session")

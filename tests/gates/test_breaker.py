@@ -15,13 +15,13 @@ from temporalio.exceptions import ApplicationError
 
 from domain.push import Provider, TaskState
 from domain.wire import PlannedSend
-from push.apns import ApnsSender
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
+from push.apns.sender import ApnsSender
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
 from simulator import Simulator
-from tests.gates.crew import BRISK, Crew, active_tokens, attempts, crew, due_now, states
-from tests.house import House, User, android, eventually, iphone
+from tests.gates.worker_harness import BRISK, Crew, active_tokens, attempts, crew, due_now, states
 from tests.push.conftest import apns_account
+from tests.stack import House, User, android, eventually, iphone
 
 PROBES = 6
 SHORTEST = 0.15  # seconds; the first rest of BRISK, a quarter less by chance

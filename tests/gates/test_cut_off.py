@@ -12,12 +12,12 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.push_sending import SEND_BUDGET, _Step
+from activities.sending import SEND_BUDGET, _Step
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from simulator import Simulator
-from tests.gates.crew import Crew, Due, crew, due_now
-from tests.house import House, eventually, iphone, uncommitted
+from tests.gates.worker_harness import Crew, Due, crew, due_now
+from tests.stack import House, eventually, iphone, uncommitted
 
 SLOW = """
     CREATE FUNCTION slow_claim() RETURNS trigger LANGUAGE plpgsql AS $$

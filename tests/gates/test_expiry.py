@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
-from activities.attempts import begin_attempts
-from activities.judging import Claim, Hindrance, Settled, Waiting
-from activities.retries import BACK_OFFS
 from domain.back_off import LAST_LOOK, BackOff
 from domain.push import TaskState
+from sending.attempts import begin_attempts
+from sending.precheck import Claim, Hindrance, Settled, Waiting
+from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.crew import Crew, crew, due_now
-from tests.house import House, Phone, android, eventually, iphone, refuse_once
+from tests.gates.worker_harness import Crew, crew, due_now
+from tests.stack import House, Phone, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
 

@@ -5,12 +5,12 @@ import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from activities.brake import Brake
-from activities.heartbeat import Process, Pulse
 from domain.push import Environment, Provider, Route, TaskState
+from fleet.heartbeat import Process, Pulse
+from fleet.token_error_cutoff import Brake
 from simulator import Simulator
-from tests.gates.crew import Crew, attempts, crew, due_now
-from tests.house import House, android, eventually
+from tests.gates.worker_harness import Crew, attempts, crew, due_now
+from tests.stack import House, android, eventually
 
 RATE = 100
 LIMITED = {"FCM_RATE": str(RATE)}

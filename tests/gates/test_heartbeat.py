@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from activities.heartbeat import Pulse
 from db import workers
-from tests.gates.crew import crew
-from tests.house import House, eventually
+from fleet.heartbeat import Pulse
+from tests.gates.worker_harness import crew
+from tests.stack import House, eventually
 
 SOON = Pulse(every=0.2)
 

@@ -14,15 +14,15 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import text
 
-from activities.retries import BACK_OFFS
 from domain.back_off import BackOff
 from domain.push import TaskState
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
 from push.sender import Unavailable
+from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.crew import Crew, crew, due_now, states
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.gates.worker_harness import Crew, crew, due_now, states
+from tests.stack import House, Phone, User, android, eventually, iphone
 
 DUE_IN = 2.5  # seconds
 LATE = 2.0  # seconds, on a loaded machine; 1 on an idle one

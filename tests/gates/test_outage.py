@@ -8,15 +8,15 @@ from math import inf
 
 import pytest
 
-from activities.retries import BACK_OFFS
 from domain.back_off import BackOff
 from domain.push import TaskState
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
 from push.sender import Paused
+from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.crew import Crew, Due, attempts, crew, due_now, states
-from tests.house import House, android, eventually, iphone
+from tests.gates.worker_harness import Crew, Due, attempts, crew, due_now, states
+from tests.stack import House, android, eventually, iphone
 
 OUTAGE = 10.0  # seconds, for ten minutes
 RATE = 300

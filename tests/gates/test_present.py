@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
-from activities.heartbeat import Heartbeat, Pulse
-from db import brakes
+from db import token_error_cutoffs
 from domain.push import TaskState
 from domain.reminders import message_id
 from domain.wire import PlannedSend
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
+from fleet.heartbeat import Heartbeat, Pulse
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.gates.crew import Crew, crew, due_now, engaged_brake
-from tests.house import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import Crew, crew, due_now, engaged_brake
+from tests.stack import House, Phone, android, eventually, iphone
 from tests.support.cli import run
 from tests.support.timelines import of
 
@@ -118,7 +118,7 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
         _, listed, _ = await run(unmanned, "dead", "list", "--user", await _user_id(unmanned, dead))
         brake_id = await engaged_brake(unmanned, "apns")
         async with unmanned.sessions.begin() as db:
-            assert await brakes.resume(db, brake_id, "ann")
+            assert await token_error_cutoffs.resume(db, brake_id, "ann")
             await db.execute(_NEXT_LOOK, {"id": late.task_id})
         after, resumed = await _timeline(unmanned, dead), await _timeline(unmanned, late)
 

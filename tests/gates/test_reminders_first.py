@@ -11,13 +11,13 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from activities.handoff import HandoffPlanning
-from activities.push_sending import PushSending
-from domain.handoff import Heed
+from activities.sending import PushSending
+from domain.messages import Heed
 from domain.push import Provider
 from domain.wire import PlanHandoff
 from simulator import Simulator
-from tests.gates.crew import crew, due_now
-from tests.house import House, eventually, iphone, uncommitted
+from tests.gates.worker_harness import crew, due_now
+from tests.stack import House, eventually, iphone, uncommitted
 from tests.talk import conversation_of, handed_off, handoff, posted
 
 

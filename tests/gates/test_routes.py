@@ -4,8 +4,8 @@ import dataclasses
 
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.crew import crew, due_now
-from tests.house import House, iphone
+from tests.gates.worker_harness import crew, due_now
+from tests.stack import House, iphone
 
 
 async def test_phones_that_make_up_apps_share_the_default_gate_and_its_brake(

@@ -11,18 +11,18 @@ import pytest
 import structlog
 from temporalio.exceptions import ApplicationError
 
-from activities.heartbeat import Pulse
-from db import brakes, device_tokens
+from db import device_tokens, token_error_cutoffs
 from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
+from fleet.heartbeat import Pulse
 from simulator import Simulator
-from simulator.exchange import Environment as Space
-from simulator.exchange import Provider as Peer
+from simulator.http.exchange import Environment as Space
+from simulator.http.exchange import Provider as Peer
 from simulator.phones import PhoneState
 from simulator.settings import Behaviour
-from tests.gates.crew import Crew, active_tokens, attempts, crew, due_now, engaged_brake, states
-from tests.house import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import Crew, active_tokens, attempts, crew, due_now, engaged_brake, states
+from tests.stack import House, Phone, android, eventually, iphone
 
 SOON = Pulse(every=0.2)
 MANY = 60
@@ -88,7 +88,7 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
     async with crew(unmanned, pulse=SOON) as mended:
         draining = asyncio.gather(*(mended.send(due) for due in all_due if due.task_id in pending))
         async with unmanned.sessions.begin() as db:
-            assert await brakes.resume(db, await engaged_brake(unmanned, phones[0].provider), "ann")
+            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, phones[0].provider), "ann")
         assert {sent.state for sent in await draining} == {TaskState.ACCEPTED}
     assert await active_tokens(unmanned, all_due) == MANY
 
@@ -128,12 +128,14 @@ async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_aft
         await worker.send_all(refused[0])
         assert not await unmanned.rows("SELECT 1 FROM brakes")
         async with unmanned.sessions.begin() as db:  # others engaged it, while some of hers wait
-            await brakes.engage(db, Route(Provider.APNS, None, Environment.PRODUCTION), MassFailure("Wrong", 20, 20))
+            await token_error_cutoffs.engage(
+                db, Route(Provider.APNS, None, Environment.PRODUCTION), MassFailure("Wrong", 20, 20)
+            )
         await eventually(lambda: _says(worker.means.gates.report(), "braked"))
         waiting = [asyncio.create_task(worker.send(due)) for due in refused[1]]
         await eventually(lambda: _waits(unmanned, refused[1][0].task_id))
         async with unmanned.sessions.begin() as db:
-            assert await brakes.resume(db, await engaged_brake(unmanned, "apns"), "ann")
+            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, "apns"), "ann")
         await asyncio.gather(*waiting)
         [sent] = await worker.send_all(await due_now(unmanned, [iphone()]))
         await worker.send_all(refused[2])
@@ -296,7 +298,7 @@ async def test_once_the_brake_is_engaged_no_deactivation_commits_whoever_asked_f
     )
     async with crew(unmanned) as worker:
         async with unmanned.sessions.begin() as db:
-            await brakes.engage(db, route, MassFailure("Unregistered", 20, 20))
+            await token_error_cutoffs.engage(db, route, MassFailure("Unregistered", 20, 20))
             sending = asyncio.create_task(worker.send(all_due[0]))
             await eventually(unmanned.someone_waits_for_a_lock)
         sent = await sending
@@ -320,7 +322,7 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(unmanned: House, simu
         await eventually(lambda: _waits(unmanned, other.task_id))
         assert len(simulator.requests) == called
         async with unmanned.sessions.begin() as db:
-            assert await brakes.resume(db, await engaged_brake(unmanned, "apns"), "ann")
+            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, "apns"), "ann")
 
         assert (await sending).state is TaskState.ACCEPTED
     [deed] = await unmanned.rows(

@@ -5,8 +5,8 @@ from dataclasses import replace
 from uuid import uuid4
 
 from simulator import Simulator
-from tests.gates.crew import Crew, crew, due_now
-from tests.house import House, eventually, iphone
+from tests.gates.worker_harness import Crew, crew, due_now
+from tests.stack import House, eventually, iphone
 
 
 async def test_400_pushes_of_one_user_at_one_instant_delay_nobody_by_a_second(

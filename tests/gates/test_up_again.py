@@ -13,19 +13,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from temporalio.exceptions import ApplicationError
 
-from activities.heartbeat import Pulse
-from db import brakes
+from db import token_error_cutoffs
 from domain.back_off import BackOff
 from domain.mass_failure import MassFailure
 from domain.push import Environment, Provider, Route, TaskState
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
+from fleet.heartbeat import Pulse
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
+from push.registry import Senders
 from push.sender import Misconfigured
-from push.senders import Senders
 from simulator import Simulator
-from simulator.files import private_pem
-from tests.gates.crew import BRISK_BACK_OFFS, Crew, Due, crew, due_now, states
-from tests.house import House, eventually, iphone
+from simulator.credentials import private_pem
+from tests.gates.worker_harness import BRISK_BACK_OFFS, Crew, Due, crew, due_now, states
+from tests.stack import House, eventually, iphone
 
 LOOKS = 0.2  # seconds between two, where few wait
 SOON = 2.0  # seconds
@@ -114,7 +114,7 @@ async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_
     [due] = await due_now(unmanned, [phone])
     async with unmanned.sessions.begin() as db:
         route = Route(Provider.APNS, None, Environment.PRODUCTION)
-        await brakes.engage(db, route, MassFailure("BadDeviceToken", token_errors=20, answers=20))
+        await token_error_cutoffs.engage(db, route, MassFailure("BadDeviceToken", token_errors=20, answers=20))
 
     async with _patient(unmanned) as worker:
         await eventually(lambda: _braked(worker))
@@ -122,8 +122,8 @@ async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_
         await eventually(lambda: _waits(unmanned, due, "brake_engaged"))
         await asyncio.sleep(5 * LOOKS)  # looks in vain a few times first; fewer prove less and fail nothing
         async with unmanned.sessions.begin() as db:
-            [brake] = (await brakes.engaged(db)).values()
-            assert await brakes.resume(db, brake.id, "carol")
+            [brake] = (await token_error_cutoffs.engaged(db)).values()
+            assert await token_error_cutoffs.resume(db, brake.id, "carol")
         async with asyncio.timeout(SOON):
             await sending
 

@@ -13,23 +13,23 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.brake import Brake
-from activities.heartbeat import DEFAULT_PULSE, Heartbeat, Process, Pulse
-from activities.push_sending import Means, PushSending
 from activities.reminders import ReminderOpening
-from activities.retries import BACK_OFFS, BackOffs
-from credentials import make_rotation
+from activities.sending import Means, PushSending
+from dispatch.relay import Relay
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
 from domain.naming import user_digest
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
-from push.gate_breaker import Cause, Rest
-from push.gate_terms import Timings
-from push.rotation import EVERY
+from fleet.heartbeat import DEFAULT_PULSE, Heartbeat, Process, Pulse
+from fleet.token_error_cutoff import Brake
+from push.limiter.breaker import Cause, Rest
+from push.limiter.settings import Timings
+from push.registry import EVERY
 from push.sender import Booked
-from relay import Relay
-from tests.house import House, Phone
+from sending.retry import BACK_OFFS, BackOffs
+from settings.credentials import make_rotation
+from tests.stack import House, Phone
 from worker import make_means, make_workers
 
 QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))

@@ -6,7 +6,7 @@ import pytest
 
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, User, make_app, make_house, open_house
+from tests.stack import House, Place, User, make_app, make_house, open_house
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from domain.housekeeping import SweepOrphans, Swept
 from domain.naming import WORKFLOW_QUEUE, reminder_workflow_id
-from tests.house import House, Phone, User, eventually
+from tests.stack import House, Phone, User, eventually
 from tests.support.dead import dead_task
 from workflows.housekeeping import OrphanSweep
 

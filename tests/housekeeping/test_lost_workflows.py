@@ -17,8 +17,8 @@ from domain.kinds import Kind
 from domain.push import TaskState
 from domain.reminders import message_id
 from simulator import Simulator
-from tests.house import House, User, eventually, iphone
 from tests.housekeeping.sweeps import change, sweep, without_workflow
+from tests.stack import House, User, eventually, iphone
 from tests.talk import connected, conversation_of, handed_off, handoff, posted, tasks_of
 
 SOONER = "UPDATE fasting_sessions SET ends_at = ends_at - interval '117 s' WHERE id = :id"

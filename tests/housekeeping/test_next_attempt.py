@@ -11,17 +11,17 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.attempts import begin_attempts
-from activities.judging import LINE_TAKEN, Busy, Claim, Go, Hindrance, Waiting
-from activities.push_sending import PushSending
-from credentials import make_rotation
+from activities.sending import PushSending
 from db import push_tasks
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
 from domain.wire import SendPush
+from sending.attempts import begin_attempts
+from sending.precheck import LINE_TAKEN, Busy, Claim, Go, Hindrance, Waiting
+from settings.credentials import make_rotation
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.housekeeping.sweeps import aged, change, stray, sweep
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 from worker import make_means

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from db import fasting_sessions, leases, retention, workers
+from db import fasting_sessions, retention, workers
 from db.engine import present_instant
 from domain.housekeeping import DEFAULT_KEEP, Leftover
 from domain.sessions import FastingSession, SessionStatus
-from tests.house import House, User, iphone
 from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow
 from tests.neighbours.honest import tolerance
+from tests.stack import House, User, iphone
 from tests.support.dead import task
 from tests.talk import conversation_of, posted
 
@@ -138,13 +138,13 @@ async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on
 async def test_a_lease_that_never_ends_is_nobodys(house: House, expires_at: str) -> None:
     first, second, lasts = uuid4(), uuid4(), timedelta(seconds=15)
     async with house.sessions() as db:
-        assert await leases.take(db, "odd", first, lasts)
+        assert await workers.take(db, "odd", first, lasts)
         odd = "UPDATE leases SET expires_at = CAST(CAST(:at AS text) AS timestamptz), found = :found WHERE name = 'odd'"
         await db.execute(text(odd).bindparams(bindparam("found", type_=JSONB)), {"at": expires_at, "found": [7]})
 
-        assert await leases.take(db, "odd", second, lasts)
-        assert await leases.take(db, "odd", first, lasts) is None
-        assert await leases.reported(db, "odd") == {}
+        assert await workers.take(db, "odd", second, lasts)
+        assert await workers.take(db, "odd", first, lasts) is None
+        assert await workers.reported(db, "odd") == {}
 
 
 @pytest.mark.parametrize("seen_at", ["infinity", "2126-01-01", "-infinity"])

@@ -12,9 +12,9 @@ from activities.housekeeping import PAGE, Sweeping
 from db import orphans
 from domain.housekeeping import Walk
 from simulator import Simulator
-from tests.house import House, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.housekeeping.sweeps import AGO, aged, change, stray, sweep
 from tests.servers import TemporalServer, free_port
+from tests.stack import House, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.dead import redrive, redriven, task
 from tests.talk import conversation_of, handoff, posted, tasks_of
 

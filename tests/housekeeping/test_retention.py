@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from config import ConfigError, retention_settings
 from domain.naming import WORKFLOW_QUEUE
-from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
+from settings.environment import ConfigError, retention_settings
 from tests.housekeeping.sweeps import change
+from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, post, posted, sync
 from workflows.housekeeping import Retention

@@ -22,16 +22,16 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from db import signals
 from db.engine import make_engine, make_sessions
+from db.views import signals
+from dispatch.schedules import keep_registered, latest_runs, make_schedules, register_attributes
 from domain.housekeeping import SweepOrphans, findings
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, eventually, temporal_client
 from tests.servers import TemporalServer, free_port, part
+from tests.stack import House, Place, eventually, temporal_client
 from workflows.housekeeping import OrphanSweep
-from workflows.schedules import keep_registered, latest_runs, make_schedules, register_attributes
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,19 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from activities.housekeeping import Sweeping
-from activities.sweeper import Sweeper
 from api.app import create_app
-from config import auth_settings, service_settings
-from db import leases, signals
+from db import workers
+from db.views import signals
+from dispatch.sweeper import Sweeper
 from domain.housekeeping import SWEEP
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from telemetry import metrics
 from tests.conftest import NewDatabase
-from tests.house import (
+from tests.housekeeping.sweeps import aged, change, stray, without_workflow
+from tests.neighbours.honest import tolerance
+from tests.servers import TemporalServer, free_port
+from tests.stack import (
     House,
     Place,
     User,
@@ -32,9 +36,6 @@ from tests.house import (
     temporal_client,
     working,
 )
-from tests.housekeeping.sweeps import aged, change, stray, without_workflow
-from tests.neighbours.honest import tolerance
-from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, task
 from tests.support.timelines import pass_unopened, timeline
 from tests.talk import conversation_of, posted, tasks_of
@@ -176,15 +177,15 @@ async def test_one_worker_sweeps_and_another_goes_on_where_it_left(house: House)
     async with house.sessions.begin() as db:
         first, second = uuid4(), uuid4()
         await db.execute(text("DELETE FROM leases"))
-        assert await leases.take(db, "test", first, timedelta(seconds=15))
-        assert await leases.take(db, "test", second, timedelta(seconds=15)) is None
-        assert await leases.take(db, "test", first, timedelta(seconds=-1))
-        assert await leases.take(db, "test", second, timedelta(seconds=15))
-        await leases.report(db, "test", first, {"of": "nobody"})
-        await leases.report(db, "test", second, {"of": "the second"})
-        await leases.give_up(db, "test", second)
-        assert await leases.take(db, "test", first, timedelta(seconds=15))
-        assert await leases.reported(db, "test") == {"of": "the second"}
+        assert await workers.take(db, "test", first, timedelta(seconds=15))
+        assert await workers.take(db, "test", second, timedelta(seconds=15)) is None
+        assert await workers.take(db, "test", first, timedelta(seconds=-1))
+        assert await workers.take(db, "test", second, timedelta(seconds=15))
+        await workers.report(db, "test", first, {"of": "nobody"})
+        await workers.report(db, "test", second, {"of": "the second"})
+        await workers.give_up(db, "test", second)
+        assert await workers.take(db, "test", first, timedelta(seconds=15))
+        assert await workers.reported(db, "test") == {"of": "the second"}
 
 
 async def test_a_push_that_temporal_lost_is_sent_again_and_a_terminated_one_is_dead(
@@ -275,7 +276,7 @@ async def _was_hindered(house: House, task_id: UUID) -> bool:
 
 async def _none_unopened(house: House) -> bool:
     async with house.sessions() as db:
-        return (await leases.reported(db, SWEEP)).get("unopened") == 0
+        return (await workers.reported(db, SWEEP)).get("unopened") == 0
 
 
 def _value(counter: Counter) -> float:
@@ -285,7 +286,7 @@ def _value(counter: Counter) -> float:
 
 async def _found(house: House) -> bool:
     async with house.sessions() as db:
-        return bool(await leases.reported(db, SWEEP))
+        return bool(await workers.reported(db, SWEEP))
 
 
 async def _settled(house: House, *task_ids: UUID) -> bool:

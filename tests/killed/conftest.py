@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Place, make_house
 from tests.servers import free_port
+from tests.stack import House, Place, make_house
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from simulator import Simulator
-from tests.house import House, iphone
 from tests.servers import free_port, part
+from tests.stack import House, iphone
 
 pytestmark = pytest.mark.long
 

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import make_url
 
 from simulator import Simulator
-from tests.house import House, Phone, android, eventually, iphone, uncommitted
 from tests.killed.wire import wire
 from tests.servers import part
+from tests.stack import House, Phone, android, eventually, iphone, uncommitted
 
 pytestmark = pytest.mark.long
 

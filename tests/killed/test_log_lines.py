@@ -15,8 +15,8 @@ from temporalio.client import Client
 from domain.naming import push_queue
 from domain.push import Provider
 from simulator import Simulator
-from tests.house import Place, eventually
 from tests.servers import TemporalServer, free_port, part
+from tests.stack import Place, eventually
 
 
 @pytest.fixture

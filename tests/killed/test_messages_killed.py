@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, eventually, iphone, make_house, temporal_client, working
 from tests.servers import TemporalServer, free_port, part
+from tests.stack import House, Place, eventually, iphone, make_house, temporal_client, working
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
 pytestmark = pytest.mark.long

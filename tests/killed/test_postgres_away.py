@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from simulator import Simulator
-from tests.house import House, iphone
 from tests.servers import part
+from tests.stack import House, iphone
 
 pytestmark = pytest.mark.long
 

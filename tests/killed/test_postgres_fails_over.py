@@ -11,7 +11,7 @@ import pytest
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.house import House, Place, eventually, iphone, open_house
+from tests.stack import House, Place, eventually, iphone, open_house
 
 pytestmark = pytest.mark.long
 

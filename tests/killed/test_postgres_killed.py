@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from db.migrate import migrate
-from embedded import start_postgres
+from demo.embedded import start_postgres
 from simulator import Simulator
-from tests.house import House, Phone, Place, iphone, open_house
+from tests.stack import House, Phone, Place, iphone, open_house
 
 pytestmark = pytest.mark.long
 

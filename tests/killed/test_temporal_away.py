@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from config import auth_settings, service_settings
 from db import fasting_sessions, outbox
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
 from tests.servers import TemporalServer, free_port
+from tests.stack import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
 
 pytestmark = pytest.mark.long
 

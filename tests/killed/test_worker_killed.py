@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, android, eventually, iphone
 from tests.servers import part
+from tests.stack import House, android, eventually, iphone
 
 pytestmark = pytest.mark.long
 

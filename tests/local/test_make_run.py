@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from commands.run_directory import read_settings
+from commands.context import read_settings
 from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_until
 
 pytestmark = pytest.mark.timeout(150)  # on a busy machine all parts together may take a minute to start

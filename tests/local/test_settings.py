@@ -8,8 +8,11 @@ import jwt
 import pytest
 
 import cli
-from commands.run_directory import read_settings
-from config import (
+from commands.context import read_settings
+from demo.parts import LogLine, read_line
+from demo.settings import check_ports, local_settings, shared_environment, write_settings
+from domain.push import Provider
+from settings.environment import (
     ApnsSettings,
     AuthSettings,
     ConfigError,
@@ -21,10 +24,6 @@ from config import (
     apns_settings,
     fcm_settings,
 )
-from domain.push import Provider
-from local_parts.log_lines import LogLine, read_line
-from local_parts.run_directory import write_settings
-from local_parts.settings import check_ports, local_settings, shared_environment
 from tests.local.run import ROOT
 
 SECRET = "s" * 40

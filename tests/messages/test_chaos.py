@@ -18,8 +18,8 @@ import pytest
 
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import UNLIMITED, House, Phone, Place, User, android, eventually, iphone, make_app, make_house, working
 from tests.servers import Part, free_port, part
+from tests.stack import UNLIMITED, House, Phone, Place, User, android, eventually, iphone, make_app, make_house, working
 from tests.talk import conversation_of, sync
 
 pytestmark = pytest.mark.long

@@ -9,9 +9,9 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from activities.handoff import HandoffPlanning
 from db.engine import make_engine, make_sessions
-from domain.handoff import Heed
+from domain.messages import Heed
 from domain.wire import PlanHandoff
-from tests.house import House
+from tests.stack import House
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
 
 MEMBERS, MOST_EVENTS, MOST_STATEMENTS = 500, 2000, 8

@@ -8,10 +8,10 @@ import pytest
 from temporalio.service import RPCError
 
 from activities.handoff import HandoffPlanning
-from domain.handoff import PRESENCE_TRUSTED, Heed
+from domain.messages import PRESENCE_TRUSTED, Heed
 from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.timelines import timeline
 from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
 

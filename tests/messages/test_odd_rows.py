@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from db import brakes, signals, unreadable, workers
+from db import token_error_cutoffs, unreadable, workers
+from db.views import signals
 from simulator import Simulator
 from tests.console.visits import visit
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.stack import House, Phone, User, android, eventually, iphone
 from tests.streaming import streaming
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, handed_off, posted, sync
@@ -304,7 +305,7 @@ async def test_a_brake_of_a_newer_release_stops_no_heartbeat(house: House) -> No
     )
     try:
         async with house.sessions() as db:
-            assert all(route.provider in {"apns", "fcm"} for route in await brakes.engaged(db))
+            assert all(route.provider in {"apns", "fcm"} for route in await token_error_cutoffs.engaged(db))
             await signals.present(db)
     finally:
         await change(house, "DELETE FROM brakes WHERE id = :id", id=brake_id)

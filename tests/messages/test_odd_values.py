@@ -12,15 +12,16 @@ from uuid import uuid4
 
 import pytest
 
-from activities.attempts import begin_attempts
-from activities.judging import Claim, Go
-from db import analytics, push_tasks
-from db.odd_values import EARLIEST, LATEST, read_json
+from db import push_tasks
 from db.push_tasks import Update
+from db.unreadable import EARLIEST, LATEST, read_json
+from db.views import analytics
 from domain.analytics import SPANS
 from domain.push import TaskState
-from tests.house import House, User, iphone, make_app, make_house
+from sending.attempts import begin_attempts
+from sending.precheck import Claim, Go
 from tests.messages.test_odd_rows import ODD, asks, change, member, refused
+from tests.stack import House, User, iphone, make_app, make_house
 from tests.support.dead import dead_task, redrive, redriven, task
 from tests.talk import conversation_of, handed_off, post, posted, sync
 

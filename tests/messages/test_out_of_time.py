@@ -8,7 +8,7 @@ from sqlalchemy import text
 from db import messages, outbox
 from domain.kinds import RULES, Kind
 from simulator import Simulator
-from tests.house import House, User, android
+from tests.stack import House, User, android
 from tests.talk import conversation_of, handed_off, sync, tasks_of
 
 LEFT = timedelta(minutes=1)  # until the push is of no use

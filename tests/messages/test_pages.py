@@ -14,12 +14,12 @@ from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from activities.handoff import PAGE
 from api.app import create_app
-from config import auth_settings, service_settings
-from relay import Relay
+from dispatch.relay import Relay
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.house import House, Place, eventually, make_house, open_house
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
+from tests.stack import House, Place, eventually, make_house, open_house
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.message_handoff import PAGE_STARTS
 

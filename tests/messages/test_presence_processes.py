@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.house import House, User, eventually
 from tests.servers import Part, free_port, part
+from tests.stack import House, User, eventually
 from tests.streaming import deaf_client, is_present, streaming
 from tests.talk import conversation_of, posted
 

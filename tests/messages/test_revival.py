@@ -7,16 +7,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from activities.attempts import begin_attempts
-from activities.judging import Claim, Go
-from activities.outcomes import answered, end_attempts
-from db import device_tokens, revivals
+from db import device_tokens
 from domain.kinds import Kind
 from domain.push import Environment, Provider
 from domain.wire import PlannedSend, RedriveState
+from operations import revival as revivals
 from push.sender import Unregistered
+from sending.attempts import begin_attempts
+from sending.outcomes import answered, end_attempts
+from sending.precheck import Claim, Go
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 from workflows.redrive import Redrive

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, iphone, refuse_once
 from tests.kept import kept_of
+from tests.stack import House, Phone, User, android, iphone, refuse_once
 from tests.talk import conversation_of, give_phones, handed_off, handoff, post, posted
 
 SECRET = "the words that only alice and bob should know"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import UNLIMITED, House, Phone, User, android, eventually, iphone, make_app, make_house, refuse_once
+from tests.stack import UNLIMITED, House, Phone, User, android, eventually, iphone, make_app, make_house, refuse_once
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
 MESSAGES, READERS, FASTERS = 60, 10, 12

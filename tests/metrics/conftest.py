@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from simulator import Simulator
-from tests.house import Place
 from tests.metrics.life import Life, live, live_through_trouble
 from tests.metrics.product import Product, running
 from tests.metrics.prometheus import Prometheus, scraping
+from tests.stack import Place
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, redriven
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 

@@ -9,9 +9,9 @@ from functools import partial
 import httpx
 
 from db.engine import make_engine, make_sessions
-from tests.house import House, Place, temporal_client
 from tests.killed.wire import Wire, wire
 from tests.servers import Part, free_port, part
+from tests.stack import House, Place, temporal_client
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.refusals import Answered, Refused
-from domain.signals import Backlog, Dead, Owed, Signals
-from push.gate_gauges import GateGauges
-from push.gate_terms import Limits
-from push.gates import Gates
-from push.senders import Apps
+from domain.signals import Answered, Backlog, Dead, Owed, Refused, Signals
+from push.limiter.registry import GateGauges, Gates
+from push.limiter.settings import Limits
+from push.registry import Apps
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.fleet_gauges import families

@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 
 from db.counting import once_committed
 from db.engine import make_engine, make_sessions
+from dispatch.client import metered_runtime
 from simulator import Simulator
 from telemetry.exposition import Server, expose
-from telemetry.labels import Capped
-from temporal import metered_runtime
+from telemetry.metrics import Capped
 from tests.servers import free_port, part
 
 

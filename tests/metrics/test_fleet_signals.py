@@ -9,15 +9,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from activities.fleet_signals import FleetSignals
-from db import gates, refused_users, signals
 from db.engine import Sessions, make_engine, make_sessions
+from db.views import gates, signals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.refusals import LATELY, Refusals, Refused
-from domain.signals import Owed, Transfers
-from push.senders import Apps
-from tests.house import eventually
+from domain.signals import LATELY, Owed, Refusals, Refused, Transfers
+from fleet.signals import FleetSignals
+from push.registry import Apps
+from tests.stack import eventually
 
 APNS = Route(Provider.APNS, None, Environment.PRODUCTION)
 
@@ -220,8 +219,8 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
             (signals._DEAD, {"now": now, "of_use": timedelta(days=1), "lately": timedelta(minutes=15)}),
             (signals._REJECTED, {"now": now}),
             (signals._UNDECIDED, {}),
-            (refused_users._OF_LATE, {"now": now, "since": now - LATELY, "apps": [], "errors": [], "most": 20_000}),
-            (refused_users._REFUSED, {"now": now, "apps": [], "uncalled": []}),
+            (gates._OF_LATE, {"now": now, "since": now - LATELY, "apps": [], "errors": [], "most": 20_000}),
+            (gates._REFUSED, {"now": now, "apps": [], "uncalled": []}),
             (signals._TRANSFERS, {"now": now}),
         ):
             lines = await db.scalars(text(f"EXPLAIN {query.text}"), values)

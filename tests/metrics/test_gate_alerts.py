@@ -13,12 +13,11 @@ from prometheus_client.core import GaugeMetricFamily
 from domain.kinds import Kind, Priority
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, Owed, Signals
-from push.apns import ApnsSender
-from push.gate_gauges import GateGauges
-from push.gate_terms import Limits
-from push.gates import Gates
+from push.apns.sender import ApnsSender
+from push.limiter.registry import GateGauges, Gates
+from push.limiter.settings import Limits
+from push.registry import Apps
 from push.sender import Misconfigured
-from push.senders import Apps
 from simulator import Simulator
 from telemetry.fleet_gauges import families
 from tests.metrics.prometheus import check_rules

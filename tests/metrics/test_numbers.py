@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db import analytics
+from db.views import analytics
 from domain.analytics import SPANS, Step
 from simulator import Simulator
 from tests.metrics.conftest import Troubled

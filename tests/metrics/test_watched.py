@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import User, android, eventually, iphone, uncommitted
 from tests.metrics.conftest import Watched
 from tests.metrics.pages import by, samples
 from tests.metrics.prometheus import DASHBOARDS, Prometheus, alerts, names, panels
+from tests.stack import User, android, eventually, iphone, uncommitted
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.house import UNLIMITED, House, Place, open_house
+from tests.stack import UNLIMITED, House, Place, open_house
 
 
 @pytest.fixture(scope="session")

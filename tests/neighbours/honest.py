@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, iphone
+from tests.stack import House, Phone, User, android, iphone
 
 DUE_IN = 3.0  # seconds
 PEOPLE = 5

@@ -10,12 +10,12 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from simulator import Simulator
-from simulator.exchange import Environment, Provider
 from simulator.faults import ActiveFault
+from simulator.http.exchange import Environment, Provider
 from simulator.phones import PhoneState
 from tests.bursts import Request, burst
-from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.neighbours.honest import DUE_IN
+from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
 from tests.talk import conversation_of, post
 
 Noise = Callable[[House, Simulator], AbstractAsyncContextManager[None]]

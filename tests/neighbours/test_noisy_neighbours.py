@@ -3,9 +3,9 @@
 import pytest
 
 from simulator import Simulator
-from tests.house import House
 from tests.neighbours import honest
 from tests.neighbours.noises import NOISES, Noise
+from tests.stack import House
 
 
 @pytest.mark.alone

@@ -7,8 +7,8 @@ from playwright.async_api import Browser
 
 from api.preference_page.languages import CATALOGUE
 from tests.browsing import chromium
-from tests.house import House, User
 from tests.preference_page.pseudo import FROM_THE_RIGHT, LONG, from_the_right, long
+from tests.stack import House, User
 
 
 @pytest.fixture

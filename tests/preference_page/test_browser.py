@@ -9,16 +9,14 @@ from uuid import uuid4
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
-from api.preference_page.nights import nights
 from api.preference_page.rendering import STYLE, preference_page
-from api.preference_page.view import View
-from domain.preferences import Preferences
-from domain.quiet_hours import QuietHours
+from api.preference_page.view import View, nights
+from domain.preferences import Preferences, QuietHours
 from tests.console.looks import FAULTS, LOW_CONTRAST
-from tests.house import House, User, android, iphone
 from tests.open_page import PAGE, ask, link
 from tests.preference_page.looks import CUT, FOCUSED, PALE_EDGES, SMALL_TARGETS
 from tests.preference_page.pseudo import FROM_THE_RIGHT, LONG
+from tests.stack import House, User, android, iphone
 
 pytestmark = pytest.mark.long
 

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.forms import Form
+from api.http.forms import Form
 from api.preference_page import form
 from api.preference_page.view import Typed
 from api.preference_page.words import Words
 from api.preferences import PreferencesPatch
-from domain.preferences import Preferences, Preview
-from domain.quiet_hours import QuietHours, QuietMode
+from domain.preferences import Preferences, Preview, QuietHours, QuietMode
 
 QUIET = QuietHours(time(22), time(7), "Europe/Vienna", QuietMode.WITHHOLD)
 STORED = Preferences(reminder_minutes=(120, 30), quiet_hours=QUIET, rev=3)

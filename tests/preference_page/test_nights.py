@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.preference_page.languages import speech
-from api.preference_page.nights import Night, nights
 from api.preference_page.phrases import Phrases
-from domain.quiet_hours import QuietHours, QuietMode
+from api.preference_page.view import Night, nights
+from domain.preferences import QuietHours, QuietMode
 
 ZONES = ("Europe/Vienna", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca", "UTC")
 CHANGES = (

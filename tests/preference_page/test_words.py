@@ -12,16 +12,14 @@ import pytest
 
 from api.preference_page import form
 from api.preference_page.languages import CATALOGUE, speech
-from api.preference_page.nights import nights
 from api.preference_page.phrases import Phrases
 from api.preference_page.rendering import Plain, confirm_page, gone_page, plain_page, preference_page
-from api.preference_page.view import Fast, Notice, Phone, View
+from api.preference_page.view import Fast, Notice, Phone, View, nights
 from api.preference_page.words import Words
 from domain import wording
 from domain.devices import Permission
-from domain.preferences import Preferences
+from domain.preferences import Preferences, QuietHours, QuietMode
 from domain.push import Provider
-from domain.quiet_hours import QuietHours, QuietMode
 from domain.reminders import Reminder
 
 NOW = datetime(2026, 10, 24, 15, 12, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 
 from domain.kinds import Kind
 from domain.push import Environment, Push
-from push.apns import ApnsAccount, ApnsSender
-from push.fcm import FcmAccount, FcmSender
-from push.http2_pool import Pool, Timeouts
+from push.apns.sender import ApnsAccount, ApnsSender
+from push.fcm.sender import FcmAccount, FcmSender
+from push.http2.pool import Pool, Timeouts
 from push.sender import Answer, ProviderTrouble, Sender, Throttled, Unavailable
 from simulator import Simulator
 from tests.push.peer import Peer, listening

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from domain.push import Environment
-from push.apns import ApnsSender
-from push.apns_transport import GRID, HALF_GRID, SKEW, ProviderToken, provider_token
-from push.apns_verdicts import VERDICTS
+from push.apns.errors import VERDICTS
+from push.apns.sender import ApnsSender
+from push.apns.transport import GRID, HALF_GRID, SKEW, ProviderToken, provider_token
 from push.sender import (
     Accepted,
     Doubtful,

@@ -12,10 +12,10 @@ import structlog
 
 from domain.kinds import Kind
 from domain.push import Environment
-from push.apns import ApnsSender
-from push.fcm import FcmSender
-from push.fcm_answer import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
-from push.http2_call import Response
+from push.apns.sender import ApnsSender
+from push.fcm.response import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
+from push.fcm.sender import FcmSender
+from push.http2.streams import Response
 from push.sender import (
     Accepted,
     Doubtful,
@@ -30,16 +30,7 @@ from push.sender import (
     Unregistered,
 )
 from simulator import Simulator
-from tests.push.conftest import (
-    APNS_TOKEN,
-    FCM_TOKEN,
-    PATIENT,
-    TASK_ID,
-    fcm_account,
-    made_of,
-    make_push,
-    outcome,
-)
+from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
 from tests.push.peer import Peer
 
 TEN_SECONDS = timedelta(seconds=10)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from push.fcm import FcmSender
-from push.fcm_access import ANSWER_AT_MOST
+from push.fcm.oauth import ANSWER_AT_MOST
+from push.fcm.sender import FcmSender
 from push.sender import Accepted, Fate, Misconfigured, Unavailable
 from simulator import Simulator
 from tests.push.conftest import FCM_TOKEN, PATIENT, fcm_account, made_of, make_push, outcome

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from domain.push import Push
-from push import apns, fcm
-from push.fitting import ELLIPSIS, fitted, shortened
+from push.apns import sender as apns
+from push.fcm import sender as fcm
+from push.payload_limit import ELLIPSIS, fitted, shortened
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, make_push
 
 PUBLIC_KEY = bytes(range(1, 33))

@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from domain.push import Environment, Provider
-from push.apns import ApnsAccount
-from push.fcm import FcmAccount
-from push.rotation import Account, Accounts, Rotation, UnusableFile
+from push.apns.sender import ApnsAccount
+from push.fcm.sender import FcmAccount
+from push.registry import Account, Accounts, Key, Rotation, UnusableFile
 from push.sender import Accepted, Misconfigured, Unavailable
-from push.senders import Key
 from simulator import Simulator
 from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.push.conftest import APNS_TOKEN, apns_account, fcm_account, make_push, outcome

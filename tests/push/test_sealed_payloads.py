@@ -12,21 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from domain.kinds import Kind
 from domain.push import Push
-from push.apns import ApnsSender
-from push.fcm import FcmSender
-from push.sealing import SUITE, binding
+from push.apns.sender import ApnsSender
+from push.fcm.sender import FcmSender
+from push.payload_limit import SUITE, binding
 from push.sender import Accepted
 from simulator import Simulator
-from tests.push.conftest import (
-    APNS_TOKEN,
-    FCM_TOKEN,
-    PATIENT,
-    TASK_ID,
-    apns_account,
-    fcm_account,
-    make_push,
-    outcome,
-)
+from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, TASK_ID, apns_account, fcm_account, make_push, outcome
 
 KEY = X25519PrivateKey.generate()
 PUBLIC_KEY = KEY.public_key().public_bytes_raw()

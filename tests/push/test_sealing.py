@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from domain.kinds import Kind
 from domain.push import Push
-from push.sealing import SUITE, binding, is_usable, sealed
+from push.payload_limit import SUITE, binding, is_usable, sealed
 from tests.push.conftest import APNS_TOKEN, make_push
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "encryption.md"

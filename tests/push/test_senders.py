@@ -1,7 +1,7 @@
 """Apps: which sender, and which route, a phone's app comes to."""
 
 from domain.push import Environment, Provider, Route
-from push.senders import Apps
+from push.registry import Apps
 
 
 def test_where_no_app_has_credentials_of_its_own_all_take_the_default_route() -> None:

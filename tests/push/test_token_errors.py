@@ -1,7 +1,8 @@
 """The reasons that count as token errors by user are those by which the providers' tables judge a token."""
 
-from domain.refusals import TOKEN_ERRORS
-from push import apns_verdicts, fcm_verdicts
+from domain.signals import TOKEN_ERRORS
+from push.apns import errors as apns_verdicts
+from push.fcm import errors as fcm_verdicts
 from push.verdict import Verdict
 
 ABOUT_THE_TOKEN = {Verdict.DEAD_TOKEN, Verdict.DOUBTFUL_TOKEN, Verdict.FOREIGN_TOKEN}

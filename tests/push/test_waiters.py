@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from push.waiters import QueueDepths, Waiters
+from push.wait_queue import QueueDepths, Waiters
 
 
 def turns(waiters: Waiters[int]) -> int:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.stack import House, Phone, User, android, eventually, iphone
 
 
 async def does(simulator: Simulator, phone: Phone, what: str) -> dict[str, str]:

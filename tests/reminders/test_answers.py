@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
 Words = dict[str, str | int]

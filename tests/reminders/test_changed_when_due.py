@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.stack import House, Phone, User, android, eventually, iphone
 from tests.support.timelines import pass_unopened
 
 

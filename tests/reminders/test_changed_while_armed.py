@@ -9,7 +9,7 @@ from db import device_tokens
 from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from simulator import Simulator
-from tests.house import House, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import House, android, eventually, iphone, refuse_once, uncommitted
 
 
 async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(house: House, simulator: Simulator) -> None:

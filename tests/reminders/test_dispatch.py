@@ -8,10 +8,10 @@ from uuid import UUID
 
 from db import fasting_sessions
 from db.outbox import Owed
+from dispatch.relay import Relay
 from domain.sessions import FastingSession, SessionStatus
-from relay import Relay
 from simulator import Simulator
-from tests.house import House, eventually, iphone
+from tests.stack import House, eventually, iphone
 from workflows.fasting_reminder import FastingReminder
 
 

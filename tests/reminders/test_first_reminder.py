@@ -1,7 +1,7 @@
 """The straight way: a fast starts, its reminder shows on both phones, once."""
 
 from simulator import Simulator
-from tests.house import House, android, eventually, iphone
+from tests.stack import House, android, eventually, iphone
 
 
 async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(

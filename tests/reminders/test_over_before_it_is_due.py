@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
 
 LATER = 2.0  # seconds from a move to the new due instant
 

@@ -6,7 +6,7 @@ import pytest
 
 from simulator import Simulator
 from simulator.phones import Receipt
-from tests.house import House, Phone, android, iphone
+from tests.stack import House, Phone, android, iphone
 
 
 async def test_apns_receives_just_this(house: House, simulator: Simulator) -> None:

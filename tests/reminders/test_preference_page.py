@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from simulator import Simulator
-from tests.house import House, User, eventually, iphone
 from tests.open_page import PAGE, Window, filled, opened
+from tests.stack import House, User, eventually, iphone
 
 PREFERENCES, STOP = "/v1/notification-preferences", "/preferences/stop"
 

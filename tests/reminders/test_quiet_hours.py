@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from domain import time_zones
+from domain import preferences as time_zones
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone
+from tests.stack import House, Phone, User, android, eventually, iphone
 from tests.talk import conversation_of, handed_off, posted
 
 PREFERENCES = "/v1/notification-preferences"

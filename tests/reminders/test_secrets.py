@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from simulator import Simulator
-from tests.house import SECRET, House, android, iphone, refuse_once
 from tests.kept import kept_of
+from tests.stack import SECRET, House, android, iphone, refuse_once
 
 
 async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(

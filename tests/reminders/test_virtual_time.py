@@ -9,10 +9,10 @@ import pytest
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from api.app import create_app
-from config import auth_settings, service_settings
-from relay import Relay
+from dispatch.relay import Relay
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import House, iphone, make_house
+from tests.stack import House, iphone, make_house
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
 
 
 @pytest.fixture(params=[iphone, android], ids=["apns", "fcm"])

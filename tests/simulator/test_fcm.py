@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
-from simulator.exchange import Environment, Provider
+from simulator.http.exchange import Environment, Provider
 from simulator.phones import PhoneState
 from tests.simulator.tokens import access_token
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from simulator import Simulator
-from simulator.exchange import Environment, Provider
-from simulator.files import private_pem
+from simulator.credentials import private_pem
+from simulator.http.exchange import Environment, Provider
 from simulator.phones import PhoneState
 from tests.simulator.node_apn import installed, pushed
 from tests.simulator.raw_http2 import TOKEN

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from simulator.exchange import Environment, Provider
-from simulator.phones import Fate, Phones, PhoneState, Receipt
-from simulator.screen import Notification
+from simulator.http.exchange import Environment, Provider
+from simulator.phones import Fate, Notification, Phones, PhoneState, Receipt
 from simulator.wire import WireLog
 
 APNS, FCM = Provider.APNS, Provider.FCM

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from tests.house import ROOT, House
+from tests.stack import ROOT, House
 
 
 async def run(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:

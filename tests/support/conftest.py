@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.house import House, User
+from tests.stack import House, User
 
 
 @pytest.fixture

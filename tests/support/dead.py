@@ -11,7 +11,7 @@ from db import device_tokens, push_tasks
 from domain.kinds import Kind
 from domain.push import TaskState
 from domain.reminders import message_id
-from tests.house import House, Phone, User, eventually
+from tests.stack import House, Phone, User, eventually
 
 ENDS_IN = 40.0  # seconds; the only reminder was due a minute before
 

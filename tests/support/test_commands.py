@@ -12,10 +12,10 @@ from sqlalchemy import text
 import cli
 from db import workers
 from domain.push import Environment, Provider, Route
-from push.gate_terms import Limits
-from push.gates import Gates
+from push.limiter.registry import Gates
+from push.limiter.settings import Limits
 from simulator import Simulator
-from tests.house import House, User, android, iphone
+from tests.stack import House, User, android, iphone
 from tests.support.cli import run
 from tests.support.dead import dead_task, redriven, task
 

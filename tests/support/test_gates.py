@@ -7,10 +7,10 @@ from sqlalchemy import text
 
 from db import support_actions, workers
 from domain.push import Environment, Provider, Route
-from push.gate_terms import Limits
-from push.gates import Gates
+from push.limiter.registry import Gates
+from push.limiter.settings import Limits
 from tests.console.visits import visit, words
-from tests.house import House, User, iphone
+from tests.stack import House, User, iphone
 from tests.support.cli import run
 from tests.support.dead import dead_task
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import bury, redrive, redriven, task
 from tests.talk import conversation_of, handed_off, handoff, posted, store, sync, tasks_of
 

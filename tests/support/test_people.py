@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from db import device_tokens
-from tests.house import House, User, android, iphone
+from tests.stack import House, User, android, iphone
 from tests.support.timelines import of, timeline
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.house import House, Phone, User, android, iphone
+from tests.stack import House, Phone, User, android, iphone
 from tests.support.test_test_push import sent, settled
 from tests.support.timelines import of, timeline
 

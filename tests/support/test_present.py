@@ -9,11 +9,21 @@ import pytest
 from sqlalchemy import text
 
 from domain.kinds import Kind
-from domain.present import A_MOMENT, CALL_LASTS, Cutoff, RouteNow, Unsettled, WaitsFor, next_try, waits_for
 from domain.push import Provider
-from domain.timeline import Event, Happening
+from domain.timeline import (
+    A_MOMENT,
+    CALL_LASTS,
+    Cutoff,
+    Event,
+    Happening,
+    RouteNow,
+    Unsettled,
+    WaitsFor,
+    next_try,
+    waits_for,
+)
 from domain.timeline_words import in_words
-from tests.house import House, User, iphone
+from tests.stack import House, User, iphone
 from tests.support.dead import dead_task, redrive
 from tests.support.test_timeline import prefer
 from tests.support.timelines import of

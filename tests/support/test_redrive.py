@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from db import redrives
 from db.outbox import Owed
-from relay import Relay
+from dispatch.relay import Relay
+from operations import redrive as redrives
 from simulator import Simulator
 from telemetry import metrics
-from tests.house import House, Phone, User, android, eventually, iphone, make_app, make_house, refuse_once
+from tests.stack import House, Phone, User, android, eventually, iphone, make_app, make_house, refuse_once
 from tests.support.dead import bury, dead_task, redrive, redriven, task
 
 

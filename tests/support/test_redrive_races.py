@@ -8,9 +8,10 @@ from uuid import UUID
 import pytest
 
 from api.app import create_app
-from config import auth_settings, service_settings
+from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.house import (
+from tests.servers import TemporalServer, free_port
+from tests.stack import (
     House,
     Place,
     User,
@@ -23,7 +24,6 @@ from tests.house import (
     uncommitted,
     working,
 )
-from tests.servers import TemporalServer, free_port
 from tests.support.dead import dead_task, redrive, redriven, task
 
 CHANGES = {

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from api.app import create_app
-from config import auth_settings, service_settings
-from tests.house import House, User
+from settings.environment import auth_settings, service_settings
+from tests.stack import House, User
 
 PREFIX = "/v1/support"
 

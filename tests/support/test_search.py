@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import House, User, android, iphone
+from tests.stack import House, User, android, iphone
 from tests.support.dead import dead_task, redriven, task
 
 TASKS = "/v1/support/push-tasks"

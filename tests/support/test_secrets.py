@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.house import Phone, User, android, eventually, iphone, refuse_once
 from tests.kept import kept_of
+from tests.stack import Phone, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
 from tests.support.timelines import of
 

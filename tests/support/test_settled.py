@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens as tokens
 from db import log as logs
-from db import orphans, push_tasks, redrives, revivals, withheld_pushes
+from db import orphans, push_tasks, withheld_pushes
 from db.push_tasks import Update
 from db.withheld_pushes import About
 from domain.kinds import Kind
 from domain.push import TaskState
-from tests.house import House, User, iphone
+from operations import redrive as redrives
+from operations import revival as revivals
+from tests.stack import House, User, iphone
 from tests.support.dead import dead_task, task
 
 Ends = Callable[[AsyncSession, UUID], Awaitable[object]]

@@ -12,15 +12,16 @@ import pytest
 from sqlalchemy import text
 
 from api.dependencies import MOST_WATCHERS
-from db import device_tokens, support_actions, test_pushes
+from db import device_tokens, support_actions
 from db.device_tokens import Registration
+from domain.diagnostic_push import MOST_PER_MINUTE, AskedTest
 from domain.housekeeping import senders
 from domain.kinds import Kind
 from domain.problems import LimitReached
 from domain.push import Environment, Provider
-from domain.test_push import MOST_PER_MINUTE, AskedTest
+from operations import diagnostic_push as test_pushes
 from simulator import Simulator
-from tests.house import House, User, android, eventually, iphone, refuse_once
+from tests.stack import House, User, android, eventually, iphone, refuse_once
 from tests.support.timelines import of, timeline, told
 from tests.talk import sync
 

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from activities.reminders import ReminderOpening
-from db.timeline import ITEMS
+from db.views.timeline import ITEMS
 from domain.timeline import Part
 from domain.wire import Moment, OpenReminder
 from simulator import Simulator
-from tests.house import House, User, android, eventually, iphone, refuse_once
+from tests.stack import House, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
 from tests.support.timelines import pass_unopened, timeline, told
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.house import House, User
+from tests.stack import House, User
 
 
 def of(user_id: str, what: str = "timeline") -> str:

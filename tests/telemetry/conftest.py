@@ -8,8 +8,8 @@ import pytest
 
 from db.engine import make_engine, make_sessions
 from simulator import Simulator
-from tests.house import House, Place, temporal_client
 from tests.servers import Part, free_port, part
+from tests.stack import House, Place, temporal_client
 from tests.telemetry.collector import Collector, collecting
 
 

@@ -2,8 +2,8 @@
 
 import signal
 
-from tests.house import iphone
 from tests.servers import part
+from tests.stack import iphone
 from tests.telemetry.conftest import Traced
 
 

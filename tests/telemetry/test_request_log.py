@@ -9,11 +9,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from api import problems
-from api.request_log import RequestLog
+from api.http import problems
+from api.http.request_log import RequestLog
 from simulator import Simulator
-from tests.house import eventually, iphone
 from tests.servers import part
+from tests.stack import eventually, iphone
 from tests.telemetry.conftest import Traced
 
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.house import SECRET, android, eventually, iphone, refuse_once
 from tests.servers import Part, free_port, part
+from tests.stack import SECRET, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 from tests.telemetry.conftest import Traced

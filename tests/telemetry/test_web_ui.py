@@ -8,10 +8,10 @@ from temporalio.client import WorkflowHandle
 from domain.push import Environment, Provider, TaskState
 from domain.wire import PlannedSend, SentPush
 from simulator import Simulator
-from tests.house import House, android, eventually, iphone
+from tests.stack import House, android, eventually, iphone
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
-from workflows.details import MOST_ROWS, Pushes
+from workflows.status import MOST_ROWS, Pushes
 
 SERVERS = {"BuildIds", "TemporalChangeVersion"}
 

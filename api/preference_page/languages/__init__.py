@@ -4,16 +4,17 @@ To add a language, write its file and its line here. All else, which plurals, li
 language has, Babel knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from babel import Locale, UnknownLocaleError
 
 from api.preference_page.languages import de, en
 from api.preference_page.words import Words
-from domain.registration import language, locale
+from domain.devices import language, locale
 
 CATALOGUE: dict[str, Words] = {"en": en.WORDS, "de": de.WORDS}  # by language, or by whole tag; tests add to it
+
 FALLBACK = "en"
 
 
@@ -49,3 +50,33 @@ def _conventions(tag: str) -> Locale:
         except (ValueError, UnknownLocaleError):
             continue
     return Locale.parse(FALLBACK)
+
+
+_MOST_WISHES = 20
+
+
+def chosen(header: str | None, phone: str | None = None) -> str:
+    """Give the locale (BCP 47) that somebody likes best of those that the page speaks; English where there is none.
+
+    `header`: Accept-Language (RFC 9110, 12.5.4), whatever it says; `phone`: the locale of their phone.
+    """
+    wishes = [*_wishes(header or ""), locale(phone)]
+    return next((each for each in wishes if each and (each in CATALOGUE or language(each) in CATALOGUE)), FALLBACK)
+
+
+def _wishes(header: str) -> Iterator[str]:
+    weighed: list[tuple[float, str]] = []
+    for each in header.split(",")[:_MOST_WISHES]:
+        tag, _, parameter = each.partition(";")
+        found, weight = locale(tag), _weight(parameter)
+        if found is not None and weight > 0:
+            weighed.append((weight, found))
+    yield from (tag for _, tag in sorted(weighed, key=lambda one: -one[0]))
+
+
+def _weight(parameter: str) -> float:
+    name, _, value = parameter.strip().partition("=")
+    try:
+        return float(value) if name.strip().lower() == "q" else 1.0
+    except ValueError:
+        return 0.0

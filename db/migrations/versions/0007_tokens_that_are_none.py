@@ -11,7 +11,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# The forms of domain/registration.py, as they were when this was written.
+# The forms of domain/devices.py, as they were when this was written.
 _INVALIDATE = """
     WITH gone AS (
         UPDATE device_tokens

@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from push.addresses import ADDRESSES_AT_MOST, Address, first, resolved
-from push.apns import ApnsSender
-from push.fcm import FcmSender
-from push.http2_pool import Pool
-from push.http2_proxy import STRAIGHT, Proxies, Proxy
+from push.apns.sender import ApnsSender
+from push.fcm.sender import FcmSender
+from push.http2.pool import Pool
+from push.http2.proxy import ADDRESSES_AT_MOST, STRAIGHT, Address, Proxies, Proxy, first, resolved
 from push.sender import Accepted, Sender
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome

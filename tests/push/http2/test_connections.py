@@ -12,9 +12,9 @@ import structlog
 from h2.errors import ErrorCodes
 from hpack import HeaderTuple
 
-from push.http2_call import Response
-from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
-from push.http2_pulse import ANSWERS_WITHIN, QUIET_AFTER, Pulse
+from push.http2.connection import ANSWERS_WITHIN, QUIET_AFTER, Pulse
+from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2.streams import Response
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening

@@ -13,10 +13,9 @@ from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from push.http2_call import Call, Response
-from push.http2_frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, BrokenProtocol, Kind, written
-from push.http2_headers import HeaderReader, HeaderWriter
-from push.http2_streams import Streams
+from push.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, BrokenProtocol, Kind, written
+from push.http2.headers import HeaderReader, HeaderWriter
+from push.http2.streams import Call, Response, Streams
 from push.sender import Fate, Unavailable
 
 REQUEST = [

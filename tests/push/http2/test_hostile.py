@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from hpack import HeaderTuple
 
-from push.http2_call import Response
-from push.http2_frames import END_HEADERS, END_STREAM, PADDED, Kind, settings_written, written
-from push.http2_pool import Pool, Timeouts
+from push.http2.frames import END_HEADERS, END_STREAM, PADDED, Kind, settings_written, written
+from push.http2.pool import Pool, Timeouts
+from push.http2.streams import Response
 from push.sender import Fate, NoRoom, Unavailable
 from tests.push.conftest import SHORT
 from tests.push.peer import Peer, Request

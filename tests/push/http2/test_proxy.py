@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from push.apns import ApnsSender
-from push.fcm import FcmSender
-from push.http2_pool import DEFAULT_TIMEOUTS, Timeouts
-from push.http2_proxy import STRAIGHT, Proxies, Proxy
+from push.apns.sender import ApnsSender
+from push.fcm.sender import FcmSender
+from push.http2.pool import DEFAULT_TIMEOUTS, Timeouts
+from push.http2.proxy import STRAIGHT, Proxies, Proxy
 from push.sender import Accepted, Fate, Sender, Unavailable
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, made_of, make_push, outcome

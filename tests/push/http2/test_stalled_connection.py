@@ -5,7 +5,7 @@ import secrets
 import time
 
 from domain.push import Environment
-from push.apns import ApnsSender
+from push.apns.sender import ApnsSender
 from push.sender import Accepted
 from simulator import Simulator
 from tests.push.conftest import apns_account, make_push

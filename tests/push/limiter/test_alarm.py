@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import structlog
 
-from push.gate_alarm import RefusalAlarm
+from push.limiter.refusal_alarm import RefusalAlarm
 
 ALICE, BOB = 1, 2
 Told = tuple[str, object, object, object]

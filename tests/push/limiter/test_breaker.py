@@ -5,7 +5,7 @@ from itertools import cycle
 import pytest
 
 from domain.naming import user_digest
-from push.gate_breaker import IN_A_ROW, LATELY, MOMENT, USERS, WINDOW, Bearing, Breaker, Cause, Rest, State, Trouble
+from push.limiter.breaker import IN_A_ROW, LATELY, MOMENT, USERS, WINDOW, Bearing, Breaker, Cause, Rest, State, Trouble
 
 RESTS = {
     Cause.OUTAGE: Rest(first=2, longest=30),

@@ -8,8 +8,8 @@ from itertools import count, cycle
 import pytest
 
 from domain.naming import user_digest
-from push.gate_breaker import MOMENT, USERS, Bearing, Breaker, Cause, State, Trouble
-from push.gate_terms import RESTS
+from push.limiter.breaker import MOMENT, USERS, Bearing, Breaker, Cause, State, Trouble
+from push.limiter.settings import RESTS
 
 DOWN = Trouble(Cause.OUTAGE, "ServiceUnavailable", Bearing.CALL)
 WRONG_KEY = Trouble(Cause.MISCONFIGURED, "InvalidProviderToken", Bearing.CALL)

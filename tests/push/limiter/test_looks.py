@@ -8,10 +8,10 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
-from push.gate import Gate
-from push.gate_looks import Looks
-from push.gate_terms import Limits, Timings
-from push.gates import Gates
+from push.limiter.registry import Gates
+from push.limiter.route_limiter import Gate
+from push.limiter.scouts import Looks
+from push.limiter.settings import Limits, Timings
 from push.sender import Accepted, RestsAlone
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)

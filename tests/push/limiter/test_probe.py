@@ -12,9 +12,9 @@ import structlog
 from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Environment, Provider, Route
-from push.gate import Gate
-from push.gate_breaker import USERS
-from push.gate_terms import Limits, Timings
+from push.limiter.breaker import USERS
+from push.limiter.route_limiter import Gate
+from push.limiter.settings import Limits, Timings
 from push.sender import (
     Accepted,
     Answer,

@@ -3,7 +3,7 @@
 import pytest
 
 from domain.kinds import Priority
-from push.gate_bookings import Bookings
+from push.limiter.admission_queue import Bookings
 
 
 def book(

@@ -12,10 +12,10 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
-from push.gate import Gate
-from push.gate_breaker import USERS, Cause, Rest
-from push.gate_terms import Limits, Timings
-from push.gates import Gates
+from push.limiter.breaker import USERS, Cause, Rest
+from push.limiter.registry import Gates
+from push.limiter.route_limiter import Gate
+from push.limiter.settings import Limits, Timings
 from push.sender import Accepted, Booked, Extent, Fate, Misconfigured, Paused, ProviderTrouble, Throttled, Unavailable
 
 ACCEPTED = Accepted("answer")

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from push.gate_pace import BURST, RAMP_TO, Pace
+from push.limiter.admission_queue import BURST, RAMP_TO, Pace
 
 
 def make_pace(full: float, now: float = 0.0) -> Pace:

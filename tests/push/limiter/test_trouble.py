@@ -13,10 +13,10 @@ import structlog
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
-from push.gate import Gate
-from push.gate_breaker import IN_A_ROW, LONGEST_FLOOR, MOMENT, USERS
-from push.gate_terms import Limits, Timings
-from push.gates import Gates
+from push.limiter.breaker import IN_A_ROW, LONGEST_FLOOR, MOMENT, USERS
+from push.limiter.registry import Gates
+from push.limiter.route_limiter import Gate
+from push.limiter.settings import Limits, Timings
 from push.sender import (
     Answer,
     Booked,

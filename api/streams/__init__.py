@@ -1,0 +1,1 @@
+"""The streams that are open in this process, and what feeds them."""

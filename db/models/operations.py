@@ -1,0 +1,136 @@
+"""Tables of operation: workers, leases, cutoffs, what support did, and who is signed in to our pages."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Identity,
+    Index,
+    String,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.table import Table
+
+
+class WorkerRow(Table):
+    """A worker process that was seen lately, and how its gates stand."""
+
+    __tablename__ = "workers"
+
+    worker_id: Mapped[UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    seen_at: Mapped[datetime]
+    gates: Mapped[dict[str, Any]]
+
+
+class Lease(Table):
+    """What one of several processes does at a time: who does until when, and what it found."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[UUID]
+    expires_at: Mapped[datetime]
+    found: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class BrakeRow(Table):
+    """A mass of token errors on one route: no token is deactivated and nothing is sent until a person resumes."""
+
+    __tablename__ = "brakes"
+    __table_args__ = (
+        Index(
+            "uq_brakes_engaged",
+            "provider",
+            text("coalesce(app_id, '')"),
+            "environment",
+            unique=True,
+            postgresql_where=text("resumed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    provider: Mapped[str]
+    app_id: Mapped[str | None]
+    environment: Mapped[str]
+    reason: Mapped[str]  # the most frequent one
+    token_errors: Mapped[int]
+    answers: Mapped[int]
+    engaged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    resumed_at: Mapped[datetime | None]
+    resumed_by: Mapped[str | None]
+
+
+class SupportAction(Table):
+    """What a person did to pushes or gates; never updated."""
+
+    __tablename__ = "support_actions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str] = mapped_column(String(200))
+    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out
+    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session
+    subject_id: Mapped[UUID] = mapped_column(index=True)
+    detail: Mapped[dict[str, Any]]
+
+
+class ConsoleSession(Table):
+    """Somebody signed in to the console; the cookie's value is known by its digest alone."""
+
+    __tablename__ = "console_sessions"
+    __table_args__ = (Index("ix_console_sessions_expires_at", "expires_at"),)
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    csrf_token: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
+class ConsoleCode(Table):
+    """A code that signs somebody in to the console, once; known by its digest alone."""
+
+    __tablename__ = "console_codes"
+    __table_args__ = (Index("ix_console_codes_expires_at", "expires_at"),)
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[datetime]
+
+
+class PreferenceCode(Table):
+    """A link to the preference page, which opens it once; known by its code's digest alone."""
+
+    __tablename__ = "preference_codes"
+    __table_args__ = (
+        Index("ix_preference_codes_of_user", "user_id", "kind", "created_at"),
+        Index("ix_preference_codes_expires_at", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str]  # app, email
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+
+class PreferenceSession(Table):
+    """A browser in which the preference page is open; the cookie's value is known by its digest alone."""
+
+    __tablename__ = "preference_sessions"
+    __table_args__ = (
+        Index("ix_preference_sessions_of_user", "user_id", "created_at"),
+        Index("ix_preference_sessions_expires_at", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[str] = mapped_column(String(200))
+    csrf_token: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]  # put off by each visit, up to a bound after `created_at`

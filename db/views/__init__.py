@@ -1,0 +1,1 @@
+"""Questions over several tables, answered as support and operators read them."""

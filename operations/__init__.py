@@ -1,0 +1,1 @@
+"""What people and phones set off: rules over several tables."""

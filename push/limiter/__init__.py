@@ -1,0 +1,1 @@
+"""One limiter per route, at the call itself: rate, priorities, circuit breaker."""

@@ -1,0 +1,1 @@
+"""One send: the claim, the verdict, the record."""

@@ -1,0 +1,1 @@
+"""Every setting, read once at the edges and passed down as values."""
