@@ -15,7 +15,7 @@ from commands import sign_in as console
 from commands.context import migrate_named, read_settings, run_directory
 from commands.doctor import command as doctor
 from commands.sign_in import bearer_token
-from domain.problems import InvalidField, Problem
+from domain.problems import DomainError, InvalidField
 from settings.environment import AuthSettings, ConfigError, auth_settings, service_settings
 
 _LONGEST_USER_ID = 200
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (ConfigError, InvalidField) as error:
         print(error, file=sys.stderr)
         return 2
-    except Problem as error:
+    except DomainError as error:
         print(error, file=sys.stderr)
         return 1
 

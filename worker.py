@@ -16,9 +16,9 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
 from activities.handoff import HandoffPlanning
-from activities.housekeeping import LettingGo, Sweeping
+from activities.housekeeping import Purging, Sweeping
 from activities.reminders import ReminderOpening
-from activities.sending import SEND_BUDGET, Means, PushSending
+from activities.sending import SEND_BUDGET, PushSending, SendDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
@@ -29,35 +29,35 @@ from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
-from fleet.due_load import Rush
+from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
 from fleet.signals import FleetSignals
-from fleet.token_error_cutoff import Brake
-from push.limiter.registry import DEFAULT_TIMINGS, GateGauges, Gates
+from fleet.token_error_cutoff import TokenErrorCutoff
+from push.limiter.registry import DEFAULT_TIMINGS, LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits, Timings
-from push.registry import Apps
+from push.registry import SenderRegistry
 from settings import logs
 from settings.credentials import certificate_files, make_rotation
 from settings.environment import (
     ConfigError,
     ServiceSettings,
-    gate_settings,
+    limiter_settings,
     retention_settings,
     service_settings,
     tracing_settings,
 )
 from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
-from telemetry.exposition import Server, expose
-from workflows.diagnostic_push import TestPush
+from telemetry.exposition import MetricsServer, expose
+from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
-MOST_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
+MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
 _COLLECT_EVERY = 30.0  # seconds
 _COLLECT_WITHIN = 120  # seconds; where some send is always near, memory comes first then
 _CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 60 KB each; sleepers beyond cost rows, not memory
@@ -67,18 +67,20 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = DEFAULT_KEEP) -> list[Worker]:
+def make_workers(
+    client: Client, sessions: Sessions, dependencies: SendDependencies, keep: Keep = DEFAULT_KEEP
+) -> list[Worker]:
     """Make one worker for the workflows and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
     """
     opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
-    sweeping, letting_go = Sweeping(sessions, client), LettingGo(sessions, keep)
+    sweeping, letting_go = Sweeping(sessions, client), Purging(sessions, keep)
     workers = [
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, TestPush, OrphanSweep, Retention],
+            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush, OrphanSweep, Retention],
             activities=[
                 opening.open_reminder,
                 opening.close_tasks,
@@ -99,15 +101,15 @@ def make_workers(client: Client, sessions: Sessions, means: Means, keep: Keep = 
             graceful_shutdown_timeout=GRACE,
         )
     ]
-    for provider in sorted(means.apps.providers):
-        sending = PushSending(provider, sessions, means)
+    for provider in sorted(dependencies.apps.providers):
+        sending = PushSending(provider, sessions, dependencies)
         workers.append(
             Worker(
                 client,
                 task_queue=push_queue(provider),
                 activities=[sending.send_push],
                 interceptors=[IdsInLogs(), NamelessFailures()],
-                max_concurrent_activities=MOST_HELD,
+                max_concurrent_activities=MAX_HELD,
                 activity_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
                 graceful_shutdown_timeout=GRACE,
             )
@@ -132,17 +134,17 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    means, metered = make_means(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = make_means(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    telling = _tell(settings, metered, means.gates, fleet)
-    asides = [asyncio.create_task(fleet.read_forever())]
+    metrics_server = _tell(settings, metered, dependencies.gates, fleet)
+    background_tasks = [asyncio.create_task(fleet.read_forever())]
     client = await _unless(stop, connect_when_up(metered.runtime))
     if client is not None:
         sweeper = Sweeper(sessions, Sweeping(sessions, client))
         heartbeat = Heartbeat(
-            sessions, means.gates, means.brake, process=this_process(), reaches_temporal=reaches_temporal
+            sessions, dependencies.gates, dependencies.cutoff, process=this_process(), reaches_temporal=reaches_temporal
         )
-        asides += [
+        background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
@@ -150,33 +152,36 @@ async def main() -> None:
             asyncio.create_task(sweeper.sweep_forever()),
             asyncio.create_task(watch(client)),
         ]
-        await _work(make_workers(client, sessions, means, keep), means.rush, stop)
-    for task in asides:
+        await _work(make_workers(client, sessions, dependencies, keep), dependencies.due_load, stop)
+    for task in background_tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
     if client is not None:
         await heartbeat.leave()
         await sweeper.leave()
-    telling.close()
+    metrics_server.close()
     await rotation.close()
     await engine.dispose()
     log.info("worker stopped")
 
 
 def make_means(
-    sessions: Sessions, apps: Apps, environ: Mapping[str, str] = os.environ, timings: Timings = DEFAULT_TIMINGS
-) -> Means:
+    sessions: Sessions,
+    apps: SenderRegistry,
+    environ: Mapping[str, str] = os.environ,
+    timings: Timings = DEFAULT_TIMINGS,
+) -> SendDependencies:
     """Make the gates and the brake, with the limits that are set."""
-    settings = gate_settings(environ)
+    settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
         Provider.FCM: Limits(settings.fcm_concurrency, settings.fcm_rate or None),
     }
     window = timedelta(seconds=settings.brake_window)
-    gates = Gates(limits, timings)
-    brake = Brake(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return Means(apps, Rush(), gates, brake)
+    gates = RouteLimiters(limits, timings)
+    cutoff = TokenErrorCutoff(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
+    return SendDependencies(apps, DueLoad(), gates, cutoff)
 
 
 def _keep() -> Keep:
@@ -184,14 +189,14 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _tell(settings: ServiceSettings, metered: Metered, gates: Gates, fleet: FleetSignals) -> Server:
+def _tell(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
     """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
-    exposition = expose(metrics.WORKER, [GateGauges(gates, fleet.apps), fleet, certificates], metered.port)
+    exposition = expose(metrics.WORKER, [LimiterGauges(gates, fleet.apps), fleet, certificates], metered.port)
     try:
-        return Server(settings.metrics_host, settings.metrics_port, exposition.text)
+        return MetricsServer(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:
         raise ConfigError(f"METRICS_HOST and METRICS_PORT: nobody can listen there: {error.strerror}.") from None
 
@@ -207,10 +212,10 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | No
     return None
 
 
-async def _work(workers: Sequence[Worker], rush: Rush, stop: asyncio.Event) -> None:
+async def _work(workers: Sequence[Worker], due_load: DueLoad, stop: asyncio.Event) -> None:
     """Run all workers until told to stop or until one of them fails; then let sends under way finish."""
     running = [asyncio.create_task(worker.run()) for worker in workers]
-    collecting = asyncio.create_task(_collect_in_quiet_moments(rush))
+    collecting = asyncio.create_task(_collect_in_quiet_moments(due_load))
     stopped = asyncio.ensure_future(stop.wait())
     log.info("worker ready", queues=[worker.task_queue for worker in workers])
     await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -225,7 +230,7 @@ async def _work(workers: Sequence[Worker], rush: Rush, stop: asyncio.Event) -> N
     await asyncio.gather(*running)
 
 
-async def _collect_in_quiet_moments(rush: Rush) -> None:
+async def _collect_in_quiet_moments(due_load: DueLoad) -> None:
     """Free what evicted workflows leave: cycles, which only a full collection finds.
 
     It stops the process for up to half a second, so Python does not choose the moment.
@@ -235,7 +240,7 @@ async def _collect_in_quiet_moments(rush: Rush) -> None:
     while True:
         await asyncio.sleep(_COLLECT_EVERY)
         for _ in range(_COLLECT_WITHIN):
-            if not rush.is_near():
+            if not due_load.is_near():
                 break
             await asyncio.sleep(1.0)
         if gc.get_count()[2]:

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from db import collapse_groups, handoffs, preferences, push_tasks, withheld_pushes
-from db.collapse_groups import Standing
+from db.collapse_groups import CollapseGroupStanding
 from db.engine import Sessions, present_instant
-from db.handoffs import Phone, Posted
+from db.handoffs import HandoffPhone, Posted
 from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.messages import (
@@ -19,9 +19,9 @@ from domain.messages import (
     IDLE,
     IN_BETWEEN,
     PRESENCE_TRUSTED,
-    Heed,
-    Line,
-    Means,
+    CollapseGroupPlan,
+    DeliveryChannel,
+    PresencePolicy,
     Recipient,
     means,
     planned_for,
@@ -31,14 +31,14 @@ from domain.messages import (
 from domain.preferences import Preferences
 from domain.push import TaskState
 from domain.wire import MoreSends, PlanHandoff, PlannedHandoff
-from sending.precheck import IN_FLIGHT
+from sending.precheck import ATTEMPT_LEASE
 
 PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
 
 _AT_ONCE = 3  # plans in one process: the other connections are for reminders
-_MOST_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
+_MAX_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
 
-_Means = Mapping[Means, Sequence[Phone]]
+_Means = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
 
 
 class HandoffPlanning:
@@ -57,7 +57,7 @@ class HandoffPlanning:
         release's workflow does not look again: it gets all its sends at once, whatever their lines, and the check
         before each call has to sort them out.
         """
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting >= _MAX_WAITING:
             return _come_back()
         self._waiting += 1
         try:
@@ -86,13 +86,13 @@ class HandoffPlanning:
                 (means(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
                 for phone, recipient in found
             )
-            new = [phone for phone in by[Means.PUSH] if not phone.has_push]
+            new = [phone for phone in by[DeliveryChannel.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
                 looks = await _plan_lines(db, ask.heed, message, due, new, now)
             else:
                 await push_tasks.plan(db, due, new, late_since=_late_since(ask.heed, due, new, {}))
-            if not by[Means.STREAM] and not looks:
+            if not by[DeliveryChannel.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
                 await withheld_pushes.note(db, about, _silent(found, wishes, now))
                 await handoffs.note_decided(db, ask.message_id)
@@ -101,8 +101,8 @@ class HandoffPlanning:
                 sends=tuple(sends[:PAGE] if ask.paged else sends),
                 due_at=due.due_at,
                 expires_at=due.expires_at,
-                streaming=len(by[Means.STREAM]),
-                quiet=len(by[Means.SYNC]),
+                streaming=len(by[DeliveryChannel.STREAM]),
+                quiet=len(by[DeliveryChannel.SYNC]),
                 more=ask.paged and len(sends) > PAGE,
                 later=len(looks),
                 again_in=max(IN_BETWEEN, min(looks, default=IN_BETWEEN)).total_seconds() if looks else 0.0,
@@ -110,7 +110,12 @@ class HandoffPlanning:
 
 
 async def _plan_lines(
-    db: AsyncSession, heed: Heed, message: Posted, due: push_tasks.DueMessage, phones: Sequence[Phone], now: datetime
+    db: AsyncSession,
+    heed: PresencePolicy,
+    message: Posted,
+    due: push_tasks.DueMessage,
+    phones: Sequence[HandoffPhone],
+    now: datetime,
 ) -> list[timedelta]:
     """Plan the pushes to these phones; gives for each whose line is taken when to look again.
 
@@ -119,9 +124,9 @@ async def _plan_lines(
     if not phones:
         return []
     installation_ids = [phone.installation_id for phone in phones]
-    standing: Mapping[UUID, Standing] = {}
+    standing: Mapping[UUID, CollapseGroupStanding] = {}
     if message.is_alone:
-        standing = await collapse_groups.standings(db, due, installation_ids, now - IN_FLIGHT)
+        standing = await collapse_groups.standings(db, due, installation_ids, now - ATTEMPT_LEASE)
     is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
     awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
     lines = {
@@ -129,21 +134,23 @@ async def _plan_lines(
         for phone in phones
     }
     by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
-    going = {phone.installation_id: standing[phone.installation_id] for phone in by[Means.PUSH]}
+    going = {phone.installation_id: standing[phone.installation_id] for phone in by[DeliveryChannel.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
     rests = {each: stands.planned_at + _rest_after(stands, now) for each, stands in going.items() if stands.planned_at}
-    await push_tasks.plan(db, due, by[Means.PUSH], late_since=_late_since(heed, due, by[Means.PUSH], rests))
-    await push_tasks.plan(db, due, by[Means.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
+    await push_tasks.plan(
+        db, due, by[DeliveryChannel.PUSH], late_since=_late_since(heed, due, by[DeliveryChannel.PUSH], rests)
+    )
+    await push_tasks.plan(db, due, by[DeliveryChannel.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
     await collapse_groups.note_planned(
         db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
     )
-    return [lines[phone.installation_id].rests_for for phone in by[Means.LATER]]
+    return [lines[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
 
 
-def _line(stands: Standing | None, newer_to_come: bool, now: datetime) -> Line:
+def _line(stands: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
     if stands is None:
-        return Line(newer_to_come=newer_to_come, is_taken=True)
-    return Line(
+        return CollapseGroupPlan(newer_to_come=newer_to_come, is_taken=True)
+    return CollapseGroupPlan(
         newer_planned=stands.newer,
         newer_to_come=newer_to_come,
         is_taken=stands.taken,
@@ -171,43 +178,43 @@ def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
     )
 
 
-def _by_means(told: Iterable[tuple[Means, Phone]]) -> _Means:
-    by: dict[Means, list[Phone]] = {each: [] for each in Means}
+def _by_means(told: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _Means:
+    by: dict[DeliveryChannel, list[HandoffPhone]] = {each: [] for each in DeliveryChannel}
     for how, phone in told:
         by[how].append(phone)
     return by
 
 
-def _is_idle(stands: Standing, now: datetime) -> bool:
+def _is_idle(stands: CollapseGroupStanding, now: datetime) -> bool:
     return stands.planned_at is None or stands.planned_at < now - IDLE
 
 
-def _burst(stands: Standing, now: datetime) -> int:
+def _burst(stands: CollapseGroupStanding, now: datetime) -> int:
     """Count the pushes of the burst that goes on; 0 where it is over."""
     return 0 if stands.planned_at is None or stands.planned_at < now - BURST else stands.burst
 
 
-def _rest(stands: Standing, now: datetime) -> timedelta:
+def _rest(stands: CollapseGroupStanding, now: datetime) -> timedelta:
     if stands.planned_at is None:
         return timedelta(0)
     return max(stands.planned_at + _rest_after(stands, now) - now, timedelta(0))
 
 
-def _rest_after(stands: Standing, now: datetime) -> timedelta:
+def _rest_after(stands: CollapseGroupStanding, now: datetime) -> timedelta:
     return rest_after(_burst(stands, now))
 
 
 def _late_since(
-    heed: Heed, due: push_tasks.DueMessage, phones: Sequence[Phone], rests: Mapping[UUID, datetime]
+    heed: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
 ) -> dict[UUID, datetime]:
     """Say from when on a push is late that was meant to wait: for an open stream, or for its line's rest to be over."""
-    streamed = due.due_at + PRESENCE_TRUSTED if heed is Heed.NOTHING else due.due_at
+    streamed = due.due_at + PRESENCE_TRUSTED if heed is PresencePolicy.NOTHING else due.due_at
     meant = {each.installation_id: max(streamed, rests.get(each.installation_id, streamed)) for each in phones}
     return {installation_id: at for installation_id, at in meant.items() if at > due.due_at}
 
 
 def _silent(
-    found: Sequence[tuple[Phone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+    found: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
     """Say who gets no push, and why: a wish silences a person, or each phone by the clock where it is.
 

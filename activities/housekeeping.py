@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from db import device_tokens, fasting_sessions, messages, orphans, outbox, preferences, retention, withheld_pushes
 from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
 from db.orphans import Stray, Window
-from domain.housekeeping import AHEAD, Keep, Leftover, LetGo, Mark, Walk, Walked, senders
+from domain.housekeeping import AHEAD, Keep, Mark, Purged, RetentionTarget, Walk, Walked, owning_workflow_ids
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
@@ -34,7 +34,7 @@ _LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after
 log = structlog.get_logger()
 
 
-class Fate(Enum):
+class WorkflowState(Enum):
     """How a workflow stands, as far as Temporal tells."""
 
     RUNS = "runs"
@@ -43,7 +43,7 @@ class Fate(Enum):
     UNKNOWN = "unknown"  # Temporal did not say
 
 
-GONE = frozenset({Fate.CLOSED, Fate.LOST})
+GONE = frozenset({WorkflowState.CLOSED, WorkflowState.LOST})
 _CLOSED = {
     WorkflowExecutionStatus.COMPLETED,
     WorkflowExecutionStatus.FAILED,
@@ -96,10 +96,13 @@ class Sweeping:
         async with self._sessions() as db:
             upto = ask.upto or await present_instant(db)
             found = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
-        owners = {stray: senders(stray.kind, stray.task_id, stray.conversation_id, stray.message_id) for stray in found}
+        owners = {
+            stray: owning_workflow_ids(stray.kind, stray.task_id, stray.conversation_id, stray.message_id)
+            for stray in found
+        }
         fates = await self.fates({owner for each in owners.values() for owner in each})
         gone = [stray for stray in found if all(fates[owner] in GONE for owner in owners[stray])]
-        lost = [s for s in gone if s.expires_at > upto and all(fates[each] is Fate.LOST for each in owners[s])]
+        lost = [s for s in gone if s.expires_at > upto and all(fates[each] is WorkflowState.LOST for each in owners[s])]
         closed = [stray for stray in gone if stray not in lost]
         await self.owe(redrives.OUTBOX_KIND, [stray.task_id for stray in lost])
         buried = await self._bury(closed)
@@ -133,7 +136,7 @@ class Sweeping:
             await outbox.add_for_sweepers(db, subject_kind, added)
         return len(added)
 
-    async def fates(self, workflow_ids: Collection[str]) -> dict[str, Fate]:
+    async def fates(self, workflow_ids: Collection[str]) -> dict[str, WorkflowState]:
         """Ask how these workflows stand. Where Temporal leaves one question unanswered, the others are not put."""
         turns, mute = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
         ordered = sorted(workflow_ids)
@@ -144,22 +147,22 @@ class Sweeping:
         """Say which of these workflows certainly do not run."""
         return {workflow_id for workflow_id, fate in (await self.fates(workflow_ids)).items() if fate in GONE}
 
-    async def _fate(self, workflow_id: str, turns: asyncio.Semaphore, mute: asyncio.Event) -> Fate:
+    async def _fate(self, workflow_id: str, turns: asyncio.Semaphore, mute: asyncio.Event) -> WorkflowState:
         async with turns:
             if mute.is_set():
-                return Fate.UNKNOWN
+                return WorkflowState.UNKNOWN
             try:
                 async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
                     found = await self._client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:
-                return Fate.LOST if error.status is RPCStatusCode.NOT_FOUND else Fate.UNKNOWN
+                return WorkflowState.LOST if error.status is RPCStatusCode.NOT_FOUND else WorkflowState.UNKNOWN
             except TimeoutError:
                 mute.set()
-                return Fate.UNKNOWN
+                return WorkflowState.UNKNOWN
             except Exception as error:  # noqa: BLE001 -- what is odd about one workflow stays with it
                 log.warning("workflow not understood", workflow_id=workflow_id, error=type(error).__name__)
-                return Fate.UNKNOWN
-            return Fate.CLOSED if found.status in _CLOSED else Fate.RUNS
+                return WorkflowState.UNKNOWN
+            return WorkflowState.CLOSED if found.status in _CLOSED else WorkflowState.RUNS
 
 
 async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
@@ -179,7 +182,7 @@ async def _never_opened(db: AsyncSession, found: Collection[FastingSession], beh
     return {session_id for message, session_id in due.items() if message not in opened}
 
 
-class LettingGo:
+class Purging:
     """The local activity of `Retention`; it may be repeated."""
 
     def __init__(self, sessions: Sessions, keep: Keep) -> None:
@@ -187,7 +190,7 @@ class LettingGo:
         self._keep = keep
 
     @activity.defn
-    async def let_go(self, what: Leftover) -> LetGo:
+    async def let_go(self, what: RetentionTarget) -> Purged:
         """Delete old rows for a little while, in short transactions that hold nobody up.
 
         Where rows of one kind cannot go, it is told, and the other kinds have their turn; the next run tries again.
@@ -197,13 +200,13 @@ class LettingGo:
             try:
                 async with self._sessions.begin() as db:
                     await wait_briefly_for_locks(db)
-                    gone = await retention.let_go(db, what, self._keep)
+                    gone = await retention.purge(db, what, self._keep)
             except DBAPIError as error:
                 if not may_be_ones_fault(error):
                     raise
                 log.warning("old rows stay", what=what.value, error=type(error).__name__)
-                return LetGo(count, is_all=True)
+                return Purged(count, is_all=True)
             count += gone.count
             if gone.is_all:
-                return LetGo(count, is_all=True)
-        return LetGo(count, is_all=False)
+                return Purged(count, is_all=True)
+        return Purged(count, is_all=False)

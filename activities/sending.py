@@ -21,24 +21,34 @@ from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
-from fleet.due_load import Rush
-from fleet.token_error_cutoff import Brake
-from push.limiter.registry import Gates
-from push.limiter.route_limiter import Passage
-from push.registry import Apps
-from push.sender import Answer, Fate, Misconfigured, Paused, ProviderTrouble, RestsAlone, Sender, Slot, Unavailable
+from fleet.due_load import DueLoad
+from fleet.token_error_cutoff import TokenErrorCutoff
+from push.limiter.registry import RouteLimiters
+from push.limiter.route_limiter import Permit
+from push.registry import SenderRegistry
+from push.sender import (
+    Answer,
+    CallLease,
+    Delivery,
+    Misconfigured,
+    Paused,
+    ProviderTrouble,
+    RestsAlone,
+    Sender,
+    Unavailable,
+)
 from sending import outcomes
 from sending import retry as retries
 from sending.attempts import begin_attempts, unheld_claims
 from sending.outcomes import NotStored, Recording, Stored, call_span
-from sending.precheck import Busy, Claim, Go, Hindrance, Settled, Verdict, Waiting
+from sending.precheck import Claim, Deferred, Final, Hindrance, InFlight, Proceed, Verdict
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
 _CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, but for a fault of ours
-WAITS_AT_MOST = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
-MOST_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
-_IN_DOUBT = {Fate.DECLINED, Fate.UNKNOWN}  # a second try may show it twice
+MAX_WAITS = 0.5  # of what is left to a push at a shut gate: the route may be up again long before it has expired
+MAX_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
+_IN_DOUBT = {Delivery.DECLINED, Delivery.UNKNOWN}  # a second try may show it twice
 _HAND_OVER = timedelta(milliseconds=50)  # to another worker, when this one shuts down
 _LOOK_AGAIN = timedelta(seconds=2)  # where another attempt is open, or its outcome is not on record
 SEND_BUDGET = timedelta(seconds=20)  # a slot, the check, one call and its record; a lost worker costs this much
@@ -47,13 +57,13 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class SendDependencies:
     """What all sends of a process share."""
 
-    apps: Apps
-    rush: Rush
-    gates: Gates
-    brake: Brake
+    apps: SenderRegistry
+    due_load: DueLoad
+    gates: RouteLimiters
+    cutoff: TokenErrorCutoff
     back_offs: retries.BackOffs = field(default_factory=lambda: retries.BACK_OFFS)
 
 
@@ -61,7 +71,7 @@ class Means:
 class _Called:
     """An attempt that was begun, whether or not it came to a call and the provider answered."""
 
-    go: Go
+    go: Proceed
     sender: Sender
     came_to: Answer | ProviderTrouble
     began: float  # when it was asked for, by the monotonic clock
@@ -75,17 +85,17 @@ class PushSending:
         self,
         provider: Provider,
         sessions: Sessions,
-        means: Means,
+        dependencies: SendDependencies,
         *,
-        most_others: int = MOST_OTHERS,
+        most_others: int = MAX_OTHERS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
-        self._apps = means.apps
-        self._rush = means.rush
-        self._gates = means.gates
-        self._brake = means.brake
-        self._back_offs = means.back_offs
+        self._apps = dependencies.apps
+        self._due_load = dependencies.due_load
+        self._gates = dependencies.gates
+        self._cutoff = dependencies.cutoff
+        self._back_offs = dependencies.back_offs
         self._chance = chance
         # Each priority by itself, so that no reminder waits for a message's row; the others get one turn each.
         turns = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
@@ -132,7 +142,7 @@ class PushSending:
         left = ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds()
         if left <= 0:
             return 0.0
-        with self._rush.expecting(left):
+        with self._due_load.expecting(left):
             try:
                 await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
             except TimeoutError:
@@ -140,18 +150,18 @@ class PushSending:
         raise _again("worker_shutdown", _HAND_OVER)
 
     async def _send(self, ask: SendPush, step: "_Step") -> SentPush:
-        with self._rush.taking_part():
+        with self._due_load.taking_part():
             done = await self._kept(ask) or await self._attempt(ask, step)
         match done:
             case Stored():
                 return await self._told(done)
             case _Called():
                 return await self._finish(done)
-            case Settled(state, reason):
+            case Final(state, reason):
                 return SentPush(ask.task_id, state, reason)
-            case Waiting(Hindrance(reason, delay, look=look)):
+            case Deferred(Hindrance(reason, delay, look=look)):
                 raise _again(reason, min(delay, look or delay))
-            case Busy(wait):  # looked at again soon: an attempt that came to no call is over before its lease is
+            case InFlight(wait):  # looked at again soon: an attempt that came to no call is over before its lease is
                 raise _again("call_under_way", min(wait, _LOOK_AGAIN) + _HAND_OVER)
             case _:
                 assert_never(done)
@@ -163,32 +173,32 @@ class PushSending:
         except NotStored:
             raise _again("outcome_not_stored", _LOOK_AGAIN) from None
 
-    async def _attempt(self, ask: SendPush, step: "_Step") -> _Called | Settled | Waiting | Busy:
+    async def _attempt(self, ask: SendPush, step: "_Step") -> _Called | Final | Deferred | InFlight:
         """Pass the gate, take a slot, check a last time, call. Who may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         gate = self._gates.serving(route, self._credentials(ask.app_id))
         user_digest = ask.user_digest or crc32(ask.task_id.bytes)  # of an older release: each push has turns of its own
-        passage = gate.enter(RULES[ask.kind].priority, ask.task_id, user_digest)
+        permit = gate.enter(RULES[ask.kind].priority, ask.task_id, user_digest)
         try:
-            async with passage:
+            async with permit:
                 sender = self._apps.sender(self._provider, ask.app_id)
-                async with sender.slot(ask.environment, user_digest) as slot:
-                    passage.check()
+                async with sender.lease(ask.environment, user_digest) as lease:
+                    permit.check()
                     asked_at = step.claim()
                     verdict = await self._claim(Claim(ask.task_id), ask.kind)
-                    if not isinstance(verdict, Go):
+                    if not isinstance(verdict, Proceed):
                         return verdict
                     go = replace(verdict, route=route)
                     if step.is_cut_off:
-                        return _Called(go, sender, Unavailable("worker_stood_still", Fate.NOT_SENT), asked_at, 0.0)
+                        return _Called(go, sender, Unavailable("worker_stood_still", Delivery.NOT_SENT), asked_at, 0.0)
                     if time.monotonic() - asked_at > _CLAIM_HOLDS:
                         return _not_called(go, sender, asked_at, "claim_too_old")
                     if (verdict.route.provider, verdict.route.environment) != (self._provider, ask.environment):
                         return _not_called(go, sender, asked_at, "readdressed")  # a revival sends its own
-                    return await _call(passage, slot, go, sender, asked_at)
+                    return await _call(permit, lease, go, sender, asked_at)
         except ProviderTrouble as trouble:
             met = trouble
-        share = WAITS_AT_MOST if isinstance(met, Paused) else None
+        share = MAX_WAITS if isinstance(met, Paused) else None
         hindrance = Hindrance(met.reason, self._delay(met, activity.info().attempt), share)
         if isinstance(met, RestsAlone):
             hindrance = Hindrance(met.reason, met.rest, look=hindrance.delay)
@@ -196,11 +206,11 @@ class PushSending:
             hindrance = replace(hindrance, look=gate.rest_alone(ask.task_id, met.reason, hindrance.delay))
         step.claim()
         verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
-        if isinstance(verdict, Waiting) and verdict.user_id is not None:
-            passage.hindered(met, verdict.user_id, verdict.left.total_seconds())
+        if isinstance(verdict, Deferred) and verdict.user_id is not None:
+            permit.hindered(met, verdict.user_id, verdict.left.total_seconds())
             if retries.is_about_credentials(met):
                 gate.rest_alone(ask.task_id, met.reason, verdict.hindrance.delay)
-        return Waiting(hindrance) if isinstance(verdict, Go) else verdict
+        return Deferred(hindrance) if isinstance(verdict, Proceed) else verdict
 
     def _recording_of(self, kind: Kind) -> Recording:
         return self._recording[RULES[kind].priority]
@@ -216,7 +226,7 @@ class PushSending:
 
     def _begun_in_vain(self, verdict: Verdict) -> None:
         """Close an attempt that was begun for somebody who does not wait any more."""
-        if isinstance(verdict, Go):
+        if isinstance(verdict, Proceed):
             push = verdict.push
             lost = outcomes.never_called(push.attempt_id, push.task_id, "claim_too_old")
             self._recording_of(push.kind).store_later(lost)
@@ -231,7 +241,7 @@ class PushSending:
         """Record what a call came to; raises ApplicationError where another is to be made."""
         go, came_to, look = called.go, called.came_to, None
         if not isinstance(came_to, ProviderTrouble):
-            dead_tokens = await self._brake.note(go, called.sender, came_to)
+            dead_tokens = await self._cutoff.note(go, called.sender, came_to)
             outcome = outcomes.answered(go, came_to, called.latency, dead_tokens)
         elif isinstance(came_to, Unavailable) and came_to.fate in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
@@ -270,7 +280,7 @@ class PushSending:
             due = update.next_attempt_at
             delay = due - since if due and since else _HAND_OVER
             raise _again(str(update.reason), min(delay, look or delay))
-        await self._rush.over()
+        await self._due_load.over()
         return SentPush(update.task_id, stored.state, update.reason)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
@@ -312,25 +322,27 @@ async def _undisturbed(sending: Coroutine[Any, Any, SentPush], step: _Step) -> S
     return task.result()
 
 
-async def _call(passage: Passage, slot: Slot, go: Go, sender: Sender, asked_at: float | None = None) -> _Called:
+async def _call(
+    permit: Permit, lease: CallLease, go: Proceed, sender: Sender, asked_at: float | None = None
+) -> _Called:
     started = time.monotonic()
     with call_span(go) as answered:
         try:
             async with asyncio.timeout(_CALL_WITHIN):
-                came_to: Answer | ProviderTrouble = await passage.call(slot.send(go.push), go.user_id)
+                came_to: Answer | ProviderTrouble = await permit.call(lease.send(go.push), go.user_id)
         except ProviderTrouble as trouble:
             came_to = trouble
         except TimeoutError:  # whatever the connection's own patience
-            came_to = Unavailable("answer_timeout", Fate.UNKNOWN)
+            came_to = Unavailable("answer_timeout", Delivery.UNKNOWN)
         except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
             log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
-            came_to = Unavailable("unreadable_answer", Fate.UNKNOWN)
+            came_to = Unavailable("unreadable_answer", Delivery.UNKNOWN)
         answered(came_to)
     return _Called(go, sender, came_to, asked_at or started, time.monotonic() - started)
 
 
-def _not_called(go: Go, sender: Sender, asked_at: float, why: str) -> _Called:
-    return _Called(go, sender, Unavailable(why, Fate.NEVER_PROCESSED), asked_at, latency=0.0)
+def _not_called(go: Proceed, sender: Sender, asked_at: float, why: str) -> _Called:
+    return _Called(go, sender, Unavailable(why, Delivery.NEVER_PROCESSED), asked_at, latency=0.0)
 
 
 def _again(reason: str, delay: timedelta) -> ApplicationError:

@@ -26,7 +26,7 @@ from api import (
 from api.body_limit import BodyLimit
 from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
-from api.console.session import ConsoleMeans
+from api.console.session import ConsoleServices
 from api.dependencies import ReadinessLook, Services
 from api.http import problems
 from api.http.auth import TokenCheck
@@ -92,7 +92,7 @@ def create_app(
             streams=streams,
             exposition=exposition,
         )
-        app.state.console = ConsoleMeans(temporal, settings.temporal_ui_url)
+        app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address)
         watching = asyncio.create_task(watch(temporal))
         async with streams.running():

@@ -11,13 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import Services
 from api.http.auth import Caller
-from api.http.problems import ProblemResponse, Unauthorized, Unavailable, problem
+from api.http.problems import ProblemResponse, ServiceUnavailable, Unauthorized, problem
 
 LARGEST_BODY = 64 * 1024  # bytes
-MOST_HELD = 16 * 1024 * 1024  # bytes of all bodies that are not whole yet
-MOST_OF_USER = 8 * LARGEST_BODY
-MOST_OF_SERVICE = 64 * LARGEST_BODY
-MOST_OF_NOBODY = 16 * LARGEST_BODY  # of all together who send no bearer token that is valid
+MAX_HELD = 16 * 1024 * 1024  # bytes of all bodies that are not whole yet
+MAX_OF_USER = 8 * LARGEST_BODY
+MAX_OF_SERVICE = 64 * LARGEST_BODY
+MAX_OF_NOBODY = 16 * LARGEST_BODY  # of all together who send no bearer token that is valid
 _NOW = {"Retry-After": "1"}
 
 
@@ -35,7 +35,7 @@ class _Owner:
         return problem(429, "too-many-concurrent-requests", detail, headers=_NOW)
 
 
-_NOBODY = _Owner((), MOST_OF_NOBODY)
+_NOBODY = _Owner((), MAX_OF_NOBODY)
 
 
 class BodyLimit:
@@ -92,7 +92,7 @@ class BodyLimit:
                     return _too_large()
                 if more and self._held[owner.name] > owner.most:
                     return owner.refusal()
-                if more and self._all > MOST_HELD:
+                if more and self._all > MAX_HELD:
                     return _unavailable()
                 if not more:
                     return {"type": "http.request", "body": bytes(body), "more_body": False}
@@ -118,7 +118,7 @@ async def _caller(scope: Scope) -> Caller | None:
     """Say whose a request is, before its body is there; None for nobody's."""
     services: Services = scope["app"].state.services
     scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
-    with suppress(Unauthorized, Unavailable):
+    with suppress(Unauthorized, ServiceUnavailable):
         if scheme.lower() == "bearer":
             return await services.tokens.caller(token)
     return None
@@ -128,8 +128,8 @@ def _owner(caller: Caller | None) -> _Owner:
     if caller is None:
         return _NOBODY
     if "service" in caller.scopes:
-        return _Owner(("service", caller.user_id), MOST_OF_SERVICE)
-    return _Owner(("user", caller.user_id), MOST_OF_USER)
+        return _Owner(("service", caller.user_id), MAX_OF_SERVICE)
+    return _Owner(("user", caller.user_id), MAX_OF_USER)
 
 
 def _too_large() -> ProblemResponse:

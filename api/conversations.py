@@ -22,9 +22,9 @@ from api.dependencies import (
 )
 from api.fields import Body
 from api.http.problems import responses
-from api.sync import MOST_SEQ
+from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
-from domain.messages import LARGEST_BODY, MEMBERS_LISTED, MOST_MEMBERS, Conversation, Message, check_repeat
+from domain.messages import LARGEST_BODY, MAX_MEMBERS, MEMBERS_LISTED, Conversation, Message, check_repeat
 from domain.problems import NotFound
 from domain.reminders import DERIVED
 
@@ -57,7 +57,7 @@ UserId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_pri
 class ConversationIn(Body):
     """Who belongs to a conversation, from now on."""
 
-    member_ids: Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MOST_MEMBERS), AfterValidator(_distinct)]
+    member_ids: Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MAX_MEMBERS), AfterValidator(_distinct)]
 
 
 class ConversationOut(BaseModel):
@@ -174,7 +174,7 @@ async def post(
 ) -> MessageOut:
     """Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409."""
 
-    async def store(db: AsyncSession) -> tuple[Message, outbox.Owed | None]:
+    async def store(db: AsyncSession) -> tuple[Message, outbox.OutboxEntry | None]:
         await conversations.lock(db, place.conversation_id)
         if not await conversations.has_member(db, place.conversation_id, caller.user_id):
             raise NotFound("conversation")
@@ -203,7 +203,7 @@ async def list_messages(
     conversation_id: UUID,
     caller: AnyCaller,
     sessions: Database,
-    cursor: Annotated[int | None, Query(ge=1, le=MOST_SEQ, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> MessageList:
     """List a conversation's messages, those from before the caller joined, too."""

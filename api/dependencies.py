@@ -68,7 +68,7 @@ class ReadinessLook:
         raise TimeoutError
 
 
-MOST_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
+MAX_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
 
 
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
@@ -89,7 +89,7 @@ class Services:
     app_ids: AppIds
     streams: OpenStreams
     exposition: Exposition
-    watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WATCHERS))
+    watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
 def _services(request: Request) -> Services:

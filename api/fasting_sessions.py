@@ -59,7 +59,7 @@ class SessionOut(BaseModel):
     rev: int = Field(description="Grows with each change.")
 
 
-Changed = tuple[SessionOut, outbox.Owed | None]  # how it stands, and what Temporal is owed where it was changed
+Changed = tuple[SessionOut, outbox.OutboxEntry | None]  # how it stands, and what Temporal is owed where it was changed
 
 
 class SessionList(BaseModel):

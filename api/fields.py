@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from domain import preferences as time_zones
-from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
+from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
@@ -61,7 +61,7 @@ Instant = Annotated[
 ]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
 ReminderMinutes = Annotated[
-    tuple[Annotated[int, Field(strict=True, ge=0, le=MOST_REMINDER_MINUTES)], ...],
-    Field(max_length=MOST_REMINDERS, description="Minutes before the end, each at most once."),
+    tuple[Annotated[int, Field(strict=True, ge=0, le=MAX_REMINDER_MINUTES)], ...],
+    Field(max_length=MAX_REMINDERS, description="Minutes before the end, each at most once."),
     AfterValidator(_distinct),
 ]

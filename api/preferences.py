@@ -14,7 +14,7 @@ from api.fields import Body, ReminderMinutes, TimeZone
 from api.http.problems import responses
 from api.row_queue import Writes
 from db import fasting_sessions, preferences
-from db.outbox import Owed
+from db.outbox import OutboxEntry
 from dispatch.relay import Relay
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode
 from domain.problems import InvalidField
@@ -188,7 +188,7 @@ async def _update(
 ) -> Preferences:
     revs = _matching(if_match)
 
-    async def store(db: AsyncSession) -> tuple[Preferences, list[Owed]]:
+    async def store(db: AsyncSession) -> tuple[Preferences, list[OutboxEntry]]:
         before: Preferences | None = None
 
         def checked(stored: Preferences) -> Mapping[str, Any]:

@@ -11,13 +11,13 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.http.problems import Unavailable
+from api.http.problems import ServiceUnavailable
 from db.engine import Sessions, is_contended
 from domain.problems import Quotas
 
 LOCK_TIMEOUT = 0.25  # seconds that a connection is kept waiting for a lock that another process holds
 PATIENCE = 3.0  # seconds that a request waits for its rows in all
-MOST_WAITING = 200  # requests for one row
+MAX_WAITING = 200  # requests for one row
 _PAUSE = (0.05, 0.25)  # seconds without a connection, before the next try
 _OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # the rest is for those who only read, and for other kinds of rows
 
@@ -68,7 +68,7 @@ class Writes:
     @asynccontextmanager
     async def _turn(self, row: str, until: float) -> AsyncIterator[None]:
         queue = self._queues.setdefault(row, _Queue())
-        if queue.wanted > MOST_WAITING:
+        if queue.wanted > MAX_WAITING:
             raise _too_many()
         queue.wanted += 1
         try:
@@ -98,5 +98,5 @@ async def _held(lock: asyncio.Lock | asyncio.Semaphore, until: float) -> AsyncIt
         lock.release()
 
 
-def _too_many() -> Unavailable:
-    return Unavailable("Too many are changing this at the moment. Try again: repeats are harmless.")
+def _too_many() -> ServiceUnavailable:
+    return ServiceUnavailable("Too many are changing this at the moment. Try again: repeats are harmless.")

@@ -16,12 +16,12 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.dependencies import AnyCaller, RowWrites, Streams
-from api.http.connection import Line
+from api.http.connection import ConnectionState
 from api.http.problems import responses
 from api.streams.open_streams import OpenStreams, Stream
-from api.sync import MOST_SEQ, ItemOut, arrive, item_out
+from api.sync import MAX_SEQ, ItemOut, arrive, item_out
 from db import presences
-from db.log import Extent
+from db.log import LogExtent
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
 
@@ -38,7 +38,7 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, streams: OpenStreams, *, line: Line, lasts: float) -> None:
+    def __init__(self, stream: Stream, streams: OpenStreams, *, line: ConnectionState, lasts: float) -> None:
         self._events = _events(stream, streams)
         super().__init__(self._events, headers=HEADERS)
         self._stream = stream
@@ -123,9 +123,9 @@ class Cursor:
 
 
 def cursor_at(
-    after: Annotated[int, Query(ge=0, le=MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
     last_event_id: Annotated[
-        int | None, Header(alias="Last-Event-ID", ge=0, le=MOST_SEQ, description="As `after`, over which it wins.")
+        int | None, Header(alias="Last-Event-ID", ge=0, le=MAX_SEQ, description="As `after`, over which it wins.")
     ] = None,
 ) -> Cursor:
     """Read where the client wants to go on."""
@@ -158,14 +158,14 @@ async def stream(
     streams.check_room()
     stream_id = uuid4()
 
-    async def open_here(db: AsyncSession) -> Extent:
+    async def open_here(db: AsyncSession) -> LogExtent:
         _, extent = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
         await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.terms.life)
         return extent
 
     extent = await writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
     request.state.permit.release()  # a stream lasts, and runs nothing
-    line: Line = request.state.line
+    line: ConnectionState = request.state.line
     opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), line.over)
     lasts = min(caller.expires_at.timestamp() - time.time(), streams.terms.longest)
     return EventStream(opened, streams, line=line, lasts=lasts)

@@ -13,14 +13,14 @@ from api.http.problems import responses
 from db import device_tokens as installations
 from db import log
 from db.messages import PageSize
-from domain.devices import Standing, check_may_sync
+from domain.devices import InstallationStanding, check_may_sync
 from domain.kinds import RULES, Kind
 from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/sync", tags=["messages"])
 
-MOST_SEQ = 2**63 - 1
+MAX_SEQ = 2**63 - 1
 
 
 class ItemOut(BaseModel):
@@ -53,7 +53,7 @@ async def sync(
     caller: AnyCaller,
     sessions: Database,
     writes: RowWrites,
-    after: Annotated[int, Query(ge=0, le=MOST_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SyncOut:
     """Read the log of the caller after a cursor; `after` says what this installation has already.
@@ -62,7 +62,7 @@ async def sync(
     """
     size = PageSize(limit, LARGEST_PAGE)
 
-    async def read(db: AsyncSession) -> tuple[log.LogPage, Standing, log.Extent]:
+    async def read(db: AsyncSession) -> tuple[log.LogPage, InstallationStanding, log.LogExtent]:
         page = await log.page_after(db, caller.user_id, after, size)  # before it is known that none was let go
         standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
         return page, standing, extent
@@ -76,13 +76,13 @@ async def sync(
         items=[out for item in page.items if (out := item_out(item)) is not None],
         next_cursor=page.items[-1].seq if page.items else max(after, extent.horizon),
         has_more=page.has_more,
-        refresh_required=standing is Standing.INVALIDATED,
+        refresh_required=standing is InstallationStanding.INVALIDATED,
     )
 
 
 async def arrive(
     db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str
-) -> tuple[Standing, log.Extent]:
+) -> tuple[InstallationStanding, log.LogExtent]:
     """Check that an installation may go on after a cursor, and note that it has read so far.
 
     Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.

@@ -31,7 +31,7 @@ _WARM_UP = 50  # messages
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Acceptance:
     """How acceptance went; times in seconds."""
 
     up: Calls
@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if found.reached else 1
 
 
-async def measure(count: int) -> Found:
+async def measure(count: int) -> Acceptance:
     """Run once, on a stack of its own."""
     starting = Progress("start all parts", 1)
     async with running(arm_window=60.0) as stack:
@@ -84,7 +84,7 @@ async def measure(count: int) -> Found:
         for name in ("temporal", "simulator"):
             stack.kill(name, signal.SIGKILL)
         down = await _post(stack, crowd, conversation_id, count, "post, half gone")
-        return Found(up, down, 2 * count - len(up.each) - len(down.each))
+        return Acceptance(up, down, 2 * count - len(up.each) - len(down.each))
 
 
 async def _talk(stack: Stack) -> UUID:

@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 
 from bench.progress import Progress
-from bench.providers_load import CANDIDATES, Level
-from bench.providers_process import Orders, Server, running_server, wire_limit, worked
+from bench.providers_load import CANDIDATES, LoadLevel
+from bench.providers_process import Orders, TargetServer, running_server, wire_limit, worked
 from bench.providers_report import OURS, Round, report, sound
 
 _FULL = Orders((1, 32, 100, 500), 2.0, 100_000)
 _QUICK = Orders((1, 32), 0.3, 2_000)
 _WIRE = "the wire: h2load, HTTP/2"
 
-Work = Callable[[Orders, Callable[[], None]], list[Level]]
+Work = Callable[[Orders, Callable[[], None]], list[LoadLevel]]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if sound(rounds) else 1
 
 
-def _round(only: Sequence[str], orders: Orders, server: Server, directory: Path, number: int) -> Round:
+def _round(only: Sequence[str], orders: Orders, server: TargetServer, directory: Path, number: int) -> Round:
     wanted = only or (*CANDIDATES, _WIRE)
     works: dict[str, Work] = {name: partial(worked, name, server.target) for name in CANDIDATES if name in wanted}
     if _WIRE in wanted:
@@ -61,7 +61,7 @@ def _round(only: Sequence[str], orders: Orders, server: Server, directory: Path,
     return Round({name: levels[name] for name in order}, {name: cores[name] for name in order}, missing)
 
 
-def _watched(title: str, work: Work, orders: Orders, server: Server) -> tuple[list[Level], float]:
+def _watched(title: str, work: Work, orders: Orders, server: TargetServer) -> tuple[list[LoadLevel], float]:
     """Let one sender work; tell also how many cores the server used in its busiest level."""
     progress = Progress(title, len(orders.levels))
     progress.show(0)

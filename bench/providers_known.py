@@ -102,8 +102,8 @@ class _Slots:
         self._sender = sender
 
     async def __call__(self, push: Push) -> None:
-        async with self._sender.slot(Environment.PRODUCTION) as slot:
-            answer = await slot.send(push)
+        async with self._sender.lease(Environment.PRODUCTION) as lease:
+            answer = await lease.send(push)
         if not isinstance(answer, Accepted):
             raise RuntimeError(answer.reason)  # noqa: TRY004 (a refusal, no wrong type)
 

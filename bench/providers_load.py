@@ -20,7 +20,7 @@ import uvloop
 
 from bench import providers_known
 from bench.percentiles import percentile
-from bench.providers_target import Candidate, Outcome, Run, Supply, Target, apns_pushes, fcm_pushes
+from bench.providers_target import CallOutcome, Candidate, Run, Supply, Target, apns_pushes, fcm_pushes
 from domain.push import Push
 
 CANDIDATES: Mapping[str, tuple[Candidate, Callable[[], Iterator[Push]]]] = {
@@ -35,7 +35,7 @@ _HANGS_AFTER = 30.0  # seconds after the last send was begun
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class LoadLevel:
     """What one sender did with so many sends in flight."""
 
     in_flight: int
@@ -77,8 +77,8 @@ async def _carried_out(name: str, orders: dict[str, Any]) -> None:
             _tell(await _level(run, Supply(pushes(), count=count, look_every=count // 10), 100))
 
 
-async def _level(run: Run, supply: Supply, in_flight: int) -> Level:
-    outcome = Outcome(deque(maxlen=1_000) if supply.count else deque())  # what is kept would be taken for a leak
+async def _level(run: Run, supply: Supply, in_flight: int) -> LoadLevel:
+    outcome = CallOutcome(deque(maxlen=1_000) if supply.count else deque())  # what is kept would be taken for a leak
     patience = _HANGS_AFTER + (supply.until - time.perf_counter() if supply.count is None else 600)
     cpu, wall = time.process_time(), time.perf_counter()
     try:
@@ -91,10 +91,10 @@ async def _level(run: Run, supply: Supply, in_flight: int) -> Level:
         supply.resident.append(psutil.Process().memory_info().rss)
     took = sorted(outcome.seconds)
     p50, p99 = percentile(took, 0.5), percentile(took, 0.99)
-    return Level(in_flight, outcome.accepted, +outcome.failures, cpu, wall, p50, p99, supply.resident)
+    return LoadLevel(in_flight, outcome.accepted, +outcome.failures, cpu, wall, p50, p99, supply.resident)
 
 
-def _tell(level: Level) -> None:
+def _tell(level: LoadLevel) -> None:
     print(json.dumps(asdict(level)), flush=True)
 
 

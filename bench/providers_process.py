@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.percentiles import percentile
-from bench.providers_load import Level
+from bench.providers_load import LoadLevel
 from bench.providers_target import Target, fcm_pushes
 from push.fcm import sender as fcm
 from simulator.credentials import certificate_files, provider_environment
@@ -37,7 +37,7 @@ class Orders:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class TargetServer:
     """The running server."""
 
     target: Target
@@ -59,7 +59,7 @@ def node() -> str | None:
 
 
 @contextmanager
-def running_server(directory: Path) -> Iterator[Server]:
+def running_server(directory: Path) -> Iterator[TargetServer]:
     """Start the server with keys and certificates of its own."""
     program = node()
     if program is None:
@@ -82,12 +82,12 @@ def running_server(directory: Path) -> Iterator[Server]:
             service_account_file=Path(made["FCM_SERVICE_ACCOUNT_FILE"]),
         )
         try:
-            yield Server(target, psutil.Process(process.pid))
+            yield TargetServer(target, psutil.Process(process.pid))
         finally:
             process.terminate()
 
 
-def worked(name: str, target: Target, orders: Orders, told: Callable[[], None]) -> list[Level]:
+def worked(name: str, target: Target, orders: Orders, told: Callable[[], None]) -> list[LoadLevel]:
     """Have one sender work through its orders."""
     files = {"REQUESTS_CA_BUNDLE": str(target.ca_file), "SSL_CERT_FILE": str(target.ca_file)}
     levels = []
@@ -104,14 +104,14 @@ def worked(name: str, target: Target, orders: Orders, told: Callable[[], None]) 
         json.dump(asdict(orders) | {"target": asdict(target)}, process.stdin, default=str)
         process.stdin.close()
         for line in process.stdout:
-            levels.append(Level(**json.loads(line)))
+            levels.append(LoadLevel(**json.loads(line)))
             told()
     if process.returncode:
         raise SystemExit(f"{name} ended with status {process.returncode}.")
     return levels
 
 
-def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[], None]) -> list[Level]:
+def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[], None]) -> list[LoadLevel]:
     """Have h2load, a client in C, post what our FCM posts; [] where it is not installed."""
     program = shutil.which("h2load")
     if program is None:
@@ -138,14 +138,14 @@ def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[
     return levels
 
 
-def _level(in_flight: int, printed: str, log: Path, cpu: float) -> Level:
+def _level(in_flight: int, printed: str, log: Path, cpu: float) -> LoadLevel:
     done = re.search(r"(\d+) succeeded, (\d+) failed", printed)
     wall = re.search(r"finished in ([\d.]+)(m?s)", printed)
     if done is None or wall is None:
         raise SystemExit(f"h2load said something else:\n{printed}")
     rows = (line.split("\t") for line in log.read_text().splitlines())
     took = sorted(int(micros) / 1e6 for _, status, micros in rows if status == "200")
-    return Level(
+    return LoadLevel(
         in_flight=in_flight,
         sends=int(done[1]),
         failures={"failed": int(done[2])},

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from bench.providers_load import Level
+from bench.providers_load import LoadLevel
 from bench.providers_process import Orders
 
 OURS = ("APNs: ours", "FCM: ours")
@@ -32,7 +32,7 @@ _MEGABYTE = 1024 * 1024
 class Round:
     """Every sender once: its levels, and how busy the server was with it."""
 
-    levels: Mapping[str, Sequence[Level]]
+    levels: Mapping[str, Sequence[LoadLevel]]
     server_cores: Mapping[str, float]
     missing: Sequence[str]
 
@@ -90,14 +90,14 @@ def _table(rounds: Sequence[Round], orders: Orders) -> list[str]:
 def _cell(rounds: Sequence[Round], name: str, number: int) -> str:
     levels = [one.levels[name][number] for one in rounds]
 
-    def middle(value: Callable[[Level], float]) -> float:
+    def middle(value: Callable[[LoadLevel], float]) -> float:
         return statistics.median(map(value, levels))
 
     p50, p99 = middle(lambda level: level.p50) * 1e3, middle(lambda level: level.p99) * 1e3
     return f"{middle(_per_cpu_second):>10.0f}{p50:>8.1f}{p99:>8.1f}"
 
 
-def _per_cpu_second(level: Level) -> float:
+def _per_cpu_second(level: LoadLevel) -> float:
     return level.sends / level.cpu if level.cpu else float("nan")
 
 

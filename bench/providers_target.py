@@ -61,7 +61,7 @@ class Supply(Iterator[Push]):
 
 
 @dataclass(slots=True)
-class Outcome:
+class CallOutcome:
     """How long each send took that was accepted, and why others were not."""
 
     seconds: deque[float] = field(default_factory=deque)
@@ -78,7 +78,7 @@ class Outcome:
         self.failures[f"{type(error).__name__}: {error}"[:80]] += 1
 
 
-Run = Callable[[Supply, int, Outcome], Awaitable[None]]  # sends the whole supply with so many in flight
+Run = Callable[[Supply, int, CallOutcome], Awaitable[None]]  # sends the whole supply with so many in flight
 Candidate = Callable[[Target], AbstractAsyncContextManager[Run]]
 Send = Callable[[Push], Awaitable[object]]  # raises unless the push was accepted
 
@@ -101,7 +101,7 @@ def fcm_pushes() -> Iterator[Push]:
 def one_by_one(send: Send) -> Run:
     """Keep coroutines busy, each with one send at a time."""
 
-    async def run(supply: Supply, in_flight: int, outcome: Outcome) -> None:
+    async def run(supply: Supply, in_flight: int, outcome: CallOutcome) -> None:
         async def sender() -> None:
             for push in supply:
                 began = time.perf_counter()
@@ -120,7 +120,7 @@ def one_by_one(send: Send) -> Run:
 def in_threads(send: Callable[[Push], object]) -> Run:
     """Keep threads busy, each with one send at a time."""
 
-    def sender(supply: Supply, outcome: Outcome) -> None:
+    def sender(supply: Supply, outcome: CallOutcome) -> None:
         for push in supply:
             began = time.perf_counter()
             try:
@@ -130,7 +130,7 @@ def in_threads(send: Callable[[Push], object]) -> Run:
             else:
                 outcome.accept(time.perf_counter() - began)
 
-    async def run(supply: Supply, in_flight: int, outcome: Outcome) -> None:
+    async def run(supply: Supply, in_flight: int, outcome: CallOutcome) -> None:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(in_flight) as threads:
             await asyncio.gather(*(loop.run_in_executor(threads, sender, supply, outcome) for _ in range(in_flight)))
@@ -141,7 +141,7 @@ def in_threads(send: Callable[[Push], object]) -> Run:
 def in_batches(send: Callable[[list[Push]], Awaitable[int]]) -> Run:
     """Send batch after batch; each push of a batch took as long as the batch. `send` tells how many were accepted."""
 
-    async def run(supply: Supply, in_flight: int, outcome: Outcome) -> None:
+    async def run(supply: Supply, in_flight: int, outcome: CallOutcome) -> None:
         while batch := list(itertools.islice(supply, in_flight)):
             began = time.perf_counter()
             accepted = await send(batch)

@@ -11,7 +11,7 @@ from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
-from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 from operations import redrive as redrives
 
 _EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
@@ -84,8 +84,8 @@ def _redrive(arguments: argparse.Namespace) -> int:
     if arguments.task is None:
         if filtered == arguments.all or arguments.limit is None:
             parser.error("name a --task, or a --limit beside a filter or --all")
-        earnest = redrives.Earnest.REHEARSAL if arguments.dry_run else redrives.Earnest.REAL
-        came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), earnest))
+        mode = redrives.RedriveMode.REHEARSAL if arguments.dry_run else redrives.RedriveMode.REAL
+        came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), mode))
     else:
         if filtered or arguments.all or arguments.limit is not None or arguments.dry_run:
             parser.error("--task stands alone; `dead show` tells whether it can be redriven")
@@ -159,6 +159,6 @@ def _instant(text: str) -> datetime:
 
 
 def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {MOST_AT_ONCE}")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_AT_ONCE:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {MAX_AT_ONCE}")
     return int(text)

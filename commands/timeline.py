@@ -7,7 +7,7 @@ from uuid import UUID
 from commands.context import asked, cell, say_json
 from db.engine import Sessions, as_of_one_moment
 from db.views import present, timeline
-from domain.timeline import Part, TimelineItem
+from domain.timeline import TimelineItem, TimelinePart
 
 _MOST = 1000
 
@@ -24,7 +24,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _tell(arguments: argparse.Namespace) -> int:
-    part = Part(arguments.session, arguments.message)
+    part = TimelinePart(arguments.session, arguments.message)
 
     async def ask(sessions: Sessions) -> tuple[list[TimelineItem], list[TimelineItem]]:
         async with sessions() as db:
@@ -38,7 +38,7 @@ def _tell(arguments: argparse.Namespace) -> int:
     else:
         _print(now, found)
     if not now and not found:
-        about = " in this part of their timeline" if part != Part() else ""
+        about = " in this part of their timeline" if part != TimelinePart() else ""
         print(f"Nothing is known of {cell(arguments.user)}{about}.", file=sys.stderr)
     return 0
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts, push_tasks
 from db.push_tasks import DueMessage, Task
-from domain.last_check import Line
+from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
 
 
@@ -28,7 +28,7 @@ class Sounding:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CollapseGroupStanding:
     """How a line stands beside the message that is planned for it."""
 
     newer: bool  # a later message's push waits or was accepted
@@ -40,7 +40,7 @@ class Standing:
 
 async def standings(
     db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], lost_before: datetime
-) -> dict[UUID, Standing]:
+) -> dict[UUID, CollapseGroupStanding]:
     """Say how the line of a message stands on each of these installations. Waits for no lock.
 
     A call that began before `lost_before` has lost its worker.
@@ -59,7 +59,7 @@ async def standings(
         calls = await push_attempts.under_way(db, tried)
         tried -= {call.task_id for call in calls.values() if call.started_at > lost_before}
     return {
-        row.installation_id: Standing(
+        row.installation_id: CollapseGroupStanding(
             newer=row.newer,
             taken=not tried.issuperset(row.waiting),
             behind=tuple(row.waiting),
@@ -174,7 +174,7 @@ _ENDED = text("""
 """)
 
 
-async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) -> dict[UUID, Line]:
+async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) -> dict[UUID, CollapseGroupUse]:
     """Say of tasks what else goes to their lines, which are this transaction's until it ends.
 
     A call that began longer ago than `in_flight` has lost its worker.
@@ -186,10 +186,13 @@ async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) 
     return await seen(db, [task.task_id for task in tasks], in_flight)
 
 
-async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, Line]:
+async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, CollapseGroupUse]:
     """Say the same at a glance: nothing is held."""
     rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
-    return {row.task_id: Line(row.newer_begun, row.newer_waits, row.call_under_way, row.has_sounded) for row in rows}
+    return {
+        row.task_id: CollapseGroupUse(row.newer_begun, row.newer_waits, row.call_under_way, row.has_sounded)
+        for row in rows
+    }
 
 
 _HOLD = text("""

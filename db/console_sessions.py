@@ -61,7 +61,7 @@ class Opened:
     seconds: int  # that it lasts
 
 
-async def open_for(db: AsyncSession, user_id: str, way: str, upto: datetime | None = None) -> Opened:
+async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most up to an instant, and note it; `way` says by what."""
     old = (
         select(ConsoleSession.digest)
@@ -76,7 +76,7 @@ async def open_for(db: AsyncSession, user_id: str, way: str, upto: datetime | No
         "digest": digest(value),
         "user_id": user_id,
         "csrf_token": secrets.token_urlsafe(32),
-        "expires_at": func.least(func.clock_timestamp() + LONGEST_SIGN_IN, upto),
+        "expires_at": func.least(func.clock_timestamp() + LONGEST_SIGN_IN, until),
     }
     lasts = func.extract("epoch", ConsoleSession.expires_at - func.clock_timestamp())
     seconds = (await db.execute(insert(ConsoleSession).values(values).returning(lasts))).scalar_one()

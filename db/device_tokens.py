@@ -21,7 +21,7 @@ from db.counting import once_committed
 from db.engine import among
 from db.models.people import DeviceToken, DeviceTokenEvent
 from db.unreadable import addresses
-from domain.devices import Permission, Standing
+from domain.devices import InstallationStanding, Permission
 from domain.naming import digest
 from domain.problems import Conflict
 from domain.push import Environment, Provider
@@ -51,7 +51,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class DeadToken:
     """A token that its provider calls dead, by what it was when it did."""
 
     device_id: UUID
@@ -136,12 +136,12 @@ async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: st
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
     """Deactivate a token that its provider calls dead; False when it was registered anew since then."""
-    return bool(await invalidate_all(db, [Dead(device_id, token, seen_dead_at, reason)]))
+    return bool(await invalidate_all(db, [DeadToken(device_id, token, seen_dead_at, reason)]))
 
 
-async def invalidate_all(db: AsyncSession, dead: Collection[Dead]) -> Sequence[UUID]:
+async def invalidate_all(db: AsyncSession, dead: Collection[DeadToken]) -> Sequence[UUID]:
     """Deactivate tokens that their providers call dead; gives the rows, without those that were registered anew."""
-    by_reason: dict[str, list[Dead]] = defaultdict(list)
+    by_reason: dict[str, list[DeadToken]] = defaultdict(list)
     for each in dead:
         by_reason[each.reason].append(each)
     if len(by_reason) > 1:
@@ -273,7 +273,7 @@ async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | Non
     return (await db.scalars(select(DeviceToken.id).where(others).order_by(*latest_first).offset(most - 1))).all()
 
 
-def _are(dead: Collection[Dead]) -> ColumnElement[bool]:
+def _are(dead: Collection[DeadToken]) -> ColumnElement[bool]:
     """Compare, so that a row that is another registration by now stays as it is."""
     columns = zip(*((each.device_id, each.token, each.since) for each in dead), strict=True)
     named = {name: list(values) for name, values in zip(("ids", "tokens", "sinces"), columns, strict=True)}
@@ -341,7 +341,7 @@ _AWAIT_REGISTRATIONS = text("""
 """)
 
 
-async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> Standing:
+async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:
     """Say how an installation stands to a user."""
     query = (
         select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason)
@@ -350,12 +350,14 @@ async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> Sta
     )
     rows = (await db.execute(query)).all()
     if not rows:
-        return Standing.UNKNOWN
+        return InstallationStanding.UNKNOWN
     mine = [row for row in rows if row.user_id == user_id]
     if not mine:
-        return Standing.FOREIGN
+        return InstallationStanding.FOREIGN
     if mine[0].active:
-        return Standing.ACTIVE
+        return InstallationStanding.ACTIVE
     if rows[0].active:
-        return Standing.INACTIVE
-    return Standing.INVALIDATED if mine[0].inactive_reason == "invalidated" else Standing.INACTIVE
+        return InstallationStanding.INACTIVE
+    return (
+        InstallationStanding.INVALIDATED if mine[0].inactive_reason == "invalidated" else InstallationStanding.INACTIVE
+    )

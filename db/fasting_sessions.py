@@ -23,7 +23,7 @@ OUTBOX_KIND = outbox.FAST
 
 async def start(
     db: AsyncSession, session: FastingSession, started_with: dict[str, Any], *, most: int | None = None
-) -> outbox.Owed | None:
+) -> outbox.OutboxEntry | None:
     """Insert a new session; returns what Temporal is owed, None when the session's id is taken.
 
     Raises Conflict where its user has `most` active fasts already.
@@ -50,7 +50,7 @@ async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
         await _check_count(db, user_id, most)
 
 
-async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.Owed:
+async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.OutboxEntry:
     """Store a session that `locked` read before and that changed at `now`; returns what Temporal is owed."""
     row = await db.get_one(FastingSessionRow, session.session_id)
     before = _session(row)
@@ -60,7 +60,7 @@ async def change(db: AsyncSession, session: FastingSession, now: datetime) -> ou
     return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
 
 
-async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.Owed]:
+async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.OutboxEntry]:
     """Give these reminder minutes to a user's fasts that have those of the preferences; returns what Temporal is owed.
 
     Whoever starts such a fast meanwhile waits: see `preferences.held`.

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import and_, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models.people import DeviceToken, LogItem, Message, Presence, SyncPosition
+from db.models.people import DeviceToken, LogItemRow, MessageRow, Presence, SyncPosition
 from db.models.pushes import PushTask
 from db.unreadable import route_of
 from domain.messages import Recipient
@@ -25,7 +25,7 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
-class Phone:
+class HandoffPhone:
     """An installation that may be told, and its device token."""
 
     id: UUID  # of the device token
@@ -36,7 +36,9 @@ class Phone:
 
 async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
     """Read when a message was posted, and where."""
-    query = select(Message.conversation_id, Message.created_at, Message.number).where(Message.id == message_id)
+    query = select(MessageRow.conversation_id, MessageRow.created_at, MessageRow.number).where(
+        MessageRow.id == message_id
+    )
     row = (await db.execute(query)).one_or_none()
     return None if row is None else Posted(*row)
 
@@ -49,13 +51,13 @@ async def begin(db: AsyncSession, message_id: UUID) -> Posted | None:
 
 async def note_decided(db: AsyncSession, message_id: UUID) -> None:
     """Note that it is decided for each phone how it is told of a message; the sweep need not look after it."""
-    query = update(Message).where(Message.id == message_id, Message.handed_off_at.is_(None))
+    query = update(MessageRow).where(MessageRow.id == message_id, MessageRow.handed_off_at.is_(None))
     await db.execute(
         query.values(handed_off_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
     )
 
 
-async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone, Recipient]]:
+async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[HandoffPhone, Recipient]]:
     """List the phones that this release can push to, of all whose log holds the message, but the sender's."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
@@ -65,7 +67,7 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
     has_push = exists().where(
         PushTask.message_id == message_id, PushTask.installation_id == DeviceToken.installation_id
     )
-    has_read = func.coalesce(SyncPosition.seq >= LogItem.seq, False)
+    has_read = func.coalesce(SyncPosition.seq >= LogItemRow.seq, False)
     query = (
         select(
             DeviceToken.id,
@@ -79,8 +81,8 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
             has_read.label("has_read"),
             present.label("is_present"),
         )
-        .join(LogItem, LogItem.user_id == DeviceToken.user_id)
-        .join(Message, Message.id == LogItem.message_id)
+        .join(LogItemRow, LogItemRow.user_id == DeviceToken.user_id)
+        .join(MessageRow, MessageRow.id == LogItemRow.message_id)
         .outerjoin(
             SyncPosition,
             and_(
@@ -88,12 +90,12 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Phone
                 SyncPosition.installation_id == DeviceToken.installation_id,
             ),
         )
-        .where(LogItem.message_id == message_id, DeviceToken.active, DeviceToken.user_id != Message.sender_id)
+        .where(LogItemRow.message_id == message_id, DeviceToken.active, DeviceToken.user_id != MessageRow.sender_id)
         .order_by(DeviceToken.id)
     )
     return [
         (
-            Phone(row.id, row.user_id, row.installation_id, row.has_push),
+            HandoffPhone(row.id, row.user_id, row.installation_id, row.has_push),
             Recipient(row.has_read, row.is_present, row.time_zone),
         )
         for row in await db.execute(query)

@@ -14,8 +14,7 @@ from db import push_tasks
 from db.counting import count_settled, count_synced, once_committed
 from db.engine import among
 from db.messages import ITEM_BYTES, PageSize
-from db.models.people import LogHead, Message, SyncPosition
-from db.models.people import LogItem as LogItemRow
+from db.models.people import LogHead, LogItemRow, MessageRow, SyncPosition
 from db.models.pushes import PushTask
 from db.unreadable import word
 from domain.kinds import Kind
@@ -27,17 +26,17 @@ CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, b
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class LogExtent:
     """What a user's log holds: items after `horizon`, up to `head`."""
 
     horizon: int
     head: int
 
 
-async def extent(db: AsyncSession, user_id: str) -> Extent:
+async def extent(db: AsyncSession, user_id: str) -> LogExtent:
     """Read which items of a log there are."""
     row = (await db.execute(select(LogHead.horizon, LogHead.seq).where(LogHead.user_id == user_id))).one_or_none()
-    return Extent(0, 0) if row is None else Extent(row.horizon, row.seq)
+    return LogExtent(0, 0) if row is None else LogExtent(row.horizon, row.seq)
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ async def withdraw_read(db: AsyncSession, task_ids: Collection[UUID]) -> None:
         await push_tasks.close(db, (await db.scalars(read)).all(), TaskState.WITHDRAWN, "synced")
 
 
-async def let_go(db: AsyncSession, user_id: str, *, upto: int) -> None:
+async def purge(db: AsyncSession, user_id: str, *, upto: int) -> None:
     """Drop the items of a log up to a sequence number; their messages stay in their conversations.
 
     The head comes last: whoever posts needs it, and should not wait until the items are gone.
@@ -153,7 +152,7 @@ def _count_synced(rows: Sequence[Row[Any]]) -> None:
         count_synced(row.provider, row.kind, (row.synced_at - row.accepted_at).total_seconds())
 
 
-def _item(seq: int, message: Message) -> LogItem:
+def _item(seq: int, message: MessageRow) -> LogItem:
     return LogItem(
         seq=seq,
         message_id=message.id,
@@ -169,7 +168,7 @@ def _item(seq: int, message: Message) -> LogItem:
 
 _BLIND = {"synchronize_session": False}
 _PAGES = select(
-    column("place", BigInteger), column("seq", BigInteger), column("has_next", Boolean), Message
+    column("place", BigInteger), column("seq", BigInteger), column("has_next", Boolean), MessageRow
 ).from_statement(
     text("""
     SELECT asked.place, page.seq, page.has_next, m.*

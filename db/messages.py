@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import conversations
 from db.engine import among
-from db.models.people import Message as MessageRow
+from db.models.people import MessageRow
 from domain.kinds import Kind
 from domain.messages import Message
 

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import push_attempts
 from db.counting import count_settled
 from db.engine import among
-from db.models.people import Message
+from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
 from domain.housekeeping import Mark
 from domain.kinds import Kind
-from domain.sessions import MOST_REMINDER_MINUTES
+from domain.sessions import MAX_REMINDER_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark 
         "starts": [window.start for window in windows],
         "ends": [window.end for window in windows],
         "earliest": min(window.start for window in windows),
-        "latest": max(window.end for window in windows) + timedelta(minutes=MOST_REMINDER_MINUTES),
+        "latest": max(window.end for window in windows) + timedelta(minutes=MAX_REMINDER_MINUTES),
         "limit": limit,
     }
     return [Mark(*row) for row in await db.execute(_SESSIONS_DUE, values | _mark(after))]
@@ -107,7 +107,7 @@ async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopene
     values = {
         "start": window.start,
         "end": window.end,
-        "latest": window.end + timedelta(minutes=MOST_REMINDER_MINUTES),
+        "latest": window.end + timedelta(minutes=MAX_REMINDER_MINUTES),
         "limit": limit,
     }
     return [Unopened(*row) for row in await db.execute(_UNOPENED, values)]
@@ -123,7 +123,7 @@ async def handoffs_not_done(
 
 async def entered(db: AsyncSession, message_ids: Collection[UUID]) -> set[UUID]:
     """Say which of these messages exist."""
-    return set(await db.scalars(select(Message.id).where(among(Message.id, message_ids))))
+    return set(await db.scalars(select(MessageRow.id).where(among(MessageRow.id, message_ids))))
 
 
 async def owed(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:

@@ -21,14 +21,14 @@ GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; t
 LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
 KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, where something waits in it
 FAST = "fasting_session"  # the kind that has a lane of its own
-_MOST_COUNTED = 1_000_000  # attempts of a row
+_MAX_COUNTED = 1_000_000  # attempts of a row
 _LONGEST_BACK_OFF = 60.0  # seconds
 _FURTHEST = timedelta(seconds=65)  # nothing is put off for longer: an instant beyond is odd, and counts as past
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OutboxEntry:
     """One dispatch that is due."""
 
     id: int
@@ -44,7 +44,7 @@ class Owed:
         return self.needed_at, self.id
 
 
-async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: datetime | None = None) -> Owed:
+async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: datetime | None = None) -> OutboxEntry:
     """Owe Temporal a dispatch of this subject, which this process is to try first; None: it is needed now."""
     traceparent = tracing.traceparent()
     values = {
@@ -56,7 +56,7 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
     }
     added = insert(OutboxRow).values(values).returning(OutboxRow.id, OutboxRow.needed_at)
     row = (await db.execute(added)).one()
-    return Owed(row.id, subject_kind, subject_id, 1, traceparent, row.needed_at)
+    return OutboxEntry(row.id, subject_kind, subject_id, 1, traceparent, row.needed_at)
 
 
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
@@ -71,7 +71,7 @@ async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Ite
         await db.execute(insert(OutboxRow).values(rows))
 
 
-async def lease_due(db: AsyncSession, limit: int) -> Sequence[Owed]:
+async def lease_due(db: AsyncSession, limit: int) -> Sequence[OutboxEntry]:
     """Take the rows that are due, the nearest need first, and keep other sweepers off them for a while."""
     fasts = await _lease(db, _IS_FAST, limit - int(limit * KEPT_FOR_OTHERS))
     others = await _lease(db, ~_IS_FAST, limit - len(fasts))
@@ -117,7 +117,7 @@ async def _change(db: AsyncSession, which: ColumnElement[bool], **values: Column
     await db.execute(query, execution_options={"synchronize_session": False})
 
 
-async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[Owed]:
+async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[OutboxEntry]:
     now = func.statement_timestamp()
     due = (
         select(OutboxRow.id)
@@ -129,7 +129,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
     lease = (
         update(OutboxRow)
         .where(OutboxRow.id.in_(due.scalar_subquery()))
-        .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MOST_COUNTED - 1) + 1)
+        .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MAX_COUNTED - 1) + 1)
         .returning(
             OutboxRow.id,
             OutboxRow.subject_kind,
@@ -139,7 +139,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
             OutboxRow.needed_at,
         )
     )
-    return [Owed(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
+    return [OutboxEntry(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
 
 
 # written out, so that the planner sees that the index of the lane serves

@@ -26,9 +26,9 @@ LIFETIMES: Mapping[LinkFor, timedelta] = {
     LinkFor.EMAIL: timedelta(days=30),
 }
 
-MOST_LINKS = 10  # of each kind that one person may have; the oldest goes
+MAX_LINKS = 10  # of each kind that one person may have; the oldest goes
 
-MOST_SESSIONS = 10  # browsers in which one person may have the page open; the oldest goes
+MAX_SESSIONS = 10  # browsers in which one person may have the page open; the oldest goes
 
 SESSION_LIFETIME = timedelta(hours=1)  # after the last visit
 
@@ -58,7 +58,7 @@ async def make(db: AsyncSession, user_id: str, kind: LinkFor) -> MadeLink:
         select(PreferenceCode.digest)
         .where(PreferenceCode.user_id == user_id, PreferenceCode.kind == kind)
         .order_by(PreferenceCode.created_at.desc(), PreferenceCode.digest)
-        .offset(MOST_LINKS)
+        .offset(MAX_LINKS)
     )
     gone = delete(PreferenceCode).where(PreferenceCode.digest.in_(too_many.scalar_subquery()))
     await db.execute(gone, execution_options={"synchronize_session": False})
@@ -118,7 +118,7 @@ async def open_for(db: AsyncSession, user_id: str, instead_of: str | None) -> st
         select(PreferenceSession.digest)
         .where(PreferenceSession.user_id == user_id)
         .order_by(PreferenceSession.created_at.desc(), PreferenceSession.digest)
-        .offset(MOST_SESSIONS)
+        .offset(MAX_SESSIONS)
     )
     await _delete(db, PreferenceSession.digest.in_(too_many.scalar_subquery()))
     return value

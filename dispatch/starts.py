@@ -22,7 +22,7 @@ from domain.naming import (
 )
 from domain.sessions import SessionStatus
 from domain.wire import HandoffState, RedriveState, SessionState, TestPushState
-from workflows.diagnostic_push import TestPush
+from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive, about
@@ -106,7 +106,7 @@ async def redrive(client: Client, state: RedriveState) -> None:
 async def test(client: Client, state: TestPushState) -> None:
     """Have a test push sent."""
     await client.start_workflow(
-        TestPush.run,
+        DiagnosticPush.run,
         state,
         id=test_push_workflow_id(state.test_push_id),
         static_summary=f"Test push {state.test_push_id}",

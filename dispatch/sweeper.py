@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.housekeeping import GONE, Fate, Sweeping
+from activities.housekeeping import GONE, Sweeping, WorkflowState
 from activities.reminders import ReminderOpening
 from db import device_tokens, fasting_sessions, orphans, preferences, workers
 from db.engine import Sessions, present_instant
@@ -33,14 +33,14 @@ _STANDS_BY = 5.0  # seconds between tries to take the lease
 _RENEWS_EVERY = 4.0  # seconds
 _LASTS = timedelta(seconds=15)  # the lease; whoever stalls this long is relieved
 _READS_EVERY = 5.0  # seconds between readings of what is near, where they are quick
-_READS_AT_MOST = 20  # of a reading's own time lie between two: the database is not read all the time
+_MAX_READS = 20  # of a reading's own time lie between two: the database is not read all the time
 _WALKS_EVERY = 30.0  # seconds
-_MOST_ASKED = 50  # questions to Temporal in one look
-_MOST_STARTED = 200  # fasts owed to Temporal in one look
-_MOST_NEAR = 5_000  # reminders in one reading
-_MOST_OVER = 100  # reminders that have expired, written down after one reading
+_MAX_ASKED = 50  # questions to Temporal in one look
+_MAX_STARTED = 200  # fasts owed to Temporal in one look
+_MAX_NEAR = 5_000  # reminders in one reading
+_MAX_OVER = 100  # reminders that have expired, written down after one reading
 _SAMPLE = 10  # so many answers, and all of them *lost*: Temporal was emptied
-_MOST_PAGES = 50  # of one walk in one round; the next round goes on
+_MAX_PAGES = 50  # of one walk in one round; the next round goes on
 _OVERDUE = timedelta(seconds=5)  # after which a reminder that was not opened is counted
 _GIVES_UP_ON = timedelta(
     seconds=10
@@ -132,7 +132,7 @@ class Sweeper:
         if self._near is None or loop.time() >= self._read_again_at:
             self._near = await self._read()
             took = loop.time() - self._near.read_at
-            self._read_again_at = loop.time() + max(_READS_EVERY, _READS_AT_MOST * took)
+            self._read_again_at = loop.time() + max(_READS_EVERY, _MAX_READS * took)
             await self._open_too_late(self._near)
             await self._start_overdue(self._near)
         await self._look(self._near)
@@ -145,9 +145,9 @@ class Sweeper:
         read_at = asyncio.get_running_loop().time()
         async with self._sessions.begin() as db:
             at = await present_instant(db)
-            ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MOST_NEAR)
+            ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MAX_NEAR)
             window = Window(at - LONGEST_OF_USE, at - _OVERDUE)
-            behind = await self._wanted(db, await orphans.unopened(db, window, _MOST_NEAR))
+            behind = await self._wanted(db, await orphans.unopened(db, window, _MAX_NEAR))
             await workers.report(db, SWEEP, self._id, _report(at, behind))
         self._left = {_key(each): self._left[_key(each)] for each in ahead if _key(each) in self._left}
         self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
@@ -186,7 +186,7 @@ class Sweeper:
             for each in near.behind
             if expires_at.get((each.session_id, each.minutes, each.due_at), near.at) <= latest
         ]
-        for each in random.sample(over, min(len(over), _MOST_OVER)):  # so that no hundred keeps its place for ever
+        for each in random.sample(over, min(len(over), _MAX_OVER)):  # so that no hundred keeps its place for ever
             try:
                 await self._opening.open_reminder(OpenReminder(each.session_id, each.minutes, each.due_at, Moment.DUE))
             except Exception as error:  # noqa: BLE001 -- what is odd about one stays with it
@@ -196,22 +196,24 @@ class Sweeper:
         """Owe what is due and was not opened: late, but not lost. It may have a workflow that forgot it."""
         late = {each: near.at - each.due_at for each in near.behind}
         up = [each for each in near.behind if late[each] >= max(_GIVES_UP_ON, 2 * self._late.get(_key(each), _NOT))]
-        await self._start(up[:_MOST_STARTED])
-        self._late |= {_key(each): late[each] for each in up[:_MOST_STARTED]}
+        await self._start(up[:_MAX_STARTED])
+        self._late |= {_key(each): late[each] for each in up[:_MAX_STARTED]}
 
     async def _look(self, near: _Near) -> None:
         """Ask Temporal about the nearest of those whose turn it is, and owe it those that it does not run."""
         now = near.at + timedelta(seconds=asyncio.get_running_loop().time() - near.read_at)
         waiting = {each.session_id: each for each in reversed(near.ahead) if each.due_at > now and each.has_phone}
         up = sorted((each for each in waiting.values() if self._is_up(each, now)), key=lambda each: each.due_at)
-        asked = up[:_MOST_ASKED]
+        asked = up[:_MAX_ASKED]
         if not asked:
             return
         fates = await self._sweeping.fates([reminder_workflow_id(each.session_id) for each in asked])
         gone = [each for each in asked if fates[reminder_workflow_id(each.session_id)] in GONE]
-        if len(asked) >= _SAMPLE and set(fates.values()) == {Fate.LOST}:
-            gone = up[:_MOST_STARTED]  # an emptied Temporal need not be asked about each
-        answered = asked if set(fates.values()) != {Fate.UNKNOWN} else []  # silence about one alone is an answer, too
+        if len(asked) >= _SAMPLE and set(fates.values()) == {WorkflowState.LOST}:
+            gone = up[:_MAX_STARTED]  # an emptied Temporal need not be asked about each
+        answered = (
+            asked if set(fates.values()) != {WorkflowState.UNKNOWN} else []
+        )  # silence about one alone is an answer, too
         await self._start(gone)
         self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
 
@@ -228,12 +230,12 @@ class Sweeper:
         """Look through messages and push tasks that do not move."""
         try:
             handoffs = Walk(self._untouched)
-            for _ in range(_MOST_PAGES):
+            for _ in range(_MAX_PAGES):
                 walked = await self._sweeping.restart_handoffs(handoffs)
                 if walked.after is None:
                     break
                 handoffs = Walk(self._untouched, walked.after, upto=walked.upto)
-            for _ in range(_MOST_PAGES):
+            for _ in range(_MAX_PAGES):
                 walked = await self._sweeping.bury_orphans(Walk(self._untouched, self._strays_after))
                 self._strays_after = walked.after
                 if walked.after is None:

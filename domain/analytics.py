@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from domain.kinds import Kind
 from domain.push import Provider, TaskState
 
-MOST_DAYS = 31
+MAX_DAYS = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class Analytics:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """The last hours, cut into equal steps; the first begins at a full step of the clock."""
 
     hours: int
     step: timedelta
 
 
-SPANS = (Span(1, timedelta(minutes=2)), Span(6, timedelta(minutes=10)), Span(24, timedelta(minutes=40)))
+SPANS = (TimeSpan(1, timedelta(minutes=2)), TimeSpan(6, timedelta(minutes=10)), TimeSpan(24, timedelta(minutes=40)))
 
 
 @dataclass(frozen=True, slots=True)

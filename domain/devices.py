@@ -70,7 +70,7 @@ class ShownDevice(ShownToken):
     history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50
 
 
-class Standing(StrEnum):
+class InstallationStanding(StrEnum):
     """What its device tokens say about an installation."""
 
     ACTIVE = "active"
@@ -80,14 +80,14 @@ class Standing(StrEnum):
     UNKNOWN = "unknown"  # never registered: a phone that may show no notifications may sync all the same
 
 
-def check_may_sync(standing: Standing) -> None:
+def check_may_sync(standing: InstallationStanding) -> None:
     """Check that the user's log may be read for this installation; raises NotFound, Conflict."""
     match standing:
-        case Standing.FOREIGN:
+        case InstallationStanding.FOREIGN:
             raise NotFound("installation")
-        case Standing.INACTIVE:
+        case InstallationStanding.INACTIVE:
             raise Conflict("installation-inactive", "Nobody is signed in there any more; register its token first.")
-        case Standing.ACTIVE | Standing.INVALIDATED | Standing.UNKNOWN:
+        case InstallationStanding.ACTIVE | InstallationStanding.INVALIDATED | InstallationStanding.UNKNOWN:
             return
 
 

@@ -9,7 +9,7 @@ from domain.push import Environment, Provider, TaskState
 from domain.reasons import why, why_so
 from domain.timeline_words import shows
 
-MOST_PER_MINUTE = 5  # to one person
+MAX_PER_MINUTE = 5  # to one person
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Swept:
     after: Mark | None = None  # where the walk through waiting push tasks was broken off
 
 
-class Leftover(StrEnum):
+class RetentionTarget(StrEnum):
     """What retention lets go."""
 
     PUSH_TASKS = "push_tasks"
@@ -98,14 +98,14 @@ class Leftover(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
+class Purged:
     """What was let go, and whether there is more."""
 
     count: int
     is_all: bool
 
 
-def senders(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) -> tuple[str, ...]:
+def owning_workflow_ids(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) -> tuple[str, ...]:
     """Name the workflows that may be sending a push task."""
     redrive = redrive_workflow_id(task_id)
     match RULES[kind].subject:
@@ -132,6 +132,6 @@ def findings(name: str, result: Mapping[str, Any]) -> str:
     """Say what a completed run found."""
     words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
     if name == RETENTION:
-        words = {what: f"{what.replace('_', ' ')} deleted" for what in Leftover}
+        words = {what: f"{what.replace('_', ' ')} deleted" for what in RetentionTarget}
     found = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
     return ", ".join(found) or "nothing"

@@ -12,7 +12,7 @@ from domain.push import Route
 from domain.sessions import FastingSession, SessionStatus
 
 
-class Turn(Enum):
+class CollapseGroupTurn(Enum):
     """When a push may take its line."""
 
     NOW = "now"
@@ -21,7 +21,7 @@ class Turn(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CollapseGroupUse:
     """What else goes to the same line of the same screen: pushes with one collapse key to one installation."""
 
     newer_begun: bool  # accepted, or being called
@@ -31,7 +31,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AddressedDevice:
     """Where a push goes: a device token's owner and kind."""
 
     user_id: str
@@ -110,20 +110,20 @@ def is_quiet(kind: Kind, preferences: Preferences, at: datetime, time_zone: str 
     return RULES[kind].heeds_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
 
 
-def turn_of(line: Line | None, attempts: int) -> Turn:
+def turn_of(line: CollapseGroupUse | None, attempts: int) -> CollapseGroupTurn:
     """Say whether a push may be sent now, of all that share its line on a screen; the newest is what stays there.
 
     One call at a time, so that an older text never replaces a newer one. The first attempt at a free line always goes
     ahead, so that someone writing without a pause cannot starve it.
     """
     if line is None:
-        return Turn.NOW
+        return CollapseGroupTurn.NOW
     if line.newer_begun or (line.newer_waits and (attempts or line.call_under_way)):
-        return Turn.NEVER
-    return Turn.LATER if line.call_under_way else Turn.NOW
+        return CollapseGroupTurn.NEVER
+    return CollapseGroupTurn.LATER if line.call_under_way else CollapseGroupTurn.NOW
 
 
-def misaddressed(planned: Address, current: Address | None) -> str | None:
+def misaddressed(planned: AddressedDevice, current: AddressedDevice | None) -> str | None:
     """Say why the installation's active token is not the one that was planned for; None when it is."""
     if current is None:
         return "no_active_token"

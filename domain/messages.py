@@ -12,7 +12,7 @@ from domain.problems import Conflict
 
 LARGEST_BODY = 16 * 1024  # bytes, as UTF-8
 
-MOST_MEMBERS = 1000
+MAX_MEMBERS = 1000
 
 MEMBERS_LISTED = 20  # of each conversation in a list
 
@@ -86,7 +86,7 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CollapseGroupPlan:
     """One line on a screen, as the planning of one of its messages finds it."""
 
     newer_planned: bool = False  # a later message's push waits or was accepted
@@ -96,14 +96,14 @@ class Line:
     is_idle: bool = True  # it was not pushed to within the last IDLE
 
 
-class Heed(Enum):
+class PresencePolicy(Enum):
     """Whether open streams count."""
 
     PRESENCE = "presence"
     NOTHING = "nothing"  # they had their time
 
 
-class Means(Enum):
+class DeliveryChannel(Enum):
     """How an installation learns of a message."""
 
     PUSH = "push"
@@ -113,16 +113,16 @@ class Means(Enum):
     LATER = "later"  # by a push, once its line is free
 
 
-def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: Heed) -> Means:
+def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: PresencePolicy) -> DeliveryChannel:
     """Decide how an installation is told."""
     if unneeded(recipient, preferences, at):
-        return Means.SYNC
-    if recipient.is_present and heed is Heed.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
-        return Means.STREAM
-    return Means.PUSH
+        return DeliveryChannel.SYNC
+    if recipient.is_present and heed is PresencePolicy.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
+        return DeliveryChannel.STREAM
+    return DeliveryChannel.PUSH
 
 
-def planned_for(line: Line) -> Means:
+def planned_for(line: CollapseGroupPlan) -> DeliveryChannel:
     """Decide what becomes of a push that a phone needs, given its line; the newest message is what stays there.
 
     A line that is free and was left alone for a while takes a push at once, whatever follows, so that somebody who
@@ -130,8 +130,8 @@ def planned_for(line: Line) -> Means:
     """
     takes_it = not line.is_taken and line.rests_for <= timedelta(0) and (line.is_idle or not line.newer_to_come)
     if line.newer_planned or (line.newer_to_come and not takes_it):
-        return Means.LATER_MESSAGE
-    return Means.PUSH if takes_it else Means.LATER
+        return DeliveryChannel.LATER_MESSAGE
+    return DeliveryChannel.PUSH if takes_it else DeliveryChannel.LATER
 
 
 def rest_after(burst: int) -> timedelta:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 
-class Problem(Exception):
+class DomainError(Exception):
     """A request cannot be served as it is."""
 
 
-class InvalidField(Problem):
+class InvalidField(DomainError):
     """A field has a value that the rules forbid."""
 
     def __init__(self, field: str, detail: str) -> None:
@@ -17,14 +17,14 @@ class InvalidField(Problem):
         self.detail = detail
 
 
-class NotFound(Problem):
+class NotFound(DomainError):
     """Nothing of that kind is the caller's."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"There is no such {kind}.")
 
 
-class CursorTooOld(Problem):
+class CursorTooOld(DomainError):
     """The log no longer holds what came right after the cursor."""
 
     def __init__(self, horizon: int) -> None:
@@ -35,7 +35,7 @@ class CursorTooOld(Problem):
         self.horizon = horizon
 
 
-class Conflict(Problem):
+class Conflict(DomainError):
     """The request contradicts what was accepted before."""
 
     def __init__(self, code: str, detail: str, reason: str | None = None) -> None:
@@ -44,7 +44,7 @@ class Conflict(Problem):
         self.reason = reason  # stable, where one code has several
 
 
-class Outdated(Problem):
+class Outdated(DomainError):
     """The request was made for a revision that is not the newest."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -52,7 +52,7 @@ class Outdated(Problem):
         self.code = code  # stable, kebab-case: becomes the problem's type
 
 
-class LimitReached(Problem):
+class LimitReached(DomainError):
     """So much was asked for lately that this has to wait."""
 
     def __init__(self, detail: str, retry_after: timedelta, code: str = "too-many-requests") -> None:

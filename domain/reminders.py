@@ -8,12 +8,12 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from domain.push import FAILED, TaskState
-from domain.sessions import MOST_REMINDER_MINUTES, FastingSession, SessionStatus
+from domain.sessions import MAX_REMINDER_MINUTES, FastingSession, SessionStatus
 from domain.timeline import CALL_LASTS
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
 LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any
-LONGEST_OF_USE = timedelta(minutes=MOST_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+LONGEST_OF_USE = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
 DERIVED = 5  # the version of UUIDs that are made from others, as reminders' messages are
 _NO_HASTE = timedelta(minutes=10)
 ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts

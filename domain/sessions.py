@@ -10,8 +10,8 @@ from domain.problems import Conflict, InvalidField
 
 LONGEST_FAST = timedelta(days=21)
 EARLIEST_START = timedelta(days=1)  # how far ahead a fast may be planned
-MOST_REMINDERS = 5
-MOST_REMINDER_MINUTES = 1440
+MAX_REMINDERS = 5
+MAX_REMINDER_MINUTES = 1440
 DEFAULT_REMINDER_MINUTES = (30,)
 
 
@@ -43,8 +43,8 @@ class FastingSession:
 
 def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
     """Give those of stored reminder minutes that a fast can have, each once; an array may hold nulls, and arrays."""
-    found = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MOST_REMINDER_MINUTES)
-    return tuple(found)[:MOST_REMINDERS]
+    found = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
+    return tuple(found)[:MAX_REMINDERS]
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

@@ -45,7 +45,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedPushes:
     """Pushes on one route that are refused, or died refused, for our credentials; due within the hour."""
 
     route: Route
@@ -68,7 +68,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class DeadPushes:
     """The pushes of one kind that are dead on one route, of those due so lately that they may be of use."""
 
     route: Route
@@ -80,7 +80,7 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OutboxBacklog:
     """What waits to be handed over."""
 
     count: int
@@ -101,15 +101,17 @@ class Signals:
 
     at: datetime  # by the database's clock
     backlogs: tuple[Backlog, ...]
-    dead: tuple[Dead, ...]
-    outbox: Owed  # dispatches to Temporal
-    handoffs: Owed  # messages of which it is not decided yet how each phone is told
+    dead: tuple[DeadPushes, ...]
+    outbox: OutboxBacklog  # dispatches to Temporal
+    handoffs: OutboxBacklog  # messages of which it is not decided yet how each phone is told
     rejected: int  # pushes that were due in the last hour and refused for a fault of ours
     brakes: tuple[Route, ...]  # engaged
     answered: tuple[Answered, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedPushes, ...]
     workers: int  # seen lately
     streams: int  # open
-    unopened: Owed = Owed(0, None)  # reminders that are due and that nobody opened, when a worker looked last
+    unopened: OutboxBacklog = OutboxBacklog(
+        0, None
+    )  # reminders that are due and that nobody opened, when a worker looked last
     swept_at: datetime | None = None  # when that was; None: no worker has looked yet
     transfers: Transfers = Transfers()

@@ -15,7 +15,7 @@ from domain.signals import Refusals
 
 SHOWN = 6  # last characters of a token that are ever shown
 NOT_DEAD = "not_dead"
-MOST_AT_ONCE = 10_000  # redriven by one request
+MAX_AT_ONCE = 10_000  # redriven by one request
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ A_MOMENT = timedelta(seconds=5)  # in which workers that are there take up what 
 
 CALL_LASTS = timedelta(seconds=16)  # after so long a call without an outcome has lost its worker
 
-MOST_PRESENT = 50  # lines about one person; the longest due come first
+MAX_PRESENT = 50  # lines about one person; the longest due come first
 
 
 class WaitsFor(StrEnum):
@@ -150,7 +150,7 @@ class Event(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TimelinePart:
     """Which part of a timeline is meant; None: all of it."""
 
     session_id: UUID | None = None

@@ -6,7 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from domain.kinds import Kind
-from domain.messages import Heed
+from domain.messages import PresencePolicy
 from domain.push import Environment, Provider, TaskState
 from domain.reminders import Reminder
 from domain.sessions import SessionStatus
@@ -105,7 +105,7 @@ class PlanHandoff:
     """Ask which phones have to be told of a message by push."""
 
     message_id: UUID
-    heed: Heed
+    heed: PresencePolicy
     paged: bool = False  # the first page of sends is enough; False: an older release's workflow wants all
 
 

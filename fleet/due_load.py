@@ -14,7 +14,7 @@ AT_MOST = 2.0  # seconds that a report is kept back
 NEAR = 3.0  # seconds
 
 
-class Rush:
+class DueLoad:
     """The sends of this process that are due and not yet answered, of all providers, and those that soon will be."""
 
     def __init__(self) -> None:

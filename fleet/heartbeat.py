@@ -13,15 +13,15 @@ import structlog
 
 from db import token_error_cutoffs, workers
 from db.engine import Sessions
-from fleet.token_error_cutoff import Brake
-from push.limiter.registry import Gates
+from fleet.token_error_cutoff import TokenErrorCutoff
+from push.limiter.registry import RouteLimiters
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that one heartbeat may take
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class HeartbeatTimings:
     """How often a worker is heard, in seconds. Tests may live faster."""
 
     every: float = 2.0
@@ -29,7 +29,7 @@ class Pulse:
     lives: float = 10.0  # and the others take it so long after
 
 
-DEFAULT_PULSE = Pulse()
+DEFAULT_PULSE = HeartbeatTimings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +69,17 @@ class Heartbeat:
     def __init__(
         self,
         sessions: Sessions,
-        gates: Gates,
-        brake: Brake,
-        pulse: Pulse = DEFAULT_PULSE,
+        gates: RouteLimiters,
+        cutoff: TokenErrorCutoff,
+        heartbeat_timings: HeartbeatTimings = DEFAULT_PULSE,
         *,
         process: Process | None = None,
         reaches_temporal: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
         self._gates = gates
-        self._brake = brake
-        self._pulse = pulse
+        self._cutoff = cutoff
+        self._heartbeat_timings = heartbeat_timings
         self._process = process
         self._reaches_temporal = reaches_temporal
         self._worker_id = uuid4()
@@ -92,7 +92,7 @@ class Heartbeat:
         try:
             while True:
                 await self._try_to_beat()
-                await asyncio.sleep(self._pulse.every)
+                await asyncio.sleep(self._heartbeat_timings.every)
         finally:
             if self._lapse is not None:
                 self._lapse.cancel()
@@ -108,7 +108,7 @@ class Heartbeat:
     async def _try_to_beat(self) -> None:
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(min(_TIMEOUT, self._pulse.lapses)):
+            async with asyncio.timeout(min(_TIMEOUT, self._heartbeat_timings.lapses)):
                 await self._beat()
         except Exception as error:  # noqa: BLE001 -- whatever ails the database
             log.warning("no heartbeat", error=type(error).__name__)
@@ -117,20 +117,20 @@ class Heartbeat:
         metrics.heartbeat_at.set_to_current_time()
         if self._lapse is not None:
             self._lapse.cancel()
-        self._lapse = asyncio.get_running_loop().call_at(began + self._pulse.lapses, self._lapsed)
+        self._lapse = asyncio.get_running_loop().call_at(began + self._heartbeat_timings.lapses, self._lapsed)
 
     async def _beat(self) -> None:
-        changes = self._brake.changes
+        changes = self._cutoff.changes
         if self._process is not None and self._joined_at is None:
             async with self._sessions.begin() as db:
                 await workers.forget_dead(db, self._process.host, self._process.is_dead)
         async with self._sessions.begin() as db:
-            seen = await workers.beat(db, self._worker_id, self._report(), lives=self._pulse.lives)
+            seen = await workers.beat(db, self._worker_id, self._report(), lives=self._heartbeat_timings.lives)
             if self._part(seen) < self._share:  # before the others can see that we know of them, and take theirs
                 self._take(self._part(seen))
         async with self._sessions() as db:
             engaged = await token_error_cutoffs.engaged(db)
-        await self._brake.learn(engaged.keys(), changes=changes)
+        await self._cutoff.learn(engaged.keys(), changes=changes)
         self._joined_at = self._joined_at or seen.at
         self._take(self._part(seen))
 

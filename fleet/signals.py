@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from db.engine import Sessions, connect_alone, look_alone
 from db.views import signals
 from domain.signals import Signals
-from push.registry import Apps
+from push.registry import SenderRegistry
 from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds
@@ -29,7 +29,7 @@ class FleetSignals(Collector):
     Who reads holds a lock of PostgreSQL on a connection of its own, so that it goes with the process.
     """
 
-    def __init__(self, sessions: Sessions, database_url: str, apps: Apps, *, every: float = EVERY) -> None:
+    def __init__(self, sessions: Sessions, database_url: str, apps: SenderRegistry, *, every: float = EVERY) -> None:
         self._sessions = sessions
         self._database_url = database_url
         self.apps = apps

@@ -19,26 +19,26 @@ from db import push_tasks, token_error_cutoffs
 from db.engine import Sessions
 from domain.mass_failure import MassFailure, Record, Threshold
 from domain.push import Route
-from push.limiter.registry import Gates
-from push.sender import Accepted, Answer, Doubtful, Foreign, Rejected, Sender, Unregistered
-from sending.outcomes import DeadToken
-from sending.precheck import Go
+from push.limiter.registry import RouteLimiters
+from push.sender import Accepted, Answer, MismatchedToken, Rejected, Sender, SuspectToken, Unregistered
+from sending.outcomes import ReportedToken
+from sending.precheck import Proceed
 
 LONGEST_CALL = 10.0  # seconds
 DEFAULT_THRESHOLD = Threshold()
-_SUSPECTS_AT_MOST = 1000
-_REDRIVABLE_AT_MOST = 1000
+_MAX_SUSPECTS = 1000
+_MAX_REDRIVABLE = 1000
 
 log = structlog.get_logger()
 
 
-class Brake:
+class TokenErrorCutoff:
     """Watches all routes of this process."""
 
     def __init__(
         self,
         sessions: Sessions,
-        gates: Gates,
+        gates: RouteLimiters,
         threshold: Threshold = DEFAULT_THRESHOLD,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -53,7 +53,7 @@ class Brake:
         self._engaging: set[Route] = set()
         self._unburied: dict[Route, list[UUID]] = {}
 
-    async def note(self, go: Go, sender: Sender, answer: Answer) -> tuple[DeadToken, ...]:
+    async def note(self, go: Proceed, sender: Sender, answer: Answer) -> tuple[ReportedToken, ...]:
         """Take note of an answer; returns the tokens to deactivate, unless the brake is engaged by then."""
         if not self._gates.serves(go.route, sender):
             return ()  # a late answer to other credentials says nothing about those in use
@@ -64,11 +64,11 @@ class Brake:
             case Rejected():
                 return ()
             case Unregistered(reason, since):
-                dead: tuple[DeadToken, ...] = (_dead(go, reason, since or go.began_at),)
-            case Doubtful(reason):
+                dead: tuple[ReportedToken, ...] = (_dead(go, reason, since or go.began_at),)
+            case SuspectToken(reason):
                 watch.suspect(now, go.user_id, _dead(go, reason, go.began_at))
                 dead = ()
-            case Foreign(reason):
+            case MismatchedToken(reason):
                 dead = ()
         watch.record.token_error(now, go.user_id, answer.reason)
         if not isinstance(answer, Unregistered):
@@ -81,7 +81,7 @@ class Brake:
     async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
         """Learn which brakes are engaged, from the database as it was when `changes` stood where it is given."""
         for route in set(engaged) - self._engaged - self._engaging:
-            self._gates.at(route).brake()
+            self._gates.at(route).cutoff()
             self._engaged.add(route)
             self._unburied[route] = self._unburied.get(route, []) + self._redrivable(route)
             self._watches.pop(route, None)
@@ -98,7 +98,7 @@ class Brake:
         for route, task_ids in list(self._unburied.items()):
             try:
                 async with self._sessions.begin() as db:
-                    await push_tasks.bury_refused(db, task_ids)
+                    await push_tasks.mark_dead(db, task_ids)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("refused pushes not buried yet", error=type(error).__name__, **_names(route))
             else:
@@ -113,7 +113,7 @@ class Brake:
     async def _engage(self, route: Route, failure: MassFailure) -> None:
         """Shut the gate at once, then tell everybody; a database in trouble is asked again for a while."""
         self._engaging.add(route)
-        self._gates.at(route).brake()
+        self._gates.at(route).cutoff()
         try:
             for wait in (0.1, 0.5, 2.0, 0.0):
                 try:
@@ -131,7 +131,7 @@ class Brake:
     async def _store(self, route: Route, failure: MassFailure) -> None:
         async with self._sessions.begin() as db:
             is_news = await token_error_cutoffs.engage(db, route, failure)
-            await push_tasks.bury_refused(db, self._redrivable(route))
+            await push_tasks.mark_dead(db, self._redrivable(route))
         self._watches.pop(route, None)
         if is_news:
             counts = {"token_errors": failure.token_errors, "answers": failure.answers}  # both in users
@@ -149,10 +149,10 @@ class _Watch:
     def __init__(self, sender: Sender, threshold: Threshold) -> None:
         self.sender = sender
         self.record = Record(threshold)
-        self.redrivable: deque[tuple[float, UUID]] = deque(maxlen=_REDRIVABLE_AT_MOST)
-        self._suspects: dict[UUID, tuple[float, str, DeadToken]] = {}  # by device: since when, whose
+        self.redrivable: deque[tuple[float, UUID]] = deque(maxlen=_MAX_REDRIVABLE)
+        self._suspects: dict[UUID, tuple[float, str, ReportedToken]] = {}  # by device: since when, whose
 
-    def accepted(self, now: float, go: Go) -> tuple[DeadToken, ...]:
+    def accepted(self, now: float, go: Proceed) -> tuple[ReportedToken, ...]:
         """Clear this device, and give the suspects of before, if the route is known to work by then."""
         self.record.accepted(now, go.user_id)
         if not self._suspects:
@@ -165,15 +165,15 @@ class _Watch:
             del self._suspects[token.device_id]
         return tuple(dead)
 
-    def suspect(self, now: float, user_id: str, token: DeadToken) -> None:
+    def suspect(self, now: float, user_id: str, token: ReportedToken) -> None:
         """Keep a token in mind; where there are too many, the oldest is forgotten."""
         self._suspects[token.device_id] = (now, user_id, token)
-        if len(self._suspects) > _SUSPECTS_AT_MOST:
+        if len(self._suspects) > _MAX_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
 
 
-def _dead(go: Go, reason: str, since: datetime) -> DeadToken:
-    return DeadToken(go.route, go.device_id, go.push.token, since, reason)
+def _dead(go: Proceed, reason: str, since: datetime) -> ReportedToken:
+    return ReportedToken(go.route, go.device_id, go.push.token, since, reason)
 
 
 def _names(route: Route) -> dict[str, str | None]:

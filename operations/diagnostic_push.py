@@ -14,8 +14,8 @@ from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
-from domain.devices import Standing, ToldPermission
-from domain.diagnostic_push import MOST_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
+from domain.devices import InstallationStanding, ToldPermission
+from domain.diagnostic_push import MAX_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
 from domain.push import Environment, Provider, TaskState
@@ -105,7 +105,7 @@ async def _phones(db: AsyncSession, asked: AskedTest) -> Sequence[DeviceToken]:
     named = [device for device in devices if device.installation_id == asked.installation_id]
     if not named:
         standing = await device_tokens.standing(db, asked.user_id, asked.installation_id)
-        if standing in {Standing.UNKNOWN, Standing.FOREIGN}:
+        if standing in {InstallationStanding.UNKNOWN, InstallationStanding.FOREIGN}:
             raise NotFound("installation")
         detail = "This installation has no active token: the app has to be opened there, or its owner to sign in."
         raise Conflict("no-active-token", detail, standing)
@@ -122,9 +122,9 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
         .group_by(PushTask.message_id)
     )
     sent_at = (await db.scalars(lately)).all()
-    if len(sent_at) >= MOST_PER_MINUTE:
+    if len(sent_at) >= MAX_PER_MINUTE:
         raise LimitReached(
-            f"This person was sent {MOST_PER_MINUTE} test pushes within a minute.",
+            f"This person was sent {MAX_PER_MINUTE} test pushes within a minute.",
             min(sent_at) + _MINUTE - await present_instant(db),
         )
 

@@ -23,7 +23,7 @@ OUTBOX_KIND = "push_task"
 _BATCH = 100  # tasks in one transaction, so that none is held for long
 
 
-class Earnest(Enum):
+class RedriveMode(Enum):
     """Whether a redrive by filter is meant."""
 
     REAL = "real"
@@ -43,7 +43,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
     await _accept(db, [task], actor)
 
 
-async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor: str, earnest: Earnest) -> Redriven:
+async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor: str, mode: RedriveMode) -> Redriven:
     """Redrive dead tasks, the latest due first, until none is left or `limit` were; many short transactions."""
     withheld: Counter[str] = Counter()
     redriven = 0
@@ -53,14 +53,14 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
             withheld["expired"] = expired
     for start in range(0, len(candidates), _BATCH):
         async with sessions.begin() as db:
-            match earnest:
-                case Earnest.REAL:
+            match mode:
+                case RedriveMode.REAL:
                     batch = await dead_tasks.dead_among_locked(db, candidates[start : start + _BATCH])
-                case Earnest.REHEARSAL:
+                case RedriveMode.REHEARSAL:
                     batch = await dead_tasks.dead_among(db, candidates[start : start + _BATCH])
             refused = await refusals.of(db, batch)
             going = [task for task in batch if task.task_id not in refused][: limit - redriven]
-            if earnest is Earnest.REAL:
+            if mode is RedriveMode.REAL:
                 await _accept(db, going, actor)
         withheld.update(refused.values())
         redriven += len(going)

@@ -23,7 +23,7 @@ Key = tuple[Provider, str | None]  # the app without a name is the default one
 Senders = Mapping[Key, Sender]
 
 
-class Apps:
+class SenderRegistry:
     """Finds the sender of an app; another one than before means that the app's credentials changed.
 
     `named` are the apps that have credentials of their own; None: there is the default app only, whatever a phone says.
@@ -120,7 +120,7 @@ class Rotation:
         for why in accounts.unreadable.values():
             raise ValueError(why)
         self._made = {key: _made(key, account, digests[key]) for key, account in accounts.of.items()}
-        self.apps = Apps(self._senders(), accounts.named)
+        self.apps = SenderRegistry(self._senders(), accounts.named)
 
     async def follow(self) -> None:
         """Look for changes until cancelled."""

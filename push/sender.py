@@ -28,14 +28,14 @@ class Unregistered:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
+class SuspectToken:
     """The token is dead, or it lives elsewhere: in the other environment, for one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class MismatchedToken:
     """The token belongs to another topic or project than ours."""
 
     reason: str
@@ -53,11 +53,11 @@ class Unsendable(Rejected):
     """We rejected the push ourselves: no call was made."""
 
 
-TokenError = Unregistered | Doubtful | Foreign
+TokenError = Unregistered | SuspectToken | MismatchedToken
 Answer = Accepted | Rejected | TokenError
 
 
-class Fate(StrEnum):
+class Delivery(StrEnum):
     """What may have become of a push whose call failed."""
 
     NOT_SENT = "not_sent"  # no call was made
@@ -82,7 +82,7 @@ class ProviderTrouble(Exception):
         return self
 
 
-class Extent(StrEnum):
+class ThrottleExtent(StrEnum):
     """Whom a throttle concerns."""
 
     TOKEN = "token"  # noqa: S105 (a word)
@@ -93,7 +93,9 @@ class Extent(StrEnum):
 class Throttled(ProviderTrouble):
     """The provider asks for fewer calls."""
 
-    def __init__(self, reason: str, extent: Extent = Extent.TOKEN, *, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self, reason: str, extent: ThrottleExtent = ThrottleExtent.TOKEN, *, retry_after: timedelta | None = None
+    ) -> None:
         super().__init__(reason, retry_after=retry_after)
         self.extent = extent
 
@@ -116,7 +118,7 @@ class TokenMisconfigured(Misconfigured):
 class Unavailable(ProviderTrouble):
     """The provider could not be reached, or failed."""
 
-    def __init__(self, reason: str, fate: Fate, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, reason: str, fate: Delivery, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason, retry_after=retry_after)
         self.fate = fate
 
@@ -135,7 +137,9 @@ class NoRoom(Unavailable):
     So it opens no breaker. A connection that failed is plain Unavailable, for whoever waited for it.
     """
 
-    def __init__(self, reason: str, fate: Fate = Fate.NEVER_PROCESSED, *, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self, reason: str, fate: Delivery = Delivery.NEVER_PROCESSED, *, retry_after: timedelta | None = None
+    ) -> None:
         super().__init__(reason, fate, retry_after=retry_after)
 
 
@@ -166,7 +170,7 @@ class Booked(ProviderTrouble):
     """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
 
 
-class Slot(Protocol):
+class CallLease(Protocol):
     """Leave to make one provider call at once: a connection is up and has room."""
 
     async def send(self, push: Push) -> Answer:
@@ -177,7 +181,7 @@ class Slot(Protocol):
 class Sender(Protocol):
     """One provider. A slot is taken *before* the last-moment check, so that nothing waits between check and call."""
 
-    def slot(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[Slot]:
+    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[CallLease]:
         """Wait for room on a live connection; raises ProviderTrouble when none can be had in time."""
         ...
 

@@ -7,13 +7,13 @@ from enum import Enum, auto
 
 import structlog
 
-from push.sender import Extent, Fate
+from push.sender import Delivery, ThrottleExtent
 from telemetry import metrics
 
 log = structlog.get_logger()
 
 NOT_THE_PROVIDER = "answered_by_another"  # a 200 without what the provider says with it: a sign-in page, for one
-REASONS_AT_MOST = 100  # told apart by the counter; a provider that makes reasons up cannot fill the memory
+MAX_REASONS = 100  # told apart by the counter; a provider that makes reasons up cannot fill the memory
 
 
 class Verdict(Enum):
@@ -26,8 +26,8 @@ class Verdict(Enum):
     MISCONFIGURED = auto()
     TOKEN_MISCONFIGURED = auto()  # for this one token something is missing on our side
     STALE_CREDENTIAL = auto()  # renew it, unless it is young: then misconfigured
-    THROTTLED = auto()  # this token
-    OVERDONE = auto()  # all of the route is throttled, and the answer says so
+    TOKEN_THROTTLED = auto()  # this token
+    ROUTE_THROTTLED = auto()  # all of the route is throttled, and the answer says so
     THROTTLED_UNNAMED = auto()  # the answer does not say whom it concerns
     RECONNECT = auto()  # refused because of the connection it came on
     TRANSIENT = auto()
@@ -38,15 +38,15 @@ unknown_refusals: Counter[tuple[str, int, str]] = Counter()
 heard_last: dict[tuple[str, int, str], datetime] = {}
 
 EXTENTS = {
-    Verdict.THROTTLED: Extent.TOKEN,
-    Verdict.OVERDONE: Extent.ROUTE,
-    Verdict.THROTTLED_UNNAMED: Extent.UNNAMED,
+    Verdict.TOKEN_THROTTLED: ThrottleExtent.TOKEN,
+    Verdict.ROUTE_THROTTLED: ThrottleExtent.ROUTE,
+    Verdict.THROTTLED_UNNAMED: ThrottleExtent.UNNAMED,
 }
 
 
-def fate(status: int) -> Fate:
+def fate(status: int) -> Delivery:
     """Tell what became of a push that was answered with trouble of the provider's own."""
-    return Fate.DECLINED if status == 503 else Fate.UNKNOWN
+    return Delivery.DECLINED if status == 503 else Delivery.UNKNOWN
 
 
 def code(reason: object, status: int) -> str:
@@ -67,7 +67,7 @@ def note_unknown(provider: str, status: int, reason: str) -> None:
     """Tell and count a refusal that the provider's table does not know."""
     log.error("unknown provider reason", provider=provider, status=status, reason=reason)
     key = (provider, status, reason)
-    if key not in unknown_refusals and len(unknown_refusals) >= REASONS_AT_MOST:
+    if key not in unknown_refusals and len(unknown_refusals) >= MAX_REASONS:
         key = (provider, 0, "others")
     unknown_refusals[key] += 1
     heard_last[key] = datetime.now(UTC)

@@ -44,7 +44,7 @@ class QueueDepths:
         return self.total if depth > _EXACT else sum(self._users_with[:depth])
 
 
-class Waiters(Generic[T]):
+class FairQueue(Generic[T]):
     """Waiters by user."""
 
     def __init__(self) -> None:

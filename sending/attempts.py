@@ -25,10 +25,21 @@ from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from domain.kinds import RULES, Subject
 from domain.push import TaskState
 from operations import revival as revivals
-from sending.precheck import IN_FLIGHT, Busy, Claim, Facts, Go, Hindrance, Settled, Verdict, Waiting, judge_all
+from sending.precheck import (
+    ATTEMPT_LEASE,
+    Claim,
+    Deferred,
+    Facts,
+    Final,
+    Hindrance,
+    InFlight,
+    Proceed,
+    Verdict,
+    precheck,
+)
 
-_MOVED = Settled(TaskState.WITHDRAWN, "token_changed")
-_UNREADABLE = Waiting(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
+_MOVED = Final(TaskState.WITHDRAWN, "token_changed")
+_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
@@ -44,7 +55,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             messages=await messages.addressed(
                 db, {task.task_id: (task.message_id, task.user_id) for task in about_messages}
             ),
-            lines=await collapse_groups.around(db, about_messages, IN_FLIGHT),
+            lines=await collapse_groups.around(db, about_messages, ATTEMPT_LEASE),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
             under_way=dict(await push_attempts.under_way(db, tried)),
@@ -52,14 +63,14 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             now=await present_instant(db),
         )
         asked = {claim.task_id: claim for claim in claims}
-        judged = judge_all(tasks, asked, facts)
+        judged = precheck(tasks, asked, facts)
         verdicts = judged.verdicts
 
-        going = [verdict for verdict in verdicts.values() if isinstance(verdict, Go)]
+        going = [verdict for verdict in verdicts.values() if isinstance(verdict, Proceed)]
         lost = [
             begun
             for task_id, begun in facts.under_way.items()
-            if begun.started_at + IN_FLIGHT <= facts.now or isinstance(verdicts[task_id], Settled)
+            if begun.started_at + ATTEMPT_LEASE <= facts.now or isinstance(verdicts[task_id], Final)
         ]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(
@@ -83,10 +94,10 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     taken: set[UUID] = set()
     answers: list[Verdict] = []
     for claim in claims:
-        unread = _UNREADABLE if claim.task_id in unreadable else Settled(TaskState.WITHDRAWN, "task_missing")
+        unread = _UNREADABLE if claim.task_id in unreadable else Final(TaskState.WITHDRAWN, "task_missing")
         verdict = verdicts.get(claim.task_id, unread)
-        if isinstance(verdict, Go) and claim.task_id in taken:  # asked twice in one batch
-            verdict = Busy(IN_FLIGHT)
+        if isinstance(verdict, Proceed) and claim.task_id in taken:  # asked twice in one batch
+            verdict = InFlight(ATTEMPT_LEASE)
         taken.add(claim.task_id)
         answers.append(verdict)
     return answers
@@ -113,15 +124,15 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
     if task.state is not TaskState.PENDING:
         return None
     match verdict:
-        case Go():
+        case Proceed():
             return push_tasks.Update(
                 task.task_id, TaskState.PENDING, task.last_reason, new_attempts=1, device_id=verdict.device_id
             )
-        case Waiting(Hindrance(reason, delay)):
+        case Deferred(Hindrance(reason, delay)):
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
-        case Settled(state, settled_reason):
+        case Final(state, settled_reason):
             return push_tasks.Update(task.task_id, state, settled_reason)
-        case Busy():
+        case InFlight():
             return None
 
 

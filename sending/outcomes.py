@@ -23,17 +23,17 @@ from operations import revival as revivals
 from push.sender import (
     Accepted,
     Answer,
-    Doubtful,
-    Fate,
-    Foreign,
+    Delivery,
     Misconfigured,
+    MismatchedToken,
     ProviderTrouble,
     Rejected,
+    SuspectToken,
     Throttled,
     Unavailable,
     Unregistered,
 )
-from sending.precheck import IN_FLIGHT, Go
+from sending.precheck import ATTEMPT_LEASE, Proceed
 from sending.retry import GIVES_WAY
 from telemetry import metrics as labels
 from telemetry import tracing
@@ -42,7 +42,7 @@ UNSTORABLE = "unstorable_answer"
 
 
 @dataclass(frozen=True, slots=True)
-class DeadToken:
+class ReportedToken:
     """A token to deactivate by comparing."""
 
     route: Route
@@ -52,9 +52,9 @@ class DeadToken:
     reason: str
 
     @property
-    def named(self) -> device_tokens.Dead:
+    def named(self) -> device_tokens.DeadToken:
         """Name the registration that it was."""
-        return device_tokens.Dead(self.device_id, self.token, self.since, self.reason)
+        return device_tokens.DeadToken(self.device_id, self.token, self.since, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Outcome:
     ended: Ended | Uncalled
     update: Update
     token_refused_on: Route | None = None
-    dead_tokens: tuple[DeadToken, ...] = ()
+    dead_tokens: tuple[ReportedToken, ...] = ()
     sounding: Sounding | None = None
 
     @property
@@ -73,7 +73,7 @@ class Outcome:
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
-def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToken, ...]) -> Outcome:
+def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
     """Record an answer that settles the push; `latency` is in seconds."""
     match answer:
         case Accepted(provider_id):
@@ -84,22 +84,22 @@ def answered(go: Go, answer: Answer, latency: float, dead_tokens: tuple[DeadToke
         case Rejected(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
             return Outcome(_ended(go, word(answer), reason, latency), update, sounding=go.sounding)
-        case Unregistered(reason) | Doubtful(reason):
+        case Unregistered(reason) | SuspectToken(reason):
             update = Update(go.push.task_id, TaskState.UNREGISTERED, reason)
             return Outcome(_ended(go, word(answer), reason, latency), update, go.route, dead_tokens, go.sounding)
-        case Foreign(reason):
+        case MismatchedToken(reason):
             update = Update(go.push.task_id, TaskState.REJECTED, reason)
             return Outcome(_ended(go, word(answer), reason, latency), update, go.route, sounding=go.sounding)
         case _:
             assert_never(answer)
 
 
-def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
+def failed(go: Proceed, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
     """Record trouble; `again` is how the task stands: when it is to be tried again, if it is.
 
     If it is not, because the provider asked for more patience than is left, the attempt tells until when.
     """
-    if isinstance(trouble, Unavailable) and trouble.fate is Fate.NOT_SENT:
+    if isinstance(trouble, Unavailable) and trouble.fate is Delivery.NOT_SENT:
         return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
     ended = replace(
         _ended(go, word(trouble), trouble.reason, latency),
@@ -108,7 +108,7 @@ def failed(go: Go, trouble: ProviderTrouble, latency: float, again: Update) -> O
     return Outcome(ended, again, sounding=go.sounding)
 
 
-def _asked_until(go: Go, trouble: ProviderTrouble, latency: float) -> datetime | None:
+def _asked_until(go: Proceed, trouble: ProviderTrouble, latency: float) -> datetime | None:
     if trouble.retry_after is None or trouble.retry_after <= GIVES_WAY:
         return None
     return go.began_at + timedelta(seconds=latency) + trouble.retry_after
@@ -137,11 +137,11 @@ def word(came_to: Answer | ProviderTrouble) -> str:
     match came_to:
         case Accepted():
             return "accepted"
-        case Rejected() | Foreign():
+        case Rejected() | MismatchedToken():
             return "rejected"
-        case Unregistered() | Doubtful():
+        case Unregistered() | SuspectToken():
             return "unregistered"
-        case Unavailable(fate=Fate.UNKNOWN):
+        case Unavailable(fate=Delivery.UNKNOWN):
             return "unknown"
         case Throttled():
             return "throttled"
@@ -201,11 +201,11 @@ async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[No
     return [None] * len(outcomes)
 
 
-def _ended(go: Go, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
+def _ended(go: Proceed, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
     return Ended(go.push.attempt_id, outcome, reason, round(latency * 1000), provider_id)
 
 
-MOST_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is forgotten
+MAX_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is forgotten
 
 _KEPT_FOR = 900.0  # seconds
 
@@ -251,7 +251,7 @@ class Recording:
 
         `began` is when the attempt was asked for, by the monotonic clock.
         """
-        stored = await self._insist(outcome, began + IN_FLIGHT.total_seconds())
+        stored = await self._insist(outcome, began + ATTEMPT_LEASE.total_seconds())
         if stored is None:
             self._keep(outcome, route)
             raise NotStored
@@ -263,7 +263,9 @@ class Recording:
         kept = self._kept.pop(task_id, None)
         if kept is None or kept.at + _KEPT_FOR < time.monotonic():
             return None
-        return await self.store(kept.outcome, kept.route, began=time.monotonic() - IN_FLIGHT.total_seconds())  # once
+        return await self.store(
+            kept.outcome, kept.route, began=time.monotonic() - ATTEMPT_LEASE.total_seconds()
+        )  # once
 
     def store_later(self, outcome: Outcome) -> None:
         """Store an attempt's end that nobody waits for, or else leave it to its lease."""
@@ -272,7 +274,7 @@ class Recording:
         task.add_done_callback(self._later.discard)
 
     async def _store_quietly(self, outcome: Outcome) -> None:
-        await self._insist(outcome, time.monotonic() + IN_FLIGHT.total_seconds())
+        await self._insist(outcome, time.monotonic() + ATTEMPT_LEASE.total_seconds())
 
     async def _insist(self, outcome: Outcome, until: float) -> Stored | None:
         """Try until it is stored or it is too late; gives None then."""
@@ -304,7 +306,7 @@ class Recording:
 
     def _keep(self, outcome: Outcome, route: Route) -> None:
         self._kept[outcome.update.task_id] = _Kept(outcome, route, time.monotonic())
-        if len(self._kept) > MOST_KEPT:
+        if len(self._kept) > MAX_KEPT:
             del self._kept[next(iter(self._kept))]
 
 
@@ -325,7 +327,7 @@ def _count(route: Route, outcome: Outcome) -> None:
 
 
 @contextmanager
-def call_span(go: Go) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
+def call_span(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
     """Trace a call; gives what is to be told its answer."""
     about = {
         "fastbell.provider": go.route.provider.value,

@@ -14,14 +14,23 @@ from db.models.people import DeviceToken
 from db.unreadable import tell
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
-from domain.last_check import Address, Circumstances, Line, Turn, is_quiet, misaddressed, turn_of, useless
+from domain.last_check import (
+    AddressedDevice,
+    Circumstances,
+    CollapseGroupTurn,
+    CollapseGroupUse,
+    is_quiet,
+    misaddressed,
+    turn_of,
+    useless,
+)
 from domain.preferences import Preferences, Preview
 from domain.push import Environment, Provider, Push, Route, TaskState
 from domain.sessions import FastingSession
 from domain.wording import Content, worded
 from push.payload_limit import is_usable
 
-IN_FLIGHT = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+ATTEMPT_LEASE = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
 SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use
 LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
 
@@ -48,7 +57,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Go:
+class Proceed:
     """Call the provider now."""
 
     push: Push
@@ -63,7 +72,7 @@ class Go:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Deferred:
     """All is well, but for the hindrance."""
 
     hindrance: Hindrance
@@ -72,21 +81,21 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class InFlight:
     """Another worker's call is under way, or was lost, for so much longer."""
 
     wait: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Final:
     """The task is finished."""
 
     state: TaskState
     reason: str | None
 
 
-Verdict = Go | Waiting | Busy | Settled
+Verdict = Proceed | Deferred | InFlight | Final
 
 CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
@@ -99,21 +108,21 @@ class Facts:
     sessions: dict[UUID, FastingSession]
     devices: dict[UUID, DeviceToken]
     messages: dict[UUID, messages.Addressed]
-    lines: dict[UUID, Line]
+    lines: dict[UUID, CollapseGroupUse]
     preferences: dict[str, Preferences]
     under_way: dict[UUID, push_attempts.Begun]
-    final: dict[UUID, push_attempts.Final]
+    final: dict[UUID, push_attempts.FinalAttempt]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Prechecked:
     """The verdicts on many tasks, and which of them are of reminders that still hold."""
 
     verdicts: dict[UUID, Verdict]
     entering: list[push_tasks.Task]
 
 
-def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Judged:
+def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Prechecked:
     """Judge the newest first: of those that share a line only it goes."""
     verdicts: dict[UUID, Verdict] = {}
     entering: list[push_tasks.Task] = []
@@ -122,12 +131,12 @@ def judge_all(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], fac
         verdict, enters = _judge_alone(task, asked[task.task_id], facts)
         if enters:
             entering.append(task)
-        if isinstance(verdict, Go) and task.task_id in facts.lines:
+        if isinstance(verdict, Proceed) and task.task_id in facts.lines:
             line = (task.installation_id, task.collapse_key)
-            verdict = Settled(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
+            verdict = Final(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
         verdicts[task.task_id] = verdict
-    return Judged(verdicts, entering)
+    return Prechecked(verdicts, entering)
 
 
 def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
@@ -139,46 +148,46 @@ def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Ver
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
         log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
         left = task.expires_at - facts.now
-        return verdict or Waiting(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
+        return verdict or Deferred(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
 def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
-        return Settled(task.state, task.last_reason)
+        return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        return Settled(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
+        return Final(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
     under_way = facts.under_way.get(task.task_id)
-    if under_way is not None and under_way.started_at + IN_FLIGHT > facts.now:
-        return Busy(under_way.started_at + IN_FLIGHT - facts.now)
+    if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
+        return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)
     if task.expires_at <= facts.now:
         outlasted = task.last_reason  # trouble that lasted until the end; nobody else would tell of it
-        return Settled(TaskState.DEAD, outlasted) if outlasted else Settled(TaskState.EXPIRED, "too_late")
+        return Final(TaskState.DEAD, outlasted) if outlasted else Final(TaskState.EXPIRED, "too_late")
     device = facts.devices.get(task.installation_id)
-    current = None if device is None else Address(device.user_id, _route(device))
-    reason = _withheld(task, facts) or misaddressed(Address(task.user_id, task.route), current)
+    current = None if device is None else AddressedDevice(device.user_id, _route(device))
+    reason = _withheld(task, facts) or misaddressed(AddressedDevice(task.user_id, task.route), current)
     if reason or device is None:
-        return Settled(TaskState.WITHDRAWN, reason)
+        return Final(TaskState.WITHDRAWN, reason)
     if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
-        return Settled(TaskState.DEAD, "fate_unknown")
+        return Final(TaskState.DEAD, "fate_unknown")
     return _timed(task, claim.hindrance, facts) or _go(task, claim, device, facts)
 
 
 def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
     """Say why a push that may go out must wait, or is too late for its line; None when it is its turn."""
     turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
-    if turn is Turn.NEVER:
-        return Settled(TaskState.WITHDRAWN, "superseded")
+    if turn is CollapseGroupTurn.NEVER:
+        return Final(TaskState.WITHDRAWN, "superseded")
     left = task.expires_at - facts.now
     if hindrance is not None:
         fitting = _in_time(hindrance, left)
-        return Waiting(fitting, task.user_id, left) if fitting else Settled(TaskState.DEAD, hindrance.reason)
-    taken = Waiting(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
-    return taken if turn is Turn.LATER else None
+        return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, hindrance.reason)
+    taken = Deferred(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
+    return taken if turn is CollapseGroupTurn.LATER else None
 
 
-def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Go:
-    return Go(
+def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Proceed:
+    return Proceed(
         push=_push(task, claim.attempt_id, device, facts),
         route=task.route,
         device_id=device.id,

@@ -7,7 +7,7 @@ from domain.back_off import BackOff, in_time
 from push.sender import (
     Appointed,
     Booked,
-    Fate,
+    Delivery,
     LooksIn,
     Misconfigured,
     NotConfigured,
@@ -20,10 +20,10 @@ from push.sender import (
     Unavailable,
 )
 
-BackOffs = Mapping[type[ProviderTrouble] | Fate, BackOff]
+BackOffs = Mapping[type[ProviderTrouble] | Delivery, BackOff]
 
 BACK_OFFS: BackOffs = {
-    Fate.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
+    Delivery.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
@@ -57,8 +57,8 @@ def is_about_credentials(trouble: ProviderTrouble) -> bool:
 
 def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:
     """Say how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
-    kind: type[ProviderTrouble] | Fate = type(trouble)
+    kind: type[ProviderTrouble] | Delivery = type(trouble)
     if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
-        is_unprocessed = trouble.fate in {Fate.NOT_SENT, Fate.NEVER_PROCESSED}
-        kind = Fate.NEVER_PROCESSED if is_unprocessed else Unavailable
+        is_unprocessed = trouble.fate in {Delivery.NOT_SENT, Delivery.NEVER_PROCESSED}
+        kind = Delivery.NEVER_PROCESSED if is_unprocessed else Unavailable
     return back_offs[kind].delay(attempt, chance, trouble.retry_after)

@@ -139,7 +139,7 @@ class ServiceSettings(_Section):
         return self.public_url or f"http://127.0.0.1:{self.api_port}"
 
 
-class GateSettings(_Section):
+class LimiterSettings(_Section):
     """What a provider may be asked over one app's route, and from when on token errors count as a mass failure."""
 
     apns_concurrency: int = Field(default=800, ge=1)  # calls under way in each worker
@@ -213,9 +213,9 @@ def service_settings(environ: Mapping[str, str] = os.environ) -> ServiceSettings
     return _read(ServiceSettings, _unprefixed(ServiceSettings, environ), "")
 
 
-def gate_settings(environ: Mapping[str, str] = os.environ) -> GateSettings:
+def limiter_settings(environ: Mapping[str, str] = os.environ) -> LimiterSettings:
     """Read the limits of the gates and the threshold of the brake."""
-    return _read(GateSettings, _unprefixed(GateSettings, environ), "")
+    return _read(LimiterSettings, _unprefixed(LimiterSettings, environ), "")
 
 
 def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSettings:
@@ -263,7 +263,7 @@ def _unprefixed(section: type[_Section], environ: Mapping[str, str]) -> dict[str
 
 def _values(prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
     known = {prefix + name.upper(): name for name in _SECTIONS[prefix].model_fields}
-    names = [*known, *(name.upper() for name in GateSettings.model_fields if name.upper().startswith(prefix))]
+    names = [*known, *(name.upper() for name in LimiterSettings.model_fields if name.upper().startswith(prefix))]
     for variable in environ:
         if variable.startswith(prefix) and variable not in names:
             near = difflib.get_close_matches(variable, names, n=1)

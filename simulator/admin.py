@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from simulator import views
 from simulator.faults import Faults
-from simulator.http.exchange import Environment, Provider
-from simulator.phones import CannotHappen, Permission, Phone, Phones, PhoneState
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
+from simulator.phones import CannotHappen, Phone, PhonePermission, Phones, PhoneState
 from simulator.wire import WireLog
 
 _STATES = {
@@ -45,19 +45,19 @@ class PhoneForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    provider: Provider
-    environment: Environment = Environment.PRODUCTION
+    provider: SimulatedProvider
+    environment: SimulatedEnvironment = SimulatedEnvironment.PRODUCTION
     name: Annotated[str, Field(min_length=1, max_length=80)] | None = None
     app: Annotated[str, Field(min_length=1, max_length=255)] | None = None  # APNs topic, or FCM project
     state: PhoneState = PhoneState.INSTALLED
-    permission: Permission | None = None  # None: as it was; a new phone has granted it
+    permission: PhonePermission | None = None  # None: as it was; a new phone has granted it
     uninstalled_at: AwareDatetime | None = None  # by default now
     locale: Annotated[str, Field(max_length=35)] | None = None
 
     @field_validator("permission")
     @classmethod
-    def _known_to_its_system(cls, permission: Permission | None, info: ValidationInfo) -> Permission | None:
-        if permission is Permission.PROVISIONAL and info.data.get("provider") is Provider.FCM:
+    def _known_to_its_system(cls, permission: PhonePermission | None, info: ValidationInfo) -> PhonePermission | None:
+        if permission is PhonePermission.PROVISIONAL and info.data.get("provider") is SimulatedProvider.FCM:
             raise ValueError("Android knows no provisional permission")
         return permission
 
@@ -83,7 +83,7 @@ class PermissionForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    permission: Permission
+    permission: PhonePermission
 
 
 class _NotFound(Exception):

@@ -9,7 +9,7 @@ from simulator import faults as mishap
 from simulator.apns_rules import ProviderTokens, Rejection, check_request, checked_payload, device_token, topic_of
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
-from simulator.http.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator.http.exchange import Answer, Exchange, SimulatedEnvironment, SimulatedProvider, Unprocessed
 from simulator.phones import Notification, Phones, Receipt
 from simulator.wire import WireLog, WireRequest
 
@@ -19,7 +19,7 @@ class ApnsEndpoint:
 
     def __init__(
         self,
-        environment: Environment,
+        environment: SimulatedEnvironment,
         tokens: ProviderTokens,
         phones: Phones,
         wire: WireLog,
@@ -46,7 +46,12 @@ class ApnsEndpoint:
 
     def _push(self, exchange: Exchange) -> "_ApnsPush":
         request = self._wire.append(
-            time.time(), Provider.APNS, self.environment, device_token(exchange.path), exchange.headers, exchange.body
+            time.time(),
+            SimulatedProvider.APNS,
+            self.environment,
+            device_token(exchange.path),
+            exchange.headers,
+            exchange.body,
         )
         request.app = topic_of(exchange.headers) or exchange.headers.get(b"apns-topic", b"").decode("latin-1")
         message_id = exchange.headers.get(b"apns-id")
@@ -84,8 +89,8 @@ class _ApnsPush:
         if not self.request.token.strip("f"):
             raise Rejection(400, "BadDeviceToken")  # Apple gives no such token, and knows that it did not
         phones = self._endpoint.phones
-        phone = phones.seen(self.request.token, Provider.APNS, self._endpoint.environment)
-        if phone.environment is not self._endpoint.environment or phone.provider is not Provider.APNS:
+        phone = phones.seen(self.request.token, SimulatedProvider.APNS, self._endpoint.environment)
+        if phone.environment is not self._endpoint.environment or phone.provider is not SimulatedProvider.APNS:
             raise Rejection(400, "BadDeviceToken")
         if phone.app is None:
             phone.app = self.request.app

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 
 Status = Annotated[int, Field(ge=200, le=599)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
@@ -20,8 +20,8 @@ class Scope(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    provider: Provider
-    environment: Environment | None = None
+    provider: SimulatedProvider
+    environment: SimulatedEnvironment | None = None
     app: str | None = Field(default=None, min_length=1)  # an APNs topic, or an FCM project
     token: str | None = Field(default=None, min_length=1)
     share: float = Field(default=1.0, gt=0, le=1)  # of the requests it applies to, by `seed`
@@ -47,9 +47,9 @@ class Error(Scope):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.provider is Provider.APNS and (self.status is None or self.reason is None):
+        if self.provider is SimulatedProvider.APNS and (self.status is None or self.reason is None):
             raise _wrong("status" if self.status is None else "reason", "an APNs error needs status and reason")
-        if self.provider is Provider.FCM and self.status is None and self.error_code is None:
+        if self.provider is SimulatedProvider.FCM and self.status is None and self.error_code is None:
             raise _wrong("errorCode", "an FCM error needs status or errorCode")
         return self
 
@@ -75,7 +75,7 @@ class AcceptThenFail(Error):
     @classmethod
     def _unavailable_by_default(cls, values: object) -> object:
         if isinstance(values, dict) and not values.keys() & {"status", "errorCode", "error_code"}:
-            fcm = values.get("provider") == Provider.FCM
+            fcm = values.get("provider") == SimulatedProvider.FCM
             return {**values, **({"errorCode": "UNAVAILABLE"} if fcm else _SERVICE_UNAVAILABLE)}
         return values
 

@@ -28,7 +28,15 @@ from simulator.fault_kinds import (
     Slow,
     SplitBody,
 )
-from simulator.http.exchange import Answer, Environment, Exchange, Farewell, FarewellExtent, LastStream, Provider
+from simulator.http.exchange import (
+    Answer,
+    Exchange,
+    Farewell,
+    FarewellExtent,
+    LastStream,
+    SimulatedEnvironment,
+    SimulatedProvider,
+)
 from simulator.wire import WireRequest
 
 _INTERNAL_ERROR = 2  # RFC 9113
@@ -36,7 +44,7 @@ _INTERNAL_ERROR = 2  # RFC 9113
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Error</title></head><body><h1>Bad Gateway</h1></body></html>\n"
 
 
-class Push(Protocol):
+class PushInHand(Protocol):
     """One push in the hands of its provider."""
 
     exchange: Exchange
@@ -55,7 +63,7 @@ class Push(Protocol):
         ...
 
 
-def answer(push: Push, said: Answer) -> None:
+def answer(push: PushInHand, said: Answer) -> None:
     """Send an answer, and write down whether there was somebody to hear it."""
     if push.exchange.answer(said):
         push.request.status = said.status
@@ -64,7 +72,7 @@ def answer(push: Push, said: Answer) -> None:
         push.request.reason = "nobody_listens"
 
 
-def inflict(fault: PushFault, push: Push) -> None:
+def inflict(fault: PushFault, push: PushInHand) -> None:
     """Let this push suffer."""
     match fault:
         case AnswerFault():
@@ -96,7 +104,7 @@ def _as_a_proxy(fault: EmptyBody | Html) -> Answer:
     return Answer(fault.status, "html", ((b"content-type", b"text/html; charset=UTF-8"),), (_HTML,))
 
 
-def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: Push) -> None:
+def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: PushInHand) -> None:
     push.request.reason = fault.fault
     if fault.processed:
         push.processed()
@@ -113,7 +121,7 @@ def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: Push)
             push.exchange.utter(fault.type, bytes(fault.size))
 
 
-def _cut_answer(fault: CutAnswer, push: Push) -> None:
+def _cut_answer(fault: CutAnswer, push: PushInHand) -> None:
     push.request.reason = fault.fault
     said = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
     push.exchange.begin_answer(said)
@@ -124,7 +132,7 @@ def _cut_answer(fault: CutAnswer, push: Push) -> None:
             push.exchange.abort()
 
 
-def _say_goodbye(fault: GoAway, push: Push) -> None:
+def _say_goodbye(fault: GoAway, push: PushInHand) -> None:
     push.request.reason = fault.fault
     said = push.processed() if fault.processed else None
     debug = b"" if fault.reason is None else json.dumps({"reason": fault.reason}).encode()
@@ -164,7 +172,7 @@ class ActiveFault:
         """Begun and not over."""
         return time.monotonic() >= self._from and not self.is_over
 
-    def concerns(self, provider: Provider, environment: Environment) -> bool:
+    def concerns(self, provider: SimulatedProvider, environment: SimulatedEnvironment) -> bool:
         """Whether it is about this provider."""
         return self.fault.provider is provider and self.fault.environment in {None, environment}
 

@@ -11,8 +11,8 @@ from simulator import faults as mishap
 from simulator import fcm_rules
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
-from simulator.fcm_rules import Message, checked_message, is_dry_run, target
-from simulator.http.exchange import Answer, Environment, Exchange, Provider, Unprocessed
+from simulator.fcm_rules import FcmMessage, checked_message, is_dry_run, target
+from simulator.http.exchange import Answer, Exchange, SimulatedEnvironment, SimulatedProvider, Unprocessed
 from simulator.oauth import AccessTokens, AccessTokenState
 from simulator.phones import Phones, Receipt
 from simulator.wire import WireLog, WireRequest
@@ -54,7 +54,12 @@ class FcmEndpoint:
         except ValueError:
             content = None
         request = self._wire.append(
-            time.time(), Provider.FCM, Environment.PRODUCTION, target(content), exchange.headers, exchange.body
+            time.time(),
+            SimulatedProvider.FCM,
+            SimulatedEnvironment.PRODUCTION,
+            target(content),
+            exchange.headers,
+            exchange.body,
         )
         path = _SEND.fullmatch(exchange.path)
         request.app = "" if path is None else path.group(1).decode("latin-1")
@@ -103,14 +108,14 @@ class _FcmPush:
     def error(self, error: Error) -> Answer:
         return fcm_rules.scripted(error)
 
-    def _deliver(self, message: Message, now: float) -> Answer:
+    def _deliver(self, message: FcmMessage, now: float) -> Answer:
         content: Any = self._content
         name = f"projects/{self.request.app}/messages/"
         if is_dry_run(content):
             return fcm_rules.json_answer(200, {"name": f"{name}fake_message_id"})
         phones = self._endpoint.phones
-        phone = phones.seen(self.request.token, Provider.FCM, Environment.PRODUCTION)
-        if phone.provider is not Provider.FCM:
+        phone = phones.seen(self.request.token, SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION)
+        if phone.provider is not SimulatedProvider.FCM:
             return fcm_rules.invalid_argument(fcm_rules.InvalidMessage(None, fcm_rules.NO_TOKEN))
         if phone.app is None:
             phone.app = self.request.app

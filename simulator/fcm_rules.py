@@ -179,7 +179,7 @@ _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class FcmMessage:
     """A message that FCM takes."""
 
     ttl: float | None  # seconds
@@ -195,7 +195,7 @@ def target(body: object) -> str:
     return token if isinstance(token, str) else ""
 
 
-def checked_message(body: object, raw: bytes) -> Message:
+def checked_message(body: object, raw: bytes) -> FcmMessage:
     """Read the message; raise InvalidMessage naming the first wrong field."""
     if not isinstance(body, dict):
         raise InvalidMessage("", "Invalid JSON payload received.")
@@ -240,7 +240,7 @@ def checked_message(body: object, raw: bytes) -> Message:
         level="passive" if is_quiet else "active",
         channel=channel,
     )
-    return Message(ttl=_ttl(android.get("ttl")), notification=shown)
+    return FcmMessage(ttl=_ttl(android.get("ttl")), notification=shown)
 
 
 def is_dry_run(body: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.wire import WireRequest
 
 _LINES_KEPT = 500
@@ -31,7 +31,7 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScreenLine:
     """One line on the lock screen."""
 
     notification: Notification
@@ -68,18 +68,18 @@ class Screen:
     """The lines of one phone, newest first when iterated."""
 
     def __init__(self) -> None:
-        self._lines: dict[str | int, Line] = {}
+        self._lines: dict[str | int, ScreenLine] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return len(self._lines)
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ScreenLine]:
         """Newest first."""
         return list(reversed(self._lines.values()))
 
-    def remove(self, line: Line) -> None:
+    def remove(self, line: ScreenLine) -> None:
         """Take a line away."""
         self._lines = {key: each for key, each in self._lines.items() if each is not line}
 
@@ -90,7 +90,7 @@ class Screen:
         replaced = self._lines.pop(key, None)
         is_repeated = replaced is not None and replaced.notification.identity == notification.identity
         times = replaced.times_received + 1 if replaced is not None and is_repeated else 1
-        self._lines[key] = Line(notification, now, times)
+        self._lines[key] = ScreenLine(notification, now, times)
         if len(self._lines) > _LINES_KEPT:
             del self._lines[next(iter(self._lines))]
 
@@ -109,7 +109,7 @@ class PhoneState(StrEnum):
     UNINSTALLED = "uninstalled"
 
 
-class Permission(StrEnum):
+class PhonePermission(StrEnum):
     """Whether the system lets the app show notifications. The provider takes a push all the same."""
 
     UNDETERMINED = "undetermined"  # the person was not asked yet: nothing is shown
@@ -122,7 +122,7 @@ class CannotHappen(Exception):
     """Asked for something that no phone in this state does."""
 
 
-class Fate(StrEnum):
+class Arrival(StrEnum):
     """What became of an accepted push."""
 
     SHOWN = "shown"
@@ -138,7 +138,7 @@ class Receipt:
     request: WireRequest
     notification: Notification
     expires_timestamp: float | None  # None: kept for weeks
-    fate: Fate = Fate.WAITING
+    fate: Arrival = Arrival.WAITING
     reason: str | None = None
     sounded_timestamp: float | None = None  # when the phone rang for it
 
@@ -146,7 +146,7 @@ class Receipt:
 class Phone:
     """One app installation."""
 
-    def __init__(self, token: str, provider: Provider, environment: Environment, name: str) -> None:
+    def __init__(self, token: str, provider: SimulatedProvider, environment: SimulatedEnvironment, name: str) -> None:
         self.token = token
         self.provider = provider
         self.environment = environment
@@ -154,7 +154,7 @@ class Phone:
         self.app: str | None = None  # its topic or project; None until the first push to it
         self.locale: str | None = None
         self.state = PhoneState.INSTALLED
-        self.permission = Permission.GRANTED
+        self.permission = PhonePermission.GRANTED
         self.uninstalled_timestamp: float | None = None
         self.log: list[Receipt] = []
         self.accepted_count = 0
@@ -162,7 +162,7 @@ class Phone:
         self._waiting: list[Receipt] = []
 
     @property
-    def screen(self) -> list[Line]:
+    def screen(self) -> list[ScreenLine]:
         """Its lines, newest first."""
         return self._screen.lines
 
@@ -177,7 +177,7 @@ class Phone:
         elif receipt.expires_timestamp is not None and receipt.expires_timestamp <= now:
             _drop(receipt, "offline")
         else:
-            if self.provider is Provider.APNS:  # Apple keeps one notification per app
+            if self.provider is SimulatedProvider.APNS:  # Apple keeps one notification per app
                 self._forget_waiting("superseded_while_offline")
             self._waiting.append(receipt)
             if len(self._waiting) > _STORED_BY_GOOGLE:
@@ -199,18 +199,18 @@ class Phone:
         if state is PhoneState.UNINSTALLED:
             self._screen = Screen()
 
-    def permit(self, permission: Permission) -> None:
+    def permit(self, permission: PhonePermission) -> None:
         """Answer the system's question, or change the answer in its settings; without leave the screen is cleared.
 
         Raises CannotHappen for what Android does not know.
         """
-        if permission is Permission.PROVISIONAL and self.provider is not Provider.APNS:
+        if permission is PhonePermission.PROVISIONAL and self.provider is not SimulatedProvider.APNS:
             raise CannotHappen("Android knows no provisional permission.")
         self.permission = permission
         if not self._may_show:
             self._screen = Screen()
 
-    def tap(self, task_id: str | None = None) -> Line:
+    def tap(self, task_id: str | None = None) -> ScreenLine:
         """Tap a line, the newest unless one is named by its `task_id`: it leaves the screen, and the app opens.
 
         Raises CannotHappen where it is not on the screen.
@@ -223,7 +223,7 @@ class Phone:
 
     @property
     def _may_show(self) -> bool:
-        return self.permission in {Permission.GRANTED, Permission.PROVISIONAL}
+        return self.permission in {PhonePermission.GRANTED, PhonePermission.PROVISIONAL}
 
     def _forget_waiting(self, reason: str) -> None:
         for receipt in self._waiting:
@@ -235,20 +235,20 @@ class Phone:
         if expires is not None and 0 < expires <= now:
             _drop(receipt, "expired")
         elif not receipt.notification.is_visible:
-            receipt.fate = Fate.SILENT
+            receipt.fate = Arrival.SILENT
         elif not self._may_show:
             _drop(receipt, f"permission_{self.permission}")
         else:
-            if self.permission is Permission.PROVISIONAL:
+            if self.permission is PhonePermission.PROVISIONAL:
                 receipt.notification = replace(receipt.notification, has_sound=False, level="passive")
-            receipt.fate = Fate.SHOWN
+            receipt.fate = Arrival.SHOWN
             self._screen.show(receipt.notification, now)
             if receipt.notification.has_sound:
                 receipt.sounded_timestamp = now
 
 
 def _drop(receipt: Receipt, reason: str) -> None:
-    receipt.fate = Fate.DROPPED
+    receipt.fate = Arrival.DROPPED
     receipt.reason = reason
 
 
@@ -297,24 +297,24 @@ class Phones:
             raise CannotHappen(f"A phone that is {phone.state} fetches no token.")
         former = self._former[phone.token] = FormerToken(phone, time.time() + lives_on)
         del self._phones[phone.token]
-        is_apple = phone.provider is Provider.APNS
+        is_apple = phone.provider is SimulatedProvider.APNS
         phone.token = secrets.token_hex(32) if is_apple else f"{secrets.token_urlsafe(16)}:{secrets.token_urlsafe(105)}"
         self._phones[phone.token] = phone
         self.version += 1
         return former
 
-    def seen(self, token: str, provider: Provider, environment: Environment) -> Phone:
+    def seen(self, token: str, provider: SimulatedProvider, environment: SimulatedEnvironment) -> Phone:
         """Find the phone with this token; a new one is installed."""
         phone = self.get(token)
         if phone is None:
-            name = f"{'iPhone' if provider is Provider.APNS else 'Android'} {len(self._phones) + 1}"
+            name = f"{'iPhone' if provider is SimulatedProvider.APNS else 'Android'} {len(self._phones) + 1}"
             phone = self._phones[token] = Phone(token, provider, environment, name)
             self.version += 1
         return phone
 
-    def declare(self, token: str, provider: Provider, environment: Environment) -> Phone:
+    def declare(self, token: str, provider: SimulatedProvider, environment: SimulatedEnvironment) -> Phone:
         """Find the phone with this token; make it if it is new, or was another provider's or environment's."""
-        known_token = token.lower() if provider is Provider.APNS else token
+        known_token = token.lower() if provider is SimulatedProvider.APNS else token
         known = self._phones.get(known_token)
         if known is not None and (known.provider, known.environment) != (provider, environment):
             del self._phones[known_token]
@@ -326,12 +326,12 @@ class Phones:
         phone.become(state, time.time())
         self.version += 1
 
-    def permit(self, phone: Phone, permission: Permission) -> None:
+    def permit(self, phone: Phone, permission: PhonePermission) -> None:
         """Let the app show notifications, or not; raises CannotHappen."""
         phone.permit(permission)
         self.version += 1
 
-    def tap(self, phone: Phone, task_id: str | None) -> Line:
+    def tap(self, phone: Phone, task_id: str | None) -> ScreenLine:
         """Tap a line of a phone's screen; raises CannotHappen."""
         line = phone.tap(task_id)
         self.version += 1

@@ -13,7 +13,7 @@ from simulator.credentials import credentials_in, provider_environment
 from simulator.fault_kinds import RefuseConnections, RevokeAccessTokens, StallConnections
 from simulator.faults import ActiveFault, Faults
 from simulator.fcm import FcmEndpoint
-from simulator.http.exchange import Endpoint, Environment, Provider
+from simulator.http.exchange import Endpoint, SimulatedEnvironment, SimulatedProvider
 from simulator.http.http1 import Http1Connection
 from simulator.http.http2 import Http2Connection, StreamLimits
 from simulator.http.listener import Connection, Door, Listener, bound_sockets, tls_context
@@ -49,13 +49,13 @@ class Simulator:
         self._fcm = FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
         apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
         self._listeners = {
-            (Provider.APNS, Environment.PRODUCTION): self._listener(
-                sockets[1], self._apns(Environment.PRODUCTION), apns_limits
+            (SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION): self._listener(
+                sockets[1], self._apns(SimulatedEnvironment.PRODUCTION), apns_limits
             ),
-            (Provider.APNS, Environment.SANDBOX): self._listener(
-                sockets[2], self._apns(Environment.SANDBOX), apns_limits
+            (SimulatedProvider.APNS, SimulatedEnvironment.SANDBOX): self._listener(
+                sockets[2], self._apns(SimulatedEnvironment.SANDBOX), apns_limits
             ),
-            (Provider.FCM, Environment.PRODUCTION): self._listener(
+            (SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION): self._listener(
                 sockets[3], self._fcm, StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
             ),
         }
@@ -106,7 +106,7 @@ class Simulator:
         return all(listener.is_open for listener in self._listeners.values())
 
     @property
-    def open_connections(self) -> dict[tuple[Provider, Environment], int]:
+    def open_connections(self) -> dict[tuple[SimulatedProvider, SimulatedEnvironment], int]:
         """How many connections each provider holds."""
         return {key: listener.open_connections for key, listener in self._listeners.items()}
 
@@ -147,7 +147,7 @@ class Simulator:
         for listener in self._listeners.values():
             await listener.close()
 
-    def _apns(self, environment: Environment) -> ApnsEndpoint:
+    def _apns(self, environment: SimulatedEnvironment) -> ApnsEndpoint:
         tokens = ProviderTokens(self.credentials.apps)
         return ApnsEndpoint(environment, tokens, self.phones, self.requests, self.faults)
 
@@ -198,7 +198,7 @@ class Simulator:
         for (provider, environment), listener in self._listeners.items():
             listener.become(self._door(provider, environment))
 
-    def _door(self, provider: Provider, environment: Environment) -> Door:
+    def _door(self, provider: SimulatedProvider, environment: SimulatedEnvironment) -> Door:
         for active in self.faults:
             if not active.is_in_force or not active.concerns(provider, environment):
                 continue

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from simulator.faults import ActiveFault
-from simulator.phones import FormerToken, Line, Phone, Phones, Receipt
+from simulator.phones import FormerToken, Phone, Phones, Receipt, ScreenLine
 from simulator.wire import WireRequest
 
 
@@ -39,7 +39,7 @@ def phone_detail(phone: Phone) -> dict[str, Any]:
     }
 
 
-def line_view(line: Line) -> dict[str, Any]:
+def line_view(line: ScreenLine) -> dict[str, Any]:
     """Show a line on a lock screen."""
     return {
         "title": line.title,
@@ -59,7 +59,7 @@ def rotation(phone: Phone, former: FormerToken, former_token: str) -> dict[str, 
     return phone_row(phone) | {"former_token": former_token, "former_token_dies_at": _instant(former.dies_timestamp)}
 
 
-def tapped(line: Line) -> dict[str, Any]:
+def tapped(line: ScreenLine) -> dict[str, Any]:
     """Show what a tap on a line hands to the app."""
     return {name: line.data.get(name) for name in ("task_id", "kind", "url")} | {"line": line_view(line)}
 

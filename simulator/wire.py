@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 
 _KEPT = 200_000
 _SECRET_HEADERS = frozenset({b"authorization"})
@@ -20,8 +20,8 @@ class WireRequest:
 
     number: int
     received_timestamp: float
-    provider: Provider
-    environment: Environment
+    provider: SimulatedProvider
+    environment: SimulatedEnvironment
     token: str
     raw_headers: dict[bytes, bytes]
     body: bytes
@@ -78,8 +78,8 @@ class WireLog:
     def append(
         self,
         received_timestamp: float,
-        provider: Provider,
-        environment: Environment,
+        provider: SimulatedProvider,
+        environment: SimulatedEnvironment,
         token: str,
         headers: dict[bytes, bytes],
         body: bytes,

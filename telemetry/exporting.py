@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
-_MOST_UNSENT = 50_000  # spans; thousands of reminders are due at one instant, with some ten spans each
+_MAX_UNSENT = 50_000  # spans; thousands of reminders are due at one instant, with some ten spans each
 
 
 def provider_of(service_name: str, endpoint: str, given_span_id: Callable[[], int | None]) -> TracerProvider:
@@ -19,7 +19,7 @@ def provider_of(service_name: str, endpoint: str, given_span_id: Callable[[], in
         id_generator=_GivenIds(given_span_id),
         shutdown_on_exit=False,
     )
-    most_unsent = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else _MOST_UNSENT
+    most_unsent = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else _MAX_UNSENT
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint), max_queue_size=most_unsent))
     return provider
 

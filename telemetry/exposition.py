@@ -49,7 +49,7 @@ def expose(registry: CollectorRegistry, collectors: Collection[Collector], sdk_p
     return Exposition((metrics.BOTH, registry, held), sdk_port)
 
 
-class Server:
+class MetricsServer:
     """Serves GET /metrics until it is closed."""
 
     def __init__(self, host: str, port: int, text: Callable[[], bytes]) -> None:

@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Owed, Signals
+from domain.signals import OutboxBacklog, Signals
 from telemetry import metrics as labels
 
 Key = tuple[Provider, str | None]
@@ -117,7 +117,7 @@ def _refused(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
         yield family
 
 
-def _owed(name: str, what: str, owed: Owed, now: datetime) -> Iterator[GaugeMetricFamily]:
+def _owed(name: str, what: str, owed: OutboxBacklog, now: datetime) -> Iterator[GaugeMetricFamily]:
     yield _single(name, f"{what}.", owed.count)
     yield _single(f"{name}_oldest_seconds", f"{what}: the age of the oldest.", _age(owed.oldest_at, now))
 

@@ -5,15 +5,15 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 Request = tuple[User, str, str, Mapping[str, object]]
 
 
 @asynccontextmanager
-async def burst(house: House, requests: Sequence[Request]) -> AsyncIterator[Callable[[], asyncio.Future[list[int]]]]:
+async def burst(stack: Stack, requests: Sequence[Request]) -> AsyncIterator[Callable[[], asyncio.Future[list[int]]]]:
     """Open a connection for each of these; gives what sends all of them at once, and gives their statuses."""
-    host, port = house.http.base_url.host, house.http.base_url.port
+    host, port = stack.http.base_url.host, stack.http.base_url.port
     connections = [await asyncio.open_connection(host, port) for _ in requests]
 
     async def ask(number: int) -> int:

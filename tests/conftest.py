@@ -19,7 +19,7 @@ from settings import logs
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
-from tests.stack import House, Place, make_house, open_house
+from tests.stack import Place, Stack, make_stack, open_stack
 
 # Exceptions as in production: by name and place. structlog's own way shows all local variables, which takes seconds.
 structlog.configure(
@@ -95,27 +95,27 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 
 @pytest.fixture(scope="session")
-async def main_house(
+async def main_stack(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """The house that most tests share: API and worker in this process."""
     place = Place(await new_database("main"), temporal, "main", simulator)
-    async with open_house(place, MESSAGE_RATE="0") as house:  # tests write faster than people
-        yield house
+    async with open_stack(place, MESSAGE_RATE="0") as stack:  # tests write faster than people
+        yield stack
 
 
 @pytest.fixture(scope="session")
-async def house(main_house: House) -> House:
+async def stack(main_stack: Stack) -> Stack:
     """The house of a test that has no other in its folder."""
-    return main_house
+    return main_stack
 
 
 @pytest.fixture(scope="session")
-async def unarmed(main_house: House) -> AsyncIterator[House]:
+async def unarmed(main_stack: Stack) -> AsyncIterator[Stack]:
     """The main house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
-    environment = main_house.place.environment(ARM_WINDOW="0")
-    async with make_house(
-        main_house.place, create_app(service_settings(environment), auth_settings(environment))
+    environment = main_stack.place.environment(ARM_WINDOW="0")
+    async with make_stack(
+        main_stack.place, create_app(service_settings(environment), auth_settings(environment))
     ) as door:
         yield door
 

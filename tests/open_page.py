@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 LINKS, PAGE, COOKIE = "/v1/preference-links", "/preferences/", "fastbell_preferences"
 OURS = {"sec-fetch-site": "same-origin"}  # what a browser says of a form on our own page
@@ -26,11 +26,11 @@ async def link(user: User, body: object = None) -> str:
     return str(urlsplit(answer.json()["url"]).path)
 
 
-async def ask(house: House, path: str, method: str = "GET", form: Any = None, **headers: str) -> httpx.Response:
+async def ask(stack: Stack, path: str, method: str = "GET", form: Any = None, **headers: str) -> httpx.Response:
     """Ask from an address of its own, and keep no cookie: all tests share this client."""
     sent = {"x-forwarded-for": f"2001:db8::{secrets.token_hex(2)}"} | headers
-    answer = await house.http.request(method, path, data=form, headers=sent)
-    house.http.cookies.clear()
+    answer = await stack.http.request(method, path, data=form, headers=sent)
+    stack.http.cookies.clear()
     return answer
 
 
@@ -49,17 +49,17 @@ def words(answer: httpx.Response) -> str:
 class Window:
     """A browser in which somebody's page is open."""
 
-    house: House
+    stack: Stack
     cookie: str  # its value
     headers: dict[str, str] = field(default_factory=dict)
 
     async def get(self, query: str = "", **headers: str) -> httpx.Response:
         """Look at the page."""
-        return await ask(self.house, PAGE + query, **self._headers(headers))
+        return await ask(self.stack, PAGE + query, **self._headers(headers))
 
     async def post(self, path: str, form: Mapping[str, Any], **headers: str) -> httpx.Response:
         """Send a form."""
-        return await ask(self.house, path, "POST", form, **self._headers(OURS | headers))
+        return await ask(self.stack, path, "POST", form, **self._headers(OURS | headers))
 
     async def fields(self) -> Fields:
         """Fill the saving form in as it stands."""
@@ -75,7 +75,7 @@ class Window:
 
 async def opened(user: User) -> Window:
     """Follow a new link of somebody's."""
-    return Window(user.house, value(await ask(user.house, await link(user))))
+    return Window(user.stack, value(await ask(user.stack, await link(user))))
 
 
 def filled(form: Fields, **changes: str | list[str] | None) -> Fields:

@@ -22,7 +22,7 @@ from settings import logs
 from simulator import Simulator
 from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
-from tests.stack import ROOT, House, Place, android, eventually, iphone, open_house, refuse_once, uncommitted
+from tests.stack import ROOT, Place, Stack, android, eventually, iphone, open_stack, refuse_once, uncommitted
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.housekeeping import OrphanSweep, Retention
@@ -40,93 +40,93 @@ async def _record() -> None:
             Simulator.start(run_dir=Path(directory)) as simulator,
         ):
             place = Place(postgres.get_uri(), server.address, "default", simulator)
-            async with open_house(place) as house:
-                await _asleep(house)
-                await _armed_then_accepted(house)
-                await _ended_while_armed(house)
-                await _cancelled_in_back_off(house, simulator)
-                await _moved(house)
-                await _without_device(house)
-                await _opened_at_the_second_try(house)
-                await _redriven(house, simulator)
-                await _tested(house, simulator)
-                await _handed_off(house, simulator)
-                await _handed_off_in_pages(house)
-                await _handed_off_later(house, simulator)
-                await _page_started_anew(house, simulator)
-                await _housekept(house)
+            async with open_stack(place) as stack:
+                await _asleep(stack)
+                await _armed_then_accepted(stack)
+                await _ended_while_armed(stack)
+                await _cancelled_in_back_off(stack, simulator)
+                await _moved(stack)
+                await _without_device(stack)
+                await _opened_at_the_second_try(stack)
+                await _redriven(stack, simulator)
+                await _tested(stack, simulator)
+                await _handed_off(stack, simulator)
+                await _handed_off_in_pages(stack)
+                await _handed_off_later(stack, simulator)
+                await _page_started_anew(stack, simulator)
+                await _housekept(stack)
         postgres.cleanup()
 
 
-async def _asleep(house: House) -> None:
-    session_id = await house.user().start_fast(due_in=36000, minutes=(60, 30))
-    await house.started(session_id)
-    await _save(house, session_id, "asleep")
+async def _asleep(stack: Stack) -> None:
+    session_id = await stack.user().start_fast(due_in=36000, minutes=(60, 30))
+    await stack.started(session_id)
+    await _save(stack, session_id, "asleep")
 
 
-async def _armed_then_accepted(house: House) -> None:
-    user = house.user()
+async def _armed_then_accepted(stack: Stack) -> None:
+    user = stack.user()
     await user.register(iphone(), android())
     session_id = await user.start_fast(due_in=1)
-    await eventually(lambda: house.holds_sends(session_id, 2))
-    await _save(house, session_id, "armed")
-    await house.finished(session_id)
-    await _save(house, session_id, "accepted")
+    await eventually(lambda: stack.holds_sends(session_id, 2))
+    await _save(stack, session_id, "armed")
+    await stack.finished(session_id)
+    await _save(stack, session_id, "accepted")
 
 
-async def _ended_while_armed(house: House) -> None:
-    user = house.user()
+async def _ended_while_armed(stack: Stack) -> None:
+    user = stack.user()
     await user.register(iphone())
     session_id = await user.start_fast(due_in=1)
-    await eventually(lambda: house.holds_sends(session_id, 1))
+    await eventually(lambda: stack.holds_sends(session_id, 1))
     await user.end(session_id)
-    await house.finished(session_id)
-    await _save(house, session_id, "ended-while-armed")
+    await stack.finished(session_id)
+    await _save(stack, session_id, "ended-while-armed")
 
 
-async def _cancelled_in_back_off(house: House, simulator: Simulator) -> None:
-    user, phone = house.user(), android()
+async def _cancelled_in_back_off(stack: Stack, simulator: Simulator) -> None:
+    user, phone = stack.user(), android()
     await user.register(phone)
     refuse_once(simulator, phone)
     session_id = await user.start_fast(due_in=1.0)
-    await eventually(lambda: house.failed_attempts(session_id, 1))
+    await eventually(lambda: stack.failed_attempts(session_id, 1))
     await user.cancel(session_id)
-    await house.finished(session_id)
-    await _save(house, session_id, "cancelled-in-back-off")
+    await stack.finished(session_id)
+    await _save(stack, session_id, "cancelled-in-back-off")
 
 
-async def _moved(house: House) -> None:
-    user = house.user()
+async def _moved(stack: Stack) -> None:
+    user = stack.user()
     await user.register(iphone())
     session_id = await user.start_fast(due_in=3600)
-    await house.started(session_id)
+    await stack.started(session_id)
     await user.move_goal(session_id, due_in=1)
-    await house.finished(session_id)
-    await _save(house, session_id, "moved")
+    await stack.finished(session_id)
+    await _save(stack, session_id, "moved")
 
 
-async def _without_device(house: House) -> None:
-    session_id = await house.user().start_fast(due_in=1)
-    await house.finished(session_id)
-    await _save(house, session_id, "without-device")
+async def _without_device(stack: Stack) -> None:
+    session_id = await stack.user().start_fast(due_in=1)
+    await stack.finished(session_id)
+    await _save(stack, session_id, "without-device")
 
 
-async def _redriven(house: House, simulator: Simulator) -> None:
-    user, phone = house.user(), iphone()
+async def _redriven(stack: Stack, simulator: Simulator) -> None:
+    user, phone = stack.user(), iphone()
     [task_id] = await dead_task(user, phone)
     refuse_once(simulator, phone)
-    await redrive(house.user(None, "support"), task_id)
-    await redriven(house, task_id)
-    _write((await house.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven-and-found")
+    await redrive(stack.user(None, "support"), task_id)
+    await redriven(stack, task_id)
+    _write((await stack.temporal.get_workflow_handle(f"redrive/{task_id}").fetch_history()), "redriven-and-found")
 
 
-async def _tested(house: House, simulator: Simulator) -> None:
-    user, phone = house.user(), iphone()
+async def _tested(stack: Stack, simulator: Simulator) -> None:
+    user, phone = stack.user(), iphone()
     await user.register(phone, android())
     refuse_once(simulator, phone)
-    carol = house.user(None, "support")
+    carol = stack.user(None, "support")
     answer = await carol.call("POST", f"/v1/support/users/{user.user_id}/test-push", {})
-    handle = house.temporal.get_workflow_handle(f"test-push/{answer.json()['test_push_id']}")
+    handle = stack.temporal.get_workflow_handle(f"test-push/{answer.json()['test_push_id']}")
 
     async def is_over() -> bool:
         try:
@@ -138,89 +138,89 @@ async def _tested(house: House, simulator: Simulator) -> None:
     _write(await handle.fetch_history(), "tested")
 
 
-async def _handed_off(house: House, simulator: Simulator) -> None:
-    alice, bob, phones = house.user(), house.user(), [iphone(), android()]
+async def _handed_off(stack: Stack, simulator: Simulator) -> None:
+    alice, bob, phones = stack.user(), stack.user(), [iphone(), android()]
     await bob.register(*phones)
     refuse_once(simulator, phones[1])
-    await connected(house, bob, phones[0])
+    await connected(stack, bob, phones[0])
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await handed_off(house, message_id)
-    _write(await handoff(house, message_id).fetch_history(), "handed-off")
+    await handed_off(stack, message_id)
+    _write(await handoff(stack, message_id).fetch_history(), "handed-off")
 
 
-async def _handed_off_in_pages(house: House) -> None:
-    crowd = [house.user() for _ in range(52)]
-    await give_phones(house, crowd)
+async def _handed_off_in_pages(stack: Stack) -> None:
+    crowd = [stack.user() for _ in range(52)]
+    await give_phones(stack, crowd)
     message_id = await posted(crowd[0], await conversation_of(*crowd))
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
     planned = "handed-off-in-planned-pages"  # `handed-off-in-pages`: by earlier code
-    _write(await handoff(house, message_id).fetch_history(), planned)
-    page = house.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
+    _write(await handoff(stack, message_id).fetch_history(), planned)
+    page = stack.temporal.get_workflow_handle(f"message-handoff/{message_id}/2")
     _write(await page.fetch_history(), "last-page")
 
 
-async def _handed_off_later(house: House, simulator: Simulator) -> None:
+async def _handed_off_later(stack: Stack, simulator: Simulator) -> None:
     """The later message waits for the line, which the first one's slow call has taken."""
-    alice, bob, phone = house.user(), house.user(), iphone()
+    alice, bob, phone = stack.user(), stack.user(), iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=3, count=1)
     await posted(alice, conversation_id)
-    await eventually(lambda: house.rows("SELECT 1 FROM push_attempts WHERE outcome IS NULL"))
+    await eventually(lambda: stack.rows("SELECT 1 FROM push_attempts WHERE outcome IS NULL"))
     message_id = await posted(alice, conversation_id)
-    await handed_off(house, message_id)
-    _write(await handoff(house, message_id).fetch_history(), "handed-off-later")
+    await handed_off(stack, message_id)
+    _write(await handoff(stack, message_id).fetch_history(), "handed-off-later")
 
 
-async def _page_started_anew(house: House, simulator: Simulator) -> None:
+async def _page_started_anew(stack: Stack, simulator: Simulator) -> None:
     """One push waits when its page is terminated."""
 
     async def waits() -> bool:
-        return any(task.state == "pending" and task.last_reason for task in await tasks_of(house, message_id))
+        return any(task.state == "pending" and task.last_reason for task in await tasks_of(stack, message_id))
 
-    crowd = [house.user() for _ in range(52)]
-    await give_phones(house, crowd)
+    crowd = [stack.user() for _ in range(52)]
+    await give_phones(stack, crowd)
     throttled = {"status": 429, "reason": "TooManyRequests", "count": 1}
     simulator.faults.add(provider="apns", fault="answer", **throttled)
     message_id = await posted(crowd[0], await conversation_of(*crowd))
     await eventually(waits)
-    await house.temporal.get_workflow_handle(f"message-handoff/{message_id}/1").terminate()
-    await handed_off(house, message_id)
-    _write(await handoff(house, message_id).fetch_history(), "page-started-anew")  # `page-left`: by earlier code
+    await stack.temporal.get_workflow_handle(f"message-handoff/{message_id}/1").terminate()
+    await handed_off(stack, message_id)
+    _write(await handoff(stack, message_id).fetch_history(), "page-started-anew")  # `page-left`: by earlier code
 
 
-async def _opened_at_the_second_try(house: House) -> None:
+async def _opened_at_the_second_try(stack: Stack) -> None:
     async def waits() -> bool:
-        events = (await house.workflow(session_id).fetch_history()).events
+        events = (await stack.workflow(session_id).fetch_history()).events
         return any(event.HasField("marker_recorded_event_attributes") for event in events)
 
-    user = house.user()
+    user = stack.user()
     await user.register(iphone())
-    async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):
+    async with uncommitted(stack, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):
         session_id = await user.start_fast(due_in=5)
-        await house.started(session_id)
+        await stack.started(session_id)
         await eventually(waits)
-        await _save(house, session_id, "waits-for-the-second-try")
-    await house.finished(session_id)
-    await _save(house, session_id, "opened-at-the-second-try")
+        await _save(stack, session_id, "waits-for-the-second-try")
+    await stack.finished(session_id)
+    await _save(stack, session_id, "opened-at-the-second-try")
 
 
-async def _housekept(house: House) -> None:
+async def _housekept(stack: Stack) -> None:
     """A sweep that finds a fast and a push task without a workflow, and a run of retention."""
-    await stray(house.user(), iphone())
-    await without_workflow(house.user())
+    await stray(stack.user(), iphone())
+    await without_workflow(stack.user())
     runs: dict[str, tuple[Any, list[Any]]] = {
         "swept": (OrphanSweep.run, [SweepOrphans(untouched=10)]),
         "let-go-of-tickets": (Retention.run, []),  # the other four `let-go` were recorded by earlier code
     }
     for name, (run, asked) in runs.items():
-        handle = await house.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)
+        handle = await stack.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)
         await handle.result()
         _write(await handle.fetch_history(), name)
 
 
-async def _save(house: House, session_id: UUID, name: str) -> None:
-    _write(await house.workflow(session_id).fetch_history(), name)
+async def _save(stack: Stack, session_id: UUID, name: str) -> None:
+    _write(await stack.workflow(session_id).fetch_history(), name)
 
 
 def _write(fetched: WorkflowHistory, name: str) -> None:

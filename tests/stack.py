@@ -65,7 +65,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class House:
+class Stack:
     """What tests talk to."""
 
     place: Place
@@ -161,13 +161,13 @@ def android() -> Phone:
 class User:
     """Somebody with the app."""
 
-    house: House
+    stack: Stack
     user_id: str
     headers: dict[str, str]
 
     async def call(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Make an API call."""
-        return await self.house.http.request(method, path, json=body, headers=self.headers)
+        return await self.stack.http.request(method, path, json=body, headers=self.headers)
 
     async def register(self, *phones: Phone, **more: str) -> None:
         """Sign in on these phones."""
@@ -224,27 +224,27 @@ def make_app(place: Place, **settings: str) -> FastAPI:
 
 
 @asynccontextmanager
-async def open_house(place: Place, **settings: str) -> AsyncIterator[House]:
+async def open_stack(place: Place, **settings: str) -> AsyncIterator[Stack]:
     """Serve the API and run the worker in this process."""
-    async with make_house(place, make_app(place, **settings)) as house, working(house, place.environment(**settings)):
-        yield house
+    async with make_stack(place, make_app(place, **settings)) as stack, working(stack, place.environment(**settings)):
+        yield stack
 
 
 @asynccontextmanager
 async def working(
-    house: House, environment: dict[str, str], *, looks_every: timedelta = EVERY
+    stack: Stack, environment: dict[str, str], *, looks_every: timedelta = EVERY
 ) -> AsyncIterator[Rotation]:
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
     rotation = make_rotation(environment, every=looks_every)
-    relay = Relay(house.sessions, house.temporal, service_settings(environment).arm_window)
-    means = make_means(house.sessions, rotation.apps, environment)
-    heartbeat = Heartbeat(house.sessions, means.gates, means.brake)
+    relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
+    dependencies = make_means(stack.sessions, rotation.apps, environment)
+    heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff)
     asides = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
     ]
-    workers = make_workers(house.temporal, house.sessions, means)
+    workers = make_workers(stack.temporal, stack.sessions, dependencies)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield rotation
@@ -258,14 +258,14 @@ async def working(
 
 
 @asynccontextmanager
-async def make_house(
+async def make_stack(
     place: Place,
     app: FastAPI,
     *,
     lazy: bool = False,
     unacknowledged: timedelta = UNACKNOWLEDGED,
     http: type[HttpConnection] = HttpConnection,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """Serve the API on a socket in this process, with no worker; lazy: Temporal may be away."""
     with _environ(TEMPORAL_ADDRESS=place.temporal_address, TEMPORAL_NAMESPACE=place.namespace):
         config = uvicorn.Config(
@@ -281,7 +281,7 @@ async def make_house(
     try:
         client = await temporal_client(place, lazy=lazy)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client_http:
-            yield House(place, client_http, make_sessions(engine), client)
+            yield Stack(place, client_http, make_sessions(engine), client)
     finally:
         server.should_exit = True
         await serving
@@ -296,9 +296,9 @@ async def temporal_client(place: Place, *, lazy: bool = False) -> Client:
 
 
 @asynccontextmanager
-async def uncommitted(house: House, statement: str, **values: object) -> AsyncIterator[None]:
+async def uncommitted(stack: Stack, statement: str, **values: object) -> AsyncIterator[None]:
     """Run a statement in a transaction that commits when the block is left, however long that takes."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         await db.execute(text(statement), values)
         yield

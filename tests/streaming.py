@@ -14,19 +14,19 @@ import httpx
 from api.app import create_app
 from api.streams.open_streams import Terms
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import House, Place, User, make_house
+from tests.stack import Place, Stack, User, make_stack
 
 BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
 
 
 @asynccontextmanager
-async def served(place: Place, terms: Terms) -> AsyncIterator[House]:
+async def served(place: Place, terms: Terms) -> AsyncIterator[Stack]:
     """Serve an API whose streams are open on these terms, with few connections; who vanished is missed in a second."""
     environment = place.environment(DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
     limits = limit_settings(environment)
     app = create_app(service_settings(environment), auth_settings(environment), terms, limits)
-    async with make_house(place, app, unacknowledged=timedelta(seconds=1)) as house:
-        yield house
+    async with make_stack(place, app, unacknowledged=timedelta(seconds=1)) as stack:
+        yield stack
 
 
 class Events:
@@ -80,7 +80,7 @@ async def streaming(
     """Open a stream; `at`: the address of another API process than the house's."""
     headers = user.headers | ({} if last_event_id is None else {"Last-Event-ID": str(last_event_id)})
     address = f"{at}/v1/stream?installation_id={installation_id}&after={after}"
-    async with user.house.http.stream("GET", address, headers=headers) as response:
+    async with user.stack.http.stream("GET", address, headers=headers) as response:
         if response.status_code != 200:
             await response.aread()
         assert response.status_code == 200, response.text
@@ -92,7 +92,7 @@ async def deaf_client(
     user: User, installation_id: UUID, *, at: str = "", room: int = 4096
 ) -> AsyncIterator[socket.socket]:
     """Ask for a stream over a bare socket with little room (bytes), and read nothing of it."""
-    url, loop = httpx.URL(at or user.house.http.base_url), asyncio.get_running_loop()
+    url, loop = httpx.URL(at or user.stack.http.base_url), asyncio.get_running_loop()
     head = f"GET /v1/stream?installation_id={installation_id} HTTP/1.1\r\nHost: test\r\n"
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
@@ -102,7 +102,7 @@ async def deaf_client(
         yield client
 
 
-async def is_present(house: House, installation_id: UUID) -> bool:
+async def is_present(stack: Stack, installation_id: UUID) -> bool:
     """Tell whether an installation is present."""
     query = "SELECT 1 FROM presences WHERE installation_id = :id AND expires_at > clock_timestamp()"
-    return bool(await house.rows(query, id=installation_id))
+    return bool(await stack.rows(query, id=installation_id))

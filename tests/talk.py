@@ -10,19 +10,19 @@ from sqlalchemy import text
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from tests.stack import House, Phone, User, eventually
+from tests.stack import Phone, Stack, User, eventually
 
 
-async def store(house: House, conversation_id: UUID, *members: User) -> httpx.Response:
+async def store(stack: Stack, conversation_id: UUID, *members: User) -> httpx.Response:
     """Make a conversation, or give one these members."""
     body = {"member_ids": [member.user_id for member in members]}
-    return await house.user("backend", "service").call("PUT", f"/v1/conversations/{conversation_id}", body)
+    return await stack.user("backend", "service").call("PUT", f"/v1/conversations/{conversation_id}", body)
 
 
 async def conversation_of(*members: User) -> UUID:
     """Make a conversation."""
     conversation_id = uuid4()
-    answer = await store(members[0].house, conversation_id, *members)
+    answer = await store(members[0].stack, conversation_id, *members)
     assert answer.status_code == 201, answer.text
     return conversation_id
 
@@ -51,40 +51,40 @@ async def sync(user: User, installation_id: UUID, **query: int) -> dict[str, Any
     return synced
 
 
-def handoff(house: House, message_id: UUID) -> WorkflowHandle[Any, Any]:
+def handoff(stack: Stack, message_id: UUID) -> WorkflowHandle[Any, Any]:
     """Find the workflow that hands a message off."""
-    return house.temporal.get_workflow_handle(f"message-handoff/{message_id}")
+    return stack.temporal.get_workflow_handle(f"message-handoff/{message_id}")
 
 
-async def handed_off(house: House, message_id: UUID, *, within: float = 30.0) -> str:
+async def handed_off(stack: Stack, message_id: UUID, *, within: float = 30.0) -> str:
     """Wait until the handoff of a message has nothing left to do; gives what it came to."""
 
     async def result() -> str | None:
         try:
             async with asyncio.timeout(within):
-                return str(await handoff(house, message_id).result())
+                return str(await handoff(stack, message_id).result())
         except RPCError:  # not started yet
             return None
 
     return str(await eventually(result, within=within))
 
 
-async def tasks_of(house: House, message_id: UUID) -> list[Any]:
+async def tasks_of(stack: Stack, message_id: UUID) -> list[Any]:
     """Read the push tasks of a message."""
-    return await house.rows("SELECT * FROM push_tasks WHERE message_id = :id ORDER BY provider", id=message_id)
+    return await stack.rows("SELECT * FROM push_tasks WHERE message_id = :id ORDER BY provider", id=message_id)
 
 
-async def connected(house: House, user: User, phone: Phone) -> None:
+async def connected(stack: Stack, user: User, phone: Phone) -> None:
     """Let the database believe that a phone's stream is open, for a minute."""
     stream = text(
         "INSERT INTO presences (stream_id, user_id, installation_id, expires_at)"
         " VALUES (gen_random_uuid(), :user_id, :installation_id, now() + interval '1 minute')"
     )
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(stream, {"user_id": user.user_id, "installation_id": phone.installation_id})
 
 
-async def give_phones(house: House, users: Sequence[User]) -> None:
+async def give_phones(stack: Stack, users: Sequence[User]) -> None:
     """Give each of many an iPhone and an Android phone, in one transaction."""
     rows = [
         {"user_id": user.user_id, "installation_id": uuid4(), "provider": provider, "token": uuid4().hex * 2}
@@ -95,5 +95,5 @@ async def give_phones(house: House, users: Sequence[User]) -> None:
         "INSERT INTO device_tokens (user_id, installation_id, provider, environment, token, active, registered_at,"
         " last_seen_at) VALUES (:user_id, :installation_id, :provider, 'production', :token, true, now(), now())"
     )
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(registered, rows)

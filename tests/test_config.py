@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from db.address import PARAMETERS
 from settings.environment import (
     ConfigError,
-    GateSettings,
+    LimiterSettings,
     apns_settings,
     auth_settings,
     fcm_settings,
-    gate_settings,
     limit_settings,
+    limiter_settings,
     proxy_settings,
     service_settings,
     tracing_settings,
@@ -132,7 +132,7 @@ def test_what_stands_in_a_header_is_one_word(key_file: str, name: str, value: st
 
 
 def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
-    assert gate_settings({}) == GateSettings(
+    assert limiter_settings({}) == LimiterSettings(
         apns_concurrency=800,
         fcm_concurrency=400,
         apns_rate=0,
@@ -141,15 +141,15 @@ def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> N
         brake_token_errors=20,
         brake_window=600,
     )
-    assert gate_settings({"APNS_RATE": "0.5", "BRAKE_SHARE": "1"}) == GateSettings(apns_rate=0.5, brake_share=1)
+    assert limiter_settings({"APNS_RATE": "0.5", "BRAKE_SHARE": "1"}) == LimiterSettings(apns_rate=0.5, brake_share=1)
     assert fcm_settings({"APNS_RATE": "5"}) is None
-    assert refused(gate_settings, {"BRAKE_TOKEN_ERRORS": "201"}).startswith("BRAKE_TOKEN_ERRORS: ")
+    assert refused(limiter_settings, {"BRAKE_TOKEN_ERRORS": "201"}).startswith("BRAKE_TOKEN_ERRORS: ")
 
 
 @pytest.mark.parametrize("name", ["APNS_RATE", "FCM_RATE", "BRAKE_SHARE", "BRAKE_WINDOW"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_what_is_no_finite_number_is_no_limit(name: str, value: str) -> None:
-    assert refused(gate_settings, {name: value}) == f"{name}: Input should be a finite number."
+    assert refused(limiter_settings, {name: value}) == f"{name}: Input should be a finite number."
 
 
 def test_limits_alone_configure_no_provider() -> None:

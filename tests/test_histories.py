@@ -11,7 +11,7 @@ from temporalio.workflow import NondeterminismError
 
 from dispatch.client import data_converter
 from telemetry.temporal_tracing import Tracing
-from workflows.diagnostic_push import TestPush
+from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
@@ -52,7 +52,7 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
 
 def _replayer(*interceptors: Interceptor) -> Replayer:
     return Replayer(
-        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, TestPush, OrphanSweep, Retention],
+        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush, OrphanSweep, Retention],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=data_converter,
         interceptors=interceptors,

@@ -11,8 +11,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.wire import SentPush, TestPushState
 
 
-@workflow.defn
-class TestPush:
+@workflow.defn(name="TestPush")
+class DiagnosticPush:
     """Sends a test push to the phones it was planned for."""
 
     @workflow.init
@@ -25,13 +25,13 @@ class TestPush:
         """Live until each push is finished; returns how many came to what."""
         waiting_for = f"the providers' answers, until {clock(ask.expires_at)} at the latest"
 
-        def told(sent: SentPush) -> None:
+        def on_sent(sent: SentPush) -> None:
             self._pushes.end(sent)
             self._describe(waiting_for)
 
         self._pushes.begin(ask.sends)
         self._describe(waiting_for)
-        sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, told)
+        sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, on_sent)
         self._describe("nothing any more")
         return dict(Counter(each.state.value for each in sent))
 

@@ -29,7 +29,7 @@ async def send_all(
     due_at: datetime,
     expires_at: datetime,
     over: Callable[[], str | None],
-    told: Callable[[SentPush], None],
+    on_sent: Callable[[SentPush], None],
 ) -> tuple[SentPush, ...]:
     """Start all sends at once and wait until each is finished; `over` tells when to withdraw them, and why.
 
@@ -39,7 +39,7 @@ async def send_all(
     """
     handles = [_start(send, due_at, expires_at) for send in sends]
     for handle in handles:
-        handle.add_done_callback(partial(_tell, told))
+        handle.add_done_callback(partial(_tell, on_sent))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
     reason = over()  # why what is cancelled here is withdrawn, though the goal may be back before all have reported
     for handle in handles:
@@ -59,7 +59,7 @@ async def send_all(
             local_retry_threshold=LOCAL_WAIT,
         )
     for sent in closed:
-        told(sent)
+        on_sent(sent)
     return tuple(sent for sent in reported if sent is not None) + closed
 
 
@@ -89,10 +89,10 @@ def _all_done(handles: Sequence[ActivityHandle[SentPush]]) -> bool:
     return all(handle.done() for handle in handles)
 
 
-def _tell(told: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
+def _tell(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
     sent = _report(handle)
     if sent is not None:
-        told(sent)
+        on_sent(sent)
 
 
 def _report(handle: ActivityHandle[SentPush]) -> SentPush | None:

@@ -150,8 +150,8 @@ class FastingReminder:
             pushes.begin(opened.sends)
             self._note(reminder, pushes)
             over = partial(self._over_for, reminder)
-            told = partial(self._note_end, pushes)
-            await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, told)
+            on_sent = partial(self._note_end, pushes)
+            await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, on_sent)
             opened = await self._open(reminder, Moment.DUE)  # for phones that were registered after arming
         if not pushes.states:
             self._note(reminder, opened.withheld or "no_active_token")

@@ -9,23 +9,37 @@ from temporalio import workflow
 from workflows.fan_out import LOCAL_RETRY, LOCAL_WAIT
 
 with workflow.unsafe.imports_passed_through():
-    from activities.housekeeping import LettingGo, Sweeping
-    from domain.housekeeping import Leftover, LetGo, SweepOrphans, Swept, Walk, Walked
+    from activities.housekeeping import Purging, Sweeping
+    from domain.housekeeping import Purged, RetentionTarget, SweepOrphans, Swept, Walk, Walked
 
 _PAGE_TIMEOUT = timedelta(minutes=2)
-_MOST_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
-_MOST_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
-_FIRST_LEFTOVERS = (Leftover.PUSH_TASKS, Leftover.TOKEN_EVENTS, Leftover.PRESENCES, Leftover.LOG_ITEMS)
-_MORE_LEFTOVERS = (*_FIRST_LEFTOVERS, Leftover.WITHHELD_PUSHES, Leftover.CONSOLE_SESSIONS, Leftover.CONSOLE_CODES)
+_MAX_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
+_MAX_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
+_FIRST_LEFTOVERS = (
+    RetentionTarget.PUSH_TASKS,
+    RetentionTarget.TOKEN_EVENTS,
+    RetentionTarget.PRESENCES,
+    RetentionTarget.LOG_ITEMS,
+)
+_MORE_LEFTOVERS = (
+    *_FIRST_LEFTOVERS,
+    RetentionTarget.WITHHELD_PUSHES,
+    RetentionTarget.CONSOLE_SESSIONS,
+    RetentionTarget.CONSOLE_CODES,
+)
 _LEFTOVERS_BEFORE_PAGES = (
     *_MORE_LEFTOVERS,
-    Leftover.DEVICE_TOKENS,
-    Leftover.SYNC_POSITIONS,
-    Leftover.REMINDERS,
-    Leftover.WORKERS,
-    Leftover.BRAKES,
+    RetentionTarget.DEVICE_TOKENS,
+    RetentionTarget.SYNC_POSITIONS,
+    RetentionTarget.REMINDERS,
+    RetentionTarget.WORKERS,
+    RetentionTarget.BRAKES,
 )
-_LEFTOVERS_BEFORE_TICKETS = (*_LEFTOVERS_BEFORE_PAGES, Leftover.PREFERENCE_CODES, Leftover.PREFERENCE_SESSIONS)
+_LEFTOVERS_BEFORE_TICKETS = (
+    *_LEFTOVERS_BEFORE_PAGES,
+    RetentionTarget.PREFERENCE_CODES,
+    RetentionTarget.PREFERENCE_SESSIONS,
+)
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
@@ -45,7 +59,7 @@ class OrphanSweep:
         last = workflow.get_last_completion_result(Swept) or Swept()
         sessions = await _walk(Sweeping.restart_sessions, Walk(ask.untouched, since=last.upto))
         handoffs = await _walk(Sweeping.restart_handoffs, Walk(ask.untouched))
-        orphans = await _walk(Sweeping.bury_orphans, Walk(ask.untouched, last.after), _MOST_PAGES)
+        orphans = await _walk(Sweeping.bury_orphans, Walk(ask.untouched, last.after), _MAX_PAGES)
         workflow.set_current_details(
             f"Without a workflow: {sessions.changed} fasts and {handoffs.changed} handoffs, to be started again;"
             f" {orphans.changed} push tasks, dead now."
@@ -65,9 +79,9 @@ class Retention:
         return gone
 
 
-def _wanted() -> tuple[Leftover, ...]:
+def _wanted() -> tuple[RetentionTarget, ...]:
     if workflow.patched("leftovers-of-sign-outs"):
-        return tuple(Leftover)
+        return tuple(RetentionTarget)
     if workflow.patched("leftovers-of-preference-page"):
         return _LEFTOVERS_BEFORE_TICKETS
     if workflow.patched("all-leftovers"):
@@ -92,11 +106,11 @@ async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walke
         walk = replace(walk, after=walked.after, upto=walked.upto)
 
 
-async def _let_go(what: Leftover) -> int:
+async def _let_go(what: RetentionTarget) -> int:
     count = 0
-    for _ in range(_MOST_ROUNDS):
-        gone: LetGo = await workflow.execute_local_activity_method(
-            LettingGo.let_go,
+    for _ in range(_MAX_ROUNDS):
+        gone: Purged = await workflow.execute_local_activity_method(
+            Purging.let_go,
             what,
             start_to_close_timeout=_PAGE_TIMEOUT,
             retry_policy=LOCAL_RETRY,

@@ -15,7 +15,7 @@ from workflows.status import ABOUT_PAGE, Pushes, clock, found_by
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoff import PAGE, HandoffPlanning
-    from domain.messages import PRESENCE_TRUSTED, Heed
+    from domain.messages import PRESENCE_TRUSTED, PresencePolicy
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
         HANDOFF_STATE_ATTRIBUTE,
@@ -75,14 +75,14 @@ class MessageHandoff:
             came_to.update(counts)
         outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if came_to[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
-        told = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
-        self._describe(f"nothing any more: {told or 'no push'}; without a push: {planned.quiet} phones")
+        on_sent = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
+        self._describe(f"nothing any more: {on_sent or 'no push'}; without a push: {planned.quiet} phones")
         return outcome
 
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send, again and again, until it is decided for each phone how it is told."""
         sending: _Sending = []
-        heed, looks = Heed.PRESENCE, 0
+        heed, looks = PresencePolicy.PRESENCE, 0
         trusted_until = workflow.now() + PRESENCE_TRUSTED
         while True:
             planned = await self._plan(heed)
@@ -97,16 +97,16 @@ class MessageHandoff:
             self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
             await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
             if workflow.now() >= trusted_until:
-                heed = Heed.NOTHING
+                heed = PresencePolicy.NOTHING
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send as older releases did, which started this."""
-        planned = await self._plan(Heed.PRESENCE)
+        planned = await self._plan(PresencePolicy.PRESENCE)
         sending = self._send(planned)
         if planned.streaming:
             self._describe(f"the open streams of {planned.streaming} phones, {PRESENCE_TRUSTED.seconds} s long")
             await workflow.sleep(PRESENCE_TRUSTED, summary="until open streams have had their time")
-            sending += self._send(await self._plan(Heed.NOTHING))
+            sending += self._send(await self._plan(PresencePolicy.NOTHING))
         return sending, planned
 
     async def _send_pages(self, planned: PlannedHandoff) -> _Sending:
@@ -174,7 +174,7 @@ class MessageHandoff:
         pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
         workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
-    async def _plan(self, heed: Heed) -> PlannedHandoff:
+    async def _plan(self, heed: PresencePolicy) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
             PlanHandoff(self._message_id, heed, self._paged),
@@ -196,11 +196,11 @@ class MessageHandoff:
 
 
 async def _send_page(page: SendPage, pushes: Pushes, describe: Callable[[], None]) -> dict[str, int]:
-    def told(one: SentPush) -> None:
+    def on_sent(one: SentPush) -> None:
         pushes.end(one)
         describe()
 
     pushes.begin(page.sends)
     describe()
-    sent = await send_all(page.sends, page.due_at, page.expires_at, never_over, told)
+    sent = await send_all(page.sends, page.due_at, page.expires_at, never_over, on_sent)
     return dict(Counter(each.state.value for each in sent))

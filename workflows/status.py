@@ -21,7 +21,7 @@ ABOUT_PAGE = "Some of the pushes of one message; its parent adds up what they ca
 ABOUT_REDRIVE = "Sends a push once more that was dead, because a person asked for it. All checks are made again."
 ABOUT_TEST_PUSH = "Sends a test to phones of one person, because support asked for it. All checks are made."
 
-MOST_ROWS = 10  # more pushes than these are counted
+MAX_ROWS = 10  # more pushes than these are counted
 
 
 class Pushes:
@@ -43,7 +43,7 @@ class Pushes:
 
     def rows(self) -> list[tuple[str, str]]:
         """Name each, and say how it stands; many are counted."""
-        if len(self._stands) <= MOST_ROWS:
+        if len(self._stands) <= MAX_ROWS:
             return [(f"{provider} `{task_id}`", stands) for task_id, (provider, stands) in self._stands.items()]
         counts = Counter(self._stands.values())
         return [(f"{provider}: {count}", stands) for (provider, stands), count in sorted(counts.items())]

@@ -23,14 +23,14 @@ _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "s
 
 
 @router.get("/analytics")
-async def show(request: Request, visitor: Signed, sessions: Database) -> Response:
+async def show(request: Request, operator: Signed, sessions: Database) -> Response:
     """Count and show."""
     filled = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
     asked = Asked(**AskedIn.model_validate(filled).model_dump())
     found = await analytics.by_day(sessions, asked)
     days = _days(found.items, found.from_at.date(), asked.days)
     return page(
-        request, "analytics", visitor, found=found, asked=asked, days=days, total=_total(found.items), **_CHOICES
+        request, "analytics", operator, found=found, asked=asked, days=days, total=_total(found.items), **_CHOICES
     )
 
 

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from api.console import analytics, overview, person, pushes, sign_in
 from api.console import rendering as style
 from api.console.rendering import page
-from api.console.session import PATH, NotSignedIn, visitor
-from api.http.forms import Refused
-from api.http.problems import Unavailable
+from api.console.session import PATH, NotSignedIn, operator
+from api.http.forms import FormRefused
+from api.http.problems import ServiceUnavailable
 from api.http.request_log import UNTOLD, route_template
 from api.http.security_headers import PageHeaders
 from db.engine import UNREACHABLE, will_pass
@@ -32,8 +32,8 @@ _STATUSES: dict[type[Exception], int] = {
     InvalidField: 422,
     LimitReached: 429,
     NotFound: 404,
-    Refused: 403,
-    Unavailable: 503,
+    FormRefused: 403,
+    ServiceUnavailable: 503,
 }
 _HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not now"}
 _AWAY = "The database cannot be reached. Try again."
@@ -47,7 +47,7 @@ def make_console(state: State) -> FastAPI:
     for open_to_all in (sign_in, style):
         console.include_router(open_to_all.router)
     for behind_the_door in (overview, person, pushes, analytics):
-        console.include_router(behind_the_door.router, dependencies=[Depends(visitor)])
+        console.include_router(behind_the_door.router, dependencies=[Depends(operator)])
     console.add_exception_handler(NotSignedIn, _to_the_door)
     console.add_exception_handler(RequestValidationError, _invalid)
     console.add_exception_handler(ValidationError, _invalid)

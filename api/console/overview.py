@@ -20,7 +20,7 @@ from db import workers
 from db.engine import Sessions
 from db.views import analytics, gates, signals
 from dispatch.schedules import latest_runs
-from domain.analytics import SPANS, Span, Step
+from domain.analytics import SPANS, Step, TimeSpan
 from domain.housekeeping import ShownSchedule
 from domain.kinds import Kind
 from domain.problems import InvalidField
@@ -32,10 +32,10 @@ router = APIRouter()
 
 
 @router.post("/brakes/{brake_id}/resume")
-async def resume(brake_id: UUID, visitor: Signed, sessions: Database) -> Response:
+async def resume(brake_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Let go of a brake, and go back to the overview."""
     async with sessions.begin() as db:
-        await gates.resume(db, brake_id, visitor.user_id)
+        await gates.resume(db, brake_id, operator.user_id)
     return RedirectResponse(f"{PATH}/?resumed", 303)
 
 
@@ -221,7 +221,11 @@ _TEMPORAL_ANSWERS_WITHIN = 2.0  # seconds
 
 @router.get("/")
 async def overview(
-    request: Request, visitor: Signed, sessions: Database, means: Means, hours: Annotated[int, Query()] = SPANS[0].hours
+    request: Request,
+    operator: Signed,
+    sessions: Database,
+    means: Means,
+    hours: Annotated[int, Query()] = SPANS[0].hours,
 ) -> Response:
     """Show it."""
     span = next((each for each in SPANS if each.hours == hours), SPANS[0])
@@ -234,7 +238,7 @@ async def overview(
     return page(
         request,
         "overview",
-        visitor,
+        operator,
         now=present,
         concerns=concerns_of(present, routes),
         oldest=oldest_due_at(present),
@@ -250,7 +254,7 @@ async def overview(
     )
 
 
-async def _steps(sessions: Sessions, span: Span) -> Sequence[Step] | None:
+async def _steps(sessions: Sessions, span: TimeSpan) -> Sequence[Step] | None:
     """Count the last hours; None where that takes too long."""
     try:
         return await analytics.lately(sessions, span)

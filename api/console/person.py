@@ -18,13 +18,13 @@ from db.views import present, timeline
 from domain.diagnostic_push import AskedTest
 from domain.naming import reminder_workflow_id, test_push_workflow_id
 from domain.problems import InvalidField, NotFound
-from domain.timeline import Part
+from domain.timeline import TimelinePart
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter()
 
 
-_MOST_DEVICES, _MOST_FASTS, _ITEMS = 50, 10, 50
+_MAX_DEVICES, _MAX_FASTS, _ITEMS = 50, 10, 50
 
 
 class PersonIn(Body):
@@ -39,7 +39,7 @@ class PersonIn(Body):
 @router.get("/person")
 async def person(
     request: Request,
-    visitor: Signed,
+    operator: Signed,
     sessions: Database,
     means: Means,
     asked: Annotated[PersonIn, Query()],
@@ -47,19 +47,19 @@ async def person(
     """Find somebody by their user id, and show what happened to their pushes."""
     user = asked.user
     if not user.strip():
-        return page(request, "find", visitor)
-    part, after = Part(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
+        return page(request, "find", operator)
+    part, after = TimelinePart(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
     async with sessions() as db:
         await as_of_one_moment(db)
-        devices = await device_history.of_user(db, user, None, _MOST_DEVICES)
+        devices = await device_history.of_user(db, user, None, _MAX_DEVICES)
         now = [] if after else await present.of_user(db, user, part)
         items = await timeline.of_user(db, user, part, after, _ITEMS + 1)
-    fasts = (await list_of(user, sessions, Page(None, _MOST_FASTS))).items
+    fasts = (await list_of(user, sessions, Page(None, _MAX_FASTS))).items
     shown = items[:_ITEMS]
     return page(
         request,
         "person",
-        visitor,
+        operator,
         user=user,
         devices=devices,
         fasts=[(fast, means.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
@@ -75,22 +75,22 @@ _LONGEST_USER_ID = 200
 
 
 @router.post("/test-push")
-async def send_test_push(visitor: Signed, sessions: Database) -> Response:
+async def send_test_push(operator: Signed, sessions: Database) -> Response:
     """Send one, and go on to where its fate shows."""
-    form = visitor.form
+    form = operator.form
     asked = AskedTest(
         user_id=_user_id(form.get("user", "")),
         installation_id=_installation(form.get("installation_id", "")),
         validate_only=form.get("validate_only") == "yes",
     )
     async with sessions.begin() as db:
-        sent = await test_pushes.send(db, asked, visitor.user_id)
+        sent = await test_pushes.send(db, asked, operator.user_id)
     return RedirectResponse(f"{PATH}/test-push/{sent.test_push_id}", 303)
 
 
 @router.get("/test-push/{test_push_id}")
 async def show_test_push(
-    test_push_id: UUID, request: Request, visitor: Signed, sessions: Database, means: Means
+    test_push_id: UUID, request: Request, operator: Signed, sessions: Database, means: Means
 ) -> Response:
     """Show how it stands; the page loads itself again until that is final."""
     async with sessions() as db:
@@ -98,7 +98,7 @@ async def show_test_push(
     if found is None:
         raise NotFound("test push")
     workflow = means.workflow_page(test_push_workflow_id(test_push_id))
-    return page(request, "test_push", visitor, test=found, workflow=workflow)
+    return page(request, "test_push", operator, test=found, workflow=workflow)
 
 
 def _user_id(text: str) -> str:

@@ -13,13 +13,13 @@ from api.dependencies import Database, next_cursor, page_at
 from api.support.push_tasks import FilterIn
 from db import push_tasks
 from db.views import dead_tasks
-from domain.housekeeping import senders
+from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
 from domain.problems import InvalidField, NotFound
 from domain.push import Environment, Provider
-from domain.support import MOST_AT_ONCE, Wanted
+from domain.support import MAX_AT_ONCE, Wanted
 from operations import redrive as redrives
-from operations.redrive import Earnest
+from operations.redrive import RedriveMode
 
 router = APIRouter()
 
@@ -36,7 +36,7 @@ _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "e
 
 
 @router.get("/dead")
-async def listing(request: Request, visitor: Signed, sessions: Database) -> Response:
+async def listing(request: Request, operator: Signed, sessions: Database) -> Response:
     """List them, the latest due first."""
     asked = _asked(request)
     after = page_at(asked.pop("cursor", None), _ITEMS).after
@@ -49,7 +49,7 @@ async def listing(request: Request, visitor: Signed, sessions: Database) -> Resp
     return page(
         request,
         "dead",
-        visitor,
+        operator,
         tasks=shown,
         asked=asked,
         query=urlencode(asked),
@@ -61,24 +61,24 @@ async def listing(request: Request, visitor: Signed, sessions: Database) -> Resp
 
 
 @router.get("/dead/redrive")
-async def rehearse(request: Request, visitor: Signed, sessions: Database) -> Response:
+async def rehearse(request: Request, operator: Signed, sessions: Database) -> Response:
     """Tell what a redrive by this filter would come to, and ask whether it is meant."""
     asked = _asked(request)
     limit = _limit(asked.pop("limit", None))
-    would = await redrives.redrive_matching(sessions, _wanted(asked), limit, visitor.user_id, Earnest.REHEARSAL)
+    would = await redrives.redrive_matching(sessions, _wanted(asked), limit, operator.user_id, RedriveMode.REHEARSAL)
     return page(
-        request, "redrive", visitor, asked=asked, query=urlencode(asked), limit=limit, came_to=would, done=False
+        request, "redrive", operator, asked=asked, query=urlencode(asked), limit=limit, came_to=would, done=False
     )
 
 
 @router.post("/dead/redrive")
-async def redrive(request: Request, visitor: Signed, sessions: Database) -> Response:
+async def redrive(request: Request, operator: Signed, sessions: Database) -> Response:
     """Redrive by filter, and tell what it came to."""
-    asked = {name: value for name, value in visitor.form.items() if value and name != "csrf_token"}
+    asked = {name: value for name, value in operator.form.items() if value and name != "csrf_token"}
     limit = _limit(asked.pop("limit", None))
-    came_to = await redrives.redrive_matching(sessions, _wanted(asked), limit, visitor.user_id, Earnest.REAL)
+    came_to = await redrives.redrive_matching(sessions, _wanted(asked), limit, operator.user_id, RedriveMode.REAL)
     return page(
-        request, "redrive", visitor, asked=asked, query=urlencode(asked), limit=limit, came_to=came_to, done=True
+        request, "redrive", operator, asked=asked, query=urlencode(asked), limit=limit, came_to=came_to, done=True
     )
 
 
@@ -94,13 +94,13 @@ def _wanted(asked: dict[str, str]) -> Wanted:
 def _limit(text: str | None) -> int:
     if text is None:
         return _USUALLY
-    if not text.isdecimal() or len(text) > _LONGEST_LIMIT or not 1 <= int(text) <= MOST_AT_ONCE:
-        raise InvalidField("limit", f"At most: a number from 1 to {MOST_AT_ONCE}.")
+    if not text.isdecimal() or len(text) > _LONGEST_LIMIT or not 1 <= int(text) <= MAX_AT_ONCE:
+        raise InvalidField("limit", f"At most: a number from 1 to {MAX_AT_ONCE}.")
     return int(text)
 
 
 @router.get("/push/{task_id}")
-async def show_push(task_id: UUID, request: Request, visitor: Signed, sessions: Database, means: Means) -> Response:
+async def show_push(task_id: UUID, request: Request, operator: Signed, sessions: Database, means: Means) -> Response:
     """Show it."""
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
@@ -108,14 +108,14 @@ async def show_push(task_id: UUID, request: Request, visitor: Signed, sessions: 
     if found is None or late_from is None:
         raise NotFound("push task")
     task = found.task
-    names = senders(task.kind, task.task_id, task.conversation_id, task.message_id)
+    names = owning_workflow_ids(task.kind, task.task_id, task.conversation_id, task.message_id)
     workflows = [(name, means.workflow_page(name)) for name in names]
-    return page(request, "push", visitor, whole=found, task=task, late_from=late_from, workflows=workflows)
+    return page(request, "push", operator, whole=found, task=task, late_from=late_from, workflows=workflows)
 
 
 @router.post("/push/{task_id}/redrive")
-async def redrive_push(task_id: UUID, visitor: Signed, sessions: Database) -> Response:
+async def redrive_push(task_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Redrive it, with all checks again."""
     async with sessions.begin() as db:
-        await redrives.redrive(db, task_id, visitor.user_id)
+        await redrives.redrive(db, task_id, operator.user_id)
     return RedirectResponse(f"{PATH}/push/{task_id}", 303)

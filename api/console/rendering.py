@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from api.console import figures
-from api.console.session import Visitor
+from api.console.session import Operator
 from domain.devices import SHOWS_NOTHING
 
 _WIDTH, _HEIGHT, _GAP = 360.0, 64.0, 1.0
@@ -86,14 +86,14 @@ _templates.globals.update(style_version=STYLE_VERSION, bars=bars, shows_nothing=
 def page(
     request: Request,
     name: str,
-    visitor: Visitor | None = None,
+    operator: Operator | None = None,
     *,
     status: int = 200,
     **shown: Any,  # noqa: ANN401 -- whatever a page shows
 ) -> HTMLResponse:
     """Render a page, for somebody who is signed in or for anybody."""
     template = _templates.get_template(f"{name}.html")
-    return HTMLResponse(template.render(visitor=visitor, here=request.url.path, **shown), status)
+    return HTMLResponse(template.render(operator=operator, here=request.url.path, **shown), status)
 
 
 router = APIRouter()

@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Response
 from temporalio.client import Client
 
 from api.dependencies import Database
-from api.http.forms import Refused, check_origin, read_form
+from api.http.forms import FormRefused, check_origin, read_form
 from api.http.rates import Rate
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn
@@ -17,16 +17,16 @@ from db.engine import Sessions
 from domain.naming import workflow_page
 from domain.rate_limit import RateLimit
 
-_MOST_SIGN_INS = RateLimit(20)  # from one address; no code can be guessed, this keeps the guessing cheap
+_MAX_SIGN_INS = RateLimit(20)  # from one address; no code can be guessed, this keeps the guessing cheap
 
 
 @dataclass(frozen=True, slots=True)
-class ConsoleMeans:
+class ConsoleServices:
     """Held while the process runs; set by the composition root."""
 
     temporal: Client
     temporal_ui_url: str | None
-    sign_ins: Rate = field(default_factory=lambda: Rate(_MOST_SIGN_INS))  # attempts, by address
+    sign_ins: Rate = field(default_factory=lambda: Rate(_MAX_SIGN_INS))  # attempts, by address
 
     def workflow_page(self, workflow_id: str) -> str | None:
         """Name a workflow's page in Temporal's Web UI, where it is known."""
@@ -35,12 +35,12 @@ class ConsoleMeans:
         return workflow_page(self.temporal_ui_url, self.temporal.namespace, workflow_id)
 
 
-def _means(request: Request) -> ConsoleMeans:
-    means: ConsoleMeans = request.app.state.console
+def _means(request: Request) -> ConsoleServices:
+    means: ConsoleServices = request.app.state.console
     return means
 
 
-Means = Annotated[ConsoleMeans, Depends(_means)]
+Means = Annotated[ConsoleServices, Depends(_means)]
 
 
 COOKIE = "fastbell_console"
@@ -55,7 +55,7 @@ class NotSignedIn(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class Operator:
     """Whoever asks for a page, or has sent one of its forms."""
 
     session: SignedIn
@@ -67,18 +67,18 @@ class Visitor:
         return self.session.user_id
 
 
-async def visitor(request: Request, sessions: Database) -> Visitor:
+async def operator(request: Request, sessions: Database) -> Operator:
     """Let nobody pass who is not signed in, and no form that is not of this sign-in; raises NotSignedIn, Refused."""
     found = await signed_in(request, sessions)
     if found is None:
         raise NotSignedIn
     if request.method in {"GET", "HEAD"}:
-        return Visitor(found, {})
+        return Operator(found, {})
     check_origin(request)
     form = await read_form(request)
     if not secrets.compare_digest(form.get("csrf_token", "").encode(), found.csrf_token.encode()):
-        raise Refused("This form is not of your sign-in. Load the page again.")
-    return Visitor(found, form)
+        raise FormRefused("This form is not of your sign-in. Load the page again.")
+    return Operator(found, form)
 
 
 async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
@@ -95,13 +95,13 @@ def check_kept(request: Request) -> None:
     Behind a proxy our own scheme says little; but a browser sends its site over an encrypted way or from this machine.
     """
     if _is_far(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
-        raise Refused(
+        raise FormRefused(
             "This address is not encrypted, so your browser would not keep a sign-in. Come by https, "
             "or on the machine itself (an SSH tunnel will do)."
         )
 
 
-def keep(request: Request, response: Response, opened: Opened) -> None:
+def set_cookie(request: Request, response: Response, opened: Opened) -> None:
     """Give the browser the cookie of a new sign-in."""
     response.set_cookie(
         COOKIE,
@@ -118,4 +118,4 @@ def _is_far(request: Request) -> bool:
     return request.url.hostname not in _LOOPBACK
 
 
-Signed = Annotated[Visitor, Depends(visitor)]
+Signed = Annotated[Operator, Depends(operator)]

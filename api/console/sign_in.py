@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
-from api.console.session import COOKIE, PATH, Means, Signed, check_kept, keep, signed_in
+from api.console.session import COOKIE, PATH, Means, Signed, check_kept, set_cookie, signed_in
 from api.dependencies import AllServices, Database, Services, supporter
 from api.http.auth import LEEWAY
 from api.http.forms import Form, check_origin, read_form
@@ -47,7 +47,7 @@ async def sign_in(request: Request, services: AllServices, means: Means) -> Resp
         status = 403 if isinstance(error, Forbidden) else 401
         return page(request, "sign_in", status=status, next=where, trouble=str(error))
     answer = RedirectResponse(where, 303)
-    keep(request, answer, opened)
+    set_cookie(request, answer, opened)
     return answer
 
 
@@ -66,8 +66,8 @@ async def _opened(services: Services, form: Form) -> Opened:
     if token := form.get("token", "").strip():
         caller = await supporter(await services.tokens.caller(token))
         async with services.sessions.begin() as db:
-            upto = caller.expires_at - timedelta(seconds=LEEWAY)
-            return await console_sessions.open_for(db, caller.user_id, "token", upto)
+            until = caller.expires_at - timedelta(seconds=LEEWAY)
+            return await console_sessions.open_for(db, caller.user_id, "token", until)
     async with services.sessions.begin() as db:
         user_id = await console_sessions.redeem(db, form.get("code", ""))
         if user_id is not None:

@@ -14,7 +14,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from api.http.problems import Unauthorized, Unavailable
+from api.http.problems import ServiceUnavailable, Unauthorized
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
@@ -68,7 +68,7 @@ class KeySet:
         if not known and self._fetching is not None:
             await asyncio.shield(self._fetching)
         if self._age() > _LET_GO_AFTER:
-            raise Unavailable("The keys that check bearer tokens cannot be had. Try again.")
+            raise ServiceUnavailable("The keys that check bearer tokens cannot be had. Try again.")
         found = self._named(header)
         if found is None:
             raise NoSuchKey

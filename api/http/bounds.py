@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.problems import ProblemResponse, problem
 from api.http.request_log import route_template
 
-MOST_HEADERS = 100
+MAX_HEADERS = 100
 LARGEST_HEAD = 16 * 1024  # bytes; what arrives in pieces is cut off at the same size by the connection
 UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # answer while the process is busy, too
 
@@ -34,7 +34,7 @@ class RequestBounds:
         if scope["type"] != "http" or scope["path"] in UNBOUNDED:
             await self._app(scope, receive, send)
         elif _is_too_large(scope):
-            detail = f"A request may have at most {MOST_HEADERS} headers of {LARGEST_HEAD} bytes together."
+            detail = f"A request may have at most {MAX_HEADERS} headers of {LARGEST_HEAD} bytes together."
             await problem(431, "head-too-large", detail)(scope, receive, send)
         elif self._waiting >= self._most:
             await _unavailable("This process has too many requests under way. Try again.")(scope, receive, send)
@@ -71,7 +71,7 @@ class RequestBounds:
 
 def _is_too_large(scope: Scope) -> bool:
     headers = scope["headers"]
-    return len(headers) > MOST_HEADERS or sum([len(name) + len(value) for name, value in headers]) > LARGEST_HEAD
+    return len(headers) > MAX_HEADERS or sum([len(name) + len(value) for name, value in headers]) > LARGEST_HEAD
 
 
 def _unavailable(detail: str) -> ProblemResponse:

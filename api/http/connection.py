@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([\w.~%!$&'()*+,;=:\[\]-]+)((?:[/?].*)?)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ConnectionState:
     """The connection as a long answer sees it, in `request.state.line`."""
 
     over: asyncio.Future[None]  # done when the connection is lost, or has to end
@@ -84,7 +84,7 @@ class HttpConnection(H11Protocol):
         if len(self.connections) > self.most:
             transport.abort()
         self._reading = self.loop.call_later(self.read_within, transport.abort)
-        self._line = Line(self.loop.create_future(), transport.abort)
+        self._line = ConnectionState(self.loop.create_future(), transport.abort)
         self.app_state = {**self.app_state, "line": self._line}
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -12,14 +12,14 @@ _FORM = "application/x-www-form-urlencoded"
 Form = ImmutableMultiDict[str, str]
 
 
-class Refused(Exception):
+class FormRefused(Exception):
     """The request does not come from a page of ours, or not from one of this visitor's."""
 
 
 async def read_form(request: Request) -> Form:
     """Read a form; of fields with one name `get` gives the last. Raises Refused for what no form of ours sends."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in {"", _FORM}:
-        raise Refused("This is no form of ours.")
+        raise FormRefused("This is no form of ours.")
     async with request.form() as form:
         return ImmutableMultiDict([(name, str(value)) for name, value in form.multi_items()])
 
@@ -36,7 +36,7 @@ def check_origin(request: Request, also: Collection[str] = ()) -> None:
     else:
         is_ours = origin is None or origin in also or _host(origin) == request.headers.get("host", "")
     if not is_ours:
-        raise Refused("This form was sent from another site.")
+        raise FormRefused("This form was sent from another site.")
 
 
 def _host(origin: str) -> str | None:

@@ -20,7 +20,7 @@ from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, 
 log = structlog.get_logger()
 
 _MEDIA_TYPE = "application/problem+json"
-_MOST_ERRORS = 20  # fields named in one answer
+_MAX_ERRORS = 20  # fields named in one answer
 
 
 class FieldError(BaseModel):
@@ -53,7 +53,7 @@ class Unauthorized(Exception):
     """No valid bearer token came with the request."""
 
 
-class Unavailable(Exception):
+class ServiceUnavailable(Exception):
     """What the request needs cannot be had at the moment."""
 
 
@@ -93,7 +93,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Unauthorized, _unauthorized)
     app.add_exception_handler(Forbidden, _forbidden)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(ServiceUnavailable, _unavailable)
     app.add_exception_handler(DBAPIError, _database_error)
     for unreachable in UNREACHABLE:
         app.add_exception_handler(unreachable, _unreachable)
@@ -142,7 +142,7 @@ _TITLES = {
 
 async def _invalid_request(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in error.errors()[:_MOST_ERRORS]]
+    errors = [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in error.errors()[:_MAX_ERRORS]]
     return problem(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
 
 
@@ -200,7 +200,9 @@ async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
 
 async def _unreachable(request: Request, error: Exception) -> ProblemResponse:
     log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
-    return await _unavailable(request, Unavailable("The database cannot be reached. Try again: repeats are harmless."))
+    return await _unavailable(
+        request, ServiceUnavailable("The database cannot be reached. Try again: repeats are harmless.")
+    )
 
 
 async def _database_error(request: Request, error: Exception) -> ProblemResponse:

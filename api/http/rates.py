@@ -85,7 +85,7 @@ def _rate(text: str) -> Rate | None:
 
 WAIT = 2.0  # seconds that a request may wait for another of the same caller to end
 
-MOST_WAITING = 64  # of one caller; beyond this a request is refused at once
+MAX_WAITING = 64  # of one caller; beyond this a request is refused at once
 
 _RETRY_AFTER = timedelta(seconds=1)
 
@@ -99,7 +99,7 @@ class _Places:
 
 
 @dataclass(slots=True)
-class Permit:
+class RequestPermit:
     """Leave to run; given back once, however often it is released."""
 
     _held: ExitStack = field(default_factory=ExitStack)
@@ -121,9 +121,9 @@ class RunningRequests:
         self._wait = wait  # seconds
         self._places: dict[tuple[str, str], _Places] = {}
 
-    async def enter(self, caller: Caller, acts_for: str | None = None) -> Permit:
+    async def enter(self, caller: Caller, acts_for: str | None = None) -> RequestPermit:
         """Let a request run; `acts_for` is the user whom a service names. Raises LimitReached."""
-        permit = Permit()
+        permit = RequestPermit()
         try:
             if "service" not in caller.scopes:
                 await self._enter(permit, ("user", caller.user_id), self._of_users)
@@ -136,11 +136,11 @@ class RunningRequests:
             raise
         return permit
 
-    async def _enter(self, permit: Permit, who: tuple[str, str], most: int | None) -> None:
+    async def _enter(self, permit: RequestPermit, who: tuple[str, str], most: int | None) -> None:
         if most is None:
             return
         places = self._places.setdefault(who, _Places(asyncio.Semaphore(most)))
-        if places.wanted >= most + MOST_WAITING:
+        if places.wanted >= most + MAX_WAITING:
             raise _too_many(most)
         places.wanted += 1
         try:

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.http.forms import Refused
-from api.http.problems import Unavailable
+from api.http.forms import FormRefused
+from api.http.problems import ServiceUnavailable
 from api.http.rates import address
 from api.http.request_log import UNTOLD, route_template
 from api.http.security_headers import PageHeaders
@@ -35,10 +35,10 @@ def make_preference_page(state: State) -> FastAPI:
     page.add_exception_handler(BadCode, _bad_code)
     page.add_exception_handler(NotOpen, _gone)
     page.add_exception_handler(OtherForm, _expired)
-    page.add_exception_handler(Refused, _expired)
+    page.add_exception_handler(FormRefused, _expired)
     page.add_exception_handler(LimitReached, _busy)
     page.add_exception_handler(HTTPException, _http)
-    page.add_exception_handler(Unavailable, _unreachable)
+    page.add_exception_handler(ServiceUnavailable, _unreachable)
     page.add_exception_handler(DBAPIError, _database_error)
     for unreachable in UNREACHABLE:
         page.add_exception_handler(unreachable, _unreachable)

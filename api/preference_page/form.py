@@ -9,11 +9,11 @@ from starlette.datastructures import ImmutableMultiDict
 
 from api.preference_page.view import Typed
 from domain.preferences import Preferences, Preview, QuietMode, known
-from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
+from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
 FIELDS = tuple(each.name for each in fields(Typed))
 LONGEST = 200  # characters that are shown again of what was typed into one field
-MOST_SHOWN = 20  # numbers that are shown again
+MAX_SHOWN = 20  # numbers that are shown again
 LONGEST_NUMBER = 100  # digits; so many are a number that is too large
 _STARTS, _ENDS = "22:00", "07:00"  # proposed to somebody without quiet hours
 _QUIET = frozenset({"quiet", "starts", "ends", "time_zone", "mode"})
@@ -48,7 +48,7 @@ def typed(sent: ImmutableMultiDict[str, Any]) -> Typed:
         reminders="reminders" in sent,
         reminder_minutes=tuple(
             word for each in sent.getlist("reminder_minutes") for word in _BETWEEN.split(_text(each)) if word
-        )[:MOST_SHOWN],
+        )[:MAX_SHOWN],
         messages="messages" in sent,
         reminder_preview=text("reminder_preview"),
         message_preview=text("message_preview"),
@@ -96,7 +96,7 @@ def wrong_number(text: str) -> str | None:
     """Say what is wrong with a number of minutes, as a key of `words`."""
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
         return "problem_minutes_not_numbers"
-    return "problem_minutes_too_long" if int(text) > MOST_REMINDER_MINUTES else None
+    return "problem_minutes_too_long" if int(text) > MAX_REMINDER_MINUTES else None
 
 
 def is_clock(text: str) -> bool:
@@ -149,7 +149,7 @@ def _wrong_minutes(told: tuple[str, ...]) -> str | None:
     if wrong:
         return wrong[0]
     most = len({int(each) for each in told})  # the same one twice is meant once
-    return "problem_minutes_too_many" if most > MOST_REMINDERS else None
+    return "problem_minutes_too_many" if most > MAX_REMINDERS else None
 
 
 def _wrong_hours(form: Typed) -> dict[str, str]:

@@ -15,7 +15,7 @@ from babel.units import format_unit
 
 from api.preference_page.languages import Speech
 from api.preference_page.view import Night
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 from domain.preferences import QuietMode, in_words, known, zone
 
 _LOCALES, _PLACES = 200, 2000  # whose names are kept, since it takes a while to find them
@@ -34,7 +34,7 @@ class Phrases:
     now: datetime
 
     @property
-    def _words(self) -> Words:
+    def _words(self) -> PageWords:
         return self.speech.words
 
     @property

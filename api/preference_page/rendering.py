@@ -14,14 +14,14 @@ from api.preference_page import form
 from api.preference_page import view as page
 from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
-from api.preference_page.view import Fast, Phone, Typed, View
-from api.preference_page.words import Words as PageWords
+from api.preference_page.view import Fast, SignedInPhone, Typed, View
+from api.preference_page.words import PageWords
 from domain.devices import SHOWS_NOTHING, Permission
 from domain.kinds import Kind
 from domain.preferences import Preview, QuietMode, known
 from domain.push import Provider
 from domain.reminders import Reminder
-from domain.sessions import MOST_REMINDER_MINUTES, MOST_REMINDERS
+from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 from domain.wording import Content, Words, worded
 
 _HERE = Path(__file__).parent
@@ -108,7 +108,7 @@ def _rendered(name: str, speaks: Speech, **shown: Any) -> str:  # noqa: ANN401 -
 
 def _problem(speaks: Speech, phrases: Phrases, key: str) -> str:
     text: str = getattr(speaks.words, key)
-    return text.format(longest=phrases.length(timedelta(minutes=MOST_REMINDER_MINUTES)), most=MOST_REMINDERS)
+    return text.format(longest=phrases.length(timedelta(minutes=MAX_REMINDER_MINUTES)), most=MAX_REMINDERS)
 
 
 def _labels(words: PageWords) -> Mapping[str, str]:
@@ -132,7 +132,7 @@ def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str,
     problem = problems.get("reminder_minutes")
     all_wrong = problem is not None and not any(map(form.wrong_number, shown.reminder_minutes))
     found = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
-    return [*found, ("", False)] if len(found) < MOST_REMINDERS else found
+    return [*found, ("", False)] if len(found) < MAX_REMINDERS else found
 
 
 def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]]:
@@ -201,7 +201,7 @@ def _other_zone(phrases: Phrases, shown: Typed) -> str | None:
     return None if listed or not shown.time_zone else shown.time_zone
 
 
-def _phone(speaks: Speech, phrases: Phrases, phone: Phone) -> Mapping[str, str]:
+def _phone(speaks: Speech, phrases: Phrases, phone: SignedInPhone) -> Mapping[str, str]:
     words, is_iphone = speaks.words, phone.provider is Provider.APNS
     permissions = {
         Permission.GRANTED: words.granted,
@@ -221,7 +221,7 @@ def _phone(speaks: Speech, phrases: Phrases, phone: Phone) -> Mapping[str, str]:
     }
 
 
-def _system(phone: Phone) -> str:
+def _system(phone: SignedInPhone) -> str:
     """Name the phone's system; most apps tell nothing but the number of its version."""
     version = phone.os_version or ""
     return f"{'iOS' if phone.provider is Provider.APNS else 'Android'} {version}" if version[:1].isdigit() else version

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, Dispatch, RowWrites
-from api.http.forms import Refused, check_origin
+from api.http.forms import FormRefused, check_origin
 from api.preference_page import form
 from api.preference_page.languages import chosen
 from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
-from api.preference_page.session import Page, PageServices, Visitor, Visits
+from api.preference_page.session import LinkHolder, Page, PageServices, Visits
 from api.preference_page.view import (
     BASE_FIELD,
     PATH,
@@ -93,7 +93,7 @@ async def stop(visitor: Visits, writes: RowWrites, relay: Dispatch) -> Response:
     try:
         body, notice = _STOPPED[Stop(visitor.form.get(STOP_FIELD, ""))]
     except ValueError:
-        raise Refused("This is no form of ours.") from None
+        raise FormRefused("This is no form of ours.") from None
     await apply(body, visitor.user_id, None, writes, relay)
     return RedirectResponse(f"{PATH}?{notice}", 303)
 
@@ -169,7 +169,7 @@ async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
         return await preference_sessions.kind_of(db, code)
 
 
-async def _view(request: Request, visitor: Visitor, sessions: Sessions) -> View:
+async def _view(request: Request, visitor: LinkHolder, sessions: Sessions) -> View:
     async with sessions() as db:
         return await view_of(db, visitor.page, request.headers.get("accept-language"))
 

@@ -100,7 +100,7 @@ class OtherForm(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class LinkHolder:
     """Whoever asks for the page, or has sent one of its forms."""
 
     page: OpenPage
@@ -113,7 +113,7 @@ class Visitor:
         return self.page.user_id
 
 
-async def visitor(request: Request, sessions: Database, services: Page) -> Visitor:
+async def visitor(request: Request, sessions: Database, services: Page) -> LinkHolder:
     """Let nobody pass without an open page, and no form of another.
 
     Raises NotOpen, OtherForm, Refused, LimitReached.
@@ -127,13 +127,13 @@ async def visitor(request: Request, sessions: Database, services: Page) -> Visit
         raise NotOpen
     services.visits.spend(page.user_id)
     if request.method in {"GET", "HEAD"}:
-        return Visitor(page, value, Form())
+        return LinkHolder(page, value, Form())
     services.posts.spend(page.user_id)
     check_origin(request, services.origins)
     form = await read_form(request)
     if not secrets.compare_digest(form.get(CSRF_FIELD, "").encode(), page.csrf_token.encode()):
         raise OtherForm
-    return Visitor(page, value, form)
+    return LinkHolder(page, value, form)
 
 
-Visits = Annotated[Visitor, Depends(visitor)]
+Visits = Annotated[LinkHolder, Depends(visitor)]

@@ -33,7 +33,7 @@ _LONGEST = timedelta(hours=20)  # the pause of longer quiet hours may be as shor
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class QuietSpan:
     """From `starts_at` up to, not including, `ends_at`; both in the zone of their night."""
 
     starts_at: datetime
@@ -50,7 +50,7 @@ class Night:
     """Quiet hours in one zone: one span; two where they end in an hour that comes twice."""
 
     time_zone: str  # IANA name
-    spans: tuple[Span, ...]
+    spans: tuple[QuietSpan, ...]
     usual: timedelta  # what they last where no clock changes
 
     @property
@@ -76,7 +76,9 @@ def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
     starts, ends = (datetime.combine(now, each, UTC) for each in (quiet_hours.starts, quiet_hours.ends))
     usual = ends - starts if starts < ends else ends + _DAY - starts
     again = [each for each in later[:1] if each[0] - first[1] < _TWICE and usual < _LONGEST]
-    return Night(place.key, tuple(Span(*(each.astimezone(place) for each in span)) for span in (first, *again)), usual)
+    return Night(
+        place.key, tuple(QuietSpan(*(each.astimezone(place) for each in span)) for span in (first, *again)), usual
+    )
 
 
 def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:
@@ -178,7 +180,7 @@ class Fast:
 
 
 @dataclass(frozen=True, slots=True)
-class Phone:
+class SignedInPhone:
     """A phone that is signed in."""
 
     installation_id: UUID
@@ -200,22 +202,22 @@ class View:
     time_zone: str  # IANA name: in which moments are told that belong to no phone, such as a fast's end
     preferences: Preferences  # the stored ones, with `rev` and the quiet hours' fallback zone
     fasts: tuple[Fast, ...] = ()  # the next to end first
-    phones: tuple[Phone, ...] = ()  # the one seen last first
+    phones: tuple[SignedInPhone, ...] = ()  # the one seen last first
     nights: tuple[Night, ...] = ()  # of `nights.nights`
     notice: Notice | None = None
     problems: Mapping[str, str] = field(default_factory=dict)  # field of `Typed` -> key of a message, both of `form`
     typed: Typed | None = None  # shown instead of the stored preferences
 
 
-_MOST_FASTS, _MOST_PHONES = 20, 50  # that are shown
+_MAX_FASTS, _MAX_PHONES = 20, 50  # that are shown
 
 
 async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None) -> View:
     """Read what somebody's page shows now."""
     wanted = await preferences.of_user(db, page.user_id)
-    fasts = await fasting_sessions.active_of(db, page.user_id, _MOST_FASTS)
+    fasts = await fasting_sessions.active_of(db, page.user_id, _MAX_FASTS)
     rows = await device_tokens.active_for_user(db, page.user_id)
-    latest = sorted(rows, key=lambda row: row.last_seen_at, reverse=True)[:_MOST_PHONES]
+    latest = sorted(rows, key=lambda row: row.last_seen_at, reverse=True)[:_MAX_PHONES]
     now = await present_instant(db)
     phones = tuple(_phone(row) for row in latest)
     ahead = [(each, tuple(one for one in upcoming(each) if one.due_at > now)) for each in fasts]
@@ -235,8 +237,8 @@ def _zones(rows: Sequence[DeviceToken]) -> Iterable[str | None]:
     return (row.time_zone for row in rows)
 
 
-def _phone(row: DeviceToken) -> Phone:
-    return Phone(
+def _phone(row: DeviceToken) -> SignedInPhone:
+    return SignedInPhone(
         installation_id=row.installation_id,
         provider=Provider(row.provider),  # readable: see `active_for_user`
         app_version=row.app_version,
@@ -247,7 +249,7 @@ def _phone(row: DeviceToken) -> Phone:
     )
 
 
-def _zone(phones: Sequence[Phone], wanted: Preferences) -> str:
+def _zone(phones: Sequence[SignedInPhone], wanted: Preferences) -> str:
     """Say by whose clock moments are told that belong to no phone."""
     quiet = wanted.quiet_hours
     named = [*(each.time_zone for each in phones), known(quiet.time_zone) if quiet and quiet.time_zone else None]

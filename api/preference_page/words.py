@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class PageWords:
     """One language's texts; every one has to be given."""
 
     title: str

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from api.http.problems import Unavailable
+from api.http.problems import ServiceUnavailable
 from api.streams.log_feed import LogFeed, LogListener
 from db import log as logs
 from db import presences
@@ -76,7 +76,7 @@ class PresenceBeat:
         return [None] * len(stream_ids)
 
 
-_MOST_NEWS = 200  # beyond this it is cheaper to let every stream look
+_MAX_NEWS = 200  # beyond this it is cheaper to let every stream look
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class OpenStreams:
     def check_room(self) -> None:
         """Check that one more stream may be opened here; raises Unavailable."""
         if len(self._streams) >= self.terms.most:
-            raise Unavailable("This process has no room for another stream. Try again, or sync.")
+            raise ServiceUnavailable("This process has no room for another stream. Try again, or sync.")
 
     def add(self, stream: Stream) -> None:
         """Wake a stream from now on. An older one of the same installation ends, and the oldest of too many."""
@@ -201,7 +201,7 @@ class OpenStreams:
                 await self._tell(news)
 
     async def _tell(self, news: Collection[UUID]) -> None:
-        if len(news) > _MOST_NEWS:
+        if len(news) > _MAX_NEWS:
             self._wake_all()
             return
         try:

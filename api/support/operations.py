@@ -11,7 +11,7 @@ from api.dependencies import Database, RowWrites, Supporter
 from api.fields import Body
 from api.http.problems import responses
 from db.views import analytics, gates
-from domain.analytics import MOST_DAYS, Analytics, Asked
+from domain.analytics import MAX_DAYS, Analytics, Asked
 from domain.kinds import Kind
 from domain.push import APP_ID, LONGEST_APP_ID, Provider
 from domain.support import ShownBrake, ShownGates
@@ -39,7 +39,7 @@ async def resume(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownB
 class AskedIn(Body):
     """Which pushes are counted; what is left out matches any."""
 
-    days: Annotated[int, Field(ge=1, le=MOST_DAYS, description="UTC days, the last one today.")] = 7
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS, description="UTC days, the last one today.")] = 7
     kind: Kind | None = None
     provider: Provider | None = None
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None

@@ -21,7 +21,7 @@ from db.views import devices as device_history
 from db.views import present, timeline
 from domain.devices import ShownDevice
 from domain.diagnostic_push import AskedTest, ShownTestPush
-from domain.timeline import Part, TimelineItem
+from domain.timeline import TimelineItem, TimelinePart
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/users/{user_id:path}")
@@ -73,7 +73,7 @@ _TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
 @router.get("/timeline", responses=responses(403, 404))
 async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
     """Tell what somebody's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
-    part = Part(**asked.model_dump(exclude={"cursor", "limit"}))
+    part = TimelinePart(**asked.model_dump(exclude={"cursor", "limit"}))
     page = page_at(asked.cursor, asked.limit)
     async with sessions() as db:
         await as_of_one_moment(db)

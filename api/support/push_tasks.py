@@ -15,7 +15,7 @@ from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
-from domain.support import MOST_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
+from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 from operations import redrive as redrives
 
 router = APIRouter(prefix="/push-tasks")
@@ -53,7 +53,7 @@ class ListIn(FilterIn):
 class RedriveIn(FilterIn):
     """Which dead push tasks to redrive."""
 
-    limit: Annotated[int, Field(strict=True, ge=1, le=MOST_AT_ONCE, description="At most so many are redriven.")]
+    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_AT_ONCE, description="At most so many are redriven.")]
     dry_run: Annotated[StrictBool, Field(description="Only tell what would happen.")] = False
 
 
@@ -84,8 +84,8 @@ async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> S
 async def redrive_matching(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
     """Redrive dead push tasks by filter, the latest due first. What could not go out any more stays dead."""
     wanted = Wanted(**body.model_dump(exclude={"limit", "dry_run"}))
-    earnest = redrives.Earnest.REHEARSAL if body.dry_run else redrives.Earnest.REAL
-    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, earnest)
+    mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
+    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
 
 
 @router.get("/{task_id:uuid}", responses=responses(403, 404))  # so that `redrive` is no task

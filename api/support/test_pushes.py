@@ -14,8 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Database, Supporter, Watchers
-from api.http.connection import Line
-from api.http.problems import Unavailable, responses
+from api.http.connection import ConnectionState
+from api.http.problems import ServiceUnavailable, responses
 from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
 from domain.diagnostic_push import ShownTestPush
@@ -56,10 +56,10 @@ async def show(
     if _EVENTS not in accept:
         return found
     if watchers.locked():
-        raise Unavailable("This process has no room for another watcher. Try again, or ask without the stream.")
+        raise ServiceUnavailable("This process has no room for another watcher. Try again, or ask without the stream.")
     await watchers.acquire()  # at once, since there is room; the answer gives it back
     request.state.permit.release()  # a stream lasts, and runs little
-    line: Line = request.state.line
+    line: ConnectionState = request.state.line
     ends_at = min(found.expires_at.timestamp() + _AFTER_EXPIRY, caller.expires_at.timestamp())
     changes = _changes(found, sessions, line.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())
     return _Watched(watchers, changes)

@@ -7,7 +7,7 @@ from functools import partial
 
 from commands.context import database_url, read_settings, run_directory
 from commands.doctor.providers import checks_of, look_at_files
-from commands.doctor.report import Check, Level, Line, Report, lines_of
+from commands.doctor.report import Check, Level, Report, ReportLine, lines_of
 from commands.doctor.servers import (
     BEARERS,
     DATABASE,
@@ -18,7 +18,7 @@ from commands.doctor.servers import (
     look_at_temporals_certificate,
     look_at_temporals_files,
 )
-from commands.doctor.settings import Found, look_at_settings
+from commands.doctor.settings import FoundSettings, look_at_settings
 from dispatch.client import connection
 from settings.environment import ANY_AUDIENCE, ConfigError, auth_settings
 
@@ -28,35 +28,35 @@ _ANDROID = "https://developer.android.com/develop/ui/views/notifications/notific
 
 
 REMINDERS = (
-    Line(
+    ReportLine(
         "phones",
         Level.REMINDER,
         "iOS: the app has the capability Push Notifications",
         "In Xcode: Signing & Capabilities, + Capability; the App ID has it, too.",
         f"{_APPLE}usernotifications/registering-your-app-with-apns",
     ),
-    Line(
+    ReportLine(
         "phones",
         Level.REMINDER,
         "iOS: the app has the capability Background Modes, Remote notifications",
         "In Xcode: Signing & Capabilities, + Capability, Background Modes.",
         f"{_APPLE}usernotifications/pushing-background-updates-to-your-app",
     ),
-    Line(
+    ReportLine(
         "phones",
         Level.REMINDER,
         "Android 13 and newer: the app asks for the permission to notify (POST_NOTIFICATIONS)",
         "Try both answers, and the way back through the system's settings.",
         _ANDROID,
     ),
-    Line(
+    ReportLine(
         "phones",
         Level.REMINDER,
         "Android: the app's google-services.json is of the project that the service account is of",
         "Compare its project_id with the one in the service account's file.",
         "https://firebase.google.com/docs/cloud-messaging/android/client",
     ),
-    Line(
+    ReportLine(
         "phones",
         Level.REMINDER,
         "a reminder was seen on a real iPhone and on a real Android phone, with the screen locked",
@@ -88,7 +88,7 @@ async def examined(environ: Mapping[str, str], processes: Collection[str], *, of
     return Report(not failures, count[Level.OK], count[Level.WARNING], failures, lines)
 
 
-def _checks(environ: Mapping[str, str], processes: Collection[str], settings: Found) -> list[Check]:
+def _checks(environ: Mapping[str, str], processes: Collection[str], settings: FoundSettings) -> list[Check]:
     """Name the looks over the network, whatever of the settings can be read."""
     found = []
     if environ.get("DATABASE_URL") and _can_be_read(database_url, environ):

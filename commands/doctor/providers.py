@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
-from commands.doctor.report import Area, Check, Line, expiry_line, file_lines, look
+from commands.doctor.report import Area, Check, ReportLine, expiry_line, file_lines, look
 from commands.doctor.servers import look_at_clock
 from commands.doctor.settings import app_name
 from domain.kinds import Kind
@@ -111,8 +111,8 @@ NOBODY = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # to
 
 async def probe(sender: Sender, provider: Provider, environment: Environment) -> Answer:
     """Make one provider call, which is not repeated; raises ProviderTrouble."""
-    async with sender.slot(environment) as slot:
-        return await slot.send(_push(provider))
+    async with sender.lease(environment) as lease:
+        return await lease.send(_push(provider))
 
 
 def _push(provider: Provider) -> Push:
@@ -142,7 +142,7 @@ _NAMED_BY_APPLE = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8")
 _RENEWED = "The provider renews its own; where a proxy opens TLS or the address is not the provider's, it is yours."
 
 
-def look_at_files(key: Key, account: Account) -> list[Line]:
+def look_at_files(key: Key, account: Account) -> list[ReportLine]:
     """See what can be seen without the network."""
     area, name = _area(key), app_name(key)
     lines = [*_key_lines(area, name, account)] if isinstance(account, ApnsAccount) else []
@@ -176,7 +176,7 @@ def _places(key: Key, account: Account) -> Mapping[Environment, tuple[str, str]]
     return found
 
 
-def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[Line]:
+def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[ReportLine]:
     try:
         provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id).get_header()
     except (ValueError, OSError):  # told with the settings
@@ -199,7 +199,9 @@ def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[Line]:
         yield area.ok(f"{name}: key id, team id and topic look like Apple's")
 
 
-async def _connection(area: Area, environment: Environment, where: str, url: str, account: Account) -> Sequence[Line]:
+async def _connection(
+    area: Area, environment: Environment, where: str, url: str, account: Account
+) -> Sequence[ReportLine]:
     fault = _fault(area, environment)
     try:
         peer = await look(url, account.ca_file, account.proxies)
@@ -224,7 +226,7 @@ async def _connection(area: Area, environment: Environment, where: str, url: str
     ]
 
 
-async def _probe(provider: Provider, sender: Sender, environment: Environment, where: str) -> Sequence[Line]:
+async def _probe(provider: Provider, sender: Sender, environment: Environment, where: str) -> Sequence[ReportLine]:
     """Make the one call that tells most: whether a push to nobody is refused for its token alone."""
     area = Area(provider.value)
     try:
@@ -238,11 +240,11 @@ async def _probe(provider: Provider, sender: Sender, environment: Environment, w
     return [_refusal(area, where, answer.reason, environment)]
 
 
-def _refusal(area: Area, where: str, reason: str, environment: Environment) -> Line:
+def _refusal(area: Area, where: str, reason: str, environment: Environment) -> ReportLine:
     meaning, to_do = advice(Provider(area.name), reason)
     return _fault(area, environment)(f"{where}: {reason}: {meaning}", to_do)
 
 
-def _fault(area: Area, environment: Environment) -> Callable[[str, str], Line]:
+def _fault(area: Area, environment: Environment) -> Callable[[str, str], ReportLine]:
     """Say how bad it is: only builds from Xcode have tokens of the sandbox."""
     return area.warning if environment is Environment.SANDBOX else area.failure

@@ -29,7 +29,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportLine:
     """One thing."""
 
     area: str
@@ -47,7 +47,7 @@ class Report:
     ok: int
     warnings: int
     failures: int
-    items: Sequence[Line]
+    items: Sequence[ReportLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class Area:
 
     name: str
 
-    def ok(self, found: str) -> Line:
+    def ok(self, found: str) -> ReportLine:
         """Say that a thing is as it should be."""
-        return Line(self.name, Level.OK, found)
+        return ReportLine(self.name, Level.OK, found)
 
-    def warning(self, found: str, to_do: str) -> Line:
+    def warning(self, found: str, to_do: str) -> ReportLine:
         """Say what works today and will not tomorrow, or not for all."""
-        return Line(self.name, Level.WARNING, found, to_do)
+        return ReportLine(self.name, Level.WARNING, found, to_do)
 
-    def failure(self, found: str, to_do: str) -> Line:
+    def failure(self, found: str, to_do: str) -> ReportLine:
         """Say what keeps reminders from their phones."""
-        return Line(self.name, Level.FAILURE, found, to_do)
+        return ReportLine(self.name, Level.FAILURE, found, to_do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,15 @@ class Check:
 
     area: Area
     what: str
-    look: Callable[[], Awaitable[Sequence[Line]]]
+    look: Callable[[], Awaitable[Sequence[ReportLine]]]
 
 
-async def lines_of(checks: Sequence[Check], within: float = WITHIN) -> list[Line]:
+async def lines_of(checks: Sequence[Check], within: float = WITHIN) -> list[ReportLine]:
     """Look at all at once; the lines come in the order of the checks."""
     return list(chain.from_iterable(await asyncio.gather(*(_lines(check, within) for check in checks))))
 
 
-async def _lines(check: Check, within: float) -> Sequence[Line]:
+async def _lines(check: Check, within: float) -> Sequence[ReportLine]:
     try:
         async with asyncio.timeout(within):
             return await check.look()
@@ -102,7 +102,7 @@ _TOO_MUCH = 10.0  # seconds; bearer tokens have this leeway
 _SET_THE_CLOCK = "Let this machine and that one follow a time server (chrony, systemd-timesyncd)."
 
 
-def clock_line(area: Area, whose: str, theirs: float, ours: float) -> Line:
+def clock_line(area: Area, whose: str, theirs: float, ours: float) -> ReportLine:
     """Compare two clocks, in UNIX seconds."""
     ahead = ours - theirs
     found = f"this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} that of {whose}"
@@ -159,7 +159,7 @@ _CONNECT_WITHIN = 5.0  # seconds
 _RENEW_IT = "Let whoever runs it renew it, or trust its authority."
 
 
-def expiry_line(area: Area, whose: str, expires_at: datetime, to_do: str) -> Line:
+def expiry_line(area: Area, whose: str, expires_at: datetime, to_do: str) -> ReportLine:
     """Say how long a certificate lasts."""
     left = expires_at - datetime.now(UTC)
     found = f"{whose}: certificate until {expires_at:%Y-%m-%d}"
@@ -168,7 +168,7 @@ def expiry_line(area: Area, whose: str, expires_at: datetime, to_do: str) -> Lin
     return area.warning(f"{found}, for {left.days} days", to_do) if left < _SOON else area.ok(found)
 
 
-async def peer_lines(area: Area, address: str, tls: ssl.SSLContext, name: str | None) -> list[Line]:
+async def peer_lines(area: Area, address: str, tls: ssl.SSLContext, name: str | None) -> list[ReportLine]:
     """Say how long the certificate of a peer lasts; nothing of one that cannot be reached, which is told elsewhere."""
     host, _, port = address.rpartition(":")
     try:
@@ -183,7 +183,7 @@ async def peer_lines(area: Area, address: str, tls: ssl.SSLContext, name: str | 
     return [expiry_line(area, address, expires_at, _RENEW_IT)]
 
 
-def file_lines(area: Area, setting: str, file: Path) -> Iterator[Line]:
+def file_lines(area: Area, setting: str, file: Path) -> Iterator[ReportLine]:
     """Say how long the certificates of a PEM file last: the first of them to expire."""
     try:
         certificates = x509.load_pem_x509_certificates(file.read_bytes())

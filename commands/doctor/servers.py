@@ -18,7 +18,17 @@ from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from api.http.auth import PLAIN, KeySet, read_bounded, usable_keys
 from commands.context import opened, told_in_one_sentence
-from commands.doctor.report import Area, Check, Line, clock_line, expiry, expiry_line, file_lines, lines_of, peer_lines
+from commands.doctor.report import (
+    Area,
+    Check,
+    ReportLine,
+    clock_line,
+    expiry,
+    expiry_line,
+    file_lines,
+    lines_of,
+    peer_lines,
+)
 from db.engine import Pooling, pooling, present_instant
 from db.migrate import newest_revision, present_revision
 from db.workers import LATELY, live
@@ -38,7 +48,7 @@ _UNMIXED = (
 )
 
 
-async def look_at_database(url: str) -> Sequence[Line]:
+async def look_at_database(url: str) -> Sequence[ReportLine]:
     """Reach it, and compare its schema and its clock with ours."""
     try:
         with told_in_one_sentence():
@@ -65,7 +75,7 @@ async def look_at_database(url: str) -> Sequence[Line]:
     ]
 
 
-def _workers(alive: int) -> Line:
+def _workers(alive: int) -> ReportLine:
     """Say how many workers live; Temporal takes one that stopped for alive a while longer."""
     within = f"the last {LATELY.total_seconds():g} s"
     if not alive:
@@ -73,7 +83,7 @@ def _workers(alive: int) -> Line:
     return DATABASE.ok(f"{alive} worker{'s' * (alive > 1)} alive in {within}")
 
 
-def _schema(present: str | None, newest: str) -> Line:
+def _schema(present: str | None, newest: str) -> ReportLine:
     if present == newest:
         return DATABASE.ok(f"migrated to {newest}, the newest")
     found = "was never migrated" if present is None else f"is at migration {present}, not at {newest}"
@@ -91,7 +101,7 @@ _POLLED_LATELY = 120.0  # seconds; a poll lasts one minute
 _FILES = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH")
 
 
-async def look_at_temporal(environ: Mapping[str, str], providers: Collection[Provider]) -> Sequence[Line]:
+async def look_at_temporal(environ: Mapping[str, str], providers: Collection[Provider]) -> Sequence[ReportLine]:
     """Connect; in a namespace that is there, ask for each thing at once."""
     try:
         client = await connect(environ=environ, runtime=silent_runtime())
@@ -106,17 +116,17 @@ async def look_at_temporal(environ: Mapping[str, str], providers: Collection[Pro
     return namespace if namespace == [_no_namespace(client)] else namespace + await _look_within(client, providers)
 
 
-async def _look_within(client: Client, providers: Collection[Provider]) -> list[Line]:
+async def _look_within(client: Client, providers: Collection[Provider]) -> list[ReportLine]:
     queues = {WORKFLOW_QUEUE: TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW}
     queues |= {push_queue(each): TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY for each in sorted(providers)}
-    looks: dict[str, Callable[[], Awaitable[Sequence[Line]]]] = {}
+    looks: dict[str, Callable[[], Awaitable[Sequence[ReportLine]]]] = {}
     looks |= {f"search attribute {name}": partial(_attribute, client, name) for name in SEARCH_ATTRIBUTES}
     looks |= {f"task queue {name}": partial(_queue, client, name, kind) for name, kind in queues.items()}
     looks[f"schedule {RETENTION}"] = partial(_schedule, client, RETENTION)
     return await lines_of([Check(TEMPORAL, what, look) for what, look in looks.items()], within=10.0)
 
 
-async def look_at_temporals_certificate(environ: Mapping[str, str]) -> Sequence[Line]:
+async def look_at_temporals_certificate(environ: Mapping[str, str]) -> Sequence[ReportLine]:
     """See how long the server's certificate lasts, where TLS is on."""
     config = connection(environ)
     tls = config.get("tls")
@@ -132,12 +142,12 @@ async def look_at_temporals_certificate(environ: Mapping[str, str]) -> Sequence[
     return await peer_lines(TEMPORAL, config["target_host"], context, name)
 
 
-def look_at_temporals_files(environ: Mapping[str, str]) -> list[Line]:
+def look_at_temporals_files(environ: Mapping[str, str]) -> list[ReportLine]:
     """See how long the certificates last that this client shows and trusts."""
     return [line for name in _FILES if environ.get(name) for line in file_lines(TEMPORAL, name, Path(environ[name]))]
 
 
-async def _namespace(client: Client) -> Sequence[Line]:
+async def _namespace(client: Client) -> Sequence[ReportLine]:
     request = DescribeNamespaceRequest(namespace=client.namespace)
     try:
         await client.workflow_service.describe_namespace(request, timeout=_RPC_TIMEOUT)
@@ -148,12 +158,12 @@ async def _namespace(client: Client) -> Sequence[Line]:
     return [TEMPORAL.ok(f"answers; namespace {client.namespace} is there")]
 
 
-def _no_namespace(client: Client) -> Line:
+def _no_namespace(client: Client) -> ReportLine:
     to_do = "Create it (`temporal operator namespace create`), or name another one in TEMPORAL_NAMESPACE."
     return TEMPORAL.failure(f"there is no namespace {client.namespace}", to_do)
 
 
-async def _attribute(client: Client, name: str) -> Sequence[Line]:
+async def _attribute(client: Client, name: str) -> Sequence[ReportLine]:
     try:
         await client.count_workflows(f"{name} = 'doctor'", rpc_timeout=_RPC_TIMEOUT)
     except RPCError as error:
@@ -164,7 +174,7 @@ async def _attribute(client: Client, name: str) -> Sequence[Line]:
     return [TEMPORAL.ok(f"search attribute {name} is there")]
 
 
-async def _queue(client: Client, name: str, kind: TaskQueueType.ValueType) -> Sequence[Line]:
+async def _queue(client: Client, name: str, kind: TaskQueueType.ValueType) -> Sequence[ReportLine]:
     request = DescribeTaskQueueRequest(
         namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
     )
@@ -184,7 +194,7 @@ async def _queue(client: Client, name: str, kind: TaskQueueType.ValueType) -> Se
     return [TEMPORAL.ok(f"task queue {name}: {len(workers)} worker{'s' * (len(workers) > 1)}")]
 
 
-async def _schedule(client: Client, name: str) -> Sequence[Line]:
+async def _schedule(client: Client, name: str) -> Sequence[ReportLine]:
     try:
         schedule = await client.get_schedule_handle(name).describe(rpc_timeout=_RPC_TIMEOUT)
     except RPCError as error:
@@ -201,7 +211,7 @@ async def _schedule(client: Client, name: str) -> Sequence[Line]:
     return [TEMPORAL.ok(f"schedule {name} is there")]
 
 
-def _refused(what: str, error: RPCError) -> Line:
+def _refused(what: str, error: RPCError) -> ReportLine:
     to_do = "See that the namespace is there, and that this client's key or certificate may ask for it."
     return TEMPORAL.failure(f"{what}: Temporal says {error.status.name}", to_do)
 
@@ -212,7 +222,7 @@ BEARERS = Area("bearer tokens")
 _TIMEOUT = 5.0  # seconds
 
 
-async def look_at_key_set(url: str) -> Sequence[Line]:
+async def look_at_key_set(url: str) -> Sequence[ReportLine]:
     """See whether bearer tokens could be checked with what is at AUTH_JWKS_URL, which is reached without a proxy."""
     to_do = "Set AUTH_JWKS_URL to the address that the issuer names as jwks_uri, and let this machine reach it."
     try:
@@ -232,7 +242,7 @@ async def look_at_key_set(url: str) -> Sequence[Line]:
     return [BEARERS.ok(f"the key set has {len(usable)} usable key{'s' * (len(usable) > 1)}"), *told]
 
 
-async def look_at_clock(area: Area, url: str, ca_file: Path | None, proxies: Proxies) -> Sequence[Line]:
+async def look_at_clock(area: Area, url: str, ca_file: Path | None, proxies: Proxies) -> Sequence[ReportLine]:
     """Compare our clock with the Date that a provider's address answers with, whatever else it says."""
     proxy = proxies.towards(url)
     tls = ssl.create_default_context(cafile=ca_file)
@@ -246,7 +256,7 @@ async def look_at_clock(area: Area, url: str, ca_file: Path | None, proxies: Pro
     return [*_clock(area, url, answer)]
 
 
-def _told_by(area: Area, whose: str, answer: httpx.Response) -> Iterator[Line]:
+def _told_by(area: Area, whose: str, answer: httpx.Response) -> Iterator[ReportLine]:
     """Say what an answer tells beside its content: how long the certificate lasts, and the time."""
     seen = answer.extensions["network_stream"].get_extra_info("ssl_object")
     if seen is not None:
@@ -254,7 +264,7 @@ def _told_by(area: Area, whose: str, answer: httpx.Response) -> Iterator[Line]:
     yield from _clock(area, whose, answer)
 
 
-def _clock(area: Area, whose: str, answer: httpx.Response) -> Iterator[Line]:
+def _clock(area: Area, whose: str, answer: httpx.Response) -> Iterator[ReportLine]:
     try:
         theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):  # it tells no time

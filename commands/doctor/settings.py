@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands.doctor.report import Area, Line
+from commands.doctor.report import Area, ReportLine
 from dispatch.client import connection
 from domain.push import Provider
 from push.apns.sender import ApnsAccount
@@ -21,8 +21,8 @@ from settings.environment import (
     apns_settings,
     auth_settings,
     fcm_settings,
-    gate_settings,
     limit_settings,
+    limiter_settings,
     proxy_settings,
     retention_settings,
     service_settings,
@@ -45,7 +45,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Read]] = {
         "Temporal": connection,
         "traces": tracing_settings,
         "proxy": proxy_settings,
-        "gates and brake": gate_settings,
+        "gates and brake": limiter_settings,
         "retention": retention_settings,
     },
 }
@@ -53,18 +53,18 @@ _TO_DO = "Set it right; .env.example and docs/apps.md say what it means."
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSettings:
     """What the settings say, as far as they can be read."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ReportLine] = field(default_factory=list)
     accounts: dict[Key, Account] = field(default_factory=dict)
     senders: dict[Key, Sender] = field(default_factory=dict)  # of those whose files can be used; to be closed
     providers: set[Provider] = field(default_factory=set)  # that workers take work for
 
 
-def look_at_settings(environ: Mapping[str, str], processes: Collection[str]) -> Found:
+def look_at_settings(environ: Mapping[str, str], processes: Collection[str]) -> FoundSettings:
     """Read what these processes read, every section and every app; one that is broken hides no other."""
-    found = Found()
+    found = FoundSettings()
     for name, read in {name: read for each in processes for name, read in _SECTIONS[each].items()}.items():
         found.lines.append(_section(name, read, environ))
     if "api" in processes:
@@ -79,7 +79,7 @@ def app_name(key: Key) -> str:
     return key[1] or "default app"
 
 
-def _look_at_apps(found: Found, environ: Mapping[str, str]) -> None:
+def _look_at_apps(found: FoundSettings, environ: Mapping[str, str]) -> None:
     try:
         proxies = proxies_of(environ)
     except ConfigError:  # told with its section
@@ -98,7 +98,7 @@ def _look_at_apps(found: Found, environ: Mapping[str, str]) -> None:
         found.lines.append(AREA.failure("no provider is configured, so no worker starts", to_do))
 
 
-def _section(name: str, read: _Read, environ: Mapping[str, str]) -> Line:
+def _section(name: str, read: _Read, environ: Mapping[str, str]) -> ReportLine:
     try:
         read(environ)
     except ConfigError as error:
@@ -106,7 +106,7 @@ def _section(name: str, read: _Read, environ: Mapping[str, str]) -> Line:
     return AREA.ok(f"{name}: present and consistent")
 
 
-def _tokens_for_all(environ: Mapping[str, str]) -> Iterator[Line]:
+def _tokens_for_all(environ: Mapping[str, str]) -> Iterator[ReportLine]:
     """Warn where a key set signs for others, too."""
     open_to = ["AUTH_AUDIENCE is *"] if environ.get("AUTH_AUDIENCE") == ANY_AUDIENCE else []
     open_to += [] if environ.get("AUTH_ISSUER") else ["AUTH_ISSUER is not set"]
@@ -135,7 +135,7 @@ def _apps(environ: Mapping[str, str]) -> Iterator[tuple[str | None, AppSettings 
             yield None, error
 
 
-def _files(found: Found, key: Key, account: Account) -> Iterator[Line]:
+def _files(found: FoundSettings, key: Key, account: Account) -> Iterator[ReportLine]:
     try:
         found.senders[key] = sender_of(key, account)
     except UnusableFile as error:

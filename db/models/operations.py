@@ -39,7 +39,7 @@ class Lease(Table):
     found: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
 
-class BrakeRow(Table):
+class TokenErrorCutoffRow(Table):
     """A mass of token errors on one route: no token is deactivated and nothing is sent until a person resumes."""
 
     __tablename__ = "brakes"

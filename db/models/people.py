@@ -161,7 +161,7 @@ class MessageAllowance(Table):
     full_at: Mapped[datetime]  # when all of MESSAGE_BURST is there again, if nothing is posted until then
 
 
-class Message(Table):
+class MessageRow(Table):
     """A durable item; a reminder that came due is one too. Its id is computed for reminders, so it exists once."""
 
     __tablename__ = "messages"
@@ -200,7 +200,7 @@ class LogHead(Table):
     oldest_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # no item is older
 
 
-class LogItem(Table):
+class LogItemRow(Table):
     """A message's place in a user's log."""
 
     __tablename__ = "log_items"

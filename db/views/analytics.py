@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import CANCELED, Sessions, present_instant
 from db.models.pushes import PushAttempt, PushTask
 from db.unreadable import readable
-from domain.analytics import Analytics, Asked, Fate, Span, Step, Tally, Unaccepted
+from domain.analytics import Analytics, Asked, Fate, Step, Tally, TimeSpan, Unaccepted
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Provider, TaskState
 from domain.reasons import UNCALLED
 
-_MOST_REASONS = 200
+_MAX_REASONS = 200
 _ACCEPTED = PushTask.state == TaskState.ACCEPTED
 
 
@@ -34,7 +34,7 @@ async def by_day(sessions: Sessions, asked: Asked) -> Analytics:
         )
 
 
-async def lately(sessions: Sessions, span: Span) -> list[Step]:
+async def lately(sessions: Sessions, span: TimeSpan) -> list[Step]:
     """Count the pushes of the last hours, step by step; raises InvalidField where that takes too long."""
     async with _in_time(sessions, "hours") as db:
         now = await present_instant(db)
@@ -114,7 +114,7 @@ async def _fates(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Fa
 
 def _most_frequent_first(query: Any) -> Any:  # noqa: ANN401 -- SQLAlchemy's type of a select says its columns
     grouped = query.group_by(text("1, 2, 3, 4, 5"))
-    return grouped.order_by(func.count().desc(), text("1, 2, 3, 4, 5")).limit(_MOST_REASONS)
+    return grouped.order_by(func.count().desc(), text("1, 2, 3, 4, 5")).limit(_MAX_REASONS)
 
 
 def _filled(step: Step, *found: Mapping[str, Any]) -> Step:

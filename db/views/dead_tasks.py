@@ -19,7 +19,7 @@ from domain.push import Environment, Provider, TaskState
 from domain.reminders import LONGEST_OF_USE
 from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
 
-_WALKED_AT_MOST = 100_000
+_MAX_WALKED = 100_000
 KNOWN = (  # to this release; whatever else there is, a newer one shows
     PushTask.kind.in_(tuple(Kind)),
     PushTask.provider.in_(tuple(Provider)),
@@ -70,7 +70,7 @@ async def expired_count(db: AsyncSession, wanted: Wanted) -> int:
 async def unexpired(db: AsyncSession, wanted: Wanted) -> Sequence[UUID]:
     """Find tasks that may be of use yet, the latest due first."""
     query = select(PushTask.task_id).where(*_conditions(wanted, None), _lately_due(), ~_expired())
-    return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_WALKED_AT_MOST))).all()
+    return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_MAX_WALKED))).all()
 
 
 async def dead_among(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[PushTask]:

@@ -11,16 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
-from db.models.operations import BrakeRow, WorkerRow
+from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import route_of, tell
 from domain.problems import Conflict, NotFound
 from domain.push import Route
-from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, Refused
+from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 MOST = 20_000  # pushes looked at, the latest ones
 
-MOST_SECONDS = 2.0  # for one question; an operator's page has others
+MAX_SECONDS = 2.0  # for one question; an operator's page has others
 
 
 async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Answered, ...]:
@@ -37,20 +37,20 @@ async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: date
             rejected=row.rejected,
             refusals=Refusals(row.pushes, row.refused, row.largest_user_id, row.largest_pushes) if row.pushes else None,
         )
-        for row in await within(db, MOST_SECONDS, _OF_LATE, values)
+        for row in await within(db, MAX_SECONDS, _OF_LATE, values)
         if (route := route_of(row, "push_tasks")) is not None
     )
 
 
-async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Refused, ...]:
+async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[RefusedPushes, ...]:
     """Count the pushes that our credentials keep from being sent, and their users, by route and reason.
 
     Gives nothing where that takes too long.
     """
     values = {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)}
-    rows = await within(db, MOST_SECONDS, _REFUSED, values)
+    rows = await within(db, MAX_SECONDS, _REFUSED, values)
     return tuple(
-        Refused(route, row.reason, row.pushes, row.users)
+        RefusedPushes(route, row.reason, row.pushes, row.users)
         for row in rows
         if (route := route_of(row, "push_tasks")) is not None
     )
@@ -120,7 +120,7 @@ async def shown(db: AsyncSession) -> ShownGates:
 async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
     """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
     resumed = await token_error_cutoffs.resume(db, brake_id, actor)
-    row = await db.get(BrakeRow, brake_id, populate_existing=True)
+    row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)
     if row is None:
         raise NotFound("brake")
     if not resumed:
@@ -178,7 +178,7 @@ def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
         return None
 
 
-def _brake(row: BrakeRow) -> ShownBrake:
+def _brake(row: TokenErrorCutoffRow) -> ShownBrake:
     return ShownBrake(
         id=row.id,
         reason=row.reason,

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens, fasting_sessions, preferences, push_attempts, workers
 from db.engine import among, present_instant
-from db.models.people import DeviceToken, LogItem, Message
+from db.models.people import DeviceToken, LogItemRow, MessageRow
 from db.models.pushes import OutboxRow, PushTask
 from db.push_tasks import planned
 from db.views import devices as device_history
 from db.views import gates, refusals
 from db.views import standings as reminder_standings
-from db.views.standings import Standing
+from db.views.standings import ReminderStanding
 from domain.devices import SHOWS_NOTHING, ToldPermission
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
@@ -29,13 +29,13 @@ from domain.sentences import NO_PHONE_SHOWS
 from domain.sessions import LONGEST_FAST
 from domain.support import ShownGates, ShownRoute
 from domain.timeline import (
-    MOST_PRESENT,
+    MAX_PRESENT,
     Cutoff,
     Event,
     Happening,
-    Part,
     RouteNow,
     TimelineItem,
+    TimelinePart,
     Unsettled,
     WaitsFor,
     next_try,
@@ -79,7 +79,7 @@ class _World:
 _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, WaitsFor.TEMPORAL}
 
 
-async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
+async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
     """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT.
 
     Several statements have to see one moment: `engine.as_of_one_moment` first.
@@ -92,7 +92,7 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
     pushes += await _messages(db, user_id, part, wishes, devices, now)
     if not pushes:
         return []
-    pushes = sorted(pushes, key=lambda push: (push.due_at, push.message_id))[:MOST_PRESENT]
+    pushes = sorted(pushes, key=lambda push: (push.due_at, push.message_id))[:MAX_PRESENT]
     living = await workers.live(db)
     world = _World(
         now=now,
@@ -106,16 +106,16 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
         calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
     )
     each = [one for push in pushes for one in _by_phone(push, world)]
-    return [_item(push, world) for push in each[:MOST_PRESENT]]
+    return [_item(push, world) for push in each[:MAX_PRESENT]]
 
 
-async def _planned(db: AsyncSession, user_id: str, part: Part, now: datetime) -> list[_Push]:
+async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: datetime) -> list[_Push]:
     """Find what is pending, and what is dead but can be redriven, now or once its route is resumed."""
     redrivable = and_(PushTask.state == TaskState.DEAD, PushTask.expires_at > now)
     query = select(PushTask).where(
         PushTask.user_id == user_id, or_(PushTask.state == TaskState.PENDING, redrivable), *_of_part(part)
     )
-    tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MOST_PRESENT))).all()
+    tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MAX_PRESENT))).all()
     refused = await refusals.of(db, tasks)
     found = []
     for task in tasks:
@@ -139,7 +139,7 @@ async def _planned(db: AsyncSession, user_id: str, part: Part, now: datetime) ->
     return found
 
 
-def _of_part(part: Part) -> Iterable[ColumnElement[bool]]:
+def _of_part(part: TimelinePart) -> Iterable[ColumnElement[bool]]:
     if part.session_id is not None:
         yield PushTask.conversation_id == part.session_id
     if part.message_id is not None:
@@ -149,7 +149,7 @@ def _of_part(part: Part) -> Iterable[ColumnElement[bool]]:
 async def _reminders(
     db: AsyncSession,
     user_id: str,
-    part: Part,
+    part: TimelinePart,
     wishes: Preferences,
     devices: Collection[DeviceToken],
     now: datetime,
@@ -161,7 +161,7 @@ async def _reminders(
 
     zones = [device.time_zone for device in devices]
 
-    def refused(each: Standing) -> str | None:
+    def refused(each: ReminderStanding) -> str | None:
         wish = unwanted_everywhere(Kind.REMINDER, wishes, each.reminder.due_at, zones)
         return wish or (None if devices else "no_active_token")
 
@@ -185,7 +185,7 @@ async def _reminders(
 async def _messages(
     db: AsyncSession,
     user_id: str,
-    part: Part,
+    part: TimelinePart,
     wishes: Preferences,
     devices: Collection[DeviceToken],
     now: datetime,
@@ -196,18 +196,18 @@ async def _messages(
     if part.session_id is not None:
         return []
     latest = (
-        select(LogItem.message_id)
-        .where(LogItem.user_id == user_id)
-        .order_by(LogItem.seq.desc())
+        select(LogItemRow.message_id)
+        .where(LogItemRow.user_id == user_id)
+        .order_by(LogItemRow.seq.desc())
         .limit(_LATEST_MESSAGES)
         .subquery()
     )
     query = (
-        select(Message.id, Message.conversation_id, Message.created_at)
-        .join(latest, latest.c.message_id == Message.id)
-        .where(Message.kind == Kind.MESSAGE, Message.handed_off_at.is_(None), Message.sender_id != user_id)
-        .where(Message.created_at > now - of_use)
-        .where(~select(PushTask).where(PushTask.message_id == Message.id, PushTask.user_id == user_id).exists())
+        select(MessageRow.id, MessageRow.conversation_id, MessageRow.created_at)
+        .join(latest, latest.c.message_id == MessageRow.id)
+        .where(MessageRow.kind == Kind.MESSAGE, MessageRow.handed_off_at.is_(None), MessageRow.sender_id != user_id)
+        .where(MessageRow.created_at > now - of_use)
+        .where(~select(PushTask).where(PushTask.message_id == MessageRow.id, PushTask.user_id == user_id).exists())
     )
     wish = unwanted_everywhere(Kind.MESSAGE, wishes, now, [device.time_zone for device in devices])
     refused = wish or (None if devices else "no_active_token")

@@ -12,7 +12,7 @@ from db.models.people import DeviceToken
 from db.models.pushes import PushTask
 from db.push_tasks import planned
 from domain.kinds import RULES, Kind, Subject
-from domain.last_check import Address, Circumstances, Turn, misaddressed, turn_of, useless
+from domain.last_check import AddressedDevice, Circumstances, CollapseGroupTurn, misaddressed, turn_of, useless
 from domain.preferences import Preferences
 from domain.push import Environment, Provider, Route
 
@@ -49,7 +49,7 @@ async def of(db: AsyncSession, tasks: Sequence[PushTask]) -> dict[UUID, str]:
             ("expired" if task.expires_at <= now else None)
             or useless(Kind(task.kind), task.reminder_minutes, task.due_at, around)
             or misaddressed(_address(task), None if device is None else _address(device))
-            or ("superseded" if turn is Turn.NEVER else None)
+            or ("superseded" if turn is CollapseGroupTurn.NEVER else None)
             or ("brake_engaged" if _address(task).route in braked else None)
         )
         if reason:
@@ -61,5 +61,5 @@ def _membership(task: PushTask) -> tuple[UUID, str]:
     return task.conversation_id, task.user_id
 
 
-def _address(of: PushTask | DeviceToken) -> Address:
-    return Address(of.user_id, Route(Provider(of.provider), of.app_id, Environment(of.environment)))
+def _address(of: PushTask | DeviceToken) -> AddressedDevice:
+    return AddressedDevice(of.user_id, Route(Provider(of.provider), of.app_id, Environment(of.environment)))

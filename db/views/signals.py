@@ -19,7 +19,7 @@ from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
 from domain.reminders import LONGEST_OF_USE
-from domain.signals import LATELY, Backlog, Dead, Owed, Signals, Transfers
+from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
@@ -36,8 +36,8 @@ async def present(db: AsyncSession) -> Signals:
         at=now,
         backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
         dead=tuple(group for row in dead if (group := _dead(row)) is not None),
-        outbox=Owed(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
-        handoffs=Owed(*(await db.execute(_UNDECIDED)).one()),
+        outbox=OutboxBacklog(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
+        handoffs=OutboxBacklog(*(await db.execute(_UNDECIDED)).one()),
         unopened=_unopened(swept),
         swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
@@ -60,11 +60,11 @@ def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -
     return Backlog(route, kind, row.pending, row.overdue, row.retrying, behind_gate, row.oldest_due_at)
 
 
-def _dead(row: Row[Any]) -> Dead | None:
+def _dead(row: Row[Any]) -> DeadPushes | None:
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
-    return Dead(route, kind, row.total, row.unexpired, row.unexpired_users, row.lately_users)
+    return DeadPushes(route, kind, row.total, row.unexpired, row.unexpired_users, row.lately_users)
 
 
 def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
@@ -75,9 +75,9 @@ def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
     return {route for worker in reporting for route, gate in gates_of(worker) if gate.get("state") != "closed"}
 
 
-def _unopened(swept: Mapping[str, Any]) -> Owed:
+def _unopened(swept: Mapping[str, Any]) -> OutboxBacklog:
     count = swept.get("unopened")
-    return Owed(count if isinstance(count, int) else 0, _instant(swept.get("oldest_due_at")))
+    return OutboxBacklog(count if isinstance(count, int) else 0, _instant(swept.get("oldest_due_at")))
 
 
 def _instant(text: object) -> datetime | None:

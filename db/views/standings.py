@@ -22,12 +22,12 @@ from domain.reminders import (
     state_of,
 )
 from domain.sessions import FastingSession
-from domain.timeline import A_MOMENT, Event, Happening, Part, TimelineItem
+from domain.timeline import A_MOMENT, Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReminderStanding:
     """How one reminder stands."""
 
     session_id: UUID
@@ -38,7 +38,7 @@ class Standing:
     now: datetime  # when it stood so
 
 
-async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> dict[UUID, list[Standing]]:
+async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> dict[UUID, list[ReminderStanding]]:
     """Say how each reminder of these sessions stands, in order of time for each session."""
     tasks = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
     now = await present_instant(db)
@@ -47,10 +47,10 @@ async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> d
     undecided = [message for message in due if message not in tasks]
     withheld = await withheld_pushes.counts_by_message(db, undecided) if undecided else {}
 
-    def standing(session: FastingSession, message: UUID, reminder: Reminder) -> Standing:
+    def standing(session: FastingSession, message: UUID, reminder: Reminder) -> ReminderStanding:
         found = OnRecord(tasks.get(message, {}), withheld.get(message, 0))
         state = state_of(session, reminder, found, now)
-        return Standing(session.session_id, message, reminder, state, found, now)
+        return ReminderStanding(session.session_id, message, reminder, state, found, now)
 
     return {
         session.session_id: [standing(session, *each) for each in named[session.session_id].items()]
@@ -62,7 +62,7 @@ def _named(session: FastingSession) -> dict[UUID, Reminder]:
     return {message_id(session.session_id, each.minutes, each.due_at): each for each in reminders(session)}
 
 
-async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineItem]:
+async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
     """List somebody's reminders of this part of the timeline that are due, or expired, and that nobody opened."""
     now = await present_instant(db)
     around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_OF_USE)
@@ -74,13 +74,13 @@ async def of_user(db: AsyncSession, user_id: str, part: Part) -> list[TimelineIt
     return [_item(each) for each in unopened if part.message_id in {None, each.message_id}]
 
 
-def is_unopened(standing: Standing) -> bool:
+def is_unopened(standing: ReminderStanding) -> bool:
     """Tell whether a reminder is due with no push planned; what was decided against is not due, but withdrawn."""
     is_late = standing.reminder.due_at <= standing.now - A_MOMENT
     return is_late and not standing.found.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
 
-def _item(standing: Standing) -> TimelineItem:
+def _item(standing: ReminderStanding) -> TimelineItem:
     reminder = standing.reminder
     detail = {"due_at": reminder.due_at.isoformat(), "expires_at": reminder.expires_at.isoformat()}
     happening = Happening(Event.UNOPENED, Kind.REMINDER, None, None, reminder.minutes, None, detail, standing.now)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import preferences, push_tasks, token_error_cutoffs
 from db.engine import among
-from db.models.operations import BrakeRow
+from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, tell, word
@@ -26,7 +26,7 @@ from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
 from domain.reasons import SAYS_GONE, TOKEN_REFUSED, UNCALLED
-from domain.timeline import Event, Happening, Part, TimelineItem
+from domain.timeline import Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words, now_quiet
 
 _REFUSED_ALONE = {TaskState.UNREGISTERED, TaskState.REJECTED}
@@ -34,7 +34,7 @@ _CUTOFF_FOLLOWS = Threshold().window  # an error of a mass came so long before t
 
 
 async def of_user(
-    db: AsyncSession, user_id: str, part: Part, after: tuple[datetime, UUID] | None, limit: int
+    db: AsyncSession, user_id: str, part: TimelinePart, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[TimelineItem]:
     """List what happened to somebody's pushes, the latest first, from below an item's (at, id)."""
     before_at, before_id = after or (part.at_to, None)
@@ -55,7 +55,7 @@ class _Known:
 
     tasks: Mapping[UUID, PushTask]
     refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
-    brakes: Sequence[BrakeRow]  # of these days, the latest first
+    brakes: Sequence[TokenErrorCutoffRow]  # of these days, the latest first
     permissions: Mapping[tuple[str, UUID], ToldPermission]
     kept: Mapping[UUID, datetime]  # when tokens were registered that are active, of pushes whose token was refused
 
@@ -65,7 +65,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     query = select(PushTask).where(among(PushTask.task_id, task_ids)).execution_options(populate_existing=True)
     tasks = {task.task_id: task for task in await db.scalars(query)} if task_ids else {}
     dead = [task for task in tasks.values() if task.state == TaskState.DEAD]
-    engaged: list[BrakeRow] = []
+    engaged: list[TokenErrorCutoffRow] = []
     if any(row.reason in _CUT_OFF for row in rows):
         engaged = await token_error_cutoffs.between(db, rows[-1].at, rows[0].at + _CUTOFF_FOLLOWS)
     unopened = {(task.user_id, task.installation_id) for task in tasks.values() if task.opened_at is None}
@@ -96,7 +96,7 @@ def _place(item: TimelineItem) -> tuple[datetime, UUID]:
     return item.at, item.id
 
 
-def _is_asked_for(item: TimelineItem, part: Part, after: tuple[datetime, UUID] | None) -> bool:
+def _is_asked_for(item: TimelineItem, part: TimelinePart, after: tuple[datetime, UUID] | None) -> bool:
     """Tell what the statement tells of its items by its last conditions."""
     in_time = (part.at_from is None or item.at >= part.at_from) and (part.at_to is None or item.at < part.at_to)
     return in_time and (after is None or _place(item) < after)

@@ -31,8 +31,8 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (410, "ExpiredToken"): Verdict.DEAD_TOKEN,
     (410, "Unregistered"): Verdict.DEAD_TOKEN,
     (413, "PayloadTooLarge"): Verdict.OUR_BUG,
-    (429, "TooManyProviderTokenUpdates"): Verdict.OVERDONE,
-    (429, "TooManyRequests"): Verdict.THROTTLED,
+    (429, "TooManyProviderTokenUpdates"): Verdict.ROUTE_THROTTLED,
+    (429, "TooManyRequests"): Verdict.TOKEN_THROTTLED,
     (500, "InternalServerError"): Verdict.TRANSIENT,
     (503, "ServiceUnavailable"): Verdict.TRANSIENT,
     (503, "Shutdown"): Verdict.RECONNECT,
@@ -41,7 +41,7 @@ BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know ye
     403: Verdict.MISCONFIGURED,
     404: Verdict.MISCONFIGURED,  # a wrong address; Apple's own word for a wrong path is BadPath
     410: Verdict.MISCONFIGURED,  # a gateway says so of an address; only Apple's own words bury a token
-    429: Verdict.THROTTLED,
+    429: Verdict.TOKEN_THROTTLED,
 }
 
 

@@ -14,7 +14,7 @@ from aioapns.common import NotificationResult
 
 from domain.push import Environment, Push
 from push.apns.errors import verdict
-from push.apns.transport import ApnsPlace, ApnsPool, ApnsRequest, provider_token
+from push.apns.transport import ApnsPool, ApnsRequest, ApnsStreamLease, provider_token
 from push.credential_files import apns_key
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.proxy import STRAIGHT, Proxies
@@ -23,13 +23,13 @@ from push.sender import (
     Accepted,
     Answer,
     AnsweredUnavailable,
-    Doubtful,
-    Fate,
-    Foreign,
+    CallLease,
+    Delivery,
     Misconfigured,
+    MismatchedToken,
     Rejected,
-    Slot,
     StaleCredential,
+    SuspectToken,
     Throttled,
     Unavailable,
     Unregistered,
@@ -39,7 +39,7 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, fate
 
 log = structlog.get_logger()
 
-PAYLOAD_AT_MOST = 4096  # bytes
+MAX_PAYLOAD = 4096  # bytes
 Shape = Callable[[Push], dict[str, Any]]
 DEVICE_TOKEN = re.compile(r"[0-9a-fA-F]{2,400}")
 
@@ -83,20 +83,20 @@ class ApnsSender:
         }
 
     @asynccontextmanager
-    async def slot(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[Slot]:
+    async def lease(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[CallLease]:
         """Wait for room on a live connection."""
         async with self._pools[environment].place(user_digest) as place:
-            yield ApnsSlot(place, self._topic, self._shape)
+            yield ApnsCallLease(place, self._topic, self._shape)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
         await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
 
-class ApnsSlot:
+class ApnsCallLease:
     """Leave to make one call to Apple."""
 
-    def __init__(self, place: ApnsPlace, topic: str, shape: Shape) -> None:
+    def __init__(self, place: ApnsStreamLease, topic: str, shape: Shape) -> None:
         self._place = place
         self._topic = topic
         self._shape = shape
@@ -110,7 +110,7 @@ class ApnsSlot:
             return self._refused(result)
         if result.description == NOT_THE_PROVIDER:
             log.error("answer is not the provider's", provider="apns", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN)
         return Accepted(result.notification_id or None)
 
     def _refused(self, result: NotificationResult) -> Answer:
@@ -119,23 +119,23 @@ class ApnsSlot:
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, _instant(result.timestamp))
             case Verdict.DOUBTFUL_TOKEN:
-                return Doubtful(reason)
+                return SuspectToken(reason)
             case Verdict.FOREIGN_TOKEN:
                 log.error("token of another topic", provider="apns", status=status, reason=reason)
-                return Foreign(reason)
+                return MismatchedToken(reason)
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="apns", status=status, reason=reason)
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._place.renew_provider_token():
-                raise StaleCredential(reason, Fate.NEVER_PROCESSED)
+                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # Apple knows no last
                 log.error("provider misconfigured", provider="apns", status=status, reason=reason)
                 raise Misconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
+            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
                 raise Throttled(reason, EXTENTS[throttle])
             case Verdict.RECONNECT:
                 self._place.retire_connection(reason)
-                raise Unavailable(reason, fate(status) if status >= 500 else Fate.NEVER_PROCESSED)
+                raise Unavailable(reason, fate(status) if status >= 500 else Delivery.NEVER_PROCESSED)
             case Verdict.TRANSIENT:
                 raise AnsweredUnavailable(reason, fate(status))
             case never:
@@ -174,7 +174,7 @@ def request(push: Push, topic: str, shape: Shape = payload) -> ApnsRequest:
         topic=topic,
         collapse_key=push.collapse_key,
         expiration=int(push.expires_at.timestamp()),
-        body=fitted(push, lambda fitting: encoded(shape(fitting)), PAYLOAD_AT_MOST),
+        body=fitted(push, lambda fitting: encoded(shape(fitting)), MAX_PAYLOAD),
     )
 
 

@@ -21,7 +21,7 @@ from jwt import PyJWS
 from jwt.algorithms import ECAlgorithm
 from jwt.utils import der_to_raw_signature
 
-from push.http2.pool import Place, Pool
+from push.http2.pool import Pool, StreamLease
 from push.http2.streams import Response
 from push.verdict import NOT_THE_PROVIDER
 
@@ -103,10 +103,10 @@ class ApnsRequest(NotificationRequest):
         self.body = body
 
 
-class ApnsPlace:
+class ApnsStreamLease:
     """Leave to make one call to Apple."""
 
-    def __init__(self, place: Place, authority: bytes, provider_token: ProviderToken) -> None:
+    def __init__(self, place: StreamLease, authority: bytes, provider_token: ProviderToken) -> None:
         self._place = place
         self._authority = authority
         self._provider_token = provider_token
@@ -160,10 +160,10 @@ class ApnsPool(APNsKeyConnectionPool):
         )
 
     @asynccontextmanager
-    async def place(self, user_digest: int = 0) -> AsyncIterator[ApnsPlace]:
+    async def place(self, user_digest: int = 0) -> AsyncIterator[ApnsStreamLease]:
         """Wait for room on a live connection; raises Unavailable."""
         async with self._http2.place(user_digest) as place:
-            yield ApnsPlace(place, self._http2.authority, self._provider_token)
+            yield ApnsStreamLease(place, self._http2.authority, self._provider_token)
 
     async def aclose(self) -> None:
         """Let calls in flight finish, then close."""

@@ -14,9 +14,9 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
     (403, ""): Verdict.MISCONFIGURED,
     (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
     (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address
-    (429, "QUOTA_EXCEEDED"): Verdict.THROTTLED,  # of the message's target, where nothing else is said
-    (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.THROTTLED,
-    (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.OVERDONE,
+    (429, "QUOTA_EXCEEDED"): Verdict.TOKEN_THROTTLED,  # of the message's target, where nothing else is said
+    (429, "QUOTA_EXCEEDED_DEVICE"): Verdict.TOKEN_THROTTLED,
+    (429, "QUOTA_EXCEEDED_PROJECT"): Verdict.ROUTE_THROTTLED,
     (429, ""): Verdict.THROTTLED_UNNAMED,
     (500, "INTERNAL"): Verdict.TRANSIENT,
     (500, ""): Verdict.TRANSIENT,
@@ -28,7 +28,7 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
 BY_STATUS: dict[int, Verdict] = {  # for words that the table does not know yet; the rest is `by_status`
     403: Verdict.MISCONFIGURED,
     404: Verdict.MISCONFIGURED,
-    429: Verdict.THROTTLED,
+    429: Verdict.TOKEN_THROTTLED,
 }
 
 

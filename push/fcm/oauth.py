@@ -19,8 +19,8 @@ import jwt
 import structlog
 
 from push.credential_files import ServiceAccount
-from push.http2.proxy import STRAIGHT, Address, Proxies, Proxy, first, resolved
-from push.sender import Fate, Misconfigured, NoRoom, ProviderTrouble, Unavailable
+from push.http2.proxy import STRAIGHT, HostAddress, Proxies, Proxy, first, resolved
+from push.sender import Delivery, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ REST = 1.0  # seconds between failed fetches
 TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
 DOUBT = 0.5  # seconds that others wait for another token after one odd refusal, before they use the one there is
 AGREED = 3  # users who were refused, with no acceptance since, from which on a token is not used any more
-ANSWER_AT_MOST = 256 * 1024  # bytes
+MAX_ANSWER = 256 * 1024  # bytes
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
 CLOCKS_DIFFER = 60  # seconds that our clock may be ahead of Google's
@@ -119,7 +119,7 @@ class AccessToken:
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
         done, _ = await asyncio.wait([fetch], timeout=self._patience)
         if not done:
-            raise Unavailable("no_access_token_in_time", Fate.NEVER_PROCESSED)
+            raise Unavailable("no_access_token_in_time", Delivery.NEVER_PROCESSED)
         if fetch.cancelled():
             raise NoRoom("closing")
 
@@ -152,7 +152,7 @@ class AccessToken:
         status, body = await first(addresses, partial(self._asked, _assertion(self._account)))
         return _read(status, body)
 
-    async def _asked(self, assertion: str, to: Address, connected: Callable[[], None]) -> tuple[int, bytes]:
+    async def _asked(self, assertion: str, to: HostAddress, connected: Callable[[], None]) -> tuple[int, bytes]:
         """Make one request to one address; gives the status and the body."""
         lines: list[Any] = []
 
@@ -182,7 +182,7 @@ async def _answer(response: httpx.Response) -> tuple[int, bytes]:
     body = b""
     async for piece in response.aiter_raw():
         body += piece
-        if len(body) > ANSWER_AT_MOST:
+        if len(body) > MAX_ANSWER:
             raise _NoAnswer("answer_too_long")
     return response.status_code, body
 
@@ -227,7 +227,7 @@ def _read(status: int, body: bytes) -> tuple[str, float]:
     return token, min(max(float(lifetime), shortest), longest)
 
 
-def _at(proxy: Proxy | None, to: Address) -> httpx.Proxy | None:
+def _at(proxy: Proxy | None, to: HostAddress) -> httpx.Proxy | None:
     return None if proxy is None else httpx.Proxy(httpx.URL(proxy.url).copy_with(host=to.host))
 
 
@@ -240,4 +240,4 @@ def _oauth_refused() -> Misconfigured:
 
 
 def _oauth_unreachable() -> Unavailable:
-    return Unavailable("oauth_unreachable", Fate.NEVER_PROCESSED)
+    return Unavailable("oauth_unreachable", Delivery.NEVER_PROCESSED)

@@ -19,19 +19,19 @@ from push.credential_files import service_account
 from push.fcm.errors import verdict
 from push.fcm.oauth import AccessToken
 from push.fcm.response import FcmRefusal, acceptance, refusal
-from push.http2.pool import DEFAULT_TIMEOUTS, Place, Pool, Timeouts
+from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
 from push.http2.proxy import STRAIGHT, Proxies
 from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Answer,
     AnsweredUnavailable,
-    Doubtful,
-    Fate,
-    Foreign,
+    CallLease,
+    Delivery,
     Misconfigured,
+    MismatchedToken,
     Rejected,
-    Slot,
     StaleCredential,
+    SuspectToken,
     Throttled,
     TokenMisconfigured,
     Unregistered,
@@ -40,7 +40,7 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
 
 log = structlog.get_logger()
 
-PAYLOAD_AT_MOST = 4096  # bytes
+MAX_PAYLOAD = 4096  # bytes
 QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
 Shape = Callable[[Push], dict[str, Any]]
 QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
@@ -68,7 +68,7 @@ class FcmSender:
             sending,
             ca_file=account.ca_file,
             timeout=timeouts.answer.total_seconds(),
-            patience=timeouts.slot.total_seconds(),
+            patience=timeouts.lease.total_seconds(),
             proxies=account.proxies,
         )
         self._shape = sealed_payload if account.encrypted else payload
@@ -81,15 +81,15 @@ class FcmSender:
         )
 
     @asynccontextmanager
-    async def slot(
+    async def lease(
         self,
         environment: Environment,  # noqa: ARG002 (FCM has one token space)
         user_digest: int = 0,
-    ) -> AsyncIterator[Slot]:
+    ) -> AsyncIterator[CallLease]:
         """Wait for a good access token and room on a live connection."""
         token = await self._access.current()
         async with self._pool.place(user_digest) as place:
-            yield FcmSlot(place, self._access, token, self._headers(token), self._shape)
+            yield FcmCallLease(place, self._access, token, self._headers(token), self._shape)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
@@ -106,10 +106,12 @@ class FcmSender:
         ]
 
 
-class FcmSlot:
+class FcmCallLease:
     """Leave to make one call to Google."""
 
-    def __init__(self, place: Place, access: AccessToken, token: str, headers: list[HeaderTuple], shape: Shape) -> None:
+    def __init__(
+        self, place: StreamLease, access: AccessToken, token: str, headers: list[HeaderTuple], shape: Shape
+    ) -> None:
         self._place = place
         self._access = access
         self._token = token
@@ -124,7 +126,7 @@ class FcmSlot:
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Fate.UNKNOWN).or_usually(ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN).or_usually(ERROR_REST)
         self._access.accepted()
         return answer
 
@@ -134,21 +136,21 @@ class FcmSlot:
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, None)
             case Verdict.DOUBTFUL_TOKEN:
-                return Doubtful(reason)
+                return SuspectToken(reason)
             case Verdict.FOREIGN_TOKEN:
                 log.error("token of another project", provider="fcm", status=status, reason=reason)
-                return Foreign(reason)
+                return MismatchedToken(reason)
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._access.refused(self._token, user_id):
-                raise StaleCredential(reason, Fate.NEVER_PROCESSED)
+                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
             case Verdict.TOKEN_MISCONFIGURED:
                 raise TokenMisconfigured(reason)
-            case (Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED) as throttle:
+            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
                 throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
                 raise throttled.or_usually(QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
@@ -199,7 +201,7 @@ def _noise(push: Push) -> dict[str, str | None]:
 def request(push: Push, shape: Shape = payload) -> bytes:
     """Put a message into the envelope of `messages:send`."""
     more = {"validate_only": True} if push.validate_only else {}
-    return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), PAYLOAD_AT_MOST)
+    return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), MAX_PAYLOAD)
 
 
 def _message(

@@ -10,7 +10,7 @@ from hpack import HeaderTuple
 
 from push.http2.frames import BrokenProtocol, OddFrame
 from push.http2.streams import Call, Response, Streams
-from push.sender import Fate, NoRoom, Unavailable
+from push.sender import Delivery, NoRoom, Unavailable
 
 QUIET_AFTER = 30.0  # seconds of silence after which a connection gives a sign of life before it is used
 
@@ -23,7 +23,7 @@ ALIVE_WITHIN = 1.0  # seconds in which a PING is answered, or the connection is 
 STOOD_STILL = 0.1  # seconds that a timer may be late before the process counts as held up
 
 
-class Pulse:
+class KeepAlive:
     """Watches one connection."""
 
     def __init__(self, *, within: float, send_ping: Callable[[], None], on_death: Callable[[], None]) -> None:
@@ -88,12 +88,12 @@ class Pulse:
         self._idle = self._loop.call_later(PING_EVERY, self._check_idle)
 
 
-IN_FLIGHT_AT_MOST = 100  # more on one connection only lengthen the tail
+MAX_IN_FLIGHT = 100  # more on one connection only lengthen the tail
 
-LEAST_BODY, MOST_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
+LEAST_BODY, MAX_BODY = 512, 4096  # bytes of window set aside for a place whose body is not known yet
 
 
-class Places:
+class ConnectionCapacity:
     """A place is taken first, and used or given back later. The peer may change its mind meanwhile."""
 
     def __init__(self, streams: Streams) -> None:
@@ -136,7 +136,7 @@ class Places:
     def use(self, size: int) -> None:
         """Turn a place into a call with a body of so many bytes."""
         self._taken -= 1
-        self._aside = min(max(size, LEAST_BODY, self._aside - self._aside // 64), MOST_BODY)
+        self._aside = min(max(size, LEAST_BODY, self._aside - self._aside // 64), MAX_BODY)
 
     def may_start(self, size: int) -> bool:
         """Whether a call with a body of so many bytes may start now."""
@@ -150,9 +150,9 @@ class Places:
             async with asyncio.timeout_at(until):
                 await starter
         except TimeoutError:
-            raise NoRoom("no_room_on_connection", Fate.NOT_SENT) from None
+            raise NoRoom("no_room_on_connection", Delivery.NOT_SENT) from None
         if self._loop.time() > until:  # the process stood still; whoever asked may have lost its leave by now
-            raise NoRoom("no_room_on_connection", Fate.NOT_SENT)
+            raise NoRoom("no_room_on_connection", Delivery.NOT_SENT)
 
     def changed(self) -> None:
         """Let those who wait look again."""
@@ -163,7 +163,7 @@ class Places:
 
     @property
     def _limit(self) -> int:
-        return min(self._streams.limit, IN_FLIGHT_AT_MOST)
+        return min(self._streams.limit, MAX_IN_FLIGHT)
 
     @property
     def _lacks_window(self) -> bool:
@@ -173,7 +173,7 @@ class Places:
 log = structlog.get_logger()
 
 
-UNREAD_AT_MOST = 1 << 20  # bytes; calls alone cannot make so many, but a peer that asks and does not read can
+MAX_UNREAD = 1 << 20  # bytes; calls alone cannot make so many, but a peer that asks and does not read can
 
 START_WITHIN = 0.25  # seconds a call may wait for the peer's window; longer would age the caller's last check
 
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._timeout = answer_timeout
         self._on_change = on_change
         self._streams = Streams()
-        self._places = Places(self._streams)
+        self._places = ConnectionCapacity(self._streams)
         self._transport: asyncio.Transport | None = None
         self._retired: str | None = None
         self._flushing = False
@@ -209,12 +209,12 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Places that can be taken now."""
-        return self._places.free if self.usable and not self._pulse.asked else 0
+        return self._places.free if self.usable and not self._keep_alive.asked else 0
 
     @property
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._places.full or (self._pulse.asked and not self._places.idle)
+        return self._places.full or (self._keep_alive.asked and not self._places.idle)
 
     @property
     def stuck(self) -> bool:
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
     @property
     def quiet(self) -> bool:
         """Whether the peer may be gone."""
-        return self._pulse.quiet
+        return self._keep_alive.quiet
 
     @property
     def proven(self) -> bool:
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
 
     def ask_for_a_sign_of_life(self) -> None:
         """Give no place until the peer was heard; a peer that stays silent is dropped."""
-        self._pulse.ask()
+        self._keep_alive.ask()
 
     def take(self, user: int) -> None:
         """Take a place; `call` uses it, `give_back` returns it."""
@@ -269,14 +269,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
         self._transport = cast(asyncio.Transport, transport)
-        self._pulse = Pulse(within=ALIVE_WITHIN, send_ping=self._ping, on_death=self._die)
+        self._keep_alive = KeepAlive(within=ALIVE_WITHIN, send_ping=self._ping, on_death=self._die)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
         """Take the peer's frames in."""
         if not self._open:
             return
-        self._pulse.heard()
+        self._keep_alive.heard()
         try:
             self._streams.receive(data)
         except OddFrame as error:  # by the book the connection ends at once; others' calls are answered first
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
             if self._places.may_start(size):
                 return
             await self._places.change(deadline)
-        raise Unavailable(self._retired, Fate.NOT_SENT)
+        raise Unavailable(self._retired, Delivery.NOT_SENT)
 
     def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:
         call = Call(self._loop.create_future(), self._loop.time(), self._streams.answers, body)
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
         if not self._flushing:  # one write for all calls that start in this turn of the loop
             self._flushing = True
             self._loop.call_soon(self._flush)
-        self._pulse.spoke()
+        self._keep_alive.spoke()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
         if self._streams.going_away:
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         transport = self._open
         if transport and (outgoing := self._streams.outgoing()):
             transport.write(outgoing)
-            if transport.get_write_buffer_size() > UNREAD_AT_MOST:
+            if transport.get_write_buffer_size() > MAX_UNREAD:
                 self._drop("reads_nothing")
 
     def _check_calls(self) -> None:
@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
         if self._streams.answers == answers_before:
             self.retire("answers_nothing")  # though it may still answer pings: seen in the field
         else:
-            self._pulse.ask()  # it may have fallen silent since its last answer
+            self._keep_alive.ask()  # it may have fallen silent since its last answer
         self._changed()
 
     def _ping(self) -> None:
@@ -375,7 +375,7 @@ class Connection(asyncio.Protocol):
         """Cut the connection at once; whatever was in flight has an unknown fate."""
         if self._retired is None:
             self._retired, self.ended_with = why, frozenset(self.users)
-        self._pulse.stop()
+        self._keep_alive.stop()
         if self._open:
             self._open.abort()
         self.ready.set()

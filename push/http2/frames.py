@@ -6,12 +6,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-FRAME_AT_MOST = 16384  # bytes of payload; we never allow the peer more
-BLOCK_AT_MOST = 65536  # bytes of one answer's headers, over all their frames
-PIECES_AT_MOST = 16  # frames of one answer's headers; empty ones would never add up to too many bytes
+MAX_FRAME = 16384  # bytes of payload; we never allow the peer more
+MAX_BLOCK = 65536  # bytes of one answer's headers, over all their frames
+MAX_PIECES = 16  # frames of one answer's headers; empty ones would never add up to too many bytes
 WINDOW = 65535  # bytes; what every window starts with
-WINDOW_AT_MOST = 2**31 - 1
-STREAM_ID_AT_MOST = 2**31 - 1
+MAX_WINDOW = 2**31 - 1
+MAX_STREAM_ID = 2**31 - 1
 
 # plain numbers, no IntFlag: its arithmetic would cost more than the frame
 ACK = 0x1
@@ -24,7 +24,7 @@ _HEAD = struct.Struct(">HBBBL")
 _SETTING = struct.Struct(">HL")
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """Frame types that mean something to a client; all others are passed over."""
 
     DATA = 0
@@ -77,7 +77,7 @@ class Frame(NamedTuple):
         """Check what the RFC fixes of a frame: its size, and whether it is about a stream; raises BrokenProtocol."""
         size, rule = len(self.payload), _RULES.get(self.kind)
         if rule and not (rule.least <= size <= rule.most and rule.streams[self.stream_id > 0]):
-            is_lost = self.kind == Kind.HEADERS  # and with it the table that all later ones point into
+            is_lost = self.kind == FrameKind.HEADERS  # and with it the table that all later ones point into
             raise (BrokenProtocol if is_lost else OddFrame)(f"malformed frame of type {self.kind}")
 
     def number(self) -> int:
@@ -91,10 +91,10 @@ class Frame(NamedTuple):
         begin, end = 0, len(self.payload)
         if self.flags & PADDED:
             begin, end = 1, end - (self.payload[0] if self.payload else 1)
-        if self.kind == Kind.HEADERS and self.flags & PRIORITY:
+        if self.kind == FrameKind.HEADERS and self.flags & PRIORITY:
             begin += 5
         if begin > end:
-            raise (BrokenProtocol if self.kind == Kind.HEADERS else OddFrame)("more padding than frame")
+            raise (BrokenProtocol if self.kind == FrameKind.HEADERS else OddFrame)("more padding than frame")
         return self.payload[begin:end]
 
 
@@ -106,13 +106,13 @@ class _Rule(NamedTuple):
 
 _CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
 _RULES: dict[int, _Rule] = {
-    Kind.DATA: _Rule(0, FRAME_AT_MOST, _STREAM),
-    Kind.HEADERS: _Rule(0, FRAME_AT_MOST, _STREAM),
-    Kind.RST_STREAM: _Rule(4, 4, _STREAM),
-    Kind.SETTINGS: _Rule(0, FRAME_AT_MOST, _CONNECTION),
-    Kind.PING: _Rule(8, 8, _CONNECTION),
-    Kind.GOAWAY: _Rule(8, FRAME_AT_MOST, _CONNECTION),
-    Kind.WINDOW_UPDATE: _Rule(4, 4, _EITHER),
+    FrameKind.DATA: _Rule(0, MAX_FRAME, _STREAM),
+    FrameKind.HEADERS: _Rule(0, MAX_FRAME, _STREAM),
+    FrameKind.RST_STREAM: _Rule(4, 4, _STREAM),
+    FrameKind.SETTINGS: _Rule(0, MAX_FRAME, _CONNECTION),
+    FrameKind.PING: _Rule(8, 8, _CONNECTION),
+    FrameKind.GOAWAY: _Rule(8, MAX_FRAME, _CONNECTION),
+    FrameKind.WINDOW_UPDATE: _Rule(4, 4, _EITHER),
 }
 
 
@@ -131,14 +131,18 @@ class Cutter:
         while size - at >= 9:
             high, low, kind, flags, stream_id = _HEAD.unpack_from(buffer, at)
             length = high << 8 | low
-            if length > FRAME_AT_MOST:
+            if length > MAX_FRAME:
                 raise BrokenProtocol("frame too long")
             end = at + 9 + length
             if end > size:
                 break
             frame = Frame(kind, flags, stream_id & 0x7FFF_FFFF, buffer[at + 9 : end])
             at = end
-            if self._headers or kind == Kind.CONTINUATION or (kind == Kind.HEADERS and not flags & END_HEADERS):
+            if (
+                self._headers
+                or kind == FrameKind.CONTINUATION
+                or (kind == FrameKind.HEADERS and not flags & END_HEADERS)
+            ):
                 frame = self._joined(frame)
                 if self._headers:
                     continue
@@ -147,20 +151,20 @@ class Cutter:
 
     def _joined(self, frame: Frame) -> Frame:
         begun = self._headers
-        if begun is None and frame.kind == Kind.HEADERS:
+        if begun is None and frame.kind == FrameKind.HEADERS:
             joined = frame._replace(flags=frame.flags & END_STREAM, payload=frame.content())
-        elif begun and frame.kind == Kind.CONTINUATION and frame.stream_id == begun.stream_id:
+        elif begun and frame.kind == FrameKind.CONTINUATION and frame.stream_id == begun.stream_id:
             joined = begun._replace(payload=begun.payload + frame.payload)
         else:
             raise BrokenProtocol("headers were interrupted")
         self._pieces = self._pieces + 1 if begun else 1
-        if len(joined.payload) > BLOCK_AT_MOST or self._pieces > PIECES_AT_MOST:
+        if len(joined.payload) > MAX_BLOCK or self._pieces > MAX_PIECES:
             raise BrokenProtocol("headers without end")
         self._headers = None if frame.flags & END_HEADERS else joined
         return joined
 
 
-def written(kind: Kind, flags: int, stream_id: int, payload: bytes) -> bytes:
+def written(kind: FrameKind, flags: int, stream_id: int, payload: bytes) -> bytes:
     """Write one frame."""
     size = len(payload)
     return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
@@ -168,21 +172,21 @@ def written(kind: Kind, flags: int, stream_id: int, payload: bytes) -> bytes:
 
 def headers_written(stream_id: int, flags: int, block: bytes) -> bytes:
     """Write a header block: HEADERS, and CONTINUATION where one frame does not hold it."""
-    pieces = [block[at : at + FRAME_AT_MOST] for at in range(0, len(block), FRAME_AT_MOST)]
-    kinds = [Kind.HEADERS] + [Kind.CONTINUATION] * (len(pieces) - 1)
+    pieces = [block[at : at + MAX_FRAME] for at in range(0, len(block), MAX_FRAME)]
+    kinds = [FrameKind.HEADERS] + [FrameKind.CONTINUATION] * (len(pieces) - 1)
     ends = [0] * (len(pieces) - 1) + [END_HEADERS]
     ends[0] |= flags
     return b"".join(written(kind, end, stream_id, piece) for kind, end, piece in zip(kinds, ends, pieces, strict=True))
 
 
-def number_written(kind: Kind, stream_id: int, number: int) -> bytes:
+def number_written(kind: FrameKind, stream_id: int, number: int) -> bytes:
     """Write a frame that holds one number: RST_STREAM, WINDOW_UPDATE."""
     return written(kind, 0, stream_id, number.to_bytes(4, "big"))
 
 
 def settings_written(settings: dict[Setting, int]) -> bytes:
     """Write a SETTINGS frame."""
-    return written(Kind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in settings.items()))
+    return written(FrameKind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in settings.items()))
 
 
 def settings_read(frame: Frame) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,8 @@ from push.http2.frames import BrokenProtocol
 
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it prints header values, tokens included
 
-TABLE_AT_MOST = 4096  # bytes, of the encoder's table
-REMEMBERED_AT_MOST = 64  # blocks of answers
+MAX_TABLE = 4096  # bytes, of the encoder's table
+MAX_REMEMBERED = 64  # blocks of answers
 _INDEXED = 0x80
 _INSERTED = 0x40  # the top two bits of a literal that enters the table
 _NEVER_INDEXED = 0x10
@@ -28,7 +28,7 @@ class HeaderWriter:
 
     def limit_table(self, size: int) -> None:
         """Keep to the peer's SETTINGS_HEADER_TABLE_SIZE."""
-        size = min(size, TABLE_AT_MOST)
+        size = min(size, MAX_TABLE)
         if size != self._hpack.header_table_size:
             self._hpack.header_table_size = size
             self._in_table.clear()
@@ -78,7 +78,7 @@ class HeaderReader:
         except HPACKError as error:
             raise BrokenProtocol(type(error).__name__) from error
         found = {bytes(name): bytes(value) for name, value in fields}
-        if not only_points or len(self._pointing) >= REMEMBERED_AT_MOST:
+        if not only_points or len(self._pointing) >= MAX_REMEMBERED:
             self._pointing.clear()
         if only_points:
             self._pointing[block] = found

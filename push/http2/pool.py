@@ -18,8 +18,8 @@ from hpack import HeaderTuple
 from push.http2.connection import ANSWERS_WITHIN, Connection
 from push.http2.proxy import Proxy, ProxyTrouble, connect
 from push.http2.streams import Response
-from push.sender import Fate, NoRoom, Unavailable
-from push.wait_queue import Waiters
+from push.sender import Delivery, NoRoom, Unavailable
+from push.wait_queue import FairQueue
 
 MAX_ISOLATED = 4096  # users; the first ones are forgotten beyond that, which costs them nothing
 
@@ -56,7 +56,7 @@ class Timeouts:
     """How long to wait for a connection, for a place on one, and for an answer."""
 
     connect: timedelta = timedelta(seconds=5)
-    slot: timedelta = timedelta(seconds=5)
+    lease: timedelta = timedelta(seconds=5)
     answer: timedelta = timedelta(seconds=10)
 
 
@@ -65,7 +65,7 @@ DEFAULT_TIMEOUTS = Timeouts()
 MIN_USERS = 3  # whose calls a peer has to end, connection by connection, before new connections rest
 
 
-class Place:
+class StreamLease:
     """Leave to make one call on a live connection."""
 
     def __init__(self, pool: "Pool", connection: Connection, user: int) -> None:
@@ -82,7 +82,7 @@ class Place:
         try:
             response = await self._connection.call(self._user, headers, body)
         except Unavailable as trouble:
-            if trouble.fate is not Fate.NOT_SENT and not self._connection.usable:
+            if trouble.fate is not Delivery.NOT_SENT and not self._connection.usable:
                 self._pool.isolation.lost(self._user, len(self._connection.ended_with))
             raise
         self._pool.answered(self._user)
@@ -116,7 +116,7 @@ class Pool:
         self._at_most = connections
         self._timeouts = timeouts
         self._connections: list[Connection] = []
-        self._waiters: Waiters[Connection] = Waiters()
+        self._waiters: FairQueue[Connection] = FairQueue()
         self._opening: asyncio.Task[None] | None = None
         self.isolation = Isolation()
         self._losers: set[int] = set()  # users whose calls ended with connections that never answered, since an answer
@@ -126,14 +126,14 @@ class Pool:
         self._look: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def place(self, user: int = 0) -> AsyncIterator[Place]:
+    async def place(self, user: int = 0) -> AsyncIterator[StreamLease]:
         """Wait for room on a live connection; the place is given back if it is not used. Users take turns."""
         connection = self._with_room(user)
         if connection:
             connection.take(user)
         else:
             connection = await self._wait(user)
-        place = Place(self, connection, user)
+        place = StreamLease(self, connection, user)
         try:
             yield place
         finally:
@@ -173,7 +173,7 @@ class Pool:
         waiter = self._waiters.join(user)
         self._grow()
         try:
-            async with asyncio.timeout(self._timeouts.slot.total_seconds()):
+            async with asyncio.timeout(self._timeouts.lease.total_seconds()):
                 return await waiter
         except BaseException as error:
             self._waiters.give_up(user, waiter)
@@ -189,7 +189,7 @@ class Pool:
         providers = self._opening or stuck
         for connection in stuck:
             connection.retire("gives_no_room")
-        return Unavailable("no_slot_in_time", Fate.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
+        return Unavailable("no_slot_in_time", Delivery.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
         while any(connection.room > 0 for connection in self._connections):
@@ -237,7 +237,7 @@ class Pool:
             of_proxy = error.reason if isinstance(error, ProxyTrouble) else None
             self._failed(of_proxy or type(error).__name__)
             if not any(connection.usable for connection in self._connections):
-                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Fate.NEVER_PROCESSED))
+                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Delivery.NEVER_PROCESSED))
             self._opening = None  # not before: whoever looks for a place meanwhile would try at once
         else:
             self._opening = None

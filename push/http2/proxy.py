@@ -19,12 +19,12 @@ NEXT_AFTER = 0.25  # seconds without a connection until the next address is trie
 
 SILENT_AFTER = 0.25  # seconds more, where it connects and then says nothing: the port may be open and nobody behind it
 
-ADDRESSES_AT_MOST = 16
+MAX_ADDRESSES = 16
 
 T = TypeVar("T")
 
 
-class Address(NamedTuple):
+class HostAddress(NamedTuple):
     """Where a host can be reached."""
 
     family: socket.AddressFamily
@@ -36,19 +36,19 @@ class Address(NamedTuple):
         return str(self.sockaddr[0])
 
 
-async def resolved(host: str, port: int) -> list[Address]:
+async def resolved(host: str, port: int) -> list[HostAddress]:
     """Ask for all addresses of a host, both families in turn; raises OSError, UnicodeError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
+    addresses = list(dict.fromkeys(HostAddress(family, sockaddr) for family, _, _, _, sockaddr in found))
     like_first = [address for address in addresses if address.family == addresses[0].family]
     others = [address for address in addresses if address.family != addresses[0].family]
     in_turn = chain.from_iterable(zip_longest(like_first, others))
-    return [address for address in in_turn if address is not None][:ADDRESSES_AT_MOST]
+    return [address for address in in_turn if address is not None][:MAX_ADDRESSES]
 
 
 async def first(
-    addresses: Sequence[Address],
-    attempt: Callable[[Address, Callable[[], None]], Awaitable[T]],
+    addresses: Sequence[HostAddress],
+    attempt: Callable[[HostAddress, Callable[[], None]], Awaitable[T]],
     *,
     discard: Callable[[T], None] = lambda _: None,
 ) -> T:
@@ -79,7 +79,7 @@ async def first(
 
 
 async def _attempted(
-    attempt: Callable[[Address, Callable[[], None]], Awaitable[T]], address: Address, connected: asyncio.Event
+    attempt: Callable[[HostAddress, Callable[[], None]], Awaitable[T]], address: HostAddress, connected: asyncio.Event
 ) -> T:
     return await attempt(address, connected.set)
 
@@ -100,7 +100,7 @@ async def _give_up(running: set[asyncio.Task[T]], discard: Callable[[T], None]) 
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-HEAD_AT_MOST = 16384  # bytes of a proxy's answer
+MAX_HEAD = 16384  # bytes of a proxy's answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     host, port = address
 
-    async def attempt(to: Address, connected: Callable[[], None]) -> tuple[asyncio.Transport, P]:
+    async def attempt(to: HostAddress, connected: Callable[[], None]) -> tuple[asyncio.Transport, P]:
         line = await _line(to, proxy)
         connected()
         if proxy is not None:
@@ -187,7 +187,7 @@ async def connect(
     return protocol
 
 
-async def _addresses(host: str, port: int, proxy: Proxy | None) -> list[Address]:
+async def _addresses(host: str, port: int, proxy: Proxy | None) -> list[HostAddress]:
     if proxy is None:
         return await resolved(host, port)
     try:
@@ -196,7 +196,7 @@ async def _addresses(host: str, port: int, proxy: Proxy | None) -> list[Address]
         raise ProxyTrouble("proxy_unreachable") from error
 
 
-async def _line(to: Address, proxy: Proxy | None) -> socket.socket:
+async def _line(to: HostAddress, proxy: Proxy | None) -> socket.socket:
     line = socket.socket(to.family, socket.SOCK_STREAM)
     line.setblocking(False)
     try:
@@ -226,7 +226,7 @@ async def _opened(tunnel: socket.socket, authority: str, authorization: str | No
     while b"\r\n\r\n" not in head:
         piece = await loop.sock_recv(tunnel, 4096)
         head += piece
-        if not piece or len(head) > HEAD_AT_MOST:
+        if not piece or len(head) > MAX_HEAD:
             raise ProxyTrouble("proxy_broken")
     answer = re.match(rb"HTTP/1\.[01] (\d{3})\b", head)
     if answer is None:

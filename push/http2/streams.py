@@ -14,16 +14,16 @@ from hpack import HeaderTuple
 from push.http2.frames import (
     ACK,
     END_STREAM,
-    FRAME_AT_MOST,
+    MAX_FRAME,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
     PREFACE,
-    STREAM_ID_AT_MOST,
     WINDOW,
-    WINDOW_AT_MOST,
     BrokenProtocol,
     Code,
     Cutter,
     Frame,
-    Kind,
+    FrameKind,
     OddFrame,
     Setting,
     headers_written,
@@ -33,9 +33,9 @@ from push.http2.frames import (
     written,
 )
 from push.http2.headers import HeaderReader, HeaderWriter
-from push.sender import Fate, NoRoom, Unavailable
+from push.sender import Delivery, NoRoom, Unavailable
 
-BODY_AT_MOST = 65536  # bytes; no answer worth reading is longer
+MAX_BODY = 65536  # bytes; no answer worth reading is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Call:
 
     def read(self, piece: bytes) -> None:
         """Keep a piece of the answer's body."""
-        if len(self.body) < BODY_AT_MOST:
+        if len(self.body) < MAX_BODY:
             self.body += piece
 
     def finish(self) -> None:
@@ -71,12 +71,12 @@ class Call:
         if not self.answer.done():
             self.answer.set_result(Response(self.status, self.headers, self.body))
 
-    def fail(self, reason: str, fate: Fate) -> None:
+    def fail(self, reason: str, fate: Delivery) -> None:
         """Tell the caller that there will be no answer. A request that never left in full was never processed."""
         if self.status == 200:
             self.finish()  # cut off behind the status line, which says it all
         elif not self.answer.done():
-            self.answer.set_exception(Unavailable(reason, Fate.NEVER_PROCESSED if self.unsent else fate))
+            self.answer.set_exception(Unavailable(reason, Delivery.NEVER_PROCESSED if self.unsent else fate))
 
     def turn_away(self, reason: str) -> None:
         """Tell the caller that the peer had no room for the call, and never looked at it."""
@@ -91,7 +91,7 @@ class Bodies:
         self._calls = calls
         self._out = out
         self._stream_window = WINDOW
-        self._frame_at_most = FRAME_AT_MOST
+        self._frame_at_most = MAX_FRAME
         self.window = WINDOW  # bytes that the peer has leave for on all streams together
 
     def begin(self, stream_id: int, call: Call) -> None:
@@ -102,7 +102,7 @@ class Bodies:
     def credit(self, size: int) -> None:
         """Go on with what the peer has leave for again; raises BrokenProtocol."""
         self.window += size
-        if not size or self.window > WINDOW_AT_MOST:
+        if not size or self.window > MAX_WINDOW:
             raise BrokenProtocol("impossible credit")
         for stream_id, call in self._calls.items():
             if call.unsent:
@@ -111,18 +111,18 @@ class Bodies:
     def credit_stream(self, stream_id: int, call: Call, size: int) -> bool:
         """Go on with one call; False where such a credit is impossible."""
         call.window += size
-        if not size or call.window > WINDOW_AT_MOST:
+        if not size or call.window > MAX_WINDOW:
             return False
         self._send(stream_id, call)
         return True
 
     def limit_frames(self, size: int) -> None:
         """Keep to the peer's SETTINGS_MAX_FRAME_SIZE."""
-        self._frame_at_most = max(size, FRAME_AT_MOST)
+        self._frame_at_most = max(size, MAX_FRAME)
 
     def set_stream_window(self, size: int) -> None:
         """Keep to the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes streams that are open, too."""
-        if size > WINDOW_AT_MOST:
+        if size > MAX_WINDOW:
             raise BrokenProtocol("impossible window")
         more, self._stream_window = size - self._stream_window, size
         for stream_id, call in self._calls.items():
@@ -137,7 +137,7 @@ class Bodies:
             piece, call.unsent = call.unsent[:size], call.unsent[size:]
             self.window -= size
             call.window -= size
-            self._out.append(written(Kind.DATA, 0 if call.unsent else END_STREAM, stream_id, piece))
+            self._out.append(written(FrameKind.DATA, 0 if call.unsent else END_STREAM, stream_id, piece))
 
 
 log = structlog.get_logger()
@@ -161,7 +161,7 @@ class Streams:
         self._writer = HeaderWriter()
         self._reader = HeaderReader()
         self._next_id = 1
-        self._limit = STREAM_ID_AT_MOST  # a peer that names no limit sets none
+        self._limit = MAX_STREAM_ID  # a peer that names no limit sets none
         self._uncredited = 0
         self.answers = 0
         self.greeted = False  # by the peer's SETTINGS
@@ -184,26 +184,26 @@ class Streams:
         self.calls[stream_id] = call
         self._out.append(headers_written(stream_id, 0 if call.unsent else END_STREAM, block))
         self._bodies.begin(stream_id, call)
-        if self._next_id > STREAM_ID_AT_MOST:
+        if self._next_id > MAX_STREAM_ID:
             self.going_away = True
 
     def give_up(self, stream_id: int, reason: str, code: Code = Code.CANCEL) -> None:
         """Fail a call that the peer may still be at work on."""
         self._reset(stream_id, code)
-        self._fail(stream_id, reason, Fate.UNKNOWN)
+        self._fail(stream_id, reason, Delivery.UNKNOWN)
 
     def fail_all(self, reason: str) -> None:
         """Nothing more will come back."""
         for stream_id in list(self.calls):
-            self._fail(stream_id, reason, Fate.UNKNOWN)
+            self._fail(stream_id, reason, Delivery.UNKNOWN)
 
     def ping(self) -> None:
         """Ask the peer for any frame."""
-        self._out.append(written(Kind.PING, 0, 0, b"fastbell"))
+        self._out.append(written(FrameKind.PING, 0, 0, b"fastbell"))
 
     def say_goodbye(self) -> None:
         """Tell the peer that this connection ends."""
-        self._out.append(written(Kind.GOAWAY, 0, 0, bytes(8)))
+        self._out.append(written(FrameKind.GOAWAY, 0, 0, bytes(8)))
 
     def outgoing(self) -> bytes:
         """Take the bytes to write."""
@@ -218,7 +218,7 @@ class Streams:
         """
         odd: OddFrame | None = None
         for frame in self._cutter.frames(incoming):
-            if not self.greeted and (frame.kind != Kind.SETTINGS or frame.flags & ACK):
+            if not self.greeted and (frame.kind != FrameKind.SETTINGS or frame.flags & ACK):
                 raise BrokenProtocol("no SETTINGS at first")
             try:
                 self._take_in(frame)
@@ -232,21 +232,21 @@ class Streams:
     def _take_in(self, frame: Frame) -> None:
         frame.must_be_sound()
         match frame.kind:
-            case Kind.HEADERS:
+            case FrameKind.HEADERS:
                 self._take_headers(frame)
-            case Kind.DATA:
+            case FrameKind.DATA:
                 self._take_data(frame)
-            case Kind.WINDOW_UPDATE:
+            case FrameKind.WINDOW_UPDATE:
                 self._take_credit(frame)
-            case Kind.SETTINGS if not frame.flags & ACK:
+            case FrameKind.SETTINGS if not frame.flags & ACK:
                 self._take_settings(frame)
-            case Kind.PING if not frame.flags & ACK:
-                self._out.append(written(Kind.PING, ACK, 0, frame.payload))
-            case Kind.RST_STREAM:
+            case FrameKind.PING if not frame.flags & ACK:
+                self._out.append(written(FrameKind.PING, ACK, 0, frame.payload))
+            case FrameKind.RST_STREAM:
                 self._take_reset(frame)
-            case Kind.GOAWAY:
+            case FrameKind.GOAWAY:
                 self._take_goaway(frame)
-            case Kind.PUSH_PROMISE:
+            case FrameKind.PUSH_PROMISE:
                 raise BrokenProtocol("a push that we forbade")
 
     def _take_headers(self, frame: Frame) -> None:
@@ -269,7 +269,7 @@ class Streams:
         size = len(frame.payload)  # padding counts
         self._uncredited += size
         if self._uncredited > CREDIT_AFTER:
-            self._out.append(number_written(Kind.WINDOW_UPDATE, 0, self._uncredited))
+            self._out.append(number_written(FrameKind.WINDOW_UPDATE, 0, self._uncredited))
             self._uncredited = 0
         call = self.calls.get(frame.stream_id)
         if call is None:
@@ -283,7 +283,7 @@ class Streams:
             return
         call.uncredited += size
         if call.uncredited > CREDIT_AFTER:
-            self._out.append(number_written(Kind.WINDOW_UPDATE, frame.stream_id, call.uncredited))
+            self._out.append(number_written(FrameKind.WINDOW_UPDATE, frame.stream_id, call.uncredited))
             call.uncredited = 0
 
     def _take_credit(self, frame: Frame) -> None:
@@ -307,7 +307,7 @@ class Streams:
                 case Setting.INITIAL_WINDOW_SIZE:
                     self._bodies.set_stream_window(value)
         self.greeted = True
-        self._out.append(written(Kind.SETTINGS, ACK, 0, b""))
+        self._out.append(written(FrameKind.SETTINGS, ACK, 0, b""))
 
     def _take_reset(self, frame: Frame) -> None:
         self._must_be_ours(frame.stream_id)
@@ -317,7 +317,7 @@ class Streams:
         if code == Code.REFUSED_STREAM:
             self.calls.pop(frame.stream_id).turn_away("stream_reset")
         else:
-            self._fail(frame.stream_id, "stream_reset", Fate.UNKNOWN)
+            self._fail(frame.stream_id, "stream_reset", Delivery.UNKNOWN)
 
     def _take_goaway(self, frame: Frame) -> None:
         last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")
@@ -325,7 +325,7 @@ class Streams:
         log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
-            self._fail(stream_id, "goaway", Fate.NEVER_PROCESSED)
+            self._fail(stream_id, "goaway", Delivery.NEVER_PROCESSED)
 
     def _finish(self, stream_id: int) -> None:
         call = self.calls[stream_id]
@@ -337,7 +337,7 @@ class Streams:
             self._reset(stream_id, Code.CANCEL)
         self.calls.pop(stream_id).finish()
 
-    def _fail(self, stream_id: int, reason: str, fate: Fate) -> None:
+    def _fail(self, stream_id: int, reason: str, fate: Delivery) -> None:
         """Take a call out and settle it: in one step, so that nothing can come between and leave its caller waiting."""
         self.calls.pop(stream_id).fail(reason, fate)
 
@@ -346,4 +346,4 @@ class Streams:
             raise BrokenProtocol("a stream that nobody opened")
 
     def _reset(self, stream_id: int, code: Code) -> None:
-        self._out.append(number_written(Kind.RST_STREAM, stream_id, code))
+        self._out.append(number_written(FrameKind.RST_STREAM, stream_id, code))

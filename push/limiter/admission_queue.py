@@ -8,17 +8,17 @@ from heapq import heappop, heappush
 from math import inf
 
 from domain.kinds import Priority
-from push.limiter.breaker import Ticket
+from push.limiter.breaker import BreakerPermit
 from push.limiter.settings import Limits, Timings
 from push.sender import Booked, Paused
-from push.wait_queue import QueueDepths, Waiter, Waiters
+from push.wait_queue import FairQueue, QueueDepths, Waiter
 
 
-class Line:
+class WaitQueue:
     """Those who wait, by priority and user."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Priority, Waiters[Ticket]] = {priority: Waiters() for priority in Priority}
+        self._waiting: dict[Priority, FairQueue[BreakerPermit]] = {priority: FairQueue() for priority in Priority}
 
     def __len__(self) -> int:
         """Count those who wait."""
@@ -29,11 +29,11 @@ class Line:
         before = sum(len(waiting) for other, waiting in self._waiting.items() if other < priority)
         return before + self._waiting[priority].ahead_of(user)
 
-    def join(self, priority: Priority, user: int) -> Waiter[Ticket]:
+    def join(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
         """Wait behind the others of one's own priority and user; the future is settled when it is one's turn."""
         return self._waiting[priority].join(user)
 
-    def give_up(self, priority: Priority, user: int, waiter: Waiter[Ticket]) -> None:
+    def give_up(self, priority: Priority, user: int, waiter: Waiter[BreakerPermit]) -> None:
         """Wait no longer; harmless after one's turn."""
         self._waiting[priority].give_up(user, waiter)
 
@@ -44,21 +44,21 @@ class Line:
                 return priority, user
         return None
 
-    def next(self, priority: Priority, user: int) -> Waiter[Ticket]:
+    def next(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
         """Take the turn that `first` told."""
         return self._waiting[priority].next(user)
 
-    def dismissed(self) -> Iterator[Waiter[Ticket]]:
+    def dismissed(self) -> Iterator[Waiter[BreakerPermit]]:
         """Empty the line."""
         while (first := self.first()) is not None:
             yield self.next(*first)
 
 
-class Bookings:
+class Reservations:
     """Whose turns are still to come, by priority."""
 
     def __init__(self) -> None:
-        self._turns: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
+        self._admission: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
         self._depths = {priority: QueueDepths() for priority in Priority}
 
     def book(
@@ -73,12 +73,12 @@ class Bookings:
         turn = wait + (before + self._depths[priority].ahead_of(user) + 1) * each
         if turn > at_most:
             return None
-        heappush(self._turns[priority], (now + turn, user))
+        heappush(self._admission[priority], (now + turn, user))
         self._depths[priority].add(user)
         return turn
 
     def _forget(self, now: float) -> None:
-        for priority, turns in self._turns.items():
+        for priority, turns in self._admission.items():
             while turns and turns[0][0] <= now:
                 self._depths[priority].remove(heappop(turns)[1])
 
@@ -90,7 +90,7 @@ RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no lim
 RAMP_FROM = 0.02  # of what a ramp leads to
 
 
-class Pace:
+class TokenBucket:
     """How many calls may start: `full` per second, infinite where there is no limit, and none at first."""
 
     def __init__(self, now: float) -> None:
@@ -158,7 +158,7 @@ _LATELY = 256  # calls, that tell how fast a gate without a rate moves
 NOBODY = 0  # in place of a user's digest, where it is not known whose a push is
 
 
-class Turns:
+class AdmissionQueue:
     """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given.
 
     While `is_shut` those in line wait for what a probe comes to.
@@ -169,23 +169,23 @@ class Turns:
         limits: Limits,
         timings: Timings,
         *,
-        admit: Callable[[int], Ticket],
+        admit: Callable[[int], BreakerPermit],
         is_shut: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
         self.in_flight = 0
-        self.pace = Pace(clock())
+        self.pace = TokenBucket(clock())
         self._limits = limits
         self._timings = timings
         self._admit = admit
         self._is_shut = is_shut
         self._clock = clock
         self._chance = chance
-        self._line = Line()
+        self._line = WaitQueue()
         self._most_of_one = max(1, limits.concurrency // _SHARE)
         self._of_users: dict[int, int] = {}  # under way
-        self._bookings = Bookings()
+        self._bookings = Reservations()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -194,19 +194,19 @@ class Turns:
         """How many stand in line."""
         return len(self._line)
 
-    def at_once(self, now: float, priority: Priority, user: int) -> Ticket | None:
+    def at_once(self, now: float, priority: Priority, user: int) -> BreakerPermit | None:
         """Give a turn if nobody waits and the limits allow it."""
         if self._has_many(user) or self._line.first(self._has_many) is not None or not self._may_start(now, priority):
             return None
         return self.take(user)
 
-    def take(self, user: int) -> Ticket:
+    def take(self, user: int) -> BreakerPermit:
         """Give a turn whatever the limits say."""
         self.in_flight += 1
         self._of_users[user] = self._of_users.get(user, 0) + 1
         return self._admit(user)
 
-    async def wait(self, priority: Priority, user: int) -> Ticket:
+    async def wait(self, priority: Priority, user: int) -> BreakerPermit:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
         ahead = self._line.ahead_of(priority, user)

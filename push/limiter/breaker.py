@@ -64,7 +64,7 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class BreakerPermit:
     """Leave to call, given by a breaker as it stood then."""
 
     generation: int
@@ -135,47 +135,47 @@ class Breaker:
         """Tell when a push of this user may try an open one."""
         return self.next_probe_at if self._is_fresh(user) else self.open_until
 
-    def admit(self, user: int) -> Ticket:
+    def admit(self, user: int) -> BreakerPermit:
         """Let a call of this user through; the caller has asked."""
         if self.open_since is None or not self._is_fresh(user):
             self._probing = self.open_since is not None
-            return Ticket(self._generation)
+            return BreakerPermit(self._generation)
         self.is_fresh_probing = True
-        return Ticket(self._generation, is_fresh=True)
+        return BreakerPermit(self._generation, is_fresh=True)
 
-    def still_good(self, ticket: Ticket) -> bool:
+    def still_good(self, breaker_permit: BreakerPermit) -> bool:
         """Whether the call may still be made: not if the breaker opened meanwhile."""
-        return self.open_since is None or ticket.generation == self._generation
+        return self.open_since is None or breaker_permit.generation == self._generation
 
-    def is_probe(self, ticket: Ticket) -> bool:
+    def is_probe(self, breaker_permit: BreakerPermit) -> bool:
         """Whether this is leave for the one call that tries the route."""
-        return self.open_since is not None and ticket.generation == self._generation
+        return self.open_since is not None and breaker_permit.generation == self._generation
 
-    def given_back(self, ticket: Ticket) -> None:
+    def given_back(self, breaker_permit: BreakerPermit) -> None:
         """Take back leave that was not used: the next one is the probe."""
-        if ticket.generation != self._generation:
+        if breaker_permit.generation != self._generation:
             return
-        if ticket.is_fresh:
+        if breaker_permit.is_fresh:
             self.is_fresh_probing = False
         else:
             self._probing = False
 
-    def succeeded(self, ticket: Ticket, now: float) -> None:
+    def succeeded(self, breaker_permit: BreakerPermit, now: float) -> None:
         """Take note that a push was accepted. It contradicts refusals of others, though its call began before them."""
         self._accepted_at = now
         if self.open_since is None:
             self._agree_no_more()
-        elif ticket.generation == self._generation or not self._is_named:
+        elif breaker_permit.generation == self._generation or not self._is_named:
             self.reset()
 
-    def answered(self, ticket: Ticket) -> None:
+    def answered(self, breaker_permit: BreakerPermit) -> None:
         """Take note of an answer about one push: it tells that the provider is there, and nothing else."""
-        if self.is_probe(ticket):
+        if self.is_probe(breaker_permit):
             self.reset()
 
-    def failed(self, ticket: Ticket, now: float, trouble: Trouble, user: int) -> None:
+    def failed(self, breaker_permit: BreakerPermit, now: float, trouble: Trouble, user: int) -> None:
         """Take note of trouble, and whose push met it."""
-        is_of_before, is_shut = ticket.generation != self._generation, self.open_since is not None
+        is_of_before, is_shut = breaker_permit.generation != self._generation, self.open_since is not None
         if is_of_before and not is_shut:
             return
         is_probe = is_shut and not is_of_before

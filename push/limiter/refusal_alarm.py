@@ -5,8 +5,8 @@ from typing import Protocol
 from uuid import UUID
 
 QUIET = 600.0  # seconds from one alarm to the next of the same cause
-_REASONS_AT_MOST = 20
-_AT_MOST = 1000  # pushes of one cause, told apart
+_MAX_REASONS = 20
+_MAX = 1000  # pushes of one cause, told apart
 
 
 class Log(Protocol):
@@ -30,11 +30,11 @@ class RefusalAlarm:
     def note(self, reason: str, task_id: UUID, user: int) -> None:
         """Count a push; one that is refused again counts once."""
         if reason not in self._timers:
-            if len(self._timers) >= _REASONS_AT_MOST:
+            if len(self._timers) >= _MAX_REASONS:
                 return
             self._wait(reason, self._gathered)
         refused = self._refused.setdefault(reason, {})
-        if len(refused) < _AT_MOST:
+        if len(refused) < _MAX:
             refused[task_id] = user
 
     def drop(self) -> None:

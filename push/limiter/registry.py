@@ -13,16 +13,16 @@ from prometheus_client.registry import Collector
 
 from domain.push import Environment, Provider, Route
 from push.limiter.breaker import Cause
-from push.limiter.route_limiter import Gate
-from push.limiter.settings import GateReport, Limits, Timings
-from push.registry import Apps
+from push.limiter.route_limiter import RouteLimiter
+from push.limiter.settings import LimiterReport, Limits, Timings
+from push.registry import SenderRegistry
 from push.verdict import heard_last, unknown_refusals
 from telemetry import metrics as labels
 
 DEFAULT_TIMINGS = Timings()
 
 
-class Gates:
+class RouteLimiters:
     """Opens a gate for each route when it is first asked for. Nothing passes before `share` was told."""
 
     def __init__(
@@ -37,20 +37,22 @@ class Gates:
         self._timings = timings
         self._clock = clock
         self._chance = chance
-        self._gates: dict[Route, Gate] = {}
+        self._gates: dict[Route, RouteLimiter] = {}
         self._credentials: dict[Route, object] = {}
         self._share: float | None = None
 
-    def at(self, route: Route) -> Gate:
+    def at(self, route: Route) -> RouteLimiter:
         """Find the gate of a route."""
         gate = self._gates.get(route)
         if gate is None:
             limits = self._limits[route.provider]
-            gate = self._gates[route] = Gate(route, limits, self._timings, clock=self._clock, chance=self._chance)
+            gate = self._gates[route] = RouteLimiter(
+                route, limits, self._timings, clock=self._clock, chance=self._chance
+            )
             gate.share(self._share)
         return gate
 
-    def serving(self, route: Route, credentials: object) -> Gate:
+    def serving(self, route: Route, credentials: object) -> RouteLimiter:
         """Find the gate of a route; it starts afresh where its calls are made with other credentials than before."""
         gate = self.at(route)
         if self._credentials.get(route, credentials) is not credentials:
@@ -68,7 +70,7 @@ class Gates:
         for gate in self._gates.values():
             gate.share(share)
 
-    def reports(self) -> list[GateReport]:
+    def reports(self) -> list[LimiterReport]:
         """Tell how all gates stand; another thread may ask."""
         return [gate.report() for gate in list(self._gates.values())]
 
@@ -90,10 +92,10 @@ _ROUTE = ("provider", "app_id", "environment")
 _CAUSES = (*(cause.value for cause in Cause), "brake")
 
 
-class GateGauges(Collector):
+class LimiterGauges(Collector):
     """Reads the gates when asked; those of apps that nobody configured are told as one, the default app's."""
 
-    def __init__(self, gates: Gates, apps: Apps) -> None:
+    def __init__(self, gates: RouteLimiters, apps: SenderRegistry) -> None:
         self._gates = gates
         self._apps = apps
 
@@ -115,13 +117,13 @@ class GateGauges(Collector):
             rate.add_metric(route, sum(inf if report.rate is None else report.rate for report in reports))
         yield from (shut, waiting, in_flight, rate)
 
-    def _by_route(self) -> Mapping[tuple[str, str, str], list[GateReport]]:
-        found: dict[tuple[str, str, str], list[GateReport]] = defaultdict(list)
+    def _by_route(self) -> Mapping[tuple[str, str, str], list[LimiterReport]]:
+        found: dict[tuple[str, str, str], list[LimiterReport]] = defaultdict(list)
         configured = self._apps.keys
         for report in self._gates.reports():
             found[labels.of_route(labels.known(_route(report), configured))].append(report)
         return found
 
 
-def _route(report: GateReport) -> Route:
+def _route(report: LimiterReport) -> Route:
     return Route(Provider(report.provider), report.app_id, Environment(report.environment))

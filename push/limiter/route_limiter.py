@@ -17,17 +17,16 @@ import structlog
 from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Route
-from push.limiter.admission_queue import NOBODY, Turns
-from push.limiter.breaker import Bearing, Breaker, Cause, State, Ticket, Trouble
+from push.limiter.admission_queue import NOBODY, AdmissionQueue
+from push.limiter.breaker import Bearing, Breaker, BreakerPermit, Cause, State, Trouble
 from push.limiter.refusal_alarm import RefusalAlarm
 from push.limiter.scouts import Looks, OwnRests, Scouts
-from push.limiter.settings import GateReport, Limits, Timings
+from push.limiter.settings import LimiterReport, Limits, Timings
 from push.sender import (
     Accepted,
     AnsweredUnavailable,
     Appointed,
     Booked,
-    Extent,
     LooksIn,
     Misconfigured,
     NoRoom,
@@ -37,6 +36,7 @@ from push.sender import (
     RestsAlone,
     StaleCredential,
     Throttled,
+    ThrottleExtent,
     TokenMisconfigured,
     Unavailable,
     Unsendable,
@@ -49,60 +49,60 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Passage:
+class Permit:
     """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
 
-    __slots__ = ("_failed_at", "_gate", "_priority", "_task_id", "_ticket", "_turn_of", "_used", "_user")
+    __slots__ = ("_breaker_permit", "_failed_at", "_gate", "_priority", "_task_id", "_turn_of", "_used", "_user")
 
-    def __init__(self, gate: "Gate", priority: Priority, task_id: UUID, user: int) -> None:
+    def __init__(self, gate: "RouteLimiter", priority: Priority, task_id: UUID, user: int) -> None:
         self._gate = gate
         self._priority = priority
         self._task_id = task_id
         self._turn_of = self._user = user
-        self._ticket: Ticket | None = None
+        self._breaker_permit: BreakerPermit | None = None
         self._used = False
         self._failed_at = 0.0
 
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked, RestsAlone."""
         at_once = self._gate.pass_at_once(self._priority, self._task_id, self._user)
-        self._ticket = at_once or await self._gate.wait_in_line(self._priority, self._user)
+        self._breaker_permit = at_once or await self._gate.wait_in_line(self._priority, self._user)
         return self
 
     async def __aexit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
         """Leave; trouble that comes before a call is the end of a probe, and otherwise waits for `hindered`."""
-        assert self._ticket is not None
+        assert self._breaker_permit is not None
         self._failed_at = self._gate.now()
         if not self._used:
-            is_telling = isinstance(error, NotConfigured) or self._gate.is_probe(self._ticket)
+            is_telling = isinstance(error, NotConfigured) or self._gate.is_probe(self._breaker_permit)
             if is_telling and isinstance(error, ProviderTrouble):
-                self._gate.note(self._ticket, self._user, error, self._failed_at)
+                self._gate.note(self._breaker_permit, self._user, error, self._failed_at)
             self._gate.give_back()
-        self._gate.leave(self._ticket, self._turn_of)
+        self._gate.leave(self._breaker_permit, self._turn_of)
 
     def check(self) -> None:
         """Raise Paused if the gate was shut since."""
-        assert self._ticket is not None
-        self._gate.check(self._ticket)
+        assert self._breaker_permit is not None
+        self._gate.check(self._breaker_permit)
 
     async def call(self, call: Awaitable[T], user_id: str) -> T:
         """Make the one call, for this user, and let the gate learn from what it comes to."""
-        assert self._ticket is not None
+        assert self._breaker_permit is not None
         self._used = True
         self._user = user_digest(user_id)
         try:
             answer = await call
         except ProviderTrouble as trouble:
-            self._gate.refused(self._ticket, self._task_id, self._user, trouble, self._gate.now())
+            self._gate.refused(self._breaker_permit, self._task_id, self._user, trouble, self._gate.now())
             raise
         if isinstance(answer, Unsendable):
             self._used = False
         elif isinstance(answer, Accepted):
-            self._gate.accepted(self._ticket, self._task_id, self._user)
+            self._gate.accepted(self._breaker_permit, self._task_id, self._user)
         else:
-            self._gate.answered(self._ticket)
+            self._gate.answered(self._breaker_permit)
         return answer
 
     def hindered(self, trouble: ProviderTrouble, user_id: str, left: float) -> None:
@@ -112,11 +112,11 @@ class Passage:
         """
         if isinstance(trouble, Paused):
             self._gate.sent_away(left)
-        elif self._ticket is not None and not self._used:
-            self._gate.refused(self._ticket, self._task_id, user_digest(user_id), trouble, self._failed_at)
+        elif self._breaker_permit is not None and not self._used:
+            self._gate.refused(self._breaker_permit, self._task_id, user_digest(user_id), trouble, self._failed_at)
 
 
-class Gate:
+class RouteLimiter:
     """The gate of one route in this process. It lets nothing through before it has a share of the fleet's rate."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Gate:
         self._timings = timings
         self._clock = clock
         self._breaker = Breaker(timings.rests, chance)
-        self._turns = Turns(
+        self._admission = AdmissionQueue(
             limits, timings, admit=self._breaker.admit, is_shut=self._is_open, clock=clock, chance=chance
         )
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
@@ -143,9 +143,9 @@ class Gate:
         self._own_rests = OwnRests()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
-    def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Passage:
+    def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Permit:
         """Ask to make one call for a push task; `async with` it. Users take turns, told apart by their digests."""
-        return Passage(self, priority, task_id, user_digest)
+        return Permit(self, priority, task_id, user_digest)
 
     def now(self) -> float:
         """Tell the time of this gate, in seconds."""
@@ -154,19 +154,19 @@ class Gate:
     def share(self, share: float | None) -> None:
         """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
         rate = inf if self._limits.rate is None else self._limits.rate * (share or 0.0)
-        self._turns.pace.full = 0.0 if share is None else rate
-        self._turns.let_in()
+        self._admission.pace.full = 0.0 if share is None else rate
+        self._admission.let_in()
 
-    def brake(self) -> None:
+    def cutoff(self) -> None:
         """Shut the gate until a person resumes."""
         self.braked = True
-        self._turns.dismiss(self._pausing)
+        self._admission.dismiss(self._pausing)
 
     def release(self) -> None:
         """Open the gate slowly: a person resumed."""
         if self.braked:
             self.braked = False
-            self._turns.pace.ramp_up(self._clock(), self._timings.ramp)
+            self._admission.pace.ramp_up(self._clock(), self._timings.ramp)
 
     def start_afresh(self) -> None:
         """Forget what was learnt with other credentials; a gate that was shut opens slowly."""
@@ -177,13 +177,13 @@ class Gate:
         if was_open is not None:
             self._reopen(self._clock() - was_open)
 
-    def report(self) -> GateReport:
+    def report(self) -> LimiterReport:
         """Tell how the gate stands."""
         now = self._clock()
         state = self._breaker.state(now)
-        rate = self._turns.pace.rate(now)
+        rate = self._admission.pace.rate(now)
         until = datetime.now(UTC) + timedelta(seconds=self._breaker.next_probe_at - now)
-        return GateReport(
+        return LimiterReport(
             provider=self._route.provider.value,
             app_id=self._route.app_id,
             environment=self._route.environment.value,
@@ -191,8 +191,8 @@ class Gate:
             cause="brake" if self.braked else self._breaker.cause,
             reason=BRAKED if self.braked else self._breaker.reason,
             until=until if state is State.OPEN and not self.braked else None,
-            waiting=self._turns.waiting,
-            in_flight=self._turns.in_flight,
+            waiting=self._admission.waiting,
+            in_flight=self._admission.in_flight,
             rate=None if rate == inf else rate,
         )
 
@@ -205,16 +205,16 @@ class Gate:
         self._own_rests.begin(task_id, now + rest.total_seconds(), reason)
         return min(rest, timedelta(seconds=self._looks.wait(now)))
 
-    async def wait_in_line(self, priority: Priority, user: int) -> Ticket:
+    async def wait_in_line(self, priority: Priority, user: int) -> BreakerPermit:
         """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
         try:
-            return await self._turns.wait(priority, user)
+            return await self._admission.wait(priority, user)
         except Booked:
             if self._is_open():
                 raise self._paused(self._clock()) from None
             raise
 
-    def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> Ticket | None:
+    def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> BreakerPermit | None:
         """Give leave at once, None where one has to wait; raises Paused, RestsAlone."""
         now = self._clock()
         if self.braked:
@@ -224,76 +224,78 @@ class Gate:
                 left, reason = rest
                 look = min(left, self._looks.wait(now))
                 raise RestsAlone(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
-            return self._turns.at_once(now, priority, user)
+            return self._admission.at_once(now, priority, user)
         if self._breaker.is_fresh_probing:
             return None  # in a moment it is known whether the route is up again
         if not self._breaker.lets_through(now, user):
             raise self._sent_away(task_id, user, now)
         if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id, user):
             raise self._paused(now)
-        return self._turns.take(user)  # the probe
+        return self._admission.take(user)  # the probe
 
-    def is_probe(self, ticket: Ticket) -> bool:
+    def is_probe(self, breaker_permit: BreakerPermit) -> bool:
         """Whether this is leave for the one call that tries the route."""
-        return self._breaker.is_probe(ticket)
+        return self._breaker.is_probe(breaker_permit)
 
     def sent_away(self, left: float) -> None:
         """Learn for how many seconds more a push that waits is of use."""
         self._breaker.hurry(self._clock(), left)
 
-    def check(self, ticket: Ticket) -> None:
+    def check(self, breaker_permit: BreakerPermit) -> None:
         """Raise Paused if the gate was shut since leave was given."""
-        if self.braked or not self._breaker.still_good(ticket):
+        if self.braked or not self._breaker.still_good(breaker_permit):
             raise self._paused(self._clock())
 
     def give_back(self) -> None:
         """Take back leave that was not used for a call."""
-        self._turns.pace.give_back()
+        self._admission.pace.give_back()
 
-    def leave(self, ticket: Ticket, user: int) -> None:
+    def leave(self, breaker_permit: BreakerPermit, user: int) -> None:
         """Make room for the next one; a probe that came to nothing hands the probe on."""
-        if self.is_probe(ticket):
-            self._turns.dismiss(self._pausing)  # those who waited for what it comes to
-        self._breaker.given_back(ticket)
-        self._turns.leave(user)
+        if self.is_probe(breaker_permit):
+            self._admission.dismiss(self._pausing)  # those who waited for what it comes to
+        self._breaker.given_back(breaker_permit)
+        self._admission.leave(user)
 
-    def accepted(self, ticket: Ticket, task_id: UUID, user: int) -> None:
+    def accepted(self, breaker_permit: BreakerPermit, task_id: UUID, user: int) -> None:
         """Learn that a push of this user was accepted."""
         was_open = self._breaker.open_since
         self._scouts.accepted(user)
         self._own_rests.accepted(task_id)
-        self._breaker.succeeded(ticket, self._clock())
+        self._breaker.succeeded(breaker_permit, self._clock())
         self._closed(was_open)
 
-    def answered(self, ticket: Ticket) -> None:
+    def answered(self, breaker_permit: BreakerPermit) -> None:
         """Learn that the provider answered about one push, which says little about the others."""
         was_open = self._breaker.open_since
-        self._breaker.answered(ticket)
+        self._breaker.answered(breaker_permit)
         self._closed(was_open)
 
-    def refused(self, ticket: Ticket, task_id: UUID, user: int, trouble: ProviderTrouble, at: float) -> None:
+    def refused(
+        self, breaker_permit: BreakerPermit, task_id: UUID, user: int, trouble: ProviderTrouble, at: float
+    ) -> None:
         """Learn what a push of this user met at this time: in its call, or before it."""
         if isinstance(trouble, Misconfigured):
             self._alarm.note(trouble.reason, task_id, user)
         if not isinstance(trouble, StaleCredential | NoRoom) and not _is_ones_own(trouble):
             self._scouts.refused(user)
-        self.note(ticket, user, trouble, at)
+        self.note(breaker_permit, user, trouble, at)
 
-    def note(self, ticket: Ticket, user: int, trouble: ProviderTrouble, at: float) -> None:
+    def note(self, breaker_permit: BreakerPermit, user: int, trouble: ProviderTrouble, at: float) -> None:
         """Learn what trouble that a push of this user met says about the route."""
         if _is_ones_own(trouble):
-            self.answered(ticket)
+            self.answered(breaker_permit)
             return
         said = _about_the_route(trouble)
         if said is None:
             return
         until, known_cause = self._breaker.open_until, self._breaker.cause
-        self._breaker.failed(ticket, at, said, user)
+        self._breaker.failed(breaker_permit, at, said, user)
         if self._breaker.open_since is None:
             return
         if self._breaker.open_until != until:  # another rest
             self._scouts.dismiss()
-            self._turns.dismiss(self._pausing)
+            self._admission.dismiss(self._pausing)
         if self._breaker.cause is not known_cause:
             self._shut()
 
@@ -338,21 +340,21 @@ class Gate:
 
     def _reopen(self, after: float) -> None:
         self._log.info("breaker closed", after=round(after, 1))
-        self._turns.pace.ramp_up(self._clock(), min(self._timings.ramp, after))
-        self._turns.let_in()
+        self._admission.pace.ramp_up(self._clock(), min(self._timings.ramp, after))
+        self._admission.let_in()
 
 
 def _is_ones_own(trouble: ProviderTrouble) -> bool:
     """Tell of a throttle that concerns one token."""
-    return isinstance(trouble, Throttled) and trouble.extent is Extent.TOKEN
+    return isinstance(trouble, Throttled) and trouble.extent is ThrottleExtent.TOKEN
 
 
 def _about_the_route(trouble: ProviderTrouble) -> Trouble | None:
     """Say what trouble tells about its route; None where it is nobody else's."""
     match trouble:
-        case Throttled(extent=Extent.ROUTE):
+        case Throttled(extent=ThrottleExtent.ROUTE):
             cause, bearing = Cause.THROTTLED, Bearing.WHOLE
-        case Throttled(extent=Extent.UNNAMED):
+        case Throttled(extent=ThrottleExtent.UNNAMED):
             cause, bearing = Cause.THROTTLED, Bearing.CALL
         case TokenMisconfigured() | StaleCredential() | NoRoom():
             return None

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from uuid import UUID
 
-_KNOWN_AT_MOST = 1000
+_MAX_KNOWN = 1000
 
 _NEVER = 0  # the rank of who was not refused
 
@@ -23,7 +23,7 @@ class Scouts:
         self._count += 1
         self._ranks.pop(user, None)
         self._ranks[user] = self._count
-        if len(self._ranks) > _KNOWN_AT_MOST:
+        if len(self._ranks) > _MAX_KNOWN:
             self._ranks.popitem(last=False)
 
     def accepted(self, user: int) -> None:
@@ -85,7 +85,7 @@ class OwnRests:
         """Keep this push from calling until then; of more than a thousand the latest are known."""
         self._rests.pop(task_id, None)
         self._rests[task_id] = until, reason
-        if len(self._rests) > _KNOWN_AT_MOST:
+        if len(self._rests) > _MAX_KNOWN:
             self._rests.popitem(last=False)
 
     def left(self, task_id: UUID, now: float) -> tuple[float, str] | None:

@@ -43,7 +43,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class GateReport:
+class LimiterReport:
     """How a gate stands, for people."""
 
     provider: str

@@ -5,14 +5,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 
-class Provider(StrEnum):
+class SimulatedProvider(StrEnum):
     """Whose socket a request arrived on."""
 
     APNS = "apns"
     FCM = "fcm"
 
 
-class Environment(StrEnum):
+class SimulatedEnvironment(StrEnum):
     """Apple's two token spaces; FCM knows only production."""
 
     PRODUCTION = "production"

@@ -121,7 +121,7 @@ class Http2Exchange:
         self._connection.freeze()
 
 
-class Bodies:
+class OutgoingBodies:
     """Answers' bodies, sent as far as the client's windows admit them."""
 
     def __init__(self, connection: H2Connection) -> None:
@@ -185,7 +185,7 @@ class Http2Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._incoming: dict[int, Http2Exchange] = {}  # not whole yet
         self._open: dict[int, Http2Exchange] = {}  # neither answered nor turned away
-        self._bodies = Bodies(self._h2)
+        self._bodies = OutgoingBodies(self._h2)
         self._answered = 0  # since the last flush: to the client these streams are still open
         self._unacknowledged = 0
         self._last_stream = _HIGHEST_STREAM  # lower after a GOAWAY

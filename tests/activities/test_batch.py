@@ -20,9 +20,9 @@ from domain.push import TaskState
 from domain.wire import Moment, OpenReminder
 from sending.attempts import begin_attempts, unheld_claims
 from sending.outcomes import Outcome, end_attempts, unheld_outcomes
-from sending.precheck import Claim, Go, Waiting
+from sending.precheck import Claim, Deferred, Proceed
 from tests.gates.worker_harness import due_now
-from tests.stack import House, eventually, iphone, uncommitted
+from tests.stack import Stack, eventually, iphone, uncommitted
 
 SOME = 9
 
@@ -214,38 +214,38 @@ async def test_who_gave_up_is_not_asked_for_and_holds_up_nobody() -> None:
     assert 4 not in [ask for asks in run.batches for ask in asks]
 
 
-async def test_a_claim_that_postgresql_refuses_fails_alone(house: House) -> None:
-    bad, *good = await _planned(house)
+async def test_a_claim_that_postgresql_refuses_fails_alone(stack: Stack) -> None:
+    bad, *good = await _planned(stack)
     taken = (  # the number of its next attempt is taken, which no code of ours brings about
         "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome)"
         " VALUES (gen_random_uuid(), :id, 1, now(), 'unknown')"
     )
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(taken), {"id": bad})
-    begin = Batch(partial(begin_attempts, house.sessions))
+    begin = Batch(partial(begin_attempts, stack.sessions))
 
     refused, *verdicts = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in (bad, *good)])
 
     assert isinstance(refused, IntegrityError)
-    assert all(isinstance(verdict, Go) for verdict in verdicts)
-    begun = await house.rows(
+    assert all(isinstance(verdict, Proceed) for verdict in verdicts)
+    begun = await stack.rows(
         "SELECT task_id FROM push_attempts WHERE outcome IS NULL AND task_id = ANY(:ids)", ids=good
     )
     assert {row.task_id for row in begun} == set(good)
 
 
-async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(house: House) -> None:
-    task_ids = await _many_planned(house, 200)
-    begin = Batch(partial(begin_attempts, house.sessions))
+async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(stack: Stack) -> None:
+    task_ids = await _many_planned(stack, 200)
+    begin = Batch(partial(begin_attempts, stack.sessions))
     stuck, *others = task_ids
 
     async with asyncio.timeout(5):  # halving one part after the other took 7 to 28
-        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+        async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
             refused, *goes = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in task_ids])
         goes.insert(0, await begin.ask(Claim(stuck)))
-        end = Batch(partial(end_attempts, house.sessions))
-        rejected = [_rejected(go) for go in goes if isinstance(go, Go)]
-        async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
+        end = Batch(partial(end_attempts, stack.sessions))
+        rejected = [_rejected(go) for go in goes if isinstance(go, Proceed)]
+        async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=stuck):
             unstored, *stored = await _ask_for_each(end.ask, rejected)
 
     assert isinstance(refused, DBAPIError)
@@ -262,16 +262,16 @@ HELD_BY_ONE = {
 
 
 @pytest.mark.parametrize("what", HELD_BY_ONE)
-async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one_wait(house: House, what: str) -> None:
+async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one_wait(stack: Stack, what: str) -> None:
     user_id = f"mallory-{uuid4()}"
-    mallorys = [due.task_id for due in await due_now(house, [iphone() for _ in range(60)], of_one=user_id)]
-    async with house.sessions.begin() as db:  # so that the check enters it, as it does with one that was armed
+    mallorys = [due.task_id for due in await due_now(stack, [iphone() for _ in range(60)], of_one=user_id)]
+    async with stack.sessions.begin() as db:  # so that the check enters it, as it does with one that was armed
         await db.execute(text("DELETE FROM log_items WHERE user_id = :user"), {"user": user_id})
         entered = "DELETE FROM messages WHERE id IN (SELECT message_id FROM push_tasks WHERE user_id = :user)"
         await db.execute(text(entered), {"user": user_id})
-    others = await _many_planned(house, 140)
+    others = await _many_planned(stack, 140)
     task_ids = [each for pair in zip(mallorys, others, strict=False) for each in pair] + others[60:]
-    begin = Batch(partial(begin_attempts, house.sessions), unheld=partial(unheld_claims, house.sessions))
+    begin = Batch(partial(begin_attempts, stack.sessions), unheld=partial(unheld_claims, stack.sessions))
     asked_at, waits = time.monotonic(), list[float]()
 
     async def ask(task_id: UUID) -> object:
@@ -279,25 +279,25 @@ async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one
         waits.append(time.monotonic() - asked_at)
         return verdict
 
-    async with uncommitted(house, HELD_BY_ONE[what], user=user_id):
+    async with uncommitted(stack, HELD_BY_ONE[what], user=user_id):
         answers = await asyncio.gather(*map(ask, task_ids), return_exceptions=True)
     verdicts = dict(zip(task_ids, answers, strict=True))
 
-    assert {type(verdicts[each]) for each in others} == {Go}
+    assert {type(verdicts[each]) for each in others} == {Proceed}
     assert {type(verdicts[each]) for each in mallorys} == {DBAPIError}
     assert len(waits) == 140
     assert max(waits) < 2.0  # in parts, and singly, sixty waits of 0.3 s, three at a time, were more than 6
 
 
-async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(house: House) -> None:
-    task_ids = await _many_planned(house, 200)
-    goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
-    rejected = [_rejected(go) for go in goes if isinstance(go, Go)]
+async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(stack: Stack) -> None:
+    task_ids = await _many_planned(stack, 200)
+    goes = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
+    rejected = [_rejected(go) for go in goes if isinstance(go, Proceed)]
     stuck = task_ids[::4]
-    end = Batch(partial(end_attempts, house.sessions), unheld=partial(unheld_outcomes, house.sessions))
+    end = Batch(partial(end_attempts, stack.sessions), unheld=partial(unheld_outcomes, stack.sessions))
     asked_at = time.monotonic()
 
-    async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = ANY(:ids) FOR UPDATE", ids=stuck):
+    async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = ANY(:ids) FOR UPDATE", ids=stuck):
         answers = await _ask_for_each(end.ask, rejected)
     took = time.monotonic() - asked_at
 
@@ -307,70 +307,70 @@ async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(house: Hou
     assert took < 2.5  # singly it was 5 and more for the stuck ones alone
 
 
-async def test_who_is_held_for_a_moment_only_is_answered(house: House) -> None:
-    first, *others = task_ids = await _many_planned(house, 9)
-    begin = Batch(partial(begin_attempts, house.sessions), unheld=partial(unheld_claims, house.sessions))
+async def test_who_is_held_for_a_moment_only_is_answered(stack: Stack) -> None:
+    first, *others = task_ids = await _many_planned(stack, 9)
+    begin = Batch(partial(begin_attempts, stack.sessions), unheld=partial(unheld_claims, stack.sessions))
 
-    async with uncommitted(house, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=first):
+    async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=first):
         asked = {task_id: asyncio.ensure_future(begin.ask(Claim(task_id))) for task_id in task_ids}
         await asyncio.wait([asked[each] for each in others])
         assert not asked[first].done()
 
-    assert {type(await each) for each in asked.values()} == {Go}
+    assert {type(await each) for each in asked.values()} == {Proceed}
 
 
 @pytest.mark.parametrize("odd", ["kind = 'hologram'", "state = 'teleported'", "provider = 'pigeon'"])
-async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothing(house: House, odd: str) -> None:
-    bad, *good = task_ids = await _many_planned(house, 5)
-    async with house.sessions.begin() as db:
+async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothing(stack: Stack, odd: str) -> None:
+    bad, *good = task_ids = await _many_planned(stack, 5)
+    async with stack.sessions.begin() as db:
         await db.execute(text(f"UPDATE push_tasks SET {odd} WHERE task_id = :id"), {"id": bad})
 
-    refused, *verdicts = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
+    refused, *verdicts = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
 
-    assert isinstance(refused, Waiting)
+    assert isinstance(refused, Deferred)
     assert refused.hindrance.reason == "not_understood"
-    assert [verdict.push.task_id for verdict in verdicts if isinstance(verdict, Go)] == good
+    assert [verdict.push.task_id for verdict in verdicts if isinstance(verdict, Proceed)] == good
     known = "UPDATE push_tasks SET kind = 'reminder', state = 'dead', provider = 'apns' WHERE task_id = :id RETURNING *"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         assert (await db.execute(text(known), {"id": bad})).one().attempt_count == 0
 
 
-async def test_an_outcome_that_postgresql_refuses_fails_alone(house: House) -> None:
-    task_ids = await _planned(house)
-    goes = await begin_attempts(house.sessions, [Claim(task_id) for task_id in task_ids])
-    bad, *good = [_rejected(go) for go in goes if isinstance(go, Go)]
+async def test_an_outcome_that_postgresql_refuses_fails_alone(stack: Stack) -> None:
+    task_ids = await _planned(stack)
+    goes = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
+    bad, *good = [_rejected(go) for go in goes if isinstance(go, Proceed)]
     bad = Outcome(bad.ended, Update(bad.update.task_id, TaskState.REJECTED, "\x00"))  # no text for PostgreSQL
-    end = Batch(partial(end_attempts, house.sessions))
+    end = Batch(partial(end_attempts, stack.sessions))
 
     refused, *stored = await _ask_for_each(end.ask, [bad, *good])
 
     assert isinstance(refused, DBAPIError)
     assert not any(isinstance(answer, Exception) for answer in stored)
-    states = await house.rows("SELECT task_id, state FROM push_tasks WHERE task_id = ANY(:ids)", ids=task_ids)
+    states = await stack.rows("SELECT task_id, state FROM push_tasks WHERE task_id = ANY(:ids)", ids=task_ids)
     assert {row.task_id for row in states if row.state == "rejected"} == {outcome.update.task_id for outcome in good}
     assert {row.task_id for row in states if row.state == "pending"} == {bad.update.task_id}
 
 
-def _rejected(go: Go) -> Outcome:
+def _rejected(go: Proceed) -> Outcome:
     ended = Ended(go.push.attempt_id, "rejected", "no", 1, None)
     return Outcome(ended, Update(go.push.task_id, TaskState.REJECTED, "no"))
 
 
-async def _many_planned(house: House, count: int) -> list[UUID]:
+async def _many_planned(stack: Stack, count: int) -> list[UUID]:
     """Plan a reminder for as many phones of one person."""
-    return [due.task_id for due in await due_now(house, [iphone() for _ in range(count)])]
+    return [due.task_id for due in await due_now(stack, [iphone() for _ in range(count)])]
 
 
 async def _ask_for_each(ask: Callable[[Ask], Awaitable[object]], asks: Sequence[Ask]) -> list[object]:
     return await asyncio.gather(*(ask(each) for each in asks), return_exceptions=True)
 
 
-async def _planned(house: House) -> list[UUID]:
+async def _planned(stack: Stack) -> list[UUID]:
     """Plan a push task each for some people whose reminders are not due for long."""
-    opening = ReminderOpening(house.sessions)
+    opening = ReminderOpening(stack.sessions)
     task_ids = []
     for _ in range(SOME):
-        user = house.user()
+        user = stack.user()
         await user.register(iphone())
         session_id = await user.start_fast(due_in=36_000)
         session = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()

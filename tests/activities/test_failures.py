@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.kept import kept_of
-from tests.stack import House, android, eventually, iphone
+from tests.stack import Stack, android, eventually, iphone
 
 _FUNCTION = """
     CREATE FUNCTION quote_tokens() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -27,24 +27,24 @@ _TRIGGER = """
 
 
 async def test_neither_logs_nor_histories_hold_the_text_of_an_unexpected_exception(
-    house: House, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    user, phones = house.user(), [iphone(), android()]
+    user, phones = stack.user(), [iphone(), android()]
     await user.register(*phones)
 
-    async with _quoting_tokens(house, "push_tasks", user.user_id):
+    async with _quoting_tokens(stack, "push_tasks", user.user_id):
         session_id = await user.start_fast(due_in=2.0)
-        handle = house.workflow(session_id)
+        handle = stack.workflow(session_id)
 
         async def is_not_opened() -> bool:
             events = (await handle.fetch_history()).events
             return any(event.HasField("marker_recorded_event_attributes") for event in events)
 
-        await house.started(session_id)
+        await stack.started(session_id)
         await eventually(is_not_opened)
         opening = await kept_of(handle)
-    async with _quoting_tokens(house, "push_attempts", user.user_id):
+    async with _quoting_tokens(stack, "push_attempts", user.user_id):
 
         async def are_not_sent() -> bool:
             pending = (await handle.describe()).raw_description.pending_activities
@@ -52,7 +52,7 @@ async def test_neither_logs_nor_histories_hold_the_text_of_an_unexpected_excepti
 
         await eventually(are_not_sent)
         sending = await kept_of(handle)
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
 
     kept = [opening, sending, await kept_of(handle)]
     logs = "".join(capsys.readouterr()) + caplog.text
@@ -62,13 +62,13 @@ async def test_neither_logs_nor_histories_hold_the_text_of_an_unexpected_excepti
 
 
 @asynccontextmanager
-async def _quoting_tokens(house: House, table: str, user_id: str) -> AsyncIterator[None]:
+async def _quoting_tokens(stack: Stack, table: str, user_id: str) -> AsyncIterator[None]:
     """Let PostgreSQL refuse rows about somebody's pushes with words that hold their tokens."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(_FUNCTION))
         await db.execute(text(_TRIGGER.format(table=table, user_id=user_id)))
     try:
         yield
     finally:
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             await db.execute(text("DROP FUNCTION quote_tokens CASCADE"))

@@ -13,13 +13,13 @@ from domain.kinds import Priority
 from domain.push import Environment, Provider, Push, Route
 from push.apns.sender import ApnsSender
 from push.limiter.registry import DEFAULT_TIMINGS
-from push.limiter.route_limiter import Gate
+from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import Limits
-from push.sender import Answer, Fate, Unavailable
-from sending.precheck import Go
+from push.sender import Answer, Delivery, Unavailable
+from sending.precheck import Proceed
 from simulator import Simulator
 from tests.push.conftest import apns_account, made_of, make_push
-from tests.stack import House, iphone
+from tests.stack import Stack, iphone
 from tests.support.timelines import timeline
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
@@ -49,38 +49,38 @@ class Unreadable:
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = Gate(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    gate = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
     gate.share(1.0)
-    go = Go(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
+    go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
-        called = await _call(passage, Unreadable(), go, ApnsSender(apns_account(simulator)))
+    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+        called = await _call(permit, Unreadable(), go, ApnsSender(apns_account(simulator)))
 
-    assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Fate.UNKNOWN, None)
+    assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
     assert "TypeError" in capsys.readouterr().out
 
 
 async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    user, phone = house.user(), iphone()
+    user, phone = stack.user(), iphone()
     await user.register(phone)
 
-    async with _slow_first_claim(house, user.user_id):
+    async with _slow_first_claim(stack, user.user_id):
         session_id = await user.start_fast(due_in=0.5)
-        assert await house.finished(session_id) == "accepted"
+        assert await stack.finished(session_id) == "accepted"
 
     joined = (
         "SELECT outcome, a.reason, latency_ms = 0 AS no_call FROM push_attempts a JOIN push_tasks USING (task_id)"
         " WHERE conversation_id = :id ORDER BY number"
     )
-    attempts = [tuple(row) for row in await house.rows(joined, id=session_id)]
+    attempts = [tuple(row) for row in await stack.rows(joined, id=session_id)]
     assert attempts == [("unavailable", "claim_too_old", True), ("accepted", None, False)]
     [request] = simulator.requests.for_token(phone.token)
-    [task] = await house.tasks(session_id)
+    [task] = await stack.tasks(session_id)
     assert (request.received_at - task.due_at).total_seconds() > 5.1
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
-    told = await timeline(house.user(None, "support"), user.user_id)
+    told = await timeline(stack.user(None, "support"), user.user_id)
     [late, again] = [item["text"] for item in told if item["event"] == "attempted"]
     assert late.endswith(": the database did not answer in time, so the check had to be made again.")
     assert again.endswith(" (call 2).")
@@ -89,13 +89,13 @@ async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
 
 
 @asynccontextmanager
-async def _slow_first_claim(house: House, user_id: str) -> AsyncIterator[None]:
+async def _slow_first_claim(stack: Stack, user_id: str) -> AsyncIterator[None]:
     """Let PostgreSQL take its time with the first attempt of somebody's pushes."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(_FUNCTION))
         await db.execute(text(_TRIGGER.format(user_id=user_id)))
     try:
         yield
     finally:
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             await db.execute(text("DROP FUNCTION slow_first_claim CASCADE"))

@@ -13,103 +13,103 @@ from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import Environment, Provider, Route, TaskState
 from sending.attempts import begin_attempts
-from sending.outcomes import DeadToken, NotStored, Outcome, Recording, never_called, note_calls
-from sending.precheck import Claim, Go, Settled
+from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, never_called, note_calls
+from sending.precheck import Claim, Final, Proceed
 from tests.gates.worker_harness import due_now
-from tests.stack import House, eventually, iphone, uncommitted
+from tests.stack import Stack, eventually, iphone, uncommitted
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 HOLD = "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"
 
 
 @pytest.mark.parametrize("odd", ["\x00", "\ud800", "a\x00b", "5c0\x00-4e"])
-async def test_an_acceptance_whose_id_no_text_may_hold_is_stored_without_it(house: House, odd: str) -> None:
-    [go] = await _begun(house, 1)
+async def test_an_acceptance_whose_id_no_text_may_hold_is_stored_without_it(stack: Stack, odd: str) -> None:
+    [go] = await _begun(stack, 1)
 
-    stored = await Recording(house.sessions).store(_accepted(go, odd), ROUTE, began=time.monotonic())
+    stored = await Recording(stack.sessions).store(_accepted(go, odd), ROUTE, began=time.monotonic())
 
     assert stored.state is TaskState.ACCEPTED
-    assert await _attempts(house, go.push.task_id) == [("accepted", None, None)]
-    assert await _task(house, go.push.task_id) == ("accepted", None)
+    assert await _attempts(stack, go.push.task_id) == [("accepted", None, None)]
+    assert await _task(stack, go.push.task_id) == ("accepted", None)
 
 
 @pytest.mark.parametrize("odd", ["\x00", "\ud800"])
 async def test_a_refusal_whose_reason_no_text_may_hold_is_stored_and_its_token_is_not_pushed_to(
-    house: House, odd: str
+    stack: Stack, odd: str
 ) -> None:
-    [go] = await _begun(house, 1)
+    [go] = await _begun(stack, 1)
     ended = Ended(go.push.attempt_id, "unregistered", odd, 1, None)
-    dead = DeadToken(ROUTE, go.device_id, go.push.token, datetime.now(UTC), odd)
+    dead = ReportedToken(ROUTE, go.device_id, go.push.token, datetime.now(UTC), odd)
     outcome = Outcome(ended, Update(go.push.task_id, TaskState.UNREGISTERED, odd), ROUTE, (dead,))
 
-    stored = await Recording(house.sessions).store(outcome, ROUTE, began=time.monotonic())
+    stored = await Recording(stack.sessions).store(outcome, ROUTE, began=time.monotonic())
 
     assert (stored.state, stored.outcome.update.reason) == (TaskState.UNREGISTERED, "unstorable_answer")
-    assert await _attempts(house, go.push.task_id) == [("unregistered", "unstorable_answer", None)]
-    assert await house.rows("SELECT 1 FROM device_tokens WHERE id = :id AND NOT active", id=go.device_id)
+    assert await _attempts(stack, go.push.task_id) == [("unregistered", "unstorable_answer", None)]
+    assert await stack.rows("SELECT 1 FROM device_tokens WHERE id = :id AND NOT active", id=go.device_id)
 
 
-async def test_odd_answers_and_a_stuck_row_cost_the_outcomes_beside_them_nothing(house: House) -> None:
-    stuck, odd, *others = await _begun(house, 20)
-    recording = Recording(house.sessions)
+async def test_odd_answers_and_a_stuck_row_cost_the_outcomes_beside_them_nothing(stack: Stack) -> None:
+    stuck, odd, *others = await _begun(stack, 20)
+    recording = Recording(stack.sessions)
 
-    def store(go: Go, provider_id: str) -> asyncio.Future[object]:
+    def store(go: Proceed, provider_id: str) -> asyncio.Future[object]:
         return asyncio.ensure_future(recording.store(_accepted(go, provider_id), ROUTE, began=time.monotonic()))
 
-    async with uncommitted(house, HOLD, id=stuck.push.task_id):
+    async with uncommitted(stack, HOLD, id=stuck.push.task_id):
         waits = store(stuck, "fine")
         await asyncio.gather(store(odd, "\x00"), *(store(go, "fine") for go in others))
         assert not waits.done()
-        await eventually(lambda: _is_noted(house, stuck.push.task_id))
+        await eventually(lambda: _is_noted(stack, stuck.push.task_id))
     await waits
 
     for go in (stuck, odd, *others):
-        assert await _task(house, go.push.task_id) == ("accepted", None)
+        assert await _task(stack, go.push.task_id) == ("accepted", None)
 
 
 async def test_a_push_that_was_taken_while_its_row_was_stuck_is_not_sent_again_though_its_worker_is_gone(
-    house: House,
+    stack: Stack,
 ) -> None:
-    [go] = await _begun(house, 1)
-    async with uncommitted(house, HOLD, id=go.push.task_id):
-        await note_calls(house.sessions, [_accepted(go, "fine")])
-    assert (await _task(house, go.push.task_id))[0] == "pending"
+    [go] = await _begun(stack, 1)
+    async with uncommitted(stack, HOLD, id=go.push.task_id):
+        await note_calls(stack.sessions, [_accepted(go, "fine")])
+    assert (await _task(stack, go.push.task_id))[0] == "pending"
 
-    [verdict] = await begin_attempts(house.sessions, [Claim(go.push.task_id)])
+    [verdict] = await begin_attempts(stack.sessions, [Claim(go.push.task_id)])
 
-    assert verdict == Settled(TaskState.ACCEPTED, None)
-    assert await _task(house, go.push.task_id) == ("accepted", None)
-    assert await _attempts(house, go.push.task_id) == [("accepted", None, "fine")]
+    assert verdict == Final(TaskState.ACCEPTED, None)
+    assert await _task(stack, go.push.task_id) == ("accepted", None)
+    assert await _attempts(stack, go.push.task_id) == [("accepted", None, "fine")]
 
 
-async def test_a_refusal_of_before_a_redrive_settles_nothing(house: House) -> None:
-    [go] = await _begun(house, 1)
+async def test_a_refusal_of_before_a_redrive_settles_nothing(stack: Stack) -> None:
+    [go] = await _begun(stack, 1)
     refused = Ended(go.push.attempt_id, "rejected", "BadTopic", 1, None)
-    await note_calls(house.sessions, [Outcome(refused, Update(go.push.task_id, TaskState.REJECTED, "BadTopic"))])
-    async with house.sessions.begin() as db:
+    await note_calls(stack.sessions, [Outcome(refused, Update(go.push.task_id, TaskState.REJECTED, "BadTopic"))])
+    async with stack.sessions.begin() as db:
         again = text("UPDATE push_tasks SET again_at = clock_timestamp() WHERE task_id = :id")
         await db.execute(again, {"id": go.push.task_id})
 
-    [verdict] = await begin_attempts(house.sessions, [Claim(go.push.task_id)])
+    [verdict] = await begin_attempts(stack.sessions, [Claim(go.push.task_id)])
 
-    assert isinstance(verdict, Go)
+    assert isinstance(verdict, Proceed)
 
 
-async def test_an_attempt_that_nobody_used_is_forgotten(house: House) -> None:
-    [go] = await _begun(house, 1)
+async def test_an_attempt_that_nobody_used_is_forgotten(stack: Stack) -> None:
+    [go] = await _begun(stack, 1)
 
-    Recording(house.sessions).store_later(never_called(go.push.attempt_id, go.push.task_id, "claim_too_old"))
+    Recording(stack.sessions).store_later(never_called(go.push.attempt_id, go.push.task_id, "claim_too_old"))
 
     async def is_forgotten() -> bool:
-        return not await _attempts(house, go.push.task_id)
+        return not await _attempts(stack, go.push.task_id)
 
     await eventually(is_forgotten)
-    [task] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=go.push.task_id)
+    [task] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=go.push.task_id)
     assert (task.state, task.attempt_count) == ("pending", 0)
 
 
-async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_lease(house: House) -> None:
-    [go] = await _begun(house, 1)
+async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_lease(stack: Stack) -> None:
+    [go] = await _begun(stack, 1)
     engine = make_engine("postgresql://postgres@127.0.0.1:1/away")
     recording = Recording(make_sessions(engine))
     long_ago = time.monotonic() - 15.9
@@ -121,26 +121,26 @@ async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_l
     await engine.dispose()
 
 
-async def _begun(house: House, count: int) -> list[Go]:
-    planned = await due_now(house, [iphone() for _ in range(count)])
-    goes = await begin_attempts(house.sessions, [Claim(due.task_id) for due in planned])
-    return [go for go in goes if isinstance(go, Go)]
+async def _begun(stack: Stack, count: int) -> list[Proceed]:
+    planned = await due_now(stack, [iphone() for _ in range(count)])
+    goes = await begin_attempts(stack.sessions, [Claim(due.task_id) for due in planned])
+    return [go for go in goes if isinstance(go, Proceed)]
 
 
-def _accepted(go: Go, provider_id: str) -> Outcome:
+def _accepted(go: Proceed, provider_id: str) -> Outcome:
     ended = Ended(go.push.attempt_id, "accepted", None, 1, provider_id)
     return Outcome(ended, Update(go.push.task_id, TaskState.ACCEPTED, None))
 
 
-async def _attempts(house: House, task_id: UUID) -> list[tuple[str | None, str | None, str | None]]:
-    rows = await house.rows("SELECT outcome, reason, provider_id FROM push_attempts WHERE task_id = :id", id=task_id)
+async def _attempts(stack: Stack, task_id: UUID) -> list[tuple[str | None, str | None, str | None]]:
+    rows = await stack.rows("SELECT outcome, reason, provider_id FROM push_attempts WHERE task_id = :id", id=task_id)
     return [tuple(row) for row in rows]
 
 
-async def _task(house: House, task_id: UUID) -> tuple[str, str | None]:
-    [row] = await house.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=task_id)
+async def _task(stack: Stack, task_id: UUID) -> tuple[str, str | None]:
+    [row] = await stack.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=task_id)
     return (row.state, row.last_reason)
 
 
-async def _is_noted(house: House, task_id: UUID) -> bool:
-    return await _attempts(house, task_id) == [("accepted", None, "fine")]
+async def _is_noted(stack: Stack, task_id: UUID) -> bool:
+    return await _attempts(stack, task_id) == [("accepted", None, "fine")]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.stack import UNLIMITED, House, Place, User, make_app, make_house
+from tests.stack import UNLIMITED, Place, Stack, User, make_app, make_stack
 from tests.streaming import BRISK, served
 
 
@@ -16,10 +16,10 @@ async def detached(new_database: Callable[[str], Awaitable[str]], temporal: str,
 
 
 @pytest.fixture(scope="session")
-async def api(detached: Place) -> AsyncIterator[House]:
+async def api(detached: Place) -> AsyncIterator[Stack]:
     """The API on a socket, without quotas: `test_quotas.py` is about those."""
-    async with make_house(detached, make_app(detached, **UNLIMITED)) as house:
-        yield house
+    async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")
@@ -29,19 +29,19 @@ async def fragile(new_database: Callable[[str], Awaitable[str]], temporal: str, 
 
 
 @pytest.fixture(scope="session")
-async def brisk(fragile: Place) -> AsyncIterator[House]:
+async def brisk(fragile: Place) -> AsyncIterator[Stack]:
     """An API whose streams live fast."""
-    async with served(fragile, BRISK) as house:
-        yield house
+    async with served(fragile, BRISK) as stack:
+        yield stack
 
 
 @pytest.fixture
-def alice(api: House) -> User:
+def alice(api: Stack) -> User:
     """Somebody nobody has seen before."""
     return api.user()
 
 
 @pytest.fixture
-def bob(api: House) -> User:
+def bob(api: Stack) -> User:
     """Somebody else."""
     return api.user()

@@ -17,10 +17,10 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from api.app import create_app
 from api.http.auth import KeySet, NoSuchKey, TokenCheck
-from api.http.problems import Unauthorized, Unavailable
+from api.http.problems import ServiceUnavailable, Unauthorized
 from settings.environment import AuthSettings, auth_settings, service_settings
 from tests.api.issuer import Issuer, claim, open_issuer, public_pem
-from tests.stack import ROOT, SECRET, House, Place, make_house
+from tests.stack import ROOT, SECRET, Place, Stack, make_stack
 
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER_RSA = rsa.generate_private_key(65537, 2048)
@@ -153,7 +153,7 @@ async def test_audience_and_issuer_are_checked_where_they_are_set(
     assert await whoever(check, hs256(**claims)) == result
 
 
-async def test_the_api_lets_in_who_comes_with_a_good_token_and_nobody_else(api: House) -> None:
+async def test_the_api_lets_in_who_comes_with_a_good_token_and_nobody_else(api: Stack) -> None:
     path = "/v1/device-tokens"
 
     good = await api.http.get(path, headers={"Authorization": f"bearer {hs256()}"})
@@ -181,11 +181,11 @@ async def test_the_api_checks_tokens_against_a_key_set_that_it_fetches_once_for_
     issuer.add("ec", EC)
     settings = service_settings(detached.environment())
     auth = auth_settings({"AUTH_JWKS_URL": issuer.url, "AUTH_AUDIENCE": "*"})
-    async with make_house(detached, create_app(settings, auth)) as house:
+    async with make_stack(detached, create_app(settings, auth)) as stack:
         tokens = [issuer.sign(kid, f"user-{n}") for n in range(10) for kid in ("rsa", "ec")]
 
         answers = await asyncio.gather(
-            *(house.http.get("/v1/device-tokens", headers={"Authorization": f"Bearer {token}"}) for token in tokens)
+            *(stack.http.get("/v1/device-tokens", headers={"Authorization": f"Bearer {token}"}) for token in tokens)
         )
 
     assert [answer.status_code for answer in answers] == [200] * 20
@@ -276,7 +276,7 @@ async def test_a_key_set_of_more_than_256_kib_is_not_read_to_its_end(issuer: Iss
     issuer.answer = json.dumps({"keys": issuer.published(), "more": "x" * 256 * 1024}).encode()
     check = TokenCheck(AuthSettings(jwks_url=issuer.url, audience="*"))
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(ServiceUnavailable):
         await check.caller(issuer.sign("rsa"))
 
 
@@ -372,7 +372,7 @@ async def test_known_keys_outlive_an_issuer_in_trouble_for_a_day(issuer: Issuer,
     with pytest.raises(NoSuchKey):  # this one waits for the fetch
         await keys.key(jwt.encode(claim(), OTHER_RSA, algorithm="RS256", headers={"kid": "unknown"}))
     clock.now += 24 * 3600
-    with pytest.raises(Unavailable):
+    with pytest.raises(ServiceUnavailable):
         await keys.key(token)
     issuer.status, issuer.answer = 200, None
     clock.now += 10
@@ -385,10 +385,10 @@ async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_
 ) -> None:
     issuer.status = 500
     settings = service_settings(detached.environment())
-    async with make_house(detached, create_app(settings, AuthSettings(jwks_url=issuer.url, audience="*"))) as house:
+    async with make_stack(detached, create_app(settings, AuthSettings(jwks_url=issuer.url, audience="*"))) as stack:
         bearer = {"Authorization": f"Bearer {issuer.sign('rsa')}"}
 
-        answer = await house.http.get("/v1/device-tokens", headers=bearer)
+        answer = await stack.http.get("/v1/device-tokens", headers=bearer)
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json() == {

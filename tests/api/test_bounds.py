@@ -12,11 +12,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from api.app import create_app
-from api.body_limit import LARGEST_BODY, MOST_HELD
-from api.http.bounds import MOST_HEADERS, RequestBounds
+from api.body_limit import LARGEST_BODY, MAX_HELD
+from api.http.bounds import MAX_HEADERS, RequestBounds
 from api.http.connection import connection_of
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import House, Place, User, eventually, iphone, make_house, uncommitted
+from tests.stack import Place, Stack, User, eventually, iphone, make_stack, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"
@@ -32,25 +32,25 @@ LATE = BUSY | {"detail": "This took too long. Try again: repeats are harmless."}
 @asynccontextmanager
 async def bounded(
     place: Place, *, lasting: int = 100, read_within: float = 15, **settings: str
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """Serve an API with narrow bounds."""
     environment = place.environment(**settings)
     app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
-    async with make_house(place, app, http=connection_of(lasting=lasting, read_within=read_within)) as house:
-        yield house
+    async with make_stack(place, app, http=connection_of(lasting=lasting, read_within=read_within)) as stack:
+        yield stack
 
 
 @asynccontextmanager
-async def connected(house: House) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(stack: Stack) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a bare connection."""
-    reader, writer = await asyncio.open_connection(house.http.base_url.host, house.http.base_url.port)
+    reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
     try:
         yield reader, writer
     finally:
         writer.close()
 
 
-async def drip(house: House, first: bytes, drop: bytes) -> tuple[float, int]:
+async def drip(stack: Stack, first: bytes, drop: bytes) -> tuple[float, int]:
     """Send drop after drop until cut off; gives how long that took, and how many answers came before."""
     began, received = asyncio.get_running_loop().time(), bytearray()
 
@@ -59,7 +59,7 @@ async def drip(house: House, first: bytes, drop: bytes) -> tuple[float, int]:
             while piece := await reader.read(4096):
                 received.extend(piece)
 
-    async with asyncio.timeout(10), connected(house) as (reader, writer):
+    async with asyncio.timeout(10), connected(stack) as (reader, writer):
         writer.write(first)
         reading = asyncio.create_task(read(reader))
         while not reading.done():
@@ -75,14 +75,14 @@ def head(user: User, more: str) -> bytes:
 
 
 async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: Place) -> None:
-    async with bounded(detached, read_within=0.5) as house:
-        user = house.user()
+    async with bounded(detached, read_within=0.5) as stack:
+        user = stack.user()
         body = "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
         cut = await asyncio.gather(
-            drip(house, b"", b""),
-            drip(house, b"GET /livez HTTP/1.1\r\n", b"X-More: more\r\n"),
-            drip(house, head(user, body), b" "),
-            drip(house, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\n", b"X-More: more\r\n"),
+            drip(stack, b"", b""),
+            drip(stack, b"GET /livez HTTP/1.1\r\n", b"X-More: more\r\n"),
+            drip(stack, head(user, body), b" "),
+            drip(stack, b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\n", b"X-More: more\r\n"),
         )
         served = await user.call("GET", PREFERENCES)
 
@@ -92,13 +92,13 @@ async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: 
 
 
 async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_request(
-    api: House, detached: Place
+    api: Stack, detached: Place
 ) -> None:
     user, phone = api.user(), iphone()
     await user.register(phone)
-    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MOST_REQUESTS="1") as house:
-        at = str(house.http.base_url)
-        async with streaming(user, phone.installation_id, at=at) as events, connected(house) as (reader, writer):
+    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MAX_REQUESTS="1") as stack:
+        at = str(stack.http.base_url)
+        async with streaming(user, phone.installation_id, at=at) as events, connected(stack) as (reader, writer):
             await events.comment()
             for _ in range(2):
                 writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -107,13 +107,13 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
             await events.comment()
 
 
-async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: House, detached: Place) -> None:
+async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: Stack, detached: Place) -> None:
     user = api.user()
     session_id = await user.start_fast(due_in=3600)
     path = f"/v1/fasting-sessions/{session_id}/end"
-    async with bounded(detached, REQUEST_TIMEOUT="0.3") as house:
+    async with bounded(detached, REQUEST_TIMEOUT="0.3") as stack:
         async with uncommitted(api, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
-            late = await house.http.post(path, headers=user.headers)
+            late = await stack.http.post(path, headers=user.headers)
         again = await user.call("POST", path)
 
     assert (late.status_code, late.json(), late.headers["retry-after"]) == (503, LATE, "1")
@@ -136,15 +136,15 @@ async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -
 
 
 async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_signs_of_life(detached: Place) -> None:
-    async with bounded(detached, MOST_REQUESTS="2") as house:
-        user = house.user()
+    async with bounded(detached, MAX_REQUESTS="2") as stack:
+        user = stack.user()
         session_ids = [await user.start_fast(due_in=3600) for _ in range(2)]
         hold = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
-        async with uncommitted(house, hold, ids=session_ids):
+        async with uncommitted(stack, hold, ids=session_ids):
             ending = [asyncio.create_task(_end(user, each)) for each in session_ids]
-            await eventually(lambda: _waiting(house, 2))
-            third, alive = await user.call("GET", PREFERENCES), await house.http.get("/livez")
-            ready = await house.http.get("/readyz")
+            await eventually(lambda: _waiting(stack, 2))
+            third, alive = await user.call("GET", PREFERENCES), await stack.http.get("/livez")
+            ready = await stack.http.get("/readyz")
         ended = [(await each).status_code for each in ending]
         after = await user.call("GET", PREFERENCES)
 
@@ -166,15 +166,15 @@ async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_
     ids=["body", "nobody's body", "chunks", "body of a GET", "head", "console's form", "preference page's form"],
 )
 async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: Place, begun: str) -> None:
-    async with bounded(detached, MOST_REQUESTS="2") as house, AsyncExitStack() as slow:
-        user, other = house.user(), house.user()
+    async with bounded(detached, MAX_REQUESTS="2") as stack, AsyncExitStack() as slow:
+        user, other = stack.user(), stack.user()
         part = begun.format(
             path=PREFERENCES,
             token=f"Authorization: {user.headers['Authorization']}\r\n",
             form="Content-Type: application/x-www-form-urlencoded\r\n",
         ).replace("\r\n", "\r\nHost: a\r\n", 1)
         for _ in range(4):
-            _, writer = await slow.enter_async_context(connected(house))
+            _, writer = await slow.enter_async_context(connected(stack))
             writer.write(part.encode())
             await writer.drain()
         await asyncio.sleep(0.2)  # all of them are being read
@@ -183,15 +183,15 @@ async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: 
             answers = [
                 await other.call("GET", PREFERENCES),
                 await other.call("PUT", PREFERENCES, {}),
-                await house.http.get("/readyz"),
+                await stack.http.get("/readyz"),
             ]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200], answers[0].text
 
 
-async def begun(house: House, stack: AsyncExitStack, user: User | None, size: int) -> asyncio.StreamReader:
+async def begun(stack: Stack, exits: AsyncExitStack, user: User | None, size: int) -> asyncio.StreamReader:
     """Send a request but for the last byte of its body; gives where its answer comes."""
-    reader, writer = await stack.enter_async_context(connected(house))
+    reader, writer = await exits.enter_async_context(connected(stack))
     token = f"Authorization: {user.headers['Authorization']}\r\n" if user is not None else ""
     length = f"Content-Type: application/json\r\nContent-Length: {size}\r\n"
     writer.write(f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\n{token}{length}\r\n".encode())
@@ -222,13 +222,13 @@ NEARLY = LARGEST_BODY - 100
 
 
 async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nobody_else(detached: Place) -> None:
-    async with bounded(detached) as house, AsyncExitStack() as stack:
-        user, other = house.user(), house.user()
-        slow = [await begun(house, stack, user, NEARLY) for _ in range(12)]
+    async with bounded(detached) as stack, AsyncExitStack() as exits:
+        user, other = stack.user(), stack.user()
+        slow = [await begun(stack, exits, user, NEARLY) for _ in range(12)]
 
         found = await refused(slow, 4)
         mine = await user.call("GET", PREFERENCES), await user.call("PUT", PREFERENCES, {})
-        others = await answer_of_whole(house, stack, other, NEARLY)
+        others = await answer_of_whole(stack, exits, other, NEARLY)
 
     assert {(status, headers["retry-after"], body["type"]) for status, headers, body in found} == {
         (429, "1", "urn:fastbell:problem:too-many-concurrent-requests")
@@ -239,13 +239,13 @@ async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nob
 
 @pytest.mark.parametrize("token", [None, "not.a.token"])
 async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: Place, token: str | None) -> None:
-    async with bounded(detached) as house, AsyncExitStack() as stack:
-        nobody = None if token is None else replace(house.user(), headers={"Authorization": f"Bearer {token}"})
-        slow = [await begun(house, stack, nobody, NEARLY) for _ in range(20)]
+    async with bounded(detached) as stack, AsyncExitStack() as exits:
+        nobody = None if token is None else replace(stack.user(), headers={"Authorization": f"Bearer {token}"})
+        slow = [await begun(stack, exits, nobody, NEARLY) for _ in range(20)]
 
         found = await refused(slow, 4)
-        others = await answer_of_whole(house, stack, house.user(), NEARLY)
-        ready = await house.http.get("/readyz")
+        others = await answer_of_whole(stack, exits, stack.user(), NEARLY)
+        ready = await stack.http.get("/readyz")
 
     assert {(status, headers["retry-after"], body["type"]) for status, headers, body in found} == {
         (503, "1", "urn:fastbell:problem:unavailable")
@@ -254,38 +254,38 @@ async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: Place
 
 
 async def test_all_bodies_on_their_way_hold_so_many_bytes_and_no_more_and_give_them_back(detached: Place) -> None:
-    fits = MOST_HELD // (NEARLY - 1)
-    async with bounded(detached, lasting=1000) as house:
-        async with AsyncExitStack() as stack:
+    fits = MAX_HELD // (NEARLY - 1)
+    async with bounded(detached, lasting=1000) as stack:
+        async with AsyncExitStack() as exits:
             slow = [
-                await begun(house, stack, user, NEARLY)
-                for user in (house.user() for _ in range(fits // 8 + 2))
+                await begun(stack, exits, user, NEARLY)
+                for user in (stack.user() for _ in range(fits // 8 + 2))
                 for _ in range(8)
             ]
 
             found = await refused(slow, len(slow) - fits)
-            user, phone = house.user(), iphone()
-            at_once = await user.call("PUT", PREFERENCES, {}), await house.http.get("/readyz")
+            user, phone = stack.user(), iphone()
+            at_once = await user.call("PUT", PREFERENCES, {}), await stack.http.get("/readyz")
             await user.register(phone)
             async with streaming(user, phone.installation_id) as events:
                 await events.comment()
-        async with AsyncExitStack() as stack:
-            await eventually(lambda: _served(house, stack))
+        async with AsyncExitStack() as exits:
+            await eventually(lambda: _served(stack, exits))
 
     assert {(status, headers["retry-after"]) for status, headers, _ in found} == {(503, "1")}
     assert [answer.status_code for answer in at_once] == [200, 200]
 
 
 async def test_a_service_may_have_more_bodies_under_way_than_a_user(detached: Place) -> None:
-    async with bounded(detached) as house, AsyncExitStack() as stack:
-        service = house.user("backend", "service")
+    async with bounded(detached) as stack, AsyncExitStack() as exits:
+        service = stack.user("backend", "service")
         for _ in range(60):
-            await begun(house, stack, service, NEARLY)
+            await begun(stack, exits, service, NEARLY)
 
-        assert await answer_of_whole(house, stack, service, NEARLY) == 200
+        assert await answer_of_whole(stack, exits, service, NEARLY) == 200
 
 
-async def test_who_sends_on_before_the_answer_is_cut_off(api: House) -> None:
+async def test_who_sends_on_before_the_answer_is_cut_off(api: Stack) -> None:
     user, phone = api.user(), iphone()
     await user.register(phone)
     async with connected(api) as (reader, writer), asyncio.timeout(5):
@@ -300,9 +300,9 @@ async def test_who_sends_on_before_the_answer_is_cut_off(api: House) -> None:
             await reader.read()  # to its end, which comes while the stream would last
 
 
-async def answer_of_whole(house: House, stack: AsyncExitStack, user: User, size: int) -> int:
+async def answer_of_whole(stack: Stack, exits: AsyncExitStack, user: User, size: int) -> int:
     """Send a request in two pieces; gives its status."""
-    reader, writer = await stack.enter_async_context(connected(house))
+    reader, writer = await exits.enter_async_context(connected(stack))
     length = f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
     writer.write(head(user, length) + b"{}".ljust(size - 1))
     await writer.drain()
@@ -311,24 +311,24 @@ async def answer_of_whole(house: House, stack: AsyncExitStack, user: User, size:
     return (await answer_of(reader))[0]
 
 
-async def _served(house: House, stack: AsyncExitStack) -> bool:
-    return await answer_of_whole(house, stack, house.user(), NEARLY) == 200
+async def _served(stack: Stack, exits: AsyncExitStack) -> bool:
+    return await answer_of_whole(stack, exits, stack.user(), NEARLY) == 200
 
 
 async def test_more_connections_than_allowed_are_closed_at_once(detached: Place) -> None:
-    async with bounded(detached, lasting=-397) as house:  # and 400 that do not last
-        async with connected(house) as (_, one), connected(house) as (_, two), connected(house) as (reader, three):
+    async with bounded(detached, lasting=-397) as stack:  # and 400 that do not last
+        async with connected(stack) as (_, one), connected(stack) as (_, two), connected(stack) as (reader, three):
             for writer in (one, two, three):
                 writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
-            async with connected(house) as (turned_away, _):
+            async with connected(stack) as (turned_away, _):
                 assert await turned_away.read() == b""
-        await eventually(lambda: _alive(house))
+        await eventually(lambda: _alive(stack))
 
 
-@pytest.mark.parametrize("headers", [{f"X-{n}": "" for n in range(MOST_HEADERS)}, {"X-Long": "x" * 16_100}], ids=len)
+@pytest.mark.parametrize("headers", [{f"X-{n}": "" for n in range(MAX_HEADERS)}, {"X-Long": "x" * 16_100}], ids=len)
 async def test_a_head_with_too_many_headers_or_bytes_is_refused(alice: User, headers: dict[str, str]) -> None:
-    answer = await alice.house.http.get(PREFERENCES, headers=alice.headers | headers)
+    answer = await alice.stack.http.get(PREFERENCES, headers=alice.headers | headers)
 
     assert (answer.status_code, answer.json()["type"]) == (431, "urn:fastbell:problem:head-too-large")
 
@@ -336,7 +336,7 @@ async def test_a_head_with_too_many_headers_or_bytes_is_refused(alice: User, hea
 @pytest.mark.parametrize(
     "sent", [b"GET /livez HTTP/1.1\r\nX: " + b"x" * 20_000, b"\x16\x03\x01\x02\x00\x01\r\n\r\n"], ids=len
 )
-async def test_a_head_without_end_and_what_is_no_http_are_refused_as_problems(api: House, sent: bytes) -> None:
+async def test_a_head_without_end_and_what_is_no_http_are_refused_as_problems(api: Stack, sent: bytes) -> None:
     async with connected(api) as (reader, writer):
         writer.write(sent)
         start, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -350,13 +350,13 @@ async def _end(user: User, session_id: UUID) -> httpx.Response:
     return await user.call("POST", f"/v1/fasting-sessions/{session_id}/end")
 
 
-async def _waiting(house: House, count: int) -> bool:
+async def _waiting(stack: Stack, count: int) -> bool:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return len(await house.rows(waiting)) >= count
+    return len(await stack.rows(waiting)) >= count
 
 
-async def _alive(house: House) -> bool:
+async def _alive(stack: Stack) -> bool:
     try:
-        return (await house.http.get("/livez", params={"again": str(uuid4())})).status_code == 204
+        return (await stack.http.get("/livez", params={"again": str(uuid4())})).status_code == 204
     except httpx.TransportError:
         return False

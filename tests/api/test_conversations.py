@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from tests.stack import House, User, iphone
+from tests.stack import Stack, User, iphone
 from tests.talk import conversation_of, post, store, sync
 
 
@@ -28,7 +28,7 @@ async def test_a_message_is_answered_whole_and_its_repeat_with_200(alice: User, 
     }
 
 
-async def test_a_log_that_is_full_keeps_a_message_from_its_owner_alone(api: House, alice: User, bob: User) -> None:
+async def test_a_log_that_is_full_keeps_a_message_from_its_owner_alone(api: Stack, alice: User, bob: User) -> None:
     conversation_id = await conversation_of(alice, bob)
     await post(alice, conversation_id, "Hello")
     async with api.sessions.begin() as db:
@@ -58,7 +58,7 @@ async def test_a_message_id_is_good_for_one_message(alice: User, bob: User) -> N
     assert answers[0].json()["type"] == "urn:fastbell:problem:message-exists"
 
 
-async def test_only_members_read_and_post(alice: User, bob: User, api: House) -> None:
+async def test_only_members_read_and_post(alice: User, bob: User, api: Stack) -> None:
     conversation_id = await conversation_of(alice)
 
     path = f"/v1/conversations/{conversation_id}"
@@ -73,7 +73,7 @@ async def test_only_members_read_and_post(alice: User, bob: User, api: House) ->
     assert [answer.status_code for answer in answers] == [404, 404, 404, 403, 200]
 
 
-async def test_members_come_and_go(alice: User, bob: User, api: House) -> None:
+async def test_members_come_and_go(alice: User, bob: User, api: Stack) -> None:
     conversation_id = await conversation_of(alice, bob)
     await post(alice, conversation_id, "before")
 
@@ -140,7 +140,7 @@ async def test_half_a_surrogate_pair_is_no_text(alice: User) -> None:
     conversation_id = await conversation_of(alice)
     path = f"/v1/conversations/{conversation_id}/messages/{uuid4()}"
 
-    answer = await alice.house.http.put(path, content=rb'{"body": "\ud800"}', headers=alice.headers)
+    answer = await alice.stack.http.put(path, content=rb'{"body": "\ud800"}', headers=alice.headers)
 
     assert (answer.status_code, answer.json()["field"]) == (422, "body")
 
@@ -154,14 +154,14 @@ async def test_the_longest_body_is_kept_whole(alice: User) -> None:
 
 
 @pytest.mark.parametrize("members", [[], ["a", "a"], [""], ["x" * 201], [f"user-{n}" for n in range(1001)]], ids=str)
-async def test_member_lists_that_make_no_sense_are_refused(api: House, members: list[str]) -> None:
+async def test_member_lists_that_make_no_sense_are_refused(api: Stack, members: list[str]) -> None:
     answer = await api.user("backend", "service").call("PUT", f"/v1/conversations/{uuid4()}", {"member_ids": members})
 
     assert answer.status_code == 422
     assert answer.json()["field"].startswith("member_ids")
 
 
-async def test_those_who_post_at_once_all_get_the_same_order(alice: User, bob: User, api: House) -> None:
+async def test_those_who_post_at_once_all_get_the_same_order(alice: User, bob: User, api: Stack) -> None:
     conversation_id = await conversation_of(alice, bob)
     other_way_round = uuid4()
     await store(api, other_way_round, bob, alice)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import text
 
 from db import device_tokens
-from tests.stack import House, Phone, User, android, iphone
+from tests.stack import Phone, Stack, User, android, iphone
 
 
 async def register(user: User, phone: Phone, **more: Any) -> dict[str, Any]:
@@ -47,11 +47,11 @@ async def events(user: User) -> list[tuple[str, str, str | None]]:
         "SELECT right(token, 6), event, reason FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id"
         " WHERE user_id = :user ORDER BY e.id"
     )
-    return [(token, event, reason) for token, event, reason in await user.house.rows(query, user=user.user_id)]
+    return [(token, event, reason) for token, event, reason in await user.stack.rows(query, user=user.user_id)]
 
 
-async def invalidate(house: House, row: dict[str, Any], token: str) -> bool:
-    async with house.sessions.begin() as db:
+async def invalidate(stack: Stack, row: dict[str, Any], token: str) -> bool:
+    async with stack.sessions.begin() as db:
         return await device_tokens.invalidate(db, UUID(row["id"]), token, datetime.now(UTC), "Unregistered")
 
 
@@ -97,7 +97,7 @@ async def test_a_public_key_belongs_to_the_registration_and_is_not_shown(alice: 
 
     async def stored() -> list[tuple[str, bytes | None]]:
         query = "SELECT user_id, public_key FROM device_tokens WHERE active AND token = :token"
-        return [(row.user_id, row.public_key) for row in await alice.house.rows(query, token=phone.token)]
+        return [(row.user_id, row.public_key) for row in await alice.stack.rows(query, token=phone.token)]
 
     row = await register(alice, phone, public_key=base64_key)
     assert row["has_public_key"]
@@ -249,7 +249,7 @@ async def test_signing_out_is_always_answered_with_204(alice: User) -> None:
 
 
 async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_registers_anew(
-    api: House, alice: User
+    api: Stack, alice: User
 ) -> None:
     dead = iphone()
     row = await register(alice, dead)
@@ -270,7 +270,7 @@ async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_re
     ]
 
 
-async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(api: House, alice: User) -> None:
+async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(api: Stack, alice: User) -> None:
     phone = iphone()
     row = await register(alice, phone)
     seen_dead_at = datetime.fromisoformat(row["registered_at"])
@@ -284,7 +284,7 @@ async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(a
 
 
 async def test_of_many_tokens_called_dead_at_once_each_goes_for_its_own_reason_and_what_is_newer_stays(
-    api: House, alice: User, bob: User
+    api: Stack, alice: User, bob: User
 ) -> None:
     gone, moved, again = iphone(), iphone(), iphone()
     rows = [await register(alice, gone), await register(bob, moved), await register(bob, again)]
@@ -294,7 +294,7 @@ async def test_of_many_tokens_called_dead_at_once_each_goes_for_its_own_reason_a
     async with api.sessions.begin() as db:
         reasons = ["Unregistered", "ExpiredToken", "ExpiredToken"]
         dead = [
-            device_tokens.Dead(UUID(row["id"]), phone.token, seen_dead_at, reason)
+            device_tokens.DeadToken(UUID(row["id"]), phone.token, seen_dead_at, reason)
             for row, phone, reason in zip(rows, (gone, moved, again), reasons, strict=True)
         ]
         hit = await device_tokens.invalidate_all(db, dead)
@@ -406,14 +406,14 @@ async def test_a_token_at_the_limit_of_its_form_registers_and_registers_again(
     rows = [await register(alice, phone) for _ in range(2)]
 
     assert [row["token"] for row in rows] == [token[-6:]] * 2
-    [stored] = await alice.house.rows("SELECT token FROM device_tokens WHERE user_id = :user", user=alice.user_id)
+    [stored] = await alice.stack.rows("SELECT token FROM device_tokens WHERE user_id = :user", user=alice.user_id)
     assert stored.token == token
 
 
 async def test_a_token_so_short_that_six_characters_would_give_it_away_is_not_shown(alice: User) -> None:
     row = await register(alice, android())  # a release before took shorter ones
     short = text("UPDATE device_tokens SET token = :token WHERE id = :id")
-    async with alice.house.sessions.begin() as db:
+    async with alice.stack.sessions.begin() as db:
         await db.execute(short, {"token": secrets.token_hex(6), "id": UUID(row["id"])})
 
     [shown] = await listed(alice)
@@ -490,7 +490,7 @@ async def test_what_only_describes_a_phone_is_put_in_order_or_left_out_and_the_t
     phone = iphone()
     body = json.dumps({"provider": phone.provider, "token": phone.token, field: value})
 
-    answer = await alice.house.http.put(
+    answer = await alice.stack.http.put(
         f"/v1/device-tokens/{phone.installation_id}",
         content=body,
         headers=alice.headers | {"content-type": "application/json"},
@@ -500,15 +500,15 @@ async def test_what_only_describes_a_phone_is_put_in_order_or_left_out_and_the_t
     assert (answer.json()["active"], answer.json()[field]) == (True, stored)
 
 
-async def active_owners(house: House, token: str) -> list[str]:
+async def active_owners(stack: Stack, token: str) -> list[str]:
     return [
         row.user_id
-        for row in await house.rows("SELECT user_id FROM device_tokens WHERE active AND token = :t", t=token)
+        for row in await stack.rows("SELECT user_id FROM device_tokens WHERE active AND token = :t", t=token)
     ]
 
 
 async def test_two_accounts_that_register_one_token_at_once_leave_it_exactly_one_owner(
-    api: House, alice: User, bob: User
+    api: Stack, alice: User, bob: User
 ) -> None:
     tokens = [secrets.token_hex(32) for _ in range(200)]
 
@@ -534,7 +534,7 @@ async def test_two_accounts_that_register_one_token_at_once_leave_it_exactly_one
     assert {tuple(each) for each in takers} <= {(alice.user_id, bob.user_id), (bob.user_id, alice.user_id)}
 
 
-async def test_a_crowd_that_swaps_tokens_and_installations_leaves_one_owner_of_each(api: House) -> None:
+async def test_a_crowd_that_swaps_tokens_and_installations_leaves_one_owner_of_each(api: Stack) -> None:
     users = [api.user() for _ in range(4)]
     tokens = [secrets.token_hex(32) for _ in range(3)]
     installations = [uuid4() for _ in range(3)]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 HOUR = timedelta(hours=1)
 SHIFT = text(
@@ -59,7 +59,7 @@ async def post(user: User, session_id: str, verb: str) -> httpx.Response:
 
 async def pass_by(user: User, session_id: str) -> None:
     """Let a session's end come: it is moved into the past, as time would."""
-    async with user.house.sessions.begin() as db:
+    async with user.stack.sessions.begin() as db:
         await db.execute(SHIFT, {"id": UUID(session_id)})
 
 
@@ -428,7 +428,7 @@ async def test_a_change_against_the_rules_is_refused_and_changes_nothing(
 
 
 async def test_each_accepted_write_raises_rev_and_owes_temporal_a_dispatch_in_the_same_transaction(
-    api: House, alice: User
+    api: Stack, alice: User
 ) -> None:
     async with api.sessions.begin() as db:
         for statement in TRANSACTIONS_ARE_NOTED:

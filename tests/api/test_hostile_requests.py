@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.console.visits import visit
-from tests.stack import House, User
+from tests.stack import Stack, User
 from tests.talk import conversation_of, post, posted
 
 HEAD = b"PUT /v1/notification-preferences HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -36,9 +36,9 @@ ODD_FRAMING = {
 }
 
 
-async def exchanged(house: House, request: bytes) -> bytes:
+async def exchanged(stack: Stack, request: bytes) -> bytes:
     """Send bytes and read all that comes until the server closes the connection."""
-    reader, writer = await asyncio.open_connection(house.http.base_url.host, house.http.base_url.port)
+    reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
     try:
         writer.write(request)
         async with asyncio.timeout(5):
@@ -48,7 +48,7 @@ async def exchanged(house: House, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("rest", ODD_FRAMING.values(), ids=ODD_FRAMING)
-async def test_a_request_whose_end_is_ambiguous_is_refused_and_its_connection_closed(api: House, rest: bytes) -> None:
+async def test_a_request_whose_end_is_ambiguous_is_refused_and_its_connection_closed(api: Stack, rest: bytes) -> None:
     smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
     answer = await exchanged(api, HEAD + rest + smuggled)
@@ -59,7 +59,7 @@ async def test_a_request_whose_end_is_ambiguous_is_refused_and_its_connection_cl
     assert b"urn:fastbell:problem:not-http" in answer
 
 
-async def test_an_encoding_that_http_1_0_lacks_is_refused(api: House) -> None:
+async def test_an_encoding_that_http_1_0_lacks_is_refused(api: Stack) -> None:
     request = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED
 
     assert (await exchanged(api, request)).startswith(b"HTTP/1.1 400 ")
@@ -108,20 +108,20 @@ TARGETS = {
 }
 
 
-async def asked_for(house: House, target: str) -> tuple[int, bytes]:
+async def asked_for(stack: Stack, target: str) -> tuple[int, bytes]:
     """Ask for a target as it is; gives the status and the answer's body."""
     request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    head, _, body = (await exchanged(house, request.encode("latin-1"))).partition(b"\r\n\r\n")
+    head, _, body = (await exchanged(stack, request.encode("latin-1"))).partition(b"\r\n\r\n")
     return int(head.split(b" ", 2)[1]), body
 
 
 @pytest.mark.parametrize("target", ABSOLUTE)
-async def test_a_target_in_absolute_form_is_answered_as_its_path_is(api: House, target: str) -> None:
+async def test_a_target_in_absolute_form_is_answered_as_its_path_is(api: Stack, target: str) -> None:
     assert await asked_for(api, target) == await asked_for(api, ABSOLUTE[target])
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_an_odd_target_is_refused_in_so_many_words(api: House, target: str) -> None:
+async def test_an_odd_target_is_refused_in_so_many_words(api: Stack, target: str) -> None:
     status, body = await asked_for(api, target)
 
     assert status == TARGETS[target]
@@ -129,13 +129,13 @@ async def test_an_odd_target_is_refused_in_so_many_words(api: House, target: str
 
 
 @pytest.mark.parametrize(("target", "status"), [("*", 404), ("http://x/livez", 405), ("x:80", 400)])
-async def test_options_asks_for_all_by_an_asterisk(api: House, target: str, status: int) -> None:
+async def test_options_asks_for_all_by_an_asterisk(api: Stack, target: str, status: int) -> None:
     request = f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
     assert (await exchanged(api, request.encode())).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def test_the_host_of_an_absolute_target_counts_and_not_that_of_the_header(api: House) -> None:
+async def test_the_host_of_an_absolute_target_counts_and_not_that_of_the_header(api: Stack) -> None:
     carol = await visit(api)
     form = f"csrf_token={await carol.csrf_token()}".encode()
     cookie = carol.headers()["cookie"]
@@ -156,7 +156,7 @@ NO_ADDRESSES = ["http://[", "http://[::1", "http://]", "//[", "[", "http://a:b",
 
 @pytest.mark.parametrize("origin", NO_ADDRESSES)
 @pytest.mark.parametrize("path", ["/console/sign-in", "/console/sign-out"])
-async def test_a_form_whose_origin_is_no_address_is_refused(api: House, path: str, origin: str) -> None:
+async def test_a_form_whose_origin_is_no_address_is_refused(api: Stack, path: str, origin: str) -> None:
     carol = await visit(api)
     form = {"csrf_token": await carol.csrf_token()}
 
@@ -196,7 +196,7 @@ ODD_VALUES = [
         ("OPTIONS", "/livez"),
     ],
 )
-async def test_no_header_leads_to_an_unexpected_error(api: House, alice: User, method: str, path: str) -> None:
+async def test_no_header_leads_to_an_unexpected_error(api: Stack, alice: User, method: str, path: str) -> None:
     fine = {"Host": b"x", "Connection": b"close", "Content-Length": b"0"} | {
         "Authorization": alice.headers["Authorization"].encode()
     }
@@ -291,7 +291,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
 async def test_no_body_leads_to_an_unexpected_error_and_what_is_refused_is_named(
-    api: House, alice: User, method: str, path: str
+    api: Stack, alice: User, method: str, path: str
 ) -> None:
     known = await conversation_of(alice)
     all_scopes = api.user(alice.user_id, "service", "support")
@@ -311,7 +311,7 @@ ODD_SEGMENTS = ["%00", "%ff", "%ed%a0%80", "%2e%2e", "%2f", "{}", "x" * 4000, "%
 ODD_QUERIES = ["", "%00", "%ff", "-1", "1e9", "9" * 400, "9223372036854775808", "%ed%a0%80", "bnVsbA==", "WzFd"]
 
 
-async def test_no_path_or_query_leads_to_an_unexpected_error(api: House, alice: User) -> None:
+async def test_no_path_or_query_leads_to_an_unexpected_error(api: Stack, alice: User) -> None:
     all_scopes = api.user(alice.user_id, "service", "support")
     document = (await api.http.get("/openapi.json")).json()
     asked = list(_asked(document))

@@ -17,7 +17,7 @@ from api.body_limit import LARGEST_BODY
 from api.dependencies import next_cursor
 from settings.environment import auth_settings, service_settings
 from tests.servers import free_port
-from tests.stack import House, Place, User, android, eventually, make_house, uncommitted
+from tests.stack import Place, Stack, User, android, eventually, make_stack, uncommitted
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {
@@ -54,7 +54,7 @@ AWAY = {
 async def send(user: User, content: Any, *, content_type: str = "application/json") -> httpx.Response:
     """Replace the preferences with a body of these very bytes."""
     headers = user.headers | {"content-type": content_type}
-    return await user.house.http.put(PREFERENCES, content=content, headers=headers)
+    return await user.stack.http.put(PREFERENCES, content=content, headers=headers)
 
 
 def is_problem(answer: httpx.Response, status: int, body: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ async def test_the_limit_holds_on_routes_that_take_no_body_before_anything_is_do
     session_id = await alice.start_fast(due_in=3600)
     path = f"/v1/fasting-sessions/{session_id}"
 
-    answer = await alice.house.http.post(f"{path}/end", content=b" " * (LARGEST_BODY + 1), headers=alice.headers)
+    answer = await alice.stack.http.post(f"{path}/end", content=b" " * (LARGEST_BODY + 1), headers=alice.headers)
 
     is_problem(answer, 413, TOO_LARGE)
     assert (await alice.call("GET", path)).json()["status"] == "active"
@@ -207,7 +207,7 @@ async def test_a_page_that_cannot_be_is_refused(alice: User, path: str, query: s
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-async def planned_task(api: House, user: User) -> UUID:
+async def planned_task(api: Stack, user: User) -> UUID:
     """Give a user a push task."""
     phone = android()
     await user.register(phone)
@@ -227,7 +227,7 @@ async def planned_task(api: House, user: User) -> UUID:
 
 
 async def test_a_tap_is_noted_once_and_only_for_the_person_it_was_addressed_to(
-    api: House, alice: User, bob: User
+    api: Stack, alice: User, bob: User
 ) -> None:
     task_id = await planned_task(api, alice)
     path = f"/v1/push-tasks/{task_id}/opened"
@@ -248,9 +248,9 @@ async def test_a_tap_is_noted_once_and_only_for_the_person_it_was_addressed_to(
 async def test_without_its_database_the_api_lives_is_not_ready_and_asks_to_try_again(detached: Place) -> None:
     environment = detached.environment(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(detached, app) as house:
-        alive, ready = await house.http.get("/livez"), await house.http.get("/readyz")
-        user = house.user()
+    async with make_stack(detached, app) as stack:
+        alive, ready = await stack.http.get("/livez"), await stack.http.get("/readyz")
+        user = stack.user()
         answers = [
             await user.call("PUT", f"/v1/fasting-sessions/{uuid4()}", {"ends_at": "2099-01-01T00:00:00Z"}),
             await user.call("GET", "/v1/device-tokens"),
@@ -272,11 +272,11 @@ async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready
     async def was_reached() -> bool:
         return bool(held)
 
-    async with make_house(detached, app) as house:
+    async with make_stack(detached, app) as stack:
         await eventually(was_reached)  # the stream's listener has come, and waits for its own part
         others = len(held)
 
-        answers = await asyncio.gather(*(house.http.get("/readyz") for _ in range(20)), house.http.get("/livez"))
+        answers = await asyncio.gather(*(stack.http.get("/readyz") for _ in range(20)), stack.http.get("/livez"))
 
         looked = len(held) - others
     silent.close()
@@ -293,8 +293,8 @@ async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready
 async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached: Place, postgres: str) -> None:
     environment = detached.environment(DATABASE_URL=postgres)
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(detached, app) as house:
-        ready = await house.http.get("/readyz")
+    async with make_stack(detached, app) as stack:
+        ready = await stack.http.get("/readyz")
 
     assert (ready.status_code, ready.json()) == (503, {"database": False})
 
@@ -302,8 +302,8 @@ async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached:
 async def test_the_api_is_ready_with_its_database_whatever_temporal_does(detached: Place) -> None:
     environment = detached.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(detached, app) as house:
-        ready = await house.http.get("/readyz")
+    async with make_stack(detached, app) as stack:
+        ready = await stack.http.get("/readyz")
 
     assert (ready.status_code, ready.json()) == (200, {"database": True})
 
@@ -311,7 +311,7 @@ async def test_the_api_is_ready_with_its_database_whatever_temporal_does(detache
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
-async def test_a_database_that_ends_a_request_under_way_makes_it_try_again(api: House, alice: User) -> None:
+async def test_a_database_that_ends_a_request_under_way_makes_it_try_again(api: Stack, alice: User) -> None:
     session_id = await alice.start_fast(due_in=3600)
     hold = "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE"
 
@@ -325,7 +325,7 @@ async def test_a_database_that_ends_a_request_under_way_makes_it_try_again(api: 
     assert (await alice.call("POST", f"/v1/fasting-sessions/{session_id}/end")).status_code == 200
 
 
-async def test_a_database_that_was_restarted_costs_nobody_a_request(api: House, alice: User) -> None:
+async def test_a_database_that_was_restarted_costs_nobody_a_request(api: Stack, alice: User) -> None:
     await alice.call("GET", "/v1/device-tokens")
     await api.rows(f"SELECT pg_terminate_backend(pid) {BACKENDS} AND state = 'idle'")
 
@@ -334,7 +334,7 @@ async def test_a_database_that_was_restarted_costs_nobody_a_request(api: House, 
     assert answer.status_code == 200
 
 
-async def test_an_error_of_ours_tells_nothing_of_itself(api: House, alice: User) -> None:
+async def test_an_error_of_ours_tells_nothing_of_itself(api: Stack, alice: User) -> None:
     broken = secrets.token_hex(4)
     async with api.sessions.begin() as db:
         await db.execute(text(f"ALTER TABLE preferences RENAME TO away_{broken}"))
@@ -361,7 +361,7 @@ async def test_an_error_of_ours_tells_nothing_of_itself(api: House, alice: User)
 
 async def test_a_cursor_of_ours_is_short_enough_to_be_accepted(alice: User) -> None:
     session = await alice.start_fast(due_in=3600)
-    [started_at] = await alice.house.rows("SELECT started_at FROM fasting_sessions WHERE id = :id", id=session)
+    [started_at] = await alice.stack.rows("SELECT started_at FROM fasting_sessions WHERE id = :id", id=session)
 
     answer = await alice.call("GET", f"/v1/fasting-sessions?cursor={next_cursor(started_at[0], session)}")
 

@@ -18,7 +18,7 @@ from schemathesis.hooks import HookContext
 from api.app import create_app
 from api.streams.open_streams import Terms
 from settings.environment import auth_settings, service_settings
-from tests.stack import House, Place, iphone, make_house
+from tests.stack import Place, Stack, iphone, make_stack
 from tests.support.dead import dead_task
 from tests.talk import conversation_of
 
@@ -37,18 +37,18 @@ CHECKS = (
 
 
 @pytest.fixture
-async def hasty(detached: Place) -> AsyncIterator[House]:
+async def hasty(detached: Place) -> AsyncIterator[Stack]:
     """An API whose streams end at once, so that one can wait for their ends."""
     environment = detached.environment()
     app = create_app(service_settings(environment), auth_settings(environment), Terms(longest=0))
-    async with make_house(detached, app) as house:
-        yield house
+    async with make_stack(detached, app) as stack:
+        yield stack
 
 
 @pytest.mark.long
 @pytest.mark.timeout(150)
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a request that is large on purpose
-async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(hasty: House) -> None:
+async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(hasty: Stack) -> None:
     carol, dave = hasty.user(None, "support", "service"), hasty.user()  # nobody switches dave's reminders off
     known = Known(
         sessions=[await carol.start_fast(due_in=3600) for _ in range(6)],

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from api.dependencies import LARGEST_PAGE, cut
 from api.streams.log_feed import PAGE
 from db import log
-from tests.stack import House, User
+from tests.stack import Stack, User
 from tests.streaming import streaming
 from tests.talk import conversation_of, sync
 
@@ -27,7 +27,7 @@ STORED = """
 
 
 async def test_a_list_of_conversations_has_the_first_20_members_of_each_and_their_number(
-    alice: User, api: House
+    alice: User, api: Stack
 ) -> None:
     others = [api.user(f"zoe-{uuid4()}") for _ in range(24)]
     crowded, small = await conversation_of(alice, *others), await conversation_of(alice)
@@ -44,7 +44,7 @@ async def test_a_list_of_conversations_has_the_first_20_members_of_each_and_thei
 
 
 async def test_a_page_of_sync_and_one_of_a_conversation_hold_a_mebibyte_and_lose_nothing(
-    alice: User, api: House
+    alice: User, api: Stack
 ) -> None:
     room, phone = await conversation_of(alice), uuid4()
     await _store(api, alice, room)
@@ -69,7 +69,7 @@ async def test_a_page_of_sync_and_one_of_a_conversation_hold_a_mebibyte_and_lose
 
 
 async def test_a_stream_that_catches_up_reads_a_few_large_items_at_a_time_and_all_of_them(
-    alice: User, api: House
+    alice: User, api: Stack
 ) -> None:
     await _store(api, alice, await conversation_of(alice))
 
@@ -95,7 +95,7 @@ def test_a_page_is_cut_by_items_and_by_bytes_and_has_one_item_at_least() -> None
     assert cut([], 50, words) == ([], False)
 
 
-async def _store(house: House, user: User, room: UUID) -> None:
-    async with house.sessions.begin() as db:
+async def _store(stack: Stack, user: User, room: UUID) -> None:
+    async with stack.sessions.begin() as db:
         values = {"room": room, "user": user.user_id, "body": LARGE, "count": MESSAGES}
         await db.execute(text(STORED), values)

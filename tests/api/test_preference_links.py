@@ -11,9 +11,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from api.preference_page.session import BAD_CODES, NEW_LINKS
-from db.preference_links import MOST_LINKS, MOST_SESSIONS
+from db.preference_links import MAX_LINKS, MAX_SESSIONS
 from tests.open_page import COOKIE, LINKS, OURS, PAGE, ask, link, value
-from tests.stack import UNLIMITED, House, Place, User, bearer, make_app, make_house
+from tests.stack import UNLIMITED, Place, Stack, User, bearer, make_app, make_stack
 
 BUTTON = re.compile(r'<form[^>]* method="post" action="(/preferences/[\w-]+)"')
 
@@ -41,14 +41,14 @@ async def test_a_link_for_something_else_is_refused(alice: User, body: object, f
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-async def test_a_link_needs_a_token(api: House) -> None:
+async def test_a_link_needs_a_token(api: Stack) -> None:
     assert (await api.http.post(LINKS)).status_code == 401
 
 
 async def test_only_the_digest_of_a_code_is_kept(alice: User) -> None:
     code = (await link(alice)).removeprefix(PAGE)
 
-    [row] = await alice.house.rows("SELECT * FROM preference_codes WHERE user_id = :user", user=alice.user_id)
+    [row] = await alice.stack.rows("SELECT * FROM preference_codes WHERE user_id = :user", user=alice.user_id)
     assert bytes(row.digest) == hashlib.sha256(code.encode()).digest()
     assert code not in str(row)
 
@@ -56,9 +56,9 @@ async def test_only_the_digest_of_a_code_is_kept(alice: User) -> None:
 async def test_opening_a_link_swaps_it_for_a_cookie_so_that_the_code_leaves_the_address(alice: User) -> None:
     path = await link(alice)
 
-    first = await ask(alice.house, path)
-    second = await ask(alice.house, path)
-    page = await ask(alice.house, PAGE, cookie=f"{COOKIE}={value(first)}")
+    first = await ask(alice.stack, path)
+    second = await ask(alice.stack, path)
+    page = await ask(alice.stack, PAGE, cookie=f"{COOKIE}={value(first)}")
 
     assert (first.status_code, first.headers["location"], first.text) == (303, PAGE, "")
     name_and_value, *attributes = first.headers["set-cookie"].split("; ")
@@ -70,12 +70,12 @@ async def test_opening_a_link_swaps_it_for_a_cookie_so_that_the_code_leaves_the_
 
 async def test_behind_tls_the_cookie_is_for_tls_alone(detached: Place) -> None:
     app = make_app(detached, PUBLIC_URL="https://push.example/", **UNLIMITED)
-    async with make_house(detached, app) as house:
-        alice = house.user()
+    async with make_stack(detached, app) as stack:
+        alice = stack.user()
         url = (await alice.call("POST", LINKS)).json()["url"]
-        opened = await ask(house, urlsplit(url).path)
-        page = await ask(house, PAGE, cookie=f"__Secure-{COOKIE}={value(opened)}")
-        unprefixed = await ask(house, PAGE, cookie=f"{COOKIE}={value(opened)}")
+        opened = await ask(stack, urlsplit(url).path)
+        page = await ask(stack, PAGE, cookie=f"__Secure-{COOKIE}={value(opened)}")
+        unprefixed = await ask(stack, PAGE, cookie=f"{COOKIE}={value(opened)}")
 
     assert re.fullmatch(r"https://push\.example/preferences/[\w-]{43}", url)
     assert opened.headers["set-cookie"].startswith(f"__Secure-{COOKIE}=")
@@ -84,9 +84,9 @@ async def test_behind_tls_the_cookie_is_for_tls_alone(detached: Place) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_of_all_who_open_a_link_at_once_one_does(api: House, detached: Place, method: str) -> None:
+async def test_of_all_who_open_a_link_at_once_one_does(api: Stack, detached: Place, method: str) -> None:
     alice = api.user()
-    async with make_house(detached, make_app(detached, **UNLIMITED)) as beside:
+    async with make_stack(detached, make_app(detached, **UNLIMITED)) as beside:
         path = await link(alice, {"for": "app" if method == "GET" else "email"})
         answers = await asyncio.gather(*(ask((api, beside)[each % 2], path, method, **OURS) for each in range(8)))
 
@@ -98,16 +98,16 @@ async def test_of_all_who_open_a_link_at_once_one_does(api: House, detached: Pla
 async def test_an_e_mails_link_shows_a_button_and_only_that_uses_it_up(alice: User) -> None:
     path = await link(alice, {"for": "email"})
 
-    looked_at = [await ask(alice.house, path) for _ in range(3)]
-    pressed = await ask(alice.house, path, "POST", **OURS)
-    afterwards = [await ask(alice.house, path, method, **OURS) for method in ("GET", "POST")]
+    looked_at = [await ask(alice.stack, path) for _ in range(3)]
+    pressed = await ask(alice.stack, path, "POST", **OURS)
+    afterwards = [await ask(alice.stack, path, method, **OURS) for method in ("GET", "POST")]
 
     for page in looked_at:
         assert page.status_code == 200
         assert "set-cookie" not in page.headers
         assert BUTTON.findall(page.text) == [path]
     assert (pressed.status_code, pressed.headers["location"]) == (303, PAGE)
-    assert (await ask(alice.house, PAGE, cookie=f"{COOKIE}={value(pressed)}")).status_code == 200
+    assert (await ask(alice.stack, PAGE, cookie=f"{COOKIE}={value(pressed)}")).status_code == 200
     assert [each.status_code for each in afterwards] == [404, 404]
 
 
@@ -115,9 +115,9 @@ async def test_an_e_mails_link_shows_a_button_and_only_that_uses_it_up(alice: Us
 async def test_a_look_at_the_head_uses_nothing_up(alice: User, kind: str) -> None:
     path = await link(alice, {"for": kind})
 
-    heads = [await ask(alice.house, path, "HEAD") for _ in range(2)]
-    opened = await ask(alice.house, path, "POST", **OURS)
-    afterwards = await ask(alice.house, path, "HEAD")
+    heads = [await ask(alice.stack, path, "HEAD") for _ in range(2)]
+    opened = await ask(alice.stack, path, "POST", **OURS)
+    afterwards = await ask(alice.stack, path, "HEAD")
 
     assert [(each.status_code, each.text, "set-cookie" in each.headers) for each in heads] == [(200, "", False)] * 2
     assert (opened.status_code, afterwards.status_code) == (303, 404)
@@ -136,15 +136,15 @@ async def test_a_look_at_the_head_uses_nothing_up(alice: User, kind: str) -> Non
 async def test_a_browser_that_looks_ahead_uses_nothing_up(alice: User, headers: dict[str, str]) -> None:
     path = await link(alice)
 
-    ahead = await ask(alice.house, path, **headers)
-    pressed = await ask(alice.house, path, "POST", **OURS)
+    ahead = await ask(alice.stack, path, **headers)
+    pressed = await ask(alice.stack, path, "POST", **OURS)
 
     assert (ahead.status_code, "set-cookie" in ahead.headers) == (200, False)
     assert BUTTON.findall(ahead.text) == [path]  # should the browser show this once somebody goes there
     assert pressed.status_code == 303
 
 
-async def test_every_code_that_opens_nothing_is_answered_alike(api: House) -> None:
+async def test_every_code_that_opens_nothing_is_answered_alike(api: Stack) -> None:
     alice = api.user()
     used, expired = await link(alice), await link(alice)
     await ask(api, used)
@@ -185,11 +185,11 @@ _OWN = {"date", "x-request-id"}
 
 async def test_bad_codes_of_one_address_are_limited_and_a_good_one_opens_all_the_same(detached: Place) -> None:
     here = {"x-forwarded-for": "10.1.2.3"}
-    async with make_house(detached, make_app(detached, **UNLIMITED)) as house:
-        path = await link(house.user())
-        answers = [await ask(house, f"{PAGE}{'b' * 43}", **here) for _ in range(2 * BAD_CODES)]
-        opened = await ask(house, path, **here)
-        elsewhere = await ask(house, f"{PAGE}{'b' * 43}")
+    async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
+        path = await link(stack.user())
+        answers = [await ask(stack, f"{PAGE}{'b' * 43}", **here) for _ in range(2 * BAD_CODES)]
+        opened = await ask(stack, path, **here)
+        elsewhere = await ask(stack, f"{PAGE}{'b' * 43}")
 
     assert [answer.status_code for answer in answers][:BAD_CODES] == [404] * BAD_CODES
     assert answers[-1].status_code == 429
@@ -197,19 +197,19 @@ async def test_bad_codes_of_one_address_are_limited_and_a_good_one_opens_all_the
     assert (opened.status_code, elsewhere.status_code) == (303, 404)
 
 
-async def test_of_too_many_links_of_a_kind_the_oldest_go(api: House) -> None:
+async def test_of_too_many_links_of_a_kind_the_oldest_go(api: Stack) -> None:
     alice, bob = api.user(), api.user()
     mail, bobs = await link(alice, {"for": "email"}), await link(bob)
 
-    paths = [await link(alice) for _ in range(MOST_LINKS + 2)]
+    paths = [await link(alice) for _ in range(MAX_LINKS + 2)]
 
     kept = await api.rows("SELECT kind FROM preference_codes WHERE user_id = :user", user=alice.user_id)
-    assert sorted(row.kind for row in kept) == ["app"] * MOST_LINKS + ["email"]
+    assert sorted(row.kind for row in kept) == ["app"] * MAX_LINKS + ["email"]
     heads = [(await ask(api, path, "HEAD")).status_code for path in [*paths, mail, bobs]]
-    assert heads == [404] * 2 + [200] * (MOST_LINKS + 2)
+    assert heads == [404] * 2 + [200] * (MAX_LINKS + 2)
 
 
-async def test_of_too_many_open_pages_the_oldest_are_closed(api: House) -> None:
+async def test_of_too_many_open_pages_the_oldest_are_closed(api: Stack) -> None:
     alice = api.user()
     async with api.sessions.begin() as db:
         query = (
@@ -222,11 +222,11 @@ async def test_of_too_many_open_pages_the_oldest_are_closed(api: House) -> None:
     opened = await ask(api, await link(alice))
 
     left = await api.rows("SELECT 1 FROM preference_sessions WHERE user_id = :user", user=alice.user_id)
-    assert len(left) == MOST_SESSIONS
+    assert len(left) == MAX_SESSIONS
     assert (await ask(api, PAGE, cookie=f"{COOKIE}={value(opened)}")).status_code == 200
 
 
-async def test_new_links_of_one_person_are_limited_and_nobody_elses(api: House) -> None:
+async def test_new_links_of_one_person_are_limited_and_nobody_elses(api: Stack) -> None:
     alice, bob = api.user(), api.user()
 
     answers = [await alice.call("POST", LINKS) for _ in range(2 * NEW_LINKS)]
@@ -237,7 +237,7 @@ async def test_new_links_of_one_person_are_limited_and_nobody_elses(api: House) 
     assert (await bob.call("POST", LINKS)).status_code == 201
 
 
-async def test_neither_logs_nor_metrics_hold_a_code_or_a_cookie(api: House) -> None:
+async def test_neither_logs_nor_metrics_hold_a_code_or_a_cookie(api: Stack) -> None:
     alice = api.user()
     app_link, mail = await link(alice), await link(alice, {"for": "email"})
     with capture_logs() as logged:
@@ -263,7 +263,7 @@ async def test_neither_logs_nor_metrics_hold_a_code_or_a_cookie(api: House) -> N
         assert secret.removeprefix(PAGE) not in told
 
 
-async def test_links_that_were_made_opened_and_refused_are_counted(api: House) -> None:
+async def test_links_that_were_made_opened_and_refused_are_counted(api: Stack) -> None:
     async def counted() -> list[float]:
         found = (await api.http.get("/metrics")).text
         names = [f'fastbell_preference_links_total{{outcome="{each}"}}' for each in ("made", "opened", "refused")]
@@ -277,7 +277,7 @@ async def test_links_that_were_made_opened_and_refused_are_counted(api: House) -
     assert [after - earlier for after, earlier in zip(await counted(), before, strict=True)] == [1, 1, 1]
 
 
-async def test_the_cookie_opens_nothing_but_the_page(api: House) -> None:
+async def test_the_cookie_opens_nothing_but_the_page(api: Stack) -> None:
     alice = api.user()
     cookie = value(await ask(api, await link(alice)))
 

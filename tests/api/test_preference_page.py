@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from api.preference_page.session import POSTS
 from tests.open_page import COOKIE, PAGE, Window, ask, fields_of, filled, link, opened, value, words
-from tests.stack import UNLIMITED, House, Place, User, android, iphone, make_app, make_house
+from tests.stack import UNLIMITED, Place, Stack, User, android, iphone, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 STOP, SIGN_OUT = "/preferences/stop", "/preferences/sign-out"
@@ -32,9 +32,9 @@ async def stored(user: User) -> Any:
     return (await user.call("GET", PREFERENCES)).json()
 
 
-async def change(house: House, statement: str, **values: Any) -> None:
+async def change(stack: Stack, statement: str, **values: Any) -> None:
     """Change the database."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(statement), values)
 
 
@@ -67,7 +67,7 @@ async def test_to_look_changes_nothing_and_nor_does_to_save_what_is_there(alice:
     for query in ("", "?saved", "?messages_stopped", "?reminders=off", "?what=messages"):
         assert (await window.get(query)).status_code == 200
     for path in (STOP, SIGN_OUT):
-        assert (await ask(alice.house, path, cookie=f"{COOKIE}={window.cookie}")).status_code == 404
+        assert (await ask(alice.stack, path, cookie=f"{COOKIE}={window.cookie}")).status_code == 404
 
     assert await stored(alice) == DEFAULTS
     assert (await window.save()).status_code == 303
@@ -192,12 +192,12 @@ async def test_a_form_needs_the_token_of_its_own_page(alice: User, bob: User) ->
 
 
 async def test_another_persons_link_takes_the_browser_over_and_no_form_of_before_counts(alice: User, bob: User) -> None:
-    house = alice.house
+    stack = alice.stack
     before = await opened(alice)
     form = filled(await before.fields(), messages=None, what="messages")
 
-    followed = await ask(house, await link(bob), cookie=f"{COOKIE}={before.cookie}")
-    window = Window(house, value(followed))
+    followed = await ask(stack, await link(bob), cookie=f"{COOKIE}={before.cookie}")
+    window = Window(stack, value(followed))
     await window.save(reminder_minutes=["7"])
 
     for path in FORMS:  # alice's page is still on the screen in another tab
@@ -228,11 +228,11 @@ async def test_a_form_of_another_site_is_refused_even_with_the_right_token(
     mail = await link(alice, {"for": "email"})
 
     for path in (*FORMS, mail):
-        answer = await ask(alice.house, path, "POST", form, **sent)
+        answer = await ask(alice.stack, path, "POST", form, **sent)
         assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
 
     assert await stored(alice) == DEFAULTS
-    assert (await ask(alice.house, mail, "HEAD")).status_code == 200  # it is not used up
+    assert (await ask(alice.stack, mail, "HEAD")).status_code == 200  # it is not used up
 
 
 @pytest.mark.parametrize("headers", [{}, {"origin": "null"}])
@@ -241,7 +241,7 @@ async def test_an_older_browser_that_tells_no_site_may_save(alice: User, headers
     window = await opened(alice)
     form = filled(await window.fields(), messages=None)
 
-    answer = await ask(alice.house, PAGE, "POST", form, cookie=f"{COOKIE}={window.cookie}", **headers)
+    answer = await ask(alice.stack, PAGE, "POST", form, cookie=f"{COOKIE}={window.cookie}", **headers)
 
     assert (answer.status_code, (await stored(alice))["messages"]) == (303, False)
 
@@ -249,19 +249,19 @@ async def test_an_older_browser_that_tells_no_site_may_save(alice: User, headers
 async def test_an_older_browser_may_save_behind_a_proxy_that_writes_another_host(detached: Place) -> None:
     """It tells no site, and where it names its origin that is none of ours but by `PUBLIC_URL`."""
     app = make_app(detached, PUBLIC_URL="https://push.example", **UNLIMITED)
-    async with make_house(detached, app) as house:
-        alice = house.user()
+    async with make_stack(detached, app) as stack:
+        alice = stack.user()
         mail = await link(alice, {"for": "email"})
-        answers = [await ask(house, mail, "POST", origin=f"https://{each}.example") for each in ("evil.push", "push")]
+        answers = [await ask(stack, mail, "POST", origin=f"https://{each}.example") for each in ("evil.push", "push")]
         cookie = f"__Secure-{COOKIE}={value(answers[-1])}"
-        form = filled(fields_of((await ask(house, PAGE, cookie=cookie)).text), messages=None)
+        form = filled(fields_of((await ask(stack, PAGE, cookie=cookie)).text), messages=None)
         origins = (
             "https://elsewhere.example",
             "http://push.example",
             "https://push.example:8443",
             "https://push.example",
         )
-        answers += [await ask(house, PAGE, "POST", form, cookie=cookie, origin=each) for each in origins]
+        answers += [await ask(stack, PAGE, "POST", form, cookie=cookie, origin=each) for each in origins]
         preferences = await stored(alice)
 
     assert [each.status_code for each in answers] == [403, 303, 403, 403, 403, 303]
@@ -276,7 +276,7 @@ async def test_what_no_form_of_ours_sends_is_refused(alice: User, sent: str) -> 
     headers = {"cookie": f"{COOKIE}={window.cookie}", "sec-fetch-site": "same-origin", "content-type": sent}
 
     for path in FORMS:
-        assert (await alice.house.http.post(path, content=part, headers=headers)).status_code == 403
+        assert (await alice.stack.http.post(path, content=part, headers=headers)).status_code == 403
     too_large = await window.save(starts="x" * 70_000)
 
     assert too_large.status_code == 413
@@ -298,12 +298,12 @@ async def test_closing_the_page_takes_the_cookie_and_its_worth(alice: User) -> N
 
 
 async def test_an_open_page_lasts_an_hour_from_the_last_visit_and_twelve_in_all(alice: User) -> None:
-    house = alice.house
+    stack = alice.stack
     visited, left, old = [await opened(alice) for _ in range(3)]
 
     async def lasts(window: Window) -> timedelta:
         assert (await window.get()).status_code == 200
-        [row] = await house.rows(
+        [row] = await stack.rows(
             "SELECT expires_at FROM preference_sessions WHERE digest = sha256(CAST(:value AS bytea))",
             value=window.cookie.encode(),
         )
@@ -312,10 +312,10 @@ async def test_an_open_page_lasts_an_hour_from_the_last_visit_and_twelve_in_all(
 
     aged = "UPDATE preference_sessions SET {} WHERE digest = sha256(CAST(:value AS bytea))"
     soon = aged.format("expires_at = now() + interval '10 minutes'")
-    await change(house, soon, value=visited.cookie.encode())
-    await change(house, aged.format("expires_at = now() - interval '1 ms'"), value=left.cookie.encode())
+    await change(stack, soon, value=visited.cookie.encode())
+    await change(stack, aged.format("expires_at = now() - interval '1 ms'"), value=left.cookie.encode())
     longest = "created_at = now() - interval '11 hours 50 minutes', expires_at = now() + interval '2 minutes'"
-    await change(house, aged.format(longest), value=old.cookie.encode())
+    await change(stack, aged.format(longest), value=old.cookie.encode())
 
     assert timedelta(minutes=59) < await lasts(visited) <= timedelta(hours=1)
     assert timedelta(minutes=9) < await lasts(old) <= timedelta(minutes=10)
@@ -337,7 +337,7 @@ async def test_forms_of_one_person_are_limited_and_nobody_elses(alice: User, bob
 async def test_every_answer_keeps_the_browser_on_a_short_leash(alice: User) -> None:
     window = await opened(alice)
     form = await window.fields()
-    house, cookie = alice.house, {"cookie": f"{COOKIE}={window.cookie}"}
+    stack, cookie = alice.stack, {"cookie": f"{COOKIE}={window.cookie}"}
     style = re.findall(r'<link rel="stylesheet" href="([^"]+)"', (await window.get()).text)
     answers = {
         "page": await window.get(),
@@ -345,13 +345,13 @@ async def test_every_answer_keeps_the_browser_on_a_short_leash(alice: User) -> N
         "refused": await window.save(reminder_minutes="x"),
         "conflict": await window.save(rev="9", messages=None),
         "other form": await window.post(PAGE, {}),
-        "gone": await ask(house, PAGE),
-        "bad code": await ask(house, f"{PAGE}x"),
-        "opened": await ask(house, await link(alice)),
-        "mail": await ask(house, await link(alice, {"for": "email"})),
-        "no method": await ask(house, PAGE, "DELETE", **cookie),
+        "gone": await ask(stack, PAGE),
+        "bad code": await ask(stack, f"{PAGE}x"),
+        "opened": await ask(stack, await link(alice)),
+        "mail": await ask(stack, await link(alice, {"for": "email"})),
+        "no method": await ask(stack, PAGE, "DELETE", **cookie),
         "signed out": await window.post(SIGN_OUT, form),
-        "style": await ask(house, style[0]),
+        "style": await ask(stack, style[0]),
     }
 
     statuses = [200, 303, 422, 409, 403, 404, 404, 303, 200, 405, 200, 200]
@@ -367,7 +367,7 @@ async def test_every_answer_keeps_the_browser_on_a_short_leash(alice: User) -> N
         assert "<script" not in answer.text
 
 
-async def test_the_page_is_found_without_its_last_slash(api: House) -> None:
+async def test_the_page_is_found_without_its_last_slash(api: Stack) -> None:
     answer = await ask(api, "/preferences")
 
     assert (answer.status_code, answer.headers["location"]) == (303, PAGE)
@@ -419,7 +419,7 @@ async def test_the_page_tells_of_fasts_and_phones_and_of_what_a_system_blocks(al
 
 
 async def test_what_cannot_be_read_of_one_row_keeps_nobody_from_the_page(alice: User) -> None:
-    house, phones = alice.house, (iphone(), android(), iphone())
+    stack, phones = alice.stack, (iphone(), android(), iphone())
     await alice.register(*phones, locale="de", time_zone="Europe/Berlin")
     await alice.call("PATCH", PREFERENCES, {"quiet_hours": NIGHT})
     window = await opened(alice)
@@ -433,11 +433,11 @@ async def test_what_cannot_be_read_of_one_row_keeps_nobody_from_the_page(alice: 
     }
     values = ", ".join(f"{name} = :{name}" for name in odd)
     broken = f"UPDATE device_tokens SET {values} WHERE token = :token"
-    await change(house, broken, token=phones[0].token, **odd)
-    await change(house, "UPDATE device_tokens SET provider = 'carrier-pigeon' WHERE token = :t", t=phones[1].token)
-    await change(house, "UPDATE fasting_sessions SET ends_at = 'infinity' WHERE id = :id", id=fasts[0])
+    await change(stack, broken, token=phones[0].token, **odd)
+    await change(stack, "UPDATE device_tokens SET provider = 'carrier-pigeon' WHERE token = :t", t=phones[1].token)
+    await change(stack, "UPDATE fasting_sessions SET ends_at = 'infinity' WHERE id = :id", id=fasts[0])
     words_of_tomorrow = "reminder_preview = 'hologram', quiet_mode = 'whisper', reminder_minutes = '{30, 99999}'"
-    await change(house, f"UPDATE preferences SET {words_of_tomorrow} WHERE user_id = :user", user=alice.user_id)
+    await change(stack, f"UPDATE preferences SET {words_of_tomorrow} WHERE user_id = :user", user=alice.user_id)
 
     page = await window.get()
     saved = await window.save(messages=None)
@@ -446,13 +446,13 @@ async def test_what_cannot_be_read_of_one_row_keeps_nobody_from_the_page(alice: 
     assert "<script>" not in page.text
     assert saved.status_code == 303
     query = "SELECT messages, reminder_preview, quiet_mode, reminder_minutes FROM preferences WHERE user_id = :user"
-    assert await house.rows(query, user=alice.user_id) == [(False, "hologram", "whisper", [30, 99999])]
+    assert await stack.rows(query, user=alice.user_id) == [(False, "hologram", "whisper", [30, 99999])]
 
 
 async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses_another(alice: User) -> None:
     await alice.call("PATCH", PREFERENCES, {"quiet_hours": NIGHT})
     query = "UPDATE preferences SET quiet_time_zone = 'Mars/Olympus' WHERE user_id = :user"
-    await change(alice.house, query, user=alice.user_id)
+    await change(alice.stack, query, user=alice.user_id)
     session_id = await alice.start_fast(due_in=3600)
     window = await opened(alice)
 
@@ -462,14 +462,14 @@ async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses
 
     assert "(UTC)." in page  # where no clock is known
     assert saved.status_code == 303
-    zone = await alice.house.rows("SELECT quiet_time_zone FROM preferences WHERE user_id = :u", u=alice.user_id)
+    zone = await alice.stack.rows("SELECT quiet_time_zone FROM preferences WHERE user_id = :u", u=alice.user_id)
     assert zone == [("Mars/Olympus",)]
 
 
 async def test_a_database_that_is_away_is_told_in_a_page(detached: Place) -> None:
-    async with make_house(detached, make_app(detached, **UNLIMITED)) as house:
-        window = await opened(house.user())
-        async with house.sessions.begin() as db:
+    async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
+        window = await opened(stack.user())
+        async with stack.sessions.begin() as db:
             await db.execute(text("LOCK TABLE preference_sessions IN ACCESS EXCLUSIVE MODE"))
             answer = await window.get()
         assert (await window.get()).status_code == 200

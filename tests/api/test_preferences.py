@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.stack import UNLIMITED, House, Place, User, make_app, make_house
+from tests.stack import UNLIMITED, Place, Stack, User, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {
@@ -26,16 +26,16 @@ NIGHT: dict[str, Any] = {"starts": "22:00", "ends": "06:00", "time_zone": "Europ
 
 
 @pytest.fixture(scope="module")
-async def beside(detached: Place) -> AsyncIterator[House]:
+async def beside(detached: Place) -> AsyncIterator[Stack]:
     """Another API process on the same database."""
-    async with make_house(detached, make_app(detached, **UNLIMITED)) as house:
-        yield house
+    async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
+        yield stack
 
 
 async def store(user: User, method: str, body: object, if_match: str | None = None) -> httpx.Response:
     """Store preferences, on the condition that a revision is the newest."""
     condition = {} if if_match is None else {"If-Match": if_match}
-    return await user.house.http.request(method, PREFERENCES, json=body, headers=user.headers | condition)
+    return await user.stack.http.request(method, PREFERENCES, json=body, headers=user.headers | condition)
 
 
 async def stored(user: User, method: str, body: object) -> dict[str, Any]:
@@ -187,7 +187,7 @@ async def test_an_older_client_that_replaces_all_leaves_the_mode_that_it_does_no
     assert again["quiet_hours"] == NIGHT | {"mode": "silent"}
 
 
-async def test_quiet_hours_of_the_release_before_withhold_until_somebody_says_otherwise(api: House) -> None:
+async def test_quiet_hours_of_the_release_before_withhold_until_somebody_says_otherwise(api: Stack) -> None:
     alice = api.user()
     async with api.sessions.begin() as db:
         await db.execute(
@@ -209,7 +209,7 @@ async def test_quiet_hours_of_the_release_before_withhold_until_somebody_says_ot
     assert newer == older | {"quiet_hours": NIGHT | {"mode": "silent"}, "rev": 3}
 
 
-async def test_a_change_leaves_alone_what_this_release_cannot_read(api: House) -> None:
+async def test_a_change_leaves_alone_what_this_release_cannot_read(api: Stack) -> None:
     alice = api.user()
     await stored(alice, "PUT", {"quiet_hours": NIGHT})
     odd = {"quiet_time_zone": "Mars/Olympus", "quiet_mode": "whisper", "reminder_preview": "hologram"}
@@ -261,7 +261,7 @@ async def test_a_request_that_is_repeated_is_answered_as_it_was(alice: User, met
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-async def test_repeats_that_arrive_at_once_are_all_answered_as_stored(api: House, beside: House, method: str) -> None:
+async def test_repeats_that_arrive_at_once_are_all_answered_as_stored(api: Stack, beside: Stack, method: str) -> None:
     alice = api.user()
     doors = [alice, User(beside, alice.user_id, alice.headers)]
 
@@ -283,7 +283,7 @@ async def test_a_repeat_after_a_change_elsewhere_is_told_of_it_where_it_would_ta
     assert (replaced.status_code, of_none.status_code) == (412, 412)
 
 
-async def test_a_word_that_this_release_cannot_read_is_nothing_that_is_stored_already(api: House) -> None:
+async def test_a_word_that_this_release_cannot_read_is_nothing_that_is_stored_already(api: Stack) -> None:
     alice = api.user()
     await stored(alice, "PUT", {"messages": False})
     async with api.sessions.begin() as db:
@@ -297,7 +297,7 @@ async def test_a_word_that_this_release_cannot_read_is_nothing_that_is_stored_al
     assert await api.rows(query, user=alice.user_id) == [("hologram", 1)]
 
 
-async def test_an_older_clients_put_and_a_newer_ones_patch_go_side_by_side(api: House, beside: House) -> None:
+async def test_an_older_clients_put_and_a_newer_ones_patch_go_side_by_side(api: Stack, beside: Stack) -> None:
     old = api.user()
     new = User(beside, old.user_id, old.headers)
     await stored(old, "PUT", {"quiet_hours": NIGHT})
@@ -312,7 +312,7 @@ async def test_an_older_clients_put_and_a_newer_ones_patch_go_side_by_side(api: 
     assert kept["rev"] == 1 + 10 + 1  # ten replaced it with something new, one of five changed the mode
 
 
-async def test_of_all_who_read_the_same_revision_one_changes_it(api: House, beside: House) -> None:
+async def test_of_all_who_read_the_same_revision_one_changes_it(api: Stack, beside: Stack) -> None:
     alice = api.user()
     doors = [alice, User(beside, alice.user_id, alice.headers)]
 
@@ -344,7 +344,7 @@ async def minutes(user: User, session_id: UUID) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 async def test_a_running_fast_without_minutes_of_its_own_has_those_of_the_preferences(
-    api: House, alice: User, bob: User, method: str
+    api: Stack, alice: User, bob: User, method: str
 ) -> None:
     follows, own, changed, same, ended, soon = [
         await start(alice, **more) for more in ({}, {"reminder_minutes": [30]}, {}, {}, {}, {"hours": 0.5})
@@ -369,7 +369,7 @@ async def test_a_running_fast_without_minutes_of_its_own_has_those_of_the_prefer
     assert row.rev == 2  # once, by the first of both
 
 
-async def test_a_fast_that_is_started_while_the_minutes_change_has_the_new_ones(api: House, beside: House) -> None:
+async def test_a_fast_that_is_started_while_the_minutes_change_has_the_new_ones(api: Stack, beside: Stack) -> None:
     alice = api.user()
     elsewhere = User(beside, alice.user_id, alice.headers)
 

@@ -9,31 +9,31 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.stack import House, Phone, Place, User, android, iphone, make_app, make_house, uncommitted
+from tests.stack import Phone, Place, Stack, User, android, iphone, make_app, make_stack, uncommitted
 from tests.talk import conversation_of, post
 
 
 @pytest.fixture(scope="module")
-async def strict(detached: Place) -> AsyncIterator[House]:
+async def strict(detached: Place) -> AsyncIterator[Stack]:
     """An API whose users may have little."""
     narrow = {"MAX_INSTALLATIONS_PER_USER": "3", "MAX_ACTIVE_FASTS_PER_USER": "3", "MESSAGE_BURST": "3"}
-    async with make_house(detached, make_app(detached, **narrow, MESSAGE_RATE="2/minute")) as house:
-        yield house
+    async with make_stack(detached, make_app(detached, **narrow, MESSAGE_RATE="2/minute")) as stack:
+        yield stack
 
 
 @pytest.fixture
-def alice(strict: House) -> User:
+def alice(strict: Stack) -> User:
     """Somebody nobody has seen before."""
     return strict.user()
 
 
 @pytest.fixture
-def bob(strict: House) -> User:
+def bob(strict: Stack) -> User:
     """Somebody else."""
     return strict.user()
 
 
-async def test_an_installation_too_many_signs_out_the_one_unseen_longest(alice: User, strict: House) -> None:
+async def test_an_installation_too_many_signs_out_the_one_unseen_longest(alice: User, strict: Stack) -> None:
     phones = [iphone(), android(), iphone()]
     await alice.register(*phones)
     await alice.register(phones[0])  # seen again
@@ -67,8 +67,8 @@ async def test_of_installations_that_register_at_once_no_more_than_the_bound_sta
 
 
 async def test_twenty_of_each_are_the_default(detached: Place) -> None:
-    async with make_house(detached, make_app(detached)) as house:
-        user, phones = house.user(), [iphone() for _ in range(21)]
+    async with make_stack(detached, make_app(detached)) as stack:
+        user, phones = stack.user(), [iphone() for _ in range(21)]
         room = await conversation_of(user)
         for phone in phones:
             await user.register(phone)
@@ -97,7 +97,7 @@ async def test_a_fast_too_many_is_refused_until_one_ends_and_a_repeat_is_none(al
     assert (repeated.status_code, of_somebody_else.status_code, accepted.status_code) == (200, 201, 201)
 
 
-async def test_of_fasts_that_start_at_once_no_more_than_the_bound_do(alice: User, strict: House) -> None:
+async def test_of_fasts_that_start_at_once_no_more_than_the_bound_do(alice: User, strict: Stack) -> None:
     answers = await asyncio.gather(*(start(alice, uuid4(), fast(1)) for _ in range(8)))
 
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 5
@@ -110,7 +110,7 @@ async def test_the_bound_holds_across_processes_and_the_last_fast_sent_twice_at_
 ) -> None:
     for _ in range(2):
         await start(alice, uuid4(), fast(1))
-    async with make_house(detached, make_app(detached, MAX_ACTIVE_FASTS_PER_USER="3")) as other:
+    async with make_stack(detached, make_app(detached, MAX_ACTIVE_FASTS_PER_USER="3")) as other:
         doors = alice, other.user(alice.user_id)
         last, body = uuid4(), fast(1)
         answers = await asyncio.gather(*(start(door, last, body) for door in doors * 2))
@@ -121,7 +121,7 @@ async def test_the_bound_holds_across_processes_and_the_last_fast_sent_twice_at_
 
 
 async def test_a_fast_that_nobody_ended_stops_counting_at_its_end_and_counts_again_when_its_goal_moves(
-    alice: User, strict: House
+    alice: User, strict: Stack
 ) -> None:
     for _ in range(3):
         await start(alice, over := uuid4(), fast(1))
@@ -153,7 +153,7 @@ async def test_a_sender_may_post_a_burst_to_a_conversation_and_waits_for_each_on
 
 
 async def test_a_refused_message_counts_for_nothing_and_is_accepted_when_its_time_has_come(
-    alice: User, strict: House
+    alice: User, strict: Stack
 ) -> None:
     room, late = await conversation_of(alice), uuid4()
     for _ in range(3):
@@ -168,7 +168,7 @@ async def test_a_refused_message_counts_for_nothing_and_is_accepted_when_its_tim
 
 async def test_a_sender_s_burst_is_the_same_through_all_processes(alice: User, detached: Place) -> None:
     room = await conversation_of(alice)
-    async with make_house(detached, make_app(detached, MESSAGE_BURST="3", MESSAGE_RATE="2/minute")) as other:
+    async with make_stack(detached, make_app(detached, MESSAGE_BURST="3", MESSAGE_RATE="2/minute")) as other:
         doors = alice, other.user(alice.user_id)
         answers = await asyncio.gather(*(post(door, room) for door in doors * 4))
 
@@ -184,12 +184,12 @@ async def listed(user: User) -> list[dict[str, Any]]:
     return rows
 
 
-async def events(house: House, phone: Phone) -> list[tuple[str, str | None]]:
+async def events(stack: Stack, phone: Phone) -> list[tuple[str, str | None]]:
     query = """
         SELECT event, reason FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id
          WHERE d.installation_id = :id ORDER BY e.id
     """
-    return [(row.event, row.reason) for row in await house.rows(query, id=phone.installation_id)]
+    return [(row.event, row.reason) for row in await stack.rows(query, id=phone.installation_id)]
 
 
 def fast(hours: int) -> dict[str, str]:

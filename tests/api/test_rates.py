@@ -12,7 +12,7 @@ from api.http.rates import Rate, Rates, address
 from domain.problems import LimitReached
 from domain.rate_limit import parse
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, make_house
+from tests.stack import Place, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -131,15 +131,15 @@ def test_whoever_has_many_addresses_counts_as_one(host: str, counted: str) -> No
 async def test_one_request_too_many_is_told_when_to_come_again(detached: Place) -> None:
     environment = detached.environment(RATE_LIMIT="3/day", RATE_LIMIT_SERVICE="5/day")
     app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
-    async with make_house(detached, app) as house:
-        alice, bob, backend = house.user(), house.user(), house.user(None, "service")
+    async with make_stack(detached, app) as stack:
+        alice, bob, backend = stack.user(), stack.user(), stack.user(None, "service")
         of_alice = [await alice.call("GET", PREFERENCES) for _ in range(6)]
         of_backend = [await backend.call("GET", PREFERENCES) for _ in range(6)]
         others = [
             await bob.call("GET", PREFERENCES),
-            *[await house.http.get("/livez", headers=alice.headers) for _ in range(6)],
-            *[await house.http.get("/readyz", headers=alice.headers) for _ in range(6)],
-            await house.http.get(PREFERENCES),
+            *[await stack.http.get("/livez", headers=alice.headers) for _ in range(6)],
+            *[await stack.http.get("/readyz", headers=alice.headers) for _ in range(6)],
+            await stack.http.get(PREFERENCES),
         ]
 
     assert [answer.status_code for answer in of_alice] == [200] * 3 + [429] * 3

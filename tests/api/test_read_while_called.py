@@ -11,8 +11,8 @@ from domain.kinds import Kind
 from domain.push import TaskState
 from sending.attempts import begin_attempts
 from sending.outcomes import Outcome, end_attempts
-from sending.precheck import Busy, Claim, Go, Settled
-from tests.stack import House, User, iphone
+from sending.precheck import Claim, Final, InFlight, Proceed
+from tests.stack import Stack, User, iphone
 from tests.talk import conversation_of, post, sync, tasks_of
 
 
@@ -24,7 +24,7 @@ from tests.talk import conversation_of, post, sync, tasks_of
     ],
 )
 async def test_a_push_that_is_read_while_its_provider_is_called_waits_for_the_end_of_the_call(
-    alice: User, bob: User, api: House, outcome: str, state: TaskState, stands: tuple[str, str | None]
+    alice: User, bob: User, api: Stack, outcome: str, state: TaskState, stands: tuple[str, str | None]
 ) -> None:
     task_id, attempt_id = await _read_while_called(alice, bob)
     reason = None if state is TaskState.ACCEPTED else "answer_timeout"
@@ -37,7 +37,7 @@ async def test_a_push_that_is_read_while_its_provider_is_called_waits_for_the_en
 
 
 async def test_a_push_that_is_read_while_its_worker_is_lost_is_not_sent_again(
-    alice: User, bob: User, api: House
+    alice: User, bob: User, api: Stack
 ) -> None:
     task_id, attempt_id = await _read_while_called(alice, bob)
     [busy] = await begin_attempts(api.sessions, [Claim(task_id)])
@@ -47,25 +47,25 @@ async def test_a_push_that_is_read_while_its_worker_is_lost_is_not_sent_again(
 
     [settled] = await begin_attempts(api.sessions, [Claim(task_id)])
 
-    assert isinstance(busy, Busy)
-    assert settled == Settled(TaskState.WITHDRAWN, "synced")
+    assert isinstance(busy, InFlight)
+    assert settled == Final(TaskState.WITHDRAWN, "synced")
     [attempt] = await api.rows("SELECT outcome, reason FROM push_attempts WHERE attempt_id = :id", id=attempt_id)
     assert tuple(attempt) == ("unknown", "worker_lost")
 
 
 async def _read_while_called(sender: User, reader: User) -> tuple[UUID, UUID]:
     """Let a phone read a message while a provider is called for its push; gives the push task and the attempt."""
-    house, phone = reader.house, iphone()
+    stack, phone = reader.stack, iphone()
     await reader.register(phone)
     conversation_id = await conversation_of(sender, reader)
     message_id = UUID((await post(sender, conversation_id)).json()["id"])
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await push_tasks.plan(
             db, _due(message_id, conversation_id), await device_tokens.active_for_user(db, reader.user_id)
         )
-    [task] = await tasks_of(house, message_id)
-    [go] = await begin_attempts(house.sessions, [Claim(task.task_id)])
-    assert isinstance(go, Go)
+    [task] = await tasks_of(stack, message_id)
+    [go] = await begin_attempts(stack.sessions, [Claim(task.task_id)])
+    assert isinstance(go, Proceed)
     await sync(reader, phone.installation_id, after=1)
     return task.task_id, go.push.attempt_id
 
@@ -83,7 +83,7 @@ def _due(message_id: UUID, conversation_id: UUID) -> push_tasks.DueMessage:
     )
 
 
-async def _stands(house: House, task_id: UUID) -> tuple[str, str | None]:
+async def _stands(stack: Stack, task_id: UUID) -> tuple[str, str | None]:
     """Tell how a push stands whose message was read."""
-    [row] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id AND synced_at IS NOT NULL", id=task_id)
+    [row] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id AND synced_at IS NOT NULL", id=task_id)
     return row.state, row.last_reason

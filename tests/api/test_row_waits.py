@@ -10,21 +10,21 @@ import httpx
 import pytest
 
 from tests.bursts import Request, burst
-from tests.stack import House, Place, User, android, eventually, make_app, make_house, uncommitted
+from tests.stack import Place, Stack, User, android, eventually, make_app, make_stack, uncommitted
 from tests.talk import conversation_of
 
 GENEROUS = {"MAX_CONCURRENT_REQUESTS_PER_CALLER": "0", "MESSAGE_RATE": "0"}  # what holds does not hang on quotas
 
 
 @pytest.fixture(scope="module")
-async def crowded(detached: Place) -> AsyncIterator[House]:
+async def crowded(detached: Place) -> AsyncIterator[Stack]:
     """An API with as many connections as by default."""
-    async with make_house(detached, make_app(detached, **GENEROUS)) as house:
-        yield house
+    async with make_stack(detached, make_app(detached, **GENEROUS)) as stack:
+        yield stack
 
 
 @pytest.mark.alone
-async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_else_up(crowded: House) -> None:
+async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_else_up(crowded: Stack) -> None:
     noisy, honest = crowded.user(), crowded.user()
     fast, own = await noisy.start_fast(due_in=3600), await honest.start_fast(due_in=3600)
     changes: list[Request] = [
@@ -47,7 +47,7 @@ async def test_400_changes_of_one_fast_at_once_hold_one_connection_and_nobody_el
     assert calm.status_code == 200
 
 
-async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_nobody_else_up(crowded: House) -> None:
+async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_nobody_else_up(crowded: Stack) -> None:
     people, honest = [crowded.user() for _ in range(50)], crowded.user()
     room, own = await conversation_of(*people), await honest.start_fast(due_in=3600)
     path = f"/v1/conversations/{room}/messages/"
@@ -69,7 +69,7 @@ async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_n
     assert len(await crowded.rows("SELECT 1 FROM messages WHERE conversation_id = :id", id=room)) == answered[201]
 
 
-async def test_twenty_rows_that_somebody_holds_leave_room_for_readers_and_for_other_rows(crowded: House) -> None:
+async def test_twenty_rows_that_somebody_holds_leave_room_for_readers_and_for_other_rows(crowded: Stack) -> None:
     """Each row has a queue of its own; all of them together are kept from the last connections."""
     noisy, honest = [crowded.user() for _ in range(20)], crowded.user()
     fasts, own = [await user.start_fast(due_in=3600) for user in noisy], await honest.start_fast(due_in=3600)
@@ -92,7 +92,7 @@ async def test_twenty_rows_that_somebody_holds_leave_room_for_readers_and_for_ot
     assert answered == {200: 20}
 
 
-async def test_a_row_that_is_let_go_within_three_seconds_is_changed_by_the_same_request(crowded: House) -> None:
+async def test_a_row_that_is_let_go_within_three_seconds_is_changed_by_the_same_request(crowded: Stack) -> None:
     user = crowded.user()
     fast = await user.start_fast(due_in=3600)
 
@@ -124,10 +124,10 @@ async def _timed(call: Awaitable[object]) -> float:
     return asyncio.get_running_loop().time() - began
 
 
-async def _connections_that_wait(house: House) -> int:
+async def _connections_that_wait(stack: Stack) -> int:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return len(await house.rows(waiting))
+    return len(await stack.rows(waiting))
 
 
-async def _nobody_waits(house: House) -> bool:
-    return not await house.someone_waits_for_a_lock()
+async def _nobody_waits(stack: Stack) -> bool:
+    return not await stack.someone_waits_for_a_lock()

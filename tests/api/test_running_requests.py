@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from api.http.auth import Caller
-from api.http.rates import MOST_WAITING, Permit, RunningRequests
+from api.http.rates import MAX_WAITING, RequestPermit, RunningRequests
 from domain.problems import LimitReached
-from tests.stack import House, Place, User, eventually, make_app, make_house, uncommitted
+from tests.stack import Place, Stack, User, eventually, make_app, make_stack, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"
@@ -21,13 +21,13 @@ HELD = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
 
 
 @pytest.fixture(scope="module")
-async def eight(detached: Place) -> AsyncIterator[House]:
+async def eight(detached: Place) -> AsyncIterator[Stack]:
     """An API that grants what it does by default."""
-    async with make_house(detached, make_app(detached)) as house:
-        yield house
+    async with make_stack(detached, make_app(detached)) as stack:
+        yield stack
 
 
-async def test_eight_requests_of_a_user_run_the_ninth_waits_two_seconds_and_others_notice_nothing(eight: House) -> None:
+async def test_eight_requests_of_a_user_run_the_ninth_waits_two_seconds_and_others_notice_nothing(eight: Stack) -> None:
     user, other = eight.user(), eight.user()
     fasts = [await user.start_fast(due_in=3600) for _ in range(8)]
     loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ async def test_eight_requests_of_a_user_run_the_ninth_waits_two_seconds_and_othe
     assert moved == [200] * 8
 
 
-async def test_the_ninth_request_is_served_as_soon_as_one_of_the_eight_is_answered(eight: House) -> None:
+async def test_the_ninth_request_is_served_as_soon_as_one_of_the_eight_is_answered(eight: Stack) -> None:
     user = eight.user()
     fasts = [await user.start_fast(due_in=3600) for _ in range(8)]
 
@@ -72,7 +72,7 @@ async def test_the_ninth_request_is_served_as_soon_as_one_of_the_eight_is_answer
     assert served.status_code == 200
 
 
-async def test_streams_are_not_counted_and_refused_requests_leave_no_place_taken(eight: House) -> None:
+async def test_streams_are_not_counted_and_refused_requests_leave_no_place_taken(eight: Stack) -> None:
     user = eight.user()
     async with AsyncExitStack() as streams:
         for _ in range(9):
@@ -104,7 +104,7 @@ async def test_a_service_runs_64_and_eight_for_each_user_it_acts_for() -> None:
     for permit in (*for_alice, *her_own):
         permit.release()
         permit.release()  # once is enough
-    assert [type(await running.enter(backend, "bob")) for _ in range(8)] == [Permit] * 8
+    assert [type(await running.enter(backend, "bob")) for _ in range(8)] == [RequestPermit] * 8
     with pytest.raises(LimitReached):
         await running.enter(backend, "bob")
     assert len(for_others) == 55
@@ -113,7 +113,7 @@ async def test_a_service_runs_64_and_eight_for_each_user_it_acts_for() -> None:
 async def test_no_more_than_some_wait_and_who_leaves_while_waiting_takes_no_place() -> None:
     running, alice = RunningRequests(1, None), _caller("alice")
     permit = await running.enter(alice)
-    waiting = [asyncio.create_task(running.enter(alice)) for _ in range(MOST_WAITING)]
+    waiting = [asyncio.create_task(running.enter(alice)) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
 
     with pytest.raises(LimitReached):
@@ -131,22 +131,22 @@ async def test_no_more_than_some_wait_and_who_leaves_while_waiting_takes_no_plac
 
 async def test_zero_is_no_limit(detached: Place) -> None:
     limits = {"MAX_CONCURRENT_REQUESTS_PER_CALLER": "0"}
-    async with make_house(detached, make_app(detached, **limits)) as house:
-        user = house.user()
+    async with make_stack(detached, make_app(detached, **limits)) as stack:
+        user = stack.user()
         fasts = [await user.start_fast(due_in=3600) for _ in range(9)]
-        async with uncommitted(house, HELD, ids=fasts):
-            running = await _moving(house, user, fasts)
+        async with uncommitted(stack, HELD, ids=fasts):
+            running = await _moving(stack, user, fasts)
             served = await user.call("GET", PREFERENCES)
         await asyncio.gather(*running)
 
     assert served.status_code == 200
 
 
-async def _moving(house: House, user: User, fasts: Sequence[UUID]) -> list[asyncio.Task[httpx.Response]]:
+async def _moving(stack: Stack, user: User, fasts: Sequence[UUID]) -> list[asyncio.Task[httpx.Response]]:
     """Move the goals of fasts that are held; gives the requests, once the first is under way."""
     body = {"reminder_minutes": [2]}
     moving = [asyncio.create_task(user.call("PATCH", f"/v1/fasting-sessions/{each}", body)) for each in fasts]
-    await eventually(house.someone_waits_for_a_lock)
+    await eventually(stack.someone_waits_for_a_lock)
     return moving
 
 

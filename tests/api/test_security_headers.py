@@ -13,7 +13,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api.app import create_app
 from api.http.security_headers import SecurityHeaders
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import House, Place, User, make_house
+from tests.stack import Place, Stack, User, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 ALWAYS = {
@@ -32,7 +32,7 @@ def headers(answer: httpx.Response, *names: str) -> dict[str, str]:
 
 
 async def test_every_answer_of_the_api_has_them_whatever_it_says(alice: User) -> None:
-    http = alice.house.http
+    http = alice.stack.http
     sign_out = {"installation_id": str(uuid4()), "ticket": "t" * 32}
     answers = {
         204: await http.post("/v1/sign-outs", json=sign_out),
@@ -51,13 +51,13 @@ async def test_every_answer_of_the_api_has_them_whatever_it_says(alice: User) ->
         assert headers(answer, *expected) == expected, status
 
 
-async def test_what_is_not_about_a_person_may_be_stored(api: House) -> None:
+async def test_what_is_not_about_a_person_may_be_stored(api: Stack) -> None:
     answer = await api.http.get("/openapi.json")
 
     assert headers(answer, *ALWAYS, *STRICT, "cache-control") == ALWAYS | STRICT
 
 
-async def test_the_page_of_the_documentation_may_run_its_scripts(api: House) -> None:
+async def test_the_page_of_the_documentation_may_run_its_scripts(api: Stack) -> None:
     answer = await api.http.get("/docs")
 
     assert headers(answer, *ALWAYS) == ALWAYS
@@ -79,7 +79,7 @@ async def test_an_answer_keeps_its_own() -> None:
 
 @pytest.mark.parametrize(("trusted", "told"), [("127.0.0.1", "max-age=31536000"), ("10.0.0.5", None)])
 async def test_encryption_is_insisted_on_where_a_proxy_that_is_believed_says_that_it_encrypts(
-    api: House, trusted: str, told: str | None
+    api: Stack, trusted: str, told: str | None
 ) -> None:
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -95,7 +95,7 @@ async def test_encryption_is_insisted_on_where_a_proxy_that_is_believed_says_tha
     assert "strict-transport-security" not in plain.headers
 
 
-async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: House, detached: Place) -> None:
+async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: Stack, detached: Place) -> None:
     asked = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "PUT",
@@ -103,7 +103,7 @@ async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: House, d
     }
     environment = detached.environment(CORS_ORIGINS=ORIGIN)
     app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
-    async with make_house(detached, app) as open_house:
+    async with make_stack(detached, app) as open_house:
         granted = await open_house.http.options(PREFERENCES, headers=asked)
         read = await open_house.http.get(PREFERENCES, headers={"Origin": ORIGIN})
         stranger = await open_house.http.options(PREFERENCES, headers=asked | {"Origin": "https://evil.example"})
@@ -119,10 +119,10 @@ async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: House, d
 
 async def _broken(user: User) -> httpx.Response:
     away = f"away_{secrets.token_hex(4)}"
-    async with user.house.sessions.begin() as db:
+    async with user.stack.sessions.begin() as db:
         await db.execute(text(f"ALTER TABLE preferences RENAME TO {away}"))
     try:
         return await user.call("GET", PREFERENCES)
     finally:
-        async with user.house.sessions.begin() as db:
+        async with user.stack.sessions.begin() as db:
             await db.execute(text(f"ALTER TABLE {away} RENAME TO preferences"))

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from db import log
-from tests.stack import House, User, android, bearer, iphone
+from tests.stack import Stack, User, android, bearer, iphone
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, post, sync
 
 
 async def refused(user: User, query: str, **headers: str) -> tuple[int, Any]:
-    answer = await user.house.http.get(f"/v1/stream?{query}", headers=user.headers | headers)
+    answer = await user.stack.http.get(f"/v1/stream?{query}", headers=user.headers | headers)
     return answer.status_code, answer.json()
 
 
@@ -57,7 +57,7 @@ async def test_a_stream_is_resumed_without_loss_or_repetition_while_others_write
     assert seen == list(range(161))
 
 
-async def test_what_a_stream_starts_after_is_acknowledged(alice: User, api: House) -> None:
+async def test_what_a_stream_starts_after_is_acknowledged(alice: User, api: Stack) -> None:
     conversation_id, phone = await conversation_of(alice), uuid4()
     for _ in range(3):
         await post(alice, conversation_id)
@@ -85,12 +85,12 @@ async def test_cursors_that_make_no_sense_are_refused_by_field(alice: User) -> N
     assert [(status, problem["field"]) for status, problem in answers] == [(422, field) for field in fields]
 
 
-async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api: House) -> None:
+async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api: Stack) -> None:
     conversation_id, phone = await conversation_of(alice), uuid4()
     for _ in range(4):
         await post(alice, conversation_id)
     async with api.sessions.begin() as db:
-        await log.let_go(db, alice.user_id, upto=3)
+        await log.purge(db, alice.user_id, upto=3)
 
     status, problem = await refused(alice, f"installation_id={phone}&after=2")
     async with streaming(alice, phone) as events:
@@ -113,14 +113,14 @@ async def test_an_installation_must_be_the_callers_and_signed_in(alice: User, bo
     assert problem["type"] == "urn:fastbell:problem:installation-inactive"
 
 
-async def test_a_stream_ends_with_its_bearer_token(alice: User, api: House) -> None:
+async def test_a_stream_ends_with_its_bearer_token(alice: User, api: Stack) -> None:
     nearly = {"Authorization": f"Bearer {bearer(alice.user_id, expires_in=timedelta(seconds=-5))}"}  # leeway: 10 s
 
     async with streaming(User(api, alice.user_id, nearly), uuid4()) as events:
         assert await events.to_its_end() == []
 
 
-async def test_an_installation_has_one_stream_the_newest(alice: User, api: House) -> None:
+async def test_an_installation_has_one_stream_the_newest(alice: User, api: Stack) -> None:
     conversation_id, phone, other = await conversation_of(alice), uuid4(), uuid4()
 
     async with (
@@ -134,7 +134,7 @@ async def test_an_installation_has_one_stream_the_newest(alice: User, api: House
         assert len(await api.rows("SELECT 1 FROM presences WHERE installation_id = :id", id=phone)) == 1
 
 
-async def test_a_log_that_retention_has_overtaken_ends_the_stream(alice: User, api: House) -> None:
+async def test_a_log_that_retention_has_overtaken_ends_the_stream(alice: User, api: Stack) -> None:
     conversation_id, phone = await conversation_of(alice), uuid4()
     await post(alice, conversation_id)
 
@@ -150,7 +150,7 @@ async def test_a_log_that_retention_has_overtaken_ends_the_stream(alice: User, a
     assert status == 410
 
 
-async def test_presence_begins_with_a_stream_and_ends_with_it(alice: User, api: House) -> None:
+async def test_presence_begins_with_a_stream_and_ends_with_it(alice: User, api: Stack) -> None:
     phone = uuid4()
 
     async with streaming(alice, phone) as events:
@@ -164,7 +164,7 @@ async def test_presence_begins_with_a_stream_and_ends_with_it(alice: User, api: 
 
 
 @pytest.mark.parametrize("query", ["", "&after=0"])
-async def test_a_caller_without_a_token_gets_no_stream(api: House, query: str) -> None:
+async def test_a_caller_without_a_token_gets_no_stream(api: Stack, query: str) -> None:
     answer = await api.http.get(f"/v1/stream?installation_id={uuid4()}{query}")
 
     assert answer.status_code == 401

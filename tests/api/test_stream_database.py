@@ -15,7 +15,7 @@ from api.streams.log_feed import APPLICATION_NAME, LogFeed
 from db import presences
 from db.engine import async_url
 from db.log import LogPage
-from tests.stack import House, Place, eventually, uncommitted
+from tests.stack import Place, Stack, eventually, uncommitted
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, posted
 
@@ -23,7 +23,7 @@ PHONES, MESSAGES = 10, 80
 
 
 async def test_every_stream_gets_all_in_order_while_the_listening_connection_is_cut_again_and_again(
-    brisk: House,
+    brisk: Stack,
 ) -> None:
     alice, readers, phones = brisk.user(), [brisk.user() for _ in range(PHONES)], [uuid4() for _ in range(PHONES)]
     room, cut = await conversation_of(alice, *readers), set[int]()
@@ -35,8 +35,8 @@ async def test_every_stream_gets_all_in_order_while_the_listening_connection_is_
                 cut.add(pid)
             await asyncio.sleep(0.05)
 
-    async with AsyncExitStack() as stack:
-        open_here = [await stack.enter_async_context(streaming(*each)) for each in zip(readers, phones, strict=True)]
+    async with AsyncExitStack() as exits:
+        open_here = [await exits.enter_async_context(streaming(*each)) for each in zip(readers, phones, strict=True)]
         hurting = asyncio.create_task(hurt())
         reading = [asyncio.create_task(events.take(MESSAGES, within=40)) for events in open_here]
         for n in range(MESSAGES):
@@ -49,7 +49,7 @@ async def test_every_stream_gets_all_in_order_while_the_listening_connection_is_
     assert len(cut) > 3
 
 
-async def test_a_listening_connection_that_fell_silent_is_replaced(brisk: House) -> None:
+async def test_a_listening_connection_that_fell_silent_is_replaced(brisk: Stack) -> None:
     alice = brisk.user()
     room = await conversation_of(alice)
 
@@ -63,7 +63,7 @@ async def test_a_listening_connection_that_fell_silent_is_replaced(brisk: House)
             assert len(await events.take(1)) == 1
 
 
-async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: House, postgres: str) -> None:
+async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: Stack, postgres: str) -> None:
     alice, bob, phone = brisk.user(), brisk.user(), uuid4()
     room = await conversation_of(alice, bob)
     name = async_url(fragile.database_url).database
@@ -81,7 +81,7 @@ async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: 
     await engine.dispose()
 
 
-async def test_a_presence_that_somebody_holds_lets_no_other_lapse(brisk: House) -> None:
+async def test_a_presence_that_somebody_holds_lets_no_other_lapse(brisk: Stack) -> None:
     alice, bob, held, free = brisk.user(), brisk.user(), uuid4(), uuid4()
 
     async with streaming(alice, held) as hers, streaming(bob, free) as others:
@@ -95,7 +95,7 @@ async def test_a_presence_that_somebody_holds_lets_no_other_lapse(brisk: House) 
         await hers.comment()
 
 
-async def test_a_read_that_the_database_refuses_for_its_content_is_no_outage_for_others(brisk: House) -> None:
+async def test_a_read_that_the_database_refuses_for_its_content_is_no_outage_for_others(brisk: Stack) -> None:
     alice = brisk.user()
     message_id = await posted(alice, await conversation_of(alice))
     feed = LogFeed(brisk.sessions)
@@ -111,7 +111,7 @@ async def test_a_read_that_the_database_refuses_for_its_content_is_no_outage_for
     assert feed._recovery is None
 
 
-async def test_a_presence_that_was_taken_away_ends_its_stream(brisk: House) -> None:
+async def test_a_presence_that_was_taken_away_ends_its_stream(brisk: Stack) -> None:
     alice, phone = brisk.user(), uuid4()
 
     async with streaming(alice, phone) as events:
@@ -120,7 +120,7 @@ async def test_a_presence_that_was_taken_away_ends_its_stream(brisk: House) -> N
         assert await events.to_its_end() == []
 
 
-async def test_an_item_that_this_release_cannot_show_is_passed_over_and_ends_nobodys_stream(brisk: House) -> None:
+async def test_an_item_that_this_release_cannot_show_is_passed_over_and_ends_nobodys_stream(brisk: Stack) -> None:
     alice, bob = brisk.user(), brisk.user()
     room = await conversation_of(alice, bob)
     unknown = """
@@ -140,7 +140,7 @@ async def test_an_item_that_this_release_cannot_show_is_passed_over_and_ends_nob
         assert [len(await each.take(1)) for each in (others, hers)] == [1, 1]
 
 
-async def test_presences_are_swept_when_their_process_is_gone_for_good(brisk: House) -> None:
+async def test_presences_are_swept_when_their_process_is_gone_for_good(brisk: Stack) -> None:
     alice, stream_ids = brisk.user(), [uuid4() for _ in range(3)]
     async with brisk.sessions.begin() as db:
         for stream_id, lives in zip(stream_ids, (10, -3500, -3700), strict=True):
@@ -163,11 +163,11 @@ def stopped(*pids: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-async def listeners(house: House) -> set[int]:
+async def listeners(stack: Stack) -> set[int]:
     """Ask who listens."""
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
-    return {row.pid for row in await house.rows(query, name=APPLICATION_NAME)}
+    return {row.pid for row in await stack.rows(query, name=APPLICATION_NAME)}
 
 
-async def _others(house: House, pids: set[int]) -> set[int]:
-    return await listeners(house) - pids
+async def _others(stack: Stack, pids: set[int]) -> set[int]:
+    return await listeners(stack) - pids

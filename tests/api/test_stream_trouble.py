@@ -13,7 +13,7 @@ import uvicorn
 from api.http.connection import UNACKNOWLEDGED, bind
 from api.streams.open_streams import Terms
 from db import conversations, messages
-from tests.stack import House, Place, User, eventually
+from tests.stack import Place, Stack, User, eventually
 from tests.streaming import deaf_client, is_present, served, streaming
 from tests.talk import conversation_of
 
@@ -23,9 +23,9 @@ _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 on_linux = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux's TCP_USER_TIMEOUT")
 
 
-async def fill(house: House, user: User, conversation_id: UUID, *bodies: str) -> None:
+async def fill(stack: Stack, user: User, conversation_id: UUID, *bodies: str) -> None:
     """Post at once."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await conversations.lock(db, conversation_id)
         for body in bodies:
             await messages.post(db, conversation_id, uuid4(), user.user_id, body)
@@ -37,7 +37,7 @@ def vanish(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
-async def test_a_silent_stream_is_kept_alive_by_comments_and_stays_present(brisk: House) -> None:
+async def test_a_silent_stream_is_kept_alive_by_comments_and_stays_present(brisk: Stack) -> None:
     alice, phone = brisk.user(), uuid4()
 
     async with streaming(alice, phone) as events:
@@ -46,7 +46,7 @@ async def test_a_silent_stream_is_kept_alive_by_comments_and_stays_present(brisk
             assert await is_present(brisk, phone)
 
 
-async def test_who_does_not_read_is_cut_off_and_goes_on_where_he_was(brisk: House) -> None:
+async def test_who_does_not_read_is_cut_off_and_goes_on_where_he_was(brisk: Stack) -> None:
     alice, phone = brisk.user(), uuid4()
     room = await conversation_of(alice)
     for _ in range(20):
@@ -66,7 +66,7 @@ async def test_who_does_not_read_is_cut_off_and_goes_on_where_he_was(brisk: Hous
 
 
 @on_linux
-async def test_a_client_that_vanished_without_a_word_is_soon_not_present_any_more(brisk: House) -> None:
+async def test_a_client_that_vanished_without_a_word_is_soon_not_present_any_more(brisk: Stack) -> None:
     alice, phone = brisk.user(), uuid4()
 
     async with deaf_client(alice, phone) as client:
@@ -88,20 +88,20 @@ def test_what_a_server_accepts_breaks_when_the_peer_acknowledges_nothing() -> No
 
 
 async def test_a_process_and_a_user_have_so_many_streams_and_no_more(fragile: Place) -> None:
-    async with served(fragile, Terms(most=3, most_of_user=2)) as house:
-        alice, bob = house.user(), house.user()
+    async with served(fragile, Terms(most=3, most_of_user=2)) as stack:
+        alice, bob = stack.user(), stack.user()
         async with streaming(alice, uuid4()) as oldest, streaming(alice, uuid4()), streaming(alice, uuid4()) as newest:
             assert await oldest.to_its_end() == []
             await newest.comment()
             async with streaming(bob, uuid4()):
-                answer = await house.http.get(f"/v1/stream?installation_id={uuid4()}", headers=bob.headers)
+                answer = await stack.http.get(f"/v1/stream?installation_id={uuid4()}", headers=bob.headers)
 
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:fastbell:problem:unavailable")
     assert "retry-after" in answer.headers
 
 
-async def _absent(house: House, installation_id: UUID) -> bool:
-    return not await house.rows("SELECT 1 FROM presences WHERE installation_id = :id", id=installation_id)
+async def _absent(stack: Stack, installation_id: UUID) -> bool:
+    return not await stack.rows("SELECT 1 FROM presences WHERE installation_id = :id", id=installation_id)
 
 
 async def _drain(client: socket.socket) -> bytes:

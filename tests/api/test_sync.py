@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db import conversations, log, messages
-from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
 from tests.talk import conversation_of, post, sync
 
 WRITERS, READERS, MESSAGES, AT_ONCE = 8, 4, 10_000, 10
@@ -50,7 +50,7 @@ async def test_a_log_is_read_page_by_page_to_its_end(alice: User, bob: User) -> 
     assert nothing["items"] == []
 
 
-async def test_each_installation_has_its_own_position_which_never_goes_back(alice: User, api: House) -> None:
+async def test_each_installation_has_its_own_position_which_never_goes_back(alice: User, api: Stack) -> None:
     conversation_id = await conversation_of(alice)
     for _ in range(3):
         await post(alice, conversation_id)
@@ -92,7 +92,7 @@ async def test_an_installation_must_be_the_callers_and_signed_in(alice: User, bo
 
 
 async def test_a_phone_with_a_dead_token_where_somebody_else_signed_in_asks_for_no_new_one(
-    alice: User, bob: User, api: House
+    alice: User, bob: User, api: Stack
 ) -> None:
     phone = iphone()
     await alice.register(phone)
@@ -109,7 +109,7 @@ async def test_a_phone_with_a_dead_token_where_somebody_else_signed_in_asks_for_
 
 
 async def test_a_dead_token_does_not_keep_its_phone_from_syncing_but_asks_for_a_new_one(
-    alice: User, api: House
+    alice: User, api: Stack
 ) -> None:
     phone = iphone()
     await alice.register(phone)
@@ -124,12 +124,12 @@ async def test_a_dead_token_does_not_keep_its_phone_from_syncing_but_asks_for_a_
     assert told == [True, False]
 
 
-async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api: House) -> None:
+async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api: Stack) -> None:
     conversation_id = await conversation_of(alice)
     for n in range(4):
         await post(alice, conversation_id, f"number {n}")
     async with api.sessions.begin() as db:
-        await log.let_go(db, alice.user_id, upto=3)
+        await log.purge(db, alice.user_id, upto=3)
     phone = uuid4()
 
     status, problem = await answer_to(alice, f"installation_id={phone}&after=2")
@@ -143,7 +143,7 @@ async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api:
     assert [each["body"] for each in kept] == ["number 3", "number 2", "number 1", "number 0"]
 
 
-async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: House) -> None:
+async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: Stack) -> None:
     conversation_id, phone = await conversation_of(alice), uuid4()
     for _ in range(4):
         await post(alice, conversation_id)
@@ -154,14 +154,14 @@ async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: 
         reading = asyncio.create_task(answer_to(alice, f"installation_id={phone}&after=2"))
         await eventually(api.someone_waits_for_a_lock)
         async with api.sessions.begin() as db:
-            await log.let_go(db, alice.user_id, upto=3)
+            await log.purge(db, alice.user_id, upto=3)
     status, page = await reading
 
     assert (status, [item["seq"] for item in page["items"]]) == (200, [3, 4])
     assert (await answer_to(alice, f"installation_id={phone}&after=2"))[0] == 410
 
 
-async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: User, bob: User, api: House) -> None:
+async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: User, bob: User, api: Stack) -> None:
     rooms = [await conversation_of(alice, bob) for _ in range(WRITERS)]
 
     async def write(room: UUID) -> None:
@@ -189,7 +189,7 @@ async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: Us
 
 @pytest.mark.parametrize("state", ["pending", "accepted"])
 async def test_what_a_cursor_has_passed_is_synced_and_its_waiting_pushes_withdrawn(
-    alice: User, bob: User, api: House, state: str
+    alice: User, bob: User, api: Stack, state: str
 ) -> None:
     conversation_id = await conversation_of(alice, bob)
     read, unread = [UUID((await post(alice, conversation_id)).json()["id"]) for _ in range(2)]
@@ -211,7 +211,7 @@ async def test_what_a_cursor_has_passed_is_synced_and_its_waiting_pushes_withdra
     assert set(settled.values()) == {(state, None, False)}
 
 
-async def _plan(api: House, message_id: UUID, conversation_id: UUID, state: str) -> None:
+async def _plan(api: Stack, message_id: UUID, conversation_id: UUID, state: str) -> None:
     query = """
         INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, message_id,
                                 conversation_id, collapse_key, due_at, expires_at, attempt_count, state, accepted_at)

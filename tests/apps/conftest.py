@@ -13,7 +13,7 @@ from push.registry import Rotation
 from settings.apps_file import AppIds
 from settings.environment import auth_settings, service_settings
 from simulator import DEMO, App, Simulator
-from tests.stack import House, Place, make_house, working
+from tests.stack import Place, Stack, make_stack, working
 
 ONE = App("one", "app.fastbell.one", "TEAMONE001", "KEYONE0001", "fastbell-one")
 TWO = App("two", "app.fastbell.two", "TEAMTWO001", "KEYTWO0001", "fastbell-two")
@@ -89,31 +89,31 @@ def apps_file(apps_directory: Path, simulator: Simulator) -> AppsFile:
 
 
 @pytest.fixture(scope="session")
-async def idle_house(
+async def idle_stack(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator, apps_directory: Path
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """The house without a worker."""
     file = AppsFile(apps_directory, simulator)
     file.write(one=file.table("one", ONE))
     place = Place(await new_database("apps"), temporal, "apps", simulator)
     environment = place.environment(APPS_FILE=str(file.path))
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app) as house:
+    async with make_stack(place, app) as stack:
         impatient = AppIds(file.path, every=timedelta(0))  # tests write the file and register the next moment
         app.state.services = replace(app.state.services, app_ids=impatient)
-        yield house
+        yield stack
 
 
 @pytest.fixture
-async def rotation(idle_house: House, apps_file: AppsFile) -> AsyncIterator[Rotation]:
+async def rotation(idle_stack: Stack, apps_file: AppsFile) -> AsyncIterator[Rotation]:
     """The senders of a worker that began with the file as it is before the test."""
-    environment = idle_house.place.environment(APPS_FILE=str(apps_file.path))
-    async with working(idle_house, environment, looks_every=timedelta(seconds=0.1)) as rotation:
+    environment = idle_stack.place.environment(APPS_FILE=str(apps_file.path))
+    async with working(idle_stack, environment, looks_every=timedelta(seconds=0.1)) as rotation:
         yield rotation
 
 
 @pytest.fixture
-def house(idle_house: House, rotation: Rotation) -> House:
+def stack(idle_stack: Stack, rotation: Rotation) -> Stack:
     """The house, with a worker."""
     del rotation
-    return idle_house
+    return idle_stack

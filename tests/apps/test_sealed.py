@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from push.registry import Rotation
 from simulator import Simulator
-from simulator.phones import Line
+from simulator.phones import ScreenLine
 from tests.apps.conftest import TWO, AppsFile
-from tests.stack import House, Phone, User, android, iphone
+from tests.stack import Phone, Stack, User, android, iphone
 
 KEY = X25519PrivateKey.generate()
 PUBLIC_KEY = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
@@ -23,11 +23,11 @@ GENERIC = ("Erinnerung", "Öffne die App, um sie zu sehen.")
 
 
 @pytest.fixture
-async def alice(house: House, rotation: Rotation, apps_file: AppsFile) -> User:
+async def alice(stack: Stack, rotation: Rotation, apps_file: AppsFile) -> User:
     """Somebody with an app whose texts are sealed."""
     apps_file.write(secret=apps_file.table("secret", TWO, encrypted=True))
     await rotation.look()
-    return house.user()
+    return stack.user()
 
 
 @PROVIDERS
@@ -77,7 +77,7 @@ async def test_a_stored_key_that_seals_nothing_leaves_the_generic_text(
 ) -> None:
     phone = new_phone()
     await alice.register(phone, app_id="secret", public_key=PUBLIC_KEY, locale="de-AT")
-    async with alice.house.sessions.begin() as db:
+    async with alice.stack.sessions.begin() as db:
         odd = text("UPDATE device_tokens SET public_key = :key WHERE token = :token")
         await db.execute(odd, {"key": key, "token": phone.token})
 
@@ -99,14 +99,14 @@ async def test_neither_the_text_nor_the_key_is_in_the_logs(
     assert not [each for each in ("Your fast", "to go.", PUBLIC_KEY, line.data["sealed"]) if each in logs]
 
 
-async def _shown(user: User, simulator: Simulator, phone: Phone) -> Line:
+async def _shown(user: User, simulator: Simulator, phone: Phone) -> ScreenLine:
     """Remind somebody; gives the one line on the screen."""
-    assert await user.house.finished(await user.start_fast(due_in=0.5)) == "accepted"
+    assert await user.stack.finished(await user.start_fast(due_in=0.5)) == "accepted"
     [line] = simulator.phone(phone.token).screen
     return line
 
 
-def _opened(line: Line) -> dict[str, str]:
+def _opened(line: ScreenLine) -> dict[str, str]:
     """Open a line as docs/encryption.md says, with nothing of ours but the page."""
     suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
     info = f"fastbell/1/{line.data['task_id']}/{line.data['kind']}".encode()

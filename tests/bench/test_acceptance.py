@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.acceptance import GOAL, Found
+from bench.acceptance import GOAL, Acceptance
 from bench.load import Calls
 
 pytestmark = pytest.mark.long
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.long
 def test_it_reaches_its_goal_only_if_nothing_is_refused_and_nobody_waits_longer(
     slower: float, refused: int, reached: bool
 ) -> None:
-    found = Found(Calls(1.0, (0.01, 1.0)), Calls(1.0, (0.01, slower)), refused)
+    found = Acceptance(Calls(1.0, (0.01, 1.0)), Calls(1.0, (0.01, slower)), refused)
 
     assert found.reached is reached
 
 
 def test_it_does_not_reach_its_goal_where_nothing_was_accepted() -> None:
-    assert not Found(Calls(1.0, (0.01,)), Calls(1.0, ()), 500).reached
+    assert not Acceptance(Calls(1.0, (0.01,)), Calls(1.0, ()), 500).reached

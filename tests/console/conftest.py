@@ -7,25 +7,25 @@ from playwright.async_api import Browser
 
 from tests.browsing import chromium
 from tests.console.visits import Visit, visit
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 
 @pytest.fixture
-async def carol(house: House) -> Visit:
+async def carol(stack: Stack) -> Visit:
     """Somebody of the support team, signed in to the console."""
-    return await visit(house)
+    return await visit(stack)
 
 
 @pytest.fixture
-def alice(house: House) -> User:
+def alice(stack: Stack) -> User:
     """Somebody nobody has seen before."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def bob(house: House) -> User:
+def bob(stack: Stack) -> User:
     """Somebody else."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture(scope="session")

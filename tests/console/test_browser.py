@@ -11,7 +11,7 @@ from api.console.session import COOKIE, PATH
 from commands.sign_in import sign_in_code
 from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.console.visits import Visit, engage
-from tests.stack import House, User, android, iphone
+from tests.stack import Stack, User, android, iphone
 from tests.support.dead import dead_task
 
 PATHS = (
@@ -29,9 +29,9 @@ PATHS = (
 
 
 @pytest.fixture
-async def context(browser: Browser, house: House) -> AsyncIterator[BrowserContext]:
+async def context(browser: Browser, stack: Stack) -> AsyncIterator[BrowserContext]:
     """A browser that nobody has used; whatever a page complains of in its console fails the test."""
-    context = await browser.new_context(base_url=str(house.http.base_url), reduced_motion="reduce")
+    context = await browser.new_context(base_url=str(stack.http.base_url), reduced_motion="reduce")
     complaints: list[str] = []
     context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     yield context
@@ -40,36 +40,36 @@ async def context(browser: Browser, house: House) -> AsyncIterator[BrowserContex
 
 
 @pytest.fixture
-async def signed_in(context: BrowserContext, house: House, carol: Visit) -> Page:
+async def signed_in(context: BrowserContext, stack: Stack, carol: Visit) -> Page:
     """A page of somebody who is signed in."""
-    where = f"{house.http.base_url}{PATH}"
+    where = f"{stack.http.base_url}{PATH}"
     await context.add_cookies(
         [{"name": COOKIE, "value": carol.value, "url": where, "httpOnly": True, "sameSite": "Strict"}]
     )
     return await context.new_page()
 
 
-async def test_the_documentation_of_the_api_needs_nothing_from_elsewhere(house: House, context: BrowserContext) -> None:
+async def test_the_documentation_of_the_api_needs_nothing_from_elsewhere(stack: Stack, context: BrowserContext) -> None:
     page, asked = await context.new_page(), list[str]()
     page.on("request", lambda request: asked.append(request.url))
 
     await page.goto("/docs")
 
     await expect(page.get_by_text("/v1/fasting-sessions/{session_id}/cancel").first).to_be_visible(timeout=15_000)
-    elsewhere = [url for url in asked if not url.startswith((str(house.http.base_url), "data:", "blob:"))]
+    elsewhere = [url for url in asked if not url.startswith((str(stack.http.base_url), "data:", "blob:"))]
     assert elsewhere == []
 
 
 async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
-    house: House, context: BrowserContext, alice: User
+    stack: Stack, context: BrowserContext, alice: User
 ) -> None:
     phone, pixel = iphone(), android()
     task_ids = await dead_task(alice, phone, pixel, ends_in=120)
-    brake_id = await engage(house, "app.of.the.browser")
+    brake_id = await engage(stack, "app.of.the.browser")
     page = await context.new_page()
 
     await page.goto("/console/")
-    await page.get_by_label("One-time code").fill(await sign_in_code(house.sessions, "carol", timedelta(minutes=1)))
+    await page.get_by_label("One-time code").fill(await sign_in_code(stack.sessions, "carol", timedelta(minutes=1)))
     await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     [cookie] = await context.cookies()
@@ -78,7 +78,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
 
     await page.get_by_role("button", name="Resume APNs · app.of.the.browser · sandbox").click()
     await expect(page.get_by_role("status")).to_have_text("The brake is resumed: its route sends again.")
-    [brake] = await house.rows("SELECT resumed_by FROM brakes WHERE id = :id", id=brake_id)
+    [brake] = await stack.rows("SELECT resumed_by FROM brakes WHERE id = :id", id=brake_id)
     assert brake.resumed_by == "carol"
 
     await page.get_by_role("link", name="People").click()
@@ -89,7 +89,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     await page.get_by_role("button", name="Send test push").click()
     await expect(page.get_by_text("Nothing more will come of it.")).to_be_visible(timeout=15_000)
     await expect(page.locator("td .state.accepted")).to_have_count(1)
-    [line] = house.place.simulator.phone(phone.token).screen
+    [line] = stack.place.simulator.phone(phone.token).screen
     assert line.notification.data["kind"] == "test"
 
     await page.get_by_role("link", name="Dead pushes").click()
@@ -192,8 +192,8 @@ async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User) -> None:
     assert min(targets) >= 24  # WCAG 2.2, target size
 
 
-async def test_a_link_from_another_site_leads_in_without_a_second_sign_in(signed_in: Page, house: House) -> None:
-    port = house.http.base_url.port
+async def test_a_link_from_another_site_leads_in_without_a_second_sign_in(signed_in: Page, stack: Stack) -> None:
+    port = stack.http.base_url.port
 
     async def elsewhere(route: Route) -> None:
         await route.fulfill(content_type="text/html", body=f'<a href="http://127.0.0.1:{port}/console/dead">alert</a>')

@@ -9,12 +9,22 @@ import pytest
 from api.console import overview
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, Owed, Signals
+from domain.signals import Backlog, OutboxBacklog, Signals
 from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WELL = Signals(
-    NOW, (), (), Owed(0, None), Owed(0, None), rejected=0, brakes=(), answered=(), refused=(), workers=1, streams=0
+    NOW,
+    (),
+    (),
+    OutboxBacklog(0, None),
+    OutboxBacklog(0, None),
+    rejected=0,
+    brakes=(),
+    answered=(),
+    refused=(),
+    workers=1,
+    streams=0,
 )
 OURS, THEIRS = Route(Provider.APNS, None, Environment.PRODUCTION), Route(Provider.APNS, "b", Environment.PRODUCTION)
 SHUT = "The gate of APNs is shut in 1 of 1 workers (outage)."
@@ -55,7 +65,7 @@ def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: S
     ],
 )
 def test_reminders_that_nobody_processed_are_a_concern(count: int, ago: int, workers: int, told: list[str]) -> None:
-    now = replace(WELL, unopened=Owed(count, NOW - timedelta(seconds=ago)), workers=workers)
+    now = replace(WELL, unopened=OutboxBacklog(count, NOW - timedelta(seconds=ago)), workers=workers)
 
     assert overview.concerns_of(now, routes("closed")) == told
 

@@ -14,7 +14,7 @@ from db import support_actions
 from settings.environment import auth_settings, service_settings
 from tests.console.visits import Visit, engage, visit, words
 from tests.servers import free_port
-from tests.stack import ROOT, House, User, android, eventually, iphone, make_house, refuse_once
+from tests.stack import ROOT, Stack, User, android, eventually, iphone, make_stack, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
@@ -29,8 +29,8 @@ def test_whatever_scrolls_can_be_reached_by_the_keyboard() -> None:
     assert [tag for tag in scrolling if 'tabindex="0"' not in tag or 'role="region"' not in tag] == []
 
 
-async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: House, carol: Visit) -> None:
-    mallory = house.user(f"{HTML}{uuid4()}")
+async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(stack: Stack, carol: Visit) -> None:
+    mallory = stack.user(f"{HTML}{uuid4()}")
     [task_id] = await dead_task(mallory, iphone(), reason=HTML)
     pages = [
         await carol.get(f"/console/person?{urlencode({'user': mallory.user_id})}"),
@@ -38,16 +38,16 @@ async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(house: 
         await carol.get(f"/console/dead/redrive?{urlencode({'user_id': mallory.user_id})}"),
         await carol.get(f"/console/push/{task_id}"),
         await carol.get("/console/analytics?days=1"),
-        await (await visit(house, mallory.user_id)).get("/console/person"),
+        await (await visit(stack, mallory.user_id)).get("/console/person"),
         await carol.get(f"/console/dead?{urlencode({'due_from': HTML})}"),
-        await house.http.get(f"/console/sign-in?{urlencode({'next': HTML})}"),
+        await stack.http.get(f"/console/sign-in?{urlencode({'next': HTML})}"),
     ]
 
     for page in pages:
         assert "<script" not in page.text
         assert "<img" not in page.text
     assert [HTML in words(page) for page in pages[:4]] == [True] * 4
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
 
 
@@ -60,9 +60,9 @@ async def test_a_redrive_of_no_number_or_too_many_is_refused(carol: Visit, limit
     assert "a number from 1 to 10000" in words(rehearsed)
 
 
-async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit, alice: User) -> None:
+async def test_an_overview_tells_what_needs_a_person(stack: Stack, carol: Visit, alice: User) -> None:
     await dead_task(alice, iphone())
-    brake_id = await engage(house, "app.seen.in.the.console")
+    brake_id = await engage(stack, "app.seen.in.the.console")
 
     page = words(await carol.get("/console/"))
 
@@ -74,35 +74,35 @@ async def test_an_overview_tells_what_needs_a_person(house: House, carol: Visit,
     await carol.post(f"/console/brakes/{brake_id}/resume")
 
 
-async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(house: House, carol: Visit) -> None:
-    brake_id = await engage(house, "app.seen.in.the.console")
+async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, carol: Visit) -> None:
+    brake_id = await engage(stack, "app.seen.in.the.console")
 
     first = await carol.post(f"/console/brakes/{brake_id}/resume")
     second = await carol.post(f"/console/brakes/{brake_id}/resume")
 
     assert (first.status_code, first.headers["location"]) == (303, "/console/?resumed")
     assert (second.status_code, f"was resumed by {carol.user_id} before" in words(second)) == (409, True)
-    async with house.sessions() as db:
+    async with stack.sessions() as db:
         [action] = await support_actions.about(db, brake_id)
     assert (action.actor, action.action) == (carol.user_id, "resume")
 
 
-async def test_an_overview_says_so_when_temporal_cannot_be_reached(house: House) -> None:
-    away = replace(house.place, temporal_address=f"127.0.0.1:{free_port()}")
+async def test_an_overview_says_so_when_temporal_cannot_be_reached(stack: Stack) -> None:
+    away = replace(stack.place, temporal_address=f"127.0.0.1:{free_port()}")
     environment = away.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(away, app, lazy=True) as lonely:
+    async with make_stack(away, app, lazy=True) as lonely:
         page = words(await (await visit(lonely)).get("/console/"))
 
     assert "Temporal cannot be reached, so it is not known when housekeeping last ran." in page
     assert "The last hour" in page
 
 
-async def test_a_persons_page_shows_phones_fasts_and_what_happened(house: House, carol: Visit, alice: User) -> None:
+async def test_a_persons_page_shows_phones_fasts_and_what_happened(stack: Stack, carol: Visit, alice: User) -> None:
     phone = iphone()
     await alice.register(phone, locale="de-AT", app_version="1.2", time_zone="GMT+02:00")
     session_id = await alice.start_fast(due_in=0.5)
-    assert await house.finished(session_id)
+    assert await stack.finished(session_id)
 
     page = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
 
@@ -123,7 +123,7 @@ async def test_nobodys_page_says_that_nothing_is_known(carol: Visit) -> None:
     assert "Nothing is known of this user id" in words(page)
 
 
-async def test_a_test_push_is_sent_and_its_fate_shown(house: House, carol: Visit, alice: User) -> None:
+async def test_a_test_push_is_sent_and_its_fate_shown(stack: Stack, carol: Visit, alice: User) -> None:
     await alice.register(iphone(), android())
 
     sent = await carol.post("/console/test-push", {"user": alice.user_id, "installation_id": ""})
@@ -132,14 +132,14 @@ async def test_a_test_push_is_sent_and_its_fate_shown(house: House, carol: Visit
     page = await _settled(carol, sent)
     assert words(page).count(" accepted ") >= 2
     assert 'http-equiv="refresh"' not in page.text
-    [action] = await house.rows(
+    [action] = await stack.rows(
         "SELECT * FROM support_actions WHERE actor = :a AND action = 'test_push'", a=carol.user_id
     )
     assert action.subject_kind == "test_push"
 
 
 async def test_a_test_push_goes_to_nobodys_phone_but_the_persons(
-    house: House, carol: Visit, alice: User, bob: User
+    stack: Stack, carol: Visit, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
@@ -153,12 +153,12 @@ async def test_a_test_push_goes_to_nobodys_phone_but_the_persons(
         ({}, 422),
     ):
         assert (await carol.post("/console/test-push", form)).status_code == status, form
-    assert not await house.rows(
+    assert not await stack.rows(
         "SELECT 1 FROM support_actions WHERE actor = :a AND action = 'test_push'", a=carol.user_id
     )
 
 
-async def test_one_dead_push_is_redriven_by_its_page(house: House, carol: Visit, alice: User) -> None:
+async def test_one_dead_push_is_redriven_by_its_page(stack: Stack, carol: Visit, alice: User) -> None:
     [task_id] = await dead_task(alice, iphone())
     before = words(await carol.get(f"/console/push/{task_id}"))
 
@@ -168,18 +168,18 @@ async def test_one_dead_push_is_redriven_by_its_page(house: House, carol: Visit,
     assert "Redrive this push" in before
     assert (answer.status_code, answer.headers["location"]) == (303, f"/console/push/{task_id}")
     assert again.status_code == 409
-    assert await redriven(house, task_id) == ("accepted", None)
+    assert await redriven(stack, task_id) == ("accepted", None)
     after = words(await carol.get(f"/console/push/{task_id}"))
     assert f"{carol.user_id} redrive" in after
     assert "Redrive this push" not in after
 
 
-async def test_what_died_of_the_cutoff_blames_no_phone(house: House, carol: Visit, alice: User) -> None:
+async def test_what_died_of_the_cutoff_blames_no_phone(stack: Stack, carol: Visit, alice: User) -> None:
     [task_id] = await dead_task(alice, iphone(), reason="BadDeviceToken")
 
     pages = [f"/console/push/{task_id}", f"/console/dead?user_id={alice.user_id}", "/console/analytics?days=1"]
     said = [(await carol.get(page)).text for page in pages]
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
 
     assert ["This says nothing about the phone." in page for page in said] == [True, True, True]
@@ -187,10 +187,10 @@ async def test_what_died_of_the_cutoff_blames_no_phone(house: House, carol: Visi
 
 
 async def test_what_was_said_of_a_token_before_a_redrive_is_told_as_of_that_time(
-    house: House, carol: Visit, alice: User
+    stack: Stack, carol: Visit, alice: User
 ) -> None:
     [task_id] = await dead_task(alice, iphone(), reason="BadDeviceToken")
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         refused = (
             "INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome, reason, latency_ms)"
             " VALUES (gen_random_uuid(), :id, 1, now(), 'rejected', 'BadDeviceToken', 20)"
@@ -200,9 +200,9 @@ async def test_what_was_said_of_a_token_before_a_redrive_is_told_as_of_that_time
 
     await carol.post(f"/console/push/{task_id}/redrive")
     waiting = words(await carol.get(f"/console/push/{task_id}"))
-    assert await redriven(house, task_id) == ("accepted", None)
+    assert await redriven(stack, task_id) == ("accepted", None)
     accepted = words(await carol.get(f"/console/push/{task_id}"))
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("DELETE FROM push_attempts WHERE task_id = :id AND number = 1"), {"id": task_id})
 
     assert "BadDeviceToken Apple refused the token at that time." in accepted
@@ -210,13 +210,13 @@ async def test_what_was_said_of_a_token_before_a_redrive_is_told_as_of_that_time
 
 
 async def test_the_time_that_a_stream_had_for_a_message_is_no_lateness_of_its_push(
-    house: House, carol: Visit, alice: User, bob: User
+    stack: Stack, carol: Visit, alice: User, bob: User
 ) -> None:
     await bob.register(iphone())
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await handed_off(house, message_id)
-    [push] = await tasks_of(house, message_id)
-    async with house.sessions.begin() as db:
+    await handed_off(stack, message_id)
+    [push] = await tasks_of(stack, message_id)
+    async with stack.sessions.begin() as db:
         late = (
             "UPDATE push_tasks SET again_at = due_at + interval '5 s', accepted_at = due_at + interval '6.5 s'"
             " WHERE task_id = :id"
@@ -228,13 +228,13 @@ async def test_the_time_that_a_stream_had_for_a_message_is_no_lateness_of_its_pu
     assert "1.5 s after it was due, the time that an open stream had for it taken off" in said
 
 
-async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(house: House, carol: Visit, alice: User) -> None:
+async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(stack: Stack, carol: Visit, alice: User) -> None:
     task_ids = await dead_task(alice, iphone(), android())
     query = urlencode({"user_id": alice.user_id})
 
     listed = words(await carol.get(f"/console/dead?{query}"))
     rehearsal = words(await carol.get(f"/console/dead/redrive?{query}"))
-    states = [(await task(house, task_id)).state for task_id in task_ids]
+    states = [(await task(stack, task_id)).state for task_id in task_ids]
     done = words(await carol.post("/console/dead/redrive", {"user_id": alice.user_id, "limit": "1"}))
 
     assert listed.count("possible") == 2
@@ -243,7 +243,7 @@ async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(house: Hous
     assert states == ["dead", "dead"]
     assert "Redriven 1" in done
     assert "The limit is reached" in done
-    assert sorted([(await task(house, task_id)).state == "dead" for task_id in task_ids]) == [False, True]
+    assert sorted([(await task(stack, task_id)).state == "dead" for task_id in task_ids]) == [False, True]
 
 
 @pytest.mark.parametrize("form", [{"limit": "0"}, {"limit": "x"}, {"limit": "10001"}, {"kind": "x"}, {"unknown": "x"}])
@@ -251,7 +251,7 @@ async def test_a_redrive_by_a_form_that_cannot_be_does_nothing(carol: Visit, for
     assert (await carol.post("/console/dead/redrive", {"user_id": "nobody", **form})).status_code == 422
 
 
-async def test_dead_pushes_are_paged(house: House, carol: Visit, alice: User) -> None:
+async def test_dead_pushes_are_paged(stack: Stack, carol: Visit, alice: User) -> None:
     phones = [iphone() for _ in range(17)]
     for _ in range(3):
         await dead_task(alice, *phones)
@@ -265,27 +265,27 @@ async def test_dead_pushes_are_paged(house: House, carol: Visit, alice: User) ->
 
     assert first.text.count('href="/console/push/') == 50
     assert second.text.count('href="/console/push/') == 1
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("DELETE FROM push_tasks WHERE user_id = :user"), {"user": alice.user_id})
 
 
-async def test_analytics_count_what_happened_and_the_api_counts_the_same(house: House, carol: Visit) -> None:
-    app_id, user = f"app.{uuid4()}", house.user()
+async def test_analytics_count_what_happened_and_the_api_counts_the_same(stack: Stack, carol: Visit) -> None:
+    app_id, user = f"app.{uuid4()}", stack.user()
     phones = [iphone(), iphone(), android()]
-    refuse_once(house.place.simulator, phones[0])
+    refuse_once(stack.place.simulator, phones[0])
     await user.register(*phones)
     sessions = [await user.start_fast(due_in=0.3), await user.start_fast(due_in=0.3)]
     for session_id in sessions:
-        await house.finished(session_id)
-    async with house.sessions.begin() as db:  # told apart from all else that this house sends
+        await stack.finished(session_id)
+    async with stack.sessions.begin() as db:  # told apart from all else that this house sends
         move = "UPDATE push_tasks SET app_id = :app_id WHERE user_id = :user"
         await db.execute(text(move), {"app_id": app_id, "user": user.user_id})
-    [opened] = await house.rows(
+    [opened] = await stack.rows(
         "SELECT task_id FROM push_tasks WHERE app_id = :a AND provider = 'fcm' LIMIT 1", a=app_id
     )
     await user.call("POST", f"/v1/push-tasks/{opened.task_id}/opened")
 
-    supporter = house.user(None, "support")
+    supporter = stack.user(None, "support")
     told = (await supporter.call("GET", f"/v1/support/analytics?days=1&app_id={app_id}")).json()
     page = words(await carol.get(f"/console/analytics?days=1&app_id={app_id}"))
 
@@ -310,8 +310,8 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(house: 
     assert "unavailable ServiceUnavailable Apple answered that it is unavailable. 1" in page
 
 
-async def test_counting_walks_the_index_of_due_instants(house: House) -> None:
-    async with house.sessions() as db:
+async def test_counting_walks_the_index_of_due_instants(stack: Stack) -> None:
+    async with stack.sessions() as db:
         await db.execute(text("SET LOCAL enable_seqscan = off"))
         plan = "EXPLAIN SELECT count(*) FROM push_tasks t WHERE due_at >= now() - interval '1 day' AND due_at < now()"
         rows = (await db.execute(text(plan))).scalars().all()

@@ -17,7 +17,7 @@ from api.console.session import COOKIE
 from commands.sign_in import sign_in_code
 from db.console_sessions import code_from, read_code
 from tests.console.visits import Visit, visit, words
-from tests.stack import House, bearer, uncommitted
+from tests.stack import Stack, bearer, uncommitted
 
 NOBODYS = "6f0c4a52-0c3e-4b0e-9d0c-1f4f6d7a2b10"  # the same wherever tests are collected
 
@@ -36,26 +36,26 @@ def routes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("table", ["console_codes", "console_sessions"])
-async def test_somebody_signs_in_though_a_row_that_is_over_is_held(house: House, table: str) -> None:
+async def test_somebody_signs_in_though_a_row_that_is_over_is_held(stack: Stack, table: str) -> None:
     more = ", csrf_token) VALUES (:digest, 'dave', '-infinity', '')"
     row = f"INSERT INTO {table} (digest, user_id, expires_at"
     digest = uuid4().bytes
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         one = more if table == "console_sessions" else ") VALUES (:digest, 'dave', '-infinity')"
         await db.execute(text(row + one), {"digest": digest})
 
-    async with uncommitted(house, f"SELECT 1 FROM {table} WHERE digest = :digest FOR UPDATE", digest=digest):
-        code = await sign_in_code(house.sessions, "carol", timedelta(minutes=5))
-        answer = await house.http.post("/console/sign-in", data={"code": code}, headers=OURS)
+    async with uncommitted(stack, f"SELECT 1 FROM {table} WHERE digest = :digest FOR UPDATE", digest=digest):
+        code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=5))
+        answer = await stack.http.post("/console/sign-in", data={"code": code}, headers=OURS)
 
     assert answer.status_code == 303
     assert COOKIE in answer.headers["set-cookie"]
 
 
 @pytest.mark.parametrize(("path", "method"), routes())
-async def test_no_route_is_open_to_somebody_who_is_not_signed_in(house: House, path: str, method: str) -> None:
+async def test_no_route_is_open_to_somebody_who_is_not_signed_in(stack: Stack, path: str, method: str) -> None:
     for cookie in ("", f"{COOKIE}=", f"{COOKIE}={'A' * 43}"):
-        answer = await house.http.request(method, path, headers={**OURS, "cookie": cookie})
+        answer = await stack.http.request(method, path, headers={**OURS, "cookie": cookie})
 
         assert answer.status_code == 303
         assert urlsplit(answer.headers["location"]).path == "/console/sign-in"
@@ -63,13 +63,13 @@ async def test_no_route_is_open_to_somebody_who_is_not_signed_in(house: House, p
 
 
 @pytest.mark.parametrize("path", [path for path, method in routes() if method == "POST"])
-async def test_a_form_needs_the_csrf_token_of_its_own_sign_in(house: House, carol: Visit, path: str) -> None:
-    dave = await visit(house)
+async def test_a_form_needs_the_csrf_token_of_its_own_sign_in(stack: Stack, carol: Visit, path: str) -> None:
+    dave = await visit(stack)
     wrong = {"missing": None, "empty": "", "wrong": "A" * 43, "of somebody else": await dave.csrf_token(), "odd": "é"}
 
     for csrf_token in wrong.values():
         form = {} if csrf_token is None else {"csrf_token": csrf_token}
-        answer = await house.http.post(path, data=form, headers=carol.headers(**OURS))
+        answer = await stack.http.post(path, data=form, headers=carol.headers(**OURS))
         assert answer.status_code == 403
         assert "This form is not of your sign-in." in words(answer)
     assert (await carol.get("/console/person")).status_code == 200  # still signed in, whatever was sent
@@ -87,32 +87,32 @@ async def test_a_form_needs_the_csrf_token_of_its_own_sign_in(house: House, caro
     ],
 )
 async def test_a_form_of_another_site_is_refused_even_with_the_right_token(
-    house: House, carol: Visit, path: str, headers: dict[str, str]
+    stack: Stack, carol: Visit, path: str, headers: dict[str, str]
 ) -> None:
     form = {"csrf_token": await carol.csrf_token()}
 
-    answer = await house.http.post(path, data=form, headers=carol.headers(**headers))
+    answer = await stack.http.post(path, data=form, headers=carol.headers(**headers))
 
     assert answer.status_code == 403
     assert "This form was sent from another site." in words(answer)
 
 
-async def test_a_sign_in_form_of_another_site_is_refused(house: House) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+async def test_a_sign_in_form_of_another_site_is_refused(stack: Stack) -> None:
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
 
-    answer = await house.http.post("/console/sign-in", data={"code": code}, headers={"sec-fetch-site": "cross-site"})
+    answer = await stack.http.post("/console/sign-in", data={"code": code}, headers={"sec-fetch-site": "cross-site"})
 
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
-    assert (await _sign_in(house, code=code)).status_code == 303  # nor is the code used up
+    assert (await _sign_in(stack, code=code)).status_code == 303  # nor is the code used up
 
 
-async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(house: House) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(stack: Stack) -> None:
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
 
     async def sent(**headers: str) -> httpx.Response:
         headers = {"host": "ops.example", "origin": "null"} | headers
-        return await house.http.post("/console/sign-in", data={"code": code}, headers=headers)
+        return await stack.http.post("/console/sign-in", data={"code": code}, headers=headers)
 
     plain = await sent()  # what a browser sends over http
     behind_a_proxy = await sent(**OURS)
@@ -123,13 +123,13 @@ async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(house
     assert "Secure" in behind_a_proxy.headers["set-cookie"]
 
 
-async def test_a_code_signs_in_once_however_it_was_typed(house: House) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+async def test_a_code_signs_in_once_however_it_was_typed(stack: Stack) -> None:
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
     assert re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}", code)
     typed = f"  {code.lower().replace('-', ' ').replace('0', 'o').replace('1', 'l')} "
 
-    first = await _sign_in(house, code=typed)
-    second = await _sign_in(house, code=code)
+    first = await _sign_in(stack, code=typed)
+    second = await _sign_in(stack, code=code)
 
     assert (first.status_code, first.headers["location"]) == (303, "/console/")
     assert second.status_code == 401
@@ -137,28 +137,28 @@ async def test_a_code_signs_in_once_however_it_was_typed(house: House) -> None:
     assert "set-cookie" not in second.headers
 
 
-async def test_what_no_form_of_ours_sends_is_refused(house: House, carol: Visit) -> None:
+async def test_what_no_form_of_ours_sends_is_refused(stack: Stack, carol: Visit) -> None:
     headers = carol.headers(**OURS, **{"content-type": "multipart/form-data; boundary=b; charset=unicode_escape"})
     sent = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n\\ud800\r\n--b--\r\n'
 
     for path in ("/console/sign-in", "/console/sign-out"):
-        answer = await house.http.post(path, content=sent, headers=headers)
+        answer = await stack.http.post(path, content=sent, headers=headers)
 
         assert answer.status_code == 403
         assert "This is no form of ours." in words(answer)
 
 
-async def test_a_code_ends(house: House) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(0))
+async def test_a_code_ends(stack: Stack) -> None:
+    code = await sign_in_code(stack.sessions, "carol", timedelta(0))
 
-    assert (await _sign_in(house, code=code)).status_code == 401
+    assert (await _sign_in(stack, code=code)).status_code == 401
 
 
 @pytest.mark.parametrize(
     "typed", ["", "-", "0000-0000-0000-0000", "x" * 5000, "\0", "ÄÖÜß-ÄÖÜß-ÄÖÜß-ÄÖÜß", "' OR 1=1 --"]
 )
-async def test_what_is_no_code_signs_nobody_in(house: House, typed: str) -> None:
-    answer = await _sign_in(house, "10.0.0.1", code=typed)
+async def test_what_is_no_code_signs_nobody_in(stack: Stack, typed: str) -> None:
+    answer = await _sign_in(stack, "10.0.0.1", code=typed)
 
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
@@ -173,12 +173,12 @@ def test_a_code_holds_all_of_its_randomness() -> None:
     assert read_code("ABCD-EFGH-JKMN-PQRU") is None
 
 
-async def test_the_cookie_is_for_the_console_alone_and_out_of_the_reach_of_scripts(house: House) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
-    another = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+async def test_the_cookie_is_for_the_console_alone_and_out_of_the_reach_of_scripts(stack: Stack) -> None:
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    another = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
 
-    here = await _sign_in(house, code=code)
-    named = await _sign_in(house, code=another, host="console.example")
+    here = await _sign_in(stack, code=code)
+    named = await _sign_in(stack, code=another, host="console.example")
 
     name_and_value, *attributes = here.headers["set-cookie"].split("; ")
     assert re.fullmatch(COOKIE + r"=[\w-]{43}", name_and_value)
@@ -186,15 +186,15 @@ async def test_the_cookie_is_for_the_console_alone_and_out_of_the_reach_of_scrip
     assert "Secure" in named.headers["set-cookie"].split("; ")
 
 
-async def test_a_token_with_the_scope_signs_in_for_no_longer_than_it_is_valid(house: House) -> None:
+async def test_a_token_with_the_scope_signs_in_for_no_longer_than_it_is_valid(stack: Stack) -> None:
     token = bearer("carol", "support", expires_in=timedelta(minutes=5))
 
-    answer = await _sign_in(house, token=token)
+    answer = await _sign_in(stack, token=token)
 
     assert answer.status_code == 303
     [lasts] = re.findall(r"Max-Age=(\d+)", answer.headers["set-cookie"])
     assert 280 < int(lasts) <= 300
-    [row] = await house.rows("SELECT * FROM console_sessions WHERE user_id = 'carol' ORDER BY created_at DESC LIMIT 1")
+    [row] = await stack.rows("SELECT * FROM console_sessions WHERE user_id = 'carol' ORDER BY created_at DESC LIMIT 1")
     assert row.expires_at <= datetime.now(UTC) + timedelta(minutes=5)
 
 
@@ -203,9 +203,9 @@ async def test_a_token_with_the_scope_signs_in_for_no_longer_than_it_is_valid(ho
     [((), 403, "scope support"), (("service",), 403, "scope support"), (("supporter",), 403, "scope support")],
 )
 async def test_a_token_without_the_scope_signs_nobody_in(
-    house: House, scopes: tuple[str, ...], status: int, said: str
+    stack: Stack, scopes: tuple[str, ...], status: int, said: str
 ) -> None:
-    answer = await _sign_in(house, token=bearer("mallory", *scopes))
+    answer = await _sign_in(stack, token=bearer("mallory", *scopes))
 
     assert answer.status_code == status
     assert said in words(answer)
@@ -215,16 +215,16 @@ async def test_a_token_without_the_scope_signs_nobody_in(
 @pytest.mark.parametrize(
     "token", ["nonsense", "a.b.c", "é", bearer("carol", "support", expires_in=timedelta(hours=-1))]
 )
-async def test_a_token_that_is_not_valid_signs_nobody_in_and_is_not_shown(house: House, token: str) -> None:
-    answer = await _sign_in(house, token=token)
+async def test_a_token_that_is_not_valid_signs_nobody_in_and_is_not_shown(stack: Stack, token: str) -> None:
+    answer = await _sign_in(stack, token=token)
 
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
     assert token not in answer.text
 
 
-async def test_a_bearer_token_alone_opens_no_page(house: House) -> None:
-    answer = await house.user(None, "support").call("GET", "/console/dead")
+async def test_a_bearer_token_alone_opens_no_page(stack: Stack) -> None:
+    answer = await stack.user(None, "support").call("GET", "/console/dead")
 
     assert answer.status_code == 303
 
@@ -237,8 +237,8 @@ async def test_the_cookie_of_somebody_who_signed_out_is_worth_nothing(carol: Vis
     assert (await carol.get("/console/")).status_code == 303
 
 
-async def test_a_sign_in_ends_by_itself(house: House, carol: Visit) -> None:
-    async with house.sessions.begin() as db:
+async def test_a_sign_in_ends_by_itself(stack: Stack, carol: Visit) -> None:
+    async with stack.sessions.begin() as db:
         await db.execute(
             text("UPDATE console_sessions SET expires_at = now() - interval '1 ms' WHERE user_id = :user"),
             {"user": carol.user_id},
@@ -247,21 +247,21 @@ async def test_a_sign_in_ends_by_itself(house: House, carol: Visit) -> None:
     assert (await carol.get("/console/")).status_code == 303
 
 
-async def test_the_database_knows_neither_cookie_nor_code(house: House, carol: Visit) -> None:
-    code = await sign_in_code(house.sessions, carol.user_id, timedelta(minutes=1))
+async def test_the_database_knows_neither_cookie_nor_code(stack: Stack, carol: Visit) -> None:
+    code = await sign_in_code(stack.sessions, carol.user_id, timedelta(minutes=1))
 
     tables = ("console_sessions", "console_codes", "support_actions")
-    kept = str([await house.rows(f"SELECT CAST(t AS text) FROM {table} t") for table in tables])
+    kept = str([await stack.rows(f"SELECT CAST(t AS text) FROM {table} t") for table in tables])
 
     for secret in (carol.value, code, code.replace("-", "")):
         assert secret not in kept
         assert secret.encode().hex() not in kept
 
 
-async def test_it_is_on_record_who_signed_in_by_what_and_out(house: House, carol: Visit) -> None:
+async def test_it_is_on_record_who_signed_in_by_what_and_out(stack: Stack, carol: Visit) -> None:
     await carol.post("/console/sign-out")
 
-    deeds = await house.rows("SELECT * FROM support_actions WHERE actor = :user ORDER BY id", user=carol.user_id)
+    deeds = await stack.rows("SELECT * FROM support_actions WHERE actor = :user ORDER BY id", user=carol.user_id)
     assert [(deed.action, deed.subject_kind, deed.detail) for deed in deeds] == [
         ("sign_in", "console_session", {"way": "code"}),
         ("sign_out", "console_session", {}),
@@ -269,17 +269,17 @@ async def test_it_is_on_record_who_signed_in_by_what_and_out(house: House, carol
     assert deeds[0].subject_id == deeds[1].subject_id
 
 
-async def test_attempts_to_sign_in_from_one_address_are_limited(house: House) -> None:
-    answers = [await _sign_in(house, "10.0.0.2", code="0000-0000-0000-0000") for _ in range(25)]
+async def test_attempts_to_sign_in_from_one_address_are_limited(stack: Stack) -> None:
+    answers = [await _sign_in(stack, "10.0.0.2", code="0000-0000-0000-0000") for _ in range(25)]
 
     statuses = [answer.status_code for answer in answers]
     assert statuses[:20] == [401] * 20
     assert statuses[-1] == 429  # one more may pass where a minute begins meanwhile
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
     assert "Too many requests" in words(answers[-1])
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
-    assert (await _sign_in(house, "10.0.0.2", code=code)).status_code == 429
-    assert (await _sign_in(house, "10.0.0.3", code=code)).status_code == 303
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    assert (await _sign_in(stack, "10.0.0.2", code=code)).status_code == 429
+    assert (await _sign_in(stack, "10.0.0.3", code=code)).status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -296,30 +296,30 @@ async def test_attempts_to_sign_in_from_one_address_are_limited(house: House) ->
     ],
 )
 async def test_after_the_sign_in_one_is_where_one_wanted_to_be_but_nowhere_else(
-    house: House, wanted: str, place: str
+    stack: Stack, wanted: str, place: str
 ) -> None:
-    code = await sign_in_code(house.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
 
-    answer = await _sign_in(house, "10.0.0.4", code=code, next=wanted)
+    answer = await _sign_in(stack, "10.0.0.4", code=code, next=wanted)
 
     assert answer.headers["location"] == place
 
 
-async def test_a_page_that_was_asked_for_is_remembered_by_the_door(house: House) -> None:
-    answer = await house.http.get("/console/person?user=a%20%26%20b", headers=OURS)
+async def test_a_page_that_was_asked_for_is_remembered_by_the_door(stack: Stack) -> None:
+    answer = await stack.http.get("/console/person?user=a%20%26%20b", headers=OURS)
 
     asked = urlsplit(answer.headers["location"])
     assert parse_qs(asked.query) == {"next": ["/console/person?user=a%20%26%20b"]}
-    assert 'name="next" value="/console/person?user=a%20%26%20b"' in (await house.http.get(str(asked.geturl()))).text
+    assert 'name="next" value="/console/person?user=a%20%26%20b"' in (await stack.http.get(str(asked.geturl()))).text
 
 
-async def test_whoever_follows_a_link_from_another_site_comes_in_at_the_second_step(house: House, carol: Visit) -> None:
-    answer = await house.http.get("/console/dead?kind=reminder", headers={"sec-fetch-site": "cross-site"})
+async def test_whoever_follows_a_link_from_another_site_comes_in_at_the_second_step(stack: Stack, carol: Visit) -> None:
+    answer = await stack.http.get("/console/dead?kind=reminder", headers={"sec-fetch-site": "cross-site"})
 
     assert answer.status_code == 200
     step = "/console/sign-in?next=%2Fconsole%2Fdead%3Fkind%3Dreminder"
     assert f'<meta http-equiv="refresh" content="0; url={step}">' in answer.text
-    assert (await house.http.get(step)).status_code == 200  # which asks for a sign-in where there is none
+    assert (await stack.http.get(step)).status_code == 200  # which asks for a sign-in where there is none
     second = await carol.get(step)
     assert (second.status_code, second.headers["location"]) == (303, "/console/dead?kind=reminder")
 
@@ -337,11 +337,11 @@ async def test_whoever_follows_a_link_from_another_site_comes_in_at_the_second_s
     ],
 )
 async def test_every_answer_keeps_the_browser_on_a_short_leash(
-    house: House, carol: Visit, path: str, to_carol: int, to_a_stranger: int
+    stack: Stack, carol: Visit, path: str, to_carol: int, to_a_stranger: int
 ) -> None:
     for answer, status in (
         (await carol.get(f"/console{path}"), to_carol),
-        (await house.http.get(f"/console{path}"), to_a_stranger),
+        (await stack.http.get(f"/console{path}"), to_a_stranger),
     ):
         assert answer.status_code == status
         headers = answer.headers
@@ -354,8 +354,8 @@ async def test_every_answer_keeps_the_browser_on_a_short_leash(
         assert headers["cache-control"] == ("private, max-age=31536000, immutable" if "css" in path else "no-store")
 
 
-async def test_the_console_is_found_without_its_last_slash(house: House) -> None:
-    answer = await house.http.get("/console")
+async def test_the_console_is_found_without_its_last_slash(stack: Stack) -> None:
+    answer = await stack.http.get("/console")
 
     assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
 
@@ -379,8 +379,8 @@ async def test_trouble_is_told_in_a_page(carol: Visit) -> None:
         assert said in words(answer), path
 
 
-async def _sign_in(house: House, address: str = "", *, host: str = "", **form: str) -> Any:
+async def _sign_in(stack: Stack, address: str = "", *, host: str = "", **form: str) -> Any:
     headers = {**OURS, **({"x-forwarded-for": address} if address else {}), **({"host": host} if host else {})}
-    answer = await house.http.post("/console/sign-in", data=form, headers=headers)
-    house.http.cookies.clear()  # all tests share this client
+    answer = await stack.http.post("/console/sign-in", data=form, headers=headers)
+    stack.http.cookies.clear()  # all tests share this client
     return answer

@@ -12,7 +12,7 @@ from api.app import create_app
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.stack import House, Place, iphone, make_house
+from tests.stack import Place, Stack, iphone, make_stack
 from tests.support.dead import dead_task
 
 CUT_OFF = 5.0  # seconds
@@ -31,15 +31,15 @@ ATTEMPT = (
 @pytest.fixture(scope="module")
 async def crowded(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """An API whose database may be slowed down."""
     place = Place(await new_database("crowded"), temporal, "detached", simulator)
     environment = place.environment()
-    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
-        yield house
+    async with make_stack(place, create_app(service_settings(environment), auth_settings(environment))) as stack:
+        yield stack
 
 
-async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: House) -> None:
+async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: Stack) -> None:
     supporter, operator = crowded.user(None, "support"), await visit(crowded)
     [task_id] = await dead_task(crowded.user(), iphone())
     await _run(crowded, ATTEMPT, attempt_id=uuid4(), task_id=task_id)
@@ -65,7 +65,7 @@ async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: House) 
     assert cut_off not in words(await operator.get("/console/"))
 
 
-async def _run(house: House, *statements: str, **values: object) -> None:
-    async with house.sessions.begin() as db:
+async def _run(stack: Stack, *statements: str, **values: object) -> None:
+    async with stack.sessions.begin() as db:
         for statement in statements:
             await db.execute(text(statement), values)

@@ -10,26 +10,26 @@ from sqlalchemy import text
 
 from api.console.session import COOKIE
 from db import console_sessions
-from tests.stack import House
+from tests.stack import Stack
 
 
 @dataclass(frozen=True)
 class Visit:
     """Somebody who is signed in."""
 
-    house: House
+    stack: Stack
     user_id: str
     value: str  # of the cookie
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         """Look at a page."""
-        return await self.house.http.get(path, headers=self.headers(**headers))
+        return await self.stack.http.get(path, headers=self.headers(**headers))
 
     async def post(self, path: str, form: dict[str, str] | None = None, **headers: str) -> httpx.Response:
         """Send a form with this sign-in's own CSRF token, as a browser does."""
         fields = {"csrf_token": await self.csrf_token()} | (form or {})
         sent = {"sec-fetch-site": "same-origin", **headers}
-        return await self.house.http.post(path, data=fields, headers=self.headers(**sent))
+        return await self.stack.http.post(path, data=fields, headers=self.headers(**sent))
 
     async def csrf_token(self) -> str:
         """Read the token out of a page."""
@@ -42,12 +42,12 @@ class Visit:
         return {"cookie": f"{COOKIE}={self.value}", **more}
 
 
-async def visit(house: House, user_id: str | None = None) -> Visit:
+async def visit(stack: Stack, user_id: str | None = None) -> Visit:
     """Sign somebody in, by the shortest way."""
     user_id = user_id or f"supporter-{uuid4()}"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         opened = await console_sessions.open_for(db, user_id, "code")
-    return Visit(house, user_id, opened.value)
+    return Visit(stack, user_id, opened.value)
 
 
 def words(answer: httpx.Response) -> str:
@@ -56,12 +56,12 @@ def words(answer: httpx.Response) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 
-async def engage(house: House, app_id: str) -> UUID:
+async def engage(stack: Stack, app_id: str) -> UUID:
     """Engage the brake of an app that no other test uses."""
     statement = text(
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', :app_id, 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
     )
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         brake_id: UUID = (await db.execute(statement, {"app_id": app_id})).scalar_one()
         return brake_id

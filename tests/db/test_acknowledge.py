@@ -13,8 +13,8 @@ from tests.conftest import NewDatabase
 
 EVER = 5_000  # items of the log, with a push each
 PAGE = 500  # items that one acknowledgement may pass
-MOST_READ = 6 * 2 * PAGE  # rows of tables and indexes: of either end each item, and its push a few times
-MOST_STATEMENTS = 7
+MAX_READ = 6 * 2 * PAGE  # rows of tables and indexes: of either end each item, and its push a few times
+MAX_STATEMENTS = 7
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ async def test_no_acknowledgement_reads_more_than_it_passes_and_none_more_than_a
     assert first[0] < 20
     assert again[0] < 5
     assert page[0] < 100 * 6
-    assert leap[0] < MOST_READ
-    assert max(statements for _, statements in (first, again, page, leap)) <= MOST_STATEMENTS
+    assert leap[0] < MAX_READ
+    assert max(statements for _, statements in (first, again, page, leap)) <= MAX_STATEMENTS
 
 
 async def _cost(db: AsyncSession, act: Callable[[], Awaitable[object]]) -> tuple[int, int]:

@@ -14,13 +14,13 @@ from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt
 from db.push_tasks import DueMessage, Update
 from domain.kinds import Kind
-from domain.last_check import Line
+from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
 from operations import revival as revivals
 from tests.conftest import NewDatabase
 
 EVER = 20_000  # pushes of one line
-MOST_READ = 40  # rows, for one push
+MAX_READ = 40  # rows, for one push
 IN_FLIGHT = timedelta(seconds=16)
 LINE = "conversation/1"
 
@@ -110,25 +110,31 @@ async def read_meanwhile(db: AsyncSession, device: DeviceToken) -> None:
     await db.execute(text("UPDATE push_tasks SET synced_at = now() WHERE state = 'accepted'"))
 
 
-FREE = Line(newer_begun=False, newer_waits=False, call_under_way=False)
-AROUND: dict[str, tuple[Around, Line]] = {
+FREE = CollapseGroupUse(newer_begun=False, newer_waits=False, call_under_way=False)
+AROUND: dict[str, tuple[Around, CollapseGroupUse]] = {
     "nothing": (lambda db, device: push(db, device, "pending", due=-5), FREE),
     "an older one was accepted": (lambda db, device: push(db, device, "accepted", due=-1, settled=-1), FREE),
     "a newer one was accepted": (
         lambda db, device: push(db, device, "accepted", due=1, settled=-1),
-        Line(newer_begun=True, newer_waits=False, call_under_way=False),
+        CollapseGroupUse(newer_begun=True, newer_waits=False, call_under_way=False),
     ),
     "a newer one was accepted and read": (read_meanwhile, FREE),
     "a newer one waits": (
         lambda db, device: push(db, device, "pending", due=1),
-        Line(newer_begun=False, newer_waits=True, call_under_way=False),
+        CollapseGroupUse(newer_begun=False, newer_waits=True, call_under_way=False),
     ),
     "a newer one is dead": (lambda db, device: push(db, device, "dead", due=1, settled=-1), FREE),
-    "an older one is called for": (older_called, Line(newer_begun=False, newer_waits=False, call_under_way=True)),
-    "a newer one's call was lost": (newer_lost, Line(newer_begun=False, newer_waits=True, call_under_way=False)),
+    "an older one is called for": (
+        older_called,
+        CollapseGroupUse(newer_begun=False, newer_waits=False, call_under_way=True),
+    ),
+    "a newer one's call was lost": (
+        newer_lost,
+        CollapseGroupUse(newer_begun=False, newer_waits=True, call_under_way=False),
+    ),
     "a newer one was withdrawn while it is called for": (
         newer_withdrawn_while_called,
-        Line(newer_begun=True, newer_waits=False, call_under_way=True),
+        CollapseGroupUse(newer_begun=True, newer_waits=False, call_under_way=True),
     ),
 }
 
@@ -182,7 +188,7 @@ async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessio
 
         read = {name: await _rows_read(db, question) for name, question in asked.items()}
 
-    assert {name: rows for name, rows in read.items() if rows > MOST_READ} == {}
+    assert {name: rows for name, rows in read.items() if rows > MAX_READ} == {}
 
 
 async def _rows_read(db: AsyncSession, question: Callable[[], Awaitable[object]]) -> int:

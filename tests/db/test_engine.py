@@ -22,7 +22,7 @@ from db.engine import (
 )
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.stack import House
+from tests.stack import Stack
 
 
 @pytest.mark.parametrize("mode", ["disable", "require", "verify-full"])
@@ -58,8 +58,8 @@ def test_hosts_may_be_addresses_and_share_a_port() -> None:
     assert (arguments["host"], arguments["port"], arguments["ssl"]) == (["::1", "127.0.0.1"], [6000, 6000], "require")
 
 
-async def test_a_database_is_reached_by_an_address_that_says_so(house: House) -> None:
-    address = house.place.database_url + "&sslmode=disable&target_session_attrs=read-write"
+async def test_a_database_is_reached_by_an_address_that_says_so(stack: Stack) -> None:
+    address = stack.place.database_url + "&sslmode=disable&target_session_attrs=read-write"
     engine = make_engine(address)
 
     ready, alone = await is_ready(make_sessions(engine)), await connect_alone(address, "test")
@@ -94,8 +94,8 @@ async def test_connections_that_cannot_write_are_dropped_and_the_rest_of_the_poo
     await engine.dispose()
 
 
-async def test_a_write_that_met_a_standby_drops_its_connection_and_may_be_repeated(house: House) -> None:
-    engine = make_engine(house.place.database_url, pool_size=1)
+async def test_a_write_that_met_a_standby_drops_its_connection_and_may_be_repeated(stack: Stack) -> None:
+    engine = make_engine(stack.place.database_url, pool_size=1)
     sessions = make_sessions(engine)
     async with sessions() as db:
         before = await _pid(sessions)
@@ -108,8 +108,8 @@ async def test_a_write_that_met_a_standby_drops_its_connection_and_may_be_repeat
     await engine.dispose()
 
 
-async def test_a_connection_that_became_read_only_is_not_lent_again(house: House) -> None:
-    engine = make_engine(house.place.database_url, pool_size=1)
+async def test_a_connection_that_became_read_only_is_not_lent_again(stack: Stack) -> None:
+    engine = make_engine(stack.place.database_url, pool_size=1)
     sessions = make_sessions(engine)
     async with sessions() as db:
         await db.execute(text("SET default_transaction_read_only = on"))
@@ -121,8 +121,8 @@ async def test_a_connection_that_became_read_only_is_not_lent_again(house: House
     await engine.dispose()
 
 
-async def test_a_host_that_is_gone_costs_its_part_of_the_time_once(house: House) -> None:
-    url = async_url(house.place.database_url)
+async def test_a_host_that_is_gone_costs_its_part_of_the_time_once(stack: Stack) -> None:
+    url = async_url(stack.place.database_url)
     with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as closed:
         mute_port, closed_port = mute.getsockname()[1], closed.getsockname()[1]
         closed.close()

@@ -76,7 +76,7 @@ async def test_sweepers_take_different_rows_and_wait_for_nobody(sessions: Sessio
 async def test_many_sweepers_at_once_take_each_row_once(sessions: Sessions) -> None:
     await _owe(sessions, 200)
 
-    async def sweep() -> Sequence[outbox.Owed]:
+    async def sweep() -> Sequence[outbox.OutboxEntry]:
         async with sessions.begin() as db:
             return await outbox.lease_due(db, 30)
 

@@ -126,7 +126,7 @@ async def test_an_api_process_dispatches_what_is_needed_first_before_the_thousan
         await _start(sessions, due_in=timedelta(hours=1))
     async with sessions() as db:
         rows = await db.execute(text("SELECT id, subject_kind, subject_id, 1, NULL, needed_at FROM outbox ORDER BY id"))
-        owed = [outbox.Owed(*row) for row in rows]
+        owed = [outbox.OutboxEntry(*row) for row in rows]
     for each in owed * 50:  # 1 500: more than a process keeps
         relay.dispatch_soon(each)
     await eventually(lambda: _reached(temporal, 20))
@@ -136,7 +136,7 @@ async def test_an_api_process_dispatches_what_is_needed_first_before_the_thousan
             text("SELECT id, subject_kind, subject_id, 1, NULL, needed_at FROM outbox WHERE subject_id = :id"),
             {"id": honest},
         )
-        relay.dispatch_soon(outbox.Owed(*row.one()))
+        relay.dispatch_soon(outbox.OutboxEntry(*row.one()))
 
     temporal.answers.set()
     await eventually(lambda: _is_told(temporal, honest))

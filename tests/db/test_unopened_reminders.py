@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from db.views.standings import Standing, is_unopened
+from db.views.standings import ReminderStanding, is_unopened
 from domain.push import TaskState
 from domain.reminders import OnRecord, Reminder, ReminderState
 from domain.timeline import A_MOMENT
@@ -32,4 +32,4 @@ def test_a_reminder_is_unopened_when_it_has_been_due_for_a_moment_and_nothing_wa
 ) -> None:
     reminder = Reminder(30, DUE_AT, DUE_AT + timedelta(minutes=30))
 
-    assert is_unopened(Standing(UUID(int=1), UUID(int=2), reminder, state, found, DUE_AT + late)) is unopened
+    assert is_unopened(ReminderStanding(UUID(int=1), UUID(int=2), reminder, state, found, DUE_AT + late)) is unopened

@@ -6,7 +6,7 @@ from settings.environment import (
     ApnsSettings,
     AuthSettings,
     FcmSettings,
-    GateSettings,
+    LimiterSettings,
     LimitSettings,
     ProxySettings,
     RetentionSettings,
@@ -26,7 +26,7 @@ OF_WORKER = {f"APNS_{name.upper()}" for name in ApnsSettings.model_fields} | {
     f"FCM_{name.upper()}" for name in FcmSettings.model_fields
 }
 OF_WORKER |= {
-    name.upper() for section in (ProxySettings, GateSettings, RetentionSettings) for name in section.model_fields
+    name.upper() for section in (ProxySettings, LimiterSettings, RetentionSettings) for name in section.model_fields
 }
 
 

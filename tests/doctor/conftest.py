@@ -5,30 +5,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from commands.doctor.checks import examined
-from commands.doctor.report import Level, Line
+from commands.doctor.report import Level, ReportLine
 from dispatch.schedules import make_schedules
 from simulator import Simulator
-from tests.stack import House, Place, open_house
+from tests.stack import Place, Stack, open_stack
 
-Examine = Callable[..., Awaitable[list[Line]]]
+Examine = Callable[..., Awaitable[list[ReportLine]]]
 
 
 @pytest.fixture(scope="session")
 async def healthy(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """A house with a worker and the schedules."""
     place = Place(await new_database("doctor"), temporal, "doctor", simulator)
-    async with open_house(place) as house:
-        await make_schedules(house.temporal)
-        yield house
+    async with open_stack(place) as stack:
+        await make_schedules(stack.temporal)
+        yield stack
 
 
 @pytest.fixture
-def examine(healthy: House) -> Examine:
+def examine(healthy: Stack) -> Examine:
     """Let the doctor look at the house, with some settings of its own; gives what is not as it should be."""
 
-    async def look(*processes: str, offline: bool = False, **settings: str) -> list[Line]:
+    async def look(*processes: str, offline: bool = False, **settings: str) -> list[ReportLine]:
         environ = {name: value for name, value in healthy.place.environment(**settings).items() if value}
         report = await examined(environ, processes or ("api", "worker"), offline=offline)
         return [line for line in report.items if line.level in {Level.WARNING, Level.FAILURE}]

@@ -11,10 +11,10 @@ import pytest
 from commands.doctor.report import Level
 from tests.doctor.conftest import Examine
 from tests.servers import free_port
-from tests.stack import ROOT, SECRET, House
+from tests.stack import ROOT, SECRET, Stack
 
 
-async def _doctor(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
+async def _doctor(stack: Stack, *words: str, **settings: str) -> tuple[int | None, str, str]:
     """Run it; gives exit status, output and complaints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -22,7 +22,7 @@ async def _doctor(house: House, *words: str, **settings: str) -> tuple[int | Non
         "doctor",
         *words,
         cwd=ROOT,
-        env={**os.environ, **house.place.environment(**settings)},
+        env={**os.environ, **stack.place.environment(**settings)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -30,7 +30,7 @@ async def _doctor(house: House, *words: str, **settings: str) -> tuple[int | Non
     return process.returncode, out.decode(), complaints.decode()
 
 
-async def test_of_what_is_well_all_is_ok_and_nothing_is_sent_but_a_push_to_nobody(healthy: House) -> None:
+async def test_of_what_is_well_all_is_ok_and_nothing_is_sent_but_a_push_to_nobody(healthy: Stack) -> None:
     simulator = healthy.place.simulator
     simulator.requests.clear()
 
@@ -53,7 +53,7 @@ async def test_of_what_is_well_all_is_ok_and_nothing_is_sent_but_a_push_to_nobod
     assert await healthy.rows("SELECT 1 FROM push_tasks") == []
 
 
-async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: House, tmp_path: Path) -> None:
+async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: Stack, tmp_path: Path) -> None:
     settings = healthy.place.environment(APNS_TOPIC="app.fastbell.other", DATABASE_URL="")
     lines = [f"{name}='{value}'\n" for name, value in settings.items() if value]
     (tmp_path / "run.env").write_text(f"{''.join(lines)}DATABASE_URL='{healthy.place.database_url}'\n")
@@ -69,7 +69,7 @@ async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: H
 
 
 async def test_what_is_broken_everywhere_tells_no_secret(
-    healthy: House, examine: Examine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    healthy: Stack, examine: Examine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "AuthKey_ABCDE12345.p8"
     key.write_text("-----BEGIN PRIVATE KEY-----\nhush-hush\n-----END PRIVATE KEY-----\n")
@@ -89,7 +89,7 @@ async def test_what_is_broken_everywhere_tells_no_secret(
     _tells_no_secret(healthy, told)
 
 
-async def test_offline_nothing_is_reached_and_each_process_has_its_own_needs(healthy: House, examine: Examine) -> None:
+async def test_offline_nothing_is_reached_and_each_process_has_its_own_needs(healthy: Stack, examine: Examine) -> None:
     simulator = healthy.place.simulator
     simulator.requests.clear()
 
@@ -137,8 +137,8 @@ async def test_it_ends_at_once_for_the_temporal_sdk_may_crash_an_interpreter_tha
     assert out.endswith(b" failures.\n")
 
 
-def _tells_no_secret(house: House, out: str) -> None:
-    account = json.loads(Path(house.place.simulator.environment["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
+def _tells_no_secret(stack: Stack, out: str) -> None:
+    account = json.loads(Path(stack.place.simulator.environment["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
     assert SECRET not in out
     assert account["private_key"].splitlines()[1] not in out
     assert "ya29." not in out

@@ -14,20 +14,20 @@ from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import text
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 
-from commands.doctor.report import Line
+from commands.doctor.report import ReportLine
 from db.engine import make_engine
 from domain.naming import SEARCH_ATTRIBUTES
 from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.doctor.certificates import certificate, showing
 from tests.doctor.conftest import Examine
 from tests.servers import free_port
-from tests.stack import House, eventually
+from tests.stack import Stack, eventually
 
 NO_PEM = "it holds no private key in PEM form without a password"
 Lines = list[tuple[str, str, str]]
 
 
-def told(lines: list[Line]) -> Lines:
+def told(lines: list[ReportLine]) -> Lines:
     """Say what is wrong: area, level, and what was found."""
     assert all(line.to_do for line in lines)
     return [(line.area, line.level.value, line.found) for line in lines]
@@ -37,7 +37,7 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def account(healthy: House, directory: Path, *, mode: int = 0o600, **changes: str) -> str:
+def account(healthy: Stack, directory: Path, *, mode: int = 0o600, **changes: str) -> str:
     """Write a service account that differs a little."""
     found = json.loads(Path(healthy.place.simulator.environment["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
     file = directory / "account.json"
@@ -71,7 +71,7 @@ async def test_a_key_that_is_not_the_one_of_its_id(examine: Examine, tmp_path: P
         ("SomethingNew", 403, "not the refusal that a token of nobody's gets"),
     ],
 )
-async def test_what_apple_refuses(examine: Examine, healthy: House, reason: str, status: int, meaning: str) -> None:
+async def test_what_apple_refuses(examine: Examine, healthy: Stack, reason: str, status: int, meaning: str) -> None:
     healthy.place.simulator.faults.add(
         provider="apns", environment="production", fault="answer", status=status, reason=reason
     )
@@ -81,7 +81,7 @@ async def test_what_apple_refuses(examine: Examine, healthy: House, reason: str,
     assert told(lines) == [("apns", "failure", f"default app, production: {reason}: {meaning}")]
 
 
-async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine, healthy: House) -> None:
+async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine, healthy: Stack) -> None:
     healthy.place.simulator.faults.add(provider="apns", environment="production", fault="answer", status=403, reason="")
 
     [line] = await examine()
@@ -106,13 +106,13 @@ async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine
     ],
     ids=["another project", "a bare 403", "a bare 404"],
 )
-async def test_what_google_refuses(examine: Examine, healthy: House, fault: dict[str, Any], meaning: str) -> None:
+async def test_what_google_refuses(examine: Examine, healthy: Stack, fault: dict[str, Any], meaning: str) -> None:
     healthy.place.simulator.faults.add(provider="fcm", fault="answer", **fault)
 
     assert told(await examine()) == [("fcm", "failure", f"default app: {meaning}")]
 
 
-async def test_a_service_account_whose_key_was_revoked(examine: Examine, healthy: House, tmp_path: Path) -> None:
+async def test_a_service_account_whose_key_was_revoked(examine: Examine, healthy: Stack, tmp_path: Path) -> None:
     key = pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
     [line] = await examine(FCM_SERVICE_ACCOUNT_FILE=account(healthy, tmp_path, private_key=key))
@@ -121,7 +121,7 @@ async def test_a_service_account_whose_key_was_revoked(examine: Examine, healthy
     assert line.found.startswith("default app: oauth_refused: Google gives this service account no access token")
 
 
-async def test_a_service_account_of_another_project(examine: Examine, healthy: House, tmp_path: Path) -> None:
+async def test_a_service_account_of_another_project(examine: Examine, healthy: Stack, tmp_path: Path) -> None:
     [line] = await examine(FCM_SERVICE_ACCOUNT_FILE=account(healthy, tmp_path, project_id="another"))
 
     assert line.found.startswith("default app: PERMISSION_DENIED: ")
@@ -202,7 +202,7 @@ async def test_a_certificate_of_temporal(examine: Examine, tmp_path: Path, days:
     assert line[2].startswith(f"{address}: {found}")
 
 
-async def test_a_namespace_without_search_attributes_workers_and_schedules(examine: Examine, healthy: House) -> None:
+async def test_a_namespace_without_search_attributes_workers_and_schedules(examine: Examine, healthy: Stack) -> None:
     bare = f"bare-{uuid4()}"
     request = RegisterNamespaceRequest(
         namespace=bare, workflow_execution_retention_period=Duration(seconds=3 * 24 * 3600)
@@ -234,7 +234,7 @@ async def test_a_namespace_that_is_not_there(examine: Examine) -> None:
     assert lines == [("temporal", "failure", "there is no namespace nowhere")]
 
 
-async def test_a_schedule_that_is_paused(examine: Examine, healthy: House) -> None:
+async def test_a_schedule_that_is_paused(examine: Examine, healthy: Stack) -> None:
     handle = healthy.temporal.get_schedule_handle("retention")
     await handle.pause()
     lines = told(await examine())
@@ -315,7 +315,7 @@ async def test_a_database_that_was_never_migrated(examine: Examine, postgres: st
     assert lines == [("database", "failure", "the database was never migrated")]
 
 
-async def test_a_database_of_an_older_release(examine: Examine, healthy: House) -> None:
+async def test_a_database_of_an_older_release(examine: Examine, healthy: Stack) -> None:
     [(newest,)] = await healthy.rows("SELECT version_num FROM alembic_version")
     async with healthy.sessions.begin() as db:
         await db.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -362,7 +362,7 @@ async def test_names_that_are_not_as_apple_makes_them(examine: Examine) -> None:
     assert lines == [("apns", "warning", f"default app: {odd}: not as Apple makes them")]
 
 
-async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: House, tmp_path: Path) -> None:
+async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: Stack, tmp_path: Path) -> None:
     theirs = healthy.place.simulator.environment
     open_ = account(healthy, tmp_path, mode=0o644)
     (tmp_path / "no.p8").write_text("no key")
@@ -391,7 +391,7 @@ async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: 
 
 @pytest.mark.parametrize("content", SERVICE_ACCOUNTS, ids=lambda content: repr(content)[:40])
 async def test_a_service_account_that_is_none(
-    examine: Examine, healthy: House, tmp_path: Path, content: object
+    examine: Examine, healthy: Stack, tmp_path: Path, content: object
 ) -> None:
     file = Path(account(healthy, tmp_path))
     spoil(file, content)
@@ -412,7 +412,7 @@ async def test_an_apple_key_of_another_kind(examine: Examine, tmp_path: Path) ->
     assert ("settings", "failure", found) in lines
 
 
-async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Examine, healthy: House) -> None:
+async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Examine, healthy: Stack) -> None:
     nothing = dict.fromkeys(healthy.place.simulator.environment, "")
 
     [line] = told(await examine(offline=True, **nothing | {"APNS_KEY_ID": "ABCDE12345"}))
@@ -420,7 +420,7 @@ async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Exa
     assert line[2].startswith("APNS_KEY_FILE is not set")
 
 
-async def test_no_provider_at_all(examine: Examine, healthy: House) -> None:
+async def test_no_provider_at_all(examine: Examine, healthy: Stack) -> None:
     lines = told(await examine(offline=True, **dict.fromkeys(healthy.place.simulator.environment, "")))
 
     assert lines == [("settings", "failure", "no provider is configured, so no worker starts")]

@@ -16,7 +16,7 @@ from tests.conftest import NewDatabase
 from tests.debian import program
 from tests.doctor.conftest import Examine
 from tests.servers import free_port
-from tests.stack import House, Place, android, eventually, iphone, open_house
+from tests.stack import Place, Stack, android, eventually, iphone, open_stack
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def listening(port: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-async def test_a_pooler_that_mixes_transactions_is_a_failure(examine: Examine, healthy: House, mode: str) -> None:
+async def test_a_pooler_that_mixes_transactions_is_a_failure(examine: Examine, healthy: Stack, mode: str) -> None:
     async with pooler(healthy.place.database_url, mode) as address:
         [line] = await examine(DATABASE_URL=address)
 
@@ -79,10 +79,10 @@ async def test_a_pooler_by_session_is_fine_and_reminders_go_through_it(
 ) -> None:
     async with pooler(await new_database("pooled"), "session") as address:
         place = Place(address, temporal, "pooled", simulator)
-        async with open_house(place) as house:
-            user, phones = house.user(), [iphone(), android()]
+        async with open_stack(place) as stack:
+            user, phones = stack.user(), [iphone(), android()]
             await user.register(*phones)
-            assert await house.finished(await user.start_fast(due_in=1.0)) == "accepted"
+            assert await stack.finished(await user.start_fast(due_in=1.0)) == "accepted"
             assert await examine(DATABASE_URL=address) == []
 
     for phone in phones:

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from commands.doctor.report import Area, Check, Level, Line, clock_line, lines_of
+from commands.doctor.report import Area, Check, Level, ReportLine, clock_line, lines_of
 from commands.doctor.servers import look_at_clock, look_at_key_set
 from push.http2.proxy import STRAIGHT
 from tests.api.issuer import open_issuer
@@ -95,14 +95,14 @@ async def test_an_issuer_whose_tokens_are_for_others_too(examine: Examine) -> No
 
 
 async def test_a_check_that_never_ends_or_breaks_hides_no_other() -> None:
-    async def never() -> list[Line]:
+    async def never() -> list[ReportLine]:
         await asyncio.Event().wait()
         return []
 
-    async def breaks() -> list[Line]:
+    async def breaks() -> list[ReportLine]:
         raise KeyError("hush-hush")
 
-    async def good() -> list[Line]:
+    async def good() -> list[ReportLine]:
         return [AREA.ok("good")]
 
     looks = {"never": never, "breaks": breaks, "good": good}
@@ -117,5 +117,5 @@ async def test_a_check_that_never_ends_or_breaks_hides_no_other() -> None:
 
 def _told(lines: object) -> tuple[str, str]:
     assert isinstance(lines, list)
-    line: Line = lines[0]
+    line: ReportLine = lines[0]
     return line.level.value, line.found

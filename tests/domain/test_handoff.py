@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from domain.messages import Line, Means, planned_for, rest_after
+from domain.messages import CollapseGroupPlan, DeliveryChannel, planned_for, rest_after
 
 SECOND = timedelta(seconds=1)
 
@@ -12,19 +12,21 @@ SECOND = timedelta(seconds=1)
 @pytest.mark.parametrize(
     ("line", "means"),
     [
-        (Line(), Means.PUSH),
-        (Line(newer_to_come=True), Means.PUSH),  # nobody starves
-        (Line(newer_planned=True), Means.LATER_MESSAGE),
-        (Line(is_idle=False), Means.PUSH),
-        (Line(is_idle=False, newer_to_come=True), Means.LATER_MESSAGE),
-        (Line(is_taken=True), Means.LATER),
-        (Line(is_taken=True, newer_to_come=True), Means.LATER_MESSAGE),
-        (Line(is_idle=False, rests_for=SECOND), Means.LATER),
-        (Line(is_idle=False, rests_for=SECOND, newer_to_come=True), Means.LATER_MESSAGE),
+        (CollapseGroupPlan(), DeliveryChannel.PUSH),
+        (CollapseGroupPlan(newer_to_come=True), DeliveryChannel.PUSH),  # nobody starves
+        (CollapseGroupPlan(newer_planned=True), DeliveryChannel.LATER_MESSAGE),
+        (CollapseGroupPlan(is_idle=False), DeliveryChannel.PUSH),
+        (CollapseGroupPlan(is_idle=False, newer_to_come=True), DeliveryChannel.LATER_MESSAGE),
+        (CollapseGroupPlan(is_taken=True), DeliveryChannel.LATER),
+        (CollapseGroupPlan(is_taken=True, newer_to_come=True), DeliveryChannel.LATER_MESSAGE),
+        (CollapseGroupPlan(is_idle=False, rests_for=SECOND), DeliveryChannel.LATER),
+        (CollapseGroupPlan(is_idle=False, rests_for=SECOND, newer_to_come=True), DeliveryChannel.LATER_MESSAGE),
     ],
     ids=str,
 )
-def test_the_newest_takes_the_line_and_a_line_left_alone_is_taken_at_once(line: Line, means: Means) -> None:
+def test_the_newest_takes_the_line_and_a_line_left_alone_is_taken_at_once(
+    line: CollapseGroupPlan, means: DeliveryChannel
+) -> None:
     assert planned_for(line) is means
 
 

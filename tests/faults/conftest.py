@@ -12,15 +12,15 @@ from domain.push import Provider
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
 from push.http2.pool import Timeouts
-from push.registry import Apps, Key
+from push.registry import Key, SenderRegistry
 from push.sender import Sender
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.faults.service import Service
-from tests.gates.worker_harness import crew
-from tests.stack import Place, make_house
+from tests.gates.worker_harness import worker_harness
+from tests.stack import Place, make_stack
 
-IMPATIENT = Timeouts(connect=timedelta(seconds=1), slot=timedelta(seconds=2), answer=timedelta(seconds=2))
+IMPATIENT = Timeouts(connect=timedelta(seconds=1), lease=timedelta(seconds=2), answer=timedelta(seconds=2))
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +37,11 @@ async def _service(
     place = Place(await new_database("faults"), temporal, "faults", simulator)
     environment = place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app) as house, crew(house) as worker:
-        _impatient(worker.means.apps, environment)
+    async with make_stack(place, app) as stack, worker_harness(stack) as worker:
+        _impatient(worker.dependencies.apps, environment)
         async with worker.employed():
-            await house.user().start_fast(due_in=3600)  # the first one takes a second on a busy machine
-            yield Service(house, worker, simulator)
+            await stack.user().start_fast(due_in=3600)  # the first one takes a second on a busy machine
+            yield Service(stack, worker, simulator)
 
 
 @pytest.fixture
@@ -50,11 +50,11 @@ async def service(_service: Service) -> AsyncIterator[Service]:
     _service.simulator.clear()
     await _service.warm_up()
     yield _service
-    async with _service.house.sessions.begin() as db:
+    async with _service.stack.sessions.begin() as db:
         await db.execute(text("TRUNCATE brakes"))
 
 
-def _impatient(apps: Apps, environment: dict[str, str]) -> None:
+def _impatient(apps: SenderRegistry, environment: dict[str, str]) -> None:
     authority = Path(environment["APNS_CA_FILE"])
     apns = ApnsAccount(
         key_file=Path(environment["APNS_KEY_FILE"]),

@@ -11,11 +11,11 @@ import pytest
 
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, due_now
-from tests.stack import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import WorkerHarness, due_now
+from tests.stack import Phone, Stack, android, eventually, iphone
 
 DUE_IN, PER_PHONE = 3.0, 0.08  # seconds; a reminder whose moment has passed when it is asked for is skipped
-LATE_AT_MOST = 8.0  # seconds, for who had no room; the calls in the way are given up after two
+MAX_LATE = 8.0  # seconds, for who had no room; the calls in the way are given up after two
 LONGEST = 50.0  # seconds until every push is settled; a reminder expires after a minute
 
 
@@ -37,13 +37,13 @@ class Pushed:
 class Service:
     """API, Temporal and a worker, and the providers."""
 
-    house: House
-    worker: Crew
+    stack: Stack
+    worker: WorkerHarness
     simulator: Simulator
 
     async def warm_up(self) -> None:
         """Let both providers accept something, so that connections are open and know their limits."""
-        sent = await self.worker.send_all(await due_now(self.house, [iphone(), android()]))
+        sent = await self.worker.send_all(await due_now(self.stack, [iphone(), android()]))
         assert {each.state for each in sent} == {TaskState.ACCEPTED}
 
     async def remind(self, phones: Sequence[Phone]) -> list[Pushed]:
@@ -53,7 +53,7 @@ class Service:
     async def fasts(self, phones: Sequence[Phone], *, due_in: float | None = None) -> dict[Phone, UUID]:
         """Start a fast of each phone's own user, all with a reminder at one instant; gives their ids."""
         due_in = due_in or DUE_IN + PER_PHONE * len(phones)
-        users = [self.house.user() for _ in phones]
+        users = [self.stack.user() for _ in phones]
         await asyncio.gather(*(user.register(phone) for user, phone in zip(users, phones, strict=True)))
         sessions = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
         return dict(zip(phones, sessions, strict=True))
@@ -66,7 +66,7 @@ class Service:
         )
 
         async def found() -> bool:
-            return len(await self.house.rows(waiting, ids=list(fasts.values()))) == len(fasts)
+            return len(await self.stack.rows(waiting, ids=list(fasts.values()))) == len(fasts)
 
         await eventually(found, within=LONGEST / 2)
 
@@ -80,9 +80,9 @@ class Service:
 
     async def _settled(self, session_id: UUID) -> None:
         try:
-            await self.house.finished(session_id, within=LONGEST)
+            await self.stack.finished(session_id, within=LONGEST)
         except TimeoutError:
-            tasks = [(task.provider, task.state, task.last_reason) for task in await self.house.tasks(session_id)]
+            tasks = [(task.provider, task.state, task.last_reason) for task in await self.stack.tasks(session_id)]
             pytest.fail(f"never returned: {tasks}, {[dict(row._mapping) for row in await self._attempts(session_id)]}")
 
     async def _assert_promises(self, pushed: Pushed, session_id: UUID) -> None:
@@ -100,8 +100,8 @@ class Service:
             assert calls.keys() <= known, pushed
 
     async def _pushed(self, phone: Phone, session_id: UUID) -> Pushed:
-        [task] = await self.house.tasks(session_id)
-        [device] = await self.house.rows("SELECT active FROM device_tokens WHERE token = :token", token=phone.token)
+        [task] = await self.stack.tasks(session_id)
+        [device] = await self.stack.rows("SELECT active FROM device_tokens WHERE token = :token", token=phone.token)
         attempts = await self._attempts(session_id)
         shown = self.simulator.phones.get(phone.token)
         return Pushed(
@@ -116,7 +116,7 @@ class Service:
         )
 
     async def _attempts(self, session_id: UUID) -> list[Any]:
-        return await self.house.rows(
+        return await self.stack.rows(
             "SELECT a.* FROM push_attempts a JOIN push_tasks USING (task_id)"
             " WHERE conversation_id = :id ORDER BY number",
             id=session_id,
@@ -131,7 +131,7 @@ def undisturbed(pushed: Pushed) -> bool:
 
 def in_time(pushed: Pushed) -> bool:
     """Whether it was accepted before it was much too late, though others may have been in its way."""
-    return pushed.late is not None and pushed.late < LATE_AT_MOST
+    return pushed.late is not None and pushed.late < MAX_LATE
 
 
 def healthy(count: int = 10) -> list[Phone]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from tests.faults.service import Service, in_time, undisturbed
-from tests.stack import House, Phone, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, eventually, iphone, uncommitted
 
 _FUNCTION = """
     CREATE FUNCTION hold_claim() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -33,37 +33,37 @@ async def test_a_push_that_finds_no_room_after_its_check_costs_no_attempt_and_is
     service.simulator.faults.add(
         provider="apns", token=dead.token, fault="answer", status=410, reason="ExpiredToken", timestamp=1
     )
-    async with _held_claim(service.house, checked):
+    async with _held_claim(service.stack, checked):
         fasts = await service.fasts([checked], due_in=1.0)
-        await eventually(lambda: service.house.rows(_HELD))
+        await eventually(lambda: service.stack.rows(_HELD))
         fasts |= await service.fasts([slow], due_in=1.0)
         fasts |= await service.fasts([dead], due_in=1.3)
         await eventually(lambda: _has_state(service, fasts[dead], "unregistered"))  # by now the limit is one
 
     await service.all_wait({checked: fasts[checked]})
-    [waiting] = await service.house.tasks(fasts[checked])
-    attempts = await service.house.rows("SELECT 1 FROM push_attempts WHERE task_id = :id", id=waiting.task_id)
+    [waiting] = await service.stack.tasks(fasts[checked])
+    attempts = await service.stack.rows("SELECT 1 FROM push_attempts WHERE task_id = :id", id=waiting.task_id)
     pushed = await service.came_to(fasts)
 
     assert (waiting.last_reason, waiting.attempt_count, attempts) == ("no_room_on_connection", 0, [])
     assert [each for each in pushed[:2] if not (undisturbed(each) and in_time(each))] == []
-    [task] = await service.house.tasks(fasts[checked])
+    [task] = await service.stack.tasks(fasts[checked])
     assert task.attempt_count == 1
 
 
 @asynccontextmanager
-async def _held_claim(house: House, phone: Phone) -> AsyncIterator[None]:
+async def _held_claim(stack: Stack, phone: Phone) -> AsyncIterator[None]:
     """Let PostgreSQL keep a push between its check and the record of its attempt until the block is left."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(_FUNCTION))
         await db.execute(text(_TRIGGER.format(installation_id=phone.installation_id)))
     try:
-        async with uncommitted(house, "SELECT pg_advisory_xact_lock(42)"):
+        async with uncommitted(stack, "SELECT pg_advisory_xact_lock(42)"):
             yield
     finally:
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             await db.execute(text("DROP FUNCTION hold_claim CASCADE"))
 
 
 async def _has_state(service: Service, session_id: UUID, state: str) -> bool:
-    return [task.state for task in await service.house.tasks(session_id)] == [state]
+    return [task.state for task in await service.stack.tasks(session_id)] == [state]

@@ -131,7 +131,7 @@ async def test_a_fault_that_drops_the_limit_ends_as_it_must(service: Service) ->
 async def _is_given_up(service: Service, phone: Phone) -> bool:
     """Have others' pushes accepted, and see whether a doubted token is dead by then."""
     await service.warm_up()
-    [row] = await service.house.rows("SELECT active FROM device_tokens WHERE token = :token", token=phone.token)
+    [row] = await service.stack.rows("SELECT active FROM device_tokens WHERE token = :token", token=phone.token)
     return not row.active
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from api.app import create_app
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.stack import House, Place, make_house
+from tests.stack import Place, Stack, make_stack
 
 
 @pytest.fixture(scope="session")
@@ -19,19 +19,19 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 
 @pytest.fixture(scope="session")
-async def _unmanned(
+async def _without_worker(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     place = Place(await new_database("gates"), temporal, "gates", simulator)
     environment = place.environment()
-    async with make_house(place, create_app(service_settings(environment), auth_settings(environment))) as house:
-        yield house
+    async with make_stack(place, create_app(service_settings(environment), auth_settings(environment))) as stack:
+        yield stack
 
 
 @pytest.fixture
-async def unmanned(_unmanned: House, simulator: Simulator) -> AsyncIterator[House]:
+async def without_worker(_without_worker: Stack, simulator: Simulator) -> AsyncIterator[Stack]:
     """API without a worker; no phones, no requests and no brake of another test."""
     simulator.clear()
-    yield _unmanned
-    async with _unmanned.sessions.begin() as db:
+    yield _without_worker
+    async with _without_worker.sessions.begin() as db:
         await db.execute(text("TRUNCATE brakes, workers"))

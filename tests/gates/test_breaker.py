@@ -19,9 +19,9 @@ from push.apns.sender import ApnsSender
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
-from tests.gates.worker_harness import BRISK, Crew, active_tokens, attempts, crew, due_now, states
+from tests.gates.worker_harness import BRISK, WorkerHarness, active_tokens, attempts, due_now, states, worker_harness
 from tests.push.conftest import apns_account
-from tests.stack import House, User, android, eventually, iphone
+from tests.stack import Stack, User, android, eventually, iphone
 
 PROBES = 6
 SHORTEST = 0.15  # seconds; the first rest of BRISK, a quarter less by chance
@@ -29,46 +29,52 @@ LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), short
 
 
 async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
-    all_due = await due_now(unmanned, [iphone() for _ in range(50)])
+    all_due = await due_now(without_worker, [iphone() for _ in range(50)])
 
     with structlog.testing.capture_logs() as logs:
-        async with crew(unmanned, timings=LONG) as worker:
+        async with worker_harness(without_worker, timings=LONG) as worker:
             for due in all_due:
                 await _fail(worker, due, "InvalidProviderToken")
-            assert len(simulator.requests) == await attempts(unmanned, all_due) == 3
+            assert len(simulator.requests) == await attempts(without_worker, all_due) == 3
 
             simulator.faults.clear()  # a person fixed the key: other credentials need not wait for the rest to end
             mended = ApnsSender(apns_account(simulator))
-            [old] = worker.means.apps.replace(
-                {(Provider.APNS, None): mended, (Provider.FCM, None): worker.means.apps.sender(Provider.FCM, None)},
+            [old] = worker.dependencies.apps.replace(
+                {
+                    (Provider.APNS, None): mended,
+                    (Provider.FCM, None): worker.dependencies.apps.sender(Provider.FCM, None),
+                },
                 None,
             )
             sent = await worker.send_all(all_due)
             await asyncio.gather(mended.close(), old.close())
 
     assert {each.state for each in sent} == {TaskState.ACCEPTED}
-    assert await active_tokens(unmanned, all_due) == 50
+    assert await active_tokens(without_worker, all_due) == 50
     alarms = [entry for entry in logs if entry["event"] == "breaker opened"]
     assert [(alarm["log_level"], alarm["cause"]) for alarm in alarms] == [("error", "misconfigured")]
 
 
-async def test_two_users_never_pause_a_provider_and_all_are_told_of(unmanned: House, simulator: Simulator) -> None:
+async def test_two_users_never_pause_a_provider_and_all_are_told_of(
+    without_worker: Stack, simulator: Simulator
+) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
     alices, bobs = [
-        await due_now(unmanned, [iphone() for _ in range(10)], of_one=f"{name}-{uuid4()}") for name in ("alice", "bob")
+        await due_now(without_worker, [iphone() for _ in range(10)], of_one=f"{name}-{uuid4()}")
+        for name in ("alice", "bob")
     ]
     called = len(simulator.requests)
 
     with structlog.testing.capture_logs() as logs:
-        async with crew(unmanned, timings=LONG) as worker:
+        async with worker_harness(without_worker, timings=LONG) as worker:
             await asyncio.gather(*(_fail(worker, due, "InvalidProviderToken") for due in alices + bobs))
-            assert worker.means.gates.report()["gates"][0]["state"] == "closed"
+            assert worker.dependencies.gates.report()["gates"][0]["state"] == "closed"
             await eventually(lambda: _alarmed(logs))
 
-    assert len(simulator.requests) - called == await active_tokens(unmanned, alices + bobs) == 20
+    assert len(simulator.requests) - called == await active_tokens(without_worker, alices + bobs) == 20
     [alarm] = [entry for entry in logs if entry["event"] == "pushes refused"]
     assert (alarm["log_level"], alarm["reason"]) == ("error", "InvalidProviderToken")
     assert alarm["pushes"] in range(1, 21)  # as many as were refused by then, see test_gate_alarm
@@ -76,37 +82,37 @@ async def test_two_users_never_pause_a_provider_and_all_are_told_of(unmanned: Ho
 
 
 async def test_a_quota_that_names_nobody_pauses_nothing_before_three_users_met_it(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="fcm", fault="answer", status=429)
-    all_due = await due_now(unmanned, [android() for _ in range(5)])
+    all_due = await due_now(without_worker, [android() for _ in range(5)])
 
-    async with crew(unmanned, timings=LONG) as worker:
+    async with worker_harness(without_worker, timings=LONG) as worker:
         for due in all_due:
             await _fail(worker, due, "RESOURCE_EXHAUSTED")
 
     assert len(simulator.requests) == 3
 
 
-async def test_an_app_without_credentials_waits_and_costs_nothing(unmanned: House, simulator: Simulator) -> None:
-    all_due = await due_now(unmanned, [iphone() for _ in range(20)])
+async def test_an_app_without_credentials_waits_and_costs_nothing(without_worker: Stack, simulator: Simulator) -> None:
+    all_due = await due_now(without_worker, [iphone() for _ in range(20)])
 
-    async with crew(unmanned, timings=LONG) as worker:
-        worker.means.apps.replace({}, None)
+    async with worker_harness(without_worker, timings=LONG) as worker:
+        worker.dependencies.apps.replace({}, None)
         await asyncio.gather(*(_fail(worker, due, "app_not_configured") for due in all_due))
 
-    assert len(simulator.requests) == await attempts(unmanned, all_due) == 0
-    assert await states(unmanned, all_due) == {(TaskState.PENDING, "app_not_configured"): 20}
+    assert len(simulator.requests) == await attempts(without_worker, all_due) == 0
+    assert await states(without_worker, all_due) == {(TaskState.PENDING, "app_not_configured"): 20}
 
 
 async def test_a_projects_quota_pauses_all_of_it_for_as_long_as_google_says(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(
         provider="fcm", fault="answer", errorCode="QUOTA_EXCEEDED", quota="project", retry_after=2, count=1
     )
-    [first, *others] = await due_now(unmanned, [android() for _ in range(20)])
-    async with crew(unmanned) as worker:
+    [first, *others] = await due_now(without_worker, [android() for _ in range(20)])
+    async with worker_harness(without_worker) as worker:
         await _fail(worker, first, "QUOTA_EXCEEDED_PROJECT")
 
         await worker.send_all(others)
@@ -116,7 +122,7 @@ async def test_a_projects_quota_pauses_all_of_it_for_as_long_as_google_says(
     assert min(calls) - refused_at >= 2
 
 
-async def test_one_phones_quota_delays_that_phone_alone(unmanned: House, simulator: Simulator) -> None:
+async def test_one_phones_quota_delays_that_phone_alone(without_worker: Stack, simulator: Simulator) -> None:
     phones = [android() for _ in range(20)]
     simulator.faults.add(
         provider="fcm",
@@ -126,24 +132,24 @@ async def test_one_phones_quota_delays_that_phone_alone(unmanned: House, simulat
         quota="device",
         retry_after=60,
     )
-    all_due = await due_now(unmanned, phones)
-    async with crew(unmanned) as worker:
+    all_due = await due_now(without_worker, phones)
+    async with worker_harness(without_worker) as worker:
         results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
 
     assert sum(isinstance(result, ApplicationError) for result in results) == 1
     assert len(simulator.requests) == 20
 
 
-async def test_a_sandbox_outage_leaves_production_alone(unmanned: House, simulator: Simulator) -> None:
+async def test_a_sandbox_outage_leaves_production_alone(without_worker: Stack, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", environment="sandbox", fault="refuse_connections")
-    sandboxed = await due_now(unmanned, [iphone() for _ in range(20)], environment="sandbox")
-    production = await due_now(unmanned, [iphone() for _ in range(20)])
-    async with crew(unmanned) as worker:
-        await worker.send_all(await due_now(unmanned, [iphone()]))  # connects to production
+    sandboxed = await due_now(without_worker, [iphone() for _ in range(20)], environment="sandbox")
+    production = await due_now(without_worker, [iphone() for _ in range(20)])
+    async with worker_harness(without_worker) as worker:
+        await worker.send_all(await due_now(without_worker, [iphone()]))  # connects to production
         waiting = [asyncio.create_task(worker.send(due)) for due in sandboxed]
         await eventually(lambda: _opened(worker))
         sent = await asyncio.gather(*map(worker.send_once, production))  # none is told to come back
-        stood = {gate["environment"]: gate["state"] for gate in worker.means.gates.report()["gates"]}
+        stood = {gate["environment"]: gate["state"] for gate in worker.dependencies.gates.report()["gates"]}
         still = sum(not each.done() for each in waiting)
         simulator.faults.clear()
         await asyncio.gather(*waiting)
@@ -154,11 +160,13 @@ async def test_a_sandbox_outage_leaves_production_alone(unmanned: House, simulat
     assert stood in ({"sandbox": "open"}, {"sandbox": "half_open"})
 
 
-async def test_a_waiting_push_whose_fast_is_over_is_withdrawn_not_kept(unmanned: House, simulator: Simulator) -> None:
-    [*refused, other] = await due_now(unmanned, [iphone() for _ in range(4)])
-    async with crew(unmanned, timings=LONG) as worker:
+async def test_a_waiting_push_whose_fast_is_over_is_withdrawn_not_kept(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    [*refused, other] = await due_now(without_worker, [iphone() for _ in range(4)])
+    async with worker_harness(without_worker, timings=LONG) as worker:
         await _shut(worker, simulator, refused)
-        async with unmanned.sessions.begin() as db:
+        async with without_worker.sessions.begin() as db:
             await db.execute(
                 text(
                     "UPDATE fasting_sessions SET status = 'cancelled', ended_at = now()"
@@ -173,21 +181,23 @@ async def test_a_waiting_push_whose_fast_is_over_is_withdrawn_not_kept(unmanned:
 
 
 async def test_a_waiting_push_says_when_it_will_be_tried_again_and_looks_in_before_half_its_time_is_over(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
-    [*refused, other] = await due_now(unmanned, [iphone() for _ in range(4)])
-    async with crew(unmanned, timings=LONG) as worker:
+    [*refused, other] = await due_now(without_worker, [iphone() for _ in range(4)])
+    async with worker_harness(without_worker, timings=LONG) as worker:
         await _shut(worker, simulator, refused)
-        before = await _clock(unmanned)
+        before = await _clock(without_worker)
         told = (await _fail(worker, other)).next_retry_delay
-        after = await _clock(unmanned)
-        [task] = await unmanned.rows("SELECT next_attempt_at FROM push_tasks WHERE task_id = :id", id=other.task_id)
-        expires_at = await _clock(unmanned) + timedelta(seconds=20)
-        async with unmanned.sessions.begin() as db:
+        after = await _clock(without_worker)
+        [task] = await without_worker.rows(
+            "SELECT next_attempt_at FROM push_tasks WHERE task_id = :id", id=other.task_id
+        )
+        expires_at = await _clock(without_worker) + timedelta(seconds=20)
+        async with without_worker.sessions.begin() as db:
             expire = text("UPDATE push_tasks SET expires_at = :at WHERE task_id = :id")
             await db.execute(expire, {"id": other.task_id, "at": expires_at})
         hurried = (await _fail(worker, other)).next_retry_delay
-        left = expires_at - await _clock(unmanned)
+        left = expires_at - await _clock(without_worker)
 
     assert told is not None
     assert told > timedelta(seconds=40)
@@ -198,16 +208,16 @@ async def test_a_waiting_push_says_when_it_will_be_tried_again_and_looks_in_befo
 
 @pytest.mark.parametrize("collapse_key", ["", "a-key"])
 async def test_a_push_of_unknown_fate_is_sent_again_only_if_the_phone_can_collapse_it(
-    unmanned: House, simulator: Simulator, collapse_key: str
+    without_worker: Stack, simulator: Simulator, collapse_key: str
 ) -> None:
     phone = iphone()
     simulator.faults.add(provider="apns", token=phone.token, fault="accept_then_fail", count=1)
-    [due] = await due_now(unmanned, [phone])
-    async with unmanned.sessions.begin() as db:
+    [due] = await due_now(without_worker, [phone])
+    async with without_worker.sessions.begin() as db:
         values = {"key": collapse_key, "id": due.task_id}
         await db.execute(text("UPDATE push_tasks SET collapse_key = :key WHERE task_id = :id"), values)
 
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         sent = await worker.send(due)
 
     again = bool(collapse_key)
@@ -218,10 +228,10 @@ async def test_a_push_of_unknown_fate_is_sent_again_only_if_the_phone_can_collap
 
 @pytest.mark.parametrize("collapse_key", ["", "a-key"])
 async def test_a_push_whose_worker_was_lost_in_its_call_is_sent_again_only_if_the_phone_can_collapse_it(
-    unmanned: House, simulator: Simulator, collapse_key: str
+    without_worker: Stack, simulator: Simulator, collapse_key: str
 ) -> None:
-    [due] = await due_now(unmanned, [iphone()])
-    async with unmanned.sessions.begin() as db:
+    [due] = await due_now(without_worker, [iphone()])
+    async with without_worker.sessions.begin() as db:
         values = {"key": collapse_key, "id": due.task_id}
         await db.execute(
             text("UPDATE push_tasks SET collapse_key = :key, attempt_count = 1 WHERE task_id = :id"), values
@@ -234,50 +244,50 @@ async def test_a_push_whose_worker_was_lost_in_its_call_is_sent_again_only_if_th
             {"id": due.task_id},
         )
 
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         sent = await worker.send(due)
 
     again = bool(collapse_key)
     assert (sent.state, sent.reason) == ((TaskState.ACCEPTED, None) if again else (TaskState.DEAD, "fate_unknown"))
     assert len(simulator.requests) == (1 if again else 0)
-    assert await attempts(unmanned, [due]) == (2 if again else 1)
+    assert await attempts(without_worker, [due]) == (2 if again else 1)
 
 
 async def test_through_temporal_an_outage_costs_a_few_calls_and_all_get_through_afterwards(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-    async with crew(unmanned, timings=BRISK) as worker, worker.employed():
-        users = [unmanned.user() for _ in range(5)]
+    async with worker_harness(without_worker, timings=BRISK) as worker, worker.employed():
+        users = [without_worker.user() for _ in range(5)]
         for user in users:
             await user.register(*(iphone() for _ in range(8)), android())
         session_ids = [await user.start_fast(due_in=1.0) for user in users]
         await eventually(lambda: _opened(worker))
-        await eventually(lambda: _waiting(unmanned, users, 40))
+        await eventually(lambda: _waiting(without_worker, users, 40))
         before = sum(request.provider == "apns" for request in simulator.requests)
         await eventually(lambda: _called(simulator, before + PROBES))
         called = sorted(request.received_timestamp for request in simulator.requests if request.provider == "apns")
         simulator.faults.clear()
 
-        outcomes = await asyncio.gather(*map(unmanned.finished, session_ids))
+        outcomes = await asyncio.gather(*map(without_worker.finished, session_ids))
 
     rests = [later - sooner for sooner, later in pairwise(called[before : before + PROBES])]
     assert len(rests) == PROBES - 1
     assert min(rests) >= SHORTEST  # one at a time
     assert max(rests) >= 0.45  # once three users agree
     assert set(outcomes) == {"accepted"}
-    tasks = [task for session_id in session_ids for task in await unmanned.tasks(session_id)]
+    tasks = [task for session_id in session_ids for task in await without_worker.tasks(session_id)]
     assert Counter(task.state for task in tasks) == {"accepted": 45}
     assert sum(task.attempt_count for task in tasks) == len(simulator.requests)
 
 
-async def _fail(worker: Crew, due: PlannedSend, reason: str | None = None) -> ApplicationError:
+async def _fail(worker: WorkerHarness, due: PlannedSend, reason: str | None = None) -> ApplicationError:
     with pytest.raises(ApplicationError, match=reason) as failure:
         await worker.send_once(due)
     return failure.value
 
 
-async def _shut(worker: Crew, simulator: Simulator, three: Sequence[PlannedSend]) -> None:
+async def _shut(worker: WorkerHarness, simulator: Simulator, three: Sequence[PlannedSend]) -> None:
     """Shut the gate by what three users are told."""
     simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
     for due in three:
@@ -293,12 +303,12 @@ async def _called(simulator: Simulator, count: int) -> bool:
     return sum(request.provider == "apns" for request in simulator.requests) >= count
 
 
-async def _opened(worker: Crew) -> bool:
-    return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])
+async def _opened(worker: WorkerHarness) -> bool:
+    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])
 
 
-async def _waiting(house: House, users: Sequence[User], count: int) -> bool:
-    rows = await house.rows(
+async def _waiting(stack: Stack, users: Sequence[User], count: int) -> bool:
+    rows = await stack.rows(
         "SELECT 1 FROM push_tasks WHERE state = 'pending' AND provider = 'apns' AND last_reason IS NOT NULL"
         " AND user_id = ANY(:ids)",
         ids=[user.user_id for user in users],
@@ -306,8 +316,8 @@ async def _waiting(house: House, users: Sequence[User], count: int) -> bool:
     return len(rows) == count
 
 
-async def _clock(house: House) -> datetime:
+async def _clock(stack: Stack) -> datetime:
     """Give the time as the database sees it, by which waits are planned."""
-    [row] = await house.rows("SELECT clock_timestamp() AS now")
+    [row] = await stack.rows("SELECT clock_timestamp() AS now")
     now: datetime = row.now
     return now

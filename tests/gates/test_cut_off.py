@@ -16,8 +16,8 @@ from activities.sending import SEND_BUDGET, _Step
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, Due, crew, due_now
-from tests.stack import House, eventually, iphone, uncommitted
+from tests.gates.worker_harness import Due, WorkerHarness, due_now, worker_harness
+from tests.stack import Stack, eventually, iphone, uncommitted
 
 SLOW = """
     CREATE FUNCTION slow_claim() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,7 +38,7 @@ class Activity:
     running: asyncio.Future[SentPush]
 
     @classmethod
-    def start(cls, worker: Crew, due: Due) -> "Activity":
+    def start(cls, worker: WorkerHarness, due: Due) -> "Activity":
         """Start one as Temporal does."""
         environment = ActivityEnvironment()
         ask = SendPush(due.task_id, due.environment, 0.0, due.app_id, due.kind, due.user_digest)
@@ -47,72 +47,74 @@ class Activity:
 
 
 async def test_a_claim_that_is_cancelled_leaves_no_attempt_and_the_next_worker_calls_at_once(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = iphone()
-    [due] = await due_now(unmanned, [phone])
-    async with crew(unmanned) as frozen, crew(unmanned) as other:
-        async with _slow_claims(unmanned):
+    [due] = await due_now(without_worker, [phone])
+    async with worker_harness(without_worker) as frozen, worker_harness(without_worker) as other:
+        async with _slow_claims(without_worker):
             activity = Activity.start(frozen, due)
-            await eventually(lambda: unmanned.rows(_CLAIMS))
+            await eventually(lambda: without_worker.rows(_CLAIMS))
             activity.environment.cancel()
             activity.environment.cancel()  # once more, as at the end of a worker's grace
             with pytest.raises(asyncio.CancelledError):
                 await activity.running
 
-        assert await _attempts(unmanned, due.task_id) == []
-        [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+        assert await _attempts(without_worker, due.task_id) == []
+        [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
         assert (task.state, task.attempt_count) == ("pending", 0)
         assert not simulator.requests.for_token(phone.token)
         sent = await other.send_once(due, attempt=2)
 
     assert sent.state is TaskState.ACCEPTED
-    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert await _attempts(without_worker, due.task_id) == [(1, "accepted", None)]
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_call_that_is_cancelled_is_seen_through_and_its_outcome_is_on_record(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = iphone()
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.5)
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         activity = Activity.start(worker, due)
         await simulator.received(phone.token)
         activity.environment.cancel()
         sent = await activity.running
 
     assert sent.state is TaskState.ACCEPTED
-    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert await _attempts(without_worker, due.task_id) == [(1, "accepted", None)]
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_an_outcome_whose_activity_is_cancelled_while_its_row_is_stuck_is_stored(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = iphone()
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.3)
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         activity = Activity.start(worker, due)
         await simulator.received(phone.token)
-        async with uncommitted(unmanned, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=due.task_id):
-            await eventually(lambda: _is_noted(unmanned, due.task_id))
+        async with uncommitted(
+            without_worker, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=due.task_id
+        ):
+            await eventually(lambda: _is_noted(without_worker, due.task_id))
             activity.environment.cancel()
         sent = await activity.running
 
     assert sent.state is TaskState.ACCEPTED
-    assert await _attempts(unmanned, due.task_id) == [(1, "accepted", None)]
+    assert await _attempts(without_worker, due.task_id) == [(1, "accepted", None)]
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
-async def test_who_is_cancelled_in_line_asks_for_no_attempt(unmanned: House, simulator: Simulator) -> None:
+async def test_who_is_cancelled_in_line_asks_for_no_attempt(without_worker: Stack, simulator: Simulator) -> None:
     phone = iphone()
-    [due] = await due_now(unmanned, [phone])
-    async with crew(unmanned, {"APNS_CONCURRENCY": "1"}) as worker:
-        first, other = iphone(), await due_now(unmanned, [iphone()])
-        [ahead] = await due_now(unmanned, [first])
+    [due] = await due_now(without_worker, [phone])
+    async with worker_harness(without_worker, {"APNS_CONCURRENCY": "1"}) as worker:
+        first, other = iphone(), await due_now(without_worker, [iphone()])
+        [ahead] = await due_now(without_worker, [first])
         simulator.faults.add(provider="apns", token=first.token, fault="slow", delay=0.5)
         calling = Activity.start(worker, ahead)
         await simulator.received(first.token)
@@ -124,7 +126,7 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(unmanned: House, sim
         assert (await calling.running).state is TaskState.ACCEPTED
         assert (await worker.send_once(other[0])).state is TaskState.ACCEPTED  # its place in line is free again
 
-    assert await _attempts(unmanned, due.task_id) == []
+    assert await _attempts(without_worker, due.task_id) == []
     assert not simulator.requests.for_token(phone.token)
 
 
@@ -140,27 +142,27 @@ def test_a_worker_that_stood_still_for_longer_than_temporal_waits_asks_for_no_at
 
 
 @asynccontextmanager
-async def _slow_claims(house: House) -> AsyncIterator[None]:
-    async with house.sessions.begin() as db:
+async def _slow_claims(stack: Stack) -> AsyncIterator[None]:
+    async with stack.sessions.begin() as db:
         await db.execute(text(SLOW))
         await db.execute(text(_TRIGGER))
     try:
         yield
     finally:
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             await db.execute(text("DROP FUNCTION slow_claim CASCADE"))
 
 
-async def _attempts(house: House, task_id: UUID) -> list[tuple[int, str | None, str | None]]:
-    rows = await house.rows(
+async def _attempts(stack: Stack, task_id: UUID) -> list[tuple[int, str | None, str | None]]:
+    rows = await stack.rows(
         "SELECT number, outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number", id=task_id
     )
     return [tuple(row) for row in rows]
 
 
-async def _in_line(worker: Crew, count: int) -> bool:
-    return [gate["waiting"] for gate in worker.means.gates.report()["gates"]] == [count]
+async def _in_line(worker: WorkerHarness, count: int) -> bool:
+    return [gate["waiting"] for gate in worker.dependencies.gates.report()["gates"]] == [count]
 
 
-async def _is_noted(house: House, task_id: UUID) -> bool:
-    return await _attempts(house, task_id) == [(1, "accepted", None)]
+async def _is_noted(stack: Stack, task_id: UUID) -> bool:
+    return await _attempts(stack, task_id) == [(1, "accepted", None)]

@@ -12,25 +12,25 @@ from temporalio.exceptions import ApplicationError
 from domain.back_off import LAST_LOOK, BackOff
 from domain.push import TaskState
 from sending.attempts import begin_attempts
-from sending.precheck import Claim, Hindrance, Settled, Waiting
+from sending.precheck import Claim, Deferred, Final, Hindrance
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, crew, due_now
-from tests.stack import House, Phone, android, eventually, iphone, refuse_once
+from tests.gates.worker_harness import WorkerHarness, due_now, worker_harness
+from tests.stack import Phone, Stack, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
 
 @pytest.mark.parametrize("phone", [iphone(), android()], ids=["apns", "fcm"])
 async def test_trouble_that_lasts_until_the_end_makes_a_push_dead_not_silently_expired(
-    unmanned: House, simulator: Simulator, phone: Phone
+    without_worker: Stack, simulator: Simulator, phone: Phone
 ) -> None:
     refuse_once(simulator, phone)
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
 
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         with pytest.raises(ApplicationError):
             await worker.send_once(due)
-        await _let_expire(unmanned, due.task_id)
+        await _let_expire(without_worker, due.task_id)
         sent = await worker.send_once(due, attempt=2)
 
     reason = {"apns": "ServiceUnavailable", "fcm": "UNAVAILABLE"}[phone.provider]
@@ -38,12 +38,14 @@ async def test_trouble_that_lasts_until_the_end_makes_a_push_dead_not_silently_e
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
-async def test_a_push_that_comes_too_late_without_trouble_has_expired(unmanned: House, simulator: Simulator) -> None:
+async def test_a_push_that_comes_too_late_without_trouble_has_expired(
+    without_worker: Stack, simulator: Simulator
+) -> None:
     phone = iphone()
-    [due] = await due_now(unmanned, [phone])
-    await _let_expire(unmanned, due.task_id)
+    [due] = await due_now(without_worker, [phone])
+    await _let_expire(without_worker, due.task_id)
 
-    async with crew(unmanned) as worker:
+    async with worker_harness(without_worker) as worker:
         sent = await worker.send_once(due)
 
     assert (sent.state, sent.reason) == (TaskState.EXPIRED, "too_late")
@@ -60,19 +62,19 @@ async def test_a_push_that_comes_too_late_without_trouble_has_expired(unmanned: 
     ids=["named", "usual", "apns"],
 )
 async def test_a_call_that_failed_is_followed_by_a_last_one_shortly_before_the_push_expires(
-    unmanned: House, simulator: Simulator, phone: Phone, trouble: dict[str, Any]
+    without_worker: Stack, simulator: Simulator, phone: Phone, trouble: dict[str, Any]
 ) -> None:
     simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", count=1, **trouble)
-    [due] = await due_now(unmanned, [phone])
-    await _let_expire(unmanned, due.task_id, in_seconds=40)
+    [due] = await due_now(without_worker, [phone])
+    await _let_expire(without_worker, due.task_id, in_seconds=40)
     longest = dict.fromkeys(BACK_OFFS, BackOff(timedelta(minutes=2), timedelta(minutes=2)))
 
-    async with crew(unmanned, back_offs=longest) as worker:
+    async with worker_harness(without_worker, back_offs=longest) as worker:
         with pytest.raises(ApplicationError) as again:
             await worker.send_once(due)
 
-    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
-    [attempt] = await unmanned.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
+    [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [attempt] = await without_worker.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
     delay = again.value.next_retry_delay
     assert delay is not None
     assert timedelta(seconds=30) < delay <= timedelta(seconds=35)
@@ -80,24 +82,24 @@ async def test_a_call_that_failed_is_followed_by_a_last_one_shortly_before_the_p
     assert attempt.retry_at == task.next_attempt_at
     [planned] = [
         item
-        for item in await timeline(unmanned.user(None, "support"), task.user_id)
+        for item in await timeline(without_worker.user(None, "support"), task.user_id)
         if (item["event"], item["task_id"]) == ("planned", str(due.task_id))
     ]
     assert planned["detail"]["next_attempt_at"] < planned["detail"]["expires_at"]
 
 
 async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = android()
     simulator.faults.add(
         provider="fcm", token=phone.token, fault="answer", error_code="UNAVAILABLE", retry_after=60, count=1
     )
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
 
-    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
-        await worker.send_all(await due_now(unmanned, [android()]))  # connects, and fetches a token
-        await _let_expire(unmanned, due.task_id, in_seconds=6.5)
+    async with worker_harness(without_worker, back_offs=BACK_OFFS) as worker:
+        await worker.send_all(await due_now(without_worker, [android()]))  # connects, and fetches a token
+        await _let_expire(without_worker, due.task_id, in_seconds=6.5)
         sent = await worker.send(due)
 
     assert sent.state is TaskState.ACCEPTED
@@ -110,16 +112,16 @@ async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
     ids=["unnamed quota", "project's quota", "outage"],
 )
 async def test_a_rest_that_nobody_asked_for_does_not_outlast_what_waits(
-    unmanned: House, simulator: Simulator, trouble: dict[str, Any]
+    without_worker: Stack, simulator: Simulator, trouble: dict[str, Any]
 ) -> None:
     """Google advises 60 s after a 429, and 10 s after a 5xx: where an answer names no time, a probe may come before."""
-    all_due = await due_now(unmanned, [android() for _ in range(5)])
+    all_due = await due_now(without_worker, [android() for _ in range(5)])
     tellers = 1 if "quota" in trouble else 3  # a project's quota is one answer's to tell
     simulator.faults.add(provider="fcm", fault="answer", count=tellers, **trouble)
     for due in all_due:
-        await _let_expire(unmanned, due.task_id, in_seconds=5)
+        await _let_expire(without_worker, due.task_id, in_seconds=5)
 
-    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+    async with worker_harness(without_worker, back_offs=BACK_OFFS) as worker:
         first = [asyncio.create_task(worker.send(due)) for due in all_due[:tellers]]
         await eventually(lambda: _shut(worker))
         sent = await worker.send_all(all_due[tellers:])
@@ -136,21 +138,21 @@ async def test_a_rest_that_nobody_asked_for_does_not_outlast_what_waits(
     ids=["nearly over", "an hour", "a day", "a little longer than it lives"],
 )
 async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_and_promises_no_other(
-    unmanned: House, simulator: Simulator, left: float, trouble: dict[str, Any]
+    without_worker: Stack, simulator: Simulator, left: float, trouble: dict[str, Any]
 ) -> None:
     phone = android()
     simulator.faults.add(
         provider="fcm", token=phone.token, fault="answer", error_code="UNAVAILABLE", count=1, **trouble
     )
-    [due] = await due_now(unmanned, [phone])
-    await _let_expire(unmanned, due.task_id, in_seconds=left)
+    [due] = await due_now(without_worker, [phone])
+    await _let_expire(without_worker, due.task_id, in_seconds=left)
 
-    async with crew(unmanned, back_offs=BACK_OFFS) as worker:
+    async with worker_harness(without_worker, back_offs=BACK_OFFS) as worker:
         sent = await worker.send_once(due)
 
     assert (sent.state, sent.reason) == (TaskState.DEAD, "UNAVAILABLE")
-    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
-    [attempt] = await unmanned.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
+    [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [attempt] = await without_worker.rows("SELECT * FROM push_attempts WHERE task_id = :id", id=due.task_id)
     assert (task.state, task.next_attempt_at) == ("dead", None)
     if trouble:  # no promise: until then the provider asked for patience
         assert attempt.retry_at > task.expires_at
@@ -160,29 +162,29 @@ async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_
 
 @pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.5, 1.0), (4.0, None), (3600.0, 45.0)])
 async def test_who_waits_before_a_shut_gate_is_never_told_a_try_beyond_its_expiry(
-    unmanned: House, left: float, looks_in: float | None
+    without_worker: Stack, left: float, looks_in: float | None
 ) -> None:
-    [due] = await due_now(unmanned, [iphone()])
-    await _let_expire(unmanned, due.task_id, in_seconds=left)
+    [due] = await due_now(without_worker, [iphone()])
+    await _let_expire(without_worker, due.task_id, in_seconds=left)
 
     hindered = Claim(due.task_id, Hindrance("paused", timedelta(seconds=45)))
-    [verdict] = await begin_attempts(unmanned.sessions, [hindered])
+    [verdict] = await begin_attempts(without_worker.sessions, [hindered])
 
-    [task] = await unmanned.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
     if looks_in is None:
-        assert verdict == Settled(TaskState.DEAD, "paused")
+        assert verdict == Final(TaskState.DEAD, "paused")
         assert task.next_attempt_at is None
     else:
-        assert isinstance(verdict, Waiting)
+        assert isinstance(verdict, Deferred)
         assert looks_in - 2 < verdict.hindrance.delay.total_seconds() <= looks_in
         assert task.next_attempt_at <= task.expires_at
 
 
-async def _let_expire(house: House, task_id: UUID, *, in_seconds: float = 0) -> None:
+async def _let_expire(stack: Stack, task_id: UUID, *, in_seconds: float = 0) -> None:
     expire = text("UPDATE push_tasks SET expires_at = now() + :left * interval '1 second' WHERE task_id = :id")
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(expire, {"id": task_id, "left": in_seconds})
 
 
-async def _shut(worker: Crew) -> bool:
-    return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])
+async def _shut(worker: WorkerHarness) -> bool:
+    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])

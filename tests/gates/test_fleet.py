@@ -6,31 +6,31 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from domain.push import Environment, Provider, Route, TaskState
-from fleet.heartbeat import Process, Pulse
-from fleet.token_error_cutoff import Brake
+from fleet.heartbeat import HeartbeatTimings, Process
+from fleet.token_error_cutoff import TokenErrorCutoff
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, attempts, crew, due_now
-from tests.stack import House, android, eventually
+from tests.gates.worker_harness import WorkerHarness, attempts, due_now, worker_harness
+from tests.stack import Stack, android, eventually
 
 RATE = 100
 LIMITED = {"FCM_RATE": str(RATE)}
-PULSE = Pulse(every=0.2, lapses=0.9, lives=1.0)
+HEARTBEAT_TIMINGS = HeartbeatTimings(every=0.2, lapses=0.9, lives=1.0)
 FCM = Route(Provider.FCM, None, Environment.PRODUCTION)
 
 
 async def test_two_workers_share_the_rate_and_one_that_joins_under_load_does_not_exceed_it(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     firsts, seconds = [[android() for _ in range(200)] for _ in range(2)]
-    first_due, second_due = [await due_now(unmanned, phones) for phones in (firsts, seconds)]
-    async with crew(unmanned, LIMITED, pulse=PULSE) as first:
+    first_due, second_due = [await due_now(without_worker, phones) for phones in (firsts, seconds)]
+    async with worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS) as first:
         sending = asyncio.create_task(first.send_all(first_due))
         await eventually(lambda: _called(simulator, 50))
-        async with crew(unmanned, LIMITED, pulse=PULSE) as second:
+        async with worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS) as second:
             sent = await second.send_all(second_due) + await sending
 
     assert {each.state for each in sent} == {TaskState.ACCEPTED}
-    assert await attempts(unmanned, [*first_due, *second_due]) == len(simulator.requests) == 400
+    assert await attempts(without_worker, [*first_due, *second_due]) == len(simulator.requests) == 400
     calls = sorted(request.received_timestamp for request in simulator.requests)
     assert _most_within(calls, 2.0) <= 2.5 * RATE  # the burst of a tenth, and the database's jitter
     assert calls[-1] - calls[0] < 12  # and it was used: alone it would take 4 s
@@ -42,8 +42,8 @@ async def test_two_workers_share_the_rate_and_one_that_joins_under_load_does_not
     assert min(by[1]) < max(by[0])  # they did call side by side
 
 
-async def test_the_sum_of_all_shares_never_exceeds_the_rate(unmanned: House) -> None:
-    first, second = (crew(unmanned, LIMITED, pulse=PULSE) for _ in range(2))
+async def test_the_sum_of_all_shares_never_exceeds_the_rate(without_worker: Stack) -> None:
+    first, second = (worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS) for _ in range(2))
     async with watched() as watch, first as one, second as other:
         watch.workers += [one, other]
         await eventually(lambda: _shares(one, RATE / 2))
@@ -52,12 +52,15 @@ async def test_the_sum_of_all_shares_never_exceeds_the_rate(unmanned: House) -> 
     assert max(watch.sums) <= RATE + 0.001
 
 
-async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_by_then(unmanned: House) -> None:
-    async with watched() as watch, crew(unmanned, LIMITED, pulse=PULSE, brake_type=Stalling) as first:
+async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_by_then(without_worker: Stack) -> None:
+    async with (
+        watched() as watch,
+        worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, brake_type=Stalling) as first,
+    ):
         watch.workers.append(first)
         for _ in range(3):
             await eventually(lambda: _shares(first, RATE))
-            async with crew(unmanned, LIMITED, pulse=PULSE) as second:
+            async with worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS) as second:
                 watch.workers.append(second)
                 await eventually(lambda: _shares(second, RATE / 2))
             watch.workers.remove(second)
@@ -65,8 +68,8 @@ async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_b
     assert max(watch.sums) <= RATE + 0.001
 
 
-async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: House) -> None:
-    crews = [crew(unmanned, LIMITED, pulse=PULSE) for _ in range(2)]
+async def test_two_that_start_at_one_instant_do_not_both_take_all(without_worker: Stack) -> None:
+    crews = [worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS) for _ in range(2)]
     async with watched() as watch, crews[0] as first, crews[1] as second:
         watch.workers += [first, second]
         await eventually(lambda: _shares(first, RATE / 2))
@@ -75,11 +78,13 @@ async def test_two_that_start_at_one_instant_do_not_both_take_all(unmanned: Hous
     assert max(watch.sums) <= RATE + 0.001
 
 
-async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_take_it(unmanned: House) -> None:
-    mute = Pulse(every=60.0, lapses=1.5, lives=1.6)
-    async with watched() as watch, crew(unmanned, LIMITED, pulse=mute) as worker:
+async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_take_it(without_worker: Stack) -> None:
+    mute = HeartbeatTimings(every=60.0, lapses=1.5, lives=1.6)
+    async with watched() as watch, worker_harness(without_worker, LIMITED, heartbeat_timings=mute) as worker:
         await eventually(lambda: _shares(worker, RATE))
-        async with crew(unmanned, LIMITED, pulse=Pulse(every=0.1, lapses=1.5, lives=1.6)) as other:
+        async with worker_harness(
+            without_worker, LIMITED, heartbeat_timings=HeartbeatTimings(every=0.1, lapses=1.5, lives=1.6)
+        ) as other:
             watch.workers += [worker, other]
             await eventually(lambda: _shares(other, RATE))
 
@@ -88,24 +93,31 @@ async def test_a_worker_that_cannot_be_heard_gives_its_share_up_before_others_ta
             assert max(watch.sums) <= RATE + 0.001
 
 
-async def test_a_restarted_worker_does_not_wait_for_its_dead_predecessor(unmanned: House) -> None:
-    pulse, process = Pulse(every=0.1), Process("this-host", 7)
-    async with crew(unmanned, LIMITED, pulse=pulse, process=process) as killed:
+async def test_a_restarted_worker_does_not_wait_for_its_dead_predecessor(without_worker: Stack) -> None:
+    heartbeat_timings, process = HeartbeatTimings(every=0.1), Process("this-host", 7)
+    async with worker_harness(without_worker, LIMITED, heartbeat_timings=heartbeat_timings, process=process) as killed:
         await eventually(lambda: _shares(killed, RATE))
         await killed.die()
-        async with crew(unmanned, LIMITED, pulse=pulse, process=process) as successor:
+        async with worker_harness(
+            without_worker, LIMITED, heartbeat_timings=heartbeat_timings, process=process
+        ) as successor:
             await eventually(lambda: _shares(successor, RATE), within=5)
 
 
-async def test_a_newcomer_shares_with_those_of_its_host_that_live_and_with_other_hosts(unmanned: House) -> None:
+async def test_a_newcomer_shares_with_those_of_its_host_that_live_and_with_other_hosts(without_worker: Stack) -> None:
     processes = [Process("this-host", os.getppid()), Process("other-host", 7), Process("this-host", 7)]
-    async with AsyncExitStack() as stack:
-        each = [await stack.enter_async_context(crew(unmanned, LIMITED, pulse=PULSE, process=p)) for p in processes]
+    async with AsyncExitStack() as exits:
+        each = [
+            await exits.enter_async_context(
+                worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, process=p)
+            )
+            for p in processes
+        ]
         for worker in each:
             await eventually(lambda worker=worker: _shares(worker, RATE / 3))  # type: ignore[misc]
 
 
-class Stalling(Brake):
+class Stalling(TokenErrorCutoff):
     """Takes long between the heartbeat and what follows from it."""
 
     async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
@@ -118,7 +130,7 @@ class Watch:
     """The sum of the rates of some workers, looked at often."""
 
     def __init__(self) -> None:
-        self.workers: list[Crew] = []
+        self.workers: list[WorkerHarness] = []
         self.sums: list[float] = []
 
     async def look(self) -> None:
@@ -140,11 +152,11 @@ async def watched() -> AsyncIterator[Watch]:
         looking.cancel()
 
 
-def _rate(worker: Crew) -> float:
-    return worker.means.gates.at(FCM).report().rate or 0.0
+def _rate(worker: WorkerHarness) -> float:
+    return worker.dependencies.gates.at(FCM).report().rate or 0.0
 
 
-async def _shares(worker: Crew, rate: float) -> bool:
+async def _shares(worker: WorkerHarness, rate: float) -> bool:
     return abs(_rate(worker) - rate) < 0.001
 
 

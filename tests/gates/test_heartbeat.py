@@ -7,34 +7,34 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db import workers
-from fleet.heartbeat import Pulse
-from tests.gates.worker_harness import crew
-from tests.stack import House, eventually
+from fleet.heartbeat import HeartbeatTimings
+from tests.gates.worker_harness import worker_harness
+from tests.stack import Stack, eventually
 
-SOON = Pulse(every=0.2)
+SOON = HeartbeatTimings(every=0.2)
 
 
-async def test_postgresql_ends_a_heartbeat_that_froze_before_the_others_lose_their_share(unmanned: House) -> None:
+async def test_postgresql_ends_a_heartbeat_that_froze_before_the_others_lose_their_share(without_worker: Stack) -> None:
     frozen = uuid4()
-    async with unmanned.sessions() as db:
+    async with without_worker.sessions() as db:
         await workers.beat(db, frozen, {}, lives=10.0)
-        async with crew(unmanned, pulse=SOON):
-            await eventually(unmanned.someone_waits_for_a_lock)
-            await eventually(lambda: _lives(unmanned), within=SOON.lapses)
+        async with worker_harness(without_worker, heartbeat_timings=SOON):
+            await eventually(without_worker.someone_waits_for_a_lock)
+            await eventually(lambda: _lives(without_worker), within=SOON.lapses)
         with pytest.raises(DBAPIError):
             await db.commit()
 
-    assert not await unmanned.rows("SELECT 1 FROM workers WHERE worker_id = :id", id=frozen)
+    assert not await without_worker.rows("SELECT 1 FROM workers WHERE worker_id = :id", id=frozen)
 
 
-async def test_a_heartbeat_is_seen_while_the_brakes_cannot_be_read(unmanned: House) -> None:
-    assert not await _lives(unmanned)
-    async with unmanned.sessions.begin() as db:
+async def test_a_heartbeat_is_seen_while_the_brakes_cannot_be_read(without_worker: Stack) -> None:
+    assert not await _lives(without_worker)
+    async with without_worker.sessions.begin() as db:
         await db.execute(text("LOCK TABLE brakes"))
-        async with crew(unmanned):
-            await eventually(lambda: _lives(unmanned))
-            await eventually(unmanned.someone_waits_for_a_lock)
+        async with worker_harness(without_worker):
+            await eventually(lambda: _lives(without_worker))
+            await eventually(without_worker.someone_waits_for_a_lock)
 
 
-async def _lives(house: House) -> bool:
-    return bool(await house.rows("SELECT 1 FROM workers"))
+async def _lives(stack: Stack) -> bool:
+    return bool(await stack.rows("SELECT 1 FROM workers"))

@@ -21,8 +21,8 @@ from push.limiter.settings import Timings
 from push.sender import Unavailable
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, crew, due_now, states
-from tests.stack import House, Phone, User, android, eventually, iphone
+from tests.gates.worker_harness import WorkerHarness, due_now, states, worker_harness
+from tests.stack import Phone, Stack, User, android, eventually, iphone
 
 DUE_IN = 2.5  # seconds
 LATE = 2.0  # seconds, on a loaded machine; 1 on an idle one
@@ -30,7 +30,7 @@ SCALE = 20  # times as fast as in life
 
 
 async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_told_of_once(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     refused, androids = [android() for _ in range(6)], [android() for _ in range(20)]
     for phone in refused:
@@ -39,84 +39,86 @@ async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_t
         )
 
     with structlog.testing.capture_logs() as logs:
-        async with _sent(unmanned, [*refused, *androids]) as worker:
+        async with _sent(without_worker, [*refused, *androids]) as worker:
             await eventually(lambda: _all_shown(simulator, androids))
             await eventually(lambda: _told(logs))
-            [gate] = [gate for gate in worker.means.gates.report()["gates"] if gate["provider"] == "fcm"]
-            tasks = await _tasks(unmanned, refused)
+            [gate] = [gate for gate in worker.dependencies.gates.report()["gates"] if gate["provider"] == "fcm"]
+            tasks = await _tasks(without_worker, refused)
 
-    assert await _lateness(unmanned, androids) < LATE
+    assert await _lateness(without_worker, androids) < LATE
     assert gate["state"] == "closed"
     assert {(task.state, task.last_reason) for task in tasks} == {("pending", "THIRD_PARTY_AUTH_ERROR")}
-    assert await _active(unmanned, refused) == 6
+    assert await _active(without_worker, refused) == 6
     [alarm] = [entry for entry in logs if entry["log_level"] == "error"]
     assert (alarm["event"], alarm["reason"]) == ("pushes refused", "THIRD_PARTY_AUTH_ERROR")
     assert (alarm["pushes"], alarm["users"]) == (6, 6)
 
 
 async def test_one_invalid_provider_token_among_good_answers_delays_that_push_alone(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     iphones = [iphone() for _ in range(20)]
     simulator.faults.add(
         provider="apns", token=iphones[7].token, fault="answer", status=403, reason="InvalidProviderToken", count=1
     )
 
-    async with _sent(unmanned, iphones) as worker:
+    async with _sent(without_worker, iphones) as worker:
         await eventually(lambda: _all_shown(simulator, iphones))
-        [gate] = [gate for gate in worker.means.gates.report()["gates"] if gate["provider"] == "apns"]
+        [gate] = [gate for gate in worker.dependencies.gates.report()["gates"] if gate["provider"] == "apns"]
 
     assert gate["state"] == "closed"
-    assert await _lateness(unmanned, [*iphones[:7], *iphones[8:]]) < LATE
-    assert await _lateness(unmanned, iphones[7:8]) < 2 * LATE + 2  # after 1 to 2 seconds
-    assert [task.attempt_count for task in await _tasks(unmanned, iphones[7:8])] == [2]
+    assert await _lateness(without_worker, [*iphones[:7], *iphones[8:]]) < LATE
+    assert await _lateness(without_worker, iphones[7:8]) < 2 * LATE + 2  # after 1 to 2 seconds
+    assert [task.attempt_count for task in await _tasks(without_worker, iphones[7:8])] == [2]
 
 
 async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose_they_are(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     invented, others = [iphone() for _ in range(25)], [iphone() for _ in range(10)]
     for phone in invented:
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken")
-    mallory = unmanned.user()
-    async with unmanned.sessions.begin() as db:  # what other tests sent is long ago
+    mallory = without_worker.user()
+    async with without_worker.sessions.begin() as db:  # what other tests sent is long ago
         await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '1 hour'"))
-    support = unmanned.user(None, "support")
+    support = without_worker.user(None, "support")
 
-    async with _sent(unmanned, others, beside=[(mallory, invented)]):
+    async with _sent(without_worker, others, beside=[(mallory, invented)]):
         await eventually(lambda: _all_shown(simulator, others))
-        await eventually(lambda: _refused(unmanned, mallory))
+        await eventually(lambda: _refused(without_worker, mallory))
         listed = (await support.call("GET", "/v1/support/gates")).json()
 
-    assert await _lateness(unmanned, others) < LATE
-    assert not await unmanned.rows("SELECT 1 FROM brakes")
-    assert await _active(unmanned, invented) == len(await _registered(unmanned, invented)) >= 20
+    assert await _lateness(without_worker, others) < LATE
+    assert not await without_worker.rows("SELECT 1 FROM brakes")
+    assert await _active(without_worker, invented) == len(await _registered(without_worker, invented)) >= 20
     [route] = [each for each in listed["items"] if (each["provider"], each["environment"]) == ("apns", "production")]
     errors = route["errors"]
     assert errors["users"] == 1
     assert (errors["largest_user_id"], errors["largest_pushes"]) == (
         mallory.user_id,
-        len(await _registered(unmanned, invented)),
+        len(await _registered(without_worker, invented)),
     )
 
 
-async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(unmanned: House, simulator: Simulator) -> None:
+async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(
+    without_worker: Stack, simulator: Simulator
+) -> None:
     """As in life, but twenty times as fast."""
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-    all_due = await due_now(unmanned, [iphone() for _ in range(6)])
-    async with unmanned.sessions.begin() as db:
+    all_due = await due_now(without_worker, [iphone() for _ in range(6)])
+    async with without_worker.sessions.begin() as db:
         await db.execute(
             text("UPDATE push_tasks SET expires_at = now() + :life WHERE task_id = ANY(:ids)"),
             {"life": timedelta(seconds=60 / SCALE), "ids": [due.task_id for due in all_due]},
         )
 
-    async with crew(unmanned, timings=_hasty(), back_offs=_hasty_back_offs()) as worker:
+    async with worker_harness(without_worker, timings=_hasty(), back_offs=_hasty_back_offs()) as worker:
         sends = asyncio.gather(*map(worker.send, all_due))
         await asyncio.sleep(35 / SCALE)
         simulator.faults.clear()
         await sends
 
-    assert await states(unmanned, all_due) == {(TaskState.ACCEPTED, None): 6}
+    assert await states(without_worker, all_due) == {(TaskState.ACCEPTED, None): 6}
 
 
 def _hasty() -> Timings:
@@ -137,11 +139,14 @@ def _hasty_back_offs() -> dict[Any, BackOff]:
 
 @asynccontextmanager
 async def _sent(
-    house: House, phones: Sequence[Phone], *, beside: Sequence[tuple[User, Sequence[Phone]]] = ()
-) -> AsyncIterator[Crew]:
+    stack: Stack, phones: Sequence[Phone], *, beside: Sequence[tuple[User, Sequence[Phone]]] = ()
+) -> AsyncIterator[WorkerHarness]:
     """Let a worker run; each of these phones is of its own user, and all their reminders fall due at one instant."""
-    async with crew(house, back_offs=BACK_OFFS, timings=Timings(alarm_after=3.0)) as worker, worker.employed():
-        owned = [*beside, *((house.user(), [phone]) for phone in phones)]
+    async with (
+        worker_harness(stack, back_offs=BACK_OFFS, timings=Timings(alarm_after=3.0)) as worker,
+        worker.employed(),
+    ):
+        owned = [*beside, *((stack.user(), [phone]) for phone in phones)]
         began = time.monotonic()
         await asyncio.gather(*(user.register(*theirs) for user, theirs in owned))
         due_in = max(DUE_IN, 4 * (time.monotonic() - began))  # as many starts take as long, on a loaded machine longer
@@ -162,29 +167,29 @@ async def _told(logs: Sequence[Mapping[str, Any]]) -> bool:
     return any(entry["event"] == "pushes refused" for entry in logs)
 
 
-async def _tasks(house: House, phones: Sequence[Phone]) -> list[Any]:
+async def _tasks(stack: Stack, phones: Sequence[Phone]) -> list[Any]:
     ids: list[UUID] = [phone.installation_id for phone in phones]
-    return await house.rows("SELECT * FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
+    return await stack.rows("SELECT * FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
 
 
-async def _lateness(house: House, phones: Sequence[Phone]) -> float:
+async def _lateness(stack: Stack, phones: Sequence[Phone]) -> float:
     """Give how many seconds after its due instant the last of these phones had its push."""
-    tasks = await _tasks(house, phones)
+    tasks = await _tasks(stack, phones)
     assert len(tasks) == len(phones)
     late: list[timedelta] = [task.accepted_at - task.due_at for task in tasks]
     return max(late).total_seconds()
 
 
-async def _refused(house: House, user: User) -> bool:
-    tasks = await house.rows("SELECT state FROM push_tasks WHERE user_id = :id", id=user.user_id)
+async def _refused(stack: Stack, user: User) -> bool:
+    tasks = await stack.rows("SELECT state FROM push_tasks WHERE user_id = :id", id=user.user_id)
     return bool(tasks) and all(task.state == "unregistered" for task in tasks)
 
 
-async def _registered(house: House, phones: Sequence[Phone]) -> list[Any]:
+async def _registered(stack: Stack, phones: Sequence[Phone]) -> list[Any]:
     ids = [phone.installation_id for phone in phones]
-    return await house.rows("SELECT 1 FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
+    return await stack.rows("SELECT 1 FROM push_tasks WHERE installation_id = ANY(:ids)", ids=ids)
 
 
-async def _active(house: House, phones: Sequence[Phone]) -> int:
+async def _active(stack: Stack, phones: Sequence[Phone]) -> int:
     ids = [phone.installation_id for phone in phones]
-    return len(await house.rows("SELECT 1 FROM device_tokens WHERE active AND installation_id = ANY(:ids)", ids=ids))
+    return len(await stack.rows("SELECT 1 FROM device_tokens WHERE active AND installation_id = ANY(:ids)", ids=ids))

@@ -15,8 +15,8 @@ from push.limiter.settings import Timings
 from push.sender import Paused
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import Crew, Due, attempts, crew, due_now, states
-from tests.stack import House, android, eventually, iphone
+from tests.gates.worker_harness import Due, WorkerHarness, attempts, due_now, states, worker_harness
+from tests.stack import Stack, android, eventually, iphone
 
 OUTAGE = 10.0  # seconds, for ten minutes
 RATE = 300
@@ -33,25 +33,25 @@ PATIENT = dict.fromkeys(BACK_OFFS, WAITS)
 @pytest.mark.alone
 @pytest.mark.timeout(90)
 async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nobody_elses(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
-    async with crew(unmanned, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=PATIENT) as worker:
+    async with worker_harness(without_worker, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=PATIENT) as worker:
         await _lateness(worker, simulator)  # connects, and fetches a token
         before = [await _lateness(worker, simulator) for _ in range(2)]
 
         simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-        scouts = await due_now(unmanned, [iphone() for _ in range(10)])
+        scouts = await due_now(without_worker, [iphone() for _ in range(10)])
         first = [asyncio.create_task(worker.send(due)) for due in scouts]
         await eventually(lambda: _opened(worker))
         began = time.monotonic()
-        waiting = await due_now(unmanned, [iphone() for _ in range(2000)])
+        waiting = await due_now(without_worker, [iphone() for _ in range(2000)])
         sends = [asyncio.create_task(worker.send(due)) for due in waiting]
-        await eventually(lambda: _all_wait(unmanned, waiting))
+        await eventually(lambda: _all_wait(without_worker, waiting))
         meanwhile = [await _lateness(worker, simulator) for _ in range(3)]
         await asyncio.sleep(max(0.0, began + OUTAGE - time.monotonic()))
         lasted = time.monotonic() - began
-        probes = await attempts(unmanned, waiting)
-        still = await states(unmanned, waiting)
+        probes = await attempts(without_worker, waiting)
+        still = await states(without_worker, waiting)
         simulator.requests.clear()
         simulator.faults.clear()
         sent = await asyncio.gather(*sends, *first)
@@ -77,15 +77,15 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
 
 @pytest.mark.timeout(60)
 async def test_an_outage_of_one_provider_leaves_the_others_lateness_unchanged(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
-    async with crew(unmanned, timings=HASTY, back_offs={**BACK_OFFS, Paused: LATER}) as worker:
+    async with worker_harness(without_worker, timings=HASTY, back_offs={**BACK_OFFS, Paused: LATER}) as worker:
         await _lateness(worker, simulator)  # connects, and fetches a token
         without = min([await _lateness(worker, simulator) for _ in range(5)])
         simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-        waiting = await due_now(unmanned, [iphone() for _ in range(2000)])
+        waiting = await due_now(without_worker, [iphone() for _ in range(2000)])
         sends = [asyncio.create_task(worker.send(due)) for due in waiting]
-        await eventually(lambda: _all_wait(unmanned, waiting))
+        await eventually(lambda: _all_wait(without_worker, waiting))
 
         during, rounds = inf, 0
         while during > 1.2 * without + 0.02 and rounds < 20:  # whatever else runs on the machine only adds
@@ -94,15 +94,15 @@ async def test_an_outage_of_one_provider_leaves_the_others_lateness_unchanged(
         for send in sends:
             send.cancel()
         await asyncio.wait(sends)
-        still = await states(unmanned, waiting)
+        still = await states(without_worker, waiting)
 
     assert sum(n for (state, _), n in still.items() if state is TaskState.PENDING) == 2000
     assert during <= 1.2 * without + 0.02
 
 
-async def _lateness(worker: Crew, simulator: Simulator) -> float:
+async def _lateness(worker: WorkerHarness, simulator: Simulator) -> float:
     """Send pushes to the healthy provider, due now; gives how many seconds later it had them (p99)."""
-    all_due = await due_now(worker.house, [android() for _ in range(AT_ONCE)])
+    all_due = await due_now(worker.stack, [android() for _ in range(AT_ONCE)])
     due_at, known = time.time(), len(simulator.requests)
     sent = await worker.send_all(all_due)
     assert {each.state for each in sent} == {TaskState.ACCEPTED}
@@ -115,10 +115,10 @@ def _in_first(calls: Sequence[float], seconds: float) -> int:
     return sum(call < calls[0] + seconds for call in calls)
 
 
-async def _all_wait(house: House, all_due: Sequence[Due]) -> bool:
-    found = await states(house, all_due)
+async def _all_wait(stack: Stack, all_due: Sequence[Due]) -> bool:
+    found = await states(stack, all_due)
     return found.get((TaskState.PENDING, None), 0) == 0
 
 
-async def _opened(worker: Crew) -> bool:
-    return any(gate["state"] == "open" for gate in worker.means.gates.report()["gates"])
+async def _opened(worker: WorkerHarness) -> bool:
+    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])

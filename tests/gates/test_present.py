@@ -12,28 +12,28 @@ from db import token_error_cutoffs
 from domain.push import TaskState
 from domain.reminders import message_id
 from domain.wire import PlannedSend
-from fleet.heartbeat import Heartbeat, Pulse
+from fleet.heartbeat import Heartbeat, HeartbeatTimings
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.gates.worker_harness import Crew, crew, due_now, engaged_brake
-from tests.stack import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import WorkerHarness, due_now, engaged_cutoff, worker_harness
+from tests.stack import Phone, Stack, android, eventually, iphone
 from tests.support.cli import run
 from tests.support.timelines import of
 
-SOON = Pulse(every=0.1)
+SOON = HeartbeatTimings(every=0.1)
 LONG = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)))
 BLAME = "the app was removed"
 
 
-async def test_without_a_worker_every_place_says_so(unmanned: House) -> None:
-    [due] = await due_now(unmanned, [iphone()])
-    user_id = await _user_id(unmanned, due)
+async def test_without_a_worker_every_place_says_so(without_worker: Stack) -> None:
+    [due] = await due_now(without_worker, [iphone()])
+    user_id = await _user_id(without_worker, due)
 
-    told = await _timeline(unmanned, due)
-    _, printed, _ = await run(unmanned, "timeline", "--user", user_id)
-    page = words(await (await visit(unmanned)).get(f"/console/person?user={user_id}"))
+    told = await _timeline(without_worker, due)
+    _, printed, _ = await run(without_worker, "timeline", "--user", user_id)
+    page = words(await (await visit(without_worker)).get(f"/console/person?user={user_id}"))
 
     [now] = told["present"]
     assert (now["event"], now["task_id"], now["detail"]["waits_for"]) == ("waits", str(due.task_id), "worker")
@@ -44,20 +44,20 @@ async def test_without_a_worker_every_place_says_so(unmanned: House) -> None:
 
 
 async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_it_was(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-    all_due = [(await due_now(unmanned, [iphone()]))[0] for _ in range(8)]
+    all_due = [(await due_now(without_worker, [iphone()]))[0] for _ in range(8)]
 
-    async with crew(unmanned, timings=LONG, pulse=SOON) as worker:
+    async with worker_harness(without_worker, timings=LONG, heartbeat_timings=SOON) as worker:
         await asyncio.gather(*(_fail(worker, due) for due in all_due))
-        await eventually(lambda: _fail_until_open(worker, unmanned, all_due[0]))
-        during = await _timeline(unmanned, all_due[0])
+        await eventually(lambda: _fail_until_open(worker, without_worker, all_due[0]))
+        during = await _timeline(without_worker, all_due[0])
     simulator.faults.clear()
-    await _make_late(unmanned, all_due[1], timedelta(seconds=130))
-    async with crew(unmanned, pulse=SOON) as mended:
+    await _make_late(without_worker, all_due[1], timedelta(seconds=130))
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as mended:
         assert (await mended.send(all_due[1])).state is TaskState.ACCEPTED
-        after = await _timeline(unmanned, all_due[1])
+        after = await _timeline(without_worker, all_due[1])
 
     [now] = during["present"]
     assert (now["detail"]["waits_for"], now["reason"]) == ("route", "ServiceUnavailable")
@@ -75,23 +75,23 @@ async def test_in_an_outage_the_resting_route_is_named_and_afterwards_how_late_i
 
 
 async def test_in_an_outage_support_does_not_read_what_one_users_probe_met_but_what_three_met(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone, others = iphone(), [iphone() for _ in range(6)]
     odd = {"provider": "apns", "fault": "answer", "status": 403, "reason": "InvalidProviderToken"}
     simulator.faults.add(token=phone.token, **odd)
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable", count=3)
     simulator.faults.add(**odd)
-    waiting = (await due_now(unmanned, [iphone()]))[0]
+    waiting = (await due_now(without_worker, [iphone()]))[0]
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         for each in others[:3]:
             await _call(worker, simulator, each)
         await _call(worker, simulator, phone)
-        during = await _present_anew(unmanned, waiting)
+        during = await _present_anew(without_worker, waiting)
         for each in others[3:]:
             await _call(worker, simulator, each)
-        found = await _present_anew(unmanned, waiting)
+        found = await _present_anew(without_worker, waiting)
 
     assert (during["detail"]["waits_for"], during["reason"]) == ("route", "ServiceUnavailable")
     assert "Apple answered that it is unavailable." in during["text"]
@@ -99,28 +99,28 @@ async def test_in_an_outage_support_does_not_read_what_one_users_probe_met_but_w
 
 
 async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_is_refused(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
-    all_due = [(await due_now(unmanned, [iphone()]))[0] for _ in range(25)]
-    late = (await due_now(unmanned, [iphone()]))[0]
-    both = unmanned.user()
+    all_due = [(await due_now(without_worker, [iphone()]))[0] for _ in range(25)]
+    late = (await due_now(without_worker, [iphone()]))[0]
+    both = without_worker.user()
     await both.register(phone := iphone(), android())
     await both.start_fast(due_in=70)
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         await asyncio.gather(*(worker.send_once(due) for due in all_due), return_exceptions=True)
-        await eventually(lambda: unmanned.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"))
+        await eventually(lambda: without_worker.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"))
         await _fail(worker, late)
-        dead = await eventually(lambda: _dead(unmanned, all_due))
-        during, waiting = await _timeline(unmanned, dead), await _timeline(unmanned, late)
-        ahead = (await unmanned.user(None, "support").call("GET", of(both.user_id))).json()["present"]
-        _, listed, _ = await run(unmanned, "dead", "list", "--user", await _user_id(unmanned, dead))
-        brake_id = await engaged_brake(unmanned, "apns")
-        async with unmanned.sessions.begin() as db:
+        dead = await eventually(lambda: _dead(without_worker, all_due))
+        during, waiting = await _timeline(without_worker, dead), await _timeline(without_worker, late)
+        ahead = (await without_worker.user(None, "support").call("GET", of(both.user_id))).json()["present"]
+        _, listed, _ = await run(without_worker, "dead", "list", "--user", await _user_id(without_worker, dead))
+        brake_id = await engaged_cutoff(without_worker, "apns")
+        async with without_worker.sessions.begin() as db:
             assert await token_error_cutoffs.resume(db, brake_id, "ann")
             await db.execute(_NEXT_LOOK, {"id": late.task_id})
-        after, resumed = await _timeline(unmanned, dead), await _timeline(unmanned, late)
+        after, resumed = await _timeline(without_worker, dead), await _timeline(without_worker, late)
 
     assert "brake_engaged" in listed
     for told in (during, waiting):
@@ -150,15 +150,15 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
     assert "has to" not in goes_on["text"]
 
 
-async def test_a_phone_that_was_sent_too_much_waits_by_itself(unmanned: House, simulator: Simulator) -> None:
+async def test_a_phone_that_was_sent_too_much_waits_by_itself(without_worker: Stack, simulator: Simulator) -> None:
     phone = android()
     words_ = {"status": 429, "error_code": "QUOTA_EXCEEDED"}
     simulator.faults.add(provider="fcm", token=phone.token, fault="answer", **words_)
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         await _fail(worker, due)
-        [now] = (await _timeline(unmanned, due))["present"]
+        [now] = (await _timeline(without_worker, due))["present"]
 
     assert (now["detail"]["waits_for"], now["reason"]) == ("retry", "QUOTA_EXCEEDED")
     assert "Google says that this phone was sent too many pushes lately." in now["text"]
@@ -166,16 +166,16 @@ async def test_a_phone_that_was_sent_too_much_waits_by_itself(unmanned: House, s
 
 
 async def test_a_provider_that_asks_for_more_patience_than_is_left_is_named(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = android()
     asked = {"error_code": "UNAVAILABLE", "retry_after": 86_400}
     simulator.faults.add(provider="fcm", token=phone.token, fault="answer", **asked)
-    [due] = await due_now(unmanned, [phone])
+    [due] = await due_now(without_worker, [phone])
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         assert (await worker.send_once(due)).state is TaskState.DEAD
-        dead, answered = (await _timeline(unmanned, due))["items"][:2]
+        dead, answered = (await _timeline(without_worker, due))["items"][:2]
 
     assert (dead["event"], answered["event"]) == ("dead", "answered")
     asked_until = datetime.fromisoformat(answered["detail"]["retry_at"])
@@ -183,15 +183,15 @@ async def test_a_provider_that_asks_for_more_patience_than_is_left_is_named(
     assert f"It asked for no other call before {_clock(answered, 'retry_at')}," in answered["text"]
 
 
-async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(unmanned: House) -> None:
-    [due] = await due_now(unmanned, [iphone()])
-    await _make_late(unmanned, due, timedelta(seconds=30))
+async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(without_worker: Stack) -> None:
+    [due] = await due_now(without_worker, [iphone()])
+    await _make_late(without_worker, due, timedelta(seconds=30))
 
-    async with crew(unmanned, pulse=SOON) as worker:
-        await eventually(lambda: unmanned.rows("SELECT 1 FROM workers"))
-        [now] = (await _timeline(unmanned, due))["present"]
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
+        await eventually(lambda: without_worker.rows("SELECT 1 FROM workers"))
+        [now] = (await _timeline(without_worker, due))["present"]
         await worker.send(due)
-        accepted = (await _timeline(unmanned, due))["items"][0]
+        accepted = (await _timeline(without_worker, due))["items"][0]
 
     assert now["detail"]["waits_for"] == "turn"
     assert "No obstacle is known: the workers are busy or late." in now["text"]
@@ -201,16 +201,16 @@ async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(unmanned:
 
 
 @pytest.mark.parametrize("sign", ["owed", "silent"])
-async def test_temporal_that_is_away_is_named(unmanned: House, sign: str) -> None:
-    [due] = await due_now(unmanned, [iphone()])
+async def test_temporal_that_is_away_is_named(without_worker: Stack, sign: str) -> None:
+    [due] = await due_now(without_worker, [iphone()])
     if sign == "owed":
-        async with unmanned.sessions.begin() as db:
+        async with without_worker.sessions.begin() as db:
             await db.execute(_OWE, {"id": due.task_id})
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         if sign == "silent":
             await _replace_heartbeat(worker)
-        found = await eventually(lambda: _waits_for(unmanned, due, "temporal"))
+        found = await eventually(lambda: _waits_for(without_worker, due, "temporal"))
 
     said = "It has been waiting for Temporal since" if sign == "owed" else "which does not answer the workers"
     assert said in found["text"]
@@ -237,80 +237,84 @@ _EARLIER = text("""
 _NEXT_LOOK = text("UPDATE push_tasks SET next_attempt_at = now() + interval '25 s' WHERE task_id = :id")
 
 
-async def _make_late(house: House, due: PlannedSend, time: timedelta) -> None:
+async def _make_late(stack: Stack, due: PlannedSend, time: timedelta) -> None:
     """Let a push have been due for so long."""
-    [row] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
+    [row] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
     message = message_id(row.conversation_id, row.reminder_minutes, row.due_at - time)
     values = {"time": time, "id": due.task_id, "session_id": row.conversation_id, "message_id": message}
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(_EARLIER, values)
 
 
-async def _replace_heartbeat(worker: Crew) -> None:
+async def _replace_heartbeat(worker: WorkerHarness) -> None:
     """Let the worker say that Temporal does not answer."""
     worker.beating.cancel()
     await asyncio.wait([worker.beating])
     silent = Heartbeat(
-        worker.house.sessions, worker.means.gates, worker.means.brake, SOON, reaches_temporal=lambda: False
+        worker.stack.sessions,
+        worker.dependencies.gates,
+        worker.dependencies.cutoff,
+        SOON,
+        reaches_temporal=lambda: False,
     )
     beating = asyncio.create_task(silent.beat_forever())
-    await eventually(lambda: worker.house.rows("SELECT 1 FROM workers WHERE gates ->> 'temporal_answers' = 'false'"))
+    await eventually(lambda: worker.stack.rows("SELECT 1 FROM workers WHERE gates ->> 'temporal_answers' = 'false'"))
     beating.cancel()
-    async with worker.house.sessions.begin() as db:
+    async with worker.stack.sessions.begin() as db:
         await db.execute(text("DELETE FROM workers WHERE gates ->> 'temporal_answers' = 'true'"))
 
 
-async def _fail(worker: Crew, due: PlannedSend) -> None:
+async def _fail(worker: WorkerHarness, due: PlannedSend) -> None:
     with pytest.raises(ApplicationError):
         await worker.send_once(due)
 
 
-async def _call(worker: Crew, simulator: Simulator, phone: Phone) -> None:
+async def _call(worker: WorkerHarness, simulator: Simulator, phone: Phone) -> None:
     """Try a push to this phone, which fails, until its turn came to be the call."""
-    [due] = await due_now(worker.house, [phone])
+    [due] = await due_now(worker.stack, [phone])
     while not simulator.requests.for_token(phone.token):
         await _fail(worker, due)
 
 
-async def _reported(house: House) -> None:
-    [last] = await house.rows("SELECT max(seen_at) AS seen_at FROM workers")
-    await eventually(lambda: house.rows("SELECT 1 FROM workers WHERE seen_at > :at", at=last.seen_at))
+async def _reported(stack: Stack) -> None:
+    [last] = await stack.rows("SELECT max(seen_at) AS seen_at FROM workers")
+    await eventually(lambda: stack.rows("SELECT 1 FROM workers WHERE seen_at > :at", at=last.seen_at))
 
 
-async def _present_anew(house: House, due: PlannedSend) -> dict[str, Any]:
+async def _present_anew(stack: Stack, due: PlannedSend) -> dict[str, Any]:
     """Read what waits, once the worker has told how its gates stand now."""
-    await _reported(house)
-    await _reported(house)  # the first may have been made before
-    [now] = (await _timeline(house, due))["present"]
+    await _reported(stack)
+    await _reported(stack)  # the first may have been made before
+    [now] = (await _timeline(stack, due))["present"]
     found: dict[str, Any] = now
     return found
 
 
-async def _fail_until_open(worker: Crew, house: House, due: PlannedSend) -> bool:
+async def _fail_until_open(worker: WorkerHarness, stack: Stack, due: PlannedSend) -> bool:
     """Call until the breaker is open, and its worker has told so."""
     await _fail(worker, due)
-    return bool(await _waits_for(house, due, "route"))
+    return bool(await _waits_for(stack, due, "route"))
 
 
-async def _waits_for(house: House, due: PlannedSend, obstacle: str) -> Any:
-    [now] = (await _timeline(house, due))["present"]
+async def _waits_for(stack: Stack, due: PlannedSend, obstacle: str) -> Any:
+    [now] = (await _timeline(stack, due))["present"]
     return now if now["detail"]["waits_for"] == obstacle else None
 
 
-async def _dead(house: House, all_due: list[PlannedSend]) -> PlannedSend | None:
-    rows = await house.rows("SELECT task_id FROM push_tasks WHERE state = 'dead'")
+async def _dead(stack: Stack, all_due: list[PlannedSend]) -> PlannedSend | None:
+    rows = await stack.rows("SELECT task_id FROM push_tasks WHERE state = 'dead'")
     dead = {row.task_id for row in rows}
     return next((due for due in all_due if due.task_id in dead), None)
 
 
-async def _user_id(house: House, due: PlannedSend) -> str:
-    [row] = await house.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=due.task_id)
+async def _user_id(stack: Stack, due: PlannedSend) -> str:
+    [row] = await stack.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=due.task_id)
     return str(row.user_id)
 
 
-async def _timeline(house: House, due: PlannedSend) -> dict[str, Any]:
-    carol = house.user(None, "support")
-    answer = await carol.call("GET", of(await _user_id(house, due)))
+async def _timeline(stack: Stack, due: PlannedSend) -> dict[str, Any]:
+    carol = stack.user(None, "support")
+    answer = await carol.call("GET", of(await _user_id(stack, due)))
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found

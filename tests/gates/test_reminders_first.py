@@ -12,31 +12,33 @@ from temporalio.exceptions import ApplicationError
 
 from activities.handoff import HandoffPlanning
 from activities.sending import PushSending
-from domain.messages import Heed
+from domain.messages import PresencePolicy
 from domain.push import Provider
 from domain.wire import PlanHandoff
 from simulator import Simulator
-from tests.gates.worker_harness import crew, due_now
-from tests.stack import House, eventually, iphone, uncommitted
+from tests.gates.worker_harness import due_now, worker_harness
+from tests.stack import Stack, eventually, iphone, uncommitted
 from tests.talk import conversation_of, handed_off, handoff, posted
 
 
 async def test_sends_of_messages_that_wait_leave_room_in_the_worker_for_reminders(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
-    alice, bob, reminded = unmanned.user(), unmanned.user(), iphone()
+    alice, bob, reminded = without_worker.user(), without_worker.user(), iphone()
     await bob.register(iphone(), iphone())
     message_id = await posted(alice, await conversation_of(alice, bob))
-    planning = HandoffPlanning(unmanned.sessions)
-    waiting, crowded_out = (await planning.plan_handoff(PlanHandoff(message_id, Heed.NOTHING, paged=True))).sends
-    [reminder] = await due_now(unmanned, [reminded])
+    planning = HandoffPlanning(without_worker.sessions)
+    waiting, crowded_out = (
+        await planning.plan_handoff(PlanHandoff(message_id, PresencePolicy.NOTHING, paged=True))
+    ).sends
+    [reminder] = await due_now(without_worker, [reminded])
 
-    async with crew(unmanned) as all_room:
-        sending = PushSending(Provider.APNS, unmanned.sessions, all_room.means, most_others=1)
+    async with worker_harness(without_worker) as all_room:
+        sending = PushSending(Provider.APNS, without_worker.sessions, all_room.dependencies, most_others=1)
         worker = replace(all_room, sendings={Provider.APNS: sending})
         held = "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"
-        async with uncommitted(unmanned, held, id=waiting.task_id), _running(worker.send_once(waiting)):
-            await eventually(unmanned.someone_waits_for_a_lock)
+        async with uncommitted(without_worker, held, id=waiting.task_id), _running(worker.send_once(waiting)):
+            await eventually(without_worker.someone_waits_for_a_lock)
             with pytest.raises(ApplicationError, match="crowded"):
                 await worker.send_once(crowded_out)
             sent = await worker.send_once(reminder)
@@ -46,18 +48,18 @@ async def test_sends_of_messages_that_wait_leave_room_in_the_worker_for_reminder
     assert len(simulator.requests.for_token(reminded.token)) == 1
 
 
-async def test_temporal_is_told_that_reminders_go_first(unmanned: House) -> None:
-    alice, bob = unmanned.user(), unmanned.user()
+async def test_temporal_is_told_that_reminders_go_first(without_worker: Stack) -> None:
+    alice, bob = without_worker.user(), without_worker.user()
     await bob.register(iphone())
 
-    async with crew(unmanned) as worker, worker.employed():
+    async with worker_harness(without_worker) as worker, worker.employed():
         session_id = await bob.start_fast(due_in=0.5)
         message_id = await posted(alice, await conversation_of(alice, bob))
-        await unmanned.finished(session_id)
-        await handed_off(unmanned, message_id)
+        await without_worker.finished(session_id)
+        await handed_off(without_worker, message_id)
 
-    assert await _priorities(unmanned.workflow(session_id)) == [1, 1]
-    assert await _priorities(handoff(unmanned, message_id)) == [4, 4]
+    assert await _priorities(without_worker.workflow(session_id)) == [1, 1]
+    assert await _priorities(handoff(without_worker, message_id)) == [4, 4]
 
 
 @asynccontextmanager

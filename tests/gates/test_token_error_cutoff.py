@@ -15,33 +15,41 @@ from db import device_tokens, token_error_cutoffs
 from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, Provider, Route, TaskState
 from domain.wire import PlannedSend
-from fleet.heartbeat import Pulse
+from fleet.heartbeat import HeartbeatTimings
 from simulator import Simulator
-from simulator.http.exchange import Environment as Space
-from simulator.http.exchange import Provider as Peer
+from simulator.http.exchange import SimulatedEnvironment as Space
+from simulator.http.exchange import SimulatedProvider as Peer
 from simulator.phones import PhoneState
 from simulator.settings import Behaviour
-from tests.gates.worker_harness import Crew, active_tokens, attempts, crew, due_now, engaged_brake, states
-from tests.stack import House, Phone, android, eventually, iphone
+from tests.gates.worker_harness import (
+    WorkerHarness,
+    active_tokens,
+    attempts,
+    due_now,
+    engaged_cutoff,
+    states,
+    worker_harness,
+)
+from tests.stack import Phone, Stack, android, eventually, iphone
 
-SOON = Pulse(every=0.2)
+SOON = HeartbeatTimings(every=0.2)
 MANY = 60
 FEW_AT_ONCE = "25"  # calls, so that the brake engages before all were made, and some pushes wait
 NEVER = Threshold(token_errors=10_000)
-Mistake = Callable[[House, Simulator], dict[str, str]]
+Mistake = Callable[[Stack, Simulator], dict[str, str]]
 
 
-def wrong_topic(_: House, simulator: Simulator) -> dict[str, str]:
+def wrong_topic(_: Stack, simulator: Simulator) -> dict[str, str]:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="DeviceTokenNotForTopic")
     return {}
 
 
-def swapped_environment(house: House, _: Simulator) -> dict[str, str]:
-    known = house.place.simulator.environment
+def swapped_environment(stack: Stack, _: Simulator) -> dict[str, str]:
+    known = stack.place.simulator.environment
     return {"APNS_URL": known["APNS_SANDBOX_URL"], "APNS_SANDBOX_URL": known["APNS_URL"]}
 
 
-def wrong_project(_: House, simulator: Simulator) -> dict[str, str]:
+def wrong_project(_: Stack, simulator: Simulator) -> dict[str, str]:
     simulator.faults.add(provider="fcm", fault="answer", errorCode="SENDER_ID_MISMATCH")
     return {}
 
@@ -56,23 +64,23 @@ def wrong_project(_: House, simulator: Simulator) -> dict[str, str]:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_drains_the_pushes(
-    unmanned: House, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone], reason: str
+    without_worker: Stack, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone], reason: str
 ) -> None:
     phones = [new_phone() for _ in range(MANY)]
     for phone in phones:  # known to the provider in production
         simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
-    all_due = await due_now(unmanned, phones)
-    settings = mistake(unmanned, simulator)
+    all_due = await due_now(without_worker, phones)
+    settings = mistake(without_worker, simulator)
 
     with structlog.testing.capture_logs() as logs:
         few = {f"{phones[0].provider.upper()}_CONCURRENCY": FEW_AT_ONCE}
-        async with crew(unmanned, settings | few, pulse=SOON) as wrong:
+        async with worker_harness(without_worker, settings | few, heartbeat_timings=SOON) as wrong:
             sends = [asyncio.create_task(wrong.send(due)) for due in all_due]
-            await eventually(lambda: _braked_with_none_under_way(wrong, unmanned, phones[0].provider))
-            await eventually(lambda: _dead_or_at_the_brake(unmanned, all_due, reason))
+            await eventually(lambda: _braked_with_none_under_way(wrong, without_worker, phones[0].provider))
+            await eventually(lambda: _dead_or_at_the_brake(without_worker, all_due, reason))
             called = len(simulator.requests)
-            assert await active_tokens(unmanned, all_due) == MANY
-            found = await states(unmanned, all_due)
+            assert await active_tokens(without_worker, all_due) == MANY
+            found = await states(without_worker, all_due)
             for send in sends:
                 send.cancel()
             await asyncio.wait(sends)
@@ -80,102 +88,107 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
     assert [entry["log_level"] for entry in logs if entry["event"] == "brake engaged"] == ["error"]
     assert found[TaskState.DEAD, reason] >= 20
     assert found[TaskState.DEAD, reason] + found[TaskState.PENDING, "brake_engaged"] == MANY
-    assert called == await attempts(unmanned, all_due) == found[TaskState.DEAD, reason]
+    assert called == await attempts(without_worker, all_due) == found[TaskState.DEAD, reason]
 
     simulator.faults.clear()
     waiting = "SELECT task_id FROM push_tasks WHERE state = 'pending' AND task_id = ANY(:ids)"
-    pending = {row.task_id for row in await unmanned.rows(waiting, ids=[due.task_id for due in all_due])}
-    async with crew(unmanned, pulse=SOON) as mended:
+    pending = {row.task_id for row in await without_worker.rows(waiting, ids=[due.task_id for due in all_due])}
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as mended:
         draining = asyncio.gather(*(mended.send(due) for due in all_due if due.task_id in pending))
-        async with unmanned.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, phones[0].provider), "ann")
+        async with without_worker.sessions.begin() as db:
+            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, phones[0].provider), "ann")
         assert {sent.state for sent in await draining} == {TaskState.ACCEPTED}
-    assert await active_tokens(unmanned, all_due) == MANY
+    assert await active_tokens(without_worker, all_due) == MANY
 
 
 @pytest.mark.parametrize(
     ("mistake", "new_phone"), [(wrong_topic, iphone), (swapped_environment, iphone), (wrong_project, android)]
 )
 async def test_a_mistake_that_hits_few_devices_in_several_workers_deactivates_none_either(
-    unmanned: House, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone]
+    without_worker: Stack, simulator: Simulator, mistake: Mistake, new_phone: Callable[[], Phone]
 ) -> None:
     phones = [new_phone() for _ in range(6)]
     for phone in phones:
         simulator.phones.declare(phone.token, Peer(phone.provider), Space.PRODUCTION)
-    all_due = await due_now(unmanned, phones)
-    settings = mistake(unmanned, simulator)
+    all_due = await due_now(without_worker, phones)
+    settings = mistake(without_worker, simulator)
 
-    async with crew(unmanned, settings, pulse=SOON) as first, crew(unmanned, settings, pulse=SOON) as second:
+    async with (
+        worker_harness(without_worker, settings, heartbeat_timings=SOON) as first,
+        worker_harness(without_worker, settings, heartbeat_timings=SOON) as second,
+    ):
         sent = await first.send_all(all_due[:3]) + await second.send_all(all_due[3:])
 
     foreign = mistake is not swapped_environment
     assert {each.state for each in sent} == {TaskState.REJECTED if foreign else TaskState.UNREGISTERED}
-    assert await active_tokens(unmanned, all_due) == len(simulator.requests) == 6
-    assert not await unmanned.rows("SELECT 1 FROM brakes")
+    assert await active_tokens(without_worker, all_due) == len(simulator.requests) == 6
+    assert not await without_worker.rows("SELECT 1 FROM brakes")
 
 
 async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_after_a_resume(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     mallory = f"mallory-{uuid4()}"
     invented = [iphone() for _ in range(75)]
     for phone in invented:
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken")
-    all_due = await due_now(unmanned, invented, of_one=mallory)
+    all_due = await due_now(without_worker, invented, of_one=mallory)
     refused = [all_due[n : n + 25] for n in (0, 25, 50)]
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         await worker.send_all(refused[0])
-        assert not await unmanned.rows("SELECT 1 FROM brakes")
-        async with unmanned.sessions.begin() as db:  # others engaged it, while some of hers wait
+        assert not await without_worker.rows("SELECT 1 FROM brakes")
+        async with without_worker.sessions.begin() as db:  # others engaged it, while some of hers wait
             await token_error_cutoffs.engage(
                 db, Route(Provider.APNS, None, Environment.PRODUCTION), MassFailure("Wrong", 20, 20)
             )
-        await eventually(lambda: _says(worker.means.gates.report(), "braked"))
+        await eventually(lambda: _says(worker.dependencies.gates.report(), "braked"))
         waiting = [asyncio.create_task(worker.send(due)) for due in refused[1]]
-        await eventually(lambda: _waits(unmanned, refused[1][0].task_id))
-        async with unmanned.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, "apns"), "ann")
+        await eventually(lambda: _waits(without_worker, refused[1][0].task_id))
+        async with without_worker.sessions.begin() as db:
+            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, "apns"), "ann")
         await asyncio.gather(*waiting)
-        [sent] = await worker.send_all(await due_now(unmanned, [iphone()]))
+        [sent] = await worker.send_all(await due_now(without_worker, [iphone()]))
         await worker.send_all(refused[2])
 
     assert sent.state is TaskState.ACCEPTED
-    assert await states(unmanned, all_due) == {
+    assert await states(without_worker, all_due) == {
         (TaskState.UNREGISTERED, "BadDeviceToken"): 50,
         (TaskState.DEAD, "BadDeviceToken"): 25,  # refused before others engaged it: kept for a redrive
     }
-    assert not await unmanned.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL")
+    assert not await without_worker.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL")
 
 
 @pytest.mark.alone
-async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(unmanned: House, simulator: Simulator) -> None:
+async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(
+    without_worker: Stack, simulator: Simulator
+) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
-    all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
+    all_due = await due_now(without_worker, [iphone() for _ in range(3000)])
 
-    async with crew(unmanned, pulse=SOON) as worker:
+    async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
         results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
 
     dead = sum(not isinstance(result, BaseException) for result in results)
     assert all(isinstance(result, ApplicationError) for result in results if isinstance(result, BaseException))
-    assert await active_tokens(unmanned, all_due) == 3000
-    found = await states(unmanned, all_due)
+    assert await active_tokens(without_worker, all_due) == 3000
+    found = await states(without_worker, all_due)
     assert found[TaskState.DEAD, "BadDeviceToken"] == dead >= 20
     assert sum(n for (state, _), n in found.items() if state is TaskState.PENDING) == 3000 - dead
     assert len(simulator.requests) == dead <= 820  # those who had passed the gate
 
 
 @pytest.mark.alone
-async def test_3000_tokens_called_dead_stop_at_the_brake_too(unmanned: House, simulator: Simulator) -> None:
+async def test_3000_tokens_called_dead_stop_at_the_brake_too(without_worker: Stack, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute())
-    all_due = await due_now(unmanned, [iphone() for _ in range(3000)])
+    all_due = await due_now(without_worker, [iphone() for _ in range(3000)])
 
-    async with crew(unmanned, {"APNS_CONCURRENCY": "40"}, pulse=SOON) as worker:
+    async with worker_harness(without_worker, {"APNS_CONCURRENCY": "40"}, heartbeat_timings=SOON) as worker:
         results = await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
 
     settled = [result for result in results if not isinstance(result, BaseException)]
-    found = await states(unmanned, all_due)
-    deactivated = 3000 - await active_tokens(unmanned, all_due)
+    found = await states(without_worker, all_due)
+    deactivated = 3000 - await active_tokens(without_worker, all_due)
     assert deactivated == found.get((TaskState.UNREGISTERED, "Unregistered"), 0) <= len(simulator.requests)
     assert len(simulator.requests) <= 20 + 40  # twenty, and the calls under way
     assert found[TaskState.UNREGISTERED, "Unregistered"] + found.get((TaskState.DEAD, "Unregistered"), 0) == len(
@@ -197,16 +210,19 @@ def of_the_sandbox(simulator: Simulator, phone: Phone) -> None:
     ("make", "reason"), [(uninstalled, "Unregistered"), (of_the_sandbox, "BadDeviceToken")], ids=["410", "400"]
 )
 async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where_the_brake_lets_all_pass(
-    unmanned: House, tmp_path: Path, make: Callable[[Simulator, Phone], None], reason: str
+    without_worker: Stack, tmp_path: Path, make: Callable[[Simulator, Phone], None], reason: str
 ) -> None:
     dead = [iphone() for _ in range(3000)]
     roomy = Simulator.start(run_dir=tmp_path, behaviour=Behaviour(stream_limit_after_rejection=None))
 
     with structlog.testing.capture_logs() as logs:
         one = {"APNS_CONCURRENCY": "90"}  # connection has room for 100
-        async with roomy as apple, crew(unmanned, apple.environment | one, threshold=NEVER) as worker:
-            await worker.send_all(await due_now(unmanned, [iphone()]))  # the connection gets its full limit
-            refused, good = await due_now(unmanned, dead), await due_now(unmanned, [iphone() for _ in range(100)])
+        async with roomy as apple, worker_harness(without_worker, apple.environment | one, threshold=NEVER) as worker:
+            await worker.send_all(await due_now(without_worker, [iphone()]))  # the connection gets its full limit
+            refused, good = (
+                await due_now(without_worker, dead),
+                await due_now(without_worker, [iphone() for _ in range(100)]),
+            )
             for phone in dead:
                 make(apple, phone)
             apple.requests.clear()
@@ -218,114 +234,121 @@ async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where
         (TaskState.UNREGISTERED, reason): 3000,
         (TaskState.ACCEPTED, None): 100,
     }
-    assert len(apple.requests) == await _calls(unmanned, beside) == 3100
-    assert await active_tokens(unmanned, good) == 100
+    assert len(apple.requests) == await _calls(without_worker, beside) == 3100
+    assert await active_tokens(without_worker, good) == 100
     assert {entry["connections"] for entry in logs if entry["event"] == "connection opened"} == {1}  # of each provider
-    assert not await unmanned.rows("SELECT 1 FROM brakes")
+    assert not await without_worker.rows("SELECT 1 FROM brakes")
 
 
 async def test_dead_tokens_among_good_ones_are_deactivated_and_engage_nothing(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     good, dead = [iphone() for _ in range(90)], [iphone() for _ in range(60)]
     words = {"status": 410, "reason": "Unregistered", "timestamp": _in_a_minute()}
     for phone in dead:
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", **words)
 
-    async with crew(unmanned) as worker:
-        await worker.send_all(await due_now(unmanned, good))
-        all_due = await due_now(unmanned, dead)
+    async with worker_harness(without_worker) as worker:
+        await worker.send_all(await due_now(without_worker, good))
+        all_due = await due_now(without_worker, dead)
         await worker.send_all(all_due)
 
-    assert await active_tokens(unmanned, all_due) == 0
-    assert not await unmanned.rows("SELECT 1 FROM brakes")
+    assert await active_tokens(without_worker, all_due) == 0
+    assert not await without_worker.rows("SELECT 1 FROM brakes")
 
 
 async def test_a_doubtful_token_is_deactivated_once_its_route_is_known_to_work(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     doubtful, good, later = iphone(), iphone(), iphone()
     simulator.faults.add(provider="apns", token=doubtful.token, fault="answer", status=400, reason="BadDeviceToken")
-    suspect = await due_now(unmanned, [doubtful])
+    suspect = await due_now(without_worker, [doubtful])
     clock = Clock()
 
-    async with crew(unmanned, clock=clock) as worker:
+    async with worker_harness(without_worker, clock=clock) as worker:
         [sent] = await worker.send_all(suspect)
         assert (sent.state, sent.reason) == (TaskState.UNREGISTERED, "BadDeviceToken")
         clock.now += 9.9
-        await worker.send_all(await due_now(unmanned, [good]))
-        assert await active_tokens(unmanned, suspect) == 1
+        await worker.send_all(await due_now(without_worker, [good]))
+        assert await active_tokens(without_worker, suspect) == 1
         clock.now += 0.1
-        await worker.send_all(await due_now(unmanned, [later]))
+        await worker.send_all(await due_now(without_worker, [later]))
 
-    assert await active_tokens(unmanned, suspect) == 0
-    events = await unmanned.rows(
+    assert await active_tokens(without_worker, suspect) == 0
+    events = await without_worker.rows(
         "SELECT e.event, e.reason FROM device_token_events e JOIN push_tasks t USING (device_id) WHERE task_id = :id",
         id=suspect[0].task_id,
     )
     assert [tuple(event) for event in events] == [("invalidated", "BadDeviceToken")]
 
 
-async def test_a_suspect_that_was_registered_anew_meanwhile_stays_active(unmanned: House, simulator: Simulator) -> None:
+async def test_a_suspect_that_was_registered_anew_meanwhile_stays_active(
+    without_worker: Stack, simulator: Simulator
+) -> None:
     phone = iphone()
     fault = simulator.faults.add(
         provider="apns", token=phone.token, fault="answer", status=400, reason="BadDeviceToken"
     )
-    suspect = await due_now(unmanned, [phone])
+    suspect = await due_now(without_worker, [phone])
     clock = Clock()
 
-    async with crew(unmanned, clock=clock) as worker:
+    async with worker_harness(without_worker, clock=clock) as worker:
         await worker.send_all(suspect)
         simulator.faults.remove(fault.id)
-        async with unmanned.sessions.begin() as db:
-            [row] = await unmanned.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=suspect[0].task_id)
+        async with without_worker.sessions.begin() as db:
+            [row] = await without_worker.rows(
+                "SELECT user_id FROM push_tasks WHERE task_id = :id", id=suspect[0].task_id
+            )
             told = device_tokens.Registration(Provider.APNS, phone.token, Environment.PRODUCTION)
             await device_tokens.register(db, row.user_id, phone.installation_id, told)
         clock.now += 60
-        await worker.send_all(await due_now(unmanned, [iphone()]))
+        await worker.send_all(await due_now(without_worker, [iphone()]))
 
-    assert await active_tokens(unmanned, suspect) == 1
+    assert await active_tokens(without_worker, suspect) == 1
 
 
 async def test_once_the_brake_is_engaged_no_deactivation_commits_whoever_asked_for_it_before(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     route = Route(Provider.APNS, None, Environment.PRODUCTION)
     phone = iphone()
-    all_due = await due_now(unmanned, [phone])
+    all_due = await due_now(without_worker, [phone])
     simulator.faults.add(
         provider="apns", token=phone.token, fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute()
     )
-    async with crew(unmanned) as worker:
-        async with unmanned.sessions.begin() as db:
+    async with worker_harness(without_worker) as worker:
+        async with without_worker.sessions.begin() as db:
             await token_error_cutoffs.engage(db, route, MassFailure("Unregistered", 20, 20))
             sending = asyncio.create_task(worker.send(all_due[0]))
-            await eventually(unmanned.someone_waits_for_a_lock)
+            await eventually(without_worker.someone_waits_for_a_lock)
         sent = await sending
 
     assert (sent.state, sent.reason) == (TaskState.DEAD, "Unregistered")
-    assert await active_tokens(unmanned, all_due) == 1
+    assert await active_tokens(without_worker, all_due) == 1
 
 
-async def test_all_workers_learn_of_a_brake_and_of_its_end(unmanned: House, simulator: Simulator) -> None:
-    all_due = await due_now(unmanned, [iphone() for _ in range(30)])
+async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack, simulator: Simulator) -> None:
+    all_due = await due_now(without_worker, [iphone() for _ in range(30)])
     fault = simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
-    async with crew(unmanned, pulse=SOON) as first, crew(unmanned, pulse=SOON) as second:
-        await eventually(lambda: _alive(unmanned, 2))
-        await _refused_until_the_brake_engages(unmanned, first, all_due)
-        await eventually(lambda: _says(second.means.gates.report(), "braked"))
+    async with (
+        worker_harness(without_worker, heartbeat_timings=SOON) as first,
+        worker_harness(without_worker, heartbeat_timings=SOON) as second,
+    ):
+        await eventually(lambda: _alive(without_worker, 2))
+        await _refused_until_the_brake_engages(without_worker, first, all_due)
+        await eventually(lambda: _says(second.dependencies.gates.report(), "braked"))
         simulator.faults.remove(fault.id)
         called = len(simulator.requests)
-        [other] = await due_now(unmanned, [iphone()])
+        [other] = await due_now(without_worker, [iphone()])
 
         sending = asyncio.create_task(second.send(other))
-        await eventually(lambda: _waits(unmanned, other.task_id))
+        await eventually(lambda: _waits(without_worker, other.task_id))
         assert len(simulator.requests) == called
-        async with unmanned.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_brake(unmanned, "apns"), "ann")
+        async with without_worker.sessions.begin() as db:
+            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, "apns"), "ann")
 
         assert (await sending).state is TaskState.ACCEPTED
-    [deed] = await unmanned.rows(
+    [deed] = await without_worker.rows(
         "SELECT actor, action, subject_kind, detail FROM support_actions ORDER BY id DESC LIMIT 1"
     )
     assert (deed.actor, deed.action, deed.subject_kind) == ("ann", "resume", "brake")
@@ -333,24 +356,27 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(unmanned: House, simu
 
 
 async def test_what_another_worker_was_refused_before_a_brake_engages_is_kept_for_a_redrive_too(
-    unmanned: House, simulator: Simulator
+    without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
-    few, many = [await due_now(unmanned, [iphone() for _ in range(count)]) for count in (5, 30)]
-    async with crew(unmanned, pulse=SOON) as first, crew(unmanned, pulse=SOON) as second:
-        await eventually(lambda: _alive(unmanned, 2))
+    few, many = [await due_now(without_worker, [iphone() for _ in range(count)]) for count in (5, 30)]
+    async with (
+        worker_harness(without_worker, heartbeat_timings=SOON) as first,
+        worker_harness(without_worker, heartbeat_timings=SOON) as second,
+    ):
+        await eventually(lambda: _alive(without_worker, 2))
         await second.send_all(few)
-        assert await states(unmanned, few) == {(TaskState.UNREGISTERED, "BadDeviceToken"): 5}
+        assert await states(without_worker, few) == {(TaskState.UNREGISTERED, "BadDeviceToken"): 5}
 
-        await _refused_until_the_brake_engages(unmanned, first, many)
-        await eventually(lambda: _all_dead(unmanned, few))
+        await _refused_until_the_brake_engages(without_worker, first, many)
+        await eventually(lambda: _all_dead(without_worker, few))
 
-    assert await active_tokens(unmanned, few + many) == 35
+    assert await active_tokens(without_worker, few + many) == 35
 
 
-async def _refused_until_the_brake_engages(house: House, worker: Crew, all_due: Sequence[PlannedSend]) -> None:
+async def _refused_until_the_brake_engages(stack: Stack, worker: WorkerHarness, all_due: Sequence[PlannedSend]) -> None:
     """Try each once, and those again that found no place in time, as on a machine that is busy."""
-    while not await house.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"):
+    while not await stack.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"):
         await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
 
 
@@ -363,37 +389,37 @@ class Clock:
         return self.now
 
 
-async def _braked_with_none_under_way(worker: Crew, house: House, provider: str) -> bool:
-    engaged = await house.rows("SELECT 1 FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
-    return bool(engaged) and not any(gate["in_flight"] for gate in worker.means.gates.report()["gates"])
+async def _braked_with_none_under_way(worker: WorkerHarness, stack: Stack, provider: str) -> bool:
+    engaged = await stack.rows("SELECT 1 FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
+    return bool(engaged) and not any(gate["in_flight"] for gate in worker.dependencies.gates.report()["gates"])
 
 
-async def _calls(house: House, all_due: Sequence[PlannedSend]) -> int:
+async def _calls(stack: Stack, all_due: Sequence[PlannedSend]) -> int:
     """Count the attempts that came to a call: one whose check took too long does not, and may stay on record."""
     called = "SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids) AND reason IS DISTINCT FROM 'claim_too_old'"
-    return len(await house.rows(called, ids=[due.task_id for due in all_due]))
+    return len(await stack.rows(called, ids=[due.task_id for due in all_due]))
 
 
-async def _dead_or_at_the_brake(house: House, all_due: Sequence[PlannedSend], reason: str) -> bool:
-    found = await states(house, all_due)
+async def _dead_or_at_the_brake(stack: Stack, all_due: Sequence[PlannedSend], reason: str) -> bool:
+    found = await states(stack, all_due)
     return set(found) == {(TaskState.DEAD, reason), (TaskState.PENDING, "brake_engaged")}
 
 
-async def _alive(house: House, count: int) -> bool:
-    return len(await house.rows("SELECT 1 FROM workers")) == count
+async def _alive(stack: Stack, count: int) -> bool:
+    return len(await stack.rows("SELECT 1 FROM workers")) == count
 
 
-async def _all_dead(house: House, all_due: Sequence[PlannedSend]) -> bool:
-    return await states(house, all_due) == {(TaskState.DEAD, "BadDeviceToken"): len(all_due)}
+async def _all_dead(stack: Stack, all_due: Sequence[PlannedSend]) -> bool:
+    return await states(stack, all_due) == {(TaskState.DEAD, "BadDeviceToken"): len(all_due)}
 
 
 async def _says(report: dict[str, list[dict[str, object]]], state: str) -> bool:
     return any(gate["state"] == state for gate in report["gates"])
 
 
-async def _waits(house: House, task_id: UUID) -> bool:
+async def _waits(stack: Stack, task_id: UUID) -> bool:
     braked = "SELECT 1 FROM push_tasks WHERE task_id = :id AND last_reason = 'brake_engaged'"
-    return bool(await house.rows(braked, id=task_id))
+    return bool(await stack.rows(braked, id=task_id))
 
 
 def _in_a_minute() -> int:

@@ -14,22 +14,22 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.reminders import ReminderOpening
-from activities.sending import Means, PushSending
+from activities.sending import PushSending, SendDependencies
 from dispatch.relay import Relay
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
 from domain.naming import user_digest
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
-from fleet.heartbeat import DEFAULT_PULSE, Heartbeat, Process, Pulse
-from fleet.token_error_cutoff import Brake
+from fleet.heartbeat import DEFAULT_PULSE, Heartbeat, HeartbeatTimings, Process
+from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from push.registry import EVERY
 from push.sender import Booked
 from sending.retry import BACK_OFFS, BackOffs
 from settings.credentials import make_rotation
-from tests.stack import House, Phone
+from tests.stack import Phone, Stack
 from worker import make_means, make_workers
 
 QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))
@@ -51,11 +51,11 @@ _LIFE = 30  # minutes until the reminders expire
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerHarness:
     """One worker's sends, without Temporal: `send` does what Temporal does with an activity."""
 
-    house: House
-    means: Means
+    stack: Stack
+    dependencies: SendDependencies
     sendings: Mapping[Provider, PushSending]
     beating: asyncio.Task[None]
 
@@ -84,14 +84,14 @@ class Crew:
         """Be gone without a word, as after SIGKILL."""
         self.beating.cancel()
         await asyncio.wait([self.beating])
-        self.means.gates.share(None)
+        self.dependencies.gates.share(None)
 
     @asynccontextmanager
     async def employed(self) -> AsyncIterator[None]:
         """Take work from Temporal, too."""
-        relay = Relay(self.house.sessions, self.house.temporal, arm_window=0.0)
+        relay = Relay(self.stack.sessions, self.stack.temporal, arm_window=0.0)
         sweeping = asyncio.create_task(relay.sweep_forever())
-        workers = make_workers(self.house.temporal, self.house.sessions, self.means)
+        workers = make_workers(self.stack.temporal, self.stack.sessions, self.dependencies)
         running = [asyncio.create_task(worker.run()) for worker in workers]
         try:
             yield
@@ -105,31 +105,31 @@ Due = PlannedSend
 
 
 @asynccontextmanager
-async def crew(
-    house: House,
+async def worker_harness(
+    stack: Stack,
     settings: Mapping[str, str] = NO_MORE,
     *,
     timings: Timings = BRISK,
-    pulse: Pulse = DEFAULT_PULSE,
+    heartbeat_timings: HeartbeatTimings = DEFAULT_PULSE,
     clock: Callable[[], float] = time.monotonic,
     back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
-    brake_type: type[Brake] = Brake,
+    brake_type: type[TokenErrorCutoff] = TokenErrorCutoff,
     threshold: Threshold = USUAL,
     credentials_every: timedelta | None = None,
-) -> AsyncIterator[Crew]:
+) -> AsyncIterator[WorkerHarness]:
     """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
-    environment = house.place.environment(**settings)
+    environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
-    means = make_means(house.sessions, rotation.apps, environment, timings)
-    brake = brake_type(house.sessions, means.gates, threshold, clock=clock)
-    means = dataclasses.replace(means, brake=brake, back_offs=back_offs)
-    heartbeat = Heartbeat(house.sessions, means.gates, means.brake, pulse, process=process)
+    dependencies = make_means(stack.sessions, rotation.apps, environment, timings)
+    cutoff = brake_type(stack.sessions, dependencies.gates, threshold, clock=clock)
+    dependencies = dataclasses.replace(dependencies, cutoff=cutoff, back_offs=back_offs)
+    heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff, heartbeat_timings, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())
     asides = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
-    sendings = {provider: PushSending(provider, house.sessions, means) for provider in Provider}
+    sendings = {provider: PushSending(provider, stack.sessions, dependencies) for provider in Provider}
     try:
-        yield Crew(house, means, sendings, beating)
+        yield WorkerHarness(stack, dependencies, sendings, beating)
     finally:
         for aside in asides:
             aside.cancel()
@@ -139,36 +139,36 @@ async def crew(
 
 
 async def due_now(
-    house: House, phones: Sequence[Phone], *, environment: str = "production", of_one: str | None = None
+    stack: Stack, phones: Sequence[Phone], *, environment: str = "production", of_one: str | None = None
 ) -> list[Due]:
     """Make a reminder that is due at this moment on these phones; gives its planned sends.
 
     Each phone is another user's, or all are those of one, by this id. The users share a fast, so thousands cost little.
     """
     user_id, session_id = of_one or f"user-{uuid4()}", uuid4()
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         values = {"user_id": user_id, "session_id": session_id, "environment": environment, "life": _LIFE}
         await db.execute(_SESSION, values)
         rows = [{**values, "installation_id": p.installation_id, "p": p.provider, "token": p.token} for p in phones]
         await db.execute(_DEVICE, [{k: v for k, v in row.items() if k not in {"session_id", "life"}} for row in rows])
-    [session] = await house.rows("SELECT ends_at FROM fasting_sessions WHERE id = :id", id=session_id)
+    [session] = await stack.rows("SELECT ends_at FROM fasting_sessions WHERE id = :id", id=session_id)
     ask = OpenReminder(session_id, _LIFE, session.ends_at - timedelta(minutes=_LIFE), Moment.DUE)
-    opened = await ReminderOpening(house.sessions).open_reminder(ask)
+    opened = await ReminderOpening(stack.sessions).open_reminder(ask)
     assert len(opened.sends) == len(phones)
     if of_one is not None:
         return list(opened.sends)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         for table in ("device_tokens", "push_tasks"):
             each = f"UPDATE {table} SET user_id = 'user-' || installation_id WHERE user_id = :user_id"
             await db.execute(text(each), {"user_id": user_id})
     owners = "SELECT task_id, user_id FROM push_tasks WHERE conversation_id = :id"
-    digests = {row.task_id: user_digest(row.user_id) for row in await house.rows(owners, id=session_id)}
+    digests = {row.task_id: user_digest(row.user_id) for row in await stack.rows(owners, id=session_id)}
     return [dataclasses.replace(send, user_digest=digests[send.task_id]) for send in opened.sends]
 
 
-async def active_tokens(house: House, all_due: Sequence[Due]) -> int:
+async def active_tokens(stack: Stack, all_due: Sequence[Due]) -> int:
     """Count the tokens of these push tasks that are still active."""
-    [row] = await house.rows(
+    [row] = await stack.rows(
         "SELECT count(*) AS active FROM device_tokens d JOIN push_tasks t ON t.device_id = d.id"
         " WHERE d.active AND t.task_id = ANY(:ids)",
         ids=[due.task_id for due in all_due],
@@ -176,18 +176,18 @@ async def active_tokens(house: House, all_due: Sequence[Due]) -> int:
     return int(row.active)
 
 
-async def states(house: House, all_due: Sequence[Due]) -> dict[tuple[TaskState, str | None], int]:
+async def states(stack: Stack, all_due: Sequence[Due]) -> dict[tuple[TaskState, str | None], int]:
     """Count these push tasks by state and last reason."""
-    rows = await house.rows(
+    rows = await stack.rows(
         "SELECT state, last_reason, count(*) AS n FROM push_tasks WHERE task_id = ANY(:ids) GROUP BY 1, 2",
         ids=[due.task_id for due in all_due],
     )
     return {(TaskState(row.state), row.last_reason): row.n for row in rows}
 
 
-async def attempts(house: House, all_due: Sequence[Due]) -> int:
+async def attempts(stack: Stack, all_due: Sequence[Due]) -> int:
     """Count the provider calls for these push tasks, as recorded."""
-    [row] = await house.rows(
+    [row] = await stack.rows(
         "SELECT (SELECT count(*) FROM push_attempts WHERE task_id = ANY(:ids)) AS rows,"
         " (SELECT sum(attempt_count) FROM push_tasks WHERE task_id = ANY(:ids)) AS counted",
         ids=[due.task_id for due in all_due],
@@ -196,9 +196,9 @@ async def attempts(house: House, all_due: Sequence[Due]) -> int:
     return int(row.rows)
 
 
-async def engaged_brake(house: House, provider: str) -> UUID:
+async def engaged_cutoff(stack: Stack, provider: str) -> UUID:
     """Find the one engaged brake of a provider."""
-    [row] = await house.rows("SELECT id FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
+    [row] = await stack.rows("SELECT id FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
     return UUID(str(row.id))
 
 

@@ -6,37 +6,37 @@ import pytest
 
 from simulator import Simulator
 from tests.conftest import NewDatabase
-from tests.stack import House, Place, User, make_app, make_house, open_house
+from tests.stack import Place, Stack, User, make_app, make_stack, open_stack
 
 
 @pytest.fixture(scope="session")
-async def house(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[House]:
+async def stack(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[Stack]:
     """API and worker in this process, without schedules."""
     place = Place(await new_database("housekeeping"), temporal, "housekeeping", simulator)
-    async with open_house(place) as house:
-        yield house
+    async with open_stack(place) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")
-async def unarmed(house: House) -> AsyncIterator[House]:
+async def unarmed(stack: Stack) -> AsyncIterator[Stack]:
     """The same house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
-    async with make_house(house.place, make_app(house.place, ARM_WINDOW="0")) as door:
+    async with make_stack(stack.place, make_app(stack.place, ARM_WINDOW="0")) as door:
         yield door
 
 
 @pytest.fixture
-def alice(house: House) -> User:
+def alice(stack: Stack) -> User:
     """Somebody nobody has seen before."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def bob(house: House) -> User:
+def bob(stack: Stack) -> User:
     """Somebody else."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def carol(house: House) -> User:
+def carol(stack: Stack) -> User:
     """Somebody of the support team."""
-    return house.user(None, "support")
+    return stack.user(None, "support")

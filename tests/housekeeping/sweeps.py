@@ -6,23 +6,23 @@ from sqlalchemy import text
 
 from domain.housekeeping import SweepOrphans, Swept
 from domain.naming import WORKFLOW_QUEUE, reminder_workflow_id
-from tests.stack import House, Phone, User, eventually
+from tests.stack import Phone, Stack, User, eventually
 from tests.support.dead import dead_task
 from workflows.housekeeping import OrphanSweep
 
 AGO = "now() - interval '5 minutes'"
 
 
-async def sweep(house: House, *, untouched: float = 10.0) -> Swept:
+async def sweep(stack: Stack, *, untouched: float = 10.0) -> Swept:
     """Make a sweep by hand, which knows of none before."""
-    return await house.temporal.execute_workflow(
+    return await stack.temporal.execute_workflow(
         OrphanSweep.run, SweepOrphans(untouched), id=f"sweep-{uuid4()}", task_queue=WORKFLOW_QUEUE
     )
 
 
-async def change(house: House, statement: str, **values: object) -> None:
+async def change(stack: Stack, statement: str, **values: object) -> None:
     """Change rows."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(statement), values)
 
 
@@ -31,36 +31,36 @@ async def stray(user: User, *phones: Phone) -> list[UUID]:
     task_ids = await dead_task(user, *phones)
     waiting = f"UPDATE push_tasks SET state = 'pending', last_reason = NULL, next_attempt_at = {AGO}"
     for task_id in task_ids:
-        await change(user.house, f"{waiting} WHERE task_id = :id", id=task_id)
+        await change(user.stack, f"{waiting} WHERE task_id = :id", id=task_id)
     await eventually(lambda: _nothing_owed(user))
-    [row] = await user.house.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_ids[0])
-    await _terminated(user.house, row.conversation_id)
+    [row] = await user.stack.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_ids[0])
+    await _terminated(user.stack, row.conversation_id)
     return task_ids
 
 
-async def aged(house: House, task_id: UUID) -> None:
+async def aged(stack: Stack, task_id: UUID) -> None:
     """Let a waiting task and its attempts be older than they are, but for its due instant."""
-    await change(house, f"UPDATE push_tasks SET next_attempt_at = {AGO} WHERE task_id = :id", id=task_id)
-    await change(house, f"UPDATE push_attempts SET started_at = {AGO} WHERE task_id = :id", id=task_id)
+    await change(stack, f"UPDATE push_tasks SET next_attempt_at = {AGO} WHERE task_id = :id", id=task_id)
+    await change(stack, f"UPDATE push_attempts SET started_at = {AGO} WHERE task_id = :id", id=task_id)
 
 
 async def without_workflow(user: User, *, due_in: float = 120.0, minutes: tuple[int, ...] = (1,)) -> UUID:
     """Start a fast whose workflow is terminated before it arms anything."""
     session_id = await user.start_fast(due_in=due_in, minutes=minutes)
-    await user.house.started(session_id)
+    await user.stack.started(session_id)
     await eventually(lambda: _nothing_owed(user))
-    await user.house.workflow(session_id).terminate()
+    await user.stack.workflow(session_id).terminate()
     return session_id
 
 
-async def _terminated(house: House, session_id: UUID) -> None:
+async def _terminated(stack: Stack, session_id: UUID) -> None:
     """Have had a workflow that a person terminated."""
     workflow_id = reminder_workflow_id(session_id)
-    handle = await house.temporal.start_workflow("OfNobody", id=workflow_id, task_queue="of nobody")
+    handle = await stack.temporal.start_workflow("OfNobody", id=workflow_id, task_queue="of nobody")
     await handle.terminate()
 
 
 async def _nothing_owed(user: User) -> bool:
     """Tell whether Temporal knows of all fasts of somebody."""
     owed = "SELECT 1 FROM outbox JOIN fasting_sessions s ON s.id = subject_id WHERE user_id = :id"
-    return not await user.house.rows(owed, id=user.user_id)
+    return not await user.stack.rows(owed, id=user.user_id)

@@ -17,11 +17,11 @@ from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
 from domain.wire import SendPush
 from sending.attempts import begin_attempts
-from sending.precheck import LINE_TAKEN, Busy, Claim, Go, Hindrance, Waiting
+from sending.precheck import LINE_TAKEN, Claim, Deferred, Hindrance, InFlight, Proceed
 from settings.credentials import make_rotation
 from simulator import Simulator
 from tests.housekeeping.sweeps import aged, change, stray, sweep
-from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 from worker import make_means
@@ -30,27 +30,27 @@ CLOSE_TO = timedelta(seconds=2)  # what a busy machine may take between two read
 
 
 @pytest.fixture
-async def sending(house: House, simulator: Simulator) -> AsyncIterator[PushSending]:
+async def sending(stack: Stack, simulator: Simulator) -> AsyncIterator[PushSending]:
     """The sends to Apple, started by hand."""
-    environment = house.place.environment(**simulator.environment)
+    environment = stack.place.environment(**simulator.environment)
     rotation = make_rotation(environment)
-    means = make_means(house.sessions, rotation.apps, environment)
-    means.gates.share(1.0)
-    yield PushSending(Provider.APNS, house.sessions, means)
+    dependencies = make_means(stack.sessions, rotation.apps, environment)
+    dependencies.gates.share(1.0)
+    yield PushSending(Provider.APNS, stack.sessions, dependencies)
     await rotation.close()
 
 
-async def attempts_of(house: House, task_id: UUID) -> int:
+async def attempts_of(stack: Stack, task_id: UUID) -> int:
     """Read the count of attempts; it is that of the attempts on record."""
-    row = await task(house, task_id)
-    attempts = await house.rows("SELECT 1 FROM push_attempts WHERE task_id = :id", id=task_id)
+    row = await task(stack, task_id)
+    attempts = await stack.rows("SELECT 1 FROM push_attempts WHERE task_id = :id", id=task_id)
     assert row.attempt_count == len(attempts)
     return int(row.attempt_count)
 
 
-async def is_tried(house: House, task_id: UUID, at: datetime) -> None:
+async def is_tried(stack: Stack, task_id: UUID, at: datetime) -> None:
     """See that the next attempt is at an instant, nearly."""
-    row = await task(house, task_id)
+    row = await task(stack, task_id)
     assert row.state == "pending"
     assert abs(row.next_attempt_at - at) < CLOSE_TO
 
@@ -63,89 +63,89 @@ async def tried_by_temporal(handle: WorkflowHandle[Any, Any]) -> datetime | None
     return pending.next_attempt_schedule_time.ToDatetime(UTC)
 
 
-async def test_what_is_armed_is_tried_when_it_is_due(house: House, alice: User) -> None:
+async def test_what_is_armed_is_tried_when_it_is_due(stack: Stack, alice: User) -> None:
     await alice.register(iphone())
     session_id = await alice.start_fast(due_in=4)
-    await eventually(lambda: house.holds_sends(session_id, 1))
+    await eventually(lambda: stack.holds_sends(session_id, 1))
 
-    [row] = await house.tasks(session_id)
+    [row] = await stack.tasks(session_id)
 
-    assert (row.next_attempt_at, await attempts_of(house, row.task_id)) == (row.due_at, 0)
+    assert (row.next_attempt_at, await attempts_of(stack, row.task_id)) == (row.due_at, 0)
     await alice.cancel(session_id)
 
 
-async def test_what_is_planned_after_it_was_due_is_tried_at_once(house: House, alice: User) -> None:
+async def test_what_is_planned_after_it_was_due_is_tried_at_once(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
-    row = await task(house, task_id)
+    row = await task(stack, task_id)
     fields = ("message_id", "kind", "conversation_id", "reminder_minutes", "collapse_key", "due_at", "expires_at")
     message = push_tasks.DueMessage(**{name: getattr(row, name) for name in fields})
-    [device] = await house.rows("SELECT * FROM device_tokens WHERE id = :id", id=row.device_id)
-    await change(house, "DELETE FROM push_tasks WHERE task_id = :id", id=task_id)
+    [device] = await stack.rows("SELECT * FROM device_tokens WHERE id = :id", id=row.device_id)
+    await change(stack, "DELETE FROM push_tasks WHERE task_id = :id", id=task_id)
 
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await push_tasks.plan(db, message, [device])
 
-    await is_tried(house, task_id, datetime.now(UTC))
+    await is_tried(stack, task_id, datetime.now(UTC))
 
 
-async def test_behind_a_shut_gate_it_is_tried_when_it_looks_in_again(house: House, alice: User) -> None:
+async def test_behind_a_shut_gate_it_is_tried_when_it_looks_in_again(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
 
-    [verdict] = await begin_attempts(house.sessions, [Claim(task_id, Hindrance("paused", timedelta(seconds=9)))])
+    [verdict] = await begin_attempts(stack.sessions, [Claim(task_id, Hindrance("paused", timedelta(seconds=9)))])
 
-    assert isinstance(verdict, Waiting)
-    await is_tried(house, task_id, datetime.now(UTC) + timedelta(seconds=9))
-    assert await attempts_of(house, task_id) == 0
+    assert isinstance(verdict, Deferred)
+    await is_tried(stack, task_id, datetime.now(UTC) + timedelta(seconds=9))
+    assert await attempts_of(stack, task_id) == 0
 
 
-async def test_during_the_call_there_is_no_next_attempt_and_this_one_counts(house: House, alice: User) -> None:
+async def test_during_the_call_there_is_no_next_attempt_and_this_one_counts(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
 
-    [begun] = await begin_attempts(house.sessions, [Claim(task_id)])
-    [other] = await begin_attempts(house.sessions, [Claim(task_id)])
+    [begun] = await begin_attempts(stack.sessions, [Claim(task_id)])
+    [other] = await begin_attempts(stack.sessions, [Claim(task_id)])
 
-    assert isinstance(begun, Go)
-    assert isinstance(other, Busy)
-    row = await task(house, task_id)
-    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == ("pending", None, 1)
+    assert isinstance(begun, Proceed)
+    assert isinstance(other, InFlight)
+    row = await task(stack, task_id)
+    assert (row.state, row.next_attempt_at, await attempts_of(stack, task_id)) == ("pending", None, 1)
 
 
 async def test_after_a_call_that_failed_late_it_is_tried_when_temporal_tries_it(
-    house: House, simulator: Simulator, alice: User
+    stack: Stack, simulator: Simulator, alice: User
 ) -> None:
     phone = iphone()
     await alice.register(phone)
     simulator.faults.add(provider="apns", token=phone.token, fault="silent", processed=False, count=1)
     session_id = await alice.start_fast(due_in=0.5)
-    await eventually(lambda: house.failed_attempts(session_id, 1))  # once the answer is given up
+    await eventually(lambda: stack.failed_attempts(session_id, 1))  # once the answer is given up
 
-    at = await eventually(lambda: tried_by_temporal(house.workflow(session_id)))
+    at = await eventually(lambda: tried_by_temporal(stack.workflow(session_id)))
 
-    [row] = await house.tasks(session_id)
+    [row] = await stack.tasks(session_id)
     assert abs(row.next_attempt_at - at) < timedelta(seconds=1)
-    assert await attempts_of(house, row.task_id) == 1
+    assert await attempts_of(stack, row.task_id) == 1
     await alice.cancel(session_id)
 
 
-async def test_a_push_whose_line_is_taken_is_tried_soon(house: House, alice: User, bob: User) -> None:
+async def test_a_push_whose_line_is_taken_is_tried_soon(stack: Stack, alice: User, bob: User) -> None:
     conversation_id = await conversation_of(alice, bob)
     message_ids = [await posted(alice, conversation_id) for _ in range(2)]
     for message_id in message_ids:
-        await handed_off(house, message_id)  # to nobody: bob has no phone yet
+        await handed_off(stack, message_id)  # to nobody: bob has no phone yet
     await bob.register(android())
-    older, newer = [await _planned(house, bob, conversation_id, message_id) for message_id in message_ids]
-    [begun] = await begin_attempts(house.sessions, [Claim(older)])
-    assert isinstance(begun, Go)
+    older, newer = [await _planned(stack, bob, conversation_id, message_id) for message_id in message_ids]
+    [begun] = await begin_attempts(stack.sessions, [Claim(older)])
+    assert isinstance(begun, Proceed)
 
-    [verdict] = await begin_attempts(house.sessions, [Claim(newer)])
+    [verdict] = await begin_attempts(stack.sessions, [Claim(newer)])
 
-    assert isinstance(verdict, Waiting)
+    assert isinstance(verdict, Deferred)
     assert verdict.hindrance == Hindrance("line_taken", LINE_TAKEN)
-    await is_tried(house, newer, datetime.now(UTC))
-    assert await attempts_of(house, newer) == 0
+    await is_tried(stack, newer, datetime.now(UTC))
+    assert await attempts_of(stack, newer) == 0
 
 
-async def _planned(house: House, user: User, conversation_id: UUID, message_id: UUID) -> UUID:
+async def _planned(stack: Stack, user: User, conversation_id: UUID, message_id: UUID) -> UUID:
     """Plan a push of a message to somebody's one phone, which no workflow sends."""
     now = datetime.now(UTC)
     message = push_tasks.DueMessage(
@@ -157,19 +157,19 @@ async def _planned(house: House, user: User, conversation_id: UUID, message_id: 
         due_at=now,
         expires_at=now + timedelta(hours=1),
     )
-    devices = await house.rows("SELECT * FROM device_tokens WHERE user_id = :id", id=user.user_id)
-    async with house.sessions.begin() as db:
+    devices = await stack.rows("SELECT * FROM device_tokens WHERE user_id = :id", id=user.user_id)
+    async with stack.sessions.begin() as db:
         await push_tasks.plan(db, message, devices)
-    [row] = await tasks_of(house, message_id)
+    [row] = await tasks_of(stack, message_id)
     return UUID(str(row.task_id))
 
 
 async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(
-    house: House, sending: PushSending, alice: User
+    stack: Stack, sending: PushSending, alice: User
 ) -> None:
     [task_id] = await stray(alice, iphone())
     later = "due_at = now() + interval '1 hour', next_attempt_at = now() + interval '1 hour'"
-    await change(house, f"UPDATE push_tasks SET {later} WHERE task_id = :id", id=task_id)
+    await change(stack, f"UPDATE push_tasks SET {later} WHERE task_id = :id", id=task_id)
     worker = ActivityEnvironment()
     holding = asyncio.create_task(
         worker.run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=3600))
@@ -180,34 +180,34 @@ async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(
 
     with pytest.raises(ApplicationError, match="worker_shutdown"):
         await holding
-    row = await task(house, task_id)
-    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == ("pending", row.due_at, 0)
+    row = await task(stack, task_id)
+    assert (row.state, row.next_attempt_at, await attempts_of(stack, task_id)) == ("pending", row.due_at, 0)
 
 
 async def test_a_send_whose_push_goes_to_another_address_by_now_calls_nobody(
-    house: House, simulator: Simulator, sending: PushSending, alice: User
+    stack: Stack, simulator: Simulator, sending: PushSending, alice: User
 ) -> None:
     phone = iphone()
     [task_id] = await stray(alice, phone)
     for table in ("push_tasks", "device_tokens"):
-        await change(house, f"UPDATE {table} SET environment = 'sandbox' WHERE user_id = :id", id=alice.user_id)
+        await change(stack, f"UPDATE {table} SET environment = 'sandbox' WHERE user_id = :id", id=alice.user_id)
 
     with pytest.raises(ApplicationError, match="readdressed"):
         await ActivityEnvironment().run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=0))
 
     assert not simulator.requests.for_token(phone.token)
-    await is_tried(house, task_id, datetime.now(UTC))
-    assert await attempts_of(house, task_id) == 1
+    await is_tried(stack, task_id, datetime.now(UTC))
+    assert await attempts_of(stack, task_id) == 1
 
 
 async def test_what_is_redriven_is_tried_at_once_and_goes_on_counting(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = android()
     [task_id] = await stray(alice, phone)
-    await begin_attempts(house.sessions, [Claim(task_id)])
-    await aged(house, task_id)
-    await sweep(house)
+    await begin_attempts(stack.sessions, [Claim(task_id)])
+    await aged(stack, task_id)
+    await sweep(stack)
     refuse_once(simulator, phone)
 
     shown = (await redrive(carol, task_id)).json()["task"]
@@ -215,12 +215,12 @@ async def test_what_is_redriven_is_tried_at_once_and_goes_on_counting(
     assert abs(datetime.fromisoformat(shown["next_attempt_at"]) - datetime.now(UTC)) < CLOSE_TO
 
     async def refused() -> bool:
-        return bool((await task(house, task_id)).last_reason == "UNAVAILABLE")
+        return bool((await task(stack, task_id)).last_reason == "UNAVAILABLE")
 
     await eventually(refused)
-    assert await attempts_of(house, task_id) == 2
-    at = await eventually(lambda: tried_by_temporal(house.temporal.get_workflow_handle(f"redrive/{task_id}")))
-    await is_tried(house, task_id, at)
+    assert await attempts_of(stack, task_id) == 2
+    at = await eventually(lambda: tried_by_temporal(stack.temporal.get_workflow_handle(f"redrive/{task_id}")))
+    await is_tried(stack, task_id, at)
 
 
 ANSWERS: dict[str, dict[str, Any] | None] = {
@@ -232,7 +232,7 @@ ANSWERS: dict[str, dict[str, Any] | None] = {
 
 @pytest.mark.parametrize("state", ANSWERS)
 async def test_what_the_provider_has_settled_is_tried_no_more(
-    house: House, simulator: Simulator, sending: PushSending, alice: User, state: str
+    stack: Stack, simulator: Simulator, sending: PushSending, alice: User, state: str
 ) -> None:
     phone = iphone()
     [task_id] = await stray(alice, phone)
@@ -241,32 +241,32 @@ async def test_what_the_provider_has_settled_is_tried_no_more(
 
     sent = await ActivityEnvironment().run(sending.send_push, SendPush(task_id, Environment.PRODUCTION, hold_seconds=0))
 
-    row = await task(house, task_id)
+    row = await task(stack, task_id)
     assert (sent.state, row.state, row.next_attempt_at) == (TaskState(state), state, None)
-    assert await attempts_of(house, task_id) == 1
+    assert await attempts_of(stack, task_id) == 1
 
 
 @pytest.mark.parametrize("state", ["withdrawn", "expired", "dead"])
-async def test_what_is_of_no_use_any_more_is_tried_no_more(house: House, alice: User, state: str) -> None:
+async def test_what_is_of_no_use_any_more_is_tried_no_more(stack: Stack, alice: User, state: str) -> None:
     [task_id] = await stray(alice, iphone())
     match state:
         case "withdrawn":
-            await alice.end((await task(house, task_id)).conversation_id)
-            await begin_attempts(house.sessions, [Claim(task_id)])
+            await alice.end((await task(stack, task_id)).conversation_id)
+            await begin_attempts(stack.sessions, [Claim(task_id)])
         case "expired":
-            await change(house, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id)
-            await begin_attempts(house.sessions, [Claim(task_id)])
+            await change(stack, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id)
+            await begin_attempts(stack.sessions, [Claim(task_id)])
         case _:
-            async with house.sessions.begin() as db:
+            async with stack.sessions.begin() as db:
                 await push_tasks.close(db, [task_id], TaskState.DEAD, "time_ran_out")
 
-    row = await task(house, task_id)
+    row = await task(stack, task_id)
 
-    assert (row.state, row.next_attempt_at, await attempts_of(house, task_id)) == (state, None, 0)
+    assert (row.state, row.next_attempt_at, await attempts_of(stack, task_id)) == (state, None, 0)
 
 
 async def test_what_was_read_meanwhile_is_tried_no_more(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone: Phone = android()
     await bob.register(phone)
@@ -274,13 +274,13 @@ async def test_what_was_read_meanwhile_is_tried_no_more(
     message_id = await posted(alice, await conversation_of(alice, bob))
 
     async def refused() -> bool:
-        return [row.last_reason for row in await tasks_of(house, message_id)] == ["UNAVAILABLE"]
+        return [row.last_reason for row in await tasks_of(stack, message_id)] == ["UNAVAILABLE"]
 
     await eventually(refused)
     page = await sync(bob, phone.installation_id)
 
     await sync(bob, phone.installation_id, after=page["next_cursor"])
 
-    [row] = await tasks_of(house, message_id)
+    [row] = await tasks_of(stack, message_id)
     assert (row.state, row.last_reason, row.next_attempt_at) == ("withdrawn", "synced", None)
-    assert await attempts_of(house, row.task_id) == 1
+    assert await attempts_of(stack, row.task_id) == 1

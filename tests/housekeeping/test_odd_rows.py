@@ -10,11 +10,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from db import fasting_sessions, retention, workers
 from db.engine import present_instant
-from domain.housekeeping import DEFAULT_KEEP, Leftover
+from domain.housekeeping import DEFAULT_KEEP, RetentionTarget
 from domain.sessions import FastingSession, SessionStatus
 from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow
 from tests.neighbours.honest import tolerance
-from tests.stack import House, User, iphone
+from tests.stack import Stack, User, iphone
 from tests.support.dead import task
 from tests.talk import conversation_of, posted
 
@@ -49,41 +49,41 @@ QUIET = {"starts": "03:00", "ends": "03:01", "time_zone": "UTC"}
 
 
 async def test_a_sweep_finds_the_lost_fast_and_buries_the_orphan_though_others_rows_are_odd(
-    house: House, alice: User
+    stack: Stack, alice: User
 ) -> None:
-    odd_fasts = await asyncio.gather(*(without_workflow(house.user()) for _ in ODD_FASTS))
+    odd_fasts = await asyncio.gather(*(without_workflow(stack.user()) for _ in ODD_FASTS))
     for session_id, values in zip(odd_fasts, ODD_FASTS, strict=True):
-        await change(house, f"UPDATE fasting_sessions SET {values} WHERE id = :id", id=session_id)
+        await change(stack, f"UPDATE fasting_sessions SET {values} WHERE id = :id", id=session_id)
     for values in ODD_PREFERENCES:
-        user = house.user()
+        user = stack.user()
         await user.call("PUT", "/v1/notification-preferences", {"quiet_hours": QUIET})
         await without_workflow(user)
-        await change(house, f"UPDATE preferences SET {values} WHERE user_id = :id", id=user.user_id)
-    strays = await asyncio.gather(*(stray(each, iphone()) for each in (alice, *(house.user() for _ in ODD_PUSHES))))
+        await change(stack, f"UPDATE preferences SET {values} WHERE user_id = :id", id=user.user_id)
+    strays = await asyncio.gather(*(stray(each, iphone()) for each in (alice, *(stack.user() for _ in ODD_PUSHES))))
     [orphan, *odd_pushes] = [task_id for [task_id] in strays]
     for task_id, values in zip(odd_pushes, ODD_PUSHES, strict=True):
-        await change(house, f"UPDATE push_tasks SET {values} WHERE task_id = :id", id=task_id)
+        await change(stack, f"UPDATE push_tasks SET {values} WHERE task_id = :id", id=task_id)
     lost = await without_workflow(alice)
 
-    await sweep(house)
+    await sweep(stack)
 
-    await house.started(lost)
-    assert (await task(house, orphan)).state == "dead"
-    await change(house, "DELETE FROM push_attempts WHERE task_id = ANY(:ids)", ids=odd_pushes)
-    await change(house, "DELETE FROM push_tasks WHERE task_id = ANY(:ids)", ids=odd_pushes)
-    await change(house, "DELETE FROM fasting_sessions WHERE id = ANY(:ids)", ids=odd_fasts)
+    await stack.started(lost)
+    assert (await task(stack, orphan)).state == "dead"
+    await change(stack, "DELETE FROM push_attempts WHERE task_id = ANY(:ids)", ids=odd_pushes)
+    await change(stack, "DELETE FROM push_tasks WHERE task_id = ANY(:ids)", ids=odd_pushes)
+    await change(stack, "DELETE FROM fasting_sessions WHERE id = ANY(:ids)", ids=odd_fasts)
 
 
-async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it(house: House, alice: User) -> None:
-    odd_fasts = [await house.user().start_fast(due_in=600) for _ in ODD_FASTS]
+async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it(stack: Stack, alice: User) -> None:
+    odd_fasts = [await stack.user().start_fast(due_in=600) for _ in ODD_FASTS]
     for session_id, values in zip(odd_fasts, ODD_FASTS, strict=True):
-        await house.started(session_id)
-        await change(house, f"UPDATE fasting_sessions SET {values} WHERE id = :id", id=session_id)
+        await stack.started(session_id)
+        await change(stack, f"UPDATE fasting_sessions SET {values} WHERE id = :id", id=session_id)
     owed = [(kind, uuid4()) for kind in ("haiku", "message", "push_task", "test_push", "fasting_session")]
     owed += [("fasting_session", session_id) for session_id in odd_fasts]
     for number, (kind, subject_id) in enumerate(owed):
         await change(
-            house,
+            stack,
             "INSERT INTO outbox (subject_kind, subject_id, needed_at, next_attempt_at, attempts, traceparent)"
             " VALUES (:kind, :id, CAST(CAST(:needed_at AS text) AS timestamptz), '-infinity', :attempts, :traceparent)",
             kind=kind,
@@ -94,7 +94,7 @@ async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it
         )
 
     session_id = uuid4()
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         began_at = await present_instant(db)
         ends_at = began_at + timedelta(minutes=10)
         session = FastingSession(
@@ -102,18 +102,18 @@ async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it
         )
         assert await fasting_sessions.start(db, session, {})  # as by an API process that dies at once
 
-    await house.started(session_id)
-    await change(house, "DELETE FROM outbox WHERE subject_id = ANY(:ids)", ids=[each for _, each in owed])
-    await change(house, "DELETE FROM fasting_sessions WHERE id = ANY(:ids)", ids=odd_fasts)
+    await stack.started(session_id)
+    await change(stack, "DELETE FROM outbox WHERE subject_id = ANY(:ids)", ids=[each for _, each in owed])
+    await change(stack, "DELETE FROM fasting_sessions WHERE id = ANY(:ids)", ids=odd_fasts)
 
 
 @pytest.mark.parametrize("at", ["infinity", "2126-01-01", "294276-12-31 23:59:59"])
 async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on_time(
-    house: House, alice: User, at: str
+    stack: Stack, alice: User, at: str
 ) -> None:
     await alice.register(iphone())
     session_id = uuid4()
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         began_at = await present_instant(db)
         ends_at = began_at + timedelta(seconds=5)
         session = FastingSession(
@@ -128,16 +128,16 @@ async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on
             {"at": at, "id": session_id},
         )
 
-    await house.started(session_id)
-    assert await house.finished(session_id) == "accepted"
-    [sent] = await house.tasks(session_id)
+    await stack.started(session_id)
+    assert await stack.finished(session_id) == "accepted"
+    [sent] = await stack.tasks(session_id)
     assert sent.accepted_at - sent.due_at < timedelta(seconds=max(2.0, tolerance()))
 
 
 @pytest.mark.parametrize("expires_at", ["infinity", "2126-01-01"])
-async def test_a_lease_that_never_ends_is_nobodys(house: House, expires_at: str) -> None:
+async def test_a_lease_that_never_ends_is_nobodys(stack: Stack, expires_at: str) -> None:
     first, second, lasts = uuid4(), uuid4(), timedelta(seconds=15)
-    async with house.sessions() as db:
+    async with stack.sessions() as db:
         assert await workers.take(db, "odd", first, lasts)
         odd = "UPDATE leases SET expires_at = CAST(CAST(:at AS text) AS timestamptz), found = :found WHERE name = 'odd'"
         await db.execute(text(odd).bindparams(bindparam("found", type_=JSONB)), {"at": expires_at, "found": [7]})
@@ -149,17 +149,17 @@ async def test_a_lease_that_never_ends_is_nobodys(house: House, expires_at: str)
 
 @pytest.mark.parametrize("seen_at", ["infinity", "2126-01-01", "-infinity"])
 async def test_a_worker_that_was_seen_at_an_odd_instant_takes_no_share_of_the_rate_and_goes(
-    house: House, seen_at: str
+    stack: Stack, seen_at: str
 ) -> None:
     odd = "INSERT INTO workers (worker_id, seen_at, gates) VALUES (:id, CAST(CAST(:at AS text) AS timestamptz), '{}')"
     worker_id = uuid4()
-    async with house.sessions() as db:
+    async with stack.sessions() as db:
         others = (await workers.beat(db, uuid4(), {}, lives=10)).others
         await db.execute(text(odd), {"id": worker_id, "at": seen_at})
 
         assert (await workers.beat(db, uuid4(), {}, lives=10)).others == others + 1  # the one before
         assert worker_id not in {row.worker_id for row in await workers.live(db)}
-        assert (await retention.let_go(db, Leftover.WORKERS, DEFAULT_KEEP)).count == 1
+        assert (await retention.purge(db, RetentionTarget.WORKERS, DEFAULT_KEEP)).count == 1
 
 
 @pytest.mark.parametrize(
@@ -167,24 +167,24 @@ async def test_a_worker_that_was_seen_at_an_odd_instant_takes_no_share_of_the_ra
     ["next_attempt_at = 'infinity'", "next_attempt_at = '2126-01-01'", "next_attempt_at = NULL, attempt_count = 1"],
 )
 async def test_a_push_whose_time_is_over_is_an_orphan_whatever_its_next_try_or_its_call_says(
-    house: House, alice: User, values: str
+    stack: Stack, alice: User, values: str
 ) -> None:
     [task_id] = await stray(alice, iphone())
-    await change(house, f"UPDATE push_tasks SET {values}, expires_at = {AGO} WHERE task_id = :id", id=task_id)
+    await change(stack, f"UPDATE push_tasks SET {values}, expires_at = {AGO} WHERE task_id = :id", id=task_id)
     if "attempt_count" in values:
         call = "INSERT INTO push_attempts (attempt_id, task_id, number, started_at)"
-        await change(house, f"{call} VALUES (gen_random_uuid(), :id, 1, 'infinity')", id=task_id)
+        await change(stack, f"{call} VALUES (gen_random_uuid(), :id, 1, 'infinity')", id=task_id)
 
-    await sweep(house)
+    await sweep(stack)
 
-    assert (await task(house, task_id)).state == "dead"
+    assert (await task(stack, task_id)).state == "dead"
 
 
-async def test_retention_goes_on_behind_rows_that_are_odd(house: House, alice: User, bob: User) -> None:
+async def test_retention_goes_on_behind_rows_that_are_odd(stack: Stack, alice: User, bob: User) -> None:
     await alice.register(iphone())
     await posted(bob, await conversation_of(bob, alice))
-    [device] = await house.rows("SELECT id FROM device_tokens WHERE user_id = :id", id=alice.user_id)
-    async with house.sessions() as db:
+    [device] = await stack.rows("SELECT id FROM device_tokens WHERE user_id = :id", id=alice.user_id)
+    async with stack.sessions() as db:
         for table, columns in (
             ("device_token_events", "device_id, event, at) SELECT :id, 'registered', "),
             (
@@ -205,12 +205,12 @@ async def test_retention_goes_on_behind_rows_that_are_odd(house: House, alice: U
         await db.execute(text(f"{never} WHERE user_id = :user)"), mine)
 
         gone = {
-            what: [await retention.let_go(db, what, DEFAULT_KEEP) for _ in range(4)]
-            for what in (Leftover.TOKEN_EVENTS, Leftover.WITHHELD_PUSHES, Leftover.LOG_ITEMS)
+            what: [await retention.purge(db, what, DEFAULT_KEEP) for _ in range(4)]
+            for what in (RetentionTarget.TOKEN_EVENTS, RetentionTarget.WITHHELD_PUSHES, RetentionTarget.LOG_ITEMS)
         }
         oldest = "SELECT oldest_at <= clock_timestamp() FROM log_heads WHERE user_id = :user"
         looked_at_again = (await db.execute(text(oldest), mine)).scalar_one()
 
-    assert [each.count for each in gone[Leftover.TOKEN_EVENTS]] == [500, 500, 500, 200]
-    assert [each.count for each in gone[Leftover.WITHHELD_PUSHES]] == [500, 500, 500, 200]
+    assert [each.count for each in gone[RetentionTarget.TOKEN_EVENTS]] == [500, 500, 500, 200]
+    assert [each.count for each in gone[RetentionTarget.WITHHELD_PUSHES]] == [500, 500, 500, 200]
     assert looked_at_again

@@ -30,61 +30,61 @@ from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_Q
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
-from tests.stack import House, Place, eventually, temporal_client
+from tests.stack import Place, Stack, eventually, temporal_client
 from workflows.housekeeping import OrphanSweep
 
 
 @pytest.fixture(autouse=True)
-async def _none_left(house: House) -> AsyncIterator[None]:
+async def _none_left(stack: Stack) -> AsyncIterator[None]:
     """Leave no schedule, whose runs would disturb other tests."""
     yield
     for name in (ORPHAN_SWEEP, RETENTION):
         with suppress(RPCError):
-            await house.temporal.get_schedule_handle(name).delete()
+            await stack.temporal.get_schedule_handle(name).delete()
 
 
-async def test_workers_that_start_at_once_make_each_schedule_once(house: House) -> None:
-    await asyncio.gather(*(make_schedules(house.temporal) for _ in range(3)))
+async def test_workers_that_start_at_once_make_each_schedule_once(stack: Stack) -> None:
+    await asyncio.gather(*(make_schedules(stack.temporal) for _ in range(3)))
 
-    found = {each.id: each.schedule async for each in await house.temporal.list_schedules()}
+    found = {each.id: each.schedule async for each in await stack.temporal.list_schedules()}
     every = {name: [interval.every for interval in listed.spec.intervals] for name, listed in found.items() if listed}
-    described = (await house.temporal.get_schedule_handle(RETENTION).describe()).schedule
+    described = (await stack.temporal.get_schedule_handle(RETENTION).describe()).schedule
     assert every == {RETENTION: [timedelta(hours=1)]}
     assert described.policy.overlap is ScheduleOverlapPolicy.SKIP
 
 
-async def test_a_schedule_that_a_person_paused_stays_paused(house: House) -> None:
-    await make_schedules(house.temporal)
-    handle = house.temporal.get_schedule_handle(RETENTION)
+async def test_a_schedule_that_a_person_paused_stays_paused(stack: Stack) -> None:
+    await make_schedules(stack.temporal)
+    handle = stack.temporal.get_schedule_handle(RETENTION)
     await handle.pause(note="not today")
 
-    await make_schedules(house.temporal)
+    await make_schedules(stack.temporal)
 
     assert (await handle.describe()).schedule.state.paused
     await handle.unpause()
 
 
-async def test_the_schedule_of_sweeps_that_an_earlier_release_made_is_taken_away(house: House) -> None:
+async def test_the_schedule_of_sweeps_that_an_earlier_release_made_is_taken_away(stack: Stack) -> None:
     sweeps = ScheduleActionStartWorkflow(OrphanSweep.run, SweepOrphans(), id=ORPHAN_SWEEP, task_queue=WORKFLOW_QUEUE)
     spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))])
-    await house.temporal.create_schedule(ORPHAN_SWEEP, Schedule(action=sweeps, spec=spec))
+    await stack.temporal.create_schedule(ORPHAN_SWEEP, Schedule(action=sweeps, spec=spec))
 
     for _ in range(2):
-        await make_schedules(house.temporal)
+        await make_schedules(stack.temporal)
 
     with pytest.raises(RPCError, match="not found"):
-        await house.temporal.get_schedule_handle(ORPHAN_SWEEP).describe()
+        await stack.temporal.get_schedule_handle(ORPHAN_SWEEP).describe()
 
 
-async def test_an_operator_sees_when_it_last_ran_and_what_it_found(house: House) -> None:
-    missing = await latest_runs(house.temporal)
-    await make_schedules(house.temporal)
-    handle = house.temporal.get_schedule_handle(RETENTION)
+async def test_an_operator_sees_when_it_last_ran_and_what_it_found(stack: Stack) -> None:
+    missing = await latest_runs(stack.temporal)
+    await make_schedules(stack.temporal)
+    handle = stack.temporal.get_schedule_handle(RETENTION)
     await handle.pause()
-    waiting = await latest_runs(house.temporal)
-    gone = await _run(house)
+    waiting = await latest_runs(stack.temporal)
+    gone = await _run(stack)
 
-    [retention] = await latest_runs(house.temporal)
+    [retention] = await latest_runs(stack.temporal)
 
     assert [(each.name, each.state) for each in missing] == [(RETENTION, "missing")]
     assert [(each.started_at, each.found, each.next_at) for each in waiting] == [(None, None, None)]
@@ -116,13 +116,13 @@ async def test_what_is_registered_comes_back_after_temporal_was_emptied() -> Non
         server.kill()
 
 
-async def test_search_attributes_that_are_missing_are_registered(house: House) -> None:
+async def test_search_attributes_that_are_missing_are_registered(stack: Stack) -> None:
     bare = f"bare-{uuid4()}"
     request = RegisterNamespaceRequest(
         namespace=bare, workflow_execution_retention_period=Duration(seconds=3 * 24 * 3600)
     )
-    await house.temporal.workflow_service.register_namespace(request)
-    client = await Client.connect(house.place.temporal_address, namespace=bare)
+    await stack.temporal.workflow_service.register_namespace(request)
+    client = await Client.connect(stack.place.temporal_address, namespace=bare)
 
     async def registered() -> bool:
         with suppress(RPCError):  # the whole server knows of a new namespace only after some seconds
@@ -170,9 +170,9 @@ async def _are_made(client: Client) -> bool:
     return False
 
 
-async def _run(house: House) -> dict[str, int]:
+async def _run(stack: Stack) -> dict[str, int]:
     """Let the schedule start a run; gives what it came to."""
-    handle = house.temporal.get_schedule_handle(RETENTION)
+    handle = stack.temporal.get_schedule_handle(RETENTION)
     before = (await handle.describe()).info.num_actions
     await handle.trigger()
 
@@ -185,5 +185,5 @@ async def _run(house: House) -> dict[str, int]:
         return action.workflow_id
 
     workflow_id = str(await eventually(started))
-    gone: dict[str, int] = await house.temporal.get_workflow_handle(workflow_id).result()
+    gone: dict[str, int] = await stack.temporal.get_workflow_handle(workflow_id).result()
     return gone

@@ -25,13 +25,13 @@ from tests.housekeeping.sweeps import aged, change, stray, without_workflow
 from tests.neighbours.honest import tolerance
 from tests.servers import TemporalServer, free_port
 from tests.stack import (
-    House,
     Place,
+    Stack,
     User,
     android,
     eventually,
     iphone,
-    make_house,
+    make_stack,
     refuse_once,
     temporal_client,
     working,
@@ -45,10 +45,10 @@ LONG_STARTED = "UPDATE fasting_sessions SET scheduled_at = now() - interval '16 
 
 
 @asynccontextmanager
-async def sweeping(house: House, *, untouched: float = 120.0) -> AsyncIterator[Sweeper]:
+async def sweeping(stack: Stack, *, untouched: float = 120.0) -> AsyncIterator[Sweeper]:
     """Let a worker sweep in this process."""
-    swept = Sweeping(house.sessions, house.temporal)
-    sweeper = Sweeper(house.sessions, swept, untouched=untouched, walks_every=1.0)
+    swept = Sweeping(stack.sessions, stack.temporal)
+    sweeper = Sweeper(stack.sessions, swept, untouched=untouched, walks_every=1.0)
     running = asyncio.create_task(sweeper.sweep_forever())
     try:
         yield sweeper
@@ -58,27 +58,27 @@ async def sweeping(house: House, *, untouched: float = 120.0) -> AsyncIterator[S
         await sweeper.leave()
 
 
-async def runs(house: House, session_id: UUID) -> bool:
-    status = (await house.workflow(session_id).describe()).status
+async def runs(stack: Stack, session_id: UUID) -> bool:
+    status = (await stack.workflow(session_id).describe()).status
     return status is not None and status.name == "RUNNING"
 
 
 @pytest.mark.parametrize("due_in", [500.0, 75.0])
 async def test_a_fast_whose_workflow_a_person_terminated_gets_it_back_before_it_is_due(
-    house: House, alice: User, due_in: float
+    stack: Stack, alice: User, due_in: float
 ) -> None:
     await alice.register(iphone())
     session_id = await without_workflow(alice, due_in=due_in)
-    await change(house, LONG_STARTED, id=session_id)
+    await change(stack, LONG_STARTED, id=session_id)
 
-    async with sweeping(house):
-        await eventually(lambda: runs(house, session_id))
+    async with sweeping(stack):
+        await eventually(lambda: runs(stack, session_id))
 
     await alice.cancel(session_id)
 
 
 async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the_next_question(
-    unarmed: House, simulator: Simulator
+    unarmed: Stack, simulator: Simulator
 ) -> None:
     alice, phone = unarmed.user(), iphone()
     await alice.register(phone)
@@ -102,27 +102,27 @@ async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the
 
 
 async def test_a_reminder_that_nobody_opened_is_told_and_opened_late(
-    house: House, simulator: Simulator, alice: User
+    stack: Stack, simulator: Simulator, alice: User
 ) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await without_workflow(alice)
     await change(
-        house, "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id", id=session_id
+        stack, "UPDATE fasting_sessions SET ends_at = ends_at - interval '132 s' WHERE id = :id", id=session_id
     )
-    await change(house, LONG_STARTED, id=session_id)
+    await change(stack, LONG_STARTED, id=session_id)
 
-    async with sweeping(house):
+    async with sweeping(stack):
 
         async def is_told() -> bool:
-            async with house.sessions() as db:
+            async with stack.sessions() as db:
                 read = await signals.present(db)
             return bool(read.unopened.count and read.unopened.oldest_at and read.swept_at)
 
         await eventually(is_told)
 
         async def is_accepted() -> bool:
-            return [row.state for row in await house.tasks(session_id)] == ["accepted"]
+            return [row.state for row in await stack.tasks(session_id)] == ["accepted"]
 
         await eventually(is_accepted)
 
@@ -130,26 +130,26 @@ async def test_a_reminder_that_nobody_opened_is_told_and_opened_late(
 
 
 async def test_a_reminder_that_expired_while_temporal_was_away_is_dead_on_record_once(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     await alice.register(iphone(), android())
     session_id = await without_workflow(alice)
-    await pass_unopened(house, session_id, timedelta(seconds=190))
-    nowhere = replace(house.place, temporal_address=f"127.0.0.1:{free_port()}")
+    await pass_unopened(stack, session_id, timedelta(seconds=190))
+    nowhere = replace(stack.place, temporal_address=f"127.0.0.1:{free_port()}")
     counts = [metrics.pushes_settled.labels(each, "reminder", "dead", "opened_too_late") for each in ("apns", "fcm")]
     before = [_value(each) for each in counts]
 
-    async with sweeping(replace(house, temporal=await temporal_client(nowhere, lazy=True))):
+    async with sweeping(replace(stack, temporal=await temporal_client(nowhere, lazy=True))):
 
         async def is_dead() -> bool:
-            return {row.state for row in await house.tasks(session_id)} == {"dead"}
+            return {row.state for row in await stack.tasks(session_id)} == {"dead"}
 
         await eventually(is_dead)
-        settled = [(row.last_reason, row.settled_at) for row in await house.tasks(session_id)]
-        await eventually(lambda: _none_unopened(house))  # by another reading
+        settled = [(row.last_reason, row.settled_at) for row in await stack.tasks(session_id)]
+        await eventually(lambda: _none_unopened(stack))  # by another reading
 
     assert [reason for reason, _ in settled] == ["opened_too_late"] * 2
-    assert [(row.last_reason, row.settled_at) for row in await house.tasks(session_id)] == settled
+    assert [(row.last_reason, row.settled_at) for row in await stack.tasks(session_id)] == settled
     assert [_value(each) > was for each, was in zip(counts, before, strict=True)] == [True, True]
     whole = await timeline(carol, alice.user_id)
     assert [item["event"] for item in whole if item["event"] in {"dead", "unopened"}] == ["dead", "dead"]
@@ -159,22 +159,22 @@ async def test_a_reminder_that_expired_while_temporal_was_away_is_dead_on_record
     assert reminder["state"] == "dead"
 
 
-async def test_what_is_unwanted_or_has_no_phone_is_not_taken_for_unopened(house: House, alice: User, bob: User) -> None:
+async def test_what_is_unwanted_or_has_no_phone_is_not_taken_for_unopened(stack: Stack, alice: User, bob: User) -> None:
     await alice.call("PUT", "/v1/notification-preferences", {"reminders": False})
     for user in (alice, bob):
         session_id = await user.start_fast(due_in=1)
-        await house.finished(session_id)
+        await stack.finished(session_id)
         moved = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 hour' WHERE id = :id"
-        await change(house, moved, id=session_id)
+        await change(stack, moved, id=session_id)
 
-    async with sweeping(house):
-        await eventually(lambda: _found(house))
+    async with sweeping(stack):
+        await eventually(lambda: _found(stack))
 
-    assert not await house.rows("SELECT 1 FROM outbox")
+    assert not await stack.rows("SELECT 1 FROM outbox")
 
 
-async def test_one_worker_sweeps_and_another_goes_on_where_it_left(house: House) -> None:
-    async with house.sessions.begin() as db:
+async def test_one_worker_sweeps_and_another_goes_on_where_it_left(stack: Stack) -> None:
+    async with stack.sessions.begin() as db:
         first, second = uuid4(), uuid4()
         await db.execute(text("DELETE FROM leases"))
         assert await workers.take(db, "test", first, timedelta(seconds=15))
@@ -189,24 +189,24 @@ async def test_one_worker_sweeps_and_another_goes_on_where_it_left(house: House)
 
 
 async def test_a_push_that_temporal_lost_is_sent_again_and_a_terminated_one_is_dead(
-    house: House, alice: User, bob: User
+    stack: Stack, alice: User, bob: User
 ) -> None:
     lost_phone, phone = iphone(), iphone()
     [closed] = await stray(alice, phone)
     [lost] = await stray(bob, lost_phone)
-    await change(house, "UPDATE push_tasks SET conversation_id = gen_random_uuid() WHERE task_id = :id", id=lost)
-    await change(house, "UPDATE push_tasks SET kind = 'message' WHERE task_id = :id", id=lost)
+    await change(stack, "UPDATE push_tasks SET conversation_id = gen_random_uuid() WHERE task_id = :id", id=lost)
+    await change(stack, "UPDATE push_tasks SET kind = 'message' WHERE task_id = :id", id=lost)
 
-    async with sweeping(house, untouched=0.5):
-        await eventually(lambda: _settled(house, lost, closed))
+    async with sweeping(stack, untouched=0.5):
+        await eventually(lambda: _settled(stack, lost, closed))
 
-    assert (await task(house, closed)).state == "dead"
-    assert (await task(house, lost)).last_reason == "not_a_member"  # checked again, as ever
+    assert (await task(stack, closed)).state == "dead"
+    assert (await task(stack, lost)).last_reason == "not_a_member"  # checked again, as ever
 
 
 @dataclass(frozen=True)
 class _Emptied:
-    house: House
+    stack: Stack
     server: TemporalServer
 
 
@@ -220,11 +220,11 @@ async def emptied(new_database: NewDatabase, simulator: Simulator) -> AsyncItera
     try:
         app = create_app(service_settings(environment), auth_settings(environment))
         async with (
-            make_house(place, app) as house,
-            working(house, environment),
-            sweeping(house, untouched=1.0),
+            make_stack(place, app) as stack,
+            working(stack, environment),
+            sweeping(stack, untouched=1.0),
         ):
-            yield _Emptied(house, server)
+            yield _Emptied(stack, server)
     finally:
         server.kill()
 
@@ -232,50 +232,50 @@ async def emptied(new_database: NewDatabase, simulator: Simulator) -> AsyncItera
 async def test_fasts_messages_and_redrives_outlive_a_temporal_that_was_emptied(
     emptied: _Emptied, simulator: Simulator
 ) -> None:
-    house = emptied.house
-    people, phones = [house.user() for _ in range(12)], [iphone() for _ in range(12)]
+    stack = emptied.stack
+    people, phones = [stack.user() for _ in range(12)], [iphone() for _ in range(12)]
     for user, phone in zip(people, phones, strict=True):
         await user.register(phone)
     fasts = [await user.start_fast(due_in=10.0) for user in people]
     for session_id in fasts:
-        await house.started(session_id)
-    carol, reader, waits = house.user(None, "support"), house.user(), [android(), android()]
-    [redone] = await dead_task(house.user(), waits[0])
+        await stack.started(session_id)
+    carol, reader, waits = stack.user(None, "support"), stack.user(), [android(), android()]
+    [redone] = await dead_task(stack.user(), waits[0])
     await reader.register(waits[1])
     for phone in waits:  # each push waits for its second attempt, in Temporal
         refuse_once(simulator, phone)
     assert (await redrive(carol, redone)).status_code == 202
     message_id = await posted(people[0], await conversation_of(people[0], reader))
-    [planned] = await eventually(lambda: _hindered(house, message_id))
-    await eventually(lambda: _was_hindered(house, redone))
+    [planned] = await eventually(lambda: _hindered(stack, message_id))
+    await eventually(lambda: _was_hindered(stack, redone))
 
     emptied.server.kill()
     await emptied.server.run()
     for task_id in (redone, planned):
-        await aged(house, task_id)
+        await aged(stack, task_id)
 
-    outcomes = await asyncio.gather(*(house.finished(session_id) for session_id in fasts))
+    outcomes = await asyncio.gather(*(stack.finished(session_id) for session_id in fasts))
     assert set(outcomes) == {"accepted"}
     for session_id, phone in zip(fasts, phones, strict=True):
-        [sent] = await house.tasks(session_id)
+        [sent] = await stack.tasks(session_id)
         assert sent.accepted_at - sent.due_at < timedelta(seconds=max(2.0, tolerance()))
         assert len(simulator.requests.for_token(phone.token)) == 1
-    await eventually(lambda: _settled(house, redone, planned))
-    assert [(await task(house, each)).state for each in (redone, planned)] == ["accepted"] * 2
+    await eventually(lambda: _settled(stack, redone, planned))
+    assert [(await task(stack, each)).state for each in (redone, planned)] == ["accepted"] * 2
     assert [len(simulator.phone(phone.token).screen) for phone in waits] == [1, 1]
 
 
-async def _hindered(house: House, message_id: UUID) -> list[UUID]:
-    return [row.task_id for row in await tasks_of(house, message_id) if row.last_reason]
+async def _hindered(stack: Stack, message_id: UUID) -> list[UUID]:
+    return [row.task_id for row in await tasks_of(stack, message_id) if row.last_reason]
 
 
-async def _was_hindered(house: House, task_id: UUID) -> bool:
-    row = await task(house, task_id)
+async def _was_hindered(stack: Stack, task_id: UUID) -> bool:
+    row = await task(stack, task_id)
     return bool(row.state == "pending" and row.attempt_count > 0)
 
 
-async def _none_unopened(house: House) -> bool:
-    async with house.sessions() as db:
+async def _none_unopened(stack: Stack) -> bool:
+    async with stack.sessions() as db:
         return (await workers.reported(db, SWEEP)).get("unopened") == 0
 
 
@@ -284,10 +284,10 @@ def _value(counter: Counter) -> float:
     return float(family.samples[0].value)
 
 
-async def _found(house: House) -> bool:
-    async with house.sessions() as db:
+async def _found(stack: Stack) -> bool:
+    async with stack.sessions() as db:
         return bool(await workers.reported(db, SWEEP))
 
 
-async def _settled(house: House, *task_ids: UUID) -> bool:
-    return all([(await task(house, each)).state != "pending" for each in task_ids])
+async def _settled(stack: Stack, *task_ids: UUID) -> bool:
+    return all([(await task(stack, each)).state != "pending" for each in task_ids])

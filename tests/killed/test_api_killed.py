@@ -11,13 +11,13 @@ import pytest
 
 from simulator import Simulator
 from tests.servers import free_port, part
-from tests.stack import House, iphone
+from tests.stack import Stack, iphone
 
 pytestmark = pytest.mark.long
 
 
 async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_reminded_all_the_same(
-    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     user, phone, session_id, port = workerless.user(), iphone(), uuid4(), free_port()
     await user.register(phone)

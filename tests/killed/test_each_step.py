@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from simulator import Simulator
 from tests.killed.wire import wire
 from tests.servers import part
-from tests.stack import House, Phone, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, android, eventually, iphone, uncommitted
 
 pytestmark = pytest.mark.long
 
@@ -24,7 +24,7 @@ _STORING = """
 
 @pytest.mark.timeout(120)
 async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_nothing_twice(
-    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     checked, answered, recorded = iphone(), android(), android()  # Apple takes one push at a time at first
     for phone, delay in ((answered, 2.0), (recorded, 1.0)):
@@ -63,7 +63,7 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
 
 @pytest.mark.timeout(90)
 async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_and_another_calls_once(
-    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     phone, database = iphone(), make_url(workerless.place.database_url)
     connect = partial(asyncio.open_unix_connection, f"{database.query['host']}/.s.PGSQL.{database.port or 5432}")
@@ -85,20 +85,20 @@ async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
-async def _armed(house: House, phone: Phone) -> UUID:
-    user = house.user()
+async def _armed(stack: Stack, phone: Phone) -> UUID:
+    user = stack.user()
     await user.register(phone)
     session_id = await user.start_fast(due_in=4.0)
-    await eventually(lambda: house.holds_sends(session_id, 1), within=10)
+    await eventually(lambda: stack.holds_sends(session_id, 1), within=10)
     return session_id
 
 
-async def _has_state(house: House, session_id: UUID, state: str) -> bool:
-    return [task.state for task in await house.tasks(session_id)] == [state]
+async def _has_state(stack: Stack, session_id: UUID, state: str) -> bool:
+    return [task.state for task in await stack.tasks(session_id)] == [state]
 
 
-async def _attempts(house: House, session_id: UUID) -> list[tuple[str | None, str | None]]:
-    rows = await house.rows(
+async def _attempts(stack: Stack, session_id: UUID) -> list[tuple[str | None, str | None]]:
+    rows = await stack.rows(
         "SELECT a.outcome, a.reason FROM push_attempts a JOIN push_tasks USING (task_id)"
         " WHERE conversation_id = :id ORDER BY number",
         id=session_id,

@@ -15,7 +15,7 @@ from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
-from tests.stack import House, Place, eventually, iphone, make_house, temporal_client, working
+from tests.stack import Place, Stack, eventually, iphone, make_stack, temporal_client, working
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
 pytestmark = pytest.mark.long
@@ -24,7 +24,7 @@ WorkerSettings = Callable[[], dict[str, str]]
 
 
 async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is_pushed_all_the_same(
-    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
     alice, bob, phone, message_id, port = workerless.user(), workerless.user(), iphone(), uuid4(), free_port()
     await bob.register(phone)
@@ -48,7 +48,7 @@ async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is
 
 @pytest.mark.timeout(90)
 async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
-    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
     alice, bob, phone = workerless.user(), workerless.user(), iphone()
     await bob.register(phone)
@@ -86,7 +86,7 @@ async def test_messages_are_accepted_and_synced_without_temporal_and_pushed_once
     place = Place(await new_database("messages_away"), server.address, "default", simulator)
     environment = place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app, lazy=True) as door:
+    async with make_stack(place, app, lazy=True) as door:
         alice, bob = door.user(), door.user()
         synced, asleep = iphone(), iphone()
         await bob.register(synced, asleep)
@@ -96,16 +96,16 @@ async def test_messages_are_accepted_and_synced_without_temporal_and_pushed_once
         await bob.call("GET", f"/v1/sync?installation_id={synced.installation_id}&after={read.json()['next_cursor']}")
 
         await server.run()
-        house = replace(door, temporal=await temporal_client(place))
-        async with working(house, environment):
+        stack = replace(door, temporal=await temporal_client(place))
+        async with working(stack, environment):
             for message_id in message_ids:
-                await handed_off(house, message_id)
-            await eventually(lambda: _nothing_owed(house))
+                await handed_off(stack, message_id)
+            await eventually(lambda: _nothing_owed(stack))
 
     assert [item["body"] for item in read.json()["items"]] == ["number 0", "number 1", "number 2"]
     assert not simulator.requests.for_token(synced.token)
     assert len(simulator.phone(asleep.token).screen) == 1
 
 
-async def _nothing_owed(house: House) -> bool:
-    return not await house.rows("SELECT 1 FROM outbox")
+async def _nothing_owed(stack: Stack) -> bool:
+    return not await stack.rows("SELECT 1 FROM outbox")

@@ -9,7 +9,7 @@ import pytest
 
 from simulator import Simulator
 from tests.servers import part
-from tests.stack import House, iphone
+from tests.stack import Stack, iphone
 
 pytestmark = pytest.mark.long
 
@@ -25,7 +25,7 @@ def away(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 async def test_a_worker_without_postgresql_stops_when_it_is_told_to_and_leaves_its_reminder_to_another(
-    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]], away: str
+    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]], away: str
 ) -> None:
     user, phone = workerless.user(), iphone()
     await user.register(phone)

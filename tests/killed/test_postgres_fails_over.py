@@ -11,7 +11,7 @@ import pytest
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.stack import House, Place, eventually, iphone, open_house
+from tests.stack import Place, Stack, eventually, iphone, open_stack
 
 pytestmark = pytest.mark.long
 
@@ -32,16 +32,16 @@ async def failover(place: Place, postgres: str) -> AsyncIterator[Failover]:
 async def test_api_and_worker_are_well_by_themselves_once_the_primary_is_back(
     place: Place, failover: Failover, simulator: Simulator
 ) -> None:
-    async with open_house(place) as house:
-        user, phone = house.user(), iphone()
+    async with open_stack(place) as stack:
+        user, phone = stack.user(), iphone()
         await user.register(phone)
         armed, due_at = await user.start_fast(due_in=2.0), datetime.now(UTC) + timedelta(seconds=2)
-        await eventually(lambda: house.holds_sends(armed, 1))
+        await eventually(lambda: stack.holds_sends(armed, 1))
 
         await failover.begin()
-        statuses = [(await _write(house)) for _ in range(5)]
+        statuses = [(await _write(stack)) for _ in range(5)]
         problem = await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", _token(phone.token))
-        ready = await house.http.get("/readyz")
+        ready = await stack.http.get("/readyz")
         while datetime.now(UTC) < due_at + timedelta(seconds=0.3):  # it comes due without a database
             await asyncio.sleep(0.05)
         await failover.end()
@@ -51,19 +51,19 @@ async def test_api_and_worker_are_well_by_themselves_once_the_primary_is_back(
         assert problem.json()["type"] == "urn:fastbell:problem:unavailable"
         assert problem.headers["Retry-After"] == "1"
         assert ready.status_code == 503
-        assert (await house.http.get("/readyz")).status_code == 200
-        assert await _write(house) == 200
-        assert await house.finished(armed, within=10) == "accepted"
+        assert (await stack.http.get("/readyz")).status_code == 200
+        assert await _write(stack) == 200
+        assert await stack.finished(armed, within=10) == "accepted"
         assert time.monotonic() - back_at < 10
         assert len(simulator.requests.for_token(phone.token)) == 1
         later = await user.start_fast(due_in=0.5)
-        assert await house.finished(later, within=10) == "accepted"
+        assert await stack.finished(later, within=10) == "accepted"
 
 
 def _token(token: str) -> dict[str, str]:
     return {"provider": "apns", "token": token}
 
 
-async def _write(house: House) -> int:
-    answer = await house.user().call("PUT", f"/v1/device-tokens/{uuid4()}", _token(iphone().token))
+async def _write(stack: Stack) -> int:
+    answer = await stack.user().call("PUT", f"/v1/device-tokens/{uuid4()}", _token(iphone().token))
     return answer.status_code

@@ -17,7 +17,7 @@ import pytest
 from db.migrate import migrate
 from demo.embedded import start_postgres
 from simulator import Simulator
-from tests.stack import House, Phone, Place, iphone, open_house
+from tests.stack import Phone, Place, Stack, iphone, open_stack
 
 pytestmark = pytest.mark.long
 
@@ -30,10 +30,10 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
     with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
         postgres = start_postgres(Path(directory) / "data")
         await migrate(postgres.get_uri())
-        async with open_house(Place(postgres.get_uri(), temporal, "postgres", simulator)) as house:
+        async with open_stack(Place(postgres.get_uri(), temporal, "postgres", simulator)) as stack:
             accepted: dict[UUID, Phone] = {}
             statuses: set[int] = set()
-            writers = [asyncio.create_task(_write(house, accepted, statuses)) for _ in range(4)]
+            writers = [asyncio.create_task(_write(stack, accepted, statuses)) for _ in range(4)]
             while len(accepted) < 20:
                 await asyncio.sleep(0.01)
 
@@ -50,7 +50,7 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
                 writer.cancel()
             await asyncio.gather(*writers, return_exceptions=True)
 
-            outcomes = await asyncio.gather(*(house.finished(session_id, within=60) for session_id in accepted))
+            outcomes = await asyncio.gather(*(stack.finished(session_id, within=60) for session_id in accepted))
             assert set(outcomes) == {"accepted"}
             for phone in accepted.values():
                 assert len(simulator.phone(phone.token).screen) == 1
@@ -71,9 +71,9 @@ async def _start_again(postgres: "PostgresServer") -> None:
                 await asyncio.sleep(0.2)
 
 
-async def _write(house: House, accepted: dict[UUID, Phone], statuses: set[int]) -> None:
+async def _write(stack: Stack, accepted: dict[UUID, Phone], statuses: set[int]) -> None:
     while True:
-        user, phone, session_id = house.user(), iphone(), uuid4()
+        user, phone, session_id = stack.user(), iphone(), uuid4()
         body = {"provider": "apns", "token": phone.token}
         registered = await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
         statuses.add(registered.status_code)

@@ -14,7 +14,7 @@ from db import fasting_sessions, outbox
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
-from tests.stack import House, Phone, Place, User, eventually, iphone, make_house, temporal_client, working
+from tests.stack import Phone, Place, Stack, User, eventually, iphone, make_stack, temporal_client, working
 
 pytestmark = pytest.mark.long
 
@@ -34,7 +34,7 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
     place = Place(await new_database("away"), server.address, "default", simulator)
     environment = place.environment(ARM_WINDOW="0")
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app, lazy=True) as door:
+    async with make_stack(place, app, lazy=True) as door:
         started_at = time.monotonic()
         stays, ended, cancelled = [await _fast(door, due_in=3.0) for _ in range(3)]
         await ended.user.end(ended.session_id)
@@ -42,23 +42,23 @@ async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_bac
         assert time.monotonic() - started_at < 5  # eight writes; one that waited for Temporal would take as long
 
         await server.run()
-        house = replace(door, temporal=await temporal_client(place))
-        async with working(house, environment):
-            assert await house.finished(stays.session_id) == "accepted"
-            await eventually(lambda: _nothing_owed(house), within=20)
+        stack = replace(door, temporal=await temporal_client(place))
+        async with working(stack, environment):
+            assert await stack.finished(stays.session_id) == "accepted"
+            await eventually(lambda: _nothing_owed(stack), within=20)
 
-            sleeps, over, over_unheard = [await _fast(house, due_in=due_in) for due_in in (4.0, 60.0, 3.0)]
-            await eventually(lambda: _nothing_owed(house))
+            sleeps, over, over_unheard = [await _fast(stack, due_in=due_in) for due_in in (4.0, 60.0, 3.0)]
+            await eventually(lambda: _nothing_owed(stack))
             server.kill()
             await over.user.end(over.session_id)
-            await _end_without_dispatch(house, over_unheard)
-            await eventually(lambda: _is_due(house, over_unheard))
+            await _end_without_dispatch(stack, over_unheard)
+            await eventually(lambda: _is_due(stack, over_unheard))
             await server.run()
-            assert await house.finished(sleeps.session_id) == "accepted"
-            assert await house.finished(over.session_id) == "session_ended"  # told long before it would be due
-            assert await house.finished(over_unheard.session_id) == "withheld"  # its timer fired, nobody had told it
-            await _dispatch_at_last(house, over_unheard)
-            await eventually(lambda: _nothing_owed(house), within=20)
+            assert await stack.finished(sleeps.session_id) == "accepted"
+            assert await stack.finished(over.session_id) == "session_ended"  # told long before it would be due
+            assert await stack.finished(over_unheard.session_id) == "withheld"  # its timer fired, nobody had told it
+            await _dispatch_at_last(stack, over_unheard)
+            await eventually(lambda: _nothing_owed(stack), within=20)
 
     for fast in (stays, sleeps):
         assert len(simulator.requests.for_token(fast.phone.token)) == 1
@@ -73,34 +73,34 @@ class _Fast:
     session_id: UUID
 
 
-async def _fast(house: House, *, due_in: float) -> _Fast:
-    user, phone = house.user(), iphone()
+async def _fast(stack: Stack, *, due_in: float) -> _Fast:
+    user, phone = stack.user(), iphone()
     await user.register(phone)
     return _Fast(user, phone, await user.start_fast(due_in=due_in))
 
 
-async def _end_without_dispatch(house: House, fast: _Fast) -> None:
+async def _end_without_dispatch(stack: Stack, fast: _Fast) -> None:
     """End a fast as an API process does that dies right after the commit; no sweeper gets to its outbox row either."""
     ended = "UPDATE fasting_sessions SET status = 'broken', ended_at = now(), rev = rev + 1 WHERE id = :id"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(ended), {"id": fast.session_id})
         await outbox.add(db, fasting_sessions.OUTBOX_KIND, fast.session_id)
         later = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour' WHERE subject_id = :id"
         await db.execute(text(later), {"id": fast.session_id})
 
 
-async def _dispatch_at_last(house: House, fast: _Fast) -> None:
+async def _dispatch_at_last(stack: Stack, fast: _Fast) -> None:
     """Let a sweeper have it: there is no workflow any more that could be told."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         now = "UPDATE outbox SET next_attempt_at = now() WHERE subject_id = :id"
         await db.execute(text(now), {"id": fast.session_id})
 
 
-async def _is_due(house: House, fast: _Fast) -> bool:
+async def _is_due(stack: Stack, fast: _Fast) -> bool:
     """Tell whether a fast's reminder would be due by now, had it not ended."""
     due = "SELECT 1 FROM fasting_sessions WHERE id = :id AND ends_at - interval '1 minute' <= clock_timestamp()"
-    return bool(await house.rows(due, id=fast.session_id))
+    return bool(await stack.rows(due, id=fast.session_id))
 
 
-async def _nothing_owed(house: House) -> bool:
-    return not await house.rows("SELECT 1 FROM outbox")
+async def _nothing_owed(stack: Stack) -> bool:
+    return not await stack.rows("SELECT 1 FROM outbox")

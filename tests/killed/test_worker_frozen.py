@@ -9,7 +9,7 @@ import pytest
 
 from simulator import Simulator
 from tests.servers import part
-from tests.stack import House, android, eventually, iphone
+from tests.stack import Stack, android, eventually, iphone
 
 pytestmark = pytest.mark.long
 
@@ -19,7 +19,7 @@ FROZEN = DUE_IN + 26  # from the due instant Temporal waits for 20, the worker i
 
 @pytest.mark.timeout(120)
 async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead(
-    workerless: House, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     people = [workerless.user() for _ in range(8)]
     phones = [iphone() if n % 2 else android() for n in range(8)]

@@ -10,7 +10,7 @@ import pytest
 
 from simulator import Simulator
 from tests.servers import part
-from tests.stack import House, android, eventually, iphone
+from tests.stack import Stack, android, eventually, iphone
 
 pytestmark = pytest.mark.long
 
@@ -20,7 +20,7 @@ _STARTED: Literal["activity_task_started_event_attributes"] = "activity_task_sta
 
 @pytest.mark.timeout(90)
 async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_seconds(
-    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
     user = workerless.user()
     called, held = iphone(), android()
@@ -55,7 +55,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
 
 @pytest.mark.timeout(60)
 async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_time(
-    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
     user, phones = workerless.user(), [iphone(), android(), iphone(), android()]
     await user.register(*phones)
@@ -81,7 +81,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
 
 @pytest.mark.timeout(60)
 async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answers(
-    workerless: House, simulator: Simulator, worker_settings: WorkerSettings
+    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
     user, phones = workerless.user(), [iphone(), android()]
     await user.register(*phones)
@@ -105,14 +105,14 @@ async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answer
         assert (line.times_received, len(simulator.requests.for_token(phone.token))) == (1, 1)
 
 
-async def _holders(house: House, session_id: UUID) -> set[int]:
+async def _holders(stack: Stack, session_id: UUID) -> set[int]:
     """Find the processes that hold sends of a session."""
-    pending = (await house.workflow(session_id).describe()).raw_description.pending_activities
+    pending = (await stack.workflow(session_id).describe()).raw_description.pending_activities
     return {int(each.last_worker_identity.split("@")[0]) for each in pending}
 
 
-async def _senders(house: House, session_id: UUID) -> set[int]:
+async def _senders(stack: Stack, session_id: UUID) -> set[int]:
     """Find the processes that made the sends of a session."""
-    events = (await house.workflow(session_id).fetch_history()).events
+    events = (await stack.workflow(session_id).fetch_history()).events
     started = (e.activity_task_started_event_attributes for e in events if e.HasField(_STARTED))
     return {int(each.identity.split("@")[0]) for each in started}

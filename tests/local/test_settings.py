@@ -17,7 +17,7 @@ from settings.environment import (
     AuthSettings,
     ConfigError,
     FcmSettings,
-    GateSettings,
+    LimiterSettings,
     RetentionSettings,
     ServiceSettings,
     TracingSettings,
@@ -166,7 +166,9 @@ def test_every_setting_has_a_line_in_the_example() -> None:
     known = {prefix + name.upper() for prefix, section in sections.items() for name in section.model_fields}
 
     known |= {
-        name.upper() for section in (GateSettings, RetentionSettings, TracingSettings) for name in section.model_fields
+        name.upper()
+        for section in (LimiterSettings, RetentionSettings, TracingSettings)
+        for name in section.model_fields
     }
     assert known <= listed
     assert {"RUN_DIR", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "SIMULATOR_PORT", "TEMPORAL_ADDRESS"} <= listed

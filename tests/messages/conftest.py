@@ -2,16 +2,16 @@
 
 import pytest
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 
 @pytest.fixture
-def alice(house: House) -> User:
+def alice(stack: Stack) -> User:
     """Somebody who writes."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def bob(house: House) -> User:
+def bob(stack: Stack) -> User:
     """Somebody who reads."""
-    return house.user()
+    return stack.user()

@@ -19,7 +19,7 @@ import pytest
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import Part, free_port, part
-from tests.stack import UNLIMITED, House, Phone, Place, User, android, eventually, iphone, make_app, make_house, working
+from tests.stack import UNLIMITED, Phone, Place, Stack, User, android, eventually, iphone, make_app, make_stack, working
 from tests.talk import conversation_of, sync
 
 pytestmark = pytest.mark.long
@@ -40,7 +40,7 @@ Group = tuple[UUID, list[User]]  # a conversation and its members
 class Doors:
     """Two API processes; one may be away."""
 
-    house: House
+    stack: Stack
     leaving: AsyncExitStack
     http: httpx.AsyncClient
     processes: dict[int, Part] = field(default_factory=dict)  # by port
@@ -53,7 +53,7 @@ class Doors:
 
     async def start(self, port: int) -> None:
         """Start one, and wait until it serves."""
-        settings = self.house.place.environment(API_PORT=str(port), **UNLIMITED)
+        settings = self.stack.place.environment(API_PORT=str(port), **UNLIMITED)
         self.processes[port] = await self.leaving.enter_async_context(part(settings, "-m", "api"))
         await self.processes[port].answers(f"http://127.0.0.1:{port}/readyz", within=60)
 
@@ -69,8 +69,8 @@ class Doors:
             "SELECT pid FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name LIKE '%listener%' ORDER BY backend_start"
         )
-        [pid] = chance.choice(await self.house.rows(listeners))
-        await self.house.rows("SELECT pg_terminate_backend(:pid)", pid=pid)
+        [pid] = chance.choice(await self.stack.rows(listeners))
+        await self.stack.rows("SELECT pg_terminate_backend(:pid)", pid=pid)
 
 
 @dataclass
@@ -133,13 +133,13 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
     place = Place(await new_database("chaos"), temporal, "chaos", simulator)
     environment = place.environment(**UNLIMITED)
     app = make_app(place, **UNLIMITED)
-    async with AsyncExitStack() as leaving, make_house(place, app) as house, working(house, environment):
+    async with AsyncExitStack() as leaving, make_stack(place, app) as stack, working(stack, environment):
         http = await leaving.enter_async_context(
             httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))
         )
-        doors = Doors(house, leaving, http)
+        doors = Doors(stack, leaving, http)
         await asyncio.gather(doors.start(free_port()), doors.start(free_port()))
-        listeners, sleepers = _phones(house, "listener", CONNECTED), _phones(house, "sleeper", ASLEEP)
+        listeners, sleepers = _phones(stack, "listener", CONNECTED), _phones(stack, "sleeper", ASLEEP)
         people = [each.user for each in (*listeners, *sleepers)]
         for each in (*listeners, *sleepers):
             await each.user.register(each.phone)
@@ -148,7 +148,7 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
 
         living = [asyncio.create_task(each) for one in listeners for each in (one.live(doors), one.acknowledge(doors))]
         leaving.push_async_callback(_end, living)
-        await eventually(lambda: _all_present(house), within=60)
+        await eventually(lambda: _all_present(stack), within=60)
         writers = [_chance_of(f"writer {number}") for number in range(WRITERS)]
         writing = [asyncio.create_task(_write(doors, writer, conversations)) for writer in writers]
         leaving.push_async_callback(_end, writing)
@@ -163,9 +163,9 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         went_on = not any(each.done() for each in writing)
         doors.spared.set()
         accepted_at = [at for each in await asyncio.gather(*writing) for at in each]
-        logs = await _logs(house)
+        logs = await _logs(stack)
         await eventually(lambda: _have_all(listeners, logs), within=60)
-        await eventually(lambda: _all_handed_off(house), within=120)
+        await eventually(lambda: _all_handed_off(stack), within=120)
         doors.over.set()
         for listener in listeners:
             listener.arrived.set()
@@ -179,8 +179,8 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
             assert listener.items == logs.get(listener.user.user_id, [])
         for sleeper in sleepers:
             assert await _synced(sleeper) == logs.get(sleeper.user.user_id, [])
-        await _check_screens(house, simulator, sleepers)
-        await _check_pushes(house, listeners)
+        await _check_screens(stack, simulator, sleepers)
+        await _check_pushes(stack, listeners)
 
 
 def _chance_of(whose: str) -> random.Random:
@@ -188,9 +188,9 @@ def _chance_of(whose: str) -> random.Random:
     return random.Random(f"{SEED}/{whose}")
 
 
-def _phones(house: House, name: str, count: int) -> list[Listener]:
+def _phones(stack: Stack, name: str, count: int) -> list[Listener]:
     return [
-        Listener(house.user(), iphone() if number % 2 else android(), _chance_of(f"{name} {number}"))
+        Listener(stack.user(), iphone() if number % 2 else android(), _chance_of(f"{name} {number}"))
         for number in range(count)
     ]
 
@@ -228,25 +228,25 @@ async def _post(doors: Doors, chance: random.Random, conversation_id: UUID, send
             break
 
 
-async def _logs(house: House) -> dict[str, list[Item]]:
+async def _logs(stack: Stack) -> dict[str, list[Item]]:
     """Read what every log holds, in order."""
     logs: dict[str, list[Item]] = {}
-    for row in await house.rows("SELECT user_id, seq, message_id FROM log_items ORDER BY user_id, seq"):
+    for row in await stack.rows("SELECT user_id, seq, message_id FROM log_items ORDER BY user_id, seq"):
         logs.setdefault(row.user_id, []).append((row.seq, str(row.message_id)))
     return logs
 
 
-async def _all_present(house: House) -> bool:
-    return len(await house.rows("SELECT 1 FROM presences WHERE expires_at > now()")) == CONNECTED
+async def _all_present(stack: Stack) -> bool:
+    return len(await stack.rows("SELECT 1 FROM presences WHERE expires_at > now()")) == CONNECTED
 
 
 async def _have_all(listeners: Sequence[Listener], logs: dict[str, list[Item]]) -> bool:
     return all(len(each.items) >= len(logs.get(each.user.user_id, [])) for each in listeners)
 
 
-async def _all_handed_off(house: House) -> bool:
-    owed = await house.rows("SELECT 1 FROM outbox LIMIT 1")
-    return not owed and not (await house.temporal.count_workflows("ExecutionStatus = 'Running'")).count
+async def _all_handed_off(stack: Stack) -> bool:
+    owed = await stack.rows("SELECT 1 FROM outbox LIMIT 1")
+    return not owed and not (await stack.temporal.count_workflows("ExecutionStatus = 'Running'")).count
 
 
 async def _synced(sleeper: Listener) -> list[Item]:
@@ -259,25 +259,25 @@ async def _synced(sleeper: Listener) -> list[Item]:
     return items
 
 
-async def _check_screens(house: House, simulator: Simulator, sleepers: Sequence[Listener]) -> None:
+async def _check_screens(stack: Stack, simulator: Simulator, sleepers: Sequence[Listener]) -> None:
     """Each sleeping phone shows one line for each conversation in which somebody else wrote."""
     others = (
         "SELECT DISTINCT conversation_id FROM messages m JOIN log_items i ON i.message_id = m.id"
         " WHERE i.user_id = :user AND m.sender_id <> :user"
     )
     for sleeper in sleepers:
-        written = {str(row.conversation_id) for row in await house.rows(others, user=sleeper.user.user_id)}
+        written = {str(row.conversation_id) for row in await stack.rows(others, user=sleeper.user.user_id)}
         token = sleeper.phone.token
         screen = simulator.phone(token).screen if simulator.requests.for_token(token) else ()
         lines = [line.notification.data["url"] for line in screen]
         assert sorted(lines) == sorted(f"fastbell://conversations/{each}" for each in written)
 
 
-async def _check_pushes(house: House, listeners: Sequence[Listener]) -> None:
+async def _check_pushes(stack: Stack, listeners: Sequence[Listener]) -> None:
     """A connected phone was pushed to only where it had stayed silent, or was away when the handoff was planned."""
     called = "SELECT * FROM push_tasks WHERE installation_id = :phone AND attempt_count > 0"
     for listener in listeners:
-        for task in await house.rows(called, phone=listener.phone.installation_id):
+        for task in await stack.rows(called, phone=listener.phone.installation_id):
             heard = listener.acknowledged_at.get(str(task.message_id), time.time())
             silent = heard - task.due_at.timestamp() > SILENT
             planned_at = task.created_at.timestamp()

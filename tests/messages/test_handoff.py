@@ -8,10 +8,10 @@ import pytest
 from temporalio.service import RPCError
 
 from activities.handoff import HandoffPlanning
-from domain.messages import PRESENCE_TRUSTED, Heed
+from domain.messages import PRESENCE_TRUSTED, PresencePolicy
 from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.timelines import timeline
 from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
 
@@ -19,7 +19,7 @@ GENERIC = {"title": "New message", "body": "Open the app to read it."}
 
 
 async def test_every_phone_of_the_others_is_pushed_to_and_the_senders_is_not(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     hers, his = iphone(), [iphone(), android()]
     await alice.register(hers)
@@ -28,8 +28,8 @@ async def test_every_phone_of_the_others_is_pushed_to_and_the_senders_is_not(
 
     message_id = await posted(alice, conversation_id, "Shall we eat at 8?")
 
-    assert await handed_off(house, message_id) == "accepted"
-    tasks = {task.installation_id: task for task in await tasks_of(house, message_id)}
+    assert await handed_off(stack, message_id) == "accepted"
+    tasks = {task.installation_id: task for task in await tasks_of(stack, message_id)}
     assert set(tasks) == {phone.installation_id for phone in his}
     for phone in his:
         [receipt] = await simulator.received(phone.token)
@@ -43,13 +43,13 @@ async def test_every_phone_of_the_others_is_pushed_to_and_the_senders_is_not(
 
 
 async def test_the_text_is_shown_to_those_who_want_it_in_their_language(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone, locale="de")
     await bob.call("PUT", "/v1/notification-preferences", {"message_preview": "full"})
 
-    await handed_off(house, await posted(alice, await conversation_of(alice, bob), "Shall we eat at 8?"))
+    await handed_off(stack, await posted(alice, await conversation_of(alice, bob), "Shall we eat at 8?"))
 
     [receipt] = await simulator.received(phone.token)
     assert _shown(receipt.request.payload) == {"title": "Neue Nachricht", "body": "Shall we eat at 8?"}
@@ -65,7 +65,7 @@ def _quiet_now() -> dict[str, str]:
     "wishes", [{"messages": False}, {"quiet_hours": _quiet_now()}], ids=["switched off", "quiet hours"]
 )
 async def test_whoever_wants_no_push_gets_none_and_syncs_all_the_same(
-    house: House, alice: User, bob: User, wishes: dict[str, Any]
+    stack: Stack, alice: User, bob: User, wishes: dict[str, Any]
 ) -> None:
     phone = iphone()
     await bob.register(phone)
@@ -73,51 +73,51 @@ async def test_whoever_wants_no_push_gets_none_and_syncs_all_the_same(
 
     message_id = await posted(alice, await conversation_of(alice, bob))
 
-    assert await handed_off(house, message_id) == "no_push"
-    assert not await tasks_of(house, message_id)
+    assert await handed_off(stack, message_id) == "no_push"
+    assert not await tasks_of(stack, message_id)
     assert [item["id"] for item in (await sync(bob, phone.installation_id))["items"]] == [str(message_id)]
 
 
 async def test_a_phone_that_has_synced_past_a_message_needs_no_push_and_its_owners_other_does(
-    house: House, alice: User, bob: User
+    stack: Stack, alice: User, bob: User
 ) -> None:
     read, unread = iphone(), iphone()
     conversation_id = await conversation_of(alice, bob)
     message_id = await posted(alice, conversation_id)  # handed off to nobody: he has no phone yet
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
     await bob.register(read, unread)
     await sync(bob, read.installation_id, after=1)
 
-    planned = await _plan(house, message_id)
+    planned = await _plan(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert task.installation_id == unread.installation_id
     assert [send.task_id for send in planned.sends] == [task.task_id]
     assert (planned.streaming, planned.quiet) == (0, 1)
 
 
 async def test_a_phone_that_syncs_while_its_push_is_planned_gets_none(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
 
     held = "SELECT 1 FROM device_tokens WHERE installation_id = :id FOR UPDATE"
-    async with uncommitted(house, held, id=phone.installation_id):  # the plan has read positions, and cannot write
+    async with uncommitted(stack, held, id=phone.installation_id):  # the plan has read positions, and cannot write
         message_id = await posted(alice, conversation_id)
-        await eventually(house.someone_waits_for_a_lock)
+        await eventually(stack.someone_waits_for_a_lock)
         await sync(bob, phone.installation_id, after=1)
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert (task.state, task.last_reason, task.attempt_count) == ("withdrawn", "synced", 0)
     assert task.synced_at is not None
     assert not simulator.requests.for_token(phone.token)
 
 
 async def test_ten_messages_to_a_sleeping_phone_are_one_line_that_shows_the_latest(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phones = [iphone(), android()]
     await bob.register(*phones)
@@ -126,17 +126,17 @@ async def test_ten_messages_to_a_sleeping_phone_are_one_line_that_shows_the_late
 
     message_ids = [await posted(alice, conversation_id, f"number {number}") for number in range(10)]
     for message_id in message_ids:
-        await handed_off(house, message_id)
+        await handed_off(stack, message_id)
 
     for phone in phones:
         [line] = simulator.phone(phone.token).screen
         assert line.notification.body == "number 9"
-    states = {(task.state, task.last_reason) for each in message_ids for task in await tasks_of(house, each)}
+    states = {(task.state, task.last_reason) for each in message_ids for task in await tasks_of(stack, each)}
     assert states <= {("accepted", None), ("withdrawn", "superseded")}
 
 
 async def test_a_later_message_supersedes_one_that_waits_for_its_next_attempt(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
@@ -144,39 +144,39 @@ async def test_a_later_message_supersedes_one_that_waits_for_its_next_attempt(
     refuse_once(simulator, phone)
 
     first = await posted(alice, conversation_id, "first")
-    await eventually(lambda: _waits_again(house, first))
+    await eventually(lambda: _waits_again(stack, first))
     second = await posted(alice, conversation_id, "second")
-    await handed_off(house, second)
-    await handed_off(house, first)
+    await handed_off(stack, second)
+    await handed_off(stack, first)
 
-    [superseded] = await tasks_of(house, first)
-    [accepted] = await tasks_of(house, second)
+    [superseded] = await tasks_of(stack, first)
+    [accepted] = await tasks_of(stack, second)
     assert (superseded.state, superseded.last_reason) == ("withdrawn", "superseded")
     assert accepted.state == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 2
 
 
 async def test_a_sync_during_back_off_withdraws_the_push(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
     refuse_once(simulator, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await eventually(lambda: _waits_again(house, message_id))
+    await eventually(lambda: _waits_again(stack, message_id))
     cursor = (await sync(bob, phone.installation_id))["next_cursor"]
     await sync(bob, phone.installation_id, after=cursor)
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert (task.state, task.last_reason, task.attempt_count) == ("withdrawn", "synced", 1)
     assert task.synced_at is not None
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
@@ -184,11 +184,11 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
     conversation_id = await conversation_of(alice, bob)
 
     message_id = await posted(alice, conversation_id)
-    await eventually(lambda: _waits_again(house, message_id))
-    await store(house, conversation_id, alice)
-    await handed_off(house, message_id)
+    await eventually(lambda: _waits_again(stack, message_id))
+    await store(stack, conversation_id, alice)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert (task.state, task.last_reason) == ("withdrawn", "not_a_member")
     assert len(simulator.requests.for_token(phone.token)) == 1
 
@@ -197,99 +197,99 @@ async def test_whoever_is_no_member_any_more_is_not_pushed_to_again(
     ("wishes", "reason"), [({"messages": False}, "messages_off"), ({"quiet_hours": _quiet_now()}, "quiet_hours")]
 )
 async def test_whoever_wants_no_push_any_more_is_not_pushed_to_again(
-    house: House, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
+    stack: Stack, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
 ) -> None:
-    phone, carol = iphone(), house.user()
+    phone, carol = iphone(), stack.user()
     await carol.register(iphone())  # hers is accepted: refusals of three people in a row would shut the gate for all
-    assert await handed_off(house, await posted(alice, await conversation_of(alice, carol))) == "accepted"
+    assert await handed_off(stack, await posted(alice, await conversation_of(alice, carol))) == "accepted"
     await bob.register(phone)
     refuse_once(simulator, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await eventually(lambda: _waits_again(house, message_id))
+    await eventually(lambda: _waits_again(stack, message_id))
     await bob.call("PUT", "/v1/notification-preferences", wishes)
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert (task.state, task.last_reason) == ("withdrawn", reason)
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_token_that_changed_hands_during_back_off_is_not_pushed_to(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
-    phone, carol = iphone(), house.user()
+    phone, carol = iphone(), stack.user()
     await bob.register(phone)
     refuse_once(simulator, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await eventually(lambda: _waits_again(house, message_id))
+    await eventually(lambda: _waits_again(stack, message_id))
     await carol.register(Phone(phone.provider, phone.token))
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert task.state == "withdrawn"
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_repeated_message_is_handed_off_once(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     phone = iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     message_id = await posted(alice, conversation_id)
-    await handed_off(house, message_id)
-    first = (await handoff(house, message_id).describe()).run_id
+    await handed_off(stack, message_id)
+    first = (await handoff(stack, message_id).describe()).run_id
 
     again = await post(alice, conversation_id, message_id=message_id)
 
     async def nothing_is_owed() -> bool:
-        return not await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+        return not await stack.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
 
     await eventually(nothing_is_owed)
     assert again.status_code == 200
-    assert (await handoff(house, message_id).describe()).run_id == first
+    assert (await handoff(stack, message_id).describe()).run_id == first
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all(
-    house: House, simulator: Simulator, alice: User, bob: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User
 ) -> None:
     silent, reads = iphone(), iphone()
     await bob.register(silent, reads)
     for phone in (silent, reads):
-        await connected(house, bob, phone)
+        await connected(stack, bob, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await eventually(lambda: _has_planned(house, message_id))
-    assert not await tasks_of(house, message_id)
+    await eventually(lambda: _has_planned(stack, message_id))
+    assert not await tasks_of(stack, message_id)
     await sync(bob, reads.installation_id, after=1)
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    [task] = await tasks_of(house, message_id)
+    [task] = await tasks_of(stack, message_id)
     assert task.installation_id == silent.installation_id
     assert 5 <= (task.accepted_at - task.due_at).total_seconds() < 10
     assert task.again_at - task.due_at == PRESENCE_TRUSTED  # late since then, not before
-    items = await timeline(house.user(None, "support"), bob.user_id, message_id=str(message_id))
+    items = await timeline(stack.user(None, "support"), bob.user_id, message_id=str(message_id))
     assert items[-1]["detail"]["late_seconds"] == (task.accepted_at - task.again_at).total_seconds()
     assert not simulator.requests.for_token(reads.token)
 
 
-async def _has_planned(house: House, message_id: UUID) -> bool:
+async def _has_planned(stack: Stack, message_id: UUID) -> bool:
     try:
-        history = (await handoff(house, message_id).fetch_history()).events
+        history = (await handoff(stack, message_id).fetch_history()).events
     except RPCError:  # not started yet
         return False
     return any(event.HasField("marker_recorded_event_attributes") for event in history)
 
 
-async def _plan(house: House, message_id: UUID, heed: Heed = Heed.PRESENCE) -> PlannedHandoff:
-    return await HandoffPlanning(house.sessions).plan_handoff(PlanHandoff(message_id, heed))
+async def _plan(stack: Stack, message_id: UUID, heed: PresencePolicy = PresencePolicy.PRESENCE) -> PlannedHandoff:
+    return await HandoffPlanning(stack.sessions).plan_handoff(PlanHandoff(message_id, heed))
 
 
-async def _waits_again(house: House, message_id: UUID) -> bool:
-    tasks = await tasks_of(house, message_id)
+async def _waits_again(stack: Stack, message_id: UUID) -> bool:
+    tasks = await tasks_of(stack, message_id)
     return any(task.state == "pending" and task.last_reason is not None and task.attempt_count for task in tasks)
 
 

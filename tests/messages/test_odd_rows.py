@@ -17,7 +17,7 @@ from db import token_error_cutoffs, unreadable, workers
 from db.views import signals
 from simulator import Simulator
 from tests.console.visits import visit
-from tests.stack import House, Phone, User, android, eventually, iphone
+from tests.stack import Phone, Stack, User, android, eventually, iphone
 from tests.streaming import streaming
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, handed_off, posted, sync
@@ -80,39 +80,39 @@ class Member:
     second: Phone
 
 
-async def change(house: House, statement: str, **values: object) -> None:
+async def change(stack: Stack, statement: str, **values: object) -> None:
     """Change rows; at least one."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         changed = await db.execute(text(statement), values)
         assert changed.rowcount, statement  # type: ignore[attr-defined] # of a statement that changes rows
 
 
-async def member(house: House, odd: Odd | None) -> Member:
+async def member(stack: Stack, odd: Odd | None) -> Member:
     """Let somebody sign in on two phones, and let their rows be odd."""
-    found = Member(house.user(), iphone(), android())
+    found = Member(stack.user(), iphone(), android())
     await found.user.register(found.first, found.second)
     if odd is not None:
         await found.user.call("PUT", "/v1/notification-preferences", {"quiet_hours": ALL_DAY})
         if "preferences" not in odd.change:
             await found.user.call("PUT", "/v1/notification-preferences", {})
-        await change(house, odd.change, user=found.user.user_id)
+        await change(stack, odd.change, user=found.user.user_id)
     return found
 
 
 async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    writer = house.user()
-    odd = {name: await member(house, each) for name, each in ODD.items()}
-    honest = [await member(house, None) for _ in range(2)]
+    writer = stack.user()
+    odd = {name: await member(stack, each) for name, each in ODD.items()}
+    honest = [await member(stack, None) for _ in range(2)]
     conversation_id = await conversation_of(writer, *(each.user for each in (*odd.values(), *honest)))
 
     with capture_logs() as logs:
         message_id = await posted(writer, conversation_id)
-        assert await handed_off(house, message_id) == "accepted"
+        assert await handed_off(stack, message_id) == "accepted"
         fasts = [await each.user.start_fast(due_in=4) for each in (*odd.values(), *honest)]
         for session_id in fasts:
-            await house.finished(session_id)
+            await stack.finished(session_id)
 
     reached = [phone for each in honest for phone in (each.first, each.second)]
     for name, each in odd.items():
@@ -135,30 +135,30 @@ def test_what_cannot_be_read_is_told_once_and_cut_short() -> None:
 
 
 async def test_a_push_that_turns_odd_while_it_is_held_costs_nobody_else_theirs(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
     words = ("kind = 'haiku'", "provider = 'webpush'", "environment = 'staging'", "state = 'dreaming'")
-    odd = {word: await member(house, None) for word in words}
-    honest = [await member(house, None) for _ in range(3)]
+    odd = {word: await member(stack, None) for word in words}
+    honest = [await member(stack, None) for _ in range(3)]
     fasts = {each.user.user_id: await each.user.start_fast(due_in=5) for each in (*odd.values(), *honest)}
     for session_id in fasts.values():
-        await eventually(partial(house.holds_sends, session_id, 2))
+        await eventually(partial(stack.holds_sends, session_id, 2))
 
     for word, each in odd.items():
-        await change(house, f"UPDATE push_tasks SET {word} WHERE conversation_id = :id", id=fasts[each.user.user_id])
+        await change(stack, f"UPDATE push_tasks SET {word} WHERE conversation_id = :id", id=fasts[each.user.user_id])
 
     for each in honest:
-        assert await house.finished(fasts[each.user.user_id]) == "accepted"
-        [(late,)] = await house.rows(
+        assert await stack.finished(fasts[each.user.user_id]) == "accepted"
+        [(late,)] = await stack.rows(
             "SELECT max(extract(epoch FROM accepted_at - due_at)) FROM push_tasks WHERE conversation_id = :id",
             id=fasts[each.user.user_id],
         )
         assert late < 2
     for each in odd.values():
         assert not simulator.requests.for_token(each.first.token)
-        await house.workflow(fasts[each.user.user_id]).terminate()
+        await stack.workflow(fasts[each.user.user_id]).terminate()
         await change(
-            house,
+            stack,
             "UPDATE push_tasks SET kind = 'reminder', environment = 'production', state = 'withdrawn',"
             " provider = CASE provider WHEN 'fcm' THEN 'fcm' ELSE 'apns' END, next_attempt_at = NULL"
             " WHERE conversation_id = :id",
@@ -179,19 +179,19 @@ HERS = {
 }
 
 
-async def test_no_word_in_any_row_keeps_its_owner_or_support_from_the_rest(house: House) -> None:
-    odd = await member(house, ODD["a locale"])
+async def test_no_word_in_any_row_keeps_its_owner_or_support_from_the_rest(stack: Stack) -> None:
+    odd = await member(stack, ODD["a locale"])
     [task_id, _] = await dead_task(odd.user, odd.first, odd.second)
     await odd.user.call("DELETE", f"/v1/device-tokens/{odd.second.installation_id}")
     await change(
-        house,
+        stack,
         "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason)"
         " VALUES (:user, 'reminder', :id, :id, 'reminders_off')",
         user=odd.user.user_id,
         id=uuid4(),
     )
     await odd.user.call("PUT", "/v1/notification-preferences", {"quiet_hours": ALL_DAY})
-    [(session_id,)] = await house.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_id)
+    [(session_id,)] = await stack.rows("SELECT conversation_id FROM push_tasks WHERE task_id = :id", id=task_id)
     await odd.user.cancel(session_id)
     of_person, of_all = await asks(odd, task_id)
     trouble = [(("nothing", "odd"), path, status) for path, status in await refused(of_person + of_all)]
@@ -201,12 +201,12 @@ async def test_no_word_in_any_row_keeps_its_owner_or_support_from_the_rest(house
         asked = of_person + of_all if table == "push_tasks" else of_person
         for column in columns.split():
             query = f"SELECT {key}, {column} FROM {table} WHERE {hers} AND {column} IS NOT NULL"
-            before = await house.rows(query, user=odd.user.user_id)
+            before = await stack.rows(query, user=odd.user.user_id)
             for row_id, _ in before:
-                await change(house, f"UPDATE {table} SET {column} = :word WHERE {key} = :id", word="<b>odd", id=row_id)
+                await change(stack, f"UPDATE {table} SET {column} = :word WHERE {key} = :id", word="<b>odd", id=row_id)
             trouble += [((table, column), path, status) for path, status in await refused(asked)]
             for row_id, word in before:
-                await change(house, f"UPDATE {table} SET {column} = :word WHERE {key} = :id", word=word, id=row_id)
+                await change(stack, f"UPDATE {table} SET {column} = :word WHERE {key} = :id", word=word, id=row_id)
 
     assert trouble == []
 
@@ -216,8 +216,8 @@ Ask = tuple[str, Callable[[str], Awaitable[httpx.Response]]]
 
 async def asks(odd: Member, task_id: UUID) -> tuple[list[Ask], list[Ask]]:
     """List what the owner asks for, and support about them; and what support asks for about all."""
-    user, house = odd.user, odd.user.house
-    support, carol = house.user("carol", "support"), await visit(house)
+    user, stack = odd.user, odd.user.stack
+    support, carol = stack.user("carol", "support"), await visit(stack)
     mine = ("device-tokens", "fasting-sessions", "notification-preferences", "conversations")
     of_her = (f"users/{user.user_id}/{each}" for each in ("timeline", "devices", "fasting-sessions"))
     of_all = (f"push-tasks?user_id={user.user_id}", "push-tasks", f"push-tasks/{task_id}", "gates", "analytics")
@@ -239,14 +239,14 @@ async def refused(asks: list[Ask]) -> list[tuple[str, int]]:
     return [(path, status) for path, status in found if status != 200 and (status != 404 or "/push" not in path)]
 
 
-async def test_a_log_goes_on_after_an_item_of_a_newer_release(house: House) -> None:
-    alice, bob = house.user(), house.user()
+async def test_a_log_goes_on_after_an_item_of_a_newer_release(stack: Stack) -> None:
+    alice, bob = stack.user(), stack.user()
     phone = iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     ids = [await posted(alice, conversation_id) for _ in range(3)]
     newer = "UPDATE messages SET kind = 'haiku', number = NULL, sender_id = NULL, body = NULL WHERE id = :id"
-    await change(house, newer, id=ids[1])
+    await change(stack, newer, id=ids[1])
 
     synced = await sync(bob, phone.installation_id)
     first = await sync(bob, phone.installation_id, limit=2)
@@ -274,38 +274,38 @@ async def test_a_log_goes_on_after_an_item_of_a_newer_release(house: House) -> N
         "7",
     ],
 )
-async def test_a_worker_that_reports_in_another_way_stops_no_other(house: House, gates: str) -> None:
-    worker_id, support = uuid4(), house.user("carol", "support")
+async def test_a_worker_that_reports_in_another_way_stops_no_other(stack: Stack, gates: str) -> None:
+    worker_id, support = uuid4(), stack.user("carol", "support")
     await change(
-        house,
+        stack,
         "INSERT INTO workers (worker_id, seen_at, gates)"
         " VALUES (:id, clock_timestamp() + interval '1 minute', CAST(:gates AS jsonb))",
         id=worker_id,
         gates=gates,
     )
     try:
-        answers = [await support.call("GET", "/v1/support/gates"), await (await visit(house)).get("/console/")]
-        async with house.sessions.begin() as db:
+        answers = [await support.call("GET", "/v1/support/gates"), await (await visit(stack)).get("/console/")]
+        async with stack.sessions.begin() as db:
             await workers.forget_dead(db, "here", lambda _: False)
             await signals.present(db)
     finally:
-        await change(house, "DELETE FROM workers WHERE worker_id = :id", id=worker_id)
+        await change(stack, "DELETE FROM workers WHERE worker_id = :id", id=worker_id)
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["items"]
 
 
-async def test_a_brake_of_a_newer_release_stops_no_heartbeat(house: House) -> None:
+async def test_a_brake_of_a_newer_release_stops_no_heartbeat(stack: Stack) -> None:
     brake_id = uuid4()
     await change(
-        house,
+        stack,
         "INSERT INTO brakes (id, provider, environment, reason, token_errors, answers)"
         " VALUES (:id, 'webpush', 'production', 'Gone', 1, 1)",
         id=brake_id,
     )
     try:
-        async with house.sessions() as db:
+        async with stack.sessions() as db:
             assert all(route.provider in {"apns", "fcm"} for route in await token_error_cutoffs.engaged(db))
             await signals.present(db)
     finally:
-        await change(house, "DELETE FROM brakes WHERE id = :id", id=brake_id)
+        await change(stack, "DELETE FROM brakes WHERE id = :id", id=brake_id)

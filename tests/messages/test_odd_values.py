@@ -19,9 +19,9 @@ from db.views import analytics
 from domain.analytics import SPANS
 from domain.push import TaskState
 from sending.attempts import begin_attempts
-from sending.precheck import Claim, Go
+from sending.precheck import Claim, Proceed
 from tests.messages.test_odd_rows import ODD, asks, change, member, refused
-from tests.stack import House, User, iphone, make_app, make_house
+from tests.stack import Stack, User, iphone, make_app, make_stack
 from tests.support.dead import dead_task, redrive, redriven, task
 from tests.talk import conversation_of, handed_off, post, posted, sync
 
@@ -70,19 +70,19 @@ HERS = {
     ids=["instants", "documents"],
 )
 async def test_no_value_keeps_its_owner_or_support_from_an_answer(
-    house: House, columns: dict[tuple[str, str], str], kind: str, values: list[str]
+    stack: Stack, columns: dict[tuple[str, str], str], kind: str, values: list[str]
 ) -> None:
-    odd = await member(house, ODD["a locale"])
-    user, carol = odd.user, house.user("carol", "support")
+    odd = await member(stack, ODD["a locale"])
+    user, carol = odd.user, stack.user("carol", "support")
     [task_id, _] = await dead_task(user, odd.first, odd.second)
     assert (await redrive(carol, task_id)).status_code == 202
-    assert await redriven(house, task_id) == ("accepted", None)  # so that nothing changes any more
-    writer = house.user()
+    assert await redriven(stack, task_id) == ("accepted", None)  # so that nothing changes any more
+    writer = stack.user()
     message_id = await posted(writer, await conversation_of(writer, user))
-    assert await handed_off(house, message_id) == "accepted"
+    assert await handed_off(stack, message_id) == "accepted"
     await sync(user, odd.first.installation_id, after=1)
     await change(
-        house,
+        stack,
         "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason)"
         " VALUES (:user, 'reminder', :id, :id, 'reminders_off')",
         user=user.user_id,
@@ -92,10 +92,10 @@ async def test_no_value_keeps_its_owner_or_support_from_an_answer(
     trouble = []
 
     for value in values:
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as exits:
             for (table, key), names in columns.items():
                 hers = HERS.get(table, "user_id = :user")
-                await stack.enter_async_context(
+                await exits.enter_async_context(
                     odd_rows(user, f"{table} WHERE {hers}", key, names.split(), value, kind)
                 )
             trouble += [(value[:40], *each) for each in await refused(of_person + of_all)]
@@ -108,12 +108,12 @@ async def odd_rows(
     user: User, whose: str, key: str, columns: Sequence[str], value: str, kind: str
 ) -> AsyncIterator[None]:
     """Put a value into each of these columns that holds one, and what was there back afterwards."""
-    house, (table, _, hers) = user.house, whose.partition(" WHERE ")
-    before = await house.rows(f"SELECT {key}, {', '.join(columns)} FROM {whose}", user=user.user_id)
+    stack, (table, _, hers) = user.stack, whose.partition(" WHERE ")
+    before = await stack.rows(f"SELECT {key}, {', '.join(columns)} FROM {whose}", user=user.user_id)
     odd = ", ".join(
         f"{each} = CASE WHEN {each} IS NOT NULL THEN CAST(CAST(:value AS text) AS {kind}) END" for each in columns
     )
-    await change(house, f"UPDATE {table} SET {odd} WHERE {hers}", value=value, user=user.user_id)
+    await change(stack, f"UPDATE {table} SET {odd} WHERE {hers}", value=value, user=user.user_id)
     try:
         yield
     finally:
@@ -121,7 +121,7 @@ async def odd_rows(
         for row_id, *values in before:
             stored = [json.dumps(each) if kind == "jsonb" else each for each in values]
             await change(
-                house,
+                stack,
                 f"UPDATE {table} SET {back} WHERE {key} = :id",
                 id=row_id,
                 **dict(zip(columns, stored, strict=True)),
@@ -133,8 +133,8 @@ def test_json_without_bounds_is_null_where_it_has_none() -> None:
     assert read_json(DEEP) is None
 
 
-async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has(house: House) -> None:
-    [found] = await house.rows(
+async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has(stack: Stack) -> None:
+    [found] = await stack.rows(
         "SELECT CAST('infinity' AS timestamptz), CAST('-infinity' AS timestamptz), CAST('20000-01-01' AS timestamptz),"
         " CAST('4000-01-01 BC' AS timestamptz), CAST('24:00' AS time), CAST('23:59:59.999999' AS time),"
         " CAST('2026-02-28 23:30:00.000001+05' AS timestamptz)"
@@ -142,7 +142,7 @@ async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has
 
     there = datetime(2026, 2, 28, 18, 30, 0, 1, tzinfo=UTC)
     assert tuple(found) == (LATEST, EARLIEST, LATEST, EARLIEST, time(0), time.max, there)
-    [(back, of_day)] = await house.rows(
+    [(back, of_day)] = await stack.rows(
         "SELECT CAST(:at AS timestamptz), CAST(:of_day AS time)", at=there, of_day=time.max
     )
     assert (back, of_day) == (there, time.max)
@@ -150,14 +150,14 @@ async def test_instants_and_times_of_day_come_out_as_the_nearest_that_python_has
 
 @pytest.mark.parametrize("full_at", ["infinity", "-infinity", "294276-12-31 23:59:59", "4713-11-24 BC"])
 async def test_somebody_whose_allowance_is_odd_posts_as_if_it_were_full(
-    house: House, alice: User, full_at: str
+    stack: Stack, alice: User, full_at: str
 ) -> None:
-    async with make_house(house.place, make_app(house.place, MESSAGE_BURST="2", MESSAGE_RATE="1/day")) as limited:
+    async with make_stack(stack.place, make_app(stack.place, MESSAGE_BURST="2", MESSAGE_RATE="1/day")) as limited:
         writer = limited.user(alice.user_id)
         conversation_id = await conversation_of(writer)
         await posted(writer, conversation_id)
         await change(
-            house,
+            stack,
             "UPDATE message_allowances SET full_at = CAST(CAST(:at AS text) AS timestamptz) WHERE user_id = :user",
             at=full_at,
             user=alice.user_id,
@@ -170,19 +170,19 @@ async def test_somebody_whose_allowance_is_odd_posts_as_if_it_were_full(
 
 @pytest.mark.parametrize("again_at", ["infinity", "-infinity", "294276-12-31 23:59:59"])
 async def test_outcomes_of_a_batch_are_stored_at_once_though_one_push_was_redriven_at_an_odd_instant(
-    house: House, alice: User, again_at: str
+    stack: Stack, alice: User, again_at: str
 ) -> None:
     task_ids = await dead_task(alice, *(iphone() for _ in range(3)))
     query = "UPDATE push_tasks SET state = 'pending', again_at = CAST(CAST(:at AS text) AS timestamptz)"
-    await change(house, f"{query} WHERE task_id = :id", at=again_at, id=task_ids[0])
-    await change(house, "UPDATE push_tasks SET state = 'pending' WHERE task_id = ANY(:ids)", ids=task_ids[1:])
+    await change(stack, f"{query} WHERE task_id = :id", at=again_at, id=task_ids[0])
+    await change(stack, "UPDATE push_tasks SET state = 'pending' WHERE task_id = ANY(:ids)", ids=task_ids[1:])
 
-    verdicts = await begin_attempts(house.sessions, [Claim(each) for each in task_ids])
-    async with house.sessions.begin() as db:
+    verdicts = await begin_attempts(stack.sessions, [Claim(each) for each in task_ids])
+    async with stack.sessions.begin() as db:
         await push_tasks.apply(db, [Update(each, TaskState.ACCEPTED, None) for each in task_ids])
 
-    assert [type(verdict) for verdict in verdicts] == [Go] * 3
-    assert {(await task(house, each)).state for each in task_ids} == {"accepted"}
-    [step, *_] = sorted(await analytics.lately(house.sessions, SPANS[0]), key=lambda each: each.at, reverse=True)
+    assert [type(verdict) for verdict in verdicts] == [Proceed] * 3
+    assert {(await task(stack, each)).state for each in task_ids} == {"accepted"}
+    [step, *_] = sorted(await analytics.lately(stack.sessions, SPANS[0]), key=lambda each: each.at, reverse=True)
     assert step.late_p99 is None or isfinite(step.late_p99)
-    await change(house, "UPDATE push_tasks SET again_at = NULL WHERE task_id = :id", id=task_ids[0])
+    await change(stack, "UPDATE push_tasks SET again_at = NULL WHERE task_id = :id", id=task_ids[0])

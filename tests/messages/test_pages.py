@@ -19,7 +19,7 @@ from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
-from tests.stack import House, Place, eventually, make_house, open_house
+from tests.stack import Place, Stack, eventually, make_stack, open_stack
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.message_handoff import PAGE_STARTS
 
@@ -27,88 +27,88 @@ READERS = 51  # with two phones each: a page of 100 pushes, all those to iPhones
 
 
 @pytest.fixture(scope="module")
-async def house(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[House]:
+async def stack(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[Stack]:
     """A house for these tests alone: a sweep starts again whatever other tests have left without a workflow."""
     place = Place(await new_database("pages"), temporal, "pages", simulator)
-    async with open_house(place, MESSAGE_RATE="0") as house:
-        yield house
+    async with open_stack(place, MESSAGE_RATE="0") as stack:
+        yield stack
 
 
 @pytest.fixture
-async def skipper(house: House) -> AsyncIterator[tuple[House, TimeSkipper]]:
+async def skipper(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
     """A door to the house whose workflows start with a clock of their own."""
-    skipper = TimeSkipper(house.temporal, config=TimeSkippingConfig(enabled=False))
-    environment = house.place.environment()
+    skipper = TimeSkipper(stack.temporal, config=TimeSkippingConfig(enabled=False))
+    environment = stack.place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(house.place, app) as door:
-        app.state.services = replace(app.state.services, relay=Relay(house.sessions, skipper.client, arm_window=0))
+    async with make_stack(stack.place, app) as door:
+        app.state.services = replace(app.state.services, relay=Relay(stack.sessions, skipper.client, arm_window=0))
         yield door, skipper
 
 
 async def test_a_page_that_was_terminated_is_started_anew_and_sends_each_push_once(
-    house: House, simulator: Simulator, skipper: tuple[House, TimeSkipper]
+    stack: Stack, simulator: Simulator, skipper: tuple[Stack, TimeSkipper]
 ) -> None:
     door, clock = skipper
     message_id, tokens = await _waiting(door, simulator, READERS)
 
-    await _page(house, message_id).terminate()
+    await _page(stack, message_id).terminate()
     simulator.faults.clear()
-    await clock.fast_forward(handoff(house, message_id))
+    await clock.fast_forward(handoff(stack, message_id))
 
-    assert await handed_off(house, message_id) == "accepted"
-    assert [task.state for task in await tasks_of(house, message_id)] == ["accepted"] * 2 * READERS
+    assert await handed_off(stack, message_id) == "accepted"
+    assert [task.state for task in await tasks_of(stack, message_id)] == ["accepted"] * 2 * READERS
     assert {len(simulator.phone(token).log) for token in tokens} == {1}
 
 
 async def test_whoever_terminates_a_page_again_and_again_is_left_alone_and_the_orphan_sweep_has_its_pushes(
-    house: House, simulator: Simulator, skipper: tuple[House, TimeSkipper]
+    stack: Stack, simulator: Simulator, skipper: tuple[Stack, TimeSkipper]
 ) -> None:
     door, clock = skipper
     message_id, _ = await _waiting(door, simulator, 1)
-    page = _page(house, message_id)
+    page = _page(stack, message_id)
 
     async def runs() -> bool:
         return (await page.describe()).status is WorkflowExecutionStatus.RUNNING
 
-    skipping = asyncio.create_task(clock.fast_forward(handoff(house, message_id)))
+    skipping = asyncio.create_task(clock.fast_forward(handoff(stack, message_id)))
     for _ in range(PAGE_STARTS):
         await eventually(runs)
         await page.terminate()
-    assert await handed_off(house, message_id) == "accepted"  # what the others came to
+    assert await handed_off(stack, message_id) == "accepted"  # what the others came to
     await skipping
 
-    assert await _swept(house, message_id) == ("dead", "TooManyRequests")
+    assert await _swept(stack, message_id) == ("dead", "TooManyRequests")
 
 
-async def test_a_handoff_that_is_cancelled_starts_no_page_anew(house: House, simulator: Simulator) -> None:
-    message_id, _ = await _waiting(house, simulator, 1)
+async def test_a_handoff_that_is_cancelled_starts_no_page_anew(stack: Stack, simulator: Simulator) -> None:
+    message_id, _ = await _waiting(stack, simulator, 1)
 
-    await handoff(house, message_id).cancel()
+    await handoff(stack, message_id).cancel()
     with pytest.raises(WorkflowFailureError) as failed:
         async with asyncio.timeout(15):
-            await handoff(house, message_id).result()
+            await handoff(stack, message_id).result()
 
     assert isinstance(failed.value.cause, CancelledError)
-    assert (await _page(house, message_id).describe()).status is WorkflowExecutionStatus.CANCELED
-    assert await _swept(house, message_id) == ("dead", "TooManyRequests")
+    assert (await _page(stack, message_id).describe()).status is WorkflowExecutionStatus.CANCELED
+    assert await _swept(stack, message_id) == ("dead", "TooManyRequests")
 
 
-def _page(house: House, message_id: UUID) -> WorkflowHandle[Any, Any]:
-    return house.temporal.get_workflow_handle(f"message-handoff/{message_id}/1")
+def _page(stack: Stack, message_id: UUID) -> WorkflowHandle[Any, Any]:
+    return stack.temporal.get_workflow_handle(f"message-handoff/{message_id}/1")
 
 
-async def _waiting(house: House, simulator: Simulator, count: int) -> tuple[UUID, list[str]]:
+async def _waiting(stack: Stack, simulator: Simulator, count: int) -> tuple[UUID, list[str]]:
     """Post to a crowd of which so many iPhones are refused, until only those wait; gives the message and all tokens."""
-    crowd = [house.user() for _ in range(1 + READERS)]
-    await give_phones(house, crowd)
+    crowd = [stack.user() for _ in range(1 + READERS)]
+    await give_phones(stack, crowd)
     theirs = "SELECT provider, token FROM device_tokens WHERE user_id = ANY(:ids) ORDER BY provider"
-    phones = await house.rows(theirs, ids=[user.user_id for user in crowd[1:]])
+    phones = await stack.rows(theirs, ids=[user.user_id for user in crowd[1:]])
     for _, token in phones[:count]:
         simulator.faults.add(provider="apns", token=token, fault="answer", status=429, reason="TooManyRequests")
     message_id = await posted(crowd[0], await conversation_of(*crowd))
 
     async def only_those_wait() -> bool:
-        tasks = await tasks_of(house, message_id)
+        tasks = await tasks_of(stack, message_id)
         states = Counter((task.state, task.last_reason) for task in tasks)
         return states == {("accepted", None): 2 * READERS - count, ("pending", "TooManyRequests"): count}
 
@@ -117,11 +117,11 @@ async def _waiting(house: House, simulator: Simulator, count: int) -> tuple[UUID
     return message_id, [token for _, token in phones]
 
 
-async def _swept(house: House, message_id: UUID) -> tuple[str, str]:
+async def _swept(stack: Stack, message_id: UUID) -> tuple[str, str]:
     """Sweep; gives what became of the one push that waited."""
-    [waiting] = [task for task in await tasks_of(house, message_id) if task.state == "pending"]
-    await change(house, f"UPDATE push_tasks SET due_at = {AGO} WHERE task_id = :id", id=waiting.task_id)
-    await aged(house, waiting.task_id)
-    await sweep(house)
-    [row] = await house.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=waiting.task_id)
+    [waiting] = [task for task in await tasks_of(stack, message_id) if task.state == "pending"]
+    await change(stack, f"UPDATE push_tasks SET due_at = {AGO} WHERE task_id = :id", id=waiting.task_id)
+    await aged(stack, waiting.task_id)
+    await sweep(stack)
+    [row] = await stack.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=waiting.task_id)
     return row.state, row.last_reason

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.servers import Part, free_port, part
-from tests.stack import House, User, eventually
+from tests.stack import Stack, User, eventually
 from tests.streaming import deaf_client, is_present, streaming
 from tests.talk import conversation_of, posted
 
@@ -29,10 +29,10 @@ class Door:
 
 
 @asynccontextmanager
-async def another_door(house: House) -> AsyncIterator[Door]:
+async def another_door(stack: Stack) -> AsyncIterator[Door]:
     """Start an API process."""
     port = free_port()
-    async with part(house.place.environment(API_PORT=str(port)), "-m", "api") as process:
+    async with part(stack.place.environment(API_PORT=str(port)), "-m", "api") as process:
         door = Door(f"http://127.0.0.1:{port}", process)
         await eventually(lambda: _is_ready(door), within=20)
         await process.says("listening")
@@ -40,12 +40,12 @@ async def another_door(house: House) -> AsyncIterator[Door]:
 
 
 async def test_what_is_posted_at_one_process_arrives_on_the_streams_of_another_in_order(
-    house: House, alice: User, bob: User
+    stack: Stack, alice: User, bob: User
 ) -> None:
     room, phones = await conversation_of(alice, bob), [uuid4() for _ in range(3)]
 
     async with (
-        another_door(house) as door,
+        another_door(stack) as door,
         streaming(bob, phones[0], at=door.address) as one,
         streaming(bob, phones[1], at=door.address) as two,
         streaming(bob, phones[2]) as here,
@@ -66,44 +66,44 @@ async def test_a_reminder_that_comes_due_arrives_on_the_stream(bob: User) -> Non
 
 
 async def test_a_process_that_is_told_to_stop_ends_its_streams_at_once_those_that_nobody_reads_too(
-    house: House, alice: User, bob: User
+    stack: Stack, alice: User, bob: User
 ) -> None:
     room, phone, deaf = await conversation_of(alice, bob), uuid4(), uuid4()
 
-    async with another_door(house) as door, streaming(bob, phone, at=door.address) as events:
+    async with another_door(stack) as door, streaming(bob, phone, at=door.address) as events:
         async with deaf_client(bob, deaf, at=door.address):
             await events.comment()
             for _ in range(MESSAGES):
                 await posted(alice, room, "x" * 16_000)
             await events.take(MESSAGES)
-            await eventually(lambda: is_present(house, deaf))
+            await eventually(lambda: is_present(stack, deaf))
             told_at = time.monotonic()
             await door.process.end(signal.SIGTERM)
             took = time.monotonic() - told_at
         assert await events.to_its_end() == []
 
     assert took < 5
-    assert not await house.rows("SELECT 1 FROM presences WHERE installation_id IN (:one, :two)", one=phone, two=deaf)
+    assert not await stack.rows("SELECT 1 FROM presences WHERE installation_id IN (:one, :two)", one=phone, two=deaf)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(90)
 async def test_presence_ends_within_30_s_of_a_process_that_is_killed_or_freezes(
-    house: House, alice: User, bob: User
+    stack: Stack, alice: User, bob: User
 ) -> None:
     phones, deadline = [uuid4(), uuid4()], 30.0
 
     async with (
-        another_door(house) as killed,
-        another_door(house) as frozen,
+        another_door(stack) as killed,
+        another_door(stack) as frozen,
         streaming(alice, phones[0], at=killed.address),
         streaming(bob, phones[1], at=frozen.address),
     ):
         frozen.process.process.send_signal(signal.SIGSTOP)
         killed.process.process.send_signal(signal.SIGKILL)
-        before = [await is_present(house, phone) for phone in phones]
+        before = [await is_present(stack, phone) for phone in phones]
         for phone in phones:
-            await eventually(partial(_is_absent, house, phone), within=deadline)
+            await eventually(partial(_is_absent, stack, phone), within=deadline)
 
     assert before == [True, True]
 
@@ -116,5 +116,5 @@ async def _is_ready(door: Door) -> bool:
         return False
 
 
-async def _is_absent(house: House, installation_id: UUID) -> bool:
-    return not await is_present(house, installation_id)
+async def _is_absent(stack: Stack, installation_id: UUID) -> bool:
+    return not await is_present(stack, installation_id)

@@ -6,14 +6,14 @@ import pytest
 
 from simulator import Simulator
 from tests.kept import kept_of
-from tests.stack import House, Phone, User, android, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, iphone, refuse_once
 from tests.talk import conversation_of, give_phones, handed_off, handoff, post, posted
 
 SECRET = "the words that only alice and bob should know"
 
 
 async def test_neither_logs_nor_errors_nor_histories_hold_a_token_or_a_text(
-    house: House,
+    stack: Stack,
     simulator: Simulator,
     alice: User,
     bob: User,
@@ -34,9 +34,9 @@ async def test_neither_logs_nor_errors_nor_histories_hold_a_token_or_a_text(
         await post(alice, conversation_id, SECRET + "\0"),
         await post(alice, conversation_id, SECRET * 1000),
     ]
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    history = await kept_of(handoff(house, message_id))
+    history = await kept_of(handoff(stack, message_id))
     logs = "".join(capsys.readouterr()) + caplog.text
     assert all(word in history for word in (str(message_id), '"hold_seconds":'))
     assert logs
@@ -48,12 +48,12 @@ async def test_neither_logs_nor_errors_nor_histories_hold_a_token_or_a_text(
     assert not [word for word in (SECRET, *(phone.token for phone in phones)) if word in history or word in logs]
 
 
-async def test_nor_do_the_histories_of_a_crowd_that_is_pushed_to_in_pages(house: House, simulator: Simulator) -> None:
-    alice, bob, *others = [house.user() for _ in range(52)]  # two phones each but for hers: two pages
+async def test_nor_do_the_histories_of_a_crowd_that_is_pushed_to_in_pages(stack: Stack, simulator: Simulator) -> None:
+    alice, bob, *others = [stack.user() for _ in range(52)]  # two phones each but for hers: two pages
     crowd = [alice, bob, *others]
-    await give_phones(house, crowd)
+    await give_phones(stack, crowd)
     await bob.call("PUT", "/v1/notification-preferences", {"message_preview": "full"})
-    devices = await house.rows(
+    devices = await stack.rows(
         "SELECT user_id, provider, token FROM device_tokens WHERE user_id = ANY(:ids)",
         ids=[member.user_id for member in crowd],
     )
@@ -62,10 +62,10 @@ async def test_nor_do_the_histories_of_a_crowd_that_is_pushed_to_in_pages(house:
         simulator.faults.add(provider=phone.provider, token=phone.token, fault="close", count=1)
 
     message_id = await posted(alice, await conversation_of(*crowd), SECRET)
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
 
-    pages = [house.temporal.get_workflow_handle(f"message-handoff/{message_id}/{number}") for number in (1, 2)]
-    histories = [await kept_of(each) for each in (handoff(house, message_id), *pages)]
+    pages = [stack.temporal.get_workflow_handle(f"message-handoff/{message_id}/{number}") for number in (1, 2)]
+    histories = [await kept_of(each) for each in (handoff(stack, message_id), *pages)]
     assert ['"hold_seconds":' in history for history in histories] == [False, True, True]
     for phone in bobs:
         [*_, receipt] = await simulator.received(phone.token)

@@ -38,7 +38,7 @@ async def watched(
     async with running(place, FCM_CA_FILE=str(ca_file), MAX_INSTALLATIONS_PER_USER="0") as product:
         targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
         async with scraping(directory, targets) as prometheus:
-            yield Watched(product, prometheus, await live(product.house, simulator), ca_file)
+            yield Watched(product, prometheus, await live(product.stack, simulator), ca_file)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ async def troubled(
     """Run a product that nobody else uses, and let people use it while things go wrong."""
     place = Place(await new_database("numbers"), temporal, "numbers", simulator)
     async with running(place, BRAKE_TOKEN_ERRORS="3") as product:
-        yield Troubled(product, await live_through_trouble(product.house, simulator))
+        yield Troubled(product, await live_through_trouble(product.stack, simulator))
 
 
 @pytest.fixture

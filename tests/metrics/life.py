@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, redriven
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
@@ -17,9 +17,9 @@ class Life:
     phones: tuple[Phone, ...]
 
 
-async def live(house: House, simulator: Simulator) -> Life:
+async def live(stack: Stack, simulator: Simulator) -> Life:
     """Let an ordinary day happen: phones are reminded, read, change hands; one is gone, one fast ends early."""
-    alice, bob, carol, dora = [house.user() for _ in range(4)]
+    alice, bob, carol, dora = [stack.user() for _ in range(4)]
     hers, his, gone, kept, spared = iphone(), android(), android(), iphone(), iphone()
     await alice.register(hers)
     await bob.register(his)
@@ -28,31 +28,31 @@ async def live(house: House, simulator: Simulator) -> Life:
     simulator.faults.add(provider="fcm", token=gone.token, fault="answer", error_code="UNREGISTERED", status=404)
 
     fast, ended = await carol.start_fast(due_in=1.0), await dora.start_fast(due_in=10.0)
-    await eventually(lambda: house.holds_sends(ended, 1))
+    await eventually(lambda: stack.holds_sends(ended, 1))
     await dora.end(ended)
     conversation = await conversation_of(alice, bob)
     for _ in range(2):
-        await handed_off(house, await posted(alice, conversation))  # the second one takes the line of the first
-    await house.finished(fast)
+        await handed_off(stack, await posted(alice, conversation))  # the second one takes the line of the first
+    await stack.finished(fast)
     await sync(bob, his.installation_id, after=2)
     await bob.register(replace(hers, installation_id=his.installation_id))  # the phone is his now
-    await house.finished(ended)
+    await stack.finished(ended)
     return Life((alice, bob, carol, dora), (hers, his, gone, kept, spared))
 
 
-async def live_through_trouble(house: House, simulator: Simulator) -> Life:
+async def live_through_trouble(stack: Stack, simulator: Simulator) -> Life:
     """Let an ordinary day happen, and beside it the trouble that pushes can have; three bad tokens are many."""
     happenings = (live, _retried_and_refused, _dead_and_redriven, _revived, _braked, _read_early)
-    lives = await asyncio.gather(*(happen(house, simulator) for happen in happenings))
+    lives = await asyncio.gather(*(happen(stack, simulator) for happen in happenings))
     return Life(
         tuple(person for life in lives for person in life.people),
         tuple(phone for life in lives for phone in life.phones),
     )
 
 
-async def _retried_and_refused(house: House, simulator: Simulator) -> Life:
+async def _retried_and_refused(stack: Stack, simulator: Simulator) -> Life:
     """One phone's push is accepted at the second attempt, another one's will never be."""
-    erin, finn = house.user(), house.user()
+    erin, finn = stack.user(), stack.user()
     retried, refused = iphone(), iphone()
     await erin.register(retried)
     await finn.register(refused)
@@ -62,13 +62,13 @@ async def _retried_and_refused(house: House, simulator: Simulator) -> Life:
 
     fasts = [await user.start_fast(due_in=1.0) for user in (erin, finn)]
 
-    assert [await house.finished(fast) for fast in fasts] == ["accepted", "rejected"]
+    assert [await stack.finished(fast) for fast in fasts] == ["accepted", "rejected"]
     return Life((erin, finn), (retried, refused))
 
 
-async def _dead_and_redriven(house: House, simulator: Simulator) -> Life:
+async def _dead_and_redriven(stack: Stack, simulator: Simulator) -> Life:
     """Two phones are to be called so late that their pushes are dead while they are of use; one is redriven."""
-    gina, saved, lost = house.user(), android(), android()
+    gina, saved, lost = stack.user(), android(), android()
     await gina.register(saved, lost)
     for phone in (saved, lost):
         late = {"status": 429, "error_code": "QUOTA_EXCEEDED", "retry_after": 3600}
@@ -76,58 +76,58 @@ async def _dead_and_redriven(house: House, simulator: Simulator) -> Life:
 
     fast = await gina.start_fast(due_in=1.0)
 
-    assert await house.finished(fast) == "dead"
-    [dead] = [task for task in await house.tasks(fast) if task.installation_id == saved.installation_id]
-    assert (await redrive(house.user(None, "support"), dead.task_id)).status_code == 202
-    assert await redriven(house, dead.task_id) == ("accepted", None)
+    assert await stack.finished(fast) == "dead"
+    [dead] = [task for task in await stack.tasks(fast) if task.installation_id == saved.installation_id]
+    assert (await redrive(stack.user(None, "support"), dead.task_id)).status_code == 202
+    assert await redriven(stack, dead.task_id) == ("accepted", None)
     return Life((gina,), (saved, lost))
 
 
-async def _revived(house: House, simulator: Simulator) -> Life:
+async def _revived(stack: Stack, simulator: Simulator) -> Life:
     """A phone's token is dead; when the phone registers another one, what it missed is sent after all."""
-    ivan, missed = house.user(), android()
+    ivan, missed = stack.user(), android()
     found = replace(missed, token=android().token)
     await ivan.register(missed)
     simulator.faults.add(provider="fcm", token=missed.token, fault="answer", error_code="UNREGISTERED", status=404)
-    sender = house.user()
+    sender = stack.user()
 
     message_id = await posted(sender, await conversation_of(sender, ivan))
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
     await ivan.register(found)
 
-    [task] = await tasks_of(house, message_id)
-    assert await redriven(house, task.task_id) == ("accepted", None)
+    [task] = await tasks_of(stack, message_id)
+    assert await redriven(stack, task.task_id) == ("accepted", None)
     return Life((ivan,), (missed, found))
 
 
-async def _braked(house: House, simulator: Simulator) -> Life:
+async def _braked(stack: Stack, simulator: Simulator) -> Life:
     """Two users' tokens are refused; with the third one's the brake engages, and all three pushes are dead."""
-    users, phones = [house.user() for _ in range(3)], [iphone() for _ in range(3)]
+    users, phones = [stack.user() for _ in range(3)], [iphone() for _ in range(3)]
     for user, phone in zip(users, phones, strict=True):
         await user.register(phone, environment="sandbox")
         wrong = {"status": 400, "reason": "BadDeviceToken"}
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", **wrong)
 
-    came_to = [await house.finished(await user.start_fast(due_in=1.0)) for user in users]
+    came_to = [await stack.finished(await user.start_fast(due_in=1.0)) for user in users]
 
     assert came_to == ["unregistered", "unregistered", "dead"]
     return Life(tuple(users), tuple(phones))
 
 
-async def _read_early(house: House, simulator: Simulator) -> Life:
+async def _read_early(stack: Stack, simulator: Simulator) -> Life:
     """Two phones read a message while their providers are called: one answers then, the other one never does."""
-    hugo, answered, unanswered = house.user(), android(), iphone()
+    hugo, answered, unanswered = stack.user(), android(), iphone()
     await hugo.register(answered, unanswered)
     simulator.faults.add(provider="fcm", token=answered.token, fault="slow", delay=2.5)
     simulator.faults.add(provider="apns", token=unanswered.token, fault="silent", count=1)
-    sender = house.user()
+    sender = stack.user()
 
     message_id = await posted(sender, await conversation_of(sender, hugo))
     for phone in (answered, unanswered):
         await simulator.requests.wait(1, token=phone.token, within=10)
         await sync(hugo, phone.installation_id, after=1)
 
-    assert await handed_off(house, message_id) == "accepted"
+    assert await handed_off(stack, message_id) == "accepted"
     early = "SELECT 1 FROM push_tasks WHERE message_id = :id AND synced_at < accepted_at"
-    assert await house.rows(early, id=message_id), "the provider was quicker than the app"
+    assert await stack.rows(early, id=message_id), "the provider was quicker than the app"
     return Life((hugo,), (answered, unanswered))

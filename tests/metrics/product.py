@@ -11,14 +11,14 @@ import httpx
 from db.engine import make_engine, make_sessions
 from tests.killed.wire import Wire, wire
 from tests.servers import Part, free_port, part
-from tests.stack import House, Place, temporal_client
+from tests.stack import Place, Stack, temporal_client
 
 
 @dataclass(frozen=True)
 class Product:
     """What an operator sees of it."""
 
-    house: House
+    stack: Stack
     api: Part
     worker: Part
     api_port: int
@@ -27,11 +27,11 @@ class Product:
 
     async def metrics_of_worker(self) -> str:
         """Scrape the worker."""
-        return (await self.house.http.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
+        return (await self.stack.http.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
 
     async def metrics_of_api(self) -> str:
         """Scrape the API."""
-        return (await self.house.http.get("/metrics")).text
+        return (await self.stack.http.get("/metrics")).text
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def running(place: Place, **settings: str) -> AsyncIterator[Product]:
             ):
                 await api.answers(f"http://127.0.0.1:{api_port}/readyz")
                 await worker.says("worker ready")
-                house = House(place, http, make_sessions(engine), client)
-                yield Product(house, api, worker, api_port, metrics_port, way)
+                stack = Stack(place, http, make_sessions(engine), client)
+                yield Product(stack, api, worker, api_port, metrics_port, way)
         finally:
             await engine.dispose()

@@ -11,10 +11,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Answered, Backlog, Dead, Owed, Refused, Signals
-from push.limiter.registry import GateGauges, Gates
+from domain.signals import Answered, Backlog, DeadPushes, OutboxBacklog, RefusedPushes, Signals
+from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
-from push.registry import Apps
+from push.registry import SenderRegistry
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.fleet_gauges import families
@@ -29,25 +29,25 @@ Names = dict[str, set[str]]
 
 
 def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path) -> None:
-    gates = Gates({Provider.APNS: Limits(1)})
+    gates = RouteLimiters({Provider.APNS: Limits(1)})
     gates.at(ROUTE)
     now = datetime.now(UTC)
     read = Signals(
         at=now,
         backlogs=(Backlog(ROUTE, Kind.REMINDER, 1, 1, 1, 1, now),),
-        dead=(Dead(ROUTE, Kind.REMINDER, 1, 1, 1, 1),),
-        outbox=Owed(1, now),
-        handoffs=Owed(1, now),
+        dead=(DeadPushes(ROUTE, Kind.REMINDER, 1, 1, 1, 1),),
+        outbox=OutboxBacklog(1, now),
+        handoffs=OutboxBacklog(1, now),
         rejected=1,
         brakes=(ROUTE,),
         answered=(Answered(ROUTE, 1, 1, 1, None),),
-        refused=(Refused(ROUTE, "InvalidProviderToken", 1, 1),),
+        refused=(RefusedPushes(ROUTE, "InvalidProviderToken", 1, 1),),
         workers=1,
         streams=1,
-        unopened=Owed(1, now),
+        unopened=OutboxBacklog(1, now),
         swept_at=now,
     )
-    gauges = [*GateGauges(gates, Apps({})).collect(), *families(read, [(Provider.APNS, None)])]
+    gauges = [*LimiterGauges(gates, SenderRegistry({})).collect(), *families(read, [(Provider.APNS, None)])]
     gauges += CertificateExpiry({"apns": simulator_ca}).collect()
     held = {gauge.name: {name for sample in gauge.samples for name in sample.labels} for gauge in gauges}
 

@@ -19,7 +19,7 @@ from db.counting import once_committed
 from db.engine import make_engine, make_sessions
 from dispatch.client import metered_runtime
 from simulator import Simulator
-from telemetry.exposition import Server, expose
+from telemetry.exposition import MetricsServer, expose
 from telemetry.metrics import Capped
 from tests.servers import free_port, part
 
@@ -55,7 +55,7 @@ async def test_a_dead_exporter_of_the_sdk_takes_nothing_else_away() -> None:
 
 
 async def test_a_scrape_does_not_hold_the_event_loop_up() -> None:
-    server = Server("127.0.0.1", 0, expose(CollectorRegistry(), [Slow()], None).text)
+    server = MetricsServer("127.0.0.1", 0, expose(CollectorRegistry(), [Slow()], None).text)
     turns = 0
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
         scrape = asyncio.create_task(http.get("/metrics"))
@@ -78,7 +78,7 @@ async def test_a_scraper_that_hangs_up_is_not_worth_a_line(capfd: pytest.Capture
         gone.wait(20)
         return b"told to nobody"
 
-    server = Server("127.0.0.1", 0, text)
+    server = MetricsServer("127.0.0.1", 0, text)
     with capture_logs() as logged, socket.create_connection(("127.0.0.1", server.port)) as scraper:
         scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert await asyncio.to_thread(asked.wait, 20)
@@ -99,7 +99,7 @@ async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str
         threads.append(threading.current_thread())
         raise failure
 
-    server = Server("127.0.0.1", 0, text)
+    server = MetricsServer("127.0.0.1", 0, text)
     with capture_logs() as logged:
         async with httpx.AsyncClient() as http:
             with pytest.raises(httpx.RemoteProtocolError):

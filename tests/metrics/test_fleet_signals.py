@@ -13,9 +13,9 @@ from db.engine import Sessions, make_engine, make_sessions
 from db.views import gates, signals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import LATELY, Owed, Refusals, Refused, Transfers
+from domain.signals import LATELY, OutboxBacklog, Refusals, RefusedPushes, Transfers
 from fleet.signals import FleetSignals
-from push.registry import Apps
+from push.registry import SenderRegistry
 from tests.stack import eventually
 
 APNS = Route(Provider.APNS, None, Environment.PRODUCTION)
@@ -126,7 +126,7 @@ async def test_a_sweep_that_reports_in_another_way_costs_nobody_the_other_signal
     async with database.sessions() as db:
         read = await signals.present(db)
 
-    assert (read.unopened, read.swept_at) == (Owed(0, None), None)
+    assert (read.unopened, read.swept_at) == (OutboxBacklog(0, None), None)
 
 
 async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -> None:
@@ -191,8 +191,8 @@ async def test_pushes_that_our_credentials_keep_waiting_are_told_with_cause_and_
         read = await signals.present(db)
 
     assert set(read.refused) == {
-        Refused(APNS, "THIRD_PARTY_AUTH_ERROR", pushes=5, users=3),
-        Refused(APNS, "app_not_configured", pushes=1, users=1),
+        RefusedPushes(APNS, "THIRD_PARTY_AUTH_ERROR", pushes=5, users=3),
+        RefusedPushes(APNS, "app_not_configured", pushes=1, users=1),
     }
 
 
@@ -234,7 +234,7 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
 
 
 async def test_one_worker_reads_for_all_and_another_takes_over_when_it_dies(database: Database) -> None:
-    fleet = [FleetSignals(database.sessions, database.url, Apps({}), every=0.05) for _ in range(3)]
+    fleet = [FleetSignals(database.sessions, database.url, SenderRegistry({}), every=0.05) for _ in range(3)]
     reading = [asyncio.create_task(each.read_forever()) for each in fleet]
 
     async def leader() -> int | None:

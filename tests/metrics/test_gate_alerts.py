@@ -12,11 +12,11 @@ from prometheus_client.core import GaugeMetricFamily
 
 from domain.kinds import Kind, Priority
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, Owed, Signals
+from domain.signals import Backlog, OutboxBacklog, Signals
 from push.apns.sender import ApnsSender
-from push.limiter.registry import GateGauges, Gates
+from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
-from push.registry import Apps
+from push.registry import SenderRegistry
 from push.sender import Misconfigured
 from simulator import Simulator
 from telemetry.fleet_gauges import families
@@ -38,7 +38,10 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
     simulator: Simulator, tmp_path: Path, app_ids: list[str | None], told: str
 ) -> None:
     apple = ApnsSender(apns_account(simulator))
-    apps, gates = Apps({(Provider.APNS, "a"): apple}, frozenset({"a"})), Gates({Provider.FCM: Limits(1)})
+    apps, gates = (
+        SenderRegistry({(Provider.APNS, "a"): apple}, frozenset({"a"})),
+        RouteLimiters({Provider.FCM: Limits(1)}),
+    )
     gates.share(1.0)
     routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
     for route in routes:
@@ -46,7 +49,7 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
             async with gates.at(route).enter(Priority.REMINDER, uuid4()):
                 apps.sender(route.provider, route.app_id)
 
-    told_series = list(_series([*GateGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
+    told_series = list(_series([*LimiterGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
 
     assert len(told_series) == len({each["series"] for each in told_series})
     check_rules(
@@ -88,8 +91,8 @@ def _waiting_on(routes: Collection[Route]) -> Signals:
         NOW,
         backlogs,
         (),
-        Owed(0, None),
-        Owed(0, None),
+        OutboxBacklog(0, None),
+        OutboxBacklog(0, None),
         rejected=0,
         brakes=(),
         answered=(),

@@ -65,9 +65,9 @@ async def test_the_providers_log_tells_what_was_scripted(troubled: Troubled, sim
 
 
 async def test_metrics_tell_what_the_database_and_the_providers_tell(troubled: Troubled) -> None:
-    house = troubled.product.house
-    tasks = await house.rows("SELECT provider, kind, state, coalesce(last_reason, '') AS reason FROM push_tasks")
-    calls = await house.rows(
+    stack = troubled.product.stack
+    tasks = await stack.rows("SELECT provider, kind, state, coalesce(last_reason, '') AS reason FROM push_tasks")
+    calls = await stack.rows(
         "SELECT provider, outcome, coalesce(reason, '') AS reason FROM push_attempts JOIN push_tasks USING (task_id)"
     )
     pages = await troubled.product.metrics_of_worker(), await troubled.product.metrics_of_api()
@@ -92,7 +92,7 @@ async def test_metrics_tell_what_the_database_and_the_providers_tell(troubled: T
 
 
 async def test_analytics_tell_the_same_counts(troubled: Troubled) -> None:
-    support = troubled.product.house.user(None, "support")
+    support = troubled.product.stack.user(None, "support")
 
     told = (await support.call("GET", "/v1/support/analytics?days=2")).json()  # midnight may have passed
 
@@ -108,7 +108,7 @@ async def test_analytics_tell_the_same_counts(troubled: Troubled) -> None:
 
 
 async def test_timelines_tell_the_same_counts(troubled: Troubled) -> None:
-    support = troubled.product.house.user(None, "support")
+    support = troubled.product.stack.user(None, "support")
 
     lines = [line for person in troubled.life.people for line in await timeline(support, person.user_id, limit=200)]
 
@@ -129,7 +129,7 @@ async def test_timelines_tell_the_same_counts(troubled: Troubled) -> None:
 
 
 async def test_the_last_hours_of_the_console_tell_the_same_counts(troubled: Troubled) -> None:
-    steps = await analytics.lately(troubled.product.house.sessions, SPANS[-1])
+    steps = await analytics.lately(troubled.product.stack.sessions, SPANS[-1])
 
     names = [field.name for field in fields(Step) if field.type is int]
     assert {name: sum(getattr(step, name) for step in steps) for name in names} == {

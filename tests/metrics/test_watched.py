@@ -75,9 +75,9 @@ async def test_every_metric_that_alerts_and_dashboards_name_is_there(watched: Wa
 
 
 async def test_requests_are_counted_by_the_route_that_served_them(watched: Watched) -> None:
-    assert (await watched.product.house.user().call("GET", f"/nowhere/{uuid4()}")).status_code == 404
+    assert (await watched.product.stack.user().call("GET", f"/nowhere/{uuid4()}")).status_code == 404
 
-    await watched.product.house.http.get("/console/sign-in")
+    await watched.product.stack.http.get("/console/sign-in")
 
     counted = by(samples(await watched.product.metrics_of_api()), "fastbell_http_requests_total", "route", "status")
 
@@ -87,7 +87,7 @@ async def test_requests_are_counted_by_the_route_that_served_them(watched: Watch
 
 
 async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulator) -> None:
-    house, seen = watched.product.house, set[str]()
+    stack, seen = watched.product.stack, set[str]()
 
     def saw(*names: str) -> Callable[[], Any]:
         async def all_seen() -> bool:
@@ -111,24 +111,24 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     simulator.faults.add(**wrong, environment="sandbox", status=400, reason="BadDeviceToken")
     simulator.faults.add(**wrong, environment="production", status=403, reason="InvalidProviderToken")
     for phones in ([odd, slow], [keyless], *([phone] for phone in (*apples, *wrong_here))):
-        await _remind(house.user(), *phones, due_in=1.0)
-    for many in [house.user() for _ in range(25)]:
+        await _remind(stack.user(), *phones, due_in=1.0)
+    for many in [stack.user() for _ in range(25)]:
         await many.register(iphone(), environment="sandbox")
         await many.start_fast(due_in=1.0)
     for _ in range(8):
-        await _remind(house.user(), android(), due_in=2.0)
+        await _remind(stack.user(), android(), due_in=2.0)
     learned = [android() for _ in range(10)]
-    await house.user().register(*learned)
-    await house.user().register(*learned)
+    await stack.user().register(*learned)
+    await stack.user().register(*learned)
     await eventually(saw("ProviderDown", "Misconfigured", "CertificateExpiring", "UnknownRefusal"), within=30)
     await eventually(
         saw("PushesRejected", "RejectionSeen", "PushesRefused", "DeathSeen", "TokensTransferred"), within=30
     )
-    await eventually(lambda: house.rows("SELECT 1 FROM brakes"))
+    await eventually(lambda: stack.rows("SELECT 1 FROM brakes"))
 
     watched.product.to_temporal.cut()
-    lost = await house.user().start_fast(due_in=3600, minutes=(30,))
-    async with house.sessions.begin() as db:  # ten minutes pass
+    lost = await stack.user().start_fast(due_in=3600, minutes=(30,))
+    async with stack.sessions.begin() as db:  # ten minutes pass
         await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
         await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))
         long_due = "ends_at = ends_at - interval '70 minutes', started_at = now() - interval '9 hours'"
@@ -140,8 +140,8 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
     assert names() - await watched.prometheus.names() == set()
 
-    async with uncommitted(house, "LOCK TABLE fasting_sessions IN ACCESS EXCLUSIVE MODE"):
-        knocking = asyncio.create_task(_knock(house.user()))
+    async with uncommitted(stack, "LOCK TABLE fasting_sessions IN ACCESS EXCLUSIVE MODE"):
+        knocking = asyncio.create_task(_knock(stack.user()))
         await eventually(saw("AcceptanceFailing"), within=30)
         assert "TemporalDownAcceptanceFine" not in await watched.prometheus.raised()
         assert await _trouble(watched.prometheus) == Trouble(not_delivered=True, delayed=True)

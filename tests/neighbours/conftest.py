@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.stack import UNLIMITED, House, Place, open_house
+from tests.stack import UNLIMITED, Place, Stack, open_stack
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +18,11 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 @pytest.fixture(scope="session")
 async def street(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Stack]:
     """API and worker as in production, but for the quotas: what they forbid must do no harm either.
 
     Apple is called at most a hundred times a second, so that one person's pushes can fill a gate.
     """
     place = Place(await new_database("neighbours"), temporal, "neighbours", simulator)
-    async with open_house(place, **UNLIMITED, APNS_RATE="100") as house:
-        yield house
+    async with open_stack(place, **UNLIMITED, APNS_RATE="100") as stack:
+        yield stack

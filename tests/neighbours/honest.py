@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, iphone
+from tests.stack import Phone, Stack, User, android, iphone
 
 DUE_IN = 3.0  # seconds
 PEOPLE = 5
@@ -32,12 +32,12 @@ def tolerance() -> float:
     return 1.0 if load <= 1 else max(2.0, load / 2)
 
 
-async def fasts(house: House, people: int = PEOPLE, *, due_in: float = DUE_IN) -> list[Fast]:
+async def fasts(stack: Stack, people: int = PEOPLE, *, due_in: float = DUE_IN) -> list[Fast]:
     """Start a fast for each of so many people with an iPhone and an Android phone; all are due at about one instant."""
-    return await asyncio.gather(*(_fast(house.user(), due_in) for _ in range(people)))
+    return await asyncio.gather(*(_fast(stack.user(), due_in) for _ in range(people)))
 
 
-async def were_reminded_on_time(house: House, simulator: Simulator, everybody: Sequence[Fast]) -> None:
+async def were_reminded_on_time(stack: Stack, simulator: Simulator, everybody: Sequence[Fast]) -> None:
     """Assert that each phone got its reminder on time and once, and that each push is accepted."""
     for fast in everybody:
         due_at = await _due_at(fast)
@@ -46,8 +46,8 @@ async def were_reminded_on_time(house: House, simulator: Simulator, everybody: S
             late = receipt.request.received_timestamp - due_at.timestamp()
             assert 0 <= late < tolerance(), f"{late:.2f} s late"
     for fast in everybody:
-        await house.finished(fast.session_id)
-        assert [task.state for task in await house.tasks(fast.session_id)] == ["accepted"] * len(fast.phones)
+        await stack.finished(fast.session_id)
+        assert [task.state for task in await stack.tasks(fast.session_id)] == ["accepted"] * len(fast.phones)
         for phone in fast.phones:
             assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 

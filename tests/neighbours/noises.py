@@ -11,20 +11,20 @@ from sqlalchemy import text
 
 from simulator import Simulator
 from simulator.faults import ActiveFault
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.phones import PhoneState
 from tests.bursts import Request, burst
 from tests.neighbours.honest import DUE_IN
-from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
 from tests.talk import conversation_of, post
 
-Noise = Callable[[House, Simulator], AbstractAsyncContextManager[None]]
+Noise = Callable[[Stack, Simulator], AbstractAsyncContextManager[None]]
 SOONER = DUE_IN - 0.5  # seconds; the neighbour's reminders come first
 FOREVER = timedelta(hours=1)
 
 
 @asynccontextmanager
-async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
+async def all_is_quiet(_: Stack, __: Simulator) -> AsyncIterator[None]:
     yield
 
 
@@ -33,12 +33,12 @@ async def all_is_quiet(_: House, __: Simulator) -> AsyncIterator[None]:
 
 def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault: Any) -> Noise:
     @asynccontextmanager
-    async def noise(house: House, simulator: Simulator) -> AsyncIterator[None]:
+    async def noise(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
         theirs = [new_phone() for _ in range(phones)]
         faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
         with ExitStack() as at_the_end:
             at_the_end.callback(_were_made, faults, least=1)
-            await _reminded(house.user(), theirs)
+            await _reminded(stack.user(), theirs)
             yield
 
     noise.__name__ = name
@@ -46,45 +46,47 @@ def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault
 
 
 @asynccontextmanager
-async def six_people_have_iphones_behind_fcm_without_a_key(house: House, simulator: Simulator) -> AsyncIterator[None]:
+async def six_people_have_iphones_behind_fcm_without_a_key(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
     for phone in (phones := [android() for _ in range(6)]):
         simulator.faults.add(provider="fcm", token=phone.token, fault="answer", errorCode="THIRD_PARTY_AUTH_ERROR")
-    await asyncio.gather(*(_reminded(house.user(), [phone]) for phone in phones))
+    await asyncio.gather(*(_reminded(stack.user(), [phone]) for phone in phones))
     yield
 
 
 @asynccontextmanager
-async def one_person_registers_25_invented_tokens(house: House, simulator: Simulator) -> AsyncIterator[None]:
+async def one_person_registers_25_invented_tokens(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
     for phone in (phones := [iphone() for _ in range(25)]):
-        simulator.phones.declare(phone.token, Provider.APNS, Environment.SANDBOX)  # so a BadDeviceToken
-    await _reminded(house.user(), phones)
+        simulator.phones.declare(
+            phone.token, SimulatedProvider.APNS, SimulatedEnvironment.SANDBOX
+        )  # so a BadDeviceToken
+    await _reminded(stack.user(), phones)
     yield
 
 
 @asynccontextmanager
-async def one_persons_400_reminders_are_due_at_the_same_instant(house: House, _: Simulator) -> AsyncIterator[None]:
-    user = house.user()
+async def one_persons_400_reminders_are_due_at_the_same_instant(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    user = stack.user()
     await user.register(*(iphone() for _ in range(20)))
     await asyncio.gather(*(user.start_fast(due_in=DUE_IN) for _ in range(20)))
     yield
 
 
 @asynccontextmanager
-async def one_persons_400_calls_are_never_answered(house: House, simulator: Simulator) -> AsyncIterator[None]:
+async def one_persons_400_calls_are_never_answered(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
     for phone in (phones := [android() for _ in range(20)]):
         simulator.faults.add(provider="fcm", token=phone.token, fault="silent")
-    user = house.user()
+    user = stack.user()
     await user.register(*phones)
     await asyncio.gather(*(user.start_fast(due_in=SOONER) for _ in range(20)))
     yield
 
 
 @asynccontextmanager
-async def one_person_uninstalled_25_times(house: House, simulator: Simulator) -> AsyncIterator[None]:
-    user, phones = house.user(), [iphone() for _ in range(25)]
+async def one_person_uninstalled_25_times(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
+    user, phones = stack.user(), [iphone() for _ in range(25)]
     await user.register(*phones)
     for phone in phones:
-        known = simulator.phones.declare(phone.token, Provider.APNS, Environment.PRODUCTION)
+        known = simulator.phones.declare(phone.token, SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION)
         simulator.phones.change(known, PhoneState.UNINSTALLED)
     await user.start_fast(due_in=SOONER)
     yield
@@ -107,7 +109,7 @@ _ENDINGS: Sequence[dict[str, Any]] = (
 
 @asynccontextmanager
 async def one_persons_calls_end_their_connections_in_every_way(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> AsyncIterator[None]:
     phones = [iphone() for _ in _ENDINGS]
     faults = [
@@ -116,12 +118,12 @@ async def one_persons_calls_end_their_connections_in_every_way(
     ]
     with ExitStack() as at_the_end:
         at_the_end.callback(_were_made, faults, least=2)
-        await _reminded(house.user(), phones)
+        await _reminded(stack.user(), phones)
         yield
 
 
 @asynccontextmanager
-async def three_people_are_refused_in_three_ways(house: House, simulator: Simulator) -> AsyncIterator[None]:
+async def three_people_are_refused_in_three_ways(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
     refusals = (
         {"status": 503, "reason": "ServiceUnavailable"},
         {"status": 500, "reason": "InternalServerError"},
@@ -129,14 +131,14 @@ async def three_people_are_refused_in_three_ways(house: House, simulator: Simula
     )
     for phone, refusal in zip(phones := [iphone() for _ in refusals], refusals, strict=True):
         simulator.faults.add(provider="apns", token=phone.token, fault="answer", **refusal)
-    await asyncio.gather(*(_reminded(house.user(), [phone]) for phone in phones))
+    await asyncio.gather(*(_reminded(stack.user(), [phone]) for phone in phones))
     yield
 
 
 @asynccontextmanager
-async def somebody_sends_200_bodies_and_never_ends_them(house: House, _: Simulator) -> AsyncIterator[None]:
-    user = house.user()
-    host, port = house.http.base_url.host, house.http.base_url.port
+async def somebody_sends_200_bodies_and_never_ends_them(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    user = stack.user()
+    host, port = stack.http.base_url.host, stack.http.base_url.port
     head = f"PUT /v1/device-tokens/{uuid4()} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     more = f"Authorization: {user.headers['Authorization']}\r\nContent-Length: 60000\r\n\r\n"
     writers = [(await asyncio.open_connection(host, port))[1] for _ in range(200)]
@@ -220,31 +222,31 @@ _PHONES = (
 
 
 @asynccontextmanager
-async def somebodys_push_tasks_are_locked(house: House, _: Simulator) -> AsyncIterator[None]:
-    async with _locked(house, "SELECT 1 FROM push_tasks WHERE user_id = :user_id FOR UPDATE"):
+async def somebodys_push_tasks_are_locked(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(stack, "SELECT 1 FROM push_tasks WHERE user_id = :user_id FOR UPDATE"):
         yield
 
 
 @asynccontextmanager
-async def somebodys_phones_are_locked(house: House, _: Simulator) -> AsyncIterator[None]:
-    async with _locked(house, "SELECT 1 FROM device_tokens WHERE user_id = :user_id FOR UPDATE"):
+async def somebodys_phones_are_locked(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(stack, "SELECT 1 FROM device_tokens WHERE user_id = :user_id FOR UPDATE"):
         yield
 
 
 @asynccontextmanager
-async def somebodys_fast_is_locked(house: House, _: Simulator) -> AsyncIterator[None]:
-    async with _locked(house, "SELECT 1 FROM fasting_sessions WHERE user_id = :user_id FOR UPDATE"):
+async def somebodys_fast_is_locked(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    async with _locked(stack, "SELECT 1 FROM fasting_sessions WHERE user_id = :user_id FOR UPDATE"):
         yield
 
 
 @asynccontextmanager
-async def somebodys_values_cannot_be_read(house: House, _: Simulator) -> AsyncIterator[None]:
-    user = house.user()
+async def somebodys_values_cannot_be_read(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    user = stack.user()
     quiet = {"starts": "22:00", "ends": "06:00", "time_zone": "Europe/Berlin"}
     answer = await user.call("PUT", "/v1/notification-preferences", {"quiet_hours": quiet})
     assert answer.status_code == 200, answer.text
     await _reminded(user, [iphone(), android()])
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         for statement in (
             "UPDATE preferences SET quiet_time_zone = 'Mars/Olympus_Mons' WHERE user_id = :user_id",
             (
@@ -260,18 +262,18 @@ async def somebodys_values_cannot_be_read(house: House, _: Simulator) -> AsyncIt
 
 
 @asynccontextmanager
-async def somebody_patches_one_fast_400_times_at_the_due_instant(house: House, _: Simulator) -> AsyncIterator[None]:
-    user = house.user()
+async def somebody_patches_one_fast_400_times_at_the_due_instant(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    user = stack.user()
     path = f"/v1/fasting-sessions/{await user.start_fast(due_in=FOREVER.total_seconds())}"
     changes: list[Request] = [(user, "PATCH", path, {"reminder_minutes": [number]}) for number in range(400)]
 
-    async with burst(house, changes) as send, _meanwhile(lambda: _later(DUE_IN, send)):
+    async with burst(stack, changes) as send, _meanwhile(lambda: _later(DUE_IN, send)):
         yield
 
 
 @asynccontextmanager
-async def somebody_moves_a_goal_to_and_fro(house: House, _: Simulator) -> AsyncIterator[None]:
-    user = house.user()
+async def somebody_moves_a_goal_to_and_fro(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    user = stack.user()
     await user.register(iphone(), android())
     session_id = await user.start_fast(due_in=SOONER)
 
@@ -286,8 +288,8 @@ async def somebody_moves_a_goal_to_and_fro(house: House, _: Simulator) -> AsyncI
 
 
 @asynccontextmanager
-async def two_people_write_without_a_pause_to_twenty(house: House, _: Simulator) -> AsyncIterator[None]:
-    people = [house.user() for _ in range(20)]
+async def two_people_write_without_a_pause_to_twenty(stack: Stack, _: Simulator) -> AsyncIterator[None]:
+    people = [stack.user() for _ in range(20)]
     await asyncio.gather(*(user.register(iphone(), android()) for user in people))
     conversation_id = await conversation_of(*people)
 
@@ -300,7 +302,7 @@ async def two_people_write_without_a_pause_to_twenty(house: House, _: Simulator)
 
 
 @asynccontextmanager
-async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterator[None]:
+async def somebody_imports_3000_fasts(stack: Stack, _: Simulator) -> AsyncIterator[None]:
     imported = [
         (
             "INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, reminder_minutes, scheduled_at,"
@@ -312,13 +314,13 @@ async def somebody_imports_3000_fasts(house: House, _: Simulator) -> AsyncIterat
             " FROM fasting_sessions WHERE user_id = 'imported'"
         ),
     ]
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         for statement in imported:
             await db.execute(text(statement))
     try:
         yield
     finally:
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             gone = "DELETE FROM outbox WHERE subject_id IN (SELECT id FROM fasting_sessions WHERE user_id = 'imported')"
             await db.execute(text(gone))
 
@@ -357,13 +359,13 @@ async def _reminded(user: User, phones: Sequence[Phone]) -> None:
 
 
 @asynccontextmanager
-async def _locked(house: House, statement: str) -> AsyncIterator[None]:
+async def _locked(stack: Stack, statement: str) -> AsyncIterator[None]:
     """Lock rows of somebody whose reminder is due just before everybody else's, once its pushes are planned."""
-    user = house.user()
+    user = stack.user()
     await user.register(iphone(), android())
     session_id = await user.start_fast(due_in=SOONER)
-    await eventually(lambda: house.tasks(session_id))
-    async with uncommitted(house, statement, user_id=user.user_id):
+    await eventually(lambda: stack.tasks(session_id))
+    async with uncommitted(stack, statement, user_id=user.user_id):
         yield
 
 

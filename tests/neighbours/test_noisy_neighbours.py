@@ -5,12 +5,12 @@ import pytest
 from simulator import Simulator
 from tests.neighbours import honest
 from tests.neighbours.noises import NOISES, Noise
-from tests.stack import House
+from tests.stack import Stack
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
-async def test_others_are_reminded_on_time_while(street: House, simulator: Simulator, noise: Noise) -> None:
+async def test_others_are_reminded_on_time_while(street: Stack, simulator: Simulator, noise: Noise) -> None:
     async with noise(street, simulator):
         everybody = await honest.fasts(street)
         await honest.were_reminded_on_time(street, simulator, everybody)

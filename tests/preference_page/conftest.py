@@ -8,19 +8,19 @@ from playwright.async_api import Browser
 from api.preference_page.languages import CATALOGUE
 from tests.browsing import chromium
 from tests.preference_page.pseudo import FROM_THE_RIGHT, LONG, from_the_right, long
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 
 @pytest.fixture
-def alice(house: House) -> User:
+def alice(stack: Stack) -> User:
     """Somebody nobody has seen before."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def bob(house: House) -> User:
+def bob(stack: Stack) -> User:
     """Somebody else."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture(scope="session")

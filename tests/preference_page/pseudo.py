@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from api.preference_page.languages import CATALOGUE
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 
 LONG = "en-XA"  # accents, and half as many words again
 FROM_THE_RIGHT = "ar-XB"  # letters that run from the right; its language is Arabic to whatever asks for a direction
@@ -16,19 +16,21 @@ _ACCENTS = str.maketrans("aceinouyACEINOUY", "åçéîñöûýÅÇÉÎÑÖÛÝ")
 _ARABIC = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ابتثجحخدذرزسشصضطظعغفقكلمنه")
 
 
-def long() -> Words:
+def long() -> PageWords:
     """Say everything at length."""
     return _told(lambda text: text.translate(_ACCENTS), longer=True)
 
 
-def from_the_right() -> Words:
+def from_the_right() -> PageWords:
     """Say everything in letters that run from the right."""
     return _told(lambda text: text.lower().translate(_ARABIC), longer=False)
 
 
-def _told(change: Callable[[str], str], *, longer: bool) -> Words:
+def _told(change: Callable[[str], str], *, longer: bool) -> PageWords:
     english = CATALOGUE["en"]
-    return Words(**{each.name: _changed(getattr(english, each.name), change, longer=longer) for each in fields(Words)})
+    return PageWords(
+        **{each.name: _changed(getattr(english, each.name), change, longer=longer) for each in fields(PageWords)}
+    )
 
 
 def _changed(text: str, change: Callable[[str], str], *, longer: bool) -> str:

@@ -16,7 +16,7 @@ from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.open_page import PAGE, ask, link
 from tests.preference_page.looks import CUT, FOCUSED, PALE_EDGES, SMALL_TARGETS
 from tests.preference_page.pseudo import FROM_THE_RIGHT, LONG
-from tests.stack import House, User, android, iphone
+from tests.stack import Stack, User, android, iphone
 
 pytestmark = pytest.mark.long
 
@@ -30,14 +30,14 @@ class Desk:
     """Makes browsers that nobody has used, and collects what their pages complain of."""
 
     browser: Browser
-    house: House
+    stack: Stack
     contexts: list[BrowserContext] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
     async def page(self, language: str = "en-GB", **more: Any) -> Page:
         """Open an empty page, in a browser of its own."""
         context = await self.browser.new_context(
-            base_url=str(self.house.http.base_url),
+            base_url=str(self.stack.http.base_url),
             java_script_enabled=False,
             reduced_motion="reduce",
             extra_http_headers={"accept-language": language},
@@ -55,9 +55,9 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(browser: Browser, house: House) -> AsyncIterator[Desk]:
+async def desk(browser: Browser, stack: Stack) -> AsyncIterator[Desk]:
     """A desk at which people sit down one after the other; whatever a page complains of fails the test."""
-    desk = Desk(browser, house)
+    desk = Desk(browser, stack)
     yield desk
     for each in desk.contexts:
         await each.close()
@@ -102,7 +102,7 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
     fast = (await alice.call("PUT", f"/v1/fasting-sessions/{uuid4()}", body)).json()
     page = await desk.opened(alice)
 
-    assert page.url.removesuffix(PAGE) == str(desk.house.http.base_url).rstrip("/")  # the code has left the address
+    assert page.url.removesuffix(PAGE) == str(desk.stack.http.base_url).rstrip("/")  # the code has left the address
     [cookie] = await page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Lax", "/preferences")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Your notifications")
@@ -352,7 +352,7 @@ async def test_a_link_works_once(desk: Desk, alice: User) -> None:
 async def test_a_link_of_an_email_survives_whoever_looks_at_it_first(desk: Desk, alice: User) -> None:
     path = await link(alice, {"for": "email"})
     for method in ("HEAD", "GET", "GET", "HEAD"):
-        answer = await ask(desk.house, path, method)
+        answer = await ask(desk.stack, path, method)
         assert (answer.status_code, "set-cookie" in answer.headers) == (200, False)
     scanner = await desk.page()
     await scanner.goto(path)  # as scanners do that render what they fetch
@@ -362,7 +362,7 @@ async def test_a_link_of_an_email_survives_whoever_looks_at_it_first(desk: Desk,
     await page.goto(path)
     await press(page, "Open my notifications")
 
-    await expect(page).to_have_url(f"{str(desk.house.http.base_url).rstrip('/')}{PAGE}")
+    await expect(page).to_have_url(f"{str(desk.stack.http.base_url).rstrip('/')}{PAGE}")
     await press(page, "Stop messages")
     assert (await stored(alice))["messages"] is False
     await press(scanner, "Open my notifications")
@@ -371,13 +371,13 @@ async def test_a_link_of_an_email_survives_whoever_looks_at_it_first(desk: Desk,
 
 async def test_a_link_of_an_app_that_a_browser_fetches_ahead_is_not_used_up(desk: Desk, alice: User) -> None:
     path = await link(alice)
-    await ask(desk.house, path, **{"sec-purpose": "prefetch"})
-    await ask(desk.house, path, "HEAD")
+    await ask(desk.stack, path, **{"sec-purpose": "prefetch"})
+    await ask(desk.stack, path, "HEAD")
 
     page = await desk.page()
     await page.goto(path)
 
-    await expect(page).to_have_url(f"{str(desk.house.http.base_url).rstrip('/')}{PAGE}")
+    await expect(page).to_have_url(f"{str(desk.stack.http.base_url).rstrip('/')}{PAGE}")
     assert (await stored(alice))["rev"] == 0
 
 
@@ -402,7 +402,7 @@ async def test_bob_follows_his_link_while_alices_page_is_open_in_another_tab(
 
 async def test_a_form_of_another_site_changes_nothing(desk: Desk, alice: User) -> None:
     page = await desk.opened(alice)
-    here = str(desk.house.http.base_url).rstrip("/")
+    here = str(desk.stack.http.base_url).rstrip("/")
 
     async def elsewhere(route: Route) -> None:
         button = '<button name="what" value="messages">win</button>'

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from api.http.forms import Form
 from api.preference_page import form
 from api.preference_page.view import Typed
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 from api.preferences import PreferencesPatch
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode
 
@@ -173,6 +173,6 @@ def test_whatever_is_typed_is_a_patch_that_the_api_takes_or_a_problem_with_words
     found, told = form.changes(typed, STORED)
 
     assert set(told) <= {each.name for each in fields(Typed)}
-    assert set(told.values()) <= {each.name for each in fields(Words)}
+    assert set(told.values()) <= {each.name for each in fields(PageWords)}
     if not told:
         PreferencesPatch.model_validate(found)

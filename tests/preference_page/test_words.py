@@ -14,8 +14,8 @@ from api.preference_page import form
 from api.preference_page.languages import CATALOGUE, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.rendering import Plain, confirm_page, gone_page, plain_page, preference_page
-from api.preference_page.view import Fast, Notice, Phone, View, nights
-from api.preference_page.words import Words
+from api.preference_page.view import Fast, Notice, SignedInPhone, View, nights
+from api.preference_page.words import PageWords
 from domain import wording
 from domain.devices import Permission
 from domain.preferences import Preferences, QuietHours, QuietMode
@@ -24,7 +24,7 @@ from domain.reminders import Reminder
 
 NOW = datetime(2026, 10, 24, 15, 12, tzinfo=UTC)
 QUIET = QuietHours(time(22), time(7), None)
-IPHONE = Phone(UUID(int=1), Provider.APNS, "4.2.0", "26.1", Permission.GRANTED, "Europe/Vienna", NOW)
+IPHONE = SignedInPhone(UUID(int=1), Provider.APNS, "4.2.0", "26.1", Permission.GRANTED, "Europe/Vienna", NOW)
 VIEW = View("en-GB", "token", NOW, "Europe/Vienna", Preferences(quiet_hours=QUIET), phones=(IPHONE,))
 
 
@@ -49,7 +49,7 @@ def test_the_page_speaks_every_language_in_which_we_push() -> None:
 
 @pytest.mark.parametrize("language", sorted(CATALOGUE))
 def test_every_language_leaves_the_same_gaps(language: str) -> None:
-    for each in fields(Words):
+    for each in fields(PageWords):
         text = getattr(CATALOGUE[language], each.name)
         assert text.strip() == text != "", each.name
         assert _gaps(text) == _gaps(getattr(CATALOGUE["en"], each.name)), each.name

@@ -16,8 +16,8 @@ from push.sender import Answer, ProviderTrouble, Sender, Throttled, Unavailable
 from simulator import Simulator
 from tests.push.peer import Peer, listening
 
-SHORT = Timeouts(connect=timedelta(seconds=0.5), slot=timedelta(seconds=1), answer=timedelta(seconds=0.5))
-PATIENT = Timeouts(connect=timedelta(seconds=1.5), slot=timedelta(seconds=2), answer=timedelta(seconds=1.5))
+SHORT = Timeouts(connect=timedelta(seconds=0.5), lease=timedelta(seconds=1), answer=timedelta(seconds=0.5))
+PATIENT = Timeouts(connect=timedelta(seconds=1.5), lease=timedelta(seconds=2), answer=timedelta(seconds=1.5))
 Outcome = Answer | ProviderTrouble
 TASK_ID = UUID("0b0f4bd2-5c4f-4d2c-9a51-1d0a3f1c7e01")
 ATTEMPT_ID = UUID("7a0c1d5e-0a41-4d57-8b0d-64d4f2c3b902")
@@ -96,8 +96,8 @@ def fcm_account(sim: Simulator) -> FcmAccount:
 async def outcome(sender: Sender, push: Push, environment: Environment = Environment.PRODUCTION) -> Outcome:
     """Send one push; trouble is given back, not raised."""
     try:
-        async with sender.slot(environment) as slot:
-            return await slot.send(push)
+        async with sender.lease(environment) as lease:
+            return await lease.send(push)
     except ProviderTrouble as trouble:
         return trouble
 

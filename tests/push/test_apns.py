@@ -20,14 +20,14 @@ from push.apns.sender import ApnsSender
 from push.apns.transport import GRID, HALF_GRID, SKEW, ProviderToken, provider_token
 from push.sender import (
     Accepted,
-    Doubtful,
-    Extent,
-    Fate,
-    Foreign,
+    Delivery,
     Misconfigured,
+    MismatchedToken,
     Rejected,
     StaleCredential,
+    SuspectToken,
     Throttled,
+    ThrottleExtent,
     Unavailable,
     Unregistered,
     Unsendable,
@@ -125,9 +125,9 @@ async def test_a_malformed_token_is_rejected_without_a_call(sim: Simulator, apns
 
 
 CONCERNED = {
-    Verdict.THROTTLED: Extent.TOKEN,
-    Verdict.OVERDONE: Extent.ROUTE,
-    Verdict.THROTTLED_UNNAMED: Extent.UNNAMED,
+    Verdict.TOKEN_THROTTLED: ThrottleExtent.TOKEN,
+    Verdict.ROUTE_THROTTLED: ThrottleExtent.ROUTE,
+    Verdict.THROTTLED_UNNAMED: ThrottleExtent.UNNAMED,
 }
 
 
@@ -136,19 +136,19 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
         case Verdict.DEAD_TOKEN:
             return Unregistered(reason, DIED_AT if status == 410 else None)
         case Verdict.DOUBTFUL_TOKEN:
-            return Doubtful(reason)
+            return SuspectToken(reason)
         case Verdict.FOREIGN_TOKEN:
-            return Foreign(reason)
+            return MismatchedToken(reason)
         case Verdict.OUR_BUG:
             return Rejected(reason)
         case Verdict.MISCONFIGURED | Verdict.TOKEN_MISCONFIGURED:
             return Misconfigured, reason, None
-        case Verdict.THROTTLED | Verdict.OVERDONE | Verdict.THROTTLED_UNNAMED:
+        case Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED:
             return Throttled, CONCERNED[verdict], reason, None
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             refused_unread = verdict is Verdict.RECONNECT and status < 500
-            came_to = Fate.DECLINED if status == 503 else Fate.UNKNOWN
-            return Unavailable, reason, Fate.NEVER_PROCESSED if refused_unread else came_to, None
+            came_to = Delivery.DECLINED if status == 503 else Delivery.UNKNOWN
+            return Unavailable, reason, Delivery.NEVER_PROCESSED if refused_unread else came_to, None
         case Verdict.STALE_CREDENTIAL:
             raise AssertionError("depends on the clock: has tests of its own")
 
@@ -161,7 +161,7 @@ UNKNOWN = {
     (404, "NewAndStrange"): Verdict.MISCONFIGURED,
     (408, "NewAndStrange"): Verdict.TRANSIENT,
     (410, "NewAndStrange"): Verdict.MISCONFIGURED,
-    (429, "NewAndStrange"): Verdict.THROTTLED,
+    (429, "NewAndStrange"): Verdict.TOKEN_THROTTLED,
     (500, "NewAndStrange"): Verdict.TRANSIENT,
     (504, "NewAndStrange"): Verdict.TRANSIENT,
 }
@@ -253,13 +253,13 @@ async def test_a_200_with_words_and_no_id_of_apples_is_somebody_elses(
 
     answer = await outcome(to_peer, make_push(APNS_TOKEN))
 
-    assert made_of(answer) == (Unavailable, "answered_by_another", Fate.UNKNOWN, None)
+    assert made_of(answer) == (Unavailable, "answered_by_another", Delivery.UNKNOWN, None)
 
 
 async def test_json_without_a_bottom_is_no_reason(peer: Peer, to_peer: ApnsSender) -> None:
     peer.script = lambda request: request.answer(503, *[b"[" * 10_000] * 6)
 
-    assert made_of(await outcome(to_peer, make_push(APNS_TOKEN))) == (Unavailable, "http_503", Fate.DECLINED, None)
+    assert made_of(await outcome(to_peer, make_push(APNS_TOKEN))) == (Unavailable, "http_503", Delivery.DECLINED, None)
 
 
 async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator, apns: ApnsSender) -> None:
@@ -275,21 +275,21 @@ async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator,
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.DECLINED, None)),
-        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, None)),
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Delivery.DECLINED, None)),
+        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Delivery.UNKNOWN, None)),
         ({"fault": "html", "status": 404}, (Misconfigured, "http_404", None)),
         ({"fault": "html", "status": 410}, (Misconfigured, "http_410", None)),
-        ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Fate.DECLINED, None)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "ServiceUnavailable", Delivery.DECLINED, None)),
         (
             {"fault": "split_body", "status": 503, "reason": "ServiceUnavailable"},
-            (Unavailable, "ServiceUnavailable", Fate.DECLINED, None),
+            (Unavailable, "ServiceUnavailable", Delivery.DECLINED, None),
         ),
-        ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
-        ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
-        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Fate.NEVER_PROCESSED, None)),
-        ({"fault": "goaway"}, (Unavailable, "goaway", Fate.NEVER_PROCESSED, None)),
-        ({"fault": "refuse_connections"}, (Unavailable, "connect_failed", Fate.NEVER_PROCESSED, None)),
-        ({"fault": "stall_connections"}, (Unavailable, "connect_failed", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "silent"}, (Unavailable, "answer_timeout", Delivery.UNKNOWN, None)),
+        ({"fault": "close"}, (Unavailable, "connection_lost", Delivery.UNKNOWN, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "refuse_connections"}, (Unavailable, "connect_failed", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "stall_connections"}, (Unavailable, "connect_failed", Delivery.NEVER_PROCESSED, None)),
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
@@ -311,7 +311,7 @@ async def test_a_burst_with_bad_tokens_is_sent_once_each(sim: Simulator, apns: A
 
     outcomes = dict(zip(tokens, await _sent_again_while_never_processed(apns, tokens), strict=True))
 
-    assert {token for token, answer in outcomes.items() if isinstance(answer, Doubtful)} == bad
+    assert {token for token, answer in outcomes.items() if isinstance(answer, SuspectToken)} == bad
     assert sum(isinstance(answer, Accepted) for answer in outcomes.values()) == 380
     assert all(len(phone.log) == 1 for phone in sim.phones)
 
@@ -320,7 +320,7 @@ async def _sent_again_while_never_processed(apns: ApnsSender, tokens: list[str])
     async def sent(token: str) -> Outcome:
         while True:
             answer = await outcome(apns, make_push(token))
-            if not (isinstance(answer, Unavailable) and answer.fate is Fate.NEVER_PROCESSED):
+            if not (isinstance(answer, Unavailable) and answer.fate is Delivery.NEVER_PROCESSED):
                 return answer
 
     return await asyncio.gather(*(sent(token) for token in tokens))
@@ -418,7 +418,7 @@ async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(
     ("age", "expected"),
     [
         (HALF_GRID - 1, (Misconfigured, "ExpiredProviderToken", None)),  # it is young, so some clock is wrong
-        (HALF_GRID, (Unavailable, "ExpiredProviderToken", Fate.NEVER_PROCESSED, None)),
+        (HALF_GRID, (Unavailable, "ExpiredProviderToken", Delivery.NEVER_PROCESSED, None)),
     ],
 )
 async def test_a_provider_token_that_apple_calls_expired_is_renewed_once_and_only_where_it_is_old(

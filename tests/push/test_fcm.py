@@ -18,13 +18,13 @@ from push.fcm.sender import FcmSender
 from push.http2.streams import Response
 from push.sender import (
     Accepted,
-    Doubtful,
-    Extent,
-    Fate,
-    Foreign,
+    Delivery,
     Misconfigured,
+    MismatchedToken,
     Rejected,
+    SuspectToken,
     Throttled,
+    ThrottleExtent,
     TokenMisconfigured,
     Unavailable,
     Unregistered,
@@ -151,25 +151,25 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
     [
         ({"errorCode": "UNREGISTERED"}, Unregistered("UNREGISTERED", None)),
         ({"errorCode": "INVALID_ARGUMENT"}, Rejected("INVALID_ARGUMENT")),
-        ({"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
-        ({"status": 400, "message": INVALID_TOKEN}, Doubtful("INVALID_ARGUMENT_TOKEN")),
+        ({"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN}, SuspectToken("INVALID_ARGUMENT_TOKEN")),
+        ({"status": 400, "message": INVALID_TOKEN}, SuspectToken("INVALID_ARGUMENT_TOKEN")),
         (
             {"errorCode": "INVALID_ARGUMENT", "message": "Invalid registration token provided."},
-            Doubtful("INVALID_ARGUMENT_TOKEN"),
+            SuspectToken("INVALID_ARGUMENT_TOKEN"),
         ),
         (
             {"errorCode": "INVALID_ARGUMENT", "message": INVALID_TOKEN, "field": "message.data"},
             Rejected("INVALID_ARGUMENT"),
         ),
-        ({"errorCode": "INTERNAL", "message": INVALID_TOKEN}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"errorCode": "INTERNAL", "message": INVALID_TOKEN}, (Unavailable, "INTERNAL", Delivery.UNKNOWN, TEN_SECONDS)),
         (
             {"errorCode": "INVALID_ARGUMENT", "field": "message.token"},
-            Doubtful("INVALID_ARGUMENT_TOKEN"),
+            SuspectToken("INVALID_ARGUMENT_TOKEN"),
         ),
         ({"errorCode": "INVALID_ARGUMENT", "field": "message.data"}, Rejected("INVALID_ARGUMENT")),
         ({"status": 400}, Rejected("INVALID_ARGUMENT")),
         ({"status": 400, "field": "message.token"}, Rejected("INVALID_ARGUMENT")),
-        ({"errorCode": "SENDER_ID_MISMATCH"}, Foreign("SENDER_ID_MISMATCH")),
+        ({"errorCode": "SENDER_ID_MISMATCH"}, MismatchedToken("SENDER_ID_MISMATCH")),
         ({"errorCode": "THIRD_PARTY_AUTH_ERROR"}, (TokenMisconfigured, "THIRD_PARTY_AUTH_ERROR", None)),
         (
             {"status": 401, "message": "Auth error from APNS or Web Push Service"},
@@ -177,32 +177,32 @@ async def test_a_text_that_is_too_long_is_cut_between_characters(sim: Simulator,
         ),
         ({"status": 403}, (Misconfigured, "PERMISSION_DENIED", None)),
         ({"status": 404}, (Misconfigured, "NOT_FOUND", None)),
-        ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", MINUTE)),
+        ({"errorCode": "QUOTA_EXCEEDED"}, (Throttled, ThrottleExtent.TOKEN, "QUOTA_EXCEEDED", MINUTE)),
         (
             {"errorCode": "QUOTA_EXCEEDED", "quota": "device"},
-            (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED_DEVICE", MINUTE),
+            (Throttled, ThrottleExtent.TOKEN, "QUOTA_EXCEEDED_DEVICE", MINUTE),
         ),
         (
             {"errorCode": "QUOTA_EXCEEDED", "quota": "project"},
-            (Throttled, Extent.ROUTE, "QUOTA_EXCEEDED_PROJECT", MINUTE),
+            (Throttled, ThrottleExtent.ROUTE, "QUOTA_EXCEEDED_PROJECT", MINUTE),
         ),
         (
             {"errorCode": "QUOTA_EXCEEDED", "retry_after": 7},
-            (Throttled, Extent.TOKEN, "QUOTA_EXCEEDED", timedelta(seconds=7)),
+            (Throttled, ThrottleExtent.TOKEN, "QUOTA_EXCEEDED", timedelta(seconds=7)),
         ),
-        ({"status": 429}, (Throttled, Extent.UNNAMED, "RESOURCE_EXHAUSTED", MINUTE)),
-        ({"status": 429, "quota": "project"}, (Throttled, Extent.ROUTE, "RESOURCE_EXHAUSTED_PROJECT", MINUTE)),
-        ({"status": 429, "quota": "device"}, (Throttled, Extent.TOKEN, "RESOURCE_EXHAUSTED_DEVICE", MINUTE)),
-        ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
+        ({"status": 429}, (Throttled, ThrottleExtent.UNNAMED, "RESOURCE_EXHAUSTED", MINUTE)),
+        ({"status": 429, "quota": "project"}, (Throttled, ThrottleExtent.ROUTE, "RESOURCE_EXHAUSTED_PROJECT", MINUTE)),
+        ({"status": 429, "quota": "device"}, (Throttled, ThrottleExtent.TOKEN, "RESOURCE_EXHAUSTED_DEVICE", MINUTE)),
+        ({"errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Delivery.UNKNOWN, TEN_SECONDS)),
+        ({"errorCode": "UNAVAILABLE"}, (Unavailable, "UNAVAILABLE", Delivery.DECLINED, TEN_SECONDS)),
         (
             {"errorCode": "UNAVAILABLE", "retry_after": 30},
-            (Unavailable, "UNAVAILABLE", Fate.DECLINED, timedelta(seconds=30)),
+            (Unavailable, "UNAVAILABLE", Delivery.DECLINED, timedelta(seconds=30)),
         ),
-        ({"status": 504}, (Unavailable, "DEADLINE_EXCEEDED", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"status": 504}, (Unavailable, "DEADLINE_EXCEEDED", Delivery.UNKNOWN, TEN_SECONDS)),
         ({"status": 400, "errorCode": "NEW_AND_STRANGE"}, Rejected("NEW_AND_STRANGE")),
         ({"status": 404, "errorCode": "NEW_AND_STRANGE"}, (Misconfigured, "NEW_AND_STRANGE", None)),
-        ({"status": 500, "errorCode": "NEW"}, (Unavailable, "NEW", Fate.UNKNOWN, TEN_SECONDS)),
+        ({"status": 500, "errorCode": "NEW"}, (Unavailable, "NEW", Delivery.UNKNOWN, TEN_SECONDS)),
     ],
     ids=str,
 )
@@ -304,7 +304,7 @@ async def test_a_200_without_a_name_is_somebody_elses(
 
     answer = await outcome(to_peer, make_push(FCM_TOKEN))
 
-    assert made_of(answer) == (Unavailable, "answered_by_another", Fate.UNKNOWN, TEN_SECONDS)
+    assert made_of(answer) == (Unavailable, "answered_by_another", Delivery.UNKNOWN, TEN_SECONDS)
     assert "answer is not the provider's" in capsys.readouterr().out
 
 
@@ -346,14 +346,14 @@ async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> No
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Fate.DECLINED, TEN_SECONDS)),
-        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Fate.DECLINED, TEN_SECONDS)),
-        ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Fate.UNKNOWN, TEN_SECONDS)),
-        ({"fault": "silent"}, (Unavailable, "answer_timeout", Fate.UNKNOWN, None)),
-        ({"fault": "close"}, (Unavailable, "connection_lost", Fate.UNKNOWN, None)),
-        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Fate.NEVER_PROCESSED, None)),
-        ({"fault": "goaway"}, (Unavailable, "goaway", Fate.NEVER_PROCESSED, None)),
+        ({"fault": "empty_body", "status": 503}, (Unavailable, "http_503", Delivery.DECLINED, TEN_SECONDS)),
+        ({"fault": "html", "status": 502}, (Unavailable, "http_502", Delivery.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "accept_then_fail"}, (Unavailable, "UNAVAILABLE", Delivery.DECLINED, TEN_SECONDS)),
+        ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Delivery.UNKNOWN, TEN_SECONDS)),
+        ({"fault": "silent"}, (Unavailable, "answer_timeout", Delivery.UNKNOWN, None)),
+        ({"fault": "close"}, (Unavailable, "connection_lost", Delivery.UNKNOWN, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NEVER_PROCESSED, None)),
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
@@ -369,7 +369,7 @@ async def test_trouble_on_the_way(
 
 @pytest.mark.parametrize("fault", ["refuse_connections", "stall_connections"])
 async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
-    async with fcm.slot(Environment.PRODUCTION):
+    async with fcm.lease(Environment.PRODUCTION):
         pass  # an access token is in hand
     sim.faults.add(provider="fcm", fault=fault)
     await asyncio.sleep(0.05)  # the open connection is seen to go
@@ -377,7 +377,7 @@ async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSen
     answer = await outcome(fcm, make_push(FCM_TOKEN))
 
     assert isinstance(answer, Unavailable)
-    assert answer.fate is Fate.NEVER_PROCESSED
+    assert answer.fate is Delivery.NEVER_PROCESSED
     assert len(sim.requests) == 0
 
 

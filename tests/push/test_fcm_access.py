@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from push.fcm.oauth import ANSWER_AT_MOST
+from push.fcm.oauth import MAX_ANSWER
 from push.fcm.sender import FcmSender
-from push.sender import Accepted, Fate, Misconfigured, Unavailable
+from push.sender import Accepted, Delivery, Misconfigured, Unavailable
 from simulator import Simulator
 from tests.push.conftest import FCM_TOKEN, PATIENT, fcm_account, made_of, make_push, outcome
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
-UNREACHABLE = (Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)
+UNREACHABLE = (Unavailable, "oauth_unreachable", Delivery.NEVER_PROCESSED, None)
 REFUSED = (Misconfigured, "oauth_refused", None)
 
 
@@ -100,7 +100,7 @@ async def test_an_answer_without_end_is_cut_off_and_does_not_fill_the_memory(sim
         answer = made_of(await outcome(sender, make_push(FCM_TOKEN)))
 
     assert answer == UNREACHABLE
-    assert sent[0] < 64 * ANSWER_AT_MOST, "what the sockets hold, and no more"
+    assert sent[0] < 64 * MAX_ANSWER, "what the sockets hold, and no more"
 
 
 async def test_an_answer_that_drips_is_given_up_after_the_whole_time(sim: Simulator, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_an_answer_that_drips_is_given_up_after_the_whole_time(sim: Simula
         answer = await outcome(sender, make_push(FCM_TOKEN))
 
     assert made_of(answer) == UNREACHABLE
-    assert time.monotonic() - began < PATIENT.slot.total_seconds() + 1
+    assert time.monotonic() - began < PATIENT.lease.total_seconds() + 1
 
 
 async def test_a_lifetime_that_is_none_is_not_believed(sim: Simulator, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_whoever_closes_does_not_wait_for_a_token(sim: Simulator, fcm: Fcm
     assert time.monotonic() - began < 1
     trouble = await asked
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("closing", Fate.NEVER_PROCESSED)
+    assert (trouble.reason, trouble.fate) == ("closing", Delivery.NEVER_PROCESSED)
 
 
 @pytest.mark.parametrize("reason", ["revoked", "expired"])
@@ -153,7 +153,7 @@ async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, f
     refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
     accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
+    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None)}
     assert all(isinstance(answer, Accepted) for answer in accepted)
     assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
     assert sim.access_tokens_requested - fetched == 1
@@ -168,7 +168,7 @@ async def test_an_oauth_endpoint_in_trouble_is_asked_once_for_all_who_wait(
 
     outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Fate.NEVER_PROCESSED, None)}
+    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Delivery.NEVER_PROCESSED, None)}
     assert sim.access_tokens_requested - fetched == 1
 
 
@@ -185,7 +185,7 @@ async def test_odd_refusals_of_one_user_take_the_access_token_from_nobody_though
     began = time.monotonic()
     others = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert odd == {(Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None)}
+    assert odd == {(Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None)}
     assert all(isinstance(answer, Accepted) for answer in others)
     assert time.monotonic() - began < 1.0
 
@@ -196,7 +196,7 @@ async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator
     outcomes = [made_of(await outcome(fcm, make_push(FCM_TOKEN))) for _ in range(2)]
 
     assert outcomes == [
-        (Unavailable, "UNAUTHENTICATED", Fate.NEVER_PROCESSED, None),
+        (Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None),
         (Misconfigured, "UNAUTHENTICATED", None),
     ]
 
@@ -207,7 +207,7 @@ async def test_an_oauth_endpoint_that_never_answers_costs_only_the_wait(sim: Sim
     outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
     assert {(type(answer), getattr(answer, "fate", None)) for answer in outcomes} == {
-        (Unavailable, Fate.NEVER_PROCESSED)
+        (Unavailable, Delivery.NEVER_PROCESSED)
     }
     assert len(sim.requests) == 0
 

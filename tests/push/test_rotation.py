@@ -285,7 +285,7 @@ async def test_with_a_file_of_apps_no_app_is_sent_to_with_anothers_credentials(
     for app_id in ("two", None):
         with pytest.raises(Misconfigured, match="app_not_configured"):
             rotation.apps.sender(Provider.APNS, app_id)
-    async with rotation.apps.sender(*APNS).slot(Environment.PRODUCTION):
+    async with rotation.apps.sender(*APNS).lease(Environment.PRODUCTION):
         pass
     assert rotation.apps.providers == set(Provider)
     assert len(sim.requests) == 0

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from push.wait_queue import QueueDepths, Waiters
+from push.wait_queue import FairQueue, QueueDepths
 
 
-def turns(waiters: Waiters[int]) -> int:
+def turns(waiters: FairQueue[int]) -> int:
     count = 0
     while (user := waiters.first()) is not None:
         waiters.next(user).set_result(count)
@@ -16,7 +16,7 @@ def turns(waiters: Waiters[int]) -> int:
 
 
 async def test_users_take_turns_and_each_ones_go_in_the_order_they_came() -> None:
-    waiters = Waiters[int]()
+    waiters = FairQueue[int]()
     hers = [waiters.join(1) for _ in range(4)]
     his, theirs = waiters.join(2), waiters.join(3)
 
@@ -28,7 +28,7 @@ async def test_users_take_turns_and_each_ones_go_in_the_order_they_came() -> Non
 
 @pytest.mark.parametrize("newcomer", range(8))
 async def test_a_newcomer_goes_no_later_than_was_said_and_not_much_sooner(newcomer: int) -> None:
-    waiters = Waiters[int]()
+    waiters = FairQueue[int]()
     for number in range(300):
         waiters.join(number % 7 * (number % 3))  # some have many, some few
     for _ in range(50):
@@ -43,7 +43,7 @@ async def test_a_newcomer_goes_no_later_than_was_said_and_not_much_sooner(newcom
 
 
 async def test_who_gave_up_is_no_longer_counted_and_has_no_turn() -> None:
-    waiters = Waiters[int]()
+    waiters = FairQueue[int]()
     quitter, cancelled, other = waiters.join(1), waiters.join(1), waiters.join(2)
 
     waiters.give_up(1, quitter)
@@ -57,7 +57,7 @@ async def test_who_gave_up_is_no_longer_counted_and_has_no_turn() -> None:
 
 async def test_20_000_waiters_cost_next_to_nothing_whosever_they_are() -> None:
     for user_of in (lambda _: 1, lambda number: number, lambda number: number % 200):
-        waiters = Waiters[int]()
+        waiters = FairQueue[int]()
         began = time.process_time()
         for number in range(20_000):
             waiters.ahead_of(user_of(number))
@@ -78,7 +78,7 @@ def test_depths_that_are_emptied_are_as_new() -> None:
 
 
 async def test_a_user_who_is_passed_over_keeps_its_turn_and_others_go_meanwhile() -> None:
-    waiters = Waiters[int]()
+    waiters = FairQueue[int]()
     for user in (1, 1, 2, 3):
         waiters.join(user)
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone
+from tests.stack import Phone, Stack, User, android, eventually, iphone
 
 
 async def does(simulator: Simulator, phone: Phone, what: str) -> dict[str, str]:
@@ -33,14 +33,14 @@ async def needs_refresh(user: User) -> bool:
 
 @pytest.mark.parametrize("new_phone", [iphone, android])
 async def test_a_reminder_that_meets_a_rotated_token_reaches_the_phone_once_it_registers_again(
-    house: House, simulator: Simulator, new_phone: Callable[[], Phone]
+    stack: Stack, simulator: Simulator, new_phone: Callable[[], Phone]
 ) -> None:
-    alice, phone = house.user(), new_phone()
+    alice, phone = stack.user(), new_phone()
     await alice.register(phone)
     await declare(simulator, phone)
     token = (await does(simulator, phone, "rotate"))["token"]
     session_id = await alice.start_fast(due_in=0.5)
-    assert await house.finished(session_id) == "unregistered"
+    assert await stack.finished(session_id) == "unregistered"
     await eventually(lambda: needs_refresh(alice))
 
     await alice.register(Phone(phone.provider, token, phone.installation_id))
@@ -49,20 +49,20 @@ async def test_a_reminder_that_meets_a_rotated_token_reaches_the_phone_once_it_r
 
     assert tapped["url"] == f"fastbell://fasting-sessions/{session_id}"
     opened = await alice.call("POST", f"/v1/push-tasks/{tapped['task_id']}/opened")
-    [task] = await house.tasks(session_id)
+    [task] = await stack.tasks(session_id)
     assert (opened.status_code, task.task_id, task.opened_at is None) == (204, UUID(tapped["task_id"]), False)
     assert simulator.phone(token).screen == []
 
 
 async def test_a_phone_that_may_not_notify_is_sent_the_reminder_all_the_same(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    alice, phones = house.user(), (iphone(), android())
+    alice, phones = stack.user(), (iphone(), android())
     for phone in phones:
         await alice.register(phone, permission="denied")
         await declare(simulator, phone, "denied")
 
-    assert await house.finished(await alice.start_fast(due_in=0.5)) == "accepted"
+    assert await stack.finished(await alice.start_fast(due_in=0.5)) == "accepted"
 
     fates = [[receipt.reason for receipt in simulator.phone(phone.token).log] for phone in phones]
     assert fates == [["permission_denied"]] * 2

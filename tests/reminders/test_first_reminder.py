@@ -1,13 +1,13 @@
 """The straight way: a fast starts, its reminder shows on both phones, once."""
 
 from simulator import Simulator
-from tests.stack import House, android, eventually, iphone
+from tests.stack import Stack, android, eventually, iphone
 
 
 async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    alice, bob = house.user(), house.user()
+    alice, bob = stack.user(), stack.user()
     mine, hers, his = iphone(), android(), iphone()
     await alice.register(mine, hers)
     await bob.register(his)
@@ -18,5 +18,5 @@ async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
         await simulator.received(phone.token, timeout=10)
         [line] = simulator.phone(phone.token).screen
         assert (line.title, line.body, line.times_received) == ("Your fast is almost over", "1 minute to go.", 1)
-    assert await eventually(lambda: house.tasks(session_id))
+    assert await eventually(lambda: stack.tasks(session_id))
     assert simulator.phones.get(his.token) is None

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, uncommitted
 
 LATER = 2.0  # seconds from a move to the new due instant
 
@@ -42,79 +42,79 @@ def change(request: pytest.FixtureRequest) -> Change:
 
 
 async def test_nothing_is_sent_when_the_fast_is_over_while_its_workflow_sleeps(
-    house: House, unarmed: House, simulator: Simulator, change: Change
+    stack: Stack, unarmed: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
     session_id = await user.start_fast(due_in=1.5)
-    await eventually(lambda: _is_asleep(house, session_id))
+    await eventually(lambda: _is_asleep(stack, session_id))
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
-    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
-    assert not [task for task in await house.tasks(session_id) if task.attempt_count and change is not Change.MOVE]
+    await _assert_nothing_old_came(stack, simulator, session_id, phones, change, changed_at)
+    assert not [task for task in await stack.tasks(session_id) if task.attempt_count and change is not Change.MOVE]
 
 
 async def test_nothing_is_sent_when_the_fast_is_over_in_the_instant_of_waking(
-    house: House, unarmed: House, simulator: Simulator, change: Change
+    stack: Stack, unarmed: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
-    async with uncommitted(house, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
+    async with uncommitted(stack, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
         session_id = await user.start_fast(due_in=1.0)
-        await eventually(house.someone_waits_for_a_lock)
+        await eventually(stack.someone_waits_for_a_lock)
         changed_at = await _now_after(_apply(change, user, session_id))
 
-    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
+    await _assert_nothing_old_came(stack, simulator, session_id, phones, change, changed_at)
 
 
 async def test_nothing_is_sent_when_the_fast_is_over_while_its_sends_are_armed(
-    house: House, simulator: Simulator, change: Change
+    stack: Stack, simulator: Simulator, change: Change
 ) -> None:
-    user, phones = await _user_with_two_phones(house)
+    user, phones = await _user_with_two_phones(stack)
     session_id = await user.start_fast(due_in=1.5)
-    await eventually(lambda: house.holds_sends(session_id, 2))
+    await eventually(lambda: stack.holds_sends(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
-    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at)
-    states = {(task.state, task.last_reason) for task in await house.tasks(session_id)}
+    await _assert_nothing_old_came(stack, simulator, session_id, phones, change, changed_at)
+    states = {(task.state, task.last_reason) for task in await stack.tasks(session_id)}
     assert ("withdrawn", change.value) in states
 
 
 async def test_nothing_is_sent_when_the_change_is_not_yet_committed_as_the_last_check_looks(
-    house: House, simulator: Simulator, change: Change
+    stack: Stack, simulator: Simulator, change: Change
 ) -> None:
-    user, phones = await _user_with_two_phones(house)
+    user, phones = await _user_with_two_phones(stack)
     session_id = await user.start_fast(due_in=1.0)
-    await eventually(lambda: house.holds_sends(session_id, 2))
+    await eventually(lambda: stack.holds_sends(session_id, 2))
 
-    async with uncommitted(house, _CHANGES[change], id=session_id):
-        await eventually(house.someone_waits_for_a_lock)  # the check waits for the change instead of passing it
+    async with uncommitted(stack, _CHANGES[change], id=session_id):
+        await eventually(stack.someone_waits_for_a_lock)  # the check waits for the change instead of passing it
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     for phone in phones:
         assert not simulator.requests.for_token(phone.token)
-    assert {(task.state, task.last_reason) for task in await house.tasks(session_id)} == {("withdrawn", change.value)}
+    assert {(task.state, task.last_reason) for task in await stack.tasks(session_id)} == {("withdrawn", change.value)}
 
 
 async def test_nothing_more_is_sent_when_the_fast_is_over_during_back_off(
-    house: House, simulator: Simulator, change: Change
+    stack: Stack, simulator: Simulator, change: Change
 ) -> None:
-    user, phones = await _user_with_two_phones(house)
+    user, phones = await _user_with_two_phones(stack)
     for phone in phones:
         refuse_once(simulator, phone)
     session_id = await user.start_fast(due_in=1.0)
-    await eventually(lambda: house.failed_attempts(session_id, 2))
+    await eventually(lambda: stack.failed_attempts(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
-    await _assert_nothing_old_came(house, simulator, session_id, phones, change, changed_at, refused=1)
+    await _assert_nothing_old_came(stack, simulator, session_id, phones, change, changed_at, refused=1)
 
 
 @pytest.mark.parametrize("change", [Change.END, Change.CANCEL])
 async def test_a_call_under_way_when_the_fast_is_over_is_recorded_and_told_as_what_it_came_to(
-    house: House, simulator: Simulator, change: Change
+    stack: Stack, simulator: Simulator, change: Change
 ) -> None:
-    user, phones = await _user_with_two_phones(house)
+    user, phones = await _user_with_two_phones(stack)
     for phone in phones:
         simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=3, count=1)
     session_id = await user.start_fast(due_in=1.0)
@@ -122,12 +122,12 @@ async def test_a_call_under_way_when_the_fast_is_over_is_recorded_and_told_as_wh
         await simulator.received(phone.token)  # the provider has it; its answer is on the way
 
     await _apply(change, user, session_id)
-    await house.knows(session_id, rev=2)
-    assert await _attempts(house, session_id) == [None, None]
+    await stack.knows(session_id, rev=2)
+    assert await _attempts(stack, session_id) == [None, None]
 
-    assert await house.finished(session_id) == "accepted"
-    assert await _attempts(house, session_id) == ["accepted", "accepted"]
-    assert {(task.state, task.last_reason) for task in await house.tasks(session_id)} == {("accepted", None)}
+    assert await stack.finished(session_id) == "accepted"
+    assert await _attempts(stack, session_id) == ["accepted", "accepted"]
+    assert {(task.state, task.last_reason) for task in await stack.tasks(session_id)} == {("accepted", None)}
     for phone in phones:
         assert len(simulator.requests.for_token(phone.token)) == 1
         assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
@@ -140,14 +140,14 @@ _CHANGES = {
 }
 
 
-async def _user_with_two_phones(house: House) -> tuple[User, list[Phone]]:
-    user, phones = house.user(), [iphone(), android()]
+async def _user_with_two_phones(stack: Stack) -> tuple[User, list[Phone]]:
+    user, phones = stack.user(), [iphone(), android()]
     await user.register(*phones)
     return user, phones
 
 
 async def _assert_nothing_old_came(
-    house: House,
+    stack: Stack,
     simulator: Simulator,
     session_id: UUID,
     phones: list[Phone],
@@ -157,28 +157,28 @@ async def _assert_nothing_old_came(
     refused: int = 0,
 ) -> None:
     """Check that a fast that is over sends nothing more, and that a moved one sends once, at the new instant."""
-    await house.finished(session_id)
+    await stack.finished(session_id)
     for phone in phones:
         calls = simulator.requests.for_token(phone.token)
         if change is not Change.MOVE:
             assert len(calls) == refused
             continue
         due = "SELECT ends_at - interval '1 minute' AS due_at FROM fasting_sessions WHERE id = :id"
-        [reminder] = await house.rows(due, id=session_id)
+        [reminder] = await stack.rows(due, id=session_id)
         assert len(calls) == refused + 1
         assert calls[-1].received_at >= reminder.due_at > changed_at
         assert len(simulator.phone(phone.token).screen) == 1
 
 
-async def _attempts(house: House, session_id: UUID) -> list[str | None]:
+async def _attempts(stack: Stack, session_id: UUID) -> list[str | None]:
     """Read what the provider calls of a session came to; None: under way."""
     joined = "SELECT outcome FROM push_attempts JOIN push_tasks USING (task_id) WHERE conversation_id = :id"
-    return [row.outcome for row in await house.rows(joined, id=session_id)]
+    return [row.outcome for row in await stack.rows(joined, id=session_id)]
 
 
-async def _is_asleep(house: House, session_id: UUID) -> bool:
+async def _is_asleep(stack: Stack, session_id: UUID) -> bool:
     try:
-        return "next reminder" in (await house.workflow(session_id).query("status"))["waiting_for"]
+        return "next reminder" in (await stack.workflow(session_id).query("status"))["waiting_for"]
     except Exception:  # noqa: BLE001 -- not started yet
         return False
 

@@ -6,17 +6,17 @@ import pytest
 
 from simulator import Simulator
 from simulator.phones import Receipt
-from tests.stack import House, Phone, android, iphone
+from tests.stack import Phone, Stack, android, iphone
 
 
-async def test_apns_receives_just_this(house: House, simulator: Simulator) -> None:
+async def test_apns_receives_just_this(stack: Stack, simulator: Simulator) -> None:
     phone = iphone()
-    receipt, task = await _received(house, simulator, phone)
+    receipt, task = await _received(stack, simulator, phone)
 
     headers = {name: value for name, value in receipt.request.headers.items() if not name.startswith(":")}
     assert receipt.request.raw_headers[b"authorization"].startswith(b"bearer ey")
     assert headers.pop("authorization") == "-"  # kept out of the simulator's log, too
-    assert headers.pop("apns-id") == await _attempt_id(house, task)
+    assert headers.pop("apns-id") == await _attempt_id(stack, task)
     assert headers == {
         "apns-topic": "app.fastbell.demo",
         "apns-push-type": "alert",
@@ -36,9 +36,9 @@ async def test_apns_receives_just_this(house: House, simulator: Simulator) -> No
     }
 
 
-async def test_fcm_receives_just_this(house: House, simulator: Simulator) -> None:
+async def test_fcm_receives_just_this(stack: Stack, simulator: Simulator) -> None:
     phone = android()
-    receipt, task = await _received(house, simulator, phone)
+    receipt, task = await _received(stack, simulator, phone)
 
     payload = _payload(receipt)
     seconds_left = (task.expires_at - task.due_at).total_seconds()
@@ -72,44 +72,44 @@ async def test_fcm_receives_just_this(house: House, simulator: Simulator) -> Non
     }
 
 
-async def test_the_wording_is_in_the_phones_language(house: House, simulator: Simulator) -> None:
-    receipt, _ = await _received(house, simulator, iphone(), locale="de-AT")
+async def test_the_wording_is_in_the_phones_language(stack: Stack, simulator: Simulator) -> None:
+    receipt, _ = await _received(stack, simulator, iphone(), locale="de-AT")
 
     assert _payload(receipt)["aps"]["alert"] == {"title": "Dein Fasten ist fast geschafft", "body": "Noch 1 Minute."}
 
 
 @pytest.mark.parametrize("new_phone", [iphone, android], ids=["apns", "fcm"])
-async def test_a_generic_preview_says_nothing_of_fasting(house: House, simulator: Simulator, new_phone: Any) -> None:
-    receipt, _ = await _received(house, simulator, new_phone(), preview="generic")
+async def test_a_generic_preview_says_nothing_of_fasting(stack: Stack, simulator: Simulator, new_phone: Any) -> None:
+    receipt, _ = await _received(stack, simulator, new_phone(), preview="generic")
 
     body = _payload(receipt)
     shown = body["aps"]["alert"] if "aps" in body else body["message"]["notification"]
     assert shown == {"title": "Reminder", "body": "Open the app to see it."}
 
 
-async def test_a_sandbox_token_goes_to_the_sandbox(house: House, simulator: Simulator) -> None:
-    receipt, _ = await _received(house, simulator, iphone(), environment="sandbox")
+async def test_a_sandbox_token_goes_to_the_sandbox(stack: Stack, simulator: Simulator) -> None:
+    receipt, _ = await _received(stack, simulator, iphone(), environment="sandbox")
 
     assert receipt.request.environment == "sandbox"
 
 
-async def test_no_payload_names_the_user(house: House, simulator: Simulator) -> None:
+async def test_no_payload_names_the_user(stack: Stack, simulator: Simulator) -> None:
     for phone in (iphone(), android()):
-        receipt, task = await _received(house, simulator, phone)
+        receipt, task = await _received(stack, simulator, phone)
         assert task.user_id not in str(receipt.request.payload)
         assert task.user_id not in str(receipt.request.headers)
 
 
 async def _received(
-    house: House, simulator: Simulator, phone: Phone, *, preview: str = "full", **more: str
+    stack: Stack, simulator: Simulator, phone: Phone, *, preview: str = "full", **more: str
 ) -> tuple[Receipt, Any]:
-    user = house.user()
+    user = stack.user()
     await user.register(phone, **more)
     await user.call("PUT", "/v1/notification-preferences", {"reminder_preview": preview})
     session_id = await user.start_fast(due_in=1.0)
-    await house.finished(session_id)
+    await stack.finished(session_id)
     [receipt] = await simulator.received(phone.token)
-    [task] = await house.tasks(session_id)
+    [task] = await stack.tasks(session_id)
     return receipt, task
 
 
@@ -119,6 +119,6 @@ def _payload(receipt: Receipt) -> dict[str, Any]:
     return payload
 
 
-async def _attempt_id(house: House, task: Any) -> str:
-    [attempt] = await house.rows("SELECT attempt_id FROM push_attempts WHERE task_id = :id", id=task.task_id)
+async def _attempt_id(stack: Stack, task: Any) -> str:
+    [attempt] = await stack.rows("SELECT attempt_id FROM push_attempts WHERE task_id = :id", id=task.task_id)
     return str(attempt.attempt_id)

@@ -9,44 +9,44 @@ from uuid import UUID, uuid4
 
 from simulator import Simulator
 from tests.open_page import PAGE, Window, filled, opened
-from tests.stack import House, User, eventually, iphone
+from tests.stack import Stack, User, eventually, iphone
 
 PREFERENCES, STOP = "/v1/notification-preferences", "/preferences/stop"
 
 
 async def test_what_is_changed_while_a_fast_is_asleep_armed_or_held_holds_at_the_due_instant(
-    house: House, unarmed: House, simulator: Simulator
+    stack: Stack, unarmed: Stack, simulator: Simulator
 ) -> None:
     await asyncio.gather(
-        _asleep(unarmed, simulator), _armed(house, simulator), _held(house, simulator), _stopped(house, simulator)
+        _asleep(unarmed, simulator), _armed(stack, simulator), _held(stack, simulator), _stopped(stack, simulator)
     )
 
 
-async def _asleep(house: House, simulator: Simulator) -> None:
+async def _asleep(stack: Stack, simulator: Simulator) -> None:
     """Minutes that are chosen while a fast is asleep remind of it."""
-    user = house.user()
+    user = stack.user()
     session_id, token = await _changed(user, {"reminder_minutes": [0]}, held=0, reminder_minutes=["1"])
 
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
     [line] = simulator.phone(token).screen
     assert line.notification.body == "1 minute to go."
 
 
-async def _armed(house: House, simulator: Simulator) -> None:
+async def _armed(stack: Stack, simulator: Simulator) -> None:
     """Reminders that are switched on while a fast is armed come; there is nothing to hold while they are off."""
     before = {"reminder_minutes": [1], "reminders": False}
-    session_id, token = await _changed(house.user(), before, held=0, reminders="on")
+    session_id, token = await _changed(stack.user(), before, held=0, reminders="on")
 
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
     assert len(simulator.phone(token).screen) == 1
 
 
-async def _held(house: House, simulator: Simulator) -> None:
+async def _held(stack: Stack, simulator: Simulator) -> None:
     """Minutes that are chosen while a reminder is held move it."""
-    user = house.user()
+    user = stack.user()
     session_id, token = await _changed(user, {"reminder_minutes": [1]}, held=1, reminder_minutes=["0"])
 
-    [task] = await eventually(partial(_settled, house, session_id))
+    [task] = await eventually(partial(_settled, stack, session_id))
     assert (task.state, task.last_reason) == ("withdrawn", "goal_moved")
     assert not simulator.requests.for_token(token)
     shown = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()["reminders"]
@@ -54,11 +54,11 @@ async def _held(house: House, simulator: Simulator) -> None:
     await user.cancel(session_id)
 
 
-async def _stopped(house: House, simulator: Simulator) -> None:
+async def _stopped(stack: Stack, simulator: Simulator) -> None:
     """One press stops a reminder that is held."""
-    session_id, token = await _changed(house.user(), {"reminder_minutes": [1]}, held=1, what="reminders")
+    session_id, token = await _changed(stack.user(), {"reminder_minutes": [1]}, held=1, what="reminders")
 
-    [task] = await eventually(partial(_settled, house, session_id))
+    [task] = await eventually(partial(_settled, stack, session_id))
     assert (task.state, task.last_reason) == ("withdrawn", "reminders_off")
     assert not simulator.requests.for_token(token)
 
@@ -68,7 +68,7 @@ async def _changed(user: User, before: Mapping[str, Any], *, held: int, **change
 
     Gives the fast and the phone's token. Where all that took until a minute before the fast's end, once more.
     """
-    house, seconds = user.house, 3
+    stack, seconds = user.stack, 3
     while True:
         phone = iphone()
         await user.register(phone)
@@ -77,9 +77,9 @@ async def _changed(user: User, before: Mapping[str, Any], *, held: int, **change
         form = await window.fields()
         due_at = datetime.now(UTC) + timedelta(seconds=seconds)
         session_id = await _start(user, due_at + timedelta(minutes=1))
-        await house.started(session_id)
+        await stack.started(session_id)
         if held:
-            await eventually(partial(_is_held_or_late, house, session_id, held, due_at), within=seconds + 15)
+            await eventually(partial(_is_held_or_late, stack, session_id, held, due_at), within=seconds + 15)
         await _send(window, filled(form, **changes))
         if datetime.now(UTC) < due_at - timedelta(seconds=0.5):
             return session_id, phone.token
@@ -89,8 +89,8 @@ async def _changed(user: User, before: Mapping[str, Any], *, held: int, **change
         seconds *= 2
 
 
-async def _is_held_or_late(house: House, session_id: UUID, held: int, due_at: datetime) -> bool:
-    return datetime.now(UTC) > due_at or await house.holds_sends(session_id, held)
+async def _is_held_or_late(stack: Stack, session_id: UUID, held: int, due_at: datetime) -> bool:
+    return datetime.now(UTC) > due_at or await stack.holds_sends(session_id, held)
 
 
 async def _start(user: User, ends_at: datetime) -> UUID:
@@ -106,5 +106,5 @@ async def _send(window: Window, form: Mapping[str, Any]) -> None:
     assert answer.status_code == 303, answer.text
 
 
-async def _settled(house: House, session_id: UUID) -> list[Any]:
-    return [task for task in await house.tasks(session_id) if task.state != "pending"]
+async def _settled(stack: Stack, session_id: UUID) -> list[Any]:
+    return [task for task in await stack.tasks(session_id) if task.state != "pending"]

@@ -12,7 +12,7 @@ import pytest
 
 from domain import preferences as time_zones
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone
+from tests.stack import Phone, Stack, User, android, eventually, iphone
 from tests.talk import conversation_of, handed_off, posted
 
 PREFERENCES = "/v1/notification-preferences"
@@ -44,13 +44,13 @@ def _payload(simulator: Simulator, phone: Phone) -> dict[str, Any]:
     return receipt.request.payload
 
 
-async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(house: House, simulator: Simulator) -> None:
-    user, phones = house.user(), (iphone(), android())
+async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(stack: Stack, simulator: Simulator) -> None:
+    user, phones = stack.user(), (iphone(), android())
     await user.register(*phones, time_zone=where_it_is(3))
     await change(user, quiet_hours=NIGHT)
 
-    assert await house.finished(await user.start_fast(due_in=1.0)) == "accepted"
-    told = await house.user("carol", "support").call("GET", f"/v1/support/users/{user.user_id}/timeline")
+    assert await stack.finished(await user.start_fast(due_in=1.0)) == "accepted"
+    told = await stack.user("carol", "support").call("GET", f"/v1/support/users/{user.user_id}/timeline")
 
     asked = [each["text"].partition("(call 1). ")[2] for each in told.json()["items"] if each["event"] == "attempted"]
     assert asked == ["Without a sound: it fell into the person's quiet hours."] * 2
@@ -67,65 +67,65 @@ async def test_in_quiet_hours_a_reminder_is_shown_without_sound_or_light(house: 
     }
 
 
-async def test_a_message_in_quiet_hours_makes_no_sound_that_counts(house: House, simulator: Simulator) -> None:
-    alice, bob, phone = house.user(), house.user(), iphone()
+async def test_a_message_in_quiet_hours_makes_no_sound_that_counts(stack: Stack, simulator: Simulator) -> None:
+    alice, bob, phone = stack.user(), stack.user(), iphone()
     await bob.register(phone, time_zone=where_it_is(3))
     await change(bob, quiet_hours=NIGHT)
     conversation_id = await conversation_of(alice, bob)
-    await handed_off(house, await posted(alice, conversation_id))
+    await handed_off(stack, await posted(alice, conversation_id))
 
     await change(bob, quiet_hours=None)
-    await handed_off(house, await posted(alice, conversation_id))
+    await handed_off(stack, await posted(alice, conversation_id))
 
     assert shown(simulator, phone) == [SILENT, LOUD]
 
 
-async def test_each_phone_has_the_night_of_the_place_where_it_is(house: House, simulator: Simulator) -> None:
-    user, here, there, unknown = house.user(), iphone(), android(), iphone()
+async def test_each_phone_has_the_night_of_the_place_where_it_is(stack: Stack, simulator: Simulator) -> None:
+    user, here, there, unknown = stack.user(), iphone(), android(), iphone()
     await user.register(unknown)
     await user.register(here, time_zone=where_it_is(3))
     await user.register(there, time_zone=where_it_is(14))  # seen last, so `unknown` counts as there
     await change(user, quiet_hours=NIGHT | {"mode": "withhold"})
 
     session_id = await user.start_fast(due_in=1.0)
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
 
     assert [shown(simulator, phone) for phone in (there, unknown)] == [[LOUD], [LOUD]]
     assert not simulator.requests.for_token(here.token)
-    withdrawn = [(each.installation_id, each.last_reason) for each in await house.tasks(session_id) if each.last_reason]
+    withdrawn = [(each.installation_id, each.last_reason) for each in await stack.tasks(session_id) if each.last_reason]
     assert withdrawn == [(here.installation_id, "quiet_hours")]
 
 
 async def test_phones_that_a_message_finds_in_the_night_are_told_of_one_by_one(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    alice, bob, here, there = house.user(), house.user(), iphone(), android()
+    alice, bob, here, there = stack.user(), stack.user(), iphone(), android()
     await bob.register(here, time_zone=where_it_is(3))
     await bob.register(there, time_zone=where_it_is(14))
     await change(bob, quiet_hours=NIGHT | {"mode": "withhold"})
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    assert await handed_off(house, message_id) == "accepted"
+    assert await handed_off(stack, message_id) == "accepted"
 
     assert shown(simulator, there) == [LOUD]
     assert not simulator.requests.for_token(here.token)
     query = "SELECT installation_id, reason FROM withheld_pushes WHERE message_id = :id"
-    assert await house.rows(query, id=message_id) == [(here.installation_id, "quiet_hours")]
+    assert await stack.rows(query, id=message_id) == [(here.installation_id, "quiet_hours")]
 
 
 @pytest.mark.parametrize("mode", ["silent", "withhold"])
-async def test_a_phone_that_travels_takes_its_night_along(house: House, simulator: Simulator, mode: str) -> None:
-    user, into_night, into_day = house.user(), iphone(), android()
+async def test_a_phone_that_travels_takes_its_night_along(stack: Stack, simulator: Simulator, mode: str) -> None:
+    user, into_night, into_day = stack.user(), iphone(), android()
     await change(user, quiet_hours=NIGHT | {"mode": mode})
     await user.register(into_night, time_zone=where_it_is(14))
     await user.register(into_day, time_zone=where_it_is(3))
     session_id = await user.start_fast(due_in=1.5)
-    await eventually(lambda: house.holds_sends(session_id, 2))
+    await eventually(lambda: stack.holds_sends(session_id, 2))
 
     await user.register(into_night, time_zone=where_it_is(3))
     await user.register(into_day, time_zone=where_it_is(14))
 
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
     assert shown(simulator, into_day) == [LOUD]
     if mode == "silent":
         assert shown(simulator, into_night) == [SILENT]
@@ -134,34 +134,34 @@ async def test_a_phone_that_travels_takes_its_night_along(house: House, simulato
 
 
 async def test_the_only_phone_leaves_the_night_before_the_due_instant_and_is_reminded_on_time(
-    house: House, simulator: Simulator
+    stack: Stack, simulator: Simulator
 ) -> None:
-    user, phone = house.user(), iphone()
+    user, phone = stack.user(), iphone()
     await user.register(phone, time_zone=where_it_is(3))
     await change(user, quiet_hours=NIGHT | {"mode": "withhold"})
     session_id = await user.start_fast(due_in=1.5)
-    await house.started(session_id)
+    await stack.started(session_id)
 
     await user.register(phone, time_zone=where_it_is(14))
 
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
     assert shown(simulator, phone) == [LOUD]
-    [task] = await house.tasks(session_id)
+    [task] = await stack.tasks(session_id)
     assert task.accepted_at - task.due_at < timedelta(seconds=2)
 
 
 async def test_what_changes_while_a_fast_is_asleep_armed_or_held_holds_at_the_due_instant(
-    house: House, unarmed: House, simulator: Simulator
+    stack: Stack, unarmed: Stack, simulator: Simulator
 ) -> None:
     withhold: dict[str, Any] = NIGHT | {"mode": "withhold"}
-    cases: list[tuple[House, int, Any, Any, list[tuple[bool, str]]]] = [
+    cases: list[tuple[Stack, int, Any, Any, list[tuple[bool, str]]]] = [
         (unarmed, 0, withhold, {"mode": "silent"}, [SILENT]),  # asleep
         (unarmed, 0, None, withhold, []),
-        (house, 0, withhold, {"mode": "silent"}, [SILENT]),  # armed: there is nothing to hold while all is withheld
-        (house, 0, withhold, None, [LOUD]),
-        (house, 1, None, NIGHT, [SILENT]),  # held
-        (house, 1, NIGHT, {"mode": "withhold"}, []),
-        (house, 1, NIGHT, {"time_zone": where_it_is(14)}, [LOUD]),  # the night of another place
+        (stack, 0, withhold, {"mode": "silent"}, [SILENT]),  # armed: there is nothing to hold while all is withheld
+        (stack, 0, withhold, None, [LOUD]),
+        (stack, 1, None, NIGHT, [SILENT]),  # held
+        (stack, 1, NIGHT, {"mode": "withhold"}, []),
+        (stack, 1, NIGHT, {"time_zone": where_it_is(14)}, [LOUD]),  # the night of another place
     ]
     users, phones = [door.user() for door, *_ in cases], [iphone() for _ in cases]
     for user, phone, (_, _, before, *_) in zip(users, phones, cases, strict=True):
@@ -197,14 +197,14 @@ def odd_nights(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("odd_nights")
-async def test_the_odd_nights_of_the_year_on_the_screens_of_three_places(house: House, simulator: Simulator) -> None:
-    user, gap, doubled, day = house.user(), iphone(), android(), iphone()
+async def test_the_odd_nights_of_the_year_on_the_screens_of_three_places(stack: Stack, simulator: Simulator) -> None:
+    user, gap, doubled, day = stack.user(), iphone(), android(), iphone()
     await user.register(gap, time_zone="Odd/Gap")  # 03:10: there was no 02:30, so the night is over
     await user.register(doubled, time_zone="Odd/Doubled")  # 02:10 for the second time, after 02:30 came once
     await user.register(day, time_zone=where_it_is(14))
     await change(user, quiet_hours=NIGHT | {"ends": "02:30"})
 
-    assert await house.finished(await user.start_fast(due_in=1.0)) == "accepted"
+    assert await stack.finished(await user.start_fast(due_in=1.0)) == "accepted"
 
     assert [shown(simulator, phone) for phone in (gap, doubled, day)] == [[LOUD], [SILENT], [LOUD]]
 

@@ -6,23 +6,23 @@ import pytest
 
 from simulator import Simulator
 from tests.kept import kept_of
-from tests.stack import SECRET, House, android, iphone, refuse_once
+from tests.stack import SECRET, Stack, android, iphone, refuse_once
 
 
 async def test_neither_logs_nor_histories_hold_a_token_a_text_or_a_credential(
-    house: House, simulator: Simulator, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    stack: Stack, simulator: Simulator, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    user, phones = house.user(), [iphone(), android()]
+    user, phones = stack.user(), [iphone(), android()]
     await user.register(*phones)
     refuse_once(simulator, phones[0])
     simulator.faults.add(provider="apns", token=phones[0].token, fault="close", count=1)
 
     session_id = await user.start_fast(due_in=1.0)
     await user.call("PUT", f"/v1/device-tokens/{phones[0].installation_id}", {"provider": "apns", "token": "no"})
-    await house.finished(session_id)
+    await stack.finished(session_id)
 
-    history = await kept_of(house.workflow(session_id))
+    history = await kept_of(stack.workflow(session_id))
     logs = "".join(capsys.readouterr()) + caplog.text
     jwts = {user.headers["Authorization"].removeprefix("Bearer ")}
     for phone in phones:

@@ -12,38 +12,38 @@ from api.app import create_app
 from dispatch.relay import Relay
 from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.stack import House, iphone, make_house
+from tests.stack import Stack, iphone, make_stack
 
 
 @pytest.fixture
-async def skipping(house: House) -> AsyncIterator[tuple[House, TimeSkipper]]:
+async def skipping(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
     """A door to the house whose workflows start with a clock of their own."""
-    skipper = TimeSkipper(house.temporal, config=TimeSkippingConfig(enabled=False))
-    environment = house.place.environment(ARM_WINDOW="0")
+    skipper = TimeSkipper(stack.temporal, config=TimeSkippingConfig(enabled=False))
+    environment = stack.place.environment(ARM_WINDOW="0")
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(house.place, app) as door:
-        relay = Relay(house.sessions, skipper.client, arm_window=0)
+    async with make_stack(stack.place, app) as door:
+        relay = Relay(stack.sessions, skipper.client, arm_window=0)
         app.state.services = replace(app.state.services, relay=relay)
         yield door, skipper
 
 
 async def test_sixteen_hours_with_three_reminders_and_a_moved_goal(
-    house: House, skipping: tuple[House, TimeSkipper], simulator: Simulator
+    stack: Stack, skipping: tuple[Stack, TimeSkipper], simulator: Simulator
 ) -> None:
     (door, skipper), phone, session_id, begun_at = skipping, iphone(), uuid4(), datetime.now(UTC)
     user, path = door.user(), f"/v1/fasting-sessions/{session_id}"
     await user.register(phone)
     fast = {"ends_at": (begun_at + timedelta(hours=16)).isoformat(), "reminder_minutes": [120, 30, 5]}
     assert (await user.call("PUT", path, fast)).status_code == 201
-    await house.started(session_id)
-    workflow = house.workflow(session_id)
+    await stack.started(session_id)
+    workflow = stack.workflow(session_id)
 
     await skipper.fast_forward(workflow, timedelta(hours=13))
     assert not simulator.requests.for_token(phone.token)
 
     moved = {"ends_at": (begun_at + timedelta(hours=17)).isoformat()}
     assert (await user.call("PATCH", path, moved)).status_code == 200
-    await house.knows(session_id, rev=2)
+    await stack.knows(session_id, rev=2)
     await skipper.fast_forward(workflow, timedelta(hours=1, minutes=55))
     assert not simulator.requests.for_token(phone.token)  # the old goal's first reminder would have come by now
     await skipper.fast_forward(workflow, timedelta(minutes=10))
@@ -53,4 +53,4 @@ async def test_sixteen_hours_with_three_reminders_and_a_moved_goal(
     bodies = [receipt.notification.body for receipt in await simulator.received(phone.token, 3, timeout=15)]
     assert bodies == ["2 hours to go.", "30 minutes to go.", "5 minutes to go."]
     assert [line.body for line in simulator.phone(phone.token).screen] == ["5 minutes to go."]
-    assert (await house.finished(session_id), len(simulator.requests.for_token(phone.token))) == ("accepted", 3)
+    assert (await stack.finished(session_id), len(simulator.requests.for_token(phone.token))) == ("accepted", 3)

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
 
 
 @pytest.fixture(params=[iphone, android], ids=["apns", "fcm"])
@@ -16,109 +16,109 @@ def phone(request: pytest.FixtureRequest) -> Phone:
 
 
 async def test_a_phone_that_changed_hands_while_the_fast_slept_shows_nothing(
-    house: House, unarmed: House, simulator: Simulator, phone: Phone
+    stack: Stack, unarmed: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    alice, bob = unarmed.user(), house.user()
+    alice, bob = unarmed.user(), stack.user()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=1.2)
 
     await bob.register(phone)
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
-    assert not await house.tasks(session_id)
+    assert not await stack.tasks(session_id)
 
 
 async def test_a_phone_that_changed_hands_between_planning_and_sending_shows_nothing(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    alice, bob, session_id = await _armed(house, phone)
+    alice, bob, session_id = await _armed(stack, phone)
 
     await bob.register(phone)
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
-    assert await _ends(house, session_id) == [("withdrawn", "token_transferred")]
+    assert await _ends(stack, session_id) == [("withdrawn", "token_transferred")]
     assert alice.user_id != bob.user_id
 
 
 async def test_a_token_that_moved_to_another_installation_is_not_pushed_for_the_former_one(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    _, bob, session_id = await _armed(house, phone)
+    _, bob, session_id = await _armed(stack, phone)
 
     await bob.register(Phone(phone.provider, phone.token))
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
-    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+    assert await _ends(stack, session_id) == [("withdrawn", "no_active_token")]
 
 
 async def test_a_sign_out_between_planning_and_sending_is_respected(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    alice, _, session_id = await _armed(house, phone)
+    alice, _, session_id = await _armed(stack, phone)
 
     await alice.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
-    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+    assert await _ends(stack, session_id) == [("withdrawn", "no_active_token")]
 
 
 async def test_a_transfer_not_yet_committed_as_the_last_check_looks_is_waited_for(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    _, _, session_id = await _armed(house, phone)
+    _, _, session_id = await _armed(stack, phone)
     taken = "UPDATE device_tokens SET active = false, inactive_reason = 'transferred' WHERE token = :token"
 
-    async with uncommitted(house, taken, token=phone.token):
-        await eventually(house.someone_waits_for_a_lock)
+    async with uncommitted(stack, taken, token=phone.token):
+        await eventually(stack.someone_waits_for_a_lock)
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
-    assert await _ends(house, session_id) == [("withdrawn", "no_active_token")]
+    assert await _ends(stack, session_id) == [("withdrawn", "no_active_token")]
 
 
 async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_former_owner(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    alice, bob = house.user(), house.user()
+    alice, bob = stack.user(), stack.user()
     await alice.register(phone)
     simulator.faults.add(provider=phone.provider, token=phone.token, fault="close", count=1)
     session_id = await alice.start_fast(due_in=1.0)
-    await eventually(lambda: house.failed_attempts(session_id, 1))
+    await eventually(lambda: stack.failed_attempts(session_id, 1))
 
     await bob.register(phone)
     bobs = await bob.start_fast(due_in=1.0)
 
-    await house.finished(session_id)
-    await house.finished(bobs)
-    assert await _ends(house, session_id) == [("withdrawn", "token_transferred")]
+    await stack.finished(session_id)
+    await stack.finished(bobs)
+    assert await _ends(stack, session_id) == [("withdrawn", "token_transferred")]
     [line] = simulator.phone(phone.token).screen
     assert line.data["url"] == f"fastbell://fasting-sessions/{bobs}"
 
 
 async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
-    house: House, simulator: Simulator, phone: Phone
+    stack: Stack, simulator: Simulator, phone: Phone
 ) -> None:
-    alice, _, session_id = await _armed(house, phone)
+    alice, _, session_id = await _armed(stack, phone)
     rotated = Phone(phone.provider, (iphone() if phone.provider == "apns" else android()).token, phone.installation_id)
 
     await alice.register(rotated)
 
-    await house.finished(session_id)
+    await stack.finished(session_id)
     assert not simulator.requests.for_token(phone.token)
     assert len(simulator.phone(rotated.token).screen) == 1
 
 
-async def _armed(house: House, phone: Phone) -> tuple[User, User, UUID]:
-    alice, bob = house.user(), house.user()
+async def _armed(stack: Stack, phone: Phone) -> tuple[User, User, UUID]:
+    alice, bob = stack.user(), stack.user()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=2.0)
-    await eventually(lambda: house.holds_sends(session_id, 1))
+    await eventually(lambda: stack.holds_sends(session_id, 1))
     return alice, bob, session_id
 
 
-async def _ends(house: House, session_id: UUID) -> list[tuple[str, str]]:
-    return [(task.state, task.last_reason) for task in await house.tasks(session_id)]
+async def _ends(stack: Stack, session_id: UUID) -> list[tuple[str, str]]:
+    return [(task.state, task.last_reason) for task in await stack.tasks(session_id)]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.phones import PhoneState
 from tests.simulator.tokens import access_token
 
@@ -192,7 +192,7 @@ async def test_access_tokens_end(sim: Simulator, fcm: Fcm, fault: dict[str, str]
 
 async def test_of_a_token_that_is_none_of_fcms_only_the_message_tells(sim: Simulator, fcm: Fcm) -> None:
     token = "ab" * 32
-    sim.phones.seen(token, Provider.APNS, Environment.PRODUCTION)
+    sim.phones.seen(token, SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION)
 
     answer = await fcm.send({"message": message(token=token)})
 

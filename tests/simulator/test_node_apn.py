@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from simulator import Simulator
 from simulator.credentials import private_pem
-from simulator.http.exchange import Environment, Provider
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.phones import PhoneState
 from tests.simulator.node_apn import installed, pushed
 from tests.simulator.raw_http2 import TOKEN
@@ -66,10 +66,10 @@ async def test_a_push_is_accepted_and_shown(sim: Simulator, node_apn: Path) -> N
 
 
 async def test_each_refusal_is_understood(sim: Simulator, node_apn: Path) -> None:
-    gone = sim.phones.declare("b" * 64, Provider.APNS, Environment.PRODUCTION)
+    gone = sim.phones.declare("b" * 64, SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION)
     sim.phones.change(gone, PhoneState.UNINSTALLED)
     gone.uninstalled_timestamp = 1_700_000_000.5
-    sim.phones.declare("c" * 64, Provider.APNS, Environment.SANDBOX)
+    sim.phones.declare("c" * 64, SimulatedProvider.APNS, SimulatedEnvironment.SANDBOX)
 
     results = await pushed(
         sim,

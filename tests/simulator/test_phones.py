@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from simulator.http.exchange import Environment, Provider
-from simulator.phones import Fate, Notification, Phones, PhoneState, Receipt
+from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
+from simulator.phones import Arrival, Notification, Phones, PhoneState, Receipt
 from simulator.wire import WireLog
 
-APNS, FCM = Provider.APNS, Provider.FCM
+APNS, FCM = SimulatedProvider.APNS, SimulatedProvider.FCM
 NOW = 1_700_000_000.0
 OFFLINE, ONLINE = PhoneState.OFFLINE, PhoneState.INSTALLED
 
@@ -16,8 +16,8 @@ OFFLINE, ONLINE = PhoneState.OFFLINE, PhoneState.INSTALLED
 class Pocket:
     """One phone and a clock."""
 
-    def __init__(self, provider: Provider) -> None:
-        self.phone = Phones().seen("token", provider, Environment.PRODUCTION)
+    def __init__(self, provider: SimulatedProvider) -> None:
+        self.phone = Phones().seen("token", provider, SimulatedEnvironment.PRODUCTION)
         self._wire = WireLog()
         self._numbers = itertools.count()
 
@@ -31,7 +31,7 @@ class Pocket:
         has_sound: bool = True,
     ) -> Receipt:
         """Send one push at NOW."""
-        request = self._wire.append(NOW, self.phone.provider, Environment.PRODUCTION, "token", {}, b"{}")
+        request = self._wire.append(NOW, self.phone.provider, SimulatedEnvironment.PRODUCTION, "token", {}, b"{}")
         identity = task or f"push-{next(self._numbers)}"
         notification = Notification(title, "Body", {}, key, identity, is_visible=True, has_sound=has_sound)
         receipt = Receipt(request, notification, expires)
@@ -97,12 +97,14 @@ def test_another_notification_on_the_same_line_starts_a_new_count(pocket: Pocket
     assert pocket.titles == [("one", 1)]
 
 
-@pytest.mark.parametrize(("expires", "fate"), [(NOW - 1, Fate.DROPPED), (NOW + 1, Fate.SHOWN), (0.0, Fate.SHOWN)])
-def test_a_push_past_its_expiry_is_dropped(pocket: Pocket, expires: float, fate: Fate) -> None:
+@pytest.mark.parametrize(
+    ("expires", "fate"), [(NOW - 1, Arrival.DROPPED), (NOW + 1, Arrival.SHOWN), (0.0, Arrival.SHOWN)]
+)
+def test_a_push_past_its_expiry_is_dropped(pocket: Pocket, expires: float, fate: Arrival) -> None:
     receipt = pocket.push("late", expires=expires)
 
     assert receipt.fate is fate
-    assert receipt.reason == ("expired" if fate is Fate.DROPPED else None)
+    assert receipt.reason == ("expired" if fate is Arrival.DROPPED else None)
 
 
 def test_now_or_never_does_not_wait_for_an_offline_phone(pocket: Pocket) -> None:
@@ -110,7 +112,7 @@ def test_now_or_never_does_not_wait_for_an_offline_phone(pocket: Pocket) -> None
     receipt = pocket.push("now", expires=0.0)
     pocket.phone.become(ONLINE, NOW)
 
-    assert (receipt.fate, receipt.reason, pocket.titles) == (Fate.DROPPED, "offline", [])
+    assert (receipt.fate, receipt.reason, pocket.titles) == (Arrival.DROPPED, "offline", [])
 
 
 def test_what_expires_while_a_phone_is_offline_is_never_shown(pocket: Pocket) -> None:
@@ -118,7 +120,7 @@ def test_what_expires_while_a_phone_is_offline_is_never_shown(pocket: Pocket) ->
     receipt = pocket.push("one", expires=NOW + 10)
     pocket.phone.become(ONLINE, NOW + 20)
 
-    assert (receipt.fate, receipt.reason, pocket.titles) == (Fate.DROPPED, "expired", [])
+    assert (receipt.fate, receipt.reason, pocket.titles) == (Arrival.DROPPED, "expired", [])
 
 
 def test_apple_keeps_one_notification_for_an_offline_phone() -> None:
@@ -128,8 +130,8 @@ def test_apple_keeps_one_notification_for_an_offline_phone() -> None:
     waiting = second.fate
     pocket.phone.become(ONLINE, NOW)
 
-    assert (first.fate, first.reason) == (Fate.DROPPED, "superseded_while_offline")
-    assert (waiting, second.fate) == (Fate.WAITING, Fate.SHOWN)
+    assert (first.fate, first.reason) == (Arrival.DROPPED, "superseded_while_offline")
+    assert (waiting, second.fate) == (Arrival.WAITING, Arrival.SHOWN)
     assert pocket.titles == [("two", 1)]
 
 
@@ -150,4 +152,4 @@ def test_removing_the_app_clears_screen_and_waiting_pushes(pocket: Pocket) -> No
     pocket.phone.become(PhoneState.UNINSTALLED, NOW + 5)
 
     assert (pocket.titles, pocket.phone.uninstalled_timestamp) == ([], NOW + 5)
-    assert (waiting.fate, waiting.reason) == (Fate.DROPPED, "uninstalled")
+    assert (waiting.fate, waiting.reason) == (Arrival.DROPPED, "uninstalled")

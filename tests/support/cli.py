@@ -4,12 +4,12 @@ import asyncio
 import os
 import sys
 
-from tests.stack import ROOT, House
+from tests.stack import ROOT, Stack
 
 
-async def run(house: House, *words: str, **settings: str) -> tuple[int | None, str, str]:
+async def run(stack: Stack, *words: str, **settings: str) -> tuple[int | None, str, str]:
     """Run a command; gives exit status, output and complaints."""
-    environment = {**os.environ, "LOGNAME": "erin", "DATABASE_URL": house.place.database_url, **settings}
+    environment = {**os.environ, "LOGNAME": "erin", "DATABASE_URL": stack.place.database_url, **settings}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "cli.py",

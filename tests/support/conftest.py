@@ -2,22 +2,22 @@
 
 import pytest
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 
 @pytest.fixture
-def carol(house: House) -> User:
+def carol(stack: Stack) -> User:
     """Somebody of the support team."""
-    return house.user(None, "support")
+    return stack.user(None, "support")
 
 
 @pytest.fixture
-def alice(house: House) -> User:
+def alice(stack: Stack) -> User:
     """Somebody nobody has seen before."""
-    return house.user()
+    return stack.user()
 
 
 @pytest.fixture
-def bob(house: House) -> User:
+def bob(stack: Stack) -> User:
     """Somebody else."""
-    return house.user()
+    return stack.user()

@@ -11,7 +11,7 @@ from db import device_tokens, push_tasks
 from domain.kinds import Kind
 from domain.push import TaskState
 from domain.reminders import message_id
-from tests.stack import House, Phone, User, eventually
+from tests.stack import Phone, Stack, User, eventually
 
 ENDS_IN = 40.0  # seconds; the only reminder was due a minute before
 
@@ -36,16 +36,16 @@ async def dead_task(user: User, *phones: Phone, ends_in: float = ENDS_IN, reason
         due_at=due_at,
         expires_at=ends_at,
     )
-    async with user.house.sessions.begin() as db:
+    async with user.stack.sessions.begin() as db:
         await push_tasks.plan(db, message, await device_tokens.active_for_user(db, user.user_id))
         task_ids = [send.task_id for send in await push_tasks.pending_of(db, message.message_id)]
         await push_tasks.close(db, task_ids, TaskState.DEAD, reason)
     return task_ids
 
 
-async def task(house: House, task_id: UUID) -> Any:
+async def task(stack: Stack, task_id: UUID) -> Any:
     """Read a push task."""
-    [row] = await house.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=task_id)
+    [row] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=task_id)
     return row
 
 
@@ -54,21 +54,21 @@ async def redrive(user: User, task_id: UUID) -> httpx.Response:
     return await user.call("POST", f"/v1/support/push-tasks/{task_id}/redrive")
 
 
-async def redriven(house: House, task_id: UUID, *, within: float = 20.0) -> tuple[str, str | None]:
+async def redriven(stack: Stack, task_id: UUID, *, within: float = 20.0) -> tuple[str, str | None]:
     """Wait until nothing is owed of a redriven task and its workflow is through; gives state and reason."""
 
     async def settled() -> bool:
-        owed = await house.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
-        return not owed and (await task(house, task_id)).state != "pending"
+        owed = await stack.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
+        return not owed and (await task(stack, task_id)).state != "pending"
 
     await eventually(settled, within=within)
-    await house.temporal.get_workflow_handle(f"redrive/{task_id}").result()
-    row = await task(house, task_id)
+    await stack.temporal.get_workflow_handle(f"redrive/{task_id}").result()
+    row = await task(stack, task_id)
     return row.state, row.last_reason
 
 
-async def bury(house: House, task_id: UUID) -> None:
+async def bury(stack: Stack, task_id: UUID) -> None:
     """Make a pending task dead, as a brake does."""
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         dead = text("UPDATE push_tasks SET state = 'dead', next_attempt_at = NULL WHERE task_id = :id")
         await db.execute(dead, {"id": task_id})

@@ -12,21 +12,21 @@ from sqlalchemy import text
 import cli
 from db import workers
 from domain.push import Environment, Provider, Route
-from push.limiter.registry import Gates
+from push.limiter.registry import RouteLimiters
 from push.limiter.settings import Limits
 from simulator import Simulator
-from tests.stack import House, User, android, iphone
+from tests.stack import Stack, User, android, iphone
 from tests.support.cli import run
 from tests.support.dead import dead_task, redriven, task
 
 
-async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(house: House, alice: User) -> None:
+async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(stack: Stack, alice: User) -> None:
     reason, phone = f"reason-{uuid4()}", iphone()
     [task_id] = await dead_task(alice, phone, reason=reason)
 
-    _, table, _ = await run(house, "dead", "list", "--reason", reason)
-    _, shown, _ = await run(house, "dead", "show", str(task_id))
-    status, told, _ = await run(house, "dead", "redrive", "--task", str(task_id))
+    _, table, _ = await run(stack, "dead", "list", "--reason", reason)
+    _, shown, _ = await run(stack, "dead", "show", str(task_id))
+    status, told, _ = await run(stack, "dead", "redrive", "--task", str(task_id))
 
     [titles, line] = table.splitlines()
     assert titles.split() == ["TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE"]
@@ -36,54 +36,54 @@ async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(h
     assert f"token:            {phone.token[-6:]}\n" in shown
     assert phone.token not in table + shown
     assert (status, told) == (0, "WHAT HAPPENED  PUSH TASKS\nredriven       1\n")
-    assert (await redriven(house, task_id))[0] == "accepted"
-    [action] = await house.rows("SELECT actor FROM support_actions WHERE subject_id = :id", id=task_id)
+    assert (await redriven(stack, task_id))[0] == "accepted"
+    [action] = await stack.rows("SELECT actor FROM support_actions WHERE subject_id = :id", id=task_id)
     assert action.actor == "cli:erin"
 
 
 async def test_a_redrive_by_filter_can_be_rehearsed_and_finds_a_local_runs_database(
-    house: House, alice: User, tmp_path: Path
+    stack: Stack, alice: User, tmp_path: Path
 ) -> None:
     reason = f"reason-{uuid4()}"
     task_ids = await dead_task(alice, iphone(), android(), reason=reason)
-    (tmp_path / "run.env").write_text(f"DATABASE_URL='{house.place.database_url}'\n")
+    (tmp_path / "run.env").write_text(f"DATABASE_URL='{stack.place.database_url}'\n")
     local_run = {"DATABASE_URL": "", "RUN_DIR": str(tmp_path)}
     words = ("dead", "redrive", "--reason", reason, "--limit", "10", "--json")
     expected = {"redriven": 2, "withheld": {}, "limit_reached": False}
 
-    rehearsed = await run(house, *words, "--dry-run", **local_run)
+    rehearsed = await run(stack, *words, "--dry-run", **local_run)
     assert (rehearsed[0], json.loads(rehearsed[1])) == (0, expected)
-    assert {(await task(house, each)).state for each in task_ids} == {"dead"}
+    assert {(await task(stack, each)).state for each in task_ids} == {"dead"}
 
-    meant = await run(house, *words, **local_run)
+    meant = await run(stack, *words, **local_run)
     assert (meant[0], json.loads(meant[1])) == (0, expected)
-    assert {(await redriven(house, each))[0] for each in task_ids} == {"accepted"}
+    assert {(await redriven(stack, each))[0] for each in task_ids} == {"accepted"}
 
 
-async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(house: House, alice: User) -> None:
+async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(stack: Stack, alice: User) -> None:
     [task_id] = await dead_task(alice, iphone())
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
 
-    assert await run(house, "dead", "redrive", "--task", str(task_id)) == (
+    assert await run(stack, "dead", "redrive", "--task", str(task_id)) == (
         1,
         "",
         "This push cannot be redriven: it has expired, and showing it now would mislead.\n",
     )
 
 
-async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(house: House) -> None:
+async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(stack: Stack) -> None:
     limits = {Provider.FCM: Limits(concurrency=10, rate=50.0), Provider.APNS: Limits(concurrency=10)}
-    worker_id, gates = uuid4(), Gates(limits)
+    worker_id, gates = uuid4(), RouteLimiters(limits)
     limited, free = (Route(provider, "app.rate", Environment.PRODUCTION) for provider in (Provider.FCM, Provider.APNS))
     for route in (limited, free):
         gates.at(route).share(0.25)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await workers.beat(db, worker_id, gates.report(), lives=10)
 
-    _, table, _ = await run(house, "gates", "list")
+    _, table, _ = await run(stack, "gates", "list")
 
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await workers.leave(db, worker_id)
     titles, *lines = table.splitlines()
     column = titles.index("RATE")
@@ -91,16 +91,16 @@ async def test_each_workers_share_of_the_rate_is_seen_from_the_command_line(hous
     assert shares == {"fcm/app.rate/production": "12.5/s", "apns/app.rate/production": "no limit"}
 
 
-async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house: House) -> None:
+async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(stack: Stack) -> None:
     worker_id, known = uuid4(), {"provider": "apns", "status": 400, "reason": "SeenByErin", "count": 7}
     known["last_at"] = "2026-11-25T10:00:00Z"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await workers.beat(db, worker_id, {"gates": [], "unknown_refusals": [known]}, lives=60)
 
-    _, table, _ = await run(house, "gates", "list")
-    _, told, _ = await run(house, "gates", "list", "--json")
+    _, table, _ = await run(stack, "gates", "list")
+    _, told, _ = await run(stack, "gates", "list", "--json")
 
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await workers.leave(db, worker_id)
     titles, *lines = table.partition("\n\n")[2].splitlines()
     assert re.split(" {2,}", titles) == ["PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"]
@@ -108,31 +108,31 @@ async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(house
     assert known in json.loads(told)["unknown_refusals"]
 
 
-async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(house: House) -> None:
+async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(stack: Stack) -> None:
     engage = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', 'app.cli', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
     )
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         brake_id = (await db.execute(text(engage))).scalar_one()
 
-    _, table, _ = await run(house, "gates", "list")
-    resumed = await run(house, "gates", "resume", str(brake_id))
+    _, table, _ = await run(stack, "gates", "list")
+    resumed = await run(stack, "gates", "resume", str(brake_id))
 
     [line] = [line for line in table.splitlines() if line.startswith("apns/app.cli/sandbox ")]
     assert line.endswith(f"  {brake_id} (BadDeviceToken)")
     assert resumed == (0, "Resumed; 90 of 100 users had token errors (BadDeviceToken).\n", "")
 
 
-async def test_a_timeline_is_told_on_the_command_line_in_order(house: House, alice: User) -> None:
+async def test_a_timeline_is_told_on_the_command_line_in_order(stack: Stack, alice: User) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=3600)
     await alice.cancel(session_id)
 
-    status, lines, _ = await run(house, "timeline", "--user", alice.user_id)
-    _, of_the_fast, _ = await run(house, "timeline", "--user", alice.user_id, "--session", str(session_id))
-    _, told, _ = await run(house, "timeline", "--user", alice.user_id, "--limit", "1", "--json")
+    status, lines, _ = await run(stack, "timeline", "--user", alice.user_id)
+    _, of_the_fast, _ = await run(stack, "timeline", "--user", alice.user_id, "--session", str(session_id))
+    _, told, _ = await run(stack, "timeline", "--user", alice.user_id, "--limit", "1", "--json")
 
     assert (status, len(lines.splitlines())) == (0, 3)
     assert re.fullmatch(
@@ -144,12 +144,12 @@ async def test_a_timeline_is_told_on_the_command_line_in_order(house: House, ali
     assert (item["event"], item["session_id"]) == ("fast_cancelled", str(session_id))
 
 
-async def test_of_whom_nothing_is_known_one_sentence_is_said(house: House, alice: User) -> None:
+async def test_of_whom_nothing_is_known_one_sentence_is_said(stack: Stack, alice: User) -> None:
     await alice.register(iphone())
     somebody_elses, nobody = str(uuid4()), f"nobody-{uuid4()}"
 
-    assert await run(house, "timeline", "--user", nobody) == (0, "", f"Nothing is known of {nobody}.\n")
-    assert await run(house, "timeline", "--user", alice.user_id, "--session", somebody_elses) == (
+    assert await run(stack, "timeline", "--user", nobody) == (0, "", f"Nothing is known of {nobody}.\n")
+    assert await run(stack, "timeline", "--user", alice.user_id, "--session", somebody_elses) == (
         0,
         "",
         f"Nothing is known of {alice.user_id} in this part of their timeline.\n",
@@ -157,16 +157,16 @@ async def test_of_whom_nothing_is_known_one_sentence_is_said(house: House, alice
 
 
 async def test_a_test_push_is_sent_and_followed_from_the_command_line(
-    house: House, simulator: Simulator, alice: User
+    stack: Stack, simulator: Simulator, alice: User
 ) -> None:
     phone, apple = android(), iphone()
     await alice.register(phone, apple)
     simulator.faults.add(provider="apns", token=apple.token, fault="answer", status=400, reason="BadMessageId")
 
-    to_one = await run(house, "test-push", "--user", alice.user_id, "--installation", str(phone.installation_id))
-    to_all, told, _ = await run(house, "test-push", "--user", alice.user_id, "--json")
-    _, dry, _ = await run(house, "test-push", "--user", alice.user_id, "--validate-only")
-    nobody = await run(house, "test-push", "--user", f"nobody-{uuid4()}")
+    to_one = await run(stack, "test-push", "--user", alice.user_id, "--installation", str(phone.installation_id))
+    to_all, told, _ = await run(stack, "test-push", "--user", alice.user_id, "--json")
+    _, dry, _ = await run(stack, "test-push", "--user", alice.user_id, "--validate-only")
+    nobody = await run(stack, "test-push", "--user", f"nobody-{uuid4()}")
 
     name = f"{phone.installation_id}  fcm"
     assert (to_one[0], to_one[1].splitlines()[-1]) == (0, f"{name}  Accepted by the provider.")
@@ -218,12 +218,12 @@ def test_a_database_has_to_be_named(
     )
 
 
-async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(house: House, tmp_path: Path) -> None:
+async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(stack: Stack, tmp_path: Path) -> None:
     settings = {"API_PORT": "8765", "API_HOST": "", "RUN_DIR": str(tmp_path)}
 
-    status, told, complaints = await run(house, "console", **settings)
+    status, told, complaints = await run(stack, "console", **settings)
     [(address, code)] = re.findall(r"console  (\S+)\ncode     (\S+)\n", told)
-    async with httpx.AsyncClient(base_url=house.http.base_url, follow_redirects=True) as browser:
+    async with httpx.AsyncClient(base_url=stack.http.base_url, follow_redirects=True) as browser:
         page = await browser.post("/console/sign-in", data={"code": code})
 
     assert (status, complaints) == (0, "")
@@ -232,5 +232,5 @@ async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(h
     assert "cli:erin" in page.text
 
 
-async def test_a_name_that_cannot_be_gets_no_code(house: House) -> None:
-    assert [(await run(house, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]
+async def test_a_name_that_cannot_be_gets_no_code(stack: Stack) -> None:
+    assert [(await run(stack, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]

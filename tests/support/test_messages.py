@@ -8,26 +8,26 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.stack import House, Phone, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import bury, redrive, redriven, task
 from tests.talk import conversation_of, handed_off, handoff, posted, store, sync, tasks_of
 
 TASKS = "/v1/support/push-tasks"
 
 
-async def dead_message(house: House, simulator: Simulator, alice: User, bob: User, phone: Phone) -> Any:
+async def dead_message(stack: Stack, simulator: Simulator, alice: User, bob: User, phone: Phone) -> Any:
     """Let a message's push be refused, and die before its next attempt; gives its task."""
     await bob.register(phone)
     refuse_once(simulator, phone)
     message_id = await posted(alice, await conversation_of(alice, bob))
 
     async def refused() -> bool:
-        return any(row.last_reason for row in await tasks_of(house, message_id))
+        return any(row.last_reason for row in await tasks_of(stack, message_id))
 
     await eventually(refused)
-    [planned] = await tasks_of(house, message_id)
-    await bury(house, planned.task_id)
-    await handoff(house, message_id).terminate()
+    [planned] = await tasks_of(stack, message_id)
+    await bury(stack, planned.task_id)
+    await handoff(stack, message_id).terminate()
     return planned
 
 
@@ -41,22 +41,22 @@ async def refusal(carol: User, task_id: UUID) -> str | None:
 
 
 async def test_a_dead_push_of_a_message_is_redriven(
-    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
-    dead = await dead_message(house, simulator, alice, bob, phone)
+    dead = await dead_message(stack, simulator, alice, bob, phone)
 
     assert (await redrive(carol, dead.task_id)).status_code == 202
 
-    assert await redriven(house, dead.task_id) == ("accepted", None)
+    assert await redriven(stack, dead.task_id) == ("accepted", None)
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
 async def test_a_dead_push_of_a_message_stays_dead_where_the_check_would_withhold_it(
-    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
-    dead = await dead_message(house, simulator, alice, bob, phone)
+    dead = await dead_message(stack, simulator, alice, bob, phone)
     now = datetime.now(UTC)
     hours = [f"{now + timedelta(hours=shift):%H:%M}" for shift in (-1, 1)]
     quiet = {"starts": hours[0], "ends": hours[1], "time_zone": "UTC", "mode": "withhold"}
@@ -66,31 +66,31 @@ async def test_a_dead_push_of_a_message_stays_dead_where_the_check_would_withhol
     await bob.call("PUT", "/v1/notification-preferences", {"quiet_hours": quiet})
     assert await refusal(carol, dead.task_id) == "quiet_hours"
     await bob.call("PUT", "/v1/notification-preferences", {"reminders": False})  # which are another kind
-    await store(house, dead.conversation_id, alice)
+    await store(stack, dead.conversation_id, alice)
     assert await refusal(carol, dead.task_id) == "not_a_member"
-    await store(house, dead.conversation_id, alice, bob)
+    await store(stack, dead.conversation_id, alice, bob)
     page = await sync(bob, phone.installation_id)
     await sync(bob, phone.installation_id, after=page["next_cursor"])
     assert await refusal(carol, dead.task_id) == "synced"
-    assert (await task(house, dead.task_id)).state == "dead"
+    assert (await task(stack, dead.task_id)).state == "dead"
 
 
 async def test_a_dead_push_whose_line_a_newer_message_has_taken_stays_dead(
-    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
-    dead = await dead_message(house, simulator, alice, bob, android())
-    await handed_off(house, await posted(alice, dead.conversation_id))
+    dead = await dead_message(stack, simulator, alice, bob, android())
+    await handed_off(stack, await posted(alice, dead.conversation_id))
 
     assert await refusal(carol, dead.task_id) == "superseded"
 
 
 async def test_how_long_it_took_from_the_push_to_the_sync_is_told_by_message(
-    house: House, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     read, unread = iphone(), android()
     await bob.register(read, unread)
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
     page = await sync(bob, read.installation_id)
     await sync(bob, read.installation_id, after=page["next_cursor"])
 
@@ -98,12 +98,12 @@ async def test_how_long_it_took_from_the_push_to_the_sync_is_told_by_message(
 
     told = {each["provider"]: each for each in found}
     assert told["fcm"]["accepted_to_synced_seconds"] is None
-    row = await task(house, UUID(told["apns"]["task_id"]))
+    row = await task(stack, UUID(told["apns"]["task_id"]))
     assert told["apns"]["accepted_to_synced_seconds"] == pytest.approx(
         (row.synced_at - row.accepted_at).total_seconds()
     )
     assert told["apns"]["accepted_to_synced_seconds"] > 0
-    async with house.sessions.begin() as db:  # read while the provider was still called
+    async with stack.sessions.begin() as db:  # read while the provider was still called
         early = "UPDATE push_tasks SET accepted_at = synced_at + interval '1 s' WHERE task_id = :id"
         await db.execute(text(early), {"id": row.task_id})
     again = (await carol.call("GET", f"{TASKS}/{row.task_id}")).json()["task"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from db import device_tokens
-from tests.stack import House, User, android, iphone
+from tests.stack import Stack, User, android, iphone
 from tests.support.timelines import of, timeline
 
 
@@ -13,9 +13,9 @@ from tests.support.timelines import of, timeline
     "user_id",
     ["auth0|5f7c8ec7", "a/b", "/", "a/timeline", "100%2Fsure", "who?#&=+ me", "Zoë Ünal", "x" * 200],
 )
-async def test_any_user_id_can_be_asked_for(house: House, carol: User, user_id: str) -> None:
+async def test_any_user_id_can_be_asked_for(stack: Stack, carol: User, user_id: str) -> None:
     phone = iphone()
-    await house.user(user_id).register(phone)
+    await stack.user(user_id).register(phone)
 
     devices = (await carol.call("GET", of(user_id, "devices"))).json()["items"]
 
@@ -50,13 +50,13 @@ async def test_a_question_that_makes_no_sense_names_its_field(carol: User, query
 
 
 async def test_devices_are_shown_with_their_history_and_little_of_their_tokens(
-    house: House, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     phone, other = iphone(), android()
     await alice.register(phone, other, app_version="2.1", time_zone="Europe/Berlin", locale="de-AT")
     await bob.register(other)
-    [row] = await house.rows("SELECT * FROM device_tokens WHERE token = :token", token=phone.token)
-    async with house.sessions.begin() as db:
+    [row] = await stack.rows("SELECT * FROM device_tokens WHERE token = :token", token=phone.token)
+    async with stack.sessions.begin() as db:
         await device_tokens.invalidate(db, row.id, phone.token, row.registered_at, "Unregistered")
 
     answer = await carol.call("GET", of(alice.user_id, "devices"))

@@ -7,7 +7,7 @@ import pytest
 
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.stack import House, Phone, User, android, iphone
+from tests.stack import Phone, Stack, User, android, iphone
 from tests.support.test_test_push import sent, settled
 from tests.support.timelines import of, timeline
 
@@ -43,13 +43,13 @@ async def present(carol: User, user: User) -> list[str]:
 
 
 async def test_a_push_that_was_accepted_is_told_with_the_permission_and_none_is_held_up(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phones = {permission: phone() for permission, phone in zip(SHOWS, (iphone, android) * 2, strict=True)}
     for permission, phone in phones.items():
         await alice.register(phone, permission=permission)
     session_id = await alice.start_fast(due_in=0.7)
-    assert await house.finished(session_id) == "accepted"
+    assert await stack.finished(session_id) == "accepted"
 
     accepted = {
         item["installation_id"]: item
@@ -78,12 +78,12 @@ async def test_a_push_that_was_accepted_is_told_with_the_permission_and_none_is_
 
 @pytest.mark.parametrize("denied", [1, 2])
 async def test_what_lies_ahead_is_told_with_the_phones_that_show_nothing(
-    house: House, alice: User, carol: User, denied: int
+    stack: Stack, alice: User, carol: User, denied: int
 ) -> None:
     phones = iphone(), android()
     for number, phone in enumerate(phones):
         await alice.register(phone, permission="denied" if number < denied else "granted")
-    await house.started(await alice.start_fast(due_in=3600))
+    await stack.started(await alice.start_fast(due_in=3600))
 
     [text] = await present(carol, alice)
 
@@ -134,13 +134,13 @@ async def test_a_test_push_says_that_the_phone_shows_nothing(alice: User, carol:
     assert fate["items"][0]["text"] == f"Accepted by the provider. {SHOWS['denied'].format(at=at)}"
 
 
-async def test_the_console_tells_it_beside_the_phone_and_beside_the_push(house: House, alice: User) -> None:
+async def test_the_console_tells_it_beside_the_phone_and_beside_the_push(stack: Stack, alice: User) -> None:
     phone = iphone()
     await alice.register(phone, permission="denied", app_version="1.2", os_version="18.1")
     session_id = await alice.start_fast(due_in=0.7)
-    assert await house.finished(session_id) == "accepted"
-    [task] = await house.tasks(session_id)
-    visitor = await visit(house)
+    assert await stack.finished(session_id) == "accepted"
+    [task] = await stack.tasks(session_id)
+    visitor = await visit(stack)
 
     person = words(await visitor.get(f"/console/person?{urlencode({'user': alice.user_id})}"))
     push = words(await visitor.get(f"/console/push/{task.task_id}"))

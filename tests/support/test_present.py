@@ -23,7 +23,7 @@ from domain.timeline import (
     waits_for,
 )
 from domain.timeline_words import in_words
-from tests.stack import House, User, iphone
+from tests.stack import Stack, User, iphone
 from tests.support.dead import dead_task, redrive
 from tests.support.test_timeline import prefer
 from tests.support.timelines import of
@@ -121,12 +121,12 @@ def test_a_message_that_open_apps_get_first_is_not_called_late() -> None:
 
 
 async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=3600)
-    await house.started(session_id)
+    await stack.started(session_id)
     told = [await _present(carol, alice)]
     ends = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
     starts = datetime.now(UTC).strftime("%H:%M")
@@ -173,12 +173,12 @@ async def test_each_page_after_the_first_and_each_part_tell_their_own(alice: Use
         await alice.cancel(session_id)
 
 
-async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(house: House, alice: User, carol: User) -> None:
+async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(stack: Stack, alice: User, carol: User) -> None:
     [task_id] = await dead_task(alice, iphone())
     [dead] = await _present(carol, alice)
 
     await redrive(carol, task_id)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(
             text("UPDATE push_tasks SET state = 'dead', expires_at = now() WHERE task_id = :id"), {"id": task_id}
         )
@@ -188,11 +188,11 @@ async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(house: House,
     assert await _present(carol, alice) == []
 
 
-async def test_a_message_that_temporal_has_not_taken_is_told(house: House, alice: User, bob: User, carol: User) -> None:
+async def test_a_message_that_temporal_has_not_taken_is_told(stack: Stack, alice: User, bob: User, carol: User) -> None:
     await bob.register(iphone())
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await handed_off(house, message_id)
-    async with house.sessions.begin() as db:
+    await handed_off(stack, message_id)
+    async with stack.sessions.begin() as db:
         ids = {"id": message_id}
         await db.execute(
             text("DELETE FROM push_attempts WHERE task_id IN (SELECT task_id FROM push_tasks WHERE message_id = :id)"),
@@ -204,7 +204,7 @@ async def test_a_message_that_temporal_has_not_taken_is_told(house: House, alice
 
     [waits] = await _present(carol, bob)
     sender = await _present(carol, alice)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE messages SET handed_off_at = now() WHERE id = :id"), ids)
         await db.execute(text("DELETE FROM outbox WHERE subject_id = :id"), ids)
 

@@ -12,13 +12,13 @@ from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
 from tests.stack import (
-    House,
     Place,
+    Stack,
     User,
     android,
     eventually,
     iphone,
-    make_house,
+    make_stack,
     refuse_once,
     temporal_client,
     uncommitted,
@@ -35,84 +35,84 @@ CHANGES = {
 
 @pytest.mark.parametrize("reason", CHANGES)
 async def test_a_fast_that_ends_as_its_push_is_redriven_sends_nothing(
-    house: House, simulator: Simulator, alice: User, carol: User, reason: str
+    stack: Stack, simulator: Simulator, alice: User, carol: User, reason: str
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
-    session_id = (await task(house, task_id)).conversation_id
+    session_id = (await task(stack, task_id)).conversation_id
 
-    async with uncommitted(house, CHANGES[reason], id=session_id):
+    async with uncommitted(stack, CHANGES[reason], id=session_id):
         assert (await redrive(carol, task_id)).status_code == 202  # which saw the fast as it was
-        await eventually(house.someone_waits_for_a_lock)
+        await eventually(stack.someone_waits_for_a_lock)
 
-    assert await redriven(house, task_id) == ("withdrawn", reason)
+    assert await redriven(stack, task_id) == ("withdrawn", reason)
     assert not simulator.requests.for_token(phone.token)
 
 
 async def test_a_fast_that_ends_while_a_redrive_backs_off_sends_nothing_more(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
     refuse_once(simulator, phone)
     assert (await redrive(carol, task_id)).status_code == 202
-    await eventually(lambda: _failed(house, task_id))
+    await eventually(lambda: _failed(stack, task_id))
 
-    await alice.end((await task(house, task_id)).conversation_id)
+    await alice.end((await task(stack, task_id)).conversation_id)
 
-    assert await redriven(house, task_id) == ("withdrawn", "session_ended")
+    assert await redriven(stack, task_id) == ("withdrawn", "session_ended")
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_phone_that_changes_hands_as_its_push_is_redriven_shows_nothing(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
     taken = "UPDATE device_tokens SET active = false, inactive_reason = 'transferred' WHERE token = :token"
 
-    async with uncommitted(house, taken, token=phone.token):
+    async with uncommitted(stack, taken, token=phone.token):
         assert (await redrive(carol, task_id)).status_code == 202
-        await eventually(house.someone_waits_for_a_lock)
+        await eventually(stack.someone_waits_for_a_lock)
 
-    assert await redriven(house, task_id) == ("withdrawn", "no_active_token")
+    assert await redriven(stack, task_id) == ("withdrawn", "no_active_token")
     assert not simulator.requests.for_token(phone.token)
 
 
 async def test_a_phone_that_changes_hands_while_a_redrive_backs_off_shows_nothing_of_the_former_owner(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
     refuse_once(simulator, phone)
     assert (await redrive(carol, task_id)).status_code == 202
-    await eventually(lambda: _failed(house, task_id))
+    await eventually(lambda: _failed(stack, task_id))
 
-    await house.user().register(phone)
+    await stack.user().register(phone)
 
-    assert await redriven(house, task_id) == ("withdrawn", "token_transferred")
+    assert await redriven(stack, task_id) == ("withdrawn", "token_transferred")
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 async def test_a_push_that_expires_as_it_is_redriven_is_not_sent(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
-    session_id = (await task(house, task_id)).conversation_id
+    session_id = (await task(stack, task_id)).conversation_id
 
-    async with uncommitted(house, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
+    async with uncommitted(stack, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=session_id):
         assert (await redrive(carol, task_id)).status_code == 202
-        await eventually(house.someone_waits_for_a_lock)
-        async with uncommitted(house, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id):
+        await eventually(stack.someone_waits_for_a_lock)
+        async with uncommitted(stack, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id):
             pass
 
-    assert await redriven(house, task_id) == ("dead", "Shutdown")
+    assert await redriven(stack, task_id) == ("dead", "Shutdown")
     assert not simulator.requests.for_token(phone.token)
 
 
 async def test_a_redriven_push_whose_time_runs_out_is_dead_again(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = android()
     [task_id] = await dead_task(alice, phone)
@@ -127,10 +127,10 @@ async def test_a_redriven_push_whose_time_runs_out_is_dead_again(
 
     assert (await redrive(carol, task_id)).status_code == 202
 
-    assert await redriven(house, task_id) == ("dead", "QUOTA_EXCEEDED")
+    assert await redriven(stack, task_id) == ("dead", "QUOTA_EXCEEDED")
     simulator.faults.clear()
     assert (await redrive(carol, task_id)).status_code == 202
-    assert (await redriven(house, task_id))[0] == "accepted"
+    assert (await redriven(stack, task_id))[0] == "accepted"
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
@@ -141,7 +141,7 @@ async def test_a_redrive_is_accepted_without_temporal_and_sent_once_it_is_there(
     place = Place(await new_database("redrive_away"), server.address, "default", simulator)
     environment = place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_house(place, app, lazy=True) as door:
+    async with make_stack(place, app, lazy=True) as door:
         phone = iphone()
         [task_id] = await dead_task(door.user(), phone)
 
@@ -149,13 +149,13 @@ async def test_a_redrive_is_accepted_without_temporal_and_sent_once_it_is_there(
 
         await server.run()
         try:
-            house = replace(door, temporal=await temporal_client(place))
-            async with working(house, environment):
-                assert await redriven(house, task_id) == ("accepted", None)
+            stack = replace(door, temporal=await temporal_client(place))
+            async with working(stack, environment):
+                assert await redriven(stack, task_id) == ("accepted", None)
         finally:
             server.kill()
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
-async def _failed(house: House, task_id: UUID) -> bool:
-    return bool(await house.rows("SELECT 1 FROM push_attempts WHERE task_id = :id AND outcome <> ''", id=task_id))
+async def _failed(stack: Stack, task_id: UUID) -> bool:
+    return bool(await stack.rows("SELECT 1 FROM push_attempts WHERE task_id = :id AND outcome <> ''", id=task_id))

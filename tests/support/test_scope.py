@@ -7,13 +7,13 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import create_app
 from settings.environment import auth_settings, service_settings
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 PREFIX = "/v1/support"
 
 
-async def test_every_support_route_needs_the_scope(house: House, alice: User, carol: User) -> None:
-    environment = house.place.environment()
+async def test_every_support_route_needs_the_scope(stack: Stack, alice: User, carol: User) -> None:
+    environment = stack.place.environment()
     app = create_app(service_settings(environment), auth_settings(environment))
     routes = _support_routes(app)
     document = app.openapi()["paths"]
@@ -24,7 +24,7 @@ async def test_every_support_route_needs_the_scope(house: House, alice: User, ca
         for name in ("task_id:uuid", "task_id", "brake_id", "test_push_id"):
             where = where.replace("{" + name + "}", str(uuid4()))
         assert "{" not in where, "give this path's parameter a value here"
-        nobody = await house.http.request(method, where)
+        nobody = await stack.http.request(method, where)
         somebody = await alice.call(method, where)
         supporter = await carol.call(method, where)
         assert (nobody.status_code, somebody.status_code) == (401, 403), (method, path)
@@ -35,8 +35,8 @@ async def test_every_support_route_needs_the_scope(house: House, alice: User, ca
         assert "403" in told["responses"]
 
 
-async def test_other_scopes_do_not_do(house: House) -> None:
-    user = house.user(None, "service", "supporter", "Support")
+async def test_other_scopes_do_not_do(stack: Stack) -> None:
+    user = stack.user(None, "service", "supporter", "Support")
 
     assert (await user.call("GET", f"{PREFIX}/push-tasks")).status_code == 403
 

@@ -30,14 +30,14 @@ async def test_neither_logs_nor_the_history_of_a_redrive_hold_a_token_a_text_or_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    house = alice.house
+    stack = alice.stack
     task_ids = await dead_task(alice, *phones)
 
     for task_id in task_ids:
         assert (await redrive(carol, task_id)).status_code == 202
 
-    assert [await redriven(house, task_id) for task_id in task_ids] == [("accepted", None)] * 2
-    kept = [await kept_of(house.temporal.get_workflow_handle(f"redrive/{task_id}")) for task_id in task_ids]
+    assert [await redriven(stack, task_id) for task_id in task_ids] == [("accepted", None)] * 2
+    kept = [await kept_of(stack.temporal.get_workflow_handle(f"redrive/{task_id}")) for task_id in task_ids]
     logs = "".join(capsys.readouterr()) + caplog.text
     assert logs
     assert all('"hold_seconds":' in history for history in kept)
@@ -53,18 +53,18 @@ async def test_neither_logs_nor_the_history_of_a_test_push_hold_a_token_a_text_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    house = alice.house
+    stack = alice.stack
     await alice.register(*phones)
 
     planned = await carol.call("POST", of(alice.user_id, "test-push"), {})
     test_push_id = UUID(planned.json()["test_push_id"])
 
     async def is_accepted() -> bool:
-        states = await house.rows("SELECT state FROM push_tasks WHERE message_id = :id", id=test_push_id)
+        states = await stack.rows("SELECT state FROM push_tasks WHERE message_id = :id", id=test_push_id)
         return [row.state for row in states] == ["accepted"] * 2
 
     await eventually(is_accepted)
-    handle = house.temporal.get_workflow_handle(f"test-push/{test_push_id}")
+    handle = stack.temporal.get_workflow_handle(f"test-push/{test_push_id}")
     assert await handle.result() == {"accepted": 2}
     kept = await kept_of(handle)
     logs = "".join(capsys.readouterr()) + caplog.text

@@ -17,7 +17,7 @@ from domain.kinds import Kind
 from domain.push import TaskState
 from operations import redrive as redrives
 from operations import revival as revivals
-from tests.stack import House, User, iphone
+from tests.stack import Stack, User, iphone
 from tests.support.dead import dead_task, task
 
 Ends = Callable[[AsyncSession, UUID], Awaitable[object]]
@@ -47,7 +47,7 @@ async def _sweep(db: AsyncSession, task_id: UUID) -> None:
 async def _refuse(db: AsyncSession, task_id: UUID) -> None:
     await push_tasks.apply(db, [Update(task_id, TaskState.UNREGISTERED, "BadDeviceToken")])
     await db.execute(text("UPDATE push_tasks SET settled_at = NULL WHERE task_id = :id"), {"id": task_id})
-    await push_tasks.bury_refused(db, [task_id])
+    await push_tasks.mark_dead(db, [task_id])
 
 
 @pytest.mark.parametrize(
@@ -62,22 +62,22 @@ async def _refuse(db: AsyncSession, task_id: UUID) -> None:
     ],
     ids=["accepted", "expired", "closed", "read", "swept", "refused"],
 )
-async def test_an_end_is_noted_with_its_time(house: House, alice: User, ends: Ends, state: str) -> None:
+async def test_an_end_is_noted_with_its_time(stack: Stack, alice: User, ends: Ends, state: str) -> None:
     [task_id] = await dead_task(alice, iphone())
     waits = text("UPDATE push_tasks SET state = 'pending', settled_at = NULL WHERE task_id = :id")
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(waits, {"id": task_id})
         await ends(db, task_id)
 
-    settled = await task(house, task_id)
+    settled = await task(stack, task_id)
     assert settled.state == state
     assert settled.settled_at > settled.created_at
 
 
-async def test_a_redrive_and_a_revival_forget_the_end(house: House, alice: User, bob: User) -> None:
+async def test_a_redrive_and_a_revival_forget_the_end(stack: Stack, alice: User, bob: User) -> None:
     phone = iphone()
     [redriven], [revived] = await dead_task(alice, iphone()), await dead_task(bob, phone)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await redrives.redrive(db, redriven, "carol")
         unregistered = text("UPDATE push_tasks SET state = 'unregistered' WHERE task_id = :id")
         await db.execute(unregistered, {"id": revived})
@@ -89,23 +89,23 @@ async def test_a_redrive_and_a_revival_forget_the_end(house: House, alice: User,
     assert [tuple(row) for row in rows] == [("pending", None)] * 2
 
 
-async def test_a_dry_run_is_not_revived_on_a_phone_that_would_show_it(house: House, alice: User) -> None:
+async def test_a_dry_run_is_not_revived_on_a_phone_that_would_show_it(stack: Stack, alice: User) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         missed = "UPDATE push_tasks SET state = 'unregistered', validate_only = true WHERE task_id = :id"
         await db.execute(text(missed), {"id": task_id})
         [device] = await tokens.active_for_user(db, alice.user_id)
         assert await revivals.revive(db, device) == 0
 
 
-async def test_a_decision_not_to_push_is_noted_once_however_often_it_is_made(house: House) -> None:
+async def test_a_decision_not_to_push_is_noted_once_however_often_it_is_made(stack: Stack) -> None:
     user_id, installation_id, about = f"user-{uuid4()}", uuid4(), About(Kind.MESSAGE, uuid4(), uuid4())
     for _ in range(2):
-        async with house.sessions.begin() as db:
+        async with stack.sessions.begin() as db:
             reasons = {(user_id, None): "messages_off", (user_id, installation_id): "synced"}
             await withheld_pushes.note(db, about, reasons)
 
-    rows = await house.rows("SELECT reason, installation_id FROM withheld_pushes WHERE user_id = :id", id=user_id)
+    rows = await stack.rows("SELECT reason, installation_id FROM withheld_pushes WHERE user_id = :id", id=user_id)
     assert {tuple(row) for row in rows} == {("messages_off", None), ("synced", installation_id)}
     assert len(rows) == 2

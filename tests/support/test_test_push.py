@@ -11,17 +11,17 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.dependencies import MOST_WATCHERS
+from api.dependencies import MAX_WATCHERS
 from db import device_tokens, support_actions
 from db.device_tokens import Registration
-from domain.diagnostic_push import MOST_PER_MINUTE, AskedTest
-from domain.housekeeping import senders
+from domain.diagnostic_push import MAX_PER_MINUTE, AskedTest
+from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
 from domain.problems import LimitReached
 from domain.push import Environment, Provider
 from operations import diagnostic_push as test_pushes
 from simulator import Simulator
-from tests.stack import House, User, android, eventually, iphone, refuse_once
+from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.timelines import of, timeline, told
 from tests.talk import sync
 
@@ -53,7 +53,7 @@ async def settled(carol: User, test_push: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def test_it_reaches_all_phones_by_the_way_of_every_push(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phones = iphone(), android()
     await alice.register(*phones, locale="de")
@@ -71,14 +71,14 @@ async def test_it_reaches_all_phones_by_the_way_of_every_push(
         [line] = simulator.phone(phone.token).screen
         assert (line.title, line.times_received) == ("Testnachricht", 1)
         assert (line.data["kind"], line.data["url"]) == ("test", "fastbell://test-push")
-    handle = house.temporal.get_workflow_handle(f"test-push/{planned['test_push_id']}")
+    handle = stack.temporal.get_workflow_handle(f"test-push/{planned['test_push_id']}")
     assert await handle.result() == {"accepted": 2}
     assert (await sync(alice, phones[0].installation_id))["items"] == []
-    assert not await house.rows("SELECT 1 FROM messages WHERE id = :id", id=UUID(planned["test_push_id"]))
+    assert not await stack.rows("SELECT 1 FROM messages WHERE id = :id", id=UUID(planned["test_push_id"]))
 
 
 async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone, other = iphone(), android()
     await alice.register(phone, other)
@@ -87,7 +87,7 @@ async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
     await settled(carol, planned)
 
     assert simulator.phones.get(other.token) is None
-    async with house.sessions() as db:
+    async with stack.sessions() as db:
         [action] = await support_actions.about(db, UUID(planned["test_push_id"]))
     assert (action.actor, action.action) == (carol.user_id, "test_push")
     assert action.detail == {
@@ -102,7 +102,7 @@ async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
     assert phone.token not in str(items)
 
 
-async def test_its_fate_is_told_as_it_happens(house: House, simulator: Simulator, alice: User, carol: User) -> None:
+async def test_its_fate_is_told_as_it_happens(stack: Stack, simulator: Simulator, alice: User, carol: User) -> None:
     phone = iphone()
     await alice.register(phone)
     refuse_once(simulator, phone)
@@ -110,7 +110,7 @@ async def test_its_fate_is_told_as_it_happens(house: House, simulator: Simulator
 
     headers = carol.headers | {"Accept": "text/event-stream"}
     path, told_of = f"{FATES}/{planned['test_push_id']}", list[dict[str, Any]]()
-    async with asyncio.timeout(20), house.http.stream("GET", path, headers=headers) as response:
+    async with asyncio.timeout(20), stack.http.stream("GET", path, headers=headers) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         async for line in response.aiter_lines():
             if line.startswith("data: "):
@@ -122,9 +122,9 @@ async def test_its_fate_is_told_as_it_happens(house: House, simulator: Simulator
     assert [each["is_settled"] for each in told_of] == [False] * (len(told_of) - 1) + [True]
 
 
-async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(house: House, alice: User, carol: User) -> None:
+async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(stack: Stack, alice: User, carol: User) -> None:
     await alice.register(android())
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         waits = await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
         later = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour' WHERE subject_id = :id"
         await db.execute(text(later), {"id": waits.test_push_id})
@@ -132,23 +132,23 @@ async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(house: House,
 
     async with AsyncExitStack() as watchers:
         watched = [
-            (await watchers.enter_async_context(house.http.stream("GET", path, headers=headers))).aiter_lines()
-            for _ in range(MOST_WATCHERS)
+            (await watchers.enter_async_context(stack.http.stream("GET", path, headers=headers))).aiter_lines()
+            for _ in range(MAX_WATCHERS)
         ]
         assert {await anext(lines) for lines in watched} == {"event: test_push"}
-        refused = await house.http.get(path, headers=headers)
+        refused = await stack.http.get(path, headers=headers)
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:fastbell:problem:unavailable")
         assert (await carol.call("GET", path)).json()["is_settled"] is False
 
     async def watches() -> bool:
-        async with house.http.stream("GET", path, headers=headers) as watching:
+        async with stack.http.stream("GET", path, headers=headers) as watching:
             return watching.status_code == 200
 
     await eventually(watches)
 
 
 async def test_a_dry_run_asks_google_and_tells_no_phone(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone, apple = android(), iphone()
     await alice.register(phone, apple)
@@ -164,16 +164,16 @@ async def test_a_dry_run_asks_google_and_tells_no_phone(
     assert simulator.phones.get(phone.token) is None
     assert (refused.status_code, refused.json()["field"]) == (422, "validate_only")
     assert ("accepted", "validated") in await told(carol, alice.user_id)
-    assert not await house.rows("SELECT 1 FROM push_tasks WHERE installation_id = :id", id=apple.installation_id)
+    assert not await stack.rows("SELECT 1 FROM push_tasks WHERE installation_id = :id", id=apple.installation_id)
 
 
 async def test_a_phone_that_changes_hands_before_the_send_is_not_told(
-    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = iphone()
     await alice.register(phone)
 
-    async with house.sessions.begin() as db:  # planned and transferred before any worker can see it
+    async with stack.sessions.begin() as db:  # planned and transferred before any worker can see it
         planned = await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
         await device_tokens.register(
             db, bob.user_id, phone.installation_id, Registration(Provider.APNS, phone.token, Environment.PRODUCTION)
@@ -216,25 +216,25 @@ async def test_a_body_that_makes_no_sense_is_refused(alice: User, carol: User, b
 
 
 async def test_a_person_is_tested_a_few_times_a_minute_at_most(
-    house: House, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     await alice.register(iphone())
     await bob.register(iphone())
 
-    answers = await asyncio.gather(*(send(carol, alice.user_id) for _ in range(MOST_PER_MINUTE + 3)))
+    answers = await asyncio.gather(*(send(carol, alice.user_id) for _ in range(MAX_PER_MINUTE + 3)))
     other = await send(carol, bob.user_id)
 
     taken = [answer for answer in answers if answer.status_code == 202]
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert (len(taken), len(refused), other.status_code) == (MOST_PER_MINUTE, 3, 202)
+    assert (len(taken), len(refused), other.status_code) == (MAX_PER_MINUTE, 3, 202)
     assert refused[0].json()["type"] == "urn:fastbell:problem:too-many-requests"
     assert all(50 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
     minute = "UPDATE push_tasks SET created_at = created_at - interval '1 minute' WHERE user_id = :id"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(minute), {"id": alice.user_id})
         await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
-    async with house.sessions() as db:
-        for _ in range(MOST_PER_MINUTE - 1):
+    async with stack.sessions() as db:
+        for _ in range(MAX_PER_MINUTE - 1):
             await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
         with pytest.raises(LimitReached):
             await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
@@ -243,6 +243,6 @@ async def test_a_person_is_tested_a_few_times_a_minute_at_most(
 def test_the_sweep_knows_who_sends_it() -> None:
     task_id, test_push_id = uuid4(), uuid4()
 
-    owners = senders(Kind.TEST, task_id, test_push_id, test_push_id)
+    owners = owning_workflow_ids(Kind.TEST, task_id, test_push_id, test_push_id)
 
     assert owners == (f"test-push/{test_push_id}", f"redrive/{task_id}")

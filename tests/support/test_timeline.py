@@ -9,24 +9,24 @@ from sqlalchemy import text
 
 from activities.reminders import ReminderOpening
 from db.views.timeline import ITEMS
-from domain.timeline import Part
+from domain.timeline import TimelinePart
 from domain.wire import Moment, OpenReminder
 from simulator import Simulator
-from tests.stack import House, User, android, eventually, iphone, refuse_once
+from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
 from tests.support.timelines import pass_unopened, timeline, told
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 
 async def test_a_reminders_life_is_told_from_registration_to_the_tap(
-    house: House, simulator: Simulator, alice: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
     await alice.register(phone)
     refuse_once(simulator, phone)
     session_id = await alice.start_fast(due_in=1, minutes=(60, 1))
-    assert await house.finished(session_id) == "accepted"
-    [task] = await house.tasks(session_id)
+    assert await stack.finished(session_id) == "accepted"
+    [task] = await stack.tasks(session_id)
     await alice.call("POST", f"/v1/push-tasks/{task.task_id}/opened")
 
     items = await timeline(carol, alice.user_id)
@@ -124,14 +124,14 @@ async def test_a_goal_is_not_told_as_moved_when_a_reminder_was_added_too_late(al
     assert started["text"] == f"Started a fast until {_clock(started['detail']['first_ends_at'])}."
 
 
-async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(house: House, alice: User, carol: User) -> None:
+async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(stack: Stack, alice: User, carol: User) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=1)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         malformed = "UPDATE device_tokens SET token = 'no token of ' || user_id WHERE user_id = :user_id"
         await db.execute(text(malformed), {"user_id": alice.user_id})
-    await house.finished(session_id)
+    await stack.finished(session_id)
 
     items = await timeline(carol, alice.user_id, session_id=str(session_id))
 
@@ -144,8 +144,8 @@ async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(house: House, 
     ]
 
 
-async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: User, bob: User, carol: User) -> None:
-    dora, emil = house.user(), house.user()
+async def test_why_a_reminder_was_withheld_is_told_once(stack: Stack, alice: User, bob: User, carol: User) -> None:
+    dora, emil = stack.user(), stack.user()
     await bob.register(iphone())
     await dora.register(iphone())
     await emil.register(iphone(), time_zone="UTC")
@@ -157,7 +157,7 @@ async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: Use
     users = (alice, bob, dora, emil)
     fasts = [await user.start_fast(due_in=0.5) for user in users]
     for session_id in fasts:
-        await house.finished(session_id)
+        await stack.finished(session_id)
 
     found = [await timeline(carol, user.user_id, session_id=str(fast)) for user, fast in zip(users, fasts, strict=True)]
 
@@ -172,19 +172,19 @@ async def test_why_a_reminder_was_withheld_is_told_once(house: House, alice: Use
     ]
 
 
-async def test_who_gets_no_push_of_a_message_is_told_why(house: House, alice: User, bob: User, carol: User) -> None:
-    dora, emil = house.user(), house.user()
+async def test_who_gets_no_push_of_a_message_is_told_why(stack: Stack, alice: User, bob: User, carol: User) -> None:
+    dora, emil = stack.user(), stack.user()
     tablet, phone = android(), iphone()
     await bob.register(tablet, phone)
     await dora.register(android())
     await prefer(dora, messages=False)
-    await connected(house, bob, tablet)
+    await connected(stack, bob, tablet)
     conversation_id = await conversation_of(alice, bob, dora, emil)
 
     message_id = await posted(alice, conversation_id)
     cursor = (await sync(bob, tablet.installation_id))["next_cursor"]
     await sync(bob, tablet.installation_id, after=cursor)
-    assert await handed_off(house, message_id) == "accepted"
+    assert await handed_off(stack, message_id) == "accepted"
 
     assert await _withheld(carol, bob, message_id) == [
         (f"the Android phone {str(tablet.installation_id)[:8]}", "synced")
@@ -196,14 +196,14 @@ async def test_who_gets_no_push_of_a_message_is_told_why(house: House, alice: Us
 
 
 async def test_what_the_app_reads_before_the_push_goes_out_is_told(
-    house: House, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
     await bob.register(phone)
     refuse_once(simulator, phone)
     message_id = await posted(alice, await conversation_of(alice, bob))
     refused = "SELECT 1 FROM push_tasks WHERE message_id = :id AND last_reason = 'UNAVAILABLE' AND state = 'pending'"
-    await eventually(lambda: house.rows(refused, id=message_id))
+    await eventually(lambda: stack.rows(refused, id=message_id))
     waiting = await timeline(carol, bob.user_id, message_id=str(message_id))
     await sync(bob, phone.installation_id, after=1)
 
@@ -215,11 +215,11 @@ async def test_what_the_app_reads_before_the_push_goes_out_is_told(
     assert texts["withdrawn"] == f"The message was not sent to the Android phone {short}: the app has read it already."
 
 
-async def test_a_dead_push_and_who_redrove_it_are_told(house: House, alice: User, carol: User) -> None:
+async def test_a_dead_push_and_who_redrove_it_are_told(stack: Stack, alice: User, carol: User) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
     await redrive(carol, task_id)
-    assert (await redriven(house, task_id))[0] == "accepted"
+    assert (await redriven(stack, task_id))[0] == "accepted"
 
     items = [each for each in await timeline(carol, alice.user_id) if each["task_id"] == str(task_id)]
 
@@ -231,10 +231,10 @@ async def test_a_dead_push_and_who_redrove_it_are_told(house: House, alice: User
 
 
 async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as_dead(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     [task_id] = await dead_task(alice, iphone(), reason="Unregistered")
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         for statement in (
             "UPDATE push_tasks SET state = 'unregistered', attempt_count = 1 WHERE task_id = :id",
             (
@@ -254,7 +254,7 @@ async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as
 
     told_now = {item["event"]: item["text"] for item in await timeline(carol, alice.user_id)}
 
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         for left in ("brakes WHERE id", "push_attempts WHERE task_id", "push_tasks WHERE task_id"):
             await db.execute(text(f"DELETE FROM {left} = :id"), {"id": task_id})
     fix = "Apple says that the app was removed from the phone, or has a newer token. Opening the app fixes it."
@@ -263,11 +263,11 @@ async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as
 
 
 async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
 
     [dead] = [each for each in await timeline(carol, alice.user_id) if each["event"] == "dead"]
@@ -278,18 +278,18 @@ async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
 
 
 async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_given_up(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     await alice.register(iphone())
     session_id = await alice.start_fast(due_in=3600)
-    await pass_unopened(house, session_id, timedelta(seconds=3610))
+    await pass_unopened(stack, session_id, timedelta(seconds=3610))
     [due] = await _unopened(carol, alice)
     due_states = await _reminder_states(alice, session_id)
-    await pass_unopened(house, session_id, timedelta(seconds=60))
+    await pass_unopened(stack, session_id, timedelta(seconds=60))
     [expired] = await _unopened(carol, alice)
     expired_states = await _reminder_states(alice, session_id)
     due_at = datetime.fromisoformat(expired["at"])
-    await ReminderOpening(house.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
+    await ReminderOpening(stack.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
     recovered = await timeline(carol, alice.user_id)
 
     assert due["text"] == (
@@ -311,23 +311,23 @@ async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_giv
 
 
 async def test_a_reminder_that_was_decided_against_is_not_told_as_unopened(
-    house: House, alice: User, carol: User
+    stack: Stack, alice: User, carol: User
 ) -> None:
     session_id = await alice.start_fast(due_in=3600)
-    await pass_unopened(house, session_id, timedelta(seconds=3610))
+    await pass_unopened(stack, session_id, timedelta(seconds=3610))
     [before] = await _unopened(carol, alice)
     due_at = datetime.fromisoformat(before["at"])
-    await ReminderOpening(house.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
+    await ReminderOpening(stack.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
 
     assert ("unopened", None) not in await told(carol, alice.user_id)
     assert ("withheld", "no_active_token") in await told(carol, alice.user_id)
     assert await _reminder_states(alice, session_id) == ["withdrawn"]
 
 
-async def test_unopened_reminders_have_their_place_in_pages_and_parts(house: House, alice: User, carol: User) -> None:
+async def test_unopened_reminders_have_their_place_in_pages_and_parts(stack: Stack, alice: User, carol: User) -> None:
     fasts = [await alice.start_fast(due_in=3600, minutes=(1, 2, 3)) for _ in range(2)]
     for session_id in fasts:
-        await pass_unopened(house, session_id, timedelta(seconds=3700))
+        await pass_unopened(stack, session_id, timedelta(seconds=3700))
     await alice.register(iphone())
     whole = await timeline(carol, alice.user_id)
 
@@ -354,14 +354,14 @@ async def test_unopened_reminders_have_their_place_in_pages_and_parts(house: Hou
     ]
 
 
-async def test_a_push_that_was_missed_and_revived_is_told(house: House, bob: User, carol: User) -> None:
+async def test_a_push_that_was_missed_and_revived_is_told(stack: Stack, bob: User, carol: User) -> None:
     phone = android()
     [task_id] = await dead_task(bob, phone, ends_in=50)
     withdrawn = "UPDATE push_tasks SET state = 'withdrawn', last_reason = 'no_active_token', settled_at = now()"
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text(f"{withdrawn} WHERE task_id = :id"), {"id": task_id})
     await bob.register(phone)
-    assert (await redriven(house, task_id))[0] == "accepted"
+    assert (await redriven(stack, task_id))[0] == "accepted"
 
     happened = await told(carol, bob.user_id)
 
@@ -390,14 +390,14 @@ async def test_what_happens_to_tokens_is_told(alice: User, bob: User, carol: Use
 
 
 async def test_pages_lose_and_repeat_nothing_while_more_happens(
-    house: House, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     await bob.register(iphone(), android())
     conversation_id = await conversation_of(alice, bob)
     message_ids = [await posted(alice, conversation_id) for _ in range(4)]
     for message_id in message_ids:
-        await handed_off(house, message_id)
-    eldest = (await tasks_of(house, message_ids[0]))[0].task_id  # planned first, opened last
+        await handed_off(stack, message_id)
+    eldest = (await tasks_of(stack, message_ids[0]))[0].task_id  # planned first, opened last
     assert (await bob.call("POST", f"/v1/push-tasks/{eldest}/opened")).status_code == 204
     whole = [item["id"] for item in await timeline(carol, bob.user_id, limit=200)][::-1]
 
@@ -429,9 +429,9 @@ async def test_a_stretch_of_time_can_be_asked_for(alice: User, carol: User) -> N
     assert await timeline(carol, alice.user_id, message_id=str(uuid4())) == []
 
 
-async def test_indexes_serve_all_parts_of_a_timeline(house: House) -> None:
-    values = {"user_id": "anna", "limit": 51, "before_at": None, "before_id": None, **asdict(Part())}
-    async with house.sessions() as db:
+async def test_indexes_serve_all_parts_of_a_timeline(stack: Stack) -> None:
+    values = {"user_id": "anna", "limit": 51, "before_at": None, "before_id": None, **asdict(TimelinePart())}
+    async with stack.sessions() as db:
         await db.execute(text("SET LOCAL enable_seqscan = off"))
         plan = "\n".join(await db.scalars(text(f"EXPLAIN {ITEMS.text}"), values))
 

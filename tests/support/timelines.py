@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.stack import House, User
+from tests.stack import Stack, User
 
 
 def of(user_id: str, what: str = "timeline") -> str:
@@ -17,7 +17,7 @@ def of(user_id: str, what: str = "timeline") -> str:
 
 async def timeline(carol: User, user_id: str, **query: str | int) -> list[dict[str, Any]]:
     """Read the first page of somebody's timeline, in the order in which it happened."""
-    answer = await carol.house.http.get(of(user_id), params=query, headers=carol.headers)
+    answer = await carol.stack.http.get(of(user_id), params=query, headers=carol.headers)
     assert answer.status_code == 200, answer.text
     items: list[dict[str, Any]] = answer.json()["items"]
     return items[::-1]
@@ -28,13 +28,13 @@ async def told(carol: User, user_id: str, **query: str | int) -> list[tuple[str,
     return [(item["event"], item["reason"]) for item in await timeline(carol, user_id, **query)]
 
 
-async def pass_unopened(house: House, session_id: UUID, time: timedelta) -> None:
+async def pass_unopened(stack: Stack, session_id: UUID, time: timedelta) -> None:
     """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it.
 
     So it does for the phones of its user.
     """
-    await house.started(session_id)
-    async with house.sessions.begin() as db:
+    await stack.started(session_id)
+    async with stack.sessions.begin() as db:
         for earlier in (_EARLIER, _REGISTERED_EARLIER):
             await db.execute(earlier, {"time": time, "id": session_id})
 

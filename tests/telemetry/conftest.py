@@ -9,7 +9,7 @@ import pytest
 from db.engine import make_engine, make_sessions
 from simulator import Simulator
 from tests.servers import Part, free_port, part
-from tests.stack import House, Place, temporal_client
+from tests.stack import Place, Stack, temporal_client
 from tests.telemetry.collector import Collector, collecting
 
 
@@ -17,14 +17,14 @@ from tests.telemetry.collector import Collector, collecting
 class Traced:
     """What tests of traces talk to."""
 
-    house: House
+    stack: Stack
     api: Part
     collector: Collector
 
     def environment(self, **more: str) -> dict[str, str]:
         """Give the settings of one more process."""
         ports = {"API_PORT": str(free_port()), "METRICS_PORT": str(free_port())}
-        return self.house.place.environment(**ports, **self.collector.environment, **more)
+        return self.stack.place.environment(**ports, **self.collector.environment, **more)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,6 @@ async def traced(
         httpx.AsyncClient(base_url=url, timeout=10) as http,
     ):
         await api.answers(f"{url}/readyz")
-        house = House(place, http, make_sessions(engine), await temporal_client(place))
-        yield Traced(house, api, collector)
+        stack = Stack(place, http, make_sessions(engine), await temporal_client(place))
+        yield Traced(stack, api, collector)
     await engine.dispose()

@@ -8,22 +8,22 @@ from tests.telemetry.conftest import Traced
 
 
 async def test_a_reminder_that_another_worker_takes_up_stays_below_its_workflow(traced: Traced) -> None:
-    house, user = traced.house, traced.house.user()
+    stack, user = traced.stack, traced.stack.user()
     await user.register(iphone())
     unhurried = {"OTEL_BSP_SCHEDULE_DELAY": "600000"}  # so that a worker tells nothing before its end
     async with part(traced.environment() | unhurried, "worker.py") as first:
         await first.says("worker ready")
         session_id = await user.start_fast(due_in=5.0)
-        await house.started(session_id)
+        await stack.started(session_id)
         told_before = traced.collector.about(session_id)
         await first.end(signal.SIGTERM)
     told = [span.name for span in traced.collector.about(session_id)]
     async with part(traced.environment() | unhurried, "worker.py") as second:
-        assert await house.finished(session_id) == "accepted"
+        assert await stack.finished(session_id) == "accepted"
         await second.end(signal.SIGTERM)
 
     assert (told_before, told) == ([], ["FastingReminder"])
-    [task] = await house.tasks(session_id)
+    [task] = await stack.tasks(session_id)
     assert await traced.collector.tree(session_id, task.task_id, spans=7) == [
         "api: PUT /v1/fasting-sessions/{session_id}",
         "  api: dispatch fasting_session",

@@ -29,10 +29,10 @@ async def logged(lines: list[str], **fields: object) -> dict[str, Any]:
 
 
 async def test_a_request_is_one_line_under_the_id_that_it_came_with(traced: Traced) -> None:
-    user, request_id = traced.house.user(), f"app-{uuid4()}"[:40]
+    user, request_id = traced.stack.user(), f"app-{uuid4()}"[:40]
     headers = {**user.headers, "X-Request-ID": request_id}
 
-    answer = await traced.house.http.get("/v1/fasting-sessions?limit=7", headers=headers)
+    answer = await traced.stack.http.get("/v1/fasting-sessions?limit=7", headers=headers)
 
     assert answer.headers.get_list("X-Request-ID") == [request_id]
     line = await logged(traced.api.lines, request_id=request_id)
@@ -52,7 +52,7 @@ async def test_a_request_is_one_line_under_the_id_that_it_came_with(traced: Trac
     "given", ["", "short", "a" * 41, "with space in it", "new\tline-and-so-on", "<script>alert(1)"]
 )
 async def test_an_id_that_could_be_anything_is_not_taken(traced: Traced, given: str) -> None:
-    answer = await traced.house.http.get("/v1/fasting-sessions", headers={"X-Request-ID": given})
+    answer = await traced.stack.http.get("/v1/fasting-sessions", headers={"X-Request-ID": given})
 
     [request_id] = answer.headers.get_list("X-Request-ID")
     assert request_id != given
@@ -60,7 +60,7 @@ async def test_an_id_that_could_be_anything_is_not_taken(traced: Traced, given: 
 
 
 async def test_a_path_that_leads_nowhere_is_not_repeated(traced: Traced) -> None:
-    answer = await traced.house.http.request("BREW", "/v1/coffee")
+    answer = await traced.stack.http.request("BREW", "/v1/coffee")
 
     line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
     assert (line["method"], line["route"], line["status"]) == ("_OTHER", "unmatched", 404)
@@ -78,9 +78,9 @@ async def test_a_path_that_leads_nowhere_is_not_repeated(traced: Traced) -> None
 )
 async def test_a_request_names_the_ids_in_its_path(traced: Traced, method: str, path: str) -> None:
     ids = {name: str(uuid4()) for name in re.findall(r"{(\w+)}", path)}
-    headers = traced.house.user().headers
+    headers = traced.stack.user().headers
 
-    answer = await traced.house.http.request(method, path.format(**ids), headers=headers)
+    answer = await traced.stack.http.request(method, path.format(**ids), headers=headers)
 
     line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
     assert line["route"] == path
@@ -90,7 +90,7 @@ async def test_a_request_names_the_ids_in_its_path(traced: Traced, method: str, 
 
 
 async def test_what_is_no_id_is_not_repeated(traced: Traced) -> None:
-    carol, token, person = traced.house.user(None, "support"), "ab" * 32, f"person-{uuid4()}"
+    carol, token, person = traced.stack.user(None, "support"), "ab" * 32, f"person-{uuid4()}"
     paths = (f"/v1/fasting-sessions/{token}", f"/v1/support/users/{person}/timeline")
 
     answers = [await carol.call("GET", path) for path in paths]
@@ -103,15 +103,15 @@ async def test_what_is_no_id_is_not_repeated(traced: Traced) -> None:
 
 
 async def test_a_body_that_is_too_large_is_logged_too(traced: Traced) -> None:
-    answer = await traced.house.http.put(f"/v1/fasting-sessions/{uuid4()}", content=b"a" * 70_000)
+    answer = await traced.stack.http.put(f"/v1/fasting-sessions/{uuid4()}", content=b"a" * 70_000)
 
     line = await logged(traced.api.lines, request_id=answer.headers["X-Request-ID"])
     assert (line["route"], line["status"]) == ("unmatched", 413)
 
 
 async def test_what_asks_for_health_is_not_logged(traced: Traced) -> None:
-    answers = [await traced.house.http.get(path) for path in ("/livez", "/readyz")]
-    last = await traced.house.http.get("/v1/fasting-sessions")
+    answers = [await traced.stack.http.get(path) for path in ("/livez", "/readyz")]
+    last = await traced.stack.http.get("/v1/fasting-sessions")
 
     await logged(traced.api.lines, request_id=last.headers["X-Request-ID"])
     for answer in answers:
@@ -135,10 +135,10 @@ async def test_an_error_that_nobody_expected_bears_the_requests_id() -> None:
 
 
 async def test_a_caller_who_traces_finds_us_below_its_own_span(traced: Traced) -> None:
-    user, trace_id, span_id = traced.house.user(), uuid4().hex, uuid4().hex[:16]
+    user, trace_id, span_id = traced.stack.user(), uuid4().hex, uuid4().hex[:16]
     headers = {**user.headers, "traceparent": f"00-{trace_id}-{span_id}-01"}
 
-    await traced.house.http.get("/v1/device-tokens", headers=headers)
+    await traced.stack.http.get("/v1/device-tokens", headers=headers)
 
     line = await logged(traced.api.lines, trace_id=trace_id)
     assert line["route"] == "/v1/device-tokens"
@@ -146,14 +146,14 @@ async def test_a_caller_who_traces_finds_us_below_its_own_span(traced: Traced) -
 
 
 async def test_a_sends_log_lines_name_what_they_are_about(traced: Traced, simulator: Simulator) -> None:
-    house, user, phone = traced.house, traced.house.user(), iphone()
+    stack, user, phone = traced.stack, traced.stack.user(), iphone()
     await user.register(phone)
     refused = {"status": 400, "reason": "BadPriority", "count": 1}
     simulator.faults.add(provider="apns", token=phone.token, fault="answer", **refused)
     async with part(traced.environment(), "worker.py") as worker:
         session_id = await user.start_fast(due_in=0.5)
-        await house.finished(session_id)
-        [task] = await house.tasks(session_id)
+        await stack.finished(session_id)
+        [task] = await stack.tasks(session_id)
 
         line = await logged(worker.lines, event="provider rejected our push")
 

@@ -27,14 +27,14 @@ async def worker(traced: Traced) -> AsyncIterator[Part]:
 
 
 async def test_a_reminder_is_one_trace_with_every_attempt_of_every_push(traced: Traced, simulator: Simulator) -> None:
-    house, user, phones = traced.house, traced.house.user(), [iphone(), android()]
+    stack, user, phones = traced.stack, traced.stack.user(), [iphone(), android()]
     await user.register(*phones)
     refuse_once(simulator, phones[0])
 
     session_id = await user.start_fast(due_in=1.0)
 
-    assert await house.finished(session_id) == "accepted"
-    task_ids = [task.task_id for task in await house.tasks(session_id)]
+    assert await stack.finished(session_id) == "accepted"
+    task_ids = [task.task_id for task in await stack.tasks(session_id)]
     assert await traced.collector.tree(session_id, *task_ids, spans=11) == [
         "api: PUT /v1/fasting-sessions/{session_id}",
         "  api: dispatch fasting_session",
@@ -51,14 +51,14 @@ async def test_a_reminder_is_one_trace_with_every_attempt_of_every_push(traced: 
 
 
 async def test_a_message_is_one_trace(traced: Traced) -> None:
-    alice, bob, phones = traced.house.user(), traced.house.user(), [iphone(), android()]
+    alice, bob, phones = traced.stack.user(), traced.stack.user(), [iphone(), android()]
     await bob.register(*phones)
     conversation_id = await conversation_of(alice, bob)
 
     message_id = await posted(alice, conversation_id)
 
-    assert await handed_off(traced.house, message_id) == "accepted"
-    task_ids = [task.task_id for task in await tasks_of(traced.house, message_id)]
+    assert await handed_off(traced.stack, message_id) == "accepted"
+    task_ids = [task.task_id for task in await tasks_of(traced.stack, message_id)]
     assert await traced.collector.tree(message_id, *task_ids, spans=8) == [
         "api: PUT /v1/conversations/{conversation_id}/messages/{message_id}",
         "  api: dispatch message",
@@ -72,19 +72,19 @@ async def test_a_message_is_one_trace(traced: Traced) -> None:
 
 
 async def test_a_change_of_mind_is_a_trace_of_its_own_linked_to_the_reminders(traced: Traced) -> None:
-    house, user = traced.house, traced.house.user()
+    stack, user = traced.stack, traced.stack.user()
     session_id = await user.start_fast(due_in=600)
-    await house.started(session_id)
+    await stack.started(session_id)
 
     await user.end(session_id)
 
-    assert await house.finished(session_id) == "session_ended"
+    assert await stack.finished(session_id) == "session_ended"
     assert await eventually(lambda: _linked(traced, "FastingReminder end")) == "dispatch fasting_session"
     assert len({span.trace_id for span in traced.collector.about(session_id)}) == 1  # the signal is in the reminder's
 
 
 async def test_what_another_process_dispatches_stays_in_the_requests_trace(traced: Traced) -> None:
-    house, alice, bob, phone = traced.house, traced.house.user(), traced.house.user(), iphone()
+    stack, alice, bob, phone = traced.stack, traced.stack.user(), traced.stack.user(), iphone()
     await bob.register(phone)
     conversation_id, message_id, port = await conversation_of(alice, bob), uuid4(), free_port()
     nowhere = traced.environment() | {"API_PORT": str(port), "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"}
@@ -95,14 +95,14 @@ async def test_what_another_process_dispatches_stays_in_the_requests_trace(trace
         await api.says("dispatch postponed")
         await eventually(lambda: _failed(traced, "dispatch message"))
         await api.end(signal.SIGKILL)
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE outbox SET next_attempt_at = now()"))
 
     assert answer.status_code == 201
     [line] = [json.loads(line) for line in api.lines if "dispatch postponed" in line]
     assert (line["message_id"], line["request_id"]) == (str(message_id), answer.headers["X-Request-ID"])
-    assert await handed_off(house, message_id) == "accepted"
-    [task] = await tasks_of(house, message_id)
+    assert await handed_off(stack, message_id) == "accepted"
+    [task] = await tasks_of(stack, message_id)
     assert await traced.collector.tree(message_id, task.task_id, spans=7) == [
         "api: PUT /v1/conversations/{conversation_id}/messages/{message_id}",
         "  api: dispatch message",  # in vain
@@ -115,12 +115,12 @@ async def test_what_another_process_dispatches_stays_in_the_requests_trace(trace
 
 
 async def test_a_redrive_is_one_trace(traced: Traced) -> None:
-    house, alice, carol = traced.house, traced.house.user(), traced.house.user(None, "support")
+    stack, alice, carol = traced.stack, traced.stack.user(), traced.stack.user(None, "support")
     [task_id] = await dead_task(alice, iphone())
 
     assert (await redrive(carol, task_id)).status_code == 202
 
-    assert await redriven(house, task_id) == ("accepted", None)
+    assert await redriven(stack, task_id) == ("accepted", None)
     assert await traced.collector.tree(task_id, spans=5) == [
         "api: POST /v1/support/push-tasks/{task_id}/redrive",
         "  worker: dispatch push_task",
@@ -131,15 +131,15 @@ async def test_a_redrive_is_one_trace(traced: Traced) -> None:
 
 
 async def test_what_a_phone_missed_is_in_the_trace_of_its_registration(traced: Traced) -> None:
-    house, alice, phone = traced.house, traced.house.user(), iphone()
+    stack, alice, phone = traced.stack, traced.stack.user(), iphone()
     [task_id] = await dead_task(alice, phone, reason="Unregistered")
-    async with house.sessions.begin() as db:
+    async with stack.sessions.begin() as db:
         missed = text("UPDATE push_tasks SET state = 'unregistered' WHERE task_id = :id")
         await db.execute(missed, {"id": task_id})
 
     await alice.register(replace(iphone(), installation_id=phone.installation_id))
 
-    assert await redriven(house, task_id) == ("accepted", None)
+    assert await redriven(stack, task_id) == ("accepted", None)
     assert await traced.collector.tree(task_id, spans=5) == [
         "api: PUT /v1/device-tokens/{installation_id}",
         "  worker: dispatch push_task",
@@ -152,16 +152,16 @@ async def test_what_a_phone_missed_is_in_the_trace_of_its_registration(traced: T
 async def test_neither_spans_nor_log_lines_hold_a_token_a_text_or_a_credential(
     traced: Traced, simulator: Simulator, worker: Part
 ) -> None:
-    house, user, phones = traced.house, traced.house.user(), [iphone(), android()]
+    stack, user, phones = traced.stack, traced.stack.user(), [iphone(), android()]
     await user.register(*phones)
     refuse_once(simulator, phones[0])
     simulator.faults.add(provider="apns", token=phones[0].token, fault="close", count=1)
 
     session_id = await user.start_fast(due_in=0.5)
-    await house.finished(session_id)
-    message_id = await posted(user, await conversation_of(user, (other := house.user())), "For your eyes only")
+    await stack.finished(session_id)
+    message_id = await posted(user, await conversation_of(user, (other := stack.user())), "For your eyes only")
     await user.call("PUT", f"/v1/device-tokens/{phones[0].installation_id}?token={phones[1].token}", {"token": "no"})
-    await handed_off(house, message_id)
+    await handed_off(stack, message_id)
     await traced.collector.tree(message_id, spans=4)
 
     told = {"spans": b"".join(traced.collector.bodies).decode("latin-1"), "api": "".join(traced.api.lines)}

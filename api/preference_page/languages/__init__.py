@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from babel import Locale, UnknownLocaleError
 
 from api.preference_page.languages import de, en
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 from domain.devices import language, locale
 
-CATALOGUE: dict[str, Words] = {"en": en.WORDS, "de": de.WORDS}  # by language, or by whole tag; tests add to it
+CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language, or by whole tag; tests add to it
 
 FALLBACK = "en"
 
@@ -24,7 +24,7 @@ class Speech:
 
     tag: str  # BCP 47, for `lang`
     direction: str  # ltr or rtl
-    words: Words
+    words: PageWords
     locale: Locale  # for times, lengths, lists
 
 
@@ -38,7 +38,7 @@ def speech(wanted: str | None) -> Speech:
     return Speech(tag, conventions.text_direction, spoken, conventions)
 
 
-def _of(catalogue: Mapping[str, Words], tag: str, its_language: str | None) -> Words | None:
+def _of(catalogue: Mapping[str, PageWords], tag: str, its_language: str | None) -> PageWords | None:
     return catalogue.get(tag) or catalogue.get(its_language or FALLBACK)
 
 
@@ -52,7 +52,7 @@ def _conventions(tag: str) -> Locale:
     return Locale.parse(FALLBACK)
 
 
-_MOST_WISHES = 20
+_MAX_WISHES = 20
 
 
 def chosen(header: str | None, phone: str | None = None) -> str:
@@ -66,7 +66,7 @@ def chosen(header: str | None, phone: str | None = None) -> str:
 
 def _wishes(header: str) -> Iterator[str]:
     weighed: list[tuple[float, str]] = []
-    for each in header.split(",")[:_MOST_WISHES]:
+    for each in header.split(",")[:_MAX_WISHES]:
         tag, _, parameter = each.partition(";")
         found, weight = locale(tag), _weight(parameter)
         if found is not None and weight > 0:

@@ -1,8 +1,8 @@
 """German."""
 
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 
-WORDS = Words(
+WORDS = PageWords(
     title="Deine Mitteilungen",
     intro="Hier bestimmst du, was wir dir sagen und wann dein Telefon still bleibt. Änderungen gelten sofort, auch "
     "wenn du gerade fastest.",

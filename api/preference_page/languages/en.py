@@ -1,8 +1,8 @@
 """English."""
 
-from api.preference_page.words import Words
+from api.preference_page.words import PageWords
 
-WORDS = Words(
+WORDS = PageWords(
     title="Your notifications",
     intro="Choose what we tell you, and when your phone stays quiet. Changes apply at once, to fasts that are "
     "running, too.",

@@ -16,7 +16,7 @@ import pytest
 from push.apns.sender import ApnsSender
 from push.fcm.sender import FcmSender
 from push.http2.pool import Pool
-from push.http2.proxy import ADDRESSES_AT_MOST, STRAIGHT, Address, Proxies, Proxy, first, resolved
+from push.http2.proxy import MAX_ADDRESSES, STRAIGHT, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Accepted, Sender
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome
@@ -194,15 +194,15 @@ async def test_families_take_turns_and_no_name_has_addresses_without_end(monkeyp
     addresses = await resolved("many.test", 9)
 
     assert [address.host for address in addresses[:5]] == ["::1", "127.0.0.1", "::2", "127.0.1.0", "127.0.1.1"]
-    assert len(addresses) == ADDRESSES_AT_MOST
+    assert len(addresses) == MAX_ADDRESSES
 
 
-def numbered(count: int) -> list[Address]:
-    return [Address(socket.AF_INET, (f"127.0.0.{number}", 9)) for number in range(count)]
+def numbered(count: int) -> list[HostAddress]:
+    return [HostAddress(socket.AF_INET, (f"127.0.0.{number}", 9)) for number in range(count)]
 
 
 async def test_the_last_trouble_is_told_and_none_at_all_is_trouble_too() -> None:
-    async def fail(to: Address, _: Callable[[], None]) -> None:
+    async def fail(to: HostAddress, _: Callable[[], None]) -> None:
         raise ConnectionRefusedError(to.host)
 
     with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.2"):
@@ -214,7 +214,7 @@ async def test_the_last_trouble_is_told_and_none_at_all_is_trouble_too() -> None
 async def test_two_that_succeed_in_one_moment_are_one_and_one_to_discard() -> None:
     go, discarded = asyncio.Event(), list[str]()
 
-    async def succeed(to: Address, _: Callable[[], None]) -> str:
+    async def succeed(to: HostAddress, _: Callable[[], None]) -> str:
         if to.host == "127.0.0.1":
             go.set()
         await go.wait()
@@ -228,7 +228,7 @@ async def test_two_that_succeed_in_one_moment_are_one_and_one_to_discard() -> No
 async def test_who_stops_waiting_stops_every_attempt() -> None:
     begun, stopped = asyncio.Event(), list[str]()
 
-    async def hang(to: Address, _: Callable[[], None]) -> None:
+    async def hang(to: HostAddress, _: Callable[[], None]) -> None:
         if to.host == "127.0.0.1":
             begun.set()
         try:

@@ -12,16 +12,16 @@ import structlog
 from h2.errors import ErrorCodes
 from hpack import HeaderTuple
 
-from push.http2.connection import ANSWERS_WITHIN, QUIET_AFTER, Pulse
+from push.http2.connection import ANSWERS_WITHIN, QUIET_AFTER, KeepAlive
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
-from push.sender import Fate, NoRoom, Unavailable
+from push.sender import Delivery, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Line, Peer, Request, listening
 
 BODY = b'{"aps":{}}'
 SHORTEST_REST = 0.1  # seconds, of the first after a failure
-BRISK = Timeouts(slot=timedelta(seconds=0.1))
+BRISK = Timeouts(lease=timedelta(seconds=0.1))
 
 
 def headers(path: str = "/") -> list[HeaderTuple]:
@@ -43,7 +43,7 @@ async def send_all(pool: Pool, count: int) -> list[Response | BaseException]:
     return await asyncio.gather(*(send(pool, f"/{number}") for number in range(count)), return_exceptions=True)
 
 
-def fates(outcomes: list[Response | BaseException]) -> list[Fate | int]:
+def fates(outcomes: list[Response | BaseException]) -> list[Delivery | int]:
     return [outcome.fate if isinstance(outcome, Unavailable) else _status(outcome) for outcome in outcomes]
 
 
@@ -104,7 +104,7 @@ async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Pe
         request.answer()
     outcomes = await sends
 
-    assert fates(outcomes) == [200] * 3 + [Fate.NEVER_PROCESSED] * 3
+    assert fates(outcomes) == [200] * 3 + [Delivery.NEVER_PROCESSED] * 3
     peer.script = Request.answer
     assert (await send(pool)).status == 200
     assert len(peer.lines) == 2
@@ -152,7 +152,7 @@ async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unkno
     peer.script = lambda request: request.reset(ErrorCodes.INTERNAL_ERROR)
     broken = await send_all(pool, 1)
 
-    assert fates(refused + broken) == [Fate.NEVER_PROCESSED, Fate.UNKNOWN]
+    assert fates(refused + broken) == [Delivery.NEVER_PROCESSED, Delivery.UNKNOWN]
     assert [type(outcome) for outcome in refused + broken] == [NoRoom, Unavailable]
 
 
@@ -189,8 +189,8 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
     async with listening(Peer(limit=1)) as peer:
         peer.script = silent
         pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(pool.place())
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(pool.place())
             outcomes = await send_all(pool, 20)
         await pool.close()
 
@@ -199,9 +199,9 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
 
 
 async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) -> None:
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as exits:
         for _ in range(250):
-            await stack.enter_async_context(pool.place())
+            await exits.enter_async_context(pool.place())
 
     assert len(peer.lines) == 3
 
@@ -209,8 +209,8 @@ async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) ->
 async def test_a_connection_whose_window_is_spoken_for_is_joined_by_another(peer: Peer) -> None:
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=DEFAULT_TIMEOUTS)
     await send(pool, body=b"x" * 4000)
-    async with AsyncExitStack() as stack:
-        places = [await stack.enter_async_context(pool.place()) for _ in range(30)]
+    async with AsyncExitStack() as exits:
+        places = [await exits.enter_async_context(pool.place()) for _ in range(30)]
         answers = await asyncio.gather(*(place.call(headers(), b"x" * 4000) for place in places))
     await pool.close()
 
@@ -240,7 +240,7 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
     with pytest.raises(Unavailable) as trouble:
         await first
 
-    assert (trouble.value.reason, trouble.value.fate) == ("answer_timeout", Fate.UNKNOWN)
+    assert (trouble.value.reason, trouble.value.fate) == ("answer_timeout", Delivery.UNKNOWN)
     assert 0.49 < time.monotonic() - started < 1.5
     assert 400 not in fates(others)
     assert len(peer.lines) == 1, "a connection that answers others is kept"
@@ -249,7 +249,7 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
 async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pings(peer: Peer, pool: Pool) -> None:
     await send(pool)
     peer.script = silent
-    assert fates(await send_all(pool, 3)) == [Fate.UNKNOWN] * 3
+    assert fates(await send_all(pool, 3)) == [Delivery.UNKNOWN] * 3
 
     peer.script = Request.answer
     assert (await send(pool)).status == 200
@@ -261,9 +261,9 @@ async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping
     await send(pool)
     peer.lines[0].is_deaf = True
     frozen = [asyncio.create_task(send(pool)) for _ in range(2)]
-    pulse = pool._connections[0]._pulse
+    keep_alive = pool._connections[0]._keep_alive
     async with asyncio.timeout(2):
-        while not pulse.asked:
+        while not keep_alive.asked:
             await asyncio.sleep(0.01)
 
     assert (await send(pool)).status == 200, "over another connection, at once"
@@ -271,7 +271,7 @@ async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping
 
     outcomes = await asyncio.gather(*frozen, return_exceptions=True)
     assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == ["peer_is_dead"] * 2
-    assert fates(outcomes) == [Fate.UNKNOWN] * 2
+    assert fates(outcomes) == [Delivery.UNKNOWN] * 2
     await pool.close()
 
 
@@ -288,17 +288,17 @@ async def test_a_slow_peer_is_asked_once_and_keeps_its_calls(peer: Peer) -> None
 
 async def test_a_process_that_stood_still_reads_what_was_said_before_it_calls_a_peer_dead() -> None:
     died: list[bool] = []
-    pulse = Pulse(within=0.05, send_ping=lambda: None, on_death=lambda: died.append(True))
-    pulse.ask()
+    keep_alive = KeepAlive(within=0.05, send_ping=lambda: None, on_death=lambda: died.append(True))
+    keep_alive.ask()
     time.sleep(0.3)  # noqa: ASYNC251 -- it has to stand still
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    pulse.heard()
+    keep_alive.heard()
     await asyncio.sleep(0.1)  # longer than an answer may take
 
     assert not died
-    assert not pulse.asked
-    pulse.stop()
+    assert not keep_alive.asked
+    keep_alive.stop()
 
 
 @pytest.mark.parametrize(("is_deaf", "lines"), [(False, 1), (True, 2)])
@@ -308,7 +308,7 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
     peer.lines[0].is_deaf = is_deaf
-    pool._connections[0]._pulse.heard_at -= QUIET_AFTER + 1
+    pool._connections[0]._keep_alive.heard_at -= QUIET_AFTER + 1
 
     assert (await send(pool)).status == 200
 
@@ -319,25 +319,25 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
 
 async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> None:
     pings, deaths = [], asyncio.Event()
-    pulse = Pulse(within=0.01, send_ping=lambda: pings.append(True), on_death=deaths.set)
-    hourly = pulse._idle
+    keep_alive = KeepAlive(within=0.01, send_ping=lambda: pings.append(True), on_death=deaths.set)
+    hourly = keep_alive._idle
     assert hourly.when() - asyncio.get_running_loop().time() == pytest.approx(3600, abs=1)
 
-    pulse._check_idle()
+    keep_alive._check_idle()
     assert not pings  # it was heard just now
-    pulse.heard_at -= 3600
-    pulse._check_idle()
+    keep_alive.heard_at -= 3600
+    keep_alive._check_idle()
 
     async with asyncio.timeout(1):
         await deaths.wait()
     assert len(pings) == 1
     hourly.cancel()
-    pulse.stop()
+    keep_alive.stop()
 
 
-@pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Fate.UNKNOWN)])
+@pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Delivery.UNKNOWN)])
 async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
-    peer: Peer, pool: Pool, status: int, fate: Fate | int
+    peer: Peer, pool: Pool, status: int, fate: Delivery | int
 ) -> None:
     def cut(request: Request) -> None:
         request.begin_answer(status)
@@ -354,7 +354,7 @@ async def test_a_lost_connection_leaves_its_calls_unknown(peer: Peer, pool: Pool
 
     outcomes = await send_all(pool, 5)
 
-    assert fates(outcomes) == [Fate.UNKNOWN] * 5
+    assert fates(outcomes) == [Delivery.UNKNOWN] * 5
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
     await asyncio.sleep(0.05)
     peer.lines[0].credit(40_000)
 
-    assert (type(trouble.value), trouble.value.fate) == (NoRoom, Fate.NOT_SENT)
+    assert (type(trouble.value), trouble.value.fate) == (NoRoom, Delivery.NOT_SENT)
     assert (await waiting).status == 200
     assert len(peer.requests) == 2, "nothing of the call that found no window reached the peer"
 
@@ -448,7 +448,7 @@ async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, po
         with pytest.raises(Unavailable) as trouble:
             await place.call(headers(), BODY)
 
-    assert made_of(trouble.value) == (Unavailable, "connection_lost", Fate.NOT_SENT, None)
+    assert made_of(trouble.value) == (Unavailable, "connection_lost", Delivery.NOT_SENT, None)
     assert len(peer.requests) == 1
 
 
@@ -461,7 +461,7 @@ async def test_a_request_that_never_left_whole_was_never_processed() -> None:
         with pytest.raises(Unavailable) as trouble:
             await send(pool, body=b"x" * 50)
 
-        assert trouble.value.fate is Fate.NEVER_PROCESSED
+        assert trouble.value.fate is Delivery.NEVER_PROCESSED
         await pool.close()
 
 
@@ -474,8 +474,8 @@ async def test_a_refused_connection_is_told_at_once() -> None:
     outcomes = await send_all(pool, 500)
 
     took = time.monotonic() - started
-    assert fates(outcomes) == [Fate.NEVER_PROCESSED] * 500
-    assert took < SHORT.slot.total_seconds(), "nobody waited"
+    assert fates(outcomes) == [Delivery.NEVER_PROCESSED] * 500
+    assert took < SHORT.lease.total_seconds(), "nobody waited"
     told = {(type(outcome), str(outcome)) for outcome in outcomes + await send_all(pool, 5)}
     assert told == {(Unavailable, "connect_failed"), (NoRoom, "resting_after_failed_connection")}
     await pool.close()
@@ -585,7 +585,7 @@ async def test_a_peer_that_never_greets_is_unavailable_in_time(peer: Peer, pool:
     with pytest.raises(Unavailable) as trouble:
         await send(pool)
 
-    assert (trouble.value.reason, trouble.value.fate) == ("connect_failed", Fate.NEVER_PROCESSED)
+    assert (trouble.value.reason, trouble.value.fate) == ("connect_failed", Delivery.NEVER_PROCESSED)
 
 
 async def test_close_lets_the_answer_come(peer: Peer) -> None:
@@ -603,7 +603,7 @@ async def test_close_lets_the_answer_come(peer: Peer) -> None:
 
 async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> None:
     peer.script = lambda request: request.line.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert fates(await send_all(pool, 1)) == [Fate.UNKNOWN]
+    assert fates(await send_all(pool, 1)) == [Delivery.UNKNOWN]
 
     peer.script = Request.answer
     await asyncio.sleep(0.25)  # a connection that never answered is followed by a short rest

@@ -13,10 +13,10 @@ from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from push.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, BrokenProtocol, Kind, written
+from push.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, BrokenProtocol, FrameKind, written
 from push.http2.headers import HeaderReader, HeaderWriter
 from push.http2.streams import Call, Response, Streams
-from push.sender import Fate, Unavailable
+from push.sender import Delivery, Unavailable
 
 REQUEST = [
     HeaderTuple(b":method", b"POST"),
@@ -25,7 +25,7 @@ REQUEST = [
     HeaderTuple(b":authority", b"peer"),
     HeaderTuple(b"authorization", b"bearer " + b"x" * 200),
 ]
-SETTINGS = written(Kind.SETTINGS, 0, 0, b"")
+SETTINGS = written(FrameKind.SETTINGS, 0, 0, b"")
 OK = bytes((0x88,))  # :status 200, from the static table
 NAMES = st.sampled_from([b"authorization", b"apns-id", b"apns-topic", b":path", b"x", b"content-type"])
 
@@ -46,7 +46,7 @@ def begun(streams: Streams, body: bytes = b"{}") -> Call:
     return call
 
 
-async def outcome(call: Call) -> tuple[int, bytes] | tuple[str, Fate]:
+async def outcome(call: Call) -> tuple[int, bytes] | tuple[str, Delivery]:
     assert call.answer.done()
     try:
         answer: Response = await call.answer
@@ -128,11 +128,11 @@ async def test_padding_priority_and_continuation_are_read() -> None:
     block = Encoder().encode([(":status", "404"), ("apns-id", "x" * 100)])
 
     streams.receive(SETTINGS)
-    streams.receive(written(Kind.HEADERS, PADDED | PRIORITY, 1, b"\x02" + bytes(5) + block[:10] + bytes(2)))
-    streams.receive(written(Kind.CONTINUATION, 0, 1, block[10:20]))
-    streams.receive(written(Kind.CONTINUATION, END_HEADERS, 1, block[20:]))
-    streams.receive(written(Kind.DATA, PADDED, 1, b"\x03{}" + bytes(3)))
-    streams.receive(written(Kind.DATA, END_STREAM | PADDED, 1, b"\x00"))
+    streams.receive(written(FrameKind.HEADERS, PADDED | PRIORITY, 1, b"\x02" + bytes(5) + block[:10] + bytes(2)))
+    streams.receive(written(FrameKind.CONTINUATION, 0, 1, block[10:20]))
+    streams.receive(written(FrameKind.CONTINUATION, END_HEADERS, 1, block[20:]))
+    streams.receive(written(FrameKind.DATA, PADDED, 1, b"\x03{}" + bytes(3)))
+    streams.receive(written(FrameKind.DATA, END_STREAM | PADDED, 1, b"\x00"))
 
     assert await outcome(call) == (404, b"{}")
 
@@ -140,8 +140,8 @@ async def test_padding_priority_and_continuation_are_read() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        written(Kind.PING, 0, 0, bytes(8)),
-        written(Kind.SETTINGS, ACK, 0, b""),
+        written(FrameKind.PING, 0, 0, bytes(8)),
+        written(FrameKind.SETTINGS, ACK, 0, b""),
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
     ],
     ids=["ping", "ack", "http/1.1"],
@@ -154,34 +154,34 @@ async def test_a_peer_begins_with_settings(broken: bytes) -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        struct.pack(">HBBBL", 256, 0, Kind.DATA, 0, 1),  # 65 536 bytes to come
-        written(Kind.SETTINGS, 0, 0, bytes(5)),
-        written(Kind.SETTINGS, 0, 1, b""),
-        written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2**31)),
-        written(Kind.HEADERS, END_HEADERS, 3, OK),
-        written(Kind.HEADERS, END_HEADERS, 2, OK),
-        written(Kind.HEADERS, END_HEADERS | PADDED, 1, b"\x09" + OK),
-        written(Kind.HEADERS, END_HEADERS | PADDED, 1, b""),
-        written(Kind.HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
-        written(Kind.HEADERS, 0, 1, OK) + written(Kind.PING, 0, 0, bytes(8)),
-        written(Kind.HEADERS, 0, 1, OK) + written(Kind.CONTINUATION, END_HEADERS, 3, b""),
-        written(Kind.HEADERS, 0, 1, OK) + written(Kind.CONTINUATION, 0, 1, bytes(16_000)) * 5,
-        written(Kind.CONTINUATION, END_HEADERS, 1, OK),
-        written(Kind.DATA, 0, 5, b""),
-        written(Kind.RST_STREAM, 0, 7, bytes(4)),
-        written(Kind.RST_STREAM, 0, 1, b""),
-        written(Kind.RST_STREAM, 0, 1, bytes(3)),
-        written(Kind.RST_STREAM, 0, 1, bytes(5)),
-        written(Kind.PING, 0, 0, bytes(7)),
-        written(Kind.PING, 0, 1, bytes(8)),
-        written(Kind.GOAWAY, 0, 0, b""),
-        written(Kind.GOAWAY, 0, 0, bytes(7)),
-        written(Kind.GOAWAY, 0, 1, bytes(8)),
-        written(Kind.WINDOW_UPDATE, 0, 1, bytes(5)),
-        written(Kind.HEADERS, 0, 1, OK) + written(Kind.CONTINUATION, 0, 1, b"") * 20,
-        written(Kind.WINDOW_UPDATE, 0, 0, bytes(4)),
-        written(Kind.WINDOW_UPDATE, 0, 0, (2**31 - 1).to_bytes(4, "big")),
-        written(Kind.PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
+        struct.pack(">HBBBL", 256, 0, FrameKind.DATA, 0, 1),  # 65 536 bytes to come
+        written(FrameKind.SETTINGS, 0, 0, bytes(5)),
+        written(FrameKind.SETTINGS, 0, 1, b""),
+        written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2**31)),
+        written(FrameKind.HEADERS, END_HEADERS, 3, OK),
+        written(FrameKind.HEADERS, END_HEADERS, 2, OK),
+        written(FrameKind.HEADERS, END_HEADERS | PADDED, 1, b"\x09" + OK),
+        written(FrameKind.HEADERS, END_HEADERS | PADDED, 1, b""),
+        written(FrameKind.HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
+        written(FrameKind.HEADERS, 0, 1, OK) + written(FrameKind.PING, 0, 0, bytes(8)),
+        written(FrameKind.HEADERS, 0, 1, OK) + written(FrameKind.CONTINUATION, END_HEADERS, 3, b""),
+        written(FrameKind.HEADERS, 0, 1, OK) + written(FrameKind.CONTINUATION, 0, 1, bytes(16_000)) * 5,
+        written(FrameKind.CONTINUATION, END_HEADERS, 1, OK),
+        written(FrameKind.DATA, 0, 5, b""),
+        written(FrameKind.RST_STREAM, 0, 7, bytes(4)),
+        written(FrameKind.RST_STREAM, 0, 1, b""),
+        written(FrameKind.RST_STREAM, 0, 1, bytes(3)),
+        written(FrameKind.RST_STREAM, 0, 1, bytes(5)),
+        written(FrameKind.PING, 0, 0, bytes(7)),
+        written(FrameKind.PING, 0, 1, bytes(8)),
+        written(FrameKind.GOAWAY, 0, 0, b""),
+        written(FrameKind.GOAWAY, 0, 0, bytes(7)),
+        written(FrameKind.GOAWAY, 0, 1, bytes(8)),
+        written(FrameKind.WINDOW_UPDATE, 0, 1, bytes(5)),
+        written(FrameKind.HEADERS, 0, 1, OK) + written(FrameKind.CONTINUATION, 0, 1, b"") * 20,
+        written(FrameKind.WINDOW_UPDATE, 0, 0, bytes(4)),
+        written(FrameKind.WINDOW_UPDATE, 0, 0, (2**31 - 1).to_bytes(4, "big")),
+        written(FrameKind.PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
     ],
 )
 async def test_a_peer_that_breaks_the_rules_is_told_from_one_that_keeps_them(broken: bytes) -> None:
@@ -196,12 +196,12 @@ async def test_a_peer_that_breaks_the_rules_is_told_from_one_that_keeps_them(bro
 @pytest.mark.parametrize(
     "answer",
     [
-        written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([("apns-id", "no status")])),
-        written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([(":status", "2oo")])),
-        written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([(":status", "103")])),
-        written(Kind.DATA, END_STREAM, 1, b"before the headers"),
-        written(Kind.WINDOW_UPDATE, 0, 1, bytes(4)),
-        written(Kind.WINDOW_UPDATE, 0, 1, (2**31 - 1).to_bytes(4, "big")),
+        written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([("apns-id", "no status")])),
+        written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([(":status", "2oo")])),
+        written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, Encoder().encode([(":status", "103")])),
+        written(FrameKind.DATA, END_STREAM, 1, b"before the headers"),
+        written(FrameKind.WINDOW_UPDATE, 0, 1, bytes(4)),
+        written(FrameKind.WINDOW_UPDATE, 0, 1, (2**31 - 1).to_bytes(4, "big")),
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_unknown_and_harms_no_other(answer: bytes) -> None:
@@ -210,9 +210,9 @@ async def test_an_answer_that_makes_no_sense_is_unknown_and_harms_no_other(answe
     streams.receive(SETTINGS)
     streams.receive(answer)
     streams.receive(answer.replace(b"no status", b"no answer"))  # late frames of a stream that was given up
-    streams.receive(written(Kind.HEADERS, END_HEADERS | END_STREAM, 3, OK))
+    streams.receive(written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 3, OK))
 
-    assert await outcome(mine) == ("malformed_answer", Fate.UNKNOWN)
+    assert await outcome(mine) == ("malformed_answer", Delivery.UNKNOWN)
     assert await outcome(other) == (200, b"")
 
 
@@ -238,20 +238,20 @@ async def test_frames_of_unknown_kinds_are_passed_over() -> None:
     call = begun(streams)
     unknown = struct.pack(">HBBBL", 0, 3, 0xEE, 0xFF, 0) + b"???"
 
-    streams.receive(SETTINGS + unknown + written(Kind.HEADERS, 5, 1, OK) + unknown)
+    streams.receive(SETTINGS + unknown + written(FrameKind.HEADERS, 5, 1, OK) + unknown)
 
     assert await outcome(call) == (200, b"")
 
 
 async def test_a_window_that_shrinks_under_a_call_holds_its_body_back() -> None:
     streams = Streams()
-    streams.receive(written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 5)))
+    streams.receive(written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 4, 5)))
     call = begun(streams, b"0123456789")
     assert call.unsent == b"56789"
 
-    streams.receive(written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2)))
-    streams.receive(written(Kind.WINDOW_UPDATE, 0, 1, (4).to_bytes(4, "big")))
+    streams.receive(written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2)))
+    streams.receive(written(FrameKind.WINDOW_UPDATE, 0, 1, (4).to_bytes(4, "big")))
     assert call.unsent == b"6789"
 
-    streams.receive(written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 100)))
+    streams.receive(written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 4, 100)))
     assert call.unsent == b""

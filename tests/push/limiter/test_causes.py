@@ -198,8 +198,8 @@ def test_a_connection_that_breaks_under_the_calls_of_before_is_one_voice() -> No
     for number in range(USERS):
         breaker.failed(breaker.admit(0), 0.0, WRONG_KEY, user_digest(f"user-{number}"))
 
-    for number, (ticket, user) in enumerate(before):
-        breaker.failed(ticket, 1.0 + number * MOMENT / 1000, LOST, user)
+    for number, (breaker_permit, user) in enumerate(before):
+        breaker.failed(breaker_permit, 1.0 + number * MOMENT / 1000, LOST, user)
     breaker.failed(breaker.admit(0), breaker.open_until, LOST, user_digest("probe"))
 
     assert (breaker.cause, breaker.reason) == (Cause.MISCONFIGURED, "InvalidProviderToken")

@@ -8,8 +8,8 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
-from push.limiter.registry import Gates
-from push.limiter.route_limiter import Gate
+from push.limiter.registry import RouteLimiters
+from push.limiter.route_limiter import RouteLimiter
 from push.limiter.scouts import Looks
 from push.limiter.settings import Limits, Timings
 from push.sender import Accepted, RestsAlone
@@ -67,7 +67,7 @@ async def test_once_one_refused_push_is_accepted_the_others_rests_are_over() -> 
 
 
 async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
-    gates = Gates({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
+    gates = RouteLimiters({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
     gates.share(1.0)
     other = Route(Provider.APNS, "other", Environment.PRODUCTION)
     refused = uuid4()
@@ -80,15 +80,15 @@ async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
         await _passes(gates.serving(other, "old"), refused)
 
 
-def _gate() -> Gate:
-    gate = Gate(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
+def _gate() -> RouteLimiter:
+    gate = RouteLimiter(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
     gate.share(1.0)
     return gate
 
 
-async def _passes(gate: Gate, task_id: UUID) -> None:
+async def _passes(gate: RouteLimiter, task_id: UUID) -> None:
     async def call() -> Accepted:
         return Accepted("id")
 
-    async with gate.enter(Priority.REMINDER, task_id) as passage:
-        await passage.call(call(), "somebody")
+    async with gate.enter(Priority.REMINDER, task_id) as permit:
+        await permit.call(call(), "somebody")

@@ -13,20 +13,20 @@ from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Environment, Provider, Route
 from push.limiter.breaker import USERS
-from push.limiter.route_limiter import Gate
+from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import Limits, Timings
 from push.sender import (
     Accepted,
     Answer,
     AnsweredUnavailable,
     Appointed,
-    Doubtful,
-    Extent,
-    Fate,
+    Delivery,
     Misconfigured,
     Paused,
     ProviderTrouble,
+    SuspectToken,
     Throttled,
+    ThrottleExtent,
     TokenMisconfigured,
     Unavailable,
     Unsendable,
@@ -34,7 +34,7 @@ from push.sender import (
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
-DOWN = AnsweredUnavailable("ServiceUnavailable", Fate.NEVER_PROCESSED)
+DOWN = AnsweredUnavailable("ServiceUnavailable", Delivery.NEVER_PROCESSED)
 LEFT = 3600.0  # seconds
 RARELY = Timings(shortest_pause=45.0)  # as where thousands wait
 
@@ -44,7 +44,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.gate = Gate(ROUTE, Limits(10), RARELY, clock=lambda: self.now, chance=lambda: 0.0)
+        self.gate = RouteLimiter(ROUTE, Limits(10), RARELY, clock=lambda: self.now, chance=lambda: 0.0)
         self.gate.share(1.0)
         self.called: list[str] = []
 
@@ -57,14 +57,14 @@ class Scene:
         after: asyncio.Event | None = None,
     ) -> str:
         """Let a push come; tells what becomes of it: called, appointed or paused."""
-        passage = self.gate.enter(Priority.REMINDER, task_id, user_digest(user_id))
+        permit = self.gate.enter(Priority.REMINDER, task_id, user_digest(user_id))
         try:
-            async with passage:
+            async with permit:
                 with suppress(ProviderTrouble):
-                    await passage.call(self._called(user_id, came_to, after), user_id)
+                    await permit.call(self._called(user_id, came_to, after), user_id)
                 return "called"
         except Paused as paused:
-            passage.hindered(paused, user_id, LEFT)
+            permit.hindered(paused, user_id, LEFT)
             return "appointed" if isinstance(paused, Appointed) else "paused"
 
     async def shut(self, by: ProviderTrouble = WRONG) -> list[tuple[UUID, str]]:
@@ -159,12 +159,12 @@ async def test_one_who_was_to_come_and_does_not_holds_up_the_refused_for_a_momen
 async def test_the_appointed_comes_when_the_rest_is_over_and_earlier_if_it_would_expire() -> None:
     scene = Scene()
     await scene.shut()
-    passage = scene.gate.enter(Priority.REMINDER, uuid4())
+    permit = scene.gate.enter(Priority.REMINDER, uuid4())
     with pytest.raises(Appointed) as appointed:
-        await passage.__aenter__()
+        await permit.__aenter__()
     assert appointed.value.retry_after == timedelta(seconds=30)
 
-    passage.hindered(appointed.value, "other", left=20.0)
+    permit.hindered(appointed.value, "other", left=20.0)
 
     assert scene.gate._breaker.open_until == scene.now + 10
 
@@ -188,13 +188,13 @@ async def test_refusals_for_a_token_of_its_own_open_nothing_and_are_no_probe_tha
 async def test_an_answer_about_a_token_closes_a_shut_gate_but_contradicts_no_refusals() -> None:
     scene = Scene()
     await scene.comes(uuid4(), "alice", WRONG)
-    await scene.comes(uuid4(), "mallory", Doubtful("BadDeviceToken"))
+    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
     await scene.comes(uuid4(), "bob", WRONG)
     await scene.comes(uuid4(), "carol", WRONG)
     assert scene.gate.report().state == "open"
     scene.rest()
 
-    await scene.comes(uuid4(), "mallory", Doubtful("BadDeviceToken"))
+    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
 
     assert scene.gate.report().state == "closed"
 
@@ -207,7 +207,7 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
         scene.rest()
         with pytest.raises(Unavailable):
             async with scene.gate.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
-                raise Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+                raise Unavailable("connect_failed", Delivery.NEVER_PROCESSED)
 
         assert (scene.gate.report().state, scene.gate.report().reason) == ("open", told)
 
@@ -217,8 +217,8 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
     [
         Misconfigured("InvalidProviderToken"),
         TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"),
-        Throttled("RESOURCE_EXHAUSTED", Extent.UNNAMED, retry_after=timedelta(hours=1)),
-        AnsweredUnavailable("UNAVAILABLE", Fate.NEVER_PROCESSED, retry_after=timedelta(hours=1)),
+        Throttled("RESOURCE_EXHAUSTED", ThrottleExtent.UNNAMED, retry_after=timedelta(hours=1)),
+        AnsweredUnavailable("UNAVAILABLE", Delivery.NEVER_PROCESSED, retry_after=timedelta(hours=1)),
     ],
     ids=lambda odd: odd.reason,
 )

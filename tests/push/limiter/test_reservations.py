@@ -3,17 +3,17 @@
 import pytest
 
 from domain.kinds import Priority
-from push.limiter.admission_queue import Bookings
+from push.limiter.admission_queue import Reservations
 
 
 def book(
-    bookings: Bookings, priority: Priority = Priority.REMINDER, *, user: int = 1, wait: float = 0.0
+    bookings: Reservations, priority: Priority = Priority.REMINDER, *, user: int = 1, wait: float = 0.0
 ) -> float | None:
     return bookings.book(100.0, priority, user, wait=wait, each=0.1, at_most=2.55)
 
 
 def test_turns_are_given_away_one_after_the_other_behind_those_in_line() -> None:
-    bookings = Bookings()
+    bookings = Reservations()
 
     turns = [book(bookings, wait=2.0) for _ in range(6)]
 
@@ -22,7 +22,7 @@ def test_turns_are_given_away_one_after_the_other_behind_those_in_line() -> None
 
 
 def test_a_reminder_is_booked_before_all_messages_and_later_messages_after_it() -> None:
-    bookings = Bookings()
+    bookings = Reservations()
     for _ in range(10):
         book(bookings, Priority.MESSAGE)
 
@@ -32,14 +32,14 @@ def test_a_reminder_is_booked_before_all_messages_and_later_messages_after_it() 
 
 
 def test_bookings_that_lie_behind_delay_nobody() -> None:
-    bookings = Bookings()
+    bookings = Reservations()
     book(bookings)
 
     assert bookings.book(200.0, Priority.REMINDER, 1, wait=0.0, each=0.1, at_most=1.0) == pytest.approx(0.1)
 
 
 def test_a_user_who_has_booked_many_turns_puts_nobody_elses_off() -> None:
-    bookings = Bookings()
+    bookings = Reservations()
     for _ in range(20):
         book(bookings, user=1)
 

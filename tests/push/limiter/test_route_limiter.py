@@ -13,10 +13,20 @@ import pytest
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
 from push.limiter.breaker import USERS, Cause, Rest
-from push.limiter.registry import Gates
-from push.limiter.route_limiter import Gate
+from push.limiter.registry import RouteLimiters
+from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import Limits, Timings
-from push.sender import Accepted, Booked, Extent, Fate, Misconfigured, Paused, ProviderTrouble, Throttled, Unavailable
+from push.sender import (
+    Accepted,
+    Booked,
+    Delivery,
+    Misconfigured,
+    Paused,
+    ProviderTrouble,
+    Throttled,
+    ThrottleExtent,
+    Unavailable,
+)
 
 ACCEPTED = Accepted("answer")
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
@@ -24,8 +34,8 @@ RESTS = dict.fromkeys(Cause, Rest(first=0.1, longest=0.4))
 TIMINGS = Timings(rests=RESTS, patience=0.5, looking_again=0.05, booked_ahead=5.0, ramp=0.2)
 
 
-def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> Gate:
-    gate = Gate(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
+def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> RouteLimiter:
+    gate = RouteLimiter(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
     gate.share(1.0)
     return gate
 
@@ -38,23 +48,23 @@ async def trouble(trouble: ProviderTrouble) -> Accepted:
     raise trouble
 
 
-async def send(gate: Gate, priority: Priority = Priority.REMINDER) -> Accepted:
-    async with gate.enter(priority, uuid4()) as passage:
-        return await passage.call(answer(), f"user-{uuid4()}")
+async def send(gate: RouteLimiter, priority: Priority = Priority.REMINDER) -> Accepted:
+    async with gate.enter(priority, uuid4()) as permit:
+        return await permit.call(answer(), f"user-{uuid4()}")
 
 
-async def fail(gate: Gate, with_trouble: ProviderTrouble) -> None:
-    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
+async def fail(gate: RouteLimiter, with_trouble: ProviderTrouble) -> None:
+    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
         with pytest.raises(type(with_trouble)):
-            await passage.call(trouble(with_trouble), f"user-{uuid4()}")
+            await permit.call(trouble(with_trouble), f"user-{uuid4()}")
 
 
-async def refuse(gate: Gate, with_trouble: ProviderTrouble, *, users: int = USERS) -> None:
+async def refuse(gate: RouteLimiter, with_trouble: ProviderTrouble, *, users: int = USERS) -> None:
     for _ in range(users):
         await fail(gate, with_trouble)
 
 
-async def in_line(gate: Gate, count: int) -> None:
+async def in_line(gate: RouteLimiter, count: int) -> None:
     while gate.report().waiting < count:
         await asyncio.sleep(0)
 
@@ -71,8 +81,8 @@ async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
 
     counting = asyncio.create_task(count_turns())
     for _ in range(100):
-        async with gate.enter(Priority.REMINDER, uuid4()) as passage:
-            passage.check()
+        async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+            permit.check()
     counting.cancel()
 
     assert turns == 0
@@ -147,7 +157,9 @@ async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None
 
 async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
     stopped_at: float | None = time.monotonic()
-    gate = Gate(ROUTE, Limits(1000, 100), TIMINGS, clock=lambda: stopped_at or time.monotonic(), chance=lambda: 0.0)
+    gate = RouteLimiter(
+        ROUTE, Limits(1000, 100), TIMINGS, clock=lambda: stopped_at or time.monotonic(), chance=lambda: 0.0
+    )
     gate.share(1.0)
     sends = [asyncio.create_task(send(gate)) for _ in range(200)]
     await in_line(gate, 49)  # in one moment, however busy the machine is
@@ -176,7 +188,7 @@ async def test_leave_that_was_not_used_is_given_to_the_next_one() -> None:
 
 
 async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_do_then() -> None:
-    gate = Gate(ROUTE, Limits(1000), TIMINGS)
+    gate = RouteLimiter(ROUTE, Limits(1000), TIMINGS)
     waiting = [asyncio.create_task(send(gate)) for _ in range(10)]
     await in_line(gate, 10)
 
@@ -203,7 +215,7 @@ async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_
         waiting = [asyncio.create_task(send(gate)) for _ in range(3)]
         await in_line(gate, 3)
         with pytest.raises(Throttled):
-            await calling.call(trouble(Throttled("wrong_key", Extent.ROUTE)), f"user-{uuid4()}")
+            await calling.call(trouble(Throttled("wrong_key", ThrottleExtent.ROUTE)), f"user-{uuid4()}")
 
         refused = await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(Paused, match="wrong_key"):
@@ -215,7 +227,7 @@ async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_
 
 async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> None:
     gate = make_gate()
-    await fail(gate, Throttled("slower", Extent.ROUTE))
+    await fail(gate, Throttled("slower", ThrottleExtent.ROUTE))
     with pytest.raises(Paused) as paused:
         await send(gate)
     assert paused.value.retry_after is not None
@@ -230,7 +242,7 @@ async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> 
     assert gate.report().state == "closed"
 
 
-@pytest.mark.parametrize("harmless", [Throttled("this_token"), Unavailable("once", Fate.UNKNOWN)])
+@pytest.mark.parametrize("harmless", [Throttled("this_token"), Unavailable("once", Delivery.UNKNOWN)])
 async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: ProviderTrouble) -> None:
     gate = make_gate()
 
@@ -243,12 +255,12 @@ async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
     gate = make_gate()
 
     async def find_no_connection(user_id: str) -> None:
-        passage, failed = gate.enter(Priority.REMINDER, uuid4()), Unavailable("connect_failed", Fate.NEVER_PROCESSED)
+        permit, failed = gate.enter(Priority.REMINDER, uuid4()), Unavailable("connect_failed", Delivery.NEVER_PROCESSED)
         with suppress(Unavailable):
-            async with passage:
+            async with permit:
                 await asyncio.sleep(0.025)
                 raise failed
-        passage.hindered(failed, user_id, 60.0)
+        permit.hindered(failed, user_id, 60.0)
 
     for number in range(6):
         assert gate.report().state == "closed"
@@ -259,7 +271,7 @@ async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
 
 async def test_after_a_pause_the_rate_grows_slowly() -> None:
     gate = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
-    gate.brake()
+    gate.cutoff()
     gate.release()
 
     began = asyncio.get_running_loop().time()
@@ -271,7 +283,7 @@ async def test_after_a_pause_the_rate_grows_slowly() -> None:
 
 async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None:
     gate = make_gate()
-    gate.brake()
+    gate.cutoff()
     with pytest.raises(Paused, match="brake_engaged"):
         await send(gate)
     assert gate.report().state == "braked"
@@ -282,7 +294,7 @@ async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None
 
 
 async def test_other_credentials_open_the_gate_at_once() -> None:
-    gates = Gates({Provider.APNS: Limits(10)}, TIMINGS)
+    gates = RouteLimiters({Provider.APNS: Limits(10)}, TIMINGS)
     gates.share(1.0)
     old, new = object(), object()
     await refuse(gates.serving(ROUTE, old), Misconfigured("wrong_key"))
@@ -293,7 +305,7 @@ async def test_other_credentials_open_the_gate_at_once() -> None:
 
 
 async def test_gates_tell_how_they_stand_as_json() -> None:
-    gates = Gates({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
+    gates = RouteLimiters({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
     gates.share(0.5)
     await refuse(gates.at(ROUTE), Misconfigured("wrong_key"))
     gates.at(Route(Provider.FCM, "pro", Environment.PRODUCTION))

@@ -4,16 +4,16 @@ from math import inf
 
 import pytest
 
-from push.limiter.admission_queue import BURST, RAMP_TO, Pace
+from push.limiter.admission_queue import BURST, RAMP_TO, TokenBucket
 
 
-def make_pace(full: float, now: float = 0.0) -> Pace:
-    pace = Pace(now)
+def make_pace(full: float, now: float = 0.0) -> TokenBucket:
+    pace = TokenBucket(now)
     pace.full = full
     return pace
 
 
-def taken(pace: Pace, since: float, until: float, step: float = 0.001) -> int:
+def taken(pace: TokenBucket, since: float, until: float, step: float = 0.001) -> int:
     """Count what an impatient caller gets."""
     count = 0
     for tick in range(round((until - since) / step)):

@@ -14,20 +14,20 @@ import structlog
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
 from push.limiter.breaker import IN_A_ROW, LONGEST_FLOOR, MOMENT, USERS
-from push.limiter.registry import Gates
-from push.limiter.route_limiter import Gate
+from push.limiter.registry import RouteLimiters
+from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import Limits, Timings
 from push.sender import (
     Answer,
     Booked,
-    Extent,
-    Fate,
+    Delivery,
     LooksIn,
     Misconfigured,
     NoRoom,
     ProviderTrouble,
     StaleCredential,
     Throttled,
+    ThrottleExtent,
     Unavailable,
     Unsendable,
 )
@@ -47,30 +47,30 @@ class Clock:
         return self.now
 
 
-def make_gate(clock: Clock, limits: Limits, timings: Timings) -> Gate:
-    gate = Gate(ROUTE, limits, timings, clock=clock, chance=lambda: 0.0)
+def make_gate(clock: Clock, limits: Limits, timings: Timings) -> RouteLimiter:
+    gate = RouteLimiter(ROUTE, limits, timings, clock=clock, chance=lambda: 0.0)
     gate.share(1.0)
     return gate
 
 
-async def come_to(gate: Gate, what: Answer | ProviderTrouble) -> None:
+async def come_to(gate: RouteLimiter, what: Answer | ProviderTrouble) -> None:
     async def call() -> Answer:
         if isinstance(what, ProviderTrouble):
             raise what
         return what
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as passage:
+    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
         with suppress(ProviderTrouble):
-            await passage.call(call(), f"user-{uuid4()}")
+            await permit.call(call(), f"user-{uuid4()}")
 
 
-async def shut(gate: Gate, retry_after: timedelta | None = None) -> None:
+async def shut(gate: RouteLimiter, retry_after: timedelta | None = None) -> None:
     """Shut it by what three users are told in a row."""
     for _ in range(USERS):
         await come_to(gate, Misconfigured("wrong_key", retry_after=retry_after))
 
 
-async def looks_in(gate: Gate) -> float:
+async def looks_in(gate: RouteLimiter) -> float:
     """Give in how many seconds a send that finds the gate shut is told to look in."""
     with pytest.raises(LooksIn) as told:
         async with gate.enter(Priority.REMINDER, uuid4()):
@@ -79,7 +79,7 @@ async def looks_in(gate: Gate) -> float:
     return told.value.retry_after.total_seconds()
 
 
-async def booked(gate: Gate, priority: Priority = Priority.REMINDER) -> float:
+async def booked(gate: RouteLimiter, priority: Priority = Priority.REMINDER) -> float:
     """Give in how many seconds a send is told to come back."""
     with pytest.raises(Booked) as told:
         async with gate.enter(priority, uuid4()):
@@ -94,7 +94,7 @@ async def test_refusals_of_a_credential_that_was_renewed_since_open_nothing_howe
 
     for _ in range(100):
         clock.now += MOMENT * 2
-        await come_to(gate, StaleCredential("UNAUTHENTICATED", Fate.NEVER_PROCESSED))
+        await come_to(gate, StaleCredential("UNAUTHENTICATED", Delivery.NEVER_PROCESSED))
 
     assert gate.report().state == "closed"
 
@@ -117,7 +117,7 @@ async def test_a_failed_connection_counts_once_and_our_refusals_after_it_not_at_
     clock = Clock()
     gate = make_gate(clock, Limits(10), Timings())
 
-    await come_to(gate, Unavailable("connect_failed", Fate.NEVER_PROCESSED))
+    await come_to(gate, Unavailable("connect_failed", Delivery.NEVER_PROCESSED))
     for _ in range(20):
         clock.now += MOMENT * 2
         await come_to(gate, NoRoom("resting_after_failed_connection"))
@@ -160,7 +160,7 @@ async def test_who_finds_a_gate_shut_for_long_looks_in_sooner_the_fewer_they_are
 
 async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> None:
     clock = Clock()
-    gates = Gates({Provider.APNS: Limits(10)}, clock=clock)
+    gates = RouteLimiters({Provider.APNS: Limits(10)}, clock=clock)
     gates.share(1.0)
     await shut(gates.serving(ROUTE, "old"))
     clock.now += 20
@@ -175,7 +175,7 @@ async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> Non
 
 
 @pytest.mark.parametrize(
-    "first", [[Unavailable("down", Fate.UNKNOWN)] * IN_A_ROW, [Throttled("busy", extent=Extent.ROUTE)]]
+    "first", [[Unavailable("down", Delivery.UNKNOWN)] * IN_A_ROW, [Throttled("busy", extent=ThrottleExtent.ROUTE)]]
 )
 async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_met_it(
     first: Sequence[ProviderTrouble],
@@ -202,13 +202,13 @@ async def test_a_quota_of_the_whole_project_is_told_at_once() -> None:
     await shut(gate)
     clock.now += 60
 
-    await come_to(gate, Throttled("QUOTA_EXCEEDED_PROJECT", Extent.ROUTE, retry_after=timedelta(seconds=60)))
+    await come_to(gate, Throttled("QUOTA_EXCEEDED_PROJECT", ThrottleExtent.ROUTE, retry_after=timedelta(seconds=60)))
 
     assert (gate.report().cause, gate.report().reason) == ("throttled", "QUOTA_EXCEEDED_PROJECT")
 
 
 async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:
-    gates = Gates({Provider.APNS: Limits(10)})
+    gates = RouteLimiters({Provider.APNS: Limits(10)})
     gates.share(1.0)
     gates.serving(ROUTE, "old")
 
@@ -246,7 +246,7 @@ async def test_a_full_gate_that_moves_fast_calls_them_back_soon() -> None:
 
 async def test_nobody_is_called_back_at_one_instant_where_nothing_may_go_out() -> None:
     chances = iter((0.1, 0.5, 0.9))
-    gate = Gate(ROUTE, Limits(10), HURRIED, clock=Clock(), chance=lambda: next(chances))
+    gate = RouteLimiter(ROUTE, Limits(10), HURRIED, clock=Clock(), chance=lambda: next(chances))
 
     turns = {await booked(gate) for _ in range(3)}
 
@@ -267,7 +267,7 @@ def test_refusals_that_no_table_knows_are_reported() -> None:
     began = datetime.now(UTC)
     note_unknown("apns", 400, "NeverHeardOf")
     try:
-        told = Gates({}).report()["unknown_refusals"]
+        told = RouteLimiters({}).report()["unknown_refusals"]
     finally:
         del unknown_refusals["apns", 400, "NeverHeardOf"]
 
