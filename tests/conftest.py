@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import structlog
 import uvloop
+from playwright.async_api import Browser
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.app import create_app
 from db.engine import async_url
 from db.migrate import migrate
 from demo.embedded import start_postgres
 from settings import logs
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
+from tests.browsing import chromium
 from tests.servers import TemporalServer, free_port
-from tests.stack import Place, Stack, make_stack, open_stack
+from tests.stack import Stack, StackPlace, User, make_app, make_stack, open_stack
 
 # Exceptions as in production: by name and place. structlog's own way shows all local variables, which takes seconds.
 structlog.configure(
@@ -36,7 +36,7 @@ NAMESPACES = (
     "postgres",
     "detached",
     "apps",
-    "gates",
+    "routes",
     "faults",
     "chaos",
     "housekeeping",
@@ -58,7 +58,7 @@ def postgres() -> Iterator[str]:
         data = Path(directory) / "data"
         start_postgres(data).cleanup()
         with (data / "postgresql.conf").open("a") as settings:
-            settings.write("max_connections = 400\n")  # each house has its pools
+            settings.write("max_connections = 400\n")  # each stack has its pools
         server = start_postgres(data)
         yield server.get_uri()
         server.cleanup()
@@ -98,26 +98,48 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 async def main_stack(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
-    """The house that most tests share: API and worker in this process."""
-    place = Place(await new_database("main"), temporal, "main", simulator)
+    """The stack that most tests share: API and worker in this process."""
+    place = StackPlace(await new_database("main"), temporal, "main", simulator)
     async with open_stack(place, MESSAGE_RATE="0") as stack:  # tests write faster than people
         yield stack
 
 
 @pytest.fixture(scope="session")
 async def stack(main_stack: Stack) -> Stack:
-    """The house of a test that has no other in its folder."""
+    """The stack of a test that has no other in its folder."""
     return main_stack
 
 
 @pytest.fixture(scope="session")
 async def unarmed(main_stack: Stack) -> AsyncIterator[Stack]:
-    """The main house through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
-    environment = main_stack.place.environment(ARM_WINDOW="0")
-    async with make_stack(
-        main_stack.place, create_app(service_settings(environment), auth_settings(environment))
-    ) as door:
-        yield door
+    """The main stack through an API process with ARM_WINDOW=0: its fasts sleep until the due instant."""
+    async with make_stack(main_stack.place, make_app(main_stack.place, ARM_WINDOW="0")) as api_stack:
+        yield api_stack
+
+
+@pytest.fixture
+def alice(stack: Stack) -> User:
+    """A new user."""
+    return stack.user()
+
+
+@pytest.fixture
+def bob(stack: Stack) -> User:
+    """Another new user."""
+    return stack.user()
+
+
+@pytest.fixture
+def carol(stack: Stack) -> User:
+    """A member of the support team."""
+    return stack.user(None, "support")
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium."""
+    async with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from settings import logs
 from simulator import Simulator
 from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
-from tests.stack import ROOT, Place, Stack, android, eventually, iphone, open_stack, refuse_once, uncommitted
+from tests.stack import ROOT, Stack, StackPlace, android, eventually, iphone, open_stack, refuse_once, uncommitted
 from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import connected, conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.housekeeping import OrphanSweep, Retention
@@ -39,7 +39,7 @@ async def _record() -> None:
             TemporalServer.start(free_port(), ("default",)) as server,
             Simulator.start(run_dir=Path(directory)) as simulator,
         ):
-            place = Place(postgres.get_uri(), server.address, "default", simulator)
+            place = StackPlace(postgres.get_uri(), server.address, "default", simulator)
             async with open_stack(place) as stack:
                 await _asleep(stack)
                 await _armed_then_accepted(stack)

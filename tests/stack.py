@@ -1,6 +1,6 @@
 """A whole Fastbell for tests: API on a socket and worker in this process, on the shared servers.
 
-Each house has a database and a Temporal namespace of its own, so houses do not disturb each other.
+Each stack has a database and a Temporal namespace of its own, so stacks do not disturb each other.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from temporalio.service import RPCError
 
 from api.app import create_app
 from api.http.connection import UNACKNOWLEDGED, HttpConnection, bind
+from api.streams.open_streams import DEFAULT_TERMS, Terms
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay
@@ -43,8 +44,8 @@ SECRET = "a secret that only the tests know, 32 bytes long"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a house stands: its database, its namespace, the world around it."""
+class StackPlace:
+    """Where a stack stands: its database, its namespace, the world around it."""
 
     database_url: str
     temporal_address: str
@@ -52,7 +53,7 @@ class Place:
     simulator: Simulator
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Give the settings for the processes of this house."""
+        """Give the settings for the processes of this stack."""
         return {
             "DATABASE_URL": self.database_url,
             "TEMPORAL_ADDRESS": self.temporal_address,
@@ -68,7 +69,7 @@ class Place:
 class Stack:
     """What tests talk to."""
 
-    place: Place
+    place: StackPlace
     http: httpx.AsyncClient
     sessions: Sessions
     temporal: Client
@@ -217,14 +218,14 @@ def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
-def make_app(place: Place, **settings: str) -> FastAPI:
-    """Make an API that reads its limits from the settings, too."""
+def make_app(place: StackPlace, terms: Terms = DEFAULT_TERMS, **settings: str) -> FastAPI:
+    """Make an API with these settings."""
     environment = place.environment(**settings)
-    return create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+    return create_app(service_settings(environment), auth_settings(environment), terms, limit_settings(environment))
 
 
 @asynccontextmanager
-async def open_stack(place: Place, **settings: str) -> AsyncIterator[Stack]:
+async def open_stack(place: StackPlace, **settings: str) -> AsyncIterator[Stack]:
     """Serve the API and run the worker in this process."""
     async with make_stack(place, make_app(place, **settings)) as stack, working(stack, place.environment(**settings)):
         yield stack
@@ -239,7 +240,7 @@ async def working(
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
     dependencies = make_means(stack.sessions, rotation.apps, environment)
     heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff)
-    asides = [
+    background_tasks = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
@@ -249,8 +250,8 @@ async def working(
     try:
         yield rotation
     finally:
-        for aside in asides:
-            aside.cancel()
+        for task in background_tasks:
+            task.cancel()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
         await heartbeat.leave()
@@ -259,7 +260,7 @@ async def working(
 
 @asynccontextmanager
 async def make_stack(
-    place: Place,
+    place: StackPlace,
     app: FastAPI,
     *,
     lazy: bool = False,
@@ -288,7 +289,7 @@ async def make_stack(
         await engine.dispose()
 
 
-async def temporal_client(place: Place, *, lazy: bool = False) -> Client:
+async def temporal_client(place: StackPlace, *, lazy: bool = False) -> Client:
     """Connect to the place's Temporal."""
     return await Client.connect(
         place.temporal_address, namespace=place.namespace, data_converter=data_converter, lazy=lazy

@@ -11,20 +11,16 @@ from uuid import UUID
 
 import httpx
 
-from api.app import create_app
 from api.streams.open_streams import Terms
-from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, Stack, User, make_stack
+from tests.stack import Stack, StackPlace, User, make_app, make_stack
 
 BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
 
 
 @asynccontextmanager
-async def served(place: Place, terms: Terms) -> AsyncIterator[Stack]:
+async def served(place: StackPlace, terms: Terms) -> AsyncIterator[Stack]:
     """Serve an API whose streams are open on these terms, with few connections; who vanished is missed in a second."""
-    environment = place.environment(DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
-    limits = limit_settings(environment)
-    app = create_app(service_settings(environment), auth_settings(environment), terms, limits)
+    app = make_app(place, terms, DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
     async with make_stack(place, app, unacknowledged=timedelta(seconds=1)) as stack:
         yield stack
 
@@ -77,7 +73,7 @@ class Events:
 async def streaming(
     user: User, installation_id: UUID, *, last_event_id: int | None = None, at: str = "", after: int = 0
 ) -> AsyncIterator[Events]:
-    """Open a stream; `at`: the address of another API process than the house's."""
+    """Open a stream; `at`: the address of another API process than the stack's."""
     headers = user.headers | ({} if last_event_id is None else {"Last-Event-ID": str(last_event_id)})
     address = f"{at}/v1/stream?installation_id={installation_id}&after={after}"
     async with user.stack.http.stream("GET", address, headers=headers) as response:

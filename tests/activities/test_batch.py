@@ -21,7 +21,7 @@ from domain.wire import Moment, OpenReminder
 from sending.attempts import begin_attempts, unheld_claims
 from sending.outcomes import Outcome, end_attempts, unheld_outcomes
 from sending.precheck import Claim, Deferred, Proceed
-from tests.gates.worker_harness import due_now
+from tests.routes.worker_harness import due_now
 from tests.stack import Stack, eventually, iphone, uncommitted
 
 SOME = 9
@@ -144,11 +144,11 @@ async def test_an_answer_for_somebody_who_has_left_is_not_lost(leaves: str) -> N
         await asking
     assert unheard == []
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return unheard == [7]
 
     go.set()
-    await eventually(told)
+    await eventually(is_reported)
 
 
 async def test_batches_that_hang_hold_up_nobody_for_good() -> None:

@@ -40,7 +40,7 @@ _TRIGGER = """
 
 
 class Unreadable:
-    """A slot whose provider answers what nobody can read."""
+    """A lease whose provider answers what nobody can read."""
 
     async def send(self, push: Push) -> Answer:
         raise TypeError(f"not an answer to {push.kind}")
@@ -49,11 +49,11 @@ class Unreadable:
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
-    gate.share(1.0)
+    limiter = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    limiter.share(1.0)
     go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+    async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
         called = await _call(permit, Unreadable(), go, ApnsSender(apns_account(simulator)))
 
     assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)

@@ -15,7 +15,7 @@ from domain.push import Environment, Provider, Route, TaskState
 from sending.attempts import begin_attempts
 from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, never_called, note_calls
 from sending.precheck import Claim, Final, Proceed
-from tests.gates.worker_harness import due_now
+from tests.routes.worker_harness import due_now
 from tests.stack import Stack, eventually, iphone, uncommitted
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)

@@ -20,7 +20,7 @@ from api.http.auth import KeySet, NoSuchKey, TokenCheck
 from api.http.problems import ServiceUnavailable, Unauthorized
 from settings.environment import AuthSettings, auth_settings, service_settings
 from tests.api.issuer import Issuer, claim, open_issuer, public_pem
-from tests.stack import ROOT, SECRET, Place, Stack, make_stack
+from tests.stack import ROOT, SECRET, Stack, StackPlace, make_stack
 
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER_RSA = rsa.generate_private_key(65537, 2048)
@@ -176,7 +176,7 @@ async def test_the_api_lets_in_who_comes_with_a_good_token_and_nobody_else(api: 
 
 
 async def test_the_api_checks_tokens_against_a_key_set_that_it_fetches_once_for_all(
-    detached: Place, issuer: Issuer
+    detached: StackPlace, issuer: Issuer
 ) -> None:
     issuer.add("ec", EC)
     settings = service_settings(detached.environment())
@@ -381,7 +381,7 @@ async def test_known_keys_outlive_an_issuer_in_trouble_for_a_day(issuer: Issuer,
 
 
 async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_of_signing_people_out(
-    detached: Place, issuer: Issuer
+    detached: StackPlace, issuer: Issuer
 ) -> None:
     issuer.status = 500
     settings = service_settings(detached.environment())

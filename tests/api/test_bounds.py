@@ -11,12 +11,10 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.app import create_app
 from api.body_limit import LARGEST_BODY, MAX_HELD
 from api.http.bounds import MAX_HEADERS, RequestBounds
 from api.http.connection import connection_of
-from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, Stack, User, eventually, iphone, make_stack, uncommitted
+from tests.stack import Stack, StackPlace, User, eventually, iphone, make_app, make_stack, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"
@@ -31,11 +29,10 @@ LATE = BUSY | {"detail": "This took too long. Try again: repeats are harmless."}
 
 @asynccontextmanager
 async def bounded(
-    place: Place, *, lasting: int = 100, read_within: float = 15, **settings: str
+    place: StackPlace, *, lasting: int = 100, read_within: float = 15, **settings: str
 ) -> AsyncIterator[Stack]:
     """Serve an API with narrow bounds."""
-    environment = place.environment(**settings)
-    app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+    app = make_app(place, **settings)
     async with make_stack(place, app, http=connection_of(lasting=lasting, read_within=read_within)) as stack:
         yield stack
 
@@ -74,7 +71,7 @@ def head(user: User, more: str) -> bytes:
     return f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\nAuthorization: {user.headers['Authorization']}\r\n{more}".encode()
 
 
-async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: Place) -> None:
+async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: StackPlace) -> None:
     async with bounded(detached, read_within=0.5) as stack:
         user = stack.user()
         body = "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
@@ -92,7 +89,7 @@ async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: 
 
 
 async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_request(
-    api: Stack, detached: Place
+    api: Stack, detached: StackPlace
 ) -> None:
     user, phone = api.user(), iphone()
     await user.register(phone)
@@ -107,7 +104,7 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
             await events.comment()
 
 
-async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: Stack, detached: Place) -> None:
+async def test_a_request_that_takes_too_long_is_given_up_and_may_be_repeated(api: Stack, detached: StackPlace) -> None:
     user = api.user()
     session_id = await user.start_fast(due_in=3600)
     path = f"/v1/fasting-sessions/{session_id}/end"
@@ -135,7 +132,9 @@ async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -
     assert [answer.status_code for answer in answers] == [204, 204]
 
 
-async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_signs_of_life(detached: Place) -> None:
+async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_signs_of_life(
+    detached: StackPlace,
+) -> None:
     async with bounded(detached, MAX_REQUESTS="2") as stack:
         user = stack.user()
         session_ids = [await user.start_fast(due_in=3600) for _ in range(2)]
@@ -165,7 +164,7 @@ async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_
     ],
     ids=["body", "nobody's body", "chunks", "body of a GET", "head", "console's form", "preference page's form"],
 )
-async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: Place, begun: str) -> None:
+async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: StackPlace, begun: str) -> None:
     async with bounded(detached, MAX_REQUESTS="2") as stack, AsyncExitStack() as slow:
         user, other = stack.user(), stack.user()
         part = begun.format(
@@ -221,7 +220,7 @@ async def refused(readers: list[asyncio.StreamReader], count: int) -> list[tuple
 NEARLY = LARGEST_BODY - 100
 
 
-async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nobody_else(detached: Place) -> None:
+async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nobody_else(detached: StackPlace) -> None:
     async with bounded(detached) as stack, AsyncExitStack() as exits:
         user, other = stack.user(), stack.user()
         slow = [await begun(stack, exits, user, NEARLY) for _ in range(12)]
@@ -238,7 +237,7 @@ async def test_a_caller_who_leaves_many_bodies_half_sent_is_refused_more_and_nob
 
 
 @pytest.mark.parametrize("token", [None, "not.a.token"])
-async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: Place, token: str | None) -> None:
+async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: StackPlace, token: str | None) -> None:
     async with bounded(detached) as stack, AsyncExitStack() as exits:
         nobody = None if token is None else replace(stack.user(), headers={"Authorization": f"Bearer {token}"})
         slow = [await begun(stack, exits, nobody, NEARLY) for _ in range(20)]
@@ -253,7 +252,7 @@ async def test_who_sends_no_valid_token_shares_a_small_allowance(detached: Place
     assert (others, ready.status_code) == (200, 200)
 
 
-async def test_all_bodies_on_their_way_hold_so_many_bytes_and_no_more_and_give_them_back(detached: Place) -> None:
+async def test_all_bodies_on_their_way_hold_so_many_bytes_and_no_more_and_give_them_back(detached: StackPlace) -> None:
     fits = MAX_HELD // (NEARLY - 1)
     async with bounded(detached, lasting=1000) as stack:
         async with AsyncExitStack() as exits:
@@ -276,7 +275,7 @@ async def test_all_bodies_on_their_way_hold_so_many_bytes_and_no_more_and_give_t
     assert [answer.status_code for answer in at_once] == [200, 200]
 
 
-async def test_a_service_may_have_more_bodies_under_way_than_a_user(detached: Place) -> None:
+async def test_a_service_may_have_more_bodies_under_way_than_a_user(detached: StackPlace) -> None:
     async with bounded(detached) as stack, AsyncExitStack() as exits:
         service = stack.user("backend", "service")
         for _ in range(60):
@@ -315,7 +314,7 @@ async def _served(stack: Stack, exits: AsyncExitStack) -> bool:
     return await answer_of_whole(stack, exits, stack.user(), NEARLY) == 200
 
 
-async def test_more_connections_than_allowed_are_closed_at_once(detached: Place) -> None:
+async def test_more_connections_than_allowed_are_closed_at_once(detached: StackPlace) -> None:
     async with bounded(detached, lasting=-397) as stack:  # and 400 that do not last
         async with connected(stack) as (_, one), connected(stack) as (_, two), connected(stack) as (reader, three):
             for writer in (one, two, three):

@@ -12,12 +12,10 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from api.app import create_app
 from api.body_limit import LARGEST_BODY
 from api.dependencies import next_cursor
-from settings.environment import auth_settings, service_settings
 from tests.servers import free_port
-from tests.stack import Place, Stack, User, android, eventually, make_stack, uncommitted
+from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {
@@ -245,9 +243,8 @@ async def test_a_tap_is_noted_once_and_only_for_the_person_it_was_addressed_to(
     assert await api.rows(opened_at, id=task_id) == noted
 
 
-async def test_without_its_database_the_api_lives_is_not_ready_and_asks_to_try_again(detached: Place) -> None:
-    environment = detached.environment(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
-    app = create_app(service_settings(environment), auth_settings(environment))
+async def test_without_its_database_the_api_lives_is_not_ready_and_asks_to_try_again(detached: StackPlace) -> None:
+    app = make_app(detached, DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     async with make_stack(detached, app) as stack:
         alive, ready = await stack.http.get("/livez"), await stack.http.get("/readyz")
         user = stack.user()
@@ -262,12 +259,11 @@ async def test_without_its_database_the_api_lives_is_not_ready_and_asks_to_try_a
         assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready_in_time(detached: Place) -> None:
+async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready_in_time(detached: StackPlace) -> None:
     held: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
-    environment = detached.environment(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/none")
-    app = create_app(service_settings(environment), auth_settings(environment))
+    app = make_app(detached, DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/none")
 
     async def was_reached() -> bool:
         return bool(held)
@@ -290,18 +286,16 @@ async def test_a_database_that_accepts_and_never_answers_makes_the_api_not_ready
     assert looked <= 2  # all of them by one connection; the other one is the listener's next
 
 
-async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached: Place, postgres: str) -> None:
-    environment = detached.environment(DATABASE_URL=postgres)
-    app = create_app(service_settings(environment), auth_settings(environment))
+async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached: StackPlace, postgres: str) -> None:
+    app = make_app(detached, DATABASE_URL=postgres)
     async with make_stack(detached, app) as stack:
         ready = await stack.http.get("/readyz")
 
     assert (ready.status_code, ready.json()) == (503, {"database": False})
 
 
-async def test_the_api_is_ready_with_its_database_whatever_temporal_does(detached: Place) -> None:
-    environment = detached.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
+async def test_the_api_is_ready_with_its_database_whatever_temporal_does(detached: StackPlace) -> None:
+    app = make_app(detached)
     async with make_stack(detached, app) as stack:
         ready = await stack.http.get("/readyz")
 

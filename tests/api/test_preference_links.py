@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from api.preference_page.session import BAD_CODES, NEW_LINKS
 from db.preference_links import MAX_LINKS, MAX_SESSIONS
 from tests.open_page import COOKIE, LINKS, OURS, PAGE, ask, link, value
-from tests.stack import UNLIMITED, Place, Stack, User, bearer, make_app, make_stack
+from tests.stack import UNLIMITED, Stack, StackPlace, User, bearer, make_app, make_stack
 
 BUTTON = re.compile(r'<form[^>]* method="post" action="(/preferences/[\w-]+)"')
 
@@ -68,7 +68,7 @@ async def test_opening_a_link_swaps_it_for_a_cookie_so_that_the_code_leaves_the_
     assert path.removeprefix(PAGE) not in page.text
 
 
-async def test_behind_tls_the_cookie_is_for_tls_alone(detached: Place) -> None:
+async def test_behind_tls_the_cookie_is_for_tls_alone(detached: StackPlace) -> None:
     app = make_app(detached, PUBLIC_URL="https://push.example/", **UNLIMITED)
     async with make_stack(detached, app) as stack:
         alice = stack.user()
@@ -84,7 +84,7 @@ async def test_behind_tls_the_cookie_is_for_tls_alone(detached: Place) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_of_all_who_open_a_link_at_once_one_does(api: Stack, detached: Place, method: str) -> None:
+async def test_of_all_who_open_a_link_at_once_one_does(api: Stack, detached: StackPlace, method: str) -> None:
     alice = api.user()
     async with make_stack(detached, make_app(detached, **UNLIMITED)) as beside:
         path = await link(alice, {"for": "app" if method == "GET" else "email"})
@@ -183,7 +183,7 @@ async def test_every_code_that_opens_nothing_is_answered_alike(api: Stack) -> No
 _OWN = {"date", "x-request-id"}
 
 
-async def test_bad_codes_of_one_address_are_limited_and_a_good_one_opens_all_the_same(detached: Place) -> None:
+async def test_bad_codes_of_one_address_are_limited_and_a_good_one_opens_all_the_same(detached: StackPlace) -> None:
     here = {"x-forwarded-for": "10.1.2.3"}
     async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
         path = await link(stack.user())

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from api.preference_page.session import POSTS
 from tests.open_page import COOKIE, PAGE, Window, ask, fields_of, filled, link, opened, value, words
-from tests.stack import UNLIMITED, Place, Stack, User, android, iphone, make_app, make_stack
+from tests.stack import UNLIMITED, Stack, StackPlace, User, android, iphone, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 STOP, SIGN_OUT = "/preferences/stop", "/preferences/sign-out"
@@ -246,7 +246,7 @@ async def test_an_older_browser_that_tells_no_site_may_save(alice: User, headers
     assert (answer.status_code, (await stored(alice))["messages"]) == (303, False)
 
 
-async def test_an_older_browser_may_save_behind_a_proxy_that_writes_another_host(detached: Place) -> None:
+async def test_an_older_browser_may_save_behind_a_proxy_that_writes_another_host(detached: StackPlace) -> None:
     """It tells no site, and where it names its origin that is none of ours but by `PUBLIC_URL`."""
     app = make_app(detached, PUBLIC_URL="https://push.example", **UNLIMITED)
     async with make_stack(detached, app) as stack:
@@ -466,7 +466,7 @@ async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses
     assert zone == [("Mars/Olympus",)]
 
 
-async def test_a_database_that_is_away_is_told_in_a_page(detached: Place) -> None:
+async def test_a_database_that_is_away_is_told_in_a_page(detached: StackPlace) -> None:
     async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
         window = await opened(stack.user())
         async with stack.sessions.begin() as db:

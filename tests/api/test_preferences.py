@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.stack import UNLIMITED, Place, Stack, User, make_app, make_stack
+from tests.stack import UNLIMITED, Stack, StackPlace, User, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 DEFAULTS = {
@@ -26,7 +26,7 @@ NIGHT: dict[str, Any] = {"starts": "22:00", "ends": "06:00", "time_zone": "Europ
 
 
 @pytest.fixture(scope="module")
-async def beside(detached: Place) -> AsyncIterator[Stack]:
+async def beside(detached: StackPlace) -> AsyncIterator[Stack]:
     """Another API process on the same database."""
     async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
         yield stack
@@ -263,9 +263,9 @@ async def test_a_request_that_is_repeated_is_answered_as_it_was(alice: User, met
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 async def test_repeats_that_arrive_at_once_are_all_answered_as_stored(api: Stack, beside: Stack, method: str) -> None:
     alice = api.user()
-    doors = [alice, User(beside, alice.user_id, alice.headers)]
+    callers = [alice, User(beside, alice.user_id, alice.headers)]
 
-    answers = await asyncio.gather(*(store(doors[each % 2], method, {"messages": False}, '"0"') for each in range(6)))
+    answers = await asyncio.gather(*(store(callers[each % 2], method, {"messages": False}, '"0"') for each in range(6)))
 
     assert [(each.status_code, each.json()["rev"]) for each in answers] == [(200, 1)] * 6
 
@@ -314,11 +314,13 @@ async def test_an_older_clients_put_and_a_newer_ones_patch_go_side_by_side(api: 
 
 async def test_of_all_who_read_the_same_revision_one_changes_it(api: Stack, beside: Stack) -> None:
     alice = api.user()
-    doors = [alice, User(beside, alice.user_id, alice.headers)]
+    callers = [alice, User(beside, alice.user_id, alice.headers)]
 
     for rev in (0, 1):  # nothing is stored yet, and then something is
         changes = [
-            store(doors[each % 2], ("PUT", "PATCH")[each // 2 % 2], {"reminder_minutes": [10 * rev + each]}, f'"{rev}"')
+            store(
+                callers[each % 2], ("PUT", "PATCH")[each // 2 % 2], {"reminder_minutes": [10 * rev + each]}, f'"{rev}"'
+            )
             for each in range(8)
         ]
         answers = await asyncio.gather(*changes)

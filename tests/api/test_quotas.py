@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from tests.stack import Phone, Place, Stack, User, android, iphone, make_app, make_stack, uncommitted
+from tests.stack import Phone, Stack, StackPlace, User, android, iphone, make_app, make_stack, uncommitted
 from tests.talk import conversation_of, post
 
 
 @pytest.fixture(scope="module")
-async def strict(detached: Place) -> AsyncIterator[Stack]:
+async def strict(detached: StackPlace) -> AsyncIterator[Stack]:
     """An API whose users may have little."""
     narrow = {"MAX_INSTALLATIONS_PER_USER": "3", "MAX_ACTIVE_FASTS_PER_USER": "3", "MESSAGE_BURST": "3"}
     async with make_stack(detached, make_app(detached, **narrow, MESSAGE_RATE="2/minute")) as stack:
@@ -66,7 +66,7 @@ async def test_of_installations_that_register_at_once_no_more_than_the_bound_sta
     assert await active(bob) == {his.installation_id}
 
 
-async def test_twenty_of_each_are_the_default(detached: Place) -> None:
+async def test_twenty_of_each_are_the_default(detached: StackPlace) -> None:
     async with make_stack(detached, make_app(detached)) as stack:
         user, phones = stack.user(), [iphone() for _ in range(21)]
         room = await conversation_of(user)
@@ -106,15 +106,15 @@ async def test_of_fasts_that_start_at_once_no_more_than_the_bound_do(alice: User
 
 
 async def test_the_bound_holds_across_processes_and_the_last_fast_sent_twice_at_once_is_one(
-    alice: User, detached: Place
+    alice: User, detached: StackPlace
 ) -> None:
     for _ in range(2):
         await start(alice, uuid4(), fast(1))
     async with make_stack(detached, make_app(detached, MAX_ACTIVE_FASTS_PER_USER="3")) as other:
-        doors = alice, other.user(alice.user_id)
+        callers = alice, other.user(alice.user_id)
         last, body = uuid4(), fast(1)
-        answers = await asyncio.gather(*(start(door, last, body) for door in doors * 2))
-        more = await asyncio.gather(*(start(door, uuid4(), fast(1)) for door in doors * 2))
+        answers = await asyncio.gather(*(start(caller, last, body) for caller in callers * 2))
+        more = await asyncio.gather(*(start(caller, uuid4(), fast(1)) for caller in callers * 2))
 
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
     assert {answer.status_code for answer in more} == {409}
@@ -166,11 +166,11 @@ async def test_a_refused_message_counts_for_nothing_and_is_accepted_when_its_tim
     assert [(await post(alice, room, message_id=late)).status_code, (await post(alice, room)).status_code] == [201, 429]
 
 
-async def test_a_sender_s_burst_is_the_same_through_all_processes(alice: User, detached: Place) -> None:
+async def test_a_sender_s_burst_is_the_same_through_all_processes(alice: User, detached: StackPlace) -> None:
     room = await conversation_of(alice)
     async with make_stack(detached, make_app(detached, MESSAGE_BURST="3", MESSAGE_RATE="2/minute")) as other:
-        doors = alice, other.user(alice.user_id)
-        answers = await asyncio.gather(*(post(door, room) for door in doors * 4))
+        callers = alice, other.user(alice.user_id)
+        answers = await asyncio.gather(*(post(caller, room) for caller in callers * 4))
 
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [429] * 5
 

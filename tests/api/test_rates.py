@@ -6,13 +6,11 @@ from typing import Protocol, TypeVar
 import pytest
 from fastapi import Request
 
-from api.app import create_app
 from api.http.auth import Caller
 from api.http.rates import Rate, Rates, address
 from domain.problems import LimitReached
 from domain.rate_limit import parse
-from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, make_stack
+from tests.stack import StackPlace, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -128,9 +126,8 @@ def test_whoever_has_many_addresses_counts_as_one(host: str, counted: str) -> No
     assert address(Request({"type": "http", "client": (host, 1)})) == counted
 
 
-async def test_one_request_too_many_is_told_when_to_come_again(detached: Place) -> None:
-    environment = detached.environment(RATE_LIMIT="3/day", RATE_LIMIT_SERVICE="5/day")
-    app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+async def test_one_request_too_many_is_told_when_to_come_again(detached: StackPlace) -> None:
+    app = make_app(detached, RATE_LIMIT="3/day", RATE_LIMIT_SERVICE="5/day")
     async with make_stack(detached, app) as stack:
         alice, bob, backend = stack.user(), stack.user(), stack.user(None, "service")
         of_alice = [await alice.call("GET", PREFERENCES) for _ in range(6)]

@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from tests.bursts import Request, burst
-from tests.stack import Place, Stack, User, android, eventually, make_app, make_stack, uncommitted
+from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
 from tests.talk import conversation_of
 
 GENEROUS = {"MAX_CONCURRENT_REQUESTS_PER_CALLER": "0", "MESSAGE_RATE": "0"}  # what holds does not hang on quotas
 
 
 @pytest.fixture(scope="module")
-async def crowded(detached: Place) -> AsyncIterator[Stack]:
+async def crowded(detached: StackPlace) -> AsyncIterator[Stack]:
     """An API with as many connections as by default."""
     async with make_stack(detached, make_app(detached, **GENEROUS)) as stack:
         yield stack

@@ -12,7 +12,7 @@ import pytest
 from api.http.auth import Caller
 from api.http.rates import MAX_WAITING, RequestPermit, RunningRequests
 from domain.problems import LimitReached
-from tests.stack import Place, Stack, User, eventually, make_app, make_stack, uncommitted
+from tests.stack import Stack, StackPlace, User, eventually, make_app, make_stack, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"
@@ -21,7 +21,7 @@ HELD = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
 
 
 @pytest.fixture(scope="module")
-async def eight(detached: Place) -> AsyncIterator[Stack]:
+async def eight(detached: StackPlace) -> AsyncIterator[Stack]:
     """An API that grants what it does by default."""
     async with make_stack(detached, make_app(detached)) as stack:
         yield stack
@@ -129,7 +129,7 @@ async def test_no_more_than_some_wait_and_who_leaves_while_waiting_takes_no_plac
         (await running.enter(alice)).release()
 
 
-async def test_zero_is_no_limit(detached: Place) -> None:
+async def test_zero_is_no_limit(detached: StackPlace) -> None:
     limits = {"MAX_CONCURRENT_REQUESTS_PER_CALLER": "0"}
     async with make_stack(detached, make_app(detached, **limits)) as stack:
         user = stack.user()

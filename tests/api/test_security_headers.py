@@ -10,10 +10,8 @@ from sqlalchemy import text
 from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api.app import create_app
 from api.http.security_headers import SecurityHeaders
-from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, Stack, User, make_stack
+from tests.stack import Stack, StackPlace, User, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
 ALWAYS = {
@@ -95,14 +93,13 @@ async def test_encryption_is_insisted_on_where_a_proxy_that_is_believed_says_tha
     assert "strict-transport-security" not in plain.headers
 
 
-async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: Stack, detached: Place) -> None:
+async def test_no_page_of_another_origin_may_call_unless_it_is_set(api: Stack, detached: StackPlace) -> None:
     asked = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "PUT",
         "Access-Control-Request-Headers": "authorization",
     }
-    environment = detached.environment(CORS_ORIGINS=ORIGIN)
-    app = create_app(service_settings(environment), auth_settings(environment), limits=limit_settings(environment))
+    app = make_app(detached, CORS_ORIGINS=ORIGIN)
     async with make_stack(detached, app) as open_house:
         granted = await open_house.http.options(PREFERENCES, headers=asked)
         read = await open_house.http.get(PREFERENCES, headers={"Origin": ORIGIN})

@@ -73,8 +73,8 @@ async def test_a_ticket_that_comes_late_cannot_hurt_the_next_owner(stack: Stack)
 @pytest.fixture(scope="module")
 async def second(stack: Stack) -> AsyncIterator[Stack]:
     """Another API process on the same database: what waits for a row in the first one holds nothing up there."""
-    async with make_stack(stack.place, make_app(stack.place)) as door:
-        yield door
+    async with make_stack(stack.place, make_app(stack.place)) as api_stack:
+        yield api_stack
 
 
 async def test_a_registration_that_hangs_until_its_sign_out_is_paid_registers_nobody(

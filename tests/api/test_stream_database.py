@@ -15,7 +15,7 @@ from api.streams.log_feed import APPLICATION_NAME, LogFeed
 from db import presences
 from db.engine import async_url
 from db.log import LogPage
-from tests.stack import Place, Stack, eventually, uncommitted
+from tests.stack import Stack, StackPlace, eventually, uncommitted
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, posted
 
@@ -63,7 +63,7 @@ async def test_a_listening_connection_that_fell_silent_is_replaced(brisk: Stack)
             assert len(await events.take(1)) == 1
 
 
-async def test_streams_outlive_an_outage_of_the_database(fragile: Place, brisk: Stack, postgres: str) -> None:
+async def test_streams_outlive_an_outage_of_the_database(fragile: StackPlace, brisk: Stack, postgres: str) -> None:
     alice, bob, phone = brisk.user(), brisk.user(), uuid4()
     room = await conversation_of(alice, bob)
     name = async_url(fragile.database_url).database

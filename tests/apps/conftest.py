@@ -1,4 +1,4 @@
-"""A house of several apps: their file may be written anew while the worker runs."""
+"""A stack of several apps: their file may be rewritten while the worker runs."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from api.app import create_app
 from push.registry import Rotation
 from settings.apps_file import AppIds
-from settings.environment import auth_settings, service_settings
 from simulator import DEMO, App, Simulator
-from tests.stack import Place, Stack, make_stack, working
+from tests.stack import Stack, StackPlace, make_app, make_stack, working
 
 ONE = App("one", "app.fastbell.one", "TEAMONE001", "KEYONE0001", "fastbell-one")
 TWO = App("two", "app.fastbell.two", "TEAMTWO001", "KEYTWO0001", "fastbell-two")
@@ -92,12 +90,11 @@ def apps_file(apps_directory: Path, simulator: Simulator) -> AppsFile:
 async def idle_stack(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator, apps_directory: Path
 ) -> AsyncIterator[Stack]:
-    """The house without a worker."""
+    """The stack without a worker."""
     file = AppsFile(apps_directory, simulator)
     file.write(one=file.table("one", ONE))
-    place = Place(await new_database("apps"), temporal, "apps", simulator)
-    environment = place.environment(APPS_FILE=str(file.path))
-    app = create_app(service_settings(environment), auth_settings(environment))
+    place = StackPlace(await new_database("apps"), temporal, "apps", simulator)
+    app = make_app(place, APPS_FILE=str(file.path))
     async with make_stack(place, app) as stack:
         impatient = AppIds(file.path, every=timedelta(0))  # tests write the file and register the next moment
         app.state.services = replace(app.state.services, app_ids=impatient)
@@ -114,6 +111,6 @@ async def rotation(idle_stack: Stack, apps_file: AppsFile) -> AsyncIterator[Rota
 
 @pytest.fixture
 def stack(idle_stack: Stack, rotation: Rotation) -> Stack:
-    """The house, with a worker."""
+    """The stack, with a worker."""
     del rotation
     return idle_stack

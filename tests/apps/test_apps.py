@@ -10,15 +10,13 @@ import jwt
 import pytest
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
-from api.app import create_app
 from dispatch.relay import Relay
 from domain.push import Provider
 from push.registry import Rotation
-from settings.environment import auth_settings, service_settings
 from simulator import DEMO, Simulator
 from simulator.wire import WireRequest
 from tests.apps.conftest import ONE, ONE_NEXT, ONE_TOO, TWO, AppsFile
-from tests.stack import Phone, Stack, android, eventually, iphone, make_stack
+from tests.stack import Phone, Stack, android, eventually, iphone, make_app, make_stack
 
 
 async def test_each_app_sends_with_its_own_topic_and_project(stack: Stack, simulator: Simulator) -> None:
@@ -114,8 +112,8 @@ async def test_a_push_for_an_app_that_went_waits_and_is_dead_in_the_end(
     async def waits() -> list[Any]:
         return [task for task in await stack.tasks(session_id) if task.last_reason]
 
-    async with _in_virtual_time(stack, apps_file) as (door, skipper):
-        user = door.user()
+    async with _in_virtual_time(stack, apps_file) as (api_stack, skipper):
+        user = api_stack.user()
         await user.register(phone, app_id="two")
         apps_file.write(one=apps_file.table("one", ONE))
         await rotation.look()
@@ -148,14 +146,13 @@ async def test_a_phone_of_an_unknown_app_is_not_registered(stack: Stack, apps_fi
 
 @asynccontextmanager
 async def _in_virtual_time(stack: Stack, apps_file: AppsFile) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
-    """Open a door to the house whose workflows have a clock of their own."""
+    """Open another API process of the stack, whose workflows have a clock of their own."""
     skipper = TimeSkipper(stack.temporal, config=TimeSkippingConfig(enabled=False))
-    environment = stack.place.environment(ARM_WINDOW="0", APPS_FILE=str(apps_file.path))
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(stack.place, app) as door:
+    app = make_app(stack.place, ARM_WINDOW="0", APPS_FILE=str(apps_file.path))
+    async with make_stack(stack.place, app) as api_stack:
         relay = Relay(stack.sessions, skipper.client, arm_window=0)
         app.state.services = replace(app.state.services, relay=relay)
-        yield door, skipper
+        yield api_stack, skipper
 
 
 async def _sent(stack: Stack, simulator: Simulator, phone: Phone, *, app_id: str = "one") -> WireRequest:

@@ -43,7 +43,7 @@ def waiting_on(route: Route, behind_gate: int = 1) -> Signals:
     ("state", "now", "told"),
     [
         ("open", waiting_on(OURS), [SHUT]),
-        ("half_open", waiting_on(THEIRS), [SHUT]),  # it serves apps without a gate of their own
+        ("half_open", waiting_on(THEIRS), [SHUT]),  # it serves apps without a limiter of their own
         ("open", WELL, []),  # the next push tries the provider, so nobody knows
         ("open", waiting_on(OURS, behind_gate=0), []),
         ("open", waiting_on(Route(Provider.APNS, None, Environment.SANDBOX)), []),
@@ -51,7 +51,7 @@ def waiting_on(route: Route, behind_gate: int = 1) -> Signals:
         ("closed", waiting_on(OURS), []),
     ],
 )
-def test_a_shut_gate_is_a_concern_while_pushes_wait_behind_it(state: str, now: Signals, told: list[str]) -> None:
+def test_a_shut_limiter_is_a_concern_while_pushes_wait_behind_it(state: str, now: Signals, told: list[str]) -> None:
     assert overview.concerns_of(now, routes(state)) == told
 
 

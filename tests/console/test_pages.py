@@ -9,12 +9,10 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
 from db import support_actions
-from settings.environment import auth_settings, service_settings
 from tests.console.visits import Visit, engage, visit, words
 from tests.servers import free_port
-from tests.stack import ROOT, Stack, User, android, eventually, iphone, make_stack, refuse_once
+from tests.stack import ROOT, Stack, User, android, eventually, iphone, make_app, make_stack, refuse_once
 from tests.support.dead import dead_task, redriven, task
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
@@ -74,7 +72,7 @@ async def test_an_overview_tells_what_needs_a_person(stack: Stack, carol: Visit,
     await carol.post(f"/console/brakes/{brake_id}/resume")
 
 
-async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, carol: Visit) -> None:
+async def test_a_cutoff_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, carol: Visit) -> None:
     brake_id = await engage(stack, "app.seen.in.the.console")
 
     first = await carol.post(f"/console/brakes/{brake_id}/resume")
@@ -89,8 +87,7 @@ async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, car
 
 async def test_an_overview_says_so_when_temporal_cannot_be_reached(stack: Stack) -> None:
     away = replace(stack.place, temporal_address=f"127.0.0.1:{free_port()}")
-    environment = away.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
+    app = make_app(away)
     async with make_stack(away, app, lazy=True) as lonely:
         page = words(await (await visit(lonely)).get("/console/"))
 
@@ -277,7 +274,7 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(stack: 
     sessions = [await user.start_fast(due_in=0.3), await user.start_fast(due_in=0.3)]
     for session_id in sessions:
         await stack.finished(session_id)
-    async with stack.sessions.begin() as db:  # told apart from all else that this house sends
+    async with stack.sessions.begin() as db:  # told apart from all else that this stack sends
         move = "UPDATE push_tasks SET app_id = :app_id WHERE user_id = :user"
         await db.execute(text(move), {"app_id": app_id, "user": user.user_id})
     [opened] = await stack.rows(

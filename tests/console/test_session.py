@@ -27,7 +27,7 @@ OURS = {"sec-fetch-site": "same-origin"}
 
 
 def routes() -> list[tuple[str, str]]:
-    """List every route behind the door, with ids filled in."""
+    """List every route that needs a session, with ids filled in."""
     console = make_console(State())
     found = {(r.path, method) for r in iter_route_contexts(console.routes) for method in r.methods or () if r.path}
     behind = sorted(found - OPEN_TO_ALL)
@@ -305,7 +305,7 @@ async def test_after_the_sign_in_one_is_where_one_wanted_to_be_but_nowhere_else(
     assert answer.headers["location"] == place
 
 
-async def test_a_page_that_was_asked_for_is_remembered_by_the_door(stack: Stack) -> None:
+async def test_a_page_that_was_asked_for_is_remembered_by_the_sign_in(stack: Stack) -> None:
     answer = await stack.http.get("/console/person?user=a%20%26%20b", headers=OURS)
 
     asked = urlsplit(answer.headers["location"])

@@ -8,11 +8,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.stack import Place, Stack, iphone, make_stack
+from tests.stack import Stack, StackPlace, iphone, make_app, make_stack
 from tests.support.dead import dead_task
 
 CUT_OFF = 5.0  # seconds
@@ -33,9 +31,8 @@ async def crowded(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
     """An API whose database may be slowed down."""
-    place = Place(await new_database("crowded"), temporal, "detached", simulator)
-    environment = place.environment()
-    async with make_stack(place, create_app(service_settings(environment), auth_settings(environment))) as stack:
+    place = StackPlace(await new_database("crowded"), temporal, "detached", simulator)
+    async with make_stack(place, make_app(place)) as stack:
         yield stack
 
 

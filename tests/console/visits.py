@@ -57,7 +57,7 @@ def words(answer: httpx.Response) -> str:
 
 
 async def engage(stack: Stack, app_id: str) -> UUID:
-    """Engage the brake of an app that no other test uses."""
+    """Engage the cutoff of an app that no other test uses."""
     statement = text(
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', :app_id, 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"

@@ -1,4 +1,4 @@
-"""A house with all that production has, and what the doctor says of it."""
+"""A stack with all that production has, and what the doctor reports."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -8,7 +8,7 @@ from commands.doctor.checks import examined
 from commands.doctor.report import Level, ReportLine
 from dispatch.schedules import make_schedules
 from simulator import Simulator
-from tests.stack import Place, Stack, open_stack
+from tests.stack import Stack, StackPlace, open_stack
 
 Examine = Callable[..., Awaitable[list[ReportLine]]]
 
@@ -17,8 +17,8 @@ Examine = Callable[..., Awaitable[list[ReportLine]]]
 async def healthy(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
-    """A house with a worker and the schedules."""
-    place = Place(await new_database("doctor"), temporal, "doctor", simulator)
+    """A stack with a worker and the schedules."""
+    place = StackPlace(await new_database("doctor"), temporal, "doctor", simulator)
     async with open_stack(place) as stack:
         await make_schedules(stack.temporal)
         yield stack
@@ -26,7 +26,7 @@ async def healthy(
 
 @pytest.fixture
 def examine(healthy: Stack) -> Examine:
-    """Let the doctor look at the house, with some settings of its own; gives what is not as it should be."""
+    """Let the doctor look at the stack, with some settings of its own; gives what is not as it should be."""
 
     async def look(*processes: str, offline: bool = False, **settings: str) -> list[ReportLine]:
         environ = {name: value for name, value in healthy.place.environment(**settings).items() if value}

@@ -27,7 +27,7 @@ NO_PEM = "it holds no private key in PEM form without a password"
 Lines = list[tuple[str, str, str]]
 
 
-def told(lines: list[ReportLine]) -> Lines:
+def findings(lines: list[ReportLine]) -> Lines:
     """Say what is wrong: area, level, and what was found."""
     assert all(line.to_do for line in lines)
     return [(line.area, line.level.value, line.found) for line in lines]
@@ -56,7 +56,7 @@ async def test_a_key_that_is_not_the_one_of_its_id(examine: Examine, tmp_path: P
     meaning = (
         "InvalidProviderToken: the key does not sign for this key id and team, or was revoked, or our clock is wrong"
     )
-    assert told(lines) == [
+    assert findings(lines) == [
         ("apns", "failure", f"default app, production: {meaning}"),
         ("apns", "warning", f"default app, sandbox: {meaning}"),
     ]
@@ -78,7 +78,7 @@ async def test_what_apple_refuses(examine: Examine, healthy: Stack, reason: str,
 
     lines = await examine()
 
-    assert told(lines) == [("apns", "failure", f"default app, production: {reason}: {meaning}")]
+    assert findings(lines) == [("apns", "failure", f"default app, production: {reason}: {meaning}")]
 
 
 async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine, healthy: Stack) -> None:
@@ -109,7 +109,7 @@ async def test_an_answer_to_a_push_for_apple_that_is_not_apples(examine: Examine
 async def test_what_google_refuses(examine: Examine, healthy: Stack, fault: dict[str, Any], meaning: str) -> None:
     healthy.place.simulator.faults.add(provider="fcm", fault="answer", **fault)
 
-    assert told(await examine()) == [("fcm", "failure", f"default app: {meaning}")]
+    assert findings(await examine()) == [("fcm", "failure", f"default app: {meaning}")]
 
 
 async def test_a_service_account_whose_key_was_revoked(examine: Examine, healthy: Stack, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_a_service_account_of_another_project(examine: Examine, healthy: S
 async def test_a_provider_that_cannot_be_reached(examine: Examine) -> None:
     lines = await examine(FCM_URL=f"https://127.0.0.1:{free_port()}")
 
-    assert told(lines) == [
+    assert findings(lines) == [
         ("fcm", "failure", "default app: no connection (ConnectionRefusedError)"),
         ("fcm", "failure", "default app: connect_failed: no connection could be made"),
     ]
@@ -139,7 +139,7 @@ async def test_a_provider_that_cannot_be_reached(examine: Examine) -> None:
 async def test_a_sandbox_that_cannot_be_reached_is_of_no_matter_to_most(examine: Examine) -> None:
     lines = await examine(APNS_SANDBOX_URL=f"https://127.0.0.1:{free_port()}")
 
-    assert told(lines) == [
+    assert findings(lines) == [
         ("apns", "warning", "default app, sandbox: no connection (ConnectionRefusedError)"),
         ("apns", "warning", "default app, sandbox: connect_failed: no connection could be made"),
     ]
@@ -148,7 +148,7 @@ async def test_a_sandbox_that_cannot_be_reached_is_of_no_matter_to_most(examine:
 async def test_a_certificate_that_has_expired(examine: Examine, tmp_path: Path) -> None:
     files = certificate(tmp_path, lasts=timedelta(days=-1))
     async with showing(files, "h2") as url:
-        lines = told(await examine(FCM_URL=url, FCM_CA_FILE=str(files[0])))
+        lines = findings(await examine(FCM_URL=url, FCM_CA_FILE=str(files[0])))
 
     [ours, theirs] = [found for _, _, found in lines if "certificate" in found]
     assert ours.startswith(f"default app: authorities in {files[0]}: certificate expired on ")
@@ -161,7 +161,7 @@ async def test_a_certificate_that_is_about_to_expire_and_a_peer_that_does_not_sp
 ) -> None:
     files = certificate(tmp_path, lasts=timedelta(days=5))
     async with showing(files, "h2") as good, showing(files, "http/1.1") as old:
-        lines = told(await examine(APNS_URL=good, APNS_SANDBOX_URL=old, APNS_CA_FILE=str(files[0])))
+        lines = findings(await examine(APNS_URL=good, APNS_SANDBOX_URL=old, APNS_CA_FILE=str(files[0])))
 
     founds = [found for _, level, found in lines if level == "warning"]
     assert [found.partition(": certificate until ")[0] for found in founds][:2] == [
@@ -180,7 +180,7 @@ async def test_certificates_that_this_client_shows_to_temporal(examine: Examine,
         offline=True, TEMPORAL_TLS_CLIENT_CERT_PATH=str(expired), TEMPORAL_TLS_SERVER_CA_CERT_PATH=str(nothing)
     )
 
-    assert [found.partition(" on ")[0] for _, _, found in told(lines)] == [
+    assert [found.partition(" on ")[0] for _, _, found in findings(lines)] == [
         "TEMPORAL_TLS_CLIENT_CERT_PATH: certificate expired",
         f"TEMPORAL_TLS_SERVER_CA_CERT_PATH: {nothing} holds no certificate (ValueError)",
     ]
@@ -195,7 +195,7 @@ async def test_a_certificate_of_temporal(examine: Examine, tmp_path: Path, days:
     async with showing(files, "h2") as url:
         address = url.removeprefix("https://")
         settings = {"TEMPORAL_ADDRESS": address, "TEMPORAL_TLS": "true"}
-        lines = told(await examine(**settings, TEMPORAL_TLS_SERVER_CA_CERT_PATH=str(files[0])))
+        lines = findings(await examine(**settings, TEMPORAL_TLS_SERVER_CA_CERT_PATH=str(files[0])))
 
     [line] = [line for line in lines if line[2].startswith(address)]
     assert line[:2] == ("temporal", "failure" if days < 0 else "warning")
@@ -210,7 +210,7 @@ async def test_a_namespace_without_search_attributes_workers_and_schedules(exami
     await healthy.temporal.workflow_service.register_namespace(request)
 
     async def known() -> Lines | None:
-        found = told(await examine(TEMPORAL_NAMESPACE=bare))
+        found = findings(await examine(TEMPORAL_NAMESPACE=bare))
         return None if any("NOT_FOUND" in line or "no namespace" in line for _, _, line in found) else found
 
     lines = await eventually(known)
@@ -229,7 +229,7 @@ async def test_a_namespace_without_search_attributes_workers_and_schedules(exami
 
 
 async def test_a_namespace_that_is_not_there(examine: Examine) -> None:
-    lines = told(await examine(TEMPORAL_NAMESPACE="nowhere"))
+    lines = findings(await examine(TEMPORAL_NAMESPACE="nowhere"))
 
     assert lines == [("temporal", "failure", "there is no namespace nowhere")]
 
@@ -237,14 +237,14 @@ async def test_a_namespace_that_is_not_there(examine: Examine) -> None:
 async def test_a_schedule_that_is_paused(examine: Examine, healthy: Stack) -> None:
     handle = healthy.temporal.get_schedule_handle("retention")
     await handle.pause()
-    lines = told(await examine())
+    lines = findings(await examine())
     await handle.unpause()
 
     assert lines == [("temporal", "warning", "schedule retention is paused")]
 
 
 async def test_a_temporal_that_is_away(examine: Examine) -> None:
-    [(area, level, found)] = told(await examine(TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}"))
+    [(area, level, found)] = findings(await examine(TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}"))
 
     assert (area, level) == ("temporal", "failure")
     assert found.startswith("cannot be reached, so nothing there was looked at")
@@ -258,7 +258,7 @@ async def test_a_temporal_that_is_away(examine: Examine) -> None:
     ],
 )
 async def test_settings_of_temporal_that_cannot_be(examine: Examine, settings: dict[str, str], found: str) -> None:
-    lines = [line for line in told(await examine(**settings)) if not line[2].startswith("TEMPORAL_TLS_CLIENT_")]
+    lines = [line for line in findings(await examine(**settings)) if not line[2].startswith("TEMPORAL_TLS_CLIENT_")]
 
     assert [line[:2] for line in lines] == [("settings", "failure")]
     assert lines[0][2].startswith(found)
@@ -268,7 +268,7 @@ async def test_an_authority_for_temporal_that_is_no_certificate(examine: Examine
     (tmp_path / "ca.pem").write_text("nothing")
     settings = {"TEMPORAL_TLS": "true", "TEMPORAL_TLS_SERVER_CA_CERT_PATH": str(tmp_path / "ca.pem")}
 
-    lines = told(await examine(**settings))
+    lines = findings(await examine(**settings))
 
     assert [found for _, _, found in lines] == [
         f"TEMPORAL_TLS_SERVER_CA_CERT_PATH: {tmp_path}/ca.pem holds no certificate (ValueError)",
@@ -287,7 +287,7 @@ async def test_an_authority_for_temporal_that_is_no_certificate(examine: Examine
 async def test_an_address_that_is_none_is_told_with_the_settings_and_not_called(
     examine: Examine, settings: dict[str, str], found: str
 ) -> None:
-    lines = told(await examine(**settings))
+    lines = findings(await examine(**settings))
 
     assert [line for line in lines if line[1] == "failure"] == [("settings", "failure", found)]
 
@@ -304,13 +304,13 @@ async def test_workers_that_have_stopped_though_temporal_still_remembers_them(
         )
     await engine.dispose()
 
-    lines = told(await examine(DATABASE_URL=url))
+    lines = findings(await examine(DATABASE_URL=url))
 
     assert lines == [("database", "failure", "no worker was alive in the last 10 s")]
 
 
 async def test_a_database_that_was_never_migrated(examine: Examine, postgres: str) -> None:
-    lines = told(await examine(DATABASE_URL=postgres))
+    lines = findings(await examine(DATABASE_URL=postgres))
 
     assert lines == [("database", "failure", "the database was never migrated")]
 
@@ -319,7 +319,7 @@ async def test_a_database_of_an_older_release(examine: Examine, healthy: Stack) 
     [(newest,)] = await healthy.rows("SELECT version_num FROM alembic_version")
     async with healthy.sessions.begin() as db:
         await db.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    lines = told(await examine())
+    lines = findings(await examine())
     async with healthy.sessions.begin() as db:
         await db.execute(text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest})
 
@@ -327,7 +327,7 @@ async def test_a_database_of_an_older_release(examine: Examine, healthy: Stack) 
 
 
 async def test_a_database_that_is_away(examine: Examine) -> None:
-    lines = told(await examine(DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none"))
+    lines = findings(await examine(DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/none"))
 
     assert [(area, level) for area, level, _ in lines] == [("database", "failure")]
     assert "PostgreSQL cannot be reached" in lines[0][2]
@@ -349,14 +349,14 @@ async def test_a_database_that_is_away(examine: Examine) -> None:
     ids=str,
 )
 async def test_a_setting_that_is_wrong(examine: Examine, settings: dict[str, str], found: str) -> None:
-    [line] = told(await examine(offline=True, **settings))
+    [line] = findings(await examine(offline=True, **settings))
 
     assert line[:2] == ("settings", "failure")
     assert line[2].startswith(found)
 
 
 async def test_names_that_are_not_as_apple_makes_them(examine: Examine) -> None:
-    lines = told(await examine(offline=True, APNS_KEY_ID="KEY", APNS_TOPIC="fasting"))
+    lines = findings(await examine(offline=True, APNS_KEY_ID="KEY", APNS_TOPIC="fasting"))
 
     odd = "key id 'KEY', topic 'fasting', key id 'KEY' beside the file of key FBSIMKEY01"
     assert lines == [("apns", "warning", f"default app: {odd}: not as Apple makes them")]
@@ -380,7 +380,7 @@ async def test_one_broken_app_of_many_hides_no_other(examine: Examine, healthy: 
         {fcm}
     """)
 
-    lines = told(await examine(APPS_FILE=str(tmp_path / "apps.toml")))
+    lines = findings(await examine(APPS_FILE=str(tmp_path / "apps.toml")))
 
     assert lines == [
         ("settings", "failure", "APPS_FILE, app lacking: apns.key_id is not set; see docs/apps.md for what it means."),
@@ -396,7 +396,7 @@ async def test_a_service_account_that_is_none(
     file = Path(account(healthy, tmp_path))
     spoil(file, content)
 
-    lines = told(await examine(offline=True, FCM_SERVICE_ACCOUNT_FILE=str(file)))
+    lines = findings(await examine(offline=True, FCM_SERVICE_ACCOUNT_FILE=str(file)))
 
     wanted = f"fcm, default app: {file} cannot be used: {SERVICE_ACCOUNTS[content]}"
     assert ("settings", "failure", wanted) in lines
@@ -406,7 +406,7 @@ async def test_an_apple_key_of_another_kind(examine: Examine, tmp_path: Path) ->
     key = tmp_path / "key.p8"
     key.write_text(pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
 
-    lines = told(await examine(offline=True, APNS_KEY_FILE=str(key)))
+    lines = findings(await examine(offline=True, APNS_KEY_FILE=str(key)))
 
     found = f"apns, default app: {key} cannot be used: its key is not of the curve P-256, as Apple's are"
     assert ("settings", "failure", found) in lines
@@ -415,12 +415,12 @@ async def test_an_apple_key_of_another_kind(examine: Examine, tmp_path: Path) ->
 async def test_a_provider_that_is_broken_is_not_one_that_is_missing(examine: Examine, healthy: Stack) -> None:
     nothing = dict.fromkeys(healthy.place.simulator.environment, "")
 
-    [line] = told(await examine(offline=True, **nothing | {"APNS_KEY_ID": "ABCDE12345"}))
+    [line] = findings(await examine(offline=True, **nothing | {"APNS_KEY_ID": "ABCDE12345"}))
 
     assert line[2].startswith("APNS_KEY_FILE is not set")
 
 
 async def test_no_provider_at_all(examine: Examine, healthy: Stack) -> None:
-    lines = told(await examine(offline=True, **dict.fromkeys(healthy.place.simulator.environment, "")))
+    lines = findings(await examine(offline=True, **dict.fromkeys(healthy.place.simulator.environment, "")))
 
     assert lines == [("settings", "failure", "no provider is configured, so no worker starts")]

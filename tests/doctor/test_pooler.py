@@ -16,7 +16,7 @@ from tests.conftest import NewDatabase
 from tests.debian import program
 from tests.doctor.conftest import Examine
 from tests.servers import free_port
-from tests.stack import Place, Stack, android, eventually, iphone, open_stack
+from tests.stack import Stack, StackPlace, android, eventually, iphone, open_stack
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def test_a_pooler_by_session_is_fine_and_reminders_go_through_it(
     examine: Examine, new_database: NewDatabase, temporal: str, simulator: Simulator
 ) -> None:
     async with pooler(await new_database("pooled"), "session") as address:
-        place = Place(address, temporal, "pooled", simulator)
+        place = StackPlace(address, temporal, "pooled", simulator)
         async with open_stack(place) as stack:
             user, phones = stack.user(), [iphone(), android()]
             await user.register(*phones)

@@ -1,4 +1,4 @@
-"""A house with a simulator of its own, whose worker has less patience than in production."""
+"""A stack with a simulator of its own, whose worker has less patience than in production."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -7,18 +7,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
 from domain.push import Provider
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
 from push.http2.pool import Timeouts
 from push.registry import Key, SenderRegistry
 from push.sender import Sender
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.faults.service import Service
-from tests.gates.worker_harness import worker_harness
-from tests.stack import Place, make_stack
+from tests.routes.worker_harness import worker_harness
+from tests.stack import StackPlace, make_app, make_stack
 
 IMPATIENT = Timeouts(connect=timedelta(seconds=1), lease=timedelta(seconds=2), answer=timedelta(seconds=2))
 
@@ -34,9 +32,9 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 async def _service(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Service]:
-    place = Place(await new_database("faults"), temporal, "faults", simulator)
+    place = StackPlace(await new_database("faults"), temporal, "faults", simulator)
     environment = place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
+    app = make_app(place)
     async with make_stack(place, app) as stack, worker_harness(stack) as worker:
         _impatient(worker.dependencies.apps, environment)
         async with worker.employed():

@@ -11,7 +11,7 @@ import pytest
 
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.worker_harness import WorkerHarness, due_now
+from tests.routes.worker_harness import WorkerHarness, due_now
 from tests.stack import Phone, Stack, android, eventually, iphone
 
 DUE_IN, PER_PHONE = 3.0, 0.08  # seconds; a reminder whose moment has passed when it is asked for is skipped
@@ -65,10 +65,10 @@ class Service:
             " AND state = 'pending' AND last_reason IS NOT NULL AND attempt_count = 0"
         )
 
-        async def found() -> bool:
+        async def are_held() -> bool:
             return len(await self.stack.rows(waiting, ids=list(fasts.values()))) == len(fasts)
 
-        await eventually(found, within=LONGEST / 2)
+        await eventually(are_held, within=LONGEST / 2)
 
     async def came_to(self, fasts: Mapping[Phone, UUID]) -> list[Pushed]:
         """Wait until all is settled; gives what came of each fast's push, when all promises were kept."""

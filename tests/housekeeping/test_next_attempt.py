@@ -88,7 +88,7 @@ async def test_what_is_planned_after_it_was_due_is_tried_at_once(stack: Stack, a
     await is_tried(stack, task_id, datetime.now(UTC))
 
 
-async def test_behind_a_shut_gate_it_is_tried_when_it_looks_in_again(stack: Stack, alice: User) -> None:
+async def test_behind_a_shut_limiter_it_is_tried_when_it_looks_in_again(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
 
     [verdict] = await begin_attempts(stack.sessions, [Claim(task_id, Hindrance("paused", timedelta(seconds=9)))])

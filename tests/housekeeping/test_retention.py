@@ -18,7 +18,7 @@ from workflows.housekeeping import Retention
 LONG_AGO = "now() - interval '31 days'"
 
 
-async def let_go(stack: Stack) -> dict[str, int]:
+async def purge(stack: Stack) -> dict[str, int]:
     gone: dict[str, int] = await stack.temporal.execute_workflow(
         Retention.run, id=f"retention-{uuid4()}", task_queue=WORKFLOW_QUEUE
     )
@@ -57,7 +57,7 @@ async def test_finished_pushes_go_with_their_attempts_and_nothing_else_does(stac
         await task_in(stack, "accepted", due="now() - interval '29 days'"),
     ]
 
-    assert (await let_go(stack))["push_tasks"] == len(gone)
+    assert (await purge(stack))["push_tasks"] == len(gone)
 
     assert await kept(stack, *gone, *stays) == [False] * len(gone) + [True] * len(stays)
     assert not await stack.rows("SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids)", ids=gone)
@@ -69,7 +69,7 @@ async def test_what_is_known_of_lines_goes_a_day_after_their_last_push(stack: St
     await change(stack, f"{line} (:id, 'k', now() - interval '25 hours', NULL)", id=old)
     await change(stack, f"{line} (:id, 'k', now() - interval '25 hours', now() - interval '23 hours')", id=fresh)
 
-    await let_go(stack)
+    await purge(stack)
 
     left = await stack.rows("SELECT installation_id FROM collapse_groups WHERE collapse_key = 'k'")
     assert [row.installation_id for row in left] == [fresh]
@@ -79,10 +79,10 @@ async def test_a_push_that_somebody_holds_is_passed_over(stack: Stack) -> None:
     held, free = await task_in(stack, "accepted"), await task_in(stack, "accepted")
 
     async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=held):
-        await let_go(stack)
+        await purge(stack)
         assert await kept(stack, held, free) == [True, False]
 
-    await let_go(stack)
+    await purge(stack)
     assert await kept(stack, held) == [False]
 
 
@@ -97,7 +97,7 @@ async def test_more_than_one_batch_goes_in_one_run(stack: Stack, alice: User) ->
     await change(stack, many, id=device.id)
     await alice.register(android())
 
-    assert (await let_go(stack))["token_events"] == 1200
+    assert (await purge(stack))["token_events"] == 1200
 
     assert len(await stack.rows("SELECT 1 FROM device_token_events")) == 1
 
@@ -110,7 +110,7 @@ async def test_streams_that_nobody_closed_go(stack: Stack) -> None:
     await change(stack, stream.format("2 hours"))
     await change(stack, stream.format("1 minute"))
 
-    assert (await let_go(stack))["presences"] == 1
+    assert (await purge(stack))["presences"] == 1
 
     assert len(await stack.rows("SELECT 1 FROM presences WHERE user_id = 'anna'")) == 1
 
@@ -138,18 +138,18 @@ async def test_of_a_phone_that_is_gone_one_row_stays_without_its_token_and_tells
     await change(stack, dead, id=alice.user_id)
     await _long_silent(stack, phone)
 
-    assert (await let_go(stack))["device_tokens"] == 3
+    assert (await purge(stack))["device_tokens"] == 3
 
     assert await _rows_of(alice) == [("", False, "invalidated")]
     [shown] = (await alice.call("GET", "/v1/device-tokens")).json()["items"]
     assert (shown["token"], shown["inactive_reason"], shown["refresh_required"]) == ("", "invalidated", True)
-    assert (await let_go(stack))["device_tokens"] == 0
+    assert (await purge(stack))["device_tokens"] == 0
 
     await alice.register(phone)  # it comes back, and goes again
     assert [(active, reason) for _, active, reason in await _rows_of(alice)] == [(False, "invalidated"), (True, None)]
     await alice.call("DELETE", f"/v1/device-tokens/{phone.installation_id}")
     await _long_silent(stack, phone)
-    await let_go(stack)
+    await purge(stack)
     assert await _rows_of(alice) == [("", False, "signed_out")]
 
 
@@ -169,7 +169,7 @@ async def test_a_token_that_is_active_or_lately_seen_or_that_something_refers_to
     )
     await bob.call("DELETE", f"/v1/device-tokens/{lately.installation_id}")
 
-    assert (await let_go(stack))["device_tokens"] == 0
+    assert (await purge(stack))["device_tokens"] == 0
 
     kept_tokens = [await _rows_of(user) for user in (alice, bob, carol)]
     assert [rows[0][0] for rows in kept_tokens] == [active.token, lately.token, referred.token]
@@ -189,7 +189,7 @@ async def test_two_people_whose_phones_are_gone_keep_a_row_each(stack: Stack, al
     for each in (phone, other):
         await _long_silent(stack, each)
 
-    await let_go(stack)
+    await purge(stack)
 
     assert await _rows_of(alice) == [("", False, "transferred")]
     assert await _rows_of(bob) == [("", False, "signed_out")] * 2
@@ -203,12 +203,12 @@ async def test_the_messages_of_reminders_go_once_no_log_holds_them(stack: Stack,
     old = "UPDATE messages SET created_at = now() - interval '92 days' WHERE conversation_id IN (:session, :chat)"
     await change(stack, old, session=session_id, chat=conversation_id)
     reminders = "SELECT 1 FROM messages WHERE conversation_id = :id"
-    assert (await let_go(stack))["reminders"] == 0  # the log holds it
+    assert (await purge(stack))["reminders"] == 0  # the log holds it
     await change(
         stack, f"UPDATE log_heads SET oldest_at = now() - interval '92 days' WHERE user_id = '{alice.user_id}'"
     )
 
-    assert (await let_go(stack))["reminders"] == 1
+    assert (await purge(stack))["reminders"] == 1
 
     assert not await stack.rows(reminders, id=session_id)
     assert len(await stack.rows(reminders, id=conversation_id)) == 1
@@ -223,14 +223,14 @@ async def test_the_positions_of_phones_that_are_gone_go(stack: Stack, alice: Use
     await change(stack, position.format(LONG_AGO), user=bob.user_id, id=gone.installation_id)
     await change(stack, position.format("now()"), user=bob.user_id, id=here.installation_id)
 
-    assert (await let_go(stack))["sync_positions"] == 1
+    assert (await purge(stack))["sync_positions"] == 1
 
     left = "SELECT user_id FROM sync_positions WHERE user_id IN (:alice, :bob) ORDER BY synced_at"
     rows = await stack.rows(left, alice=alice.user_id, bob=bob.user_id)
     assert [row.user_id for row in rows] == [alice.user_id, bob.user_id]
 
 
-async def test_workers_that_were_killed_and_brakes_that_were_resumed_go(stack: Stack) -> None:
+async def test_workers_that_were_killed_and_cutoffs_that_were_resumed_go(stack: Stack) -> None:
     worker = "INSERT INTO workers (worker_id, seen_at, gates) VALUES (gen_random_uuid(), now() - interval '{}', '{{}}')"
     brake = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers, resumed_at, resumed_by)"
@@ -241,7 +241,7 @@ async def test_workers_that_were_killed_and_brakes_that_were_resumed_go(stack: S
     for resumed_at in (LONG_AGO, "now()", "NULL"):
         await change(stack, brake.format(resumed_at))
 
-    gone = await let_go(stack)
+    gone = await purge(stack)
 
     assert (gone["workers"], gone["brakes"]) == (1, 1)
     await change(stack, "DELETE FROM workers WHERE seen_at < now() - interval '1 hour'")
@@ -272,7 +272,7 @@ async def test_decisions_not_to_push_go_and_so_do_sessions_and_codes_of_pages(st
         for statement in (signed_in, code, link, signed_in.replace("console", "preference")):
             await change(stack, statement.format(age))
 
-    gone = await let_go(stack)
+    gone = await purge(stack)
 
     assert [gone[what] for what in tables] == [2, 1, 1, 1, 1]
     for table in tables:
@@ -289,7 +289,7 @@ async def test_tickets_that_were_used_go_and_one_that_a_registration_may_still_n
     for installation_id, name, age in ((one, "a", "2 hours"), (other, "a", "1 minute"), (one, "b", "-1 hour")):
         await change(stack, spent.format(name, age), id=installation_id)
 
-    assert (await let_go(stack))["spent_tickets"] == 1
+    assert (await purge(stack))["spent_tickets"] == 1
 
     left = await stack.rows(
         "SELECT installation_id FROM spent_tickets WHERE installation_id IN (:one, :other)", one=one, other=other
@@ -306,14 +306,14 @@ async def test_old_items_leave_the_log_and_their_messages_stay_in_the_conversati
         await post(alice, conversation_id, body)
     await _aged(stack, conversation_id, upto=2)
 
-    assert (await let_go(stack))["log_items"] == 4
+    assert (await purge(stack))["log_items"] == 4
 
     answer = await bob.call("GET", f"/v1/sync?installation_id={phone.installation_id}&after=1")
     assert (answer.status_code, answer.json()["next_cursor"]) == (410, 2)
     assert _bodies(await sync(bob, phone.installation_id, after=2)) == ["three"]
     messages = (await bob.call("GET", f"/v1/conversations/{conversation_id}/messages")).json()
     assert _bodies(messages) == ["three", "two", "one"]
-    assert (await let_go(stack))["log_items"] == 0
+    assert (await purge(stack))["log_items"] == 0
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ async def test_a_log_that_somebody_holds_keeps_no_other_from_being_cut(
     await change(stack, ripe, id=writer.user_id)
 
     async with uncommitted(stack, held, user=alice.user_id):
-        await let_go(stack)
+        await purge(stack)
         left = await stack.rows(
             "SELECT user_id FROM log_items WHERE user_id IN (:a, :b)", a=alice.user_id, b=bob.user_id
         )
@@ -348,7 +348,7 @@ async def test_a_log_that_somebody_holds_keeps_no_other_from_being_cut(
 
     later = "UPDATE log_heads SET oldest_at = oldest_at - interval '2 days' WHERE user_id = :id"
     await change(stack, later, id=alice.user_id)
-    await let_go(stack)
+    await purge(stack)
     assert not await stack.rows("SELECT 1 FROM log_items WHERE user_id = :id", id=alice.user_id)
 
 
@@ -362,11 +362,11 @@ async def test_rows_that_cannot_go_keep_no_other_kind(stack: Stack) -> None:
     )
 
     async with uncommitted(stack, "SELECT 1 FROM push_attempts WHERE task_id = :id FOR UPDATE", id=stuck):
-        gone = await let_go(stack)
+        gone = await purge(stack)
 
     assert (gone["push_tasks"], gone["presences"]) == (0, 1)
     assert await kept(stack, stuck) == [True]
-    assert (await let_go(stack))["push_tasks"] == 1
+    assert (await purge(stack))["push_tasks"] == 1
 
 
 async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(stack: Stack, alice: User) -> None:
@@ -376,7 +376,7 @@ async def test_a_log_that_is_all_old_is_empty_and_goes_on_counting(stack: Stack,
         await post(alice, conversation_id)
     await _aged(stack, conversation_id, upto=2)
 
-    await let_go(stack)
+    await purge(stack)
     await post(alice, conversation_id, "after all")
 
     page = await sync(alice, phone.installation_id, after=2)
@@ -391,7 +391,7 @@ async def test_a_message_is_accepted_at_once_while_its_readers_log_is_cut(stack:
 
     old = "SELECT 1 FROM log_items WHERE user_id = :id AND seq = 1 FOR UPDATE"
     async with uncommitted(stack, old, id=bob.user_id):
-        cutting = asyncio.create_task(let_go(stack))
+        cutting = asyncio.create_task(purge(stack))
         await eventually(stack.someone_waits_for_a_lock)  # the batch is under way, and hangs
         async with asyncio.timeout(2):  # less than the batch or a writer waits for a lock
             await posted(alice, conversation_id, "three")

@@ -30,7 +30,7 @@ from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_Q
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
-from tests.stack import Place, Stack, eventually, temporal_client
+from tests.stack import Stack, StackPlace, eventually, temporal_client
 from workflows.housekeeping import OrphanSweep
 
 
@@ -140,7 +140,7 @@ async def test_search_attributes_that_are_missing_are_registered(stack: Stack) -
 
 async def test_a_worker_process_registers_and_sweeps_by_itself(new_database: NewDatabase, simulator: Simulator) -> None:
     async with TemporalServer.start(free_port(), namespaces=("default",)) as server:
-        place = Place(await new_database("scheduling"), server.address, "default", simulator)
+        place = StackPlace(await new_database("scheduling"), server.address, "default", simulator)
         client, engine = await temporal_client(place), make_engine(place.database_url, pool_size=2)
         async with part(place.environment(METRICS_PORT=str(free_port()), RETENTION_DAYS="7"), "worker.py") as worker:
             await worker.says("worker ready")
@@ -158,7 +158,7 @@ async def test_a_worker_process_registers_and_sweeps_by_itself(new_database: New
 
 
 async def test_a_worker_does_not_start_with_a_retention_that_cannot_be(simulator: Simulator) -> None:
-    place = Place("postgresql://nowhere.invalid/none", "127.0.0.1:1", "default", simulator)
+    place = StackPlace("postgresql://nowhere.invalid/none", "127.0.0.1:1", "default", simulator)
     async with part(place.environment(RETENTION_DAYS="0"), "worker.py") as worker:
         assert await asyncio.wait_for(worker.process.wait(), 20) == 1
     assert "RETENTION_DAYS: " in "".join(worker.lines)

@@ -12,12 +12,10 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from activities.housekeeping import Sweeping
-from api.app import create_app
 from db import workers
 from db.views import signals
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import SWEEP
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from telemetry import metrics
 from tests.conftest import NewDatabase
@@ -25,12 +23,13 @@ from tests.housekeeping.sweeps import aged, change, stray, without_workflow
 from tests.neighbours.honest import tolerance
 from tests.servers import TemporalServer, free_port
 from tests.stack import (
-    Place,
     Stack,
+    StackPlace,
     User,
     android,
     eventually,
     iphone,
+    make_app,
     make_stack,
     refuse_once,
     temporal_client,
@@ -212,13 +211,13 @@ class _Emptied:
 
 @pytest.fixture
 async def emptied(new_database: NewDatabase, simulator: Simulator) -> AsyncIterator[_Emptied]:
-    """A house whose Temporal keeps nothing when it is killed."""
+    """A stack whose Temporal keeps nothing when it is killed."""
     server = TemporalServer(free_port(), namespaces=("default",))
     await server.run()
-    place = Place(await new_database(f"emptied_{uuid4().hex[:6]}"), server.address, "default", simulator)
+    place = StackPlace(await new_database(f"emptied_{uuid4().hex[:6]}"), server.address, "default", simulator)
     environment = place.environment(ARM_WINDOW="0")
     try:
-        app = create_app(service_settings(environment), auth_settings(environment))
+        app = make_app(place, ARM_WINDOW="0")
         async with (
             make_stack(place, app) as stack,
             working(stack, environment),

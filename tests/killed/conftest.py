@@ -1,14 +1,12 @@
-"""A house whose worker is a process of its own, to be killed."""
+"""A stack whose worker is a process of its own, to be killed."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from api.app import create_app
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import free_port
-from tests.stack import Place, Stack, make_stack
+from tests.stack import Stack, StackPlace, make_app, make_stack
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +14,8 @@ async def workerless(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
     """API in this process, workers up to the test."""
-    place = Place(await new_database("killed"), temporal, "killed", simulator)
-    environment = place.environment()
-    async with make_stack(place, create_app(service_settings(environment), auth_settings(environment))) as stack:
+    place = StackPlace(await new_database("killed"), temporal, "killed", simulator)
+    async with make_stack(place, make_app(place)) as stack:
         yield stack
 
 

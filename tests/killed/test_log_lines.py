@@ -16,7 +16,7 @@ from domain.naming import push_queue
 from domain.push import Provider
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port, part
-from tests.stack import Place, eventually
+from tests.stack import StackPlace, eventually
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[TemporalServer]:
 async def test_what_the_temporal_sdk_says_of_a_lost_server_is_json_like_all_else(
     new_database: Callable[[str], Awaitable[str]], simulator: Simulator, server: TemporalServer
 ) -> None:
-    place = Place(await new_database("log_lines"), server.address, "default", simulator)
+    place = StackPlace(await new_database("log_lines"), server.address, "default", simulator)
     await server.run()
     async with part(place.environment(METRICS_PORT=str(free_port())), "worker.py") as worker:
         await worker.says("worker ready")

@@ -10,12 +10,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.app import create_app
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
-from tests.stack import Place, Stack, eventually, iphone, make_stack, temporal_client, working
+from tests.stack import Stack, StackPlace, eventually, iphone, make_app, make_stack, temporal_client, working
 from tests.talk import conversation_of, handed_off, posted, tasks_of
 
 pytestmark = pytest.mark.long
@@ -83,11 +81,11 @@ def server(tmp_path: Path) -> Iterator[TemporalServer]:
 async def test_messages_are_accepted_and_synced_without_temporal_and_pushed_once_it_is_back(
     new_database: NewDatabase, simulator: Simulator, server: TemporalServer
 ) -> None:
-    place = Place(await new_database("messages_away"), server.address, "default", simulator)
+    place = StackPlace(await new_database("messages_away"), server.address, "default", simulator)
     environment = place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(place, app, lazy=True) as door:
-        alice, bob = door.user(), door.user()
+    app = make_app(place)
+    async with make_stack(place, app, lazy=True) as api_stack:
+        alice, bob = api_stack.user(), api_stack.user()
         synced, asleep = iphone(), iphone()
         await bob.register(synced, asleep)
         conversation_id = await conversation_of(alice, bob)
@@ -96,7 +94,7 @@ async def test_messages_are_accepted_and_synced_without_temporal_and_pushed_once
         await bob.call("GET", f"/v1/sync?installation_id={synced.installation_id}&after={read.json()['next_cursor']}")
 
         await server.run()
-        stack = replace(door, temporal=await temporal_client(place))
+        stack = replace(api_stack, temporal=await temporal_client(place))
         async with working(stack, environment):
             for message_id in message_ids:
                 await handed_off(stack, message_id)

@@ -11,26 +11,26 @@ import pytest
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.stack import Place, Stack, eventually, iphone, open_stack
+from tests.stack import Stack, StackPlace, eventually, iphone, open_stack
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-async def place(new_database: NewDatabase, temporal: str, simulator: Simulator) -> Place:
-    """Where a house stands whose database fails over."""
-    return Place(await new_database(f"fails_over_{uuid4().hex[:6]}"), temporal, "postgres", simulator)
+async def place(new_database: NewDatabase, temporal: str, simulator: Simulator) -> StackPlace:
+    """Where a stack stands whose database fails over."""
+    return StackPlace(await new_database(f"fails_over_{uuid4().hex[:6]}"), temporal, "postgres", simulator)
 
 
 @pytest.fixture
-async def failover(place: Place, postgres: str) -> AsyncIterator[Failover]:
+async def failover(place: StackPlace, postgres: str) -> AsyncIterator[Failover]:
     """What makes it fail over."""
     async with Failover.of(postgres, place.database_url) as failover:
         yield failover
 
 
 async def test_api_and_worker_are_well_by_themselves_once_the_primary_is_back(
-    place: Place, failover: Failover, simulator: Simulator
+    place: StackPlace, failover: Failover, simulator: Simulator
 ) -> None:
     async with open_stack(place) as stack:
         user, phone = stack.user(), iphone()

@@ -17,7 +17,7 @@ import pytest
 from db.migrate import migrate
 from demo.embedded import start_postgres
 from simulator import Simulator
-from tests.stack import Phone, Place, Stack, iphone, open_stack
+from tests.stack import Phone, Stack, StackPlace, iphone, open_stack
 
 pytestmark = pytest.mark.long
 
@@ -30,7 +30,7 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
     with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
         postgres = start_postgres(Path(directory) / "data")
         await migrate(postgres.get_uri())
-        async with open_stack(Place(postgres.get_uri(), temporal, "postgres", simulator)) as stack:
+        async with open_stack(StackPlace(postgres.get_uri(), temporal, "postgres", simulator)) as stack:
             accepted: dict[UUID, Phone] = {}
             statuses: set[int] = set()
             writers = [asyncio.create_task(_write(stack, accepted, statuses)) for _ in range(4)]

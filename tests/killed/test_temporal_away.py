@@ -9,12 +9,21 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
 from db import fasting_sessions, outbox
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
-from tests.stack import Phone, Place, Stack, User, eventually, iphone, make_stack, temporal_client, working
+from tests.stack import (
+    Phone,
+    Stack,
+    StackPlace,
+    User,
+    eventually,
+    iphone,
+    make_app,
+    make_stack,
+    temporal_client,
+    working,
+)
 
 pytestmark = pytest.mark.long
 
@@ -31,18 +40,18 @@ def server(tmp_path: Path) -> Iterator[TemporalServer]:
 async def test_writes_are_answered_without_temporal_and_made_true_once_it_is_back(
     new_database: Callable[[str], Awaitable[str]], simulator: Simulator, server: TemporalServer
 ) -> None:
-    place = Place(await new_database("away"), server.address, "default", simulator)
+    place = StackPlace(await new_database("away"), server.address, "default", simulator)
     environment = place.environment(ARM_WINDOW="0")
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(place, app, lazy=True) as door:
+    app = make_app(place, ARM_WINDOW="0")
+    async with make_stack(place, app, lazy=True) as api_stack:
         started_at = time.monotonic()
-        stays, ended, cancelled = [await _fast(door, due_in=3.0) for _ in range(3)]
+        stays, ended, cancelled = [await _fast(api_stack, due_in=3.0) for _ in range(3)]
         await ended.user.end(ended.session_id)
         await cancelled.user.cancel(cancelled.session_id)
         assert time.monotonic() - started_at < 5  # eight writes; one that waited for Temporal would take as long
 
         await server.run()
-        stack = replace(door, temporal=await temporal_client(place))
+        stack = replace(api_stack, temporal=await temporal_client(place))
         async with working(stack, environment):
             assert await stack.finished(stays.session_id) == "accepted"
             await eventually(lambda: _nothing_owed(stack), within=20)

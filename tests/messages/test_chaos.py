@@ -19,7 +19,19 @@ import pytest
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.servers import Part, free_port, part
-from tests.stack import UNLIMITED, Phone, Place, Stack, User, android, eventually, iphone, make_app, make_stack, working
+from tests.stack import (
+    UNLIMITED,
+    Phone,
+    Stack,
+    StackPlace,
+    User,
+    android,
+    eventually,
+    iphone,
+    make_app,
+    make_stack,
+    working,
+)
 from tests.talk import conversation_of, sync
 
 pytestmark = pytest.mark.long
@@ -37,7 +49,7 @@ Group = tuple[UUID, list[User]]  # a conversation and its members
 
 
 @dataclass
-class Doors:
+class ApiProcesses:
     """Two API processes; one may be away."""
 
     stack: Stack
@@ -75,7 +87,7 @@ class Doors:
 
 @dataclass
 class Listener:
-    """A connected phone: follows its owner's log through any door, and acknowledges what arrives."""
+    """A connected phone: follows its owner's log through any API process, and acknowledges what arrives."""
 
     user: User
     phone: Phone
@@ -85,12 +97,12 @@ class Listener:
     away: list[tuple[float, float]] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def live(self, doors: Doors) -> None:
+    async def live(self, apis: ApiProcesses) -> None:
         """Stay connected until all is over."""
         lost_at = 0.0
-        while not doors.over.is_set():
+        while not apis.over.is_set():
             with suppress(httpx.HTTPError):
-                async with self._stream(doors) as lines:
+                async with self._stream(apis) as lines:
                     self.away.append((lost_at, time.time()))
                     async for line in lines:
                         if line.startswith("data:"):
@@ -100,26 +112,26 @@ class Listener:
             lost_at = time.time()
             await asyncio.sleep(self.chance.uniform(0.05, 0.3))
 
-    async def acknowledge(self, doors: Doors) -> None:
+    async def acknowledge(self, apis: ApiProcesses) -> None:
         """Say what has arrived, until all is over."""
-        while await self.arrived.wait() and not doors.over.is_set():
+        while await self.arrived.wait() and not apis.over.is_set():
             self.arrived.clear()
             new = [message_id for _, message_id in self.items if message_id not in self.acknowledged_at]
             query = f"installation_id={self.phone.installation_id}&after={self.items[-1][0]}&limit=1"
             try:
-                answer = await doors.http.get(f"{doors.any(self.chance)}/v1/sync?{query}", headers=self.user.headers)
+                answer = await apis.http.get(f"{apis.any(self.chance)}/v1/sync?{query}", headers=self.user.headers)
                 answer.raise_for_status()
-            except httpx.HTTPError:  # that door is closed
+            except httpx.HTTPError:  # that API process is gone
                 self.arrived.set()
             else:
                 self.acknowledged_at |= dict.fromkeys(new, time.time())
             await asyncio.sleep(0.2)
 
     @asynccontextmanager
-    async def _stream(self, doors: Doors) -> AsyncIterator[AsyncIterator[str]]:
+    async def _stream(self, apis: ApiProcesses) -> AsyncIterator[AsyncIterator[str]]:
         headers = {"Last-Event-ID": str(self.items[-1][0])} if self.items else {}
-        url = f"{doors.any(self.chance)}/v1/stream?installation_id={self.phone.installation_id}"
-        async with doors.http.stream("GET", url, headers=headers | self.user.headers) as answer:
+        url = f"{apis.any(self.chance)}/v1/stream?installation_id={self.phone.installation_id}"
+        async with apis.http.stream("GET", url, headers=headers | self.user.headers) as answer:
             answer.raise_for_status()
             yield answer.aiter_lines()
 
@@ -130,15 +142,15 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
 ) -> None:
     print(f"CHAOS_SEED={SEED} repeats what chance did")  # noqa: T201 (shown where it fails)
     chance = _chance_of("the test")
-    place = Place(await new_database("chaos"), temporal, "chaos", simulator)
+    place = StackPlace(await new_database("chaos"), temporal, "chaos", simulator)
     environment = place.environment(**UNLIMITED)
     app = make_app(place, **UNLIMITED)
     async with AsyncExitStack() as leaving, make_stack(place, app) as stack, working(stack, environment):
         http = await leaving.enter_async_context(
             httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))
         )
-        doors = Doors(stack, leaving, http)
-        await asyncio.gather(doors.start(free_port()), doors.start(free_port()))
+        apis = ApiProcesses(stack, leaving, http)
+        await asyncio.gather(apis.start(free_port()), apis.start(free_port()))
         listeners, sleepers = _phones(stack, "listener", CONNECTED), _phones(stack, "sleeper", ASLEEP)
         people = [each.user for each in (*listeners, *sleepers)]
         for each in (*listeners, *sleepers):
@@ -146,30 +158,30 @@ async def test_every_phone_ends_with_the_log_in_order_whatever_is_killed(
         groups = [chance.sample(people, chance.choice((2, 2, 3, 4))) for _ in range(CONVERSATIONS)]
         conversations = [(await conversation_of(*members), members) for members in groups]
 
-        living = [asyncio.create_task(each) for one in listeners for each in (one.live(doors), one.acknowledge(doors))]
+        living = [asyncio.create_task(each) for one in listeners for each in (one.live(apis), one.acknowledge(apis))]
         leaving.push_async_callback(_end, living)
         await eventually(lambda: _all_present(stack), within=60)
         writers = [_chance_of(f"writer {number}") for number in range(WRITERS)]
-        writing = [asyncio.create_task(_write(doors, writer, conversations)) for writer in writers]
+        writing = [asyncio.create_task(_write(apis, writer, conversations)) for writer in writers]
         leaving.push_async_callback(_end, writing)
         kills = []
         for _ in range(KILLS):
             await asyncio.sleep(chance.uniform(0.5, 3))
-            await doors.cut_a_listener(chance)
+            await apis.cut_a_listener(chance)
             await asyncio.sleep(chance.uniform(0.5, 3))
             began = time.time()
-            await doors.kill_one(chance)
+            await apis.kill_one(chance)
             kills.append((began, time.time()))
         went_on = not any(each.done() for each in writing)
-        doors.spared.set()
+        apis.spared.set()
         accepted_at = [at for each in await asyncio.gather(*writing) for at in each]
         logs = await _logs(stack)
         await eventually(lambda: _have_all(listeners, logs), within=60)
         await eventually(lambda: _all_handed_off(stack), within=120)
-        doors.over.set()
+        apis.over.set()
         for listener in listeners:
             listener.arrived.set()
-        await asyncio.gather(*(process.end(signal.SIGTERM) for process in doors.processes.values()))
+        await asyncio.gather(*(process.end(signal.SIGTERM) for process in apis.processes.values()))
         await asyncio.gather(*living)
 
         assert went_on
@@ -202,25 +214,25 @@ async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.wait(tasks)
 
 
-async def _write(doors: Doors, chance: random.Random, conversations: Sequence[Group]) -> list[float]:
+async def _write(apis: ApiProcesses, chance: random.Random, conversations: Sequence[Group]) -> list[float]:
     """Post at leisure for as long as somebody is killed, and so many at the least; gives when each was accepted."""
     accepted_at: list[float] = []
-    while len(accepted_at) < EACH or not doors.spared.is_set():
+    while len(accepted_at) < EACH or not apis.spared.is_set():
         conversation_id, members = chance.choice(conversations)
-        await _post(doors, chance, conversation_id, chance.choice(members))
+        await _post(apis, chance, conversation_id, chance.choice(members))
         accepted_at.append(time.time())
         with suppress(TimeoutError):
-            await asyncio.wait_for(doors.spared.wait(), chance.uniform(0, 2 * PAUSE))
+            await asyncio.wait_for(apis.spared.wait(), chance.uniform(0, 2 * PAUSE))
     return accepted_at
 
 
-async def _post(doors: Doors, chance: random.Random, conversation_id: UUID, sender: User) -> None:
-    """Post a message until it is accepted, through any door."""
+async def _post(apis: ApiProcesses, chance: random.Random, conversation_id: UUID, sender: User) -> None:
+    """Post a message until it is accepted, through any API process."""
     path = f"/v1/conversations/{conversation_id}/messages/{uuid4()}"
     while True:
-        door = doors.any(chance)
+        address = apis.any(chance)
         try:
-            answer = await doors.http.put(f"{door}{path}", json={"body": "Hello"}, headers=sender.headers)
+            answer = await apis.http.put(f"{address}{path}", json={"body": "Hello"}, headers=sender.headers)
         except httpx.TransportError:
             await asyncio.sleep(0.05)
             continue

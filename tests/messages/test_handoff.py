@@ -200,7 +200,7 @@ async def test_whoever_wants_no_push_any_more_is_not_pushed_to_again(
     stack: Stack, simulator: Simulator, alice: User, bob: User, wishes: dict[str, Any], reason: str
 ) -> None:
     phone, carol = iphone(), stack.user()
-    await carol.register(iphone())  # hers is accepted: refusals of three people in a row would shut the gate for all
+    await carol.register(iphone())  # hers is accepted: refusals of three people in a row would pause the route for all
     assert await handed_off(stack, await posted(alice, await conversation_of(alice, carol))) == "accepted"
     await bob.register(phone)
     refuse_once(simulator, phone)

@@ -295,7 +295,7 @@ async def test_a_worker_that_reports_in_another_way_stops_no_other(stack: Stack,
     assert answers[0].json()["items"]
 
 
-async def test_a_brake_of_a_newer_release_stops_no_heartbeat(stack: Stack) -> None:
+async def test_a_cutoff_of_a_newer_release_stops_no_heartbeat(stack: Stack) -> None:
     brake_id = uuid4()
     await change(
         stack,

@@ -13,13 +13,11 @@ from temporalio.exceptions import CancelledError
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from activities.handoff import PAGE
-from api.app import create_app
 from dispatch.relay import Relay
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.conftest import NewDatabase
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
-from tests.stack import Place, Stack, eventually, make_stack, open_stack
+from tests.stack import Stack, StackPlace, eventually, make_app, make_stack, open_stack
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted, tasks_of
 from workflows.message_handoff import PAGE_STARTS
 
@@ -28,28 +26,27 @@ READERS = 51  # with two phones each: a page of 100 pushes, all those to iPhones
 
 @pytest.fixture(scope="module")
 async def stack(new_database: NewDatabase, temporal: str, simulator: Simulator) -> AsyncIterator[Stack]:
-    """A house for these tests alone: a sweep starts again whatever other tests have left without a workflow."""
-    place = Place(await new_database("pages"), temporal, "pages", simulator)
+    """A stack for these tests alone: a sweep starts again whatever other tests have left without a workflow."""
+    place = StackPlace(await new_database("pages"), temporal, "pages", simulator)
     async with open_stack(place, MESSAGE_RATE="0") as stack:
         yield stack
 
 
 @pytest.fixture
 async def skipper(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
-    """A door to the house whose workflows start with a clock of their own."""
+    """Another API process of the stack, whose workflows start with a clock of their own."""
     skipper = TimeSkipper(stack.temporal, config=TimeSkippingConfig(enabled=False))
-    environment = stack.place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(stack.place, app) as door:
+    app = make_app(stack.place)
+    async with make_stack(stack.place, app) as api_stack:
         app.state.services = replace(app.state.services, relay=Relay(stack.sessions, skipper.client, arm_window=0))
-        yield door, skipper
+        yield api_stack, skipper
 
 
 async def test_a_page_that_was_terminated_is_started_anew_and_sends_each_push_once(
     stack: Stack, simulator: Simulator, skipper: tuple[Stack, TimeSkipper]
 ) -> None:
-    door, clock = skipper
-    message_id, tokens = await _waiting(door, simulator, READERS)
+    api_stack, clock = skipper
+    message_id, tokens = await _waiting(api_stack, simulator, READERS)
 
     await _page(stack, message_id).terminate()
     simulator.faults.clear()
@@ -63,8 +60,8 @@ async def test_a_page_that_was_terminated_is_started_anew_and_sends_each_push_on
 async def test_whoever_terminates_a_page_again_and_again_is_left_alone_and_the_orphan_sweep_has_its_pushes(
     stack: Stack, simulator: Simulator, skipper: tuple[Stack, TimeSkipper]
 ) -> None:
-    door, clock = skipper
-    message_id, _ = await _waiting(door, simulator, 1)
+    api_stack, clock = skipper
+    message_id, _ = await _waiting(api_stack, simulator, 1)
     page = _page(stack, message_id)
 
     async def runs() -> bool:

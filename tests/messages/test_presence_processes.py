@@ -21,22 +21,22 @@ MESSAGES = 50
 
 
 @dataclass(frozen=True)
-class Door:
-    """Another API process of the house."""
+class ApiProcess:
+    """Another API process of the stack."""
 
     address: str
     process: Part
 
 
 @asynccontextmanager
-async def another_door(stack: Stack) -> AsyncIterator[Door]:
+async def another_api(stack: Stack) -> AsyncIterator[ApiProcess]:
     """Start an API process."""
     port = free_port()
     async with part(stack.place.environment(API_PORT=str(port)), "-m", "api") as process:
-        door = Door(f"http://127.0.0.1:{port}", process)
-        await eventually(lambda: _is_ready(door), within=20)
+        api = ApiProcess(f"http://127.0.0.1:{port}", process)
+        await eventually(lambda: _is_ready(api), within=20)
         await process.says("listening")
-        yield door
+        yield api
 
 
 async def test_what_is_posted_at_one_process_arrives_on_the_streams_of_another_in_order(
@@ -45,9 +45,9 @@ async def test_what_is_posted_at_one_process_arrives_on_the_streams_of_another_i
     room, phones = await conversation_of(alice, bob), [uuid4() for _ in range(3)]
 
     async with (
-        another_door(stack) as door,
-        streaming(bob, phones[0], at=door.address) as one,
-        streaming(bob, phones[1], at=door.address) as two,
+        another_api(stack) as api,
+        streaming(bob, phones[0], at=api.address) as one,
+        streaming(bob, phones[1], at=api.address) as two,
         streaming(bob, phones[2]) as here,
     ):
         for n in range(MESSAGES):
@@ -70,15 +70,15 @@ async def test_a_process_that_is_told_to_stop_ends_its_streams_at_once_those_tha
 ) -> None:
     room, phone, deaf = await conversation_of(alice, bob), uuid4(), uuid4()
 
-    async with another_door(stack) as door, streaming(bob, phone, at=door.address) as events:
-        async with deaf_client(bob, deaf, at=door.address):
+    async with another_api(stack) as api, streaming(bob, phone, at=api.address) as events:
+        async with deaf_client(bob, deaf, at=api.address):
             await events.comment()
             for _ in range(MESSAGES):
                 await posted(alice, room, "x" * 16_000)
             await events.take(MESSAGES)
             await eventually(lambda: is_present(stack, deaf))
             told_at = time.monotonic()
-            await door.process.end(signal.SIGTERM)
+            await api.process.end(signal.SIGTERM)
             took = time.monotonic() - told_at
         assert await events.to_its_end() == []
 
@@ -94,8 +94,8 @@ async def test_presence_ends_within_30_s_of_a_process_that_is_killed_or_freezes(
     phones, deadline = [uuid4(), uuid4()], 30.0
 
     async with (
-        another_door(stack) as killed,
-        another_door(stack) as frozen,
+        another_api(stack) as killed,
+        another_api(stack) as frozen,
         streaming(alice, phones[0], at=killed.address),
         streaming(bob, phones[1], at=frozen.address),
     ):
@@ -108,10 +108,10 @@ async def test_presence_ends_within_30_s_of_a_process_that_is_killed_or_freezes(
     assert before == [True, True]
 
 
-async def _is_ready(door: Door) -> bool:
+async def _is_ready(api: ApiProcess) -> bool:
     try:
         async with httpx.AsyncClient() as http:
-            return (await http.get(f"{door.address}/readyz")).status_code == 200
+            return (await http.get(f"{api.address}/readyz")).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -20,9 +20,9 @@ ON_TIME = 2.0  # seconds, on a loaded machine
 
 @pytest.fixture
 async def stack(stack: Stack) -> AsyncIterator[Stack]:
-    """The house through an API process that lets everybody write as fast as they can."""
-    async with make_stack(stack.place, make_app(stack.place, **UNLIMITED)) as door:
-        yield door
+    """The stack through an API process that lets everybody write as fast as they can."""
+    async with make_stack(stack.place, make_app(stack.place, **UNLIMITED)) as api_stack:
+        yield api_stack
 
 
 @pytest.mark.alone

@@ -11,7 +11,7 @@ from simulator import Simulator
 from tests.metrics.life import Life, live, live_through_trouble
 from tests.metrics.product import Product, running
 from tests.metrics.prometheus import Prometheus, scraping
-from tests.stack import Place
+from tests.stack import StackPlace
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ async def watched(
     """Run all of it, and let people use it."""
     directory = tmp_path_factory.mktemp("watched")
     ca_file = Path(shutil.copy(simulator.environment["FCM_CA_FILE"], directory / "ca.pem"))
-    place = Place(await new_database("metrics"), temporal, "metrics", simulator)
+    place = StackPlace(await new_database("metrics"), temporal, "metrics", simulator)
     async with running(place, FCM_CA_FILE=str(ca_file), MAX_INSTALLATIONS_PER_USER="0") as product:
         targets = {"fastbell-api": product.api_port, "fastbell-worker": product.metrics_port}
         async with scraping(directory, targets) as prometheus:
@@ -54,7 +54,7 @@ async def troubled(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Troubled]:
     """Run a product that nobody else uses, and let people use it while things go wrong."""
-    place = Place(await new_database("numbers"), temporal, "numbers", simulator)
+    place = StackPlace(await new_database("numbers"), temporal, "numbers", simulator)
     async with running(place, BRAKE_TOKEN_ERRORS="3") as product:
         yield Troubled(product, await live_through_trouble(product.stack, simulator))
 

@@ -42,7 +42,7 @@ async def live(stack: Stack, simulator: Simulator) -> Life:
 
 async def live_through_trouble(stack: Stack, simulator: Simulator) -> Life:
     """Let an ordinary day happen, and beside it the trouble that pushes can have; three bad tokens are many."""
-    happenings = (live, _retried_and_refused, _dead_and_redriven, _revived, _braked, _read_early)
+    happenings = (live, _retried_and_refused, _dead_and_redriven, _revived, _cut_off, _read_early)
     lives = await asyncio.gather(*(happen(stack, simulator) for happen in happenings))
     return Life(
         tuple(person for life in lives for person in life.people),
@@ -100,8 +100,8 @@ async def _revived(stack: Stack, simulator: Simulator) -> Life:
     return Life((ivan,), (missed, found))
 
 
-async def _braked(stack: Stack, simulator: Simulator) -> Life:
-    """Two users' tokens are refused; with the third one's the brake engages, and all three pushes are dead."""
+async def _cut_off(stack: Stack, simulator: Simulator) -> Life:
+    """Two users' tokens are refused; with the third one's the cutoff engages, and all three pushes are dead."""
     users, phones = [stack.user() for _ in range(3)], [iphone() for _ in range(3)]
     for user, phone in zip(users, phones, strict=True):
         await user.register(phone, environment="sandbox")

@@ -11,7 +11,7 @@ import httpx
 from db.engine import make_engine, make_sessions
 from tests.killed.wire import Wire, wire
 from tests.servers import Part, free_port, part
-from tests.stack import Place, Stack, temporal_client
+from tests.stack import Stack, StackPlace, temporal_client
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Product:
 
 
 @asynccontextmanager
-async def running(place: Place, **settings: str) -> AsyncIterator[Product]:
+async def running(place: StackPlace, **settings: str) -> AsyncIterator[Product]:
     """Run it until the block is left."""
     host, port = place.temporal_address.split(":")
     api_port, metrics_port = free_port(), free_port()

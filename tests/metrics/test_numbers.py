@@ -49,7 +49,7 @@ ENDED: Counts = Counter(  # those that went on afterwards included
 )
 REDRIVEN: Counts = Counter({("fcm", "reminder", "dead", "QUOTA_EXCEEDED"): 1})
 REVIVED: Counts = Counter({("fcm", "message", "unregistered", "UNREGISTERED"): 1})
-BURIED: Counts = Counter({("apns", "reminder", "unregistered", "BadDeviceToken"): 2})  # by the brake
+BURIED: Counts = Counter({("apns", "reminder", "unregistered", "BadDeviceToken"): 2})  # by the cutoff
 STOOD: Counts = ENDED - REDRIVEN - REVIVED - BURIED
 ACCEPTED: Counts = Counter({("apns", "reminder"): 2, ("fcm", "reminder"): 1, ("fcm", "message"): 4})
 READ: Counts = Counter({("fcm", "message"): 3})  # and accepted, whichever came first

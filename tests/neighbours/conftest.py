@@ -1,11 +1,11 @@
-"""A house whose neighbours misbehave, with a simulator that nobody else's worker calls."""
+"""A stack whose neighbours misbehave, with a simulator that nobody else's worker calls."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from simulator import Simulator
-from tests.stack import UNLIMITED, Place, Stack, open_stack
+from tests.stack import UNLIMITED, Stack, StackPlace, open_stack
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +21,8 @@ async def street(
 ) -> AsyncIterator[Stack]:
     """API and worker as in production, but for the quotas: what they forbid must do no harm either.
 
-    Apple is called at most a hundred times a second, so that one person's pushes can fill a gate.
+    Apple is called at most a hundred times a second, so that one person's pushes can fill a limiter.
     """
-    place = Place(await new_database("neighbours"), temporal, "neighbours", simulator)
+    place = StackPlace(await new_database("neighbours"), temporal, "neighbours", simulator)
     async with open_stack(place, **UNLIMITED, APNS_RATE="100") as stack:
         yield stack

@@ -75,7 +75,7 @@ async def press(page: Page, name: str) -> None:
         await page.get_by_role("button", name=name).click()
 
 
-async def told(page: Page) -> str:
+async def status_text(page: Page) -> str:
     """Read what the page answers to the last request."""
     return await page.locator("[role=status], [role=alert]").inner_text()
 
@@ -120,7 +120,7 @@ async def test_somebody_sees_and_changes_everything_without_a_script(desk: Desk,
     await page.get_by_label("Do not send them").check()
     await press(page, "Save")
 
-    assert await told(page) == "Saved. This applies from now on."
+    assert await status_text(page) == "Saved. This applies from now on."
     assert await stored(alice) == {
         "reminders": True,
         "reminder_minutes": [60, 30],
@@ -143,10 +143,12 @@ async def test_one_press_stops_reminders_and_one_messages(desk: Desk, alice: Use
     page = await desk.opened(alice)
 
     await press(page, "Stop messages")
-    assert await told(page) == ("Notifications of messages are stopped. You can switch them on again here at any time.")
+    assert await status_text(page) == (
+        "Notifications of messages are stopped. You can switch them on again here at any time."
+    )
     await expect(page.get_by_role("button", name="Stop messages")).to_have_count(0)
     await press(page, "Stop reminders")
-    assert await told(page) == "Reminders are stopped. You can switch them on again here at any time."
+    assert await status_text(page) == "Reminders are stopped. You can switch them on again here at any time."
     after = await stored(alice)
     assert (after["reminders"], after["messages"]) == (False, False)
     await page.get_by_label("Remind me before a fast ends").check()
@@ -191,8 +193,8 @@ async def test_what_was_changed_in_the_app_meanwhile_is_not_overwritten_unseen(d
     await alice.call("PATCH", PREFERENCES, {"messages": False})
 
     await press(page, "Save")
-    assert "Nothing was saved yet." in await told(page)
-    assert "You changed: How long before the end." in await told(page)
+    assert "Nothing was saved yet." in await status_text(page)
+    assert "You changed: How long before the end." in await status_text(page)
     await expect(page.get_by_label("Tell me about new messages")).not_to_be_checked()
     await press(page, "Save")
 
@@ -244,7 +246,7 @@ async def test_enter_in_a_field_saves_and_stops_nothing(desk: Desk, alice: User)
     async with page.expect_navigation():
         await page.keyboard.press("Enter")
 
-    assert await told(page) == "Saved. This applies from now on."
+    assert await status_text(page) == "Saved. This applies from now on."
     after = await stored(alice)
     assert (after["reminder_minutes"], after["reminders"], after["messages"]) == ([15], True, True)
 

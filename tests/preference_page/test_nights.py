@@ -24,8 +24,8 @@ clocks = st.times(max_value=time(23, 59)).map(lambda each: each.replace(second=0
 
 
 def night(starts: time, ends: time, zone: str, now: datetime) -> Night:
-    [found] = nights(QuietHours(starts, ends, None), [zone], now)
-    return found
+    [zones_of] = nights(QuietHours(starts, ends, None), [zone], now)
+    return zones_of
 
 
 def said(starts: time, ends: time, zone: str, now: datetime, locale: str = "en-GB") -> str:
@@ -74,10 +74,10 @@ def test_a_night_is_what_the_checks_before_a_push_hold_for_quiet(
     ],
 )
 def test_a_night_lasts_as_long_as_it_does(zone: str, now: datetime, hours: float) -> None:
-    found = night(time(22), time(7), zone, now)
+    zones_of = night(time(22), time(7), zone, now)
 
-    assert found.length == timedelta(hours=hours)
-    assert found.usual == timedelta(hours=9)
+    assert zones_of.length == timedelta(hours=hours)
+    assert zones_of.usual == timedelta(hours=9)
 
 
 def test_it_is_told_in_plain_words() -> None:
@@ -131,11 +131,11 @@ def test_phones_in_several_zones_have_each_their_night_and_quiet_hours_at_home_h
     now = datetime(2026, 10, 24, 15, tzinfo=UTC)
     zones = ["Europe/Vienna", "America/New_York", "Europe/Vienna", None, "Nowhere/At_All"]
 
-    def found(quiet: QuietHours | None, *zones: str | None) -> list[str]:
+    def zones_of(quiet: QuietHours | None, *zones: str | None) -> list[str]:
         return [each.time_zone for each in nights(quiet, zones, now)]
 
-    assert found(QuietHours(time(22), time(7), None), *zones) == ["Europe/Vienna", "America/New_York", "UTC"]
-    assert found(QuietHours(time(22), time(7), "Asia/Tokyo"), *zones) == ["Asia/Tokyo"]
-    assert found(QuietHours(time(22), time(7), None, fallback_zone="Asia/Tokyo")) == ["Asia/Tokyo"]
-    assert found(QuietHours(time(22), time(7), "Mars/Olympus"), *zones) == []
-    assert found(None, *zones) == []
+    assert zones_of(QuietHours(time(22), time(7), None), *zones) == ["Europe/Vienna", "America/New_York", "UTC"]
+    assert zones_of(QuietHours(time(22), time(7), "Asia/Tokyo"), *zones) == ["Asia/Tokyo"]
+    assert zones_of(QuietHours(time(22), time(7), None, fallback_zone="Asia/Tokyo")) == ["Asia/Tokyo"]
+    assert zones_of(QuietHours(time(22), time(7), "Mars/Olympus"), *zones) == []
+    assert zones_of(None, *zones) == []

@@ -18,7 +18,7 @@ from hyperframe.frame import GoAwayFrame
 class Request:
     """One whole request, and the means to answer it."""
 
-    line: "Line"
+    connection: "PeerConnection"
     stream_id: int
     headers: dict[str, str]
     body: bytes = b""
@@ -26,23 +26,23 @@ class Request:
     def answer(self, status: int = 200, *pieces: bytes, headers: dict[str, str] | None = None) -> None:
         """Answer in so many DATA frames; none at all without pieces."""
         fields = [(":status", str(status)), *(headers or {}).items()]
-        self.line.h2.send_headers(self.stream_id, fields, end_stream=not pieces)
+        self.connection.h2.send_headers(self.stream_id, fields, end_stream=not pieces)
         for number, piece in enumerate(pieces, 1):
-            self.line.h2.send_data(self.stream_id, piece, end_stream=number == len(pieces))
-        self.line.flush()
+            self.connection.h2.send_data(self.stream_id, piece, end_stream=number == len(pieces))
+        self.connection.flush()
 
     def begin_answer(self, status: int) -> None:
         """Send the status line and nothing more."""
-        self.line.h2.send_headers(self.stream_id, [(":status", str(status))])
-        self.line.flush()
+        self.connection.h2.send_headers(self.stream_id, [(":status", str(status))])
+        self.connection.flush()
 
     def reset(self, code: ErrorCodes) -> None:
         """Send RST_STREAM."""
-        self.line.h2.reset_stream(self.stream_id, code)
-        self.line.flush()
+        self.connection.h2.reset_stream(self.stream_id, code)
+        self.connection.flush()
 
 
-class Line(asyncio.Protocol):
+class PeerConnection(asyncio.Protocol):
     """One connection, as the server sees it."""
 
     def __init__(self, peer: "Peer") -> None:
@@ -62,7 +62,7 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.peer.lines.append(self)
+        self.peer.connections.append(self)
         self.peer.opened_at.append(asyncio.get_running_loop().time())
         if self.peer.slams:
             self.reset()
@@ -126,7 +126,7 @@ class Peer:
         self.window = window
         self.script: Callable[[Request], None] = Request.answer
         self.requests: list[Request] = []
-        self.lines: list[Line] = []
+        self.connections: list[PeerConnection] = []
         self.arrived = asyncio.Event()
         self.opened_at: list[float] = []  # of each line, the loop's clock
         self.is_mute = False
@@ -148,12 +148,12 @@ class Peer:
 @asynccontextmanager
 async def listening(peer: Peer) -> AsyncIterator[Peer]:
     """Open the port."""
-    server = await asyncio.get_running_loop().create_server(lambda: Line(peer), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: PeerConnection(peer), "127.0.0.1", 0)
     peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield peer
     finally:
         server.close()
-        for line in peer.lines:
-            line.transport.abort()
+        for connection in peer.connections:
+            connection.transport.abort()
         await server.wait_closed()

@@ -189,8 +189,8 @@ async def test_after_a_refusal_for_its_connection_calls_go_over_another(
     peer.script = Request.answer
 
     assert isinstance(await outcome(to_peer, make_push(APNS_TOKEN)), Accepted)
-    assert [request.line for request in peer.requests] == peer.lines
-    assert len(peer.lines) == 2
+    assert [request.connection for request in peer.requests] == peer.connections
+    assert len(peer.connections) == 2
 
 
 @pytest.mark.parametrize(

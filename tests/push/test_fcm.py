@@ -368,7 +368,7 @@ async def test_trouble_on_the_way(
 
 
 @pytest.mark.parametrize("fault", ["refuse_connections", "stall_connections"])
-async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
+async def test_a_closed_port_is_told_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
     async with fcm.lease(Environment.PRODUCTION):
         pass  # an access token is in hand
     sim.faults.add(provider="fcm", fault=fault)

@@ -10,12 +10,6 @@ from tests.stack import Phone, Stack, User, android, eventually, iphone
 from tests.support.timelines import pass_unopened
 
 
-@pytest.fixture
-def alice(stack: Stack) -> User:
-    """Somebody nobody has seen before."""
-    return stack.user()
-
-
 @pytest.mark.parametrize(("minutes", "added"), [((60, 30), 60), ((30, 29), 29)], ids=["before it", "after it"])
 async def test_a_due_reminder_that_nobody_opened_yet_is_sent_though_another_is_added_too_late(
     stack: Stack, simulator: Simulator, alice: User, minutes: tuple[int, ...], added: int

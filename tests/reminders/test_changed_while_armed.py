@@ -57,15 +57,15 @@ FULL, GENERIC = ["Your fast is almost over"], ["Reminder"]
 async def _shown_after_changes(cases: list[Case], simulator: Simulator, due_in: float) -> list[list[str | None]] | None:
     """Change what each person wants once their fast is where it should be; None where it was due by then."""
     now = asyncio.get_running_loop().time
-    users, phones = [door.user() for door, *_ in cases], [iphone() for _ in cases]
+    users, phones = [api_stack.user() for api_stack, *_ in cases], [iphone() for _ in cases]
     await asyncio.gather(*(user.register(phone) for user, phone in zip(users, phones, strict=True)))
     for user, (_, _, before, *_) in zip(users, cases, strict=True):
         await user.call("PATCH", "/v1/notification-preferences", before)
     due_at = now() + due_in
     fasts = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
-    for session_id, (door, held, *_) in zip(fasts, cases, strict=True):
-        await door.started(session_id)
-        while held and now() < due_at and not await door.holds_sends(session_id, held):
+    for session_id, (api_stack, held, *_) in zip(fasts, cases, strict=True):
+        await api_stack.started(session_id)
+        while held and now() < due_at and not await api_stack.holds_sends(session_id, held):
             await asyncio.sleep(0.02)
 
     changes = (
@@ -77,8 +77,8 @@ async def _shown_after_changes(cases: list[Case], simulator: Simulator, due_in: 
     assert {answer.status_code for answer in answers} == {200}
     if now() >= due_at:
         return None
-    for session_id, (door, *_) in zip(fasts, cases, strict=True):
-        await door.finished(session_id)
+    for session_id, (api_stack, *_) in zip(fasts, cases, strict=True):
+        await api_stack.finished(session_id)
     sent = [bool(simulator.requests.for_token(phone.token)) for phone in phones]
     return [
         [line.title for line in simulator.phone(phone.token).screen] if was_sent else []

@@ -163,21 +163,21 @@ async def test_what_changes_while_a_fast_is_asleep_armed_or_held_holds_at_the_du
         (stack, 1, NIGHT, {"mode": "withhold"}, []),
         (stack, 1, NIGHT, {"time_zone": where_it_is(14)}, [LOUD]),  # the night of another place
     ]
-    users, phones = [door.user() for door, *_ in cases], [iphone() for _ in cases]
+    users, phones = [api_stack.user() for api_stack, *_ in cases], [iphone() for _ in cases]
     for user, phone, (_, _, before, *_) in zip(users, phones, cases, strict=True):
         await user.register(phone, time_zone=where_it_is(3))
         await change(user, quiet_hours=before)
     fasts = [await user.start_fast(due_in=4.0) for user in users]
-    for session_id, (door, held, *_) in zip(fasts, cases, strict=True):
-        await door.started(session_id)
+    for session_id, (api_stack, held, *_) in zip(fasts, cases, strict=True):
+        await api_stack.started(session_id)
         if held:
-            await eventually(partial(door.holds_sends, session_id, held))
+            await eventually(partial(api_stack.holds_sends, session_id, held))
 
     for user, (_, _, _, wish, _) in zip(users, cases, strict=True):
         await change(user, quiet_hours=wish)
 
-    for session_id, (door, *_) in zip(fasts, cases, strict=True):
-        await door.finished(session_id)
+    for session_id, (api_stack, *_) in zip(fasts, cases, strict=True):
+        await api_stack.finished(session_id)
     in_truth = [shown(simulator, phone) if simulator.requests.for_token(phone.token) else [] for phone in phones]
     assert in_truth == [expected for *_, expected in cases]
 

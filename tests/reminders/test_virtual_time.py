@@ -8,30 +8,27 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
-from api.app import create_app
 from dispatch.relay import Relay
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
-from tests.stack import Stack, iphone, make_stack
+from tests.stack import Stack, iphone, make_app, make_stack
 
 
 @pytest.fixture
 async def skipping(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
-    """A door to the house whose workflows start with a clock of their own."""
+    """Another API process of the stack, whose workflows start with a clock of their own."""
     skipper = TimeSkipper(stack.temporal, config=TimeSkippingConfig(enabled=False))
-    environment = stack.place.environment(ARM_WINDOW="0")
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(stack.place, app) as door:
+    app = make_app(stack.place, ARM_WINDOW="0")
+    async with make_stack(stack.place, app) as api_stack:
         relay = Relay(stack.sessions, skipper.client, arm_window=0)
         app.state.services = replace(app.state.services, relay=relay)
-        yield door, skipper
+        yield api_stack, skipper
 
 
 async def test_sixteen_hours_with_three_reminders_and_a_moved_goal(
     stack: Stack, skipping: tuple[Stack, TimeSkipper], simulator: Simulator
 ) -> None:
-    (door, skipper), phone, session_id, begun_at = skipping, iphone(), uuid4(), datetime.now(UTC)
-    user, path = door.user(), f"/v1/fasting-sessions/{session_id}"
+    (api_stack, skipper), phone, session_id, begun_at = skipping, iphone(), uuid4(), datetime.now(UTC)
+    user, path = api_stack.user(), f"/v1/fasting-sessions/{session_id}"
     await user.register(phone)
     fast = {"ends_at": (begun_at + timedelta(hours=16)).isoformat(), "reminder_minutes": [120, 30, 5]}
     assert (await user.call("PUT", path, fast)).status_code == 201

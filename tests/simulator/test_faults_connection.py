@@ -126,14 +126,14 @@ async def test_trouble_may_begin_later(sim: Simulator, raw: RawHttp2) -> None:
     sim.faults.add(provider="fcm", fault="refuse_connections", after_seconds=0.1, for_seconds=0.1)
 
     statuses = [(await raw.push()).status]
-    doors = [sim.is_open]
+    was_open = [sim.is_open]
     for _ in range(2):
         await asyncio.sleep(0.12)
         statuses.append((await raw.push()).status)
-        doors.append(sim.is_open)
+        was_open.append(sim.is_open)
 
     assert statuses == [200, 503, 200]
-    assert doors == [True, False, True]
+    assert was_open == [True, False, True]
 
 
 async def test_a_refused_message_is_recorded_with_its_token(sim: Simulator) -> None:

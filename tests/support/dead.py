@@ -68,7 +68,7 @@ async def redriven(stack: Stack, task_id: UUID, *, within: float = 20.0) -> tupl
 
 
 async def bury(stack: Stack, task_id: UUID) -> None:
-    """Make a pending task dead, as a brake does."""
+    """Make a pending task dead, as a cutoff does."""
     async with stack.sessions.begin() as db:
         dead = text("UPDATE push_tasks SET state = 'dead', next_attempt_at = NULL WHERE task_id = :id")
         await db.execute(dead, {"id": task_id})

@@ -108,7 +108,7 @@ async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(stack
     assert known in json.loads(told)["unknown_refusals"]
 
 
-async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(stack: Stack) -> None:
+async def test_a_cutoff_is_seen_and_let_go_of_from_the_command_line(stack: Stack) -> None:
     engage = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', 'app.cli', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"

@@ -1,4 +1,4 @@
-"""Gates and brakes are seen as the workers report them, and a brake is let go of once, by name."""
+"""Limiters and cutoffs are shown as the workers report them; a cutoff is resumed once, and by whom is recorded."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from tests.support.dead import dead_task
 ROUTE = Route(Provider.APNS, "app.seen.by.support", Environment.SANDBOX)
 
 
-async def test_a_route_shows_each_workers_gate_and_its_brake(stack: Stack, carol: User) -> None:
+async def test_a_route_shows_each_workers_limiter_and_its_cutoff(stack: Stack, carol: User) -> None:
     worker_id, gates = uuid4(), RouteLimiters({Provider.APNS: Limits(concurrency=10, rate=50.0)})
     gates.at(ROUTE)
     async with stack.sessions.begin() as db:
@@ -82,7 +82,7 @@ async def test_refusals_that_no_table_knows_are_counted_over_all_live_workers(st
             await workers.leave(db, worker_id)
 
 
-async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, carol: User) -> None:
+async def test_a_cutoff_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, carol: User) -> None:
     brake_id, dave = await _engage(stack), stack.user(None, "support")
 
     first = await carol.call("POST", f"/v1/support/brakes/{brake_id}/resume")
@@ -107,7 +107,7 @@ async def _errors(support: User) -> dict[str, Any]:
 
 
 async def _engage(stack: Stack) -> UUID:
-    """Engage a route's brake that no other test uses."""
+    """Engage the cutoff of a route that no other test uses."""
     engage = text(
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', :app_id, 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"

@@ -113,7 +113,7 @@ async def test_a_push_whose_phone_is_gone_stays_dead(stack: Stack, alice: User, 
     await _assert_refused(stack, carol, task_ids[sold.installation_id], "token_transferred")
 
 
-async def test_a_push_behind_an_engaged_brake_stays_dead(stack: Stack, alice: User, carol: User) -> None:
+async def test_a_push_behind_an_engaged_cutoff_stays_dead(stack: Stack, alice: User, carol: User) -> None:
     [task_id] = await dead_task(alice, iphone())
     sandbox = "environment = 'sandbox'"  # a route that no other test uses
     await _change(stack, f"UPDATE push_tasks SET {sandbox} WHERE task_id = :id", id=task_id)

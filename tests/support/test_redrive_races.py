@@ -7,17 +7,16 @@ from uuid import UUID
 
 import pytest
 
-from api.app import create_app
-from settings.environment import auth_settings, service_settings
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
 from tests.stack import (
-    Place,
     Stack,
+    StackPlace,
     User,
     android,
     eventually,
     iphone,
+    make_app,
     make_stack,
     refuse_once,
     temporal_client,
@@ -138,18 +137,18 @@ async def test_a_redrive_is_accepted_without_temporal_and_sent_once_it_is_there(
     new_database: Callable[[str], Awaitable[str]], simulator: Simulator, tmp_path: Path
 ) -> None:
     server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
-    place = Place(await new_database("redrive_away"), server.address, "default", simulator)
+    place = StackPlace(await new_database("redrive_away"), server.address, "default", simulator)
     environment = place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
-    async with make_stack(place, app, lazy=True) as door:
+    app = make_app(place)
+    async with make_stack(place, app, lazy=True) as api_stack:
         phone = iphone()
-        [task_id] = await dead_task(door.user(), phone)
+        [task_id] = await dead_task(api_stack.user(), phone)
 
-        assert (await redrive(door.user(None, "support"), task_id)).status_code == 202
+        assert (await redrive(api_stack.user(None, "support"), task_id)).status_code == 202
 
         await server.run()
         try:
-            stack = replace(door, temporal=await temporal_client(place))
+            stack = replace(api_stack, temporal=await temporal_client(place))
             async with working(stack, environment):
                 assert await redriven(stack, task_id) == ("accepted", None)
         finally:

@@ -5,16 +5,13 @@ from uuid import uuid4
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from api.app import create_app
-from settings.environment import auth_settings, service_settings
-from tests.stack import Stack, User
+from tests.stack import Stack, User, make_app
 
 PREFIX = "/v1/support"
 
 
 async def test_every_support_route_needs_the_scope(stack: Stack, alice: User, carol: User) -> None:
-    environment = stack.place.environment()
-    app = create_app(service_settings(environment), auth_settings(environment))
+    app = make_app(stack.place)
     routes = _support_routes(app)
     document = app.openapi()["paths"]
     assert len(routes) >= 11

@@ -74,7 +74,7 @@ async def test_neither_logs_nor_the_history_of_a_test_push_hold_a_token_a_text_o
 
 
 def _secrets(simulator: Simulator, phones: list[Phone], supporter: User) -> dict[str, str]:
-    """Name what must not be told: what the phones got and show, and what opened which door."""
+    """Name what must not appear: what the phones received and show, and every secret that signed somebody in."""
     secrets = {"the supporter's credential": supporter.headers["Authorization"].removeprefix("Bearer ")}
     for phone in phones:
         [line] = simulator.phone(phone.token).screen

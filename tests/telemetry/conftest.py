@@ -1,4 +1,4 @@
-"""A house whose API is a process of its own that traces; workers are up to the tests."""
+"""A stack whose API is a process of its own that traces; workers are up to the tests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pytest
 from db.engine import make_engine, make_sessions
 from simulator import Simulator
 from tests.servers import Part, free_port, part
-from tests.stack import Place, Stack, temporal_client
+from tests.stack import Stack, StackPlace, temporal_client
 from tests.telemetry.collector import Collector, collecting
 
 
@@ -38,8 +38,8 @@ def collector() -> Iterator[Collector]:
 async def traced(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator, collector: Collector
 ) -> AsyncIterator[Traced]:
-    """The house, without a worker."""
-    place = Place(await new_database("traced"), temporal, "traced", simulator)
+    """The stack, without a worker."""
+    place = StackPlace(await new_database("traced"), temporal, "traced", simulator)
     url = f"http://127.0.0.1:{(port := free_port())}"
     engine = make_engine(place.database_url)
     async with (

@@ -21,7 +21,7 @@ from push.sender import Accepted, Sender
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome
 from tests.push.connect_proxy import proxying
-from tests.push.peer import Line, Peer
+from tests.push.peer import Peer, PeerConnection
 
 BAD, GOOD = "127.0.0.2", "127.0.0.1"
 FIRST_PUSH_WITHIN = 1.5  # seconds
@@ -147,16 +147,16 @@ async def test_a_proxys_first_address_that_does_not_answer_is_passed_over(
 async def test_an_address_that_answers_too_late_is_hung_up_on(addresses: list[str], peer: Peer) -> None:
     late, loop = Peer(), asyncio.get_running_loop()
     late.is_mute = True
-    server = await loop.create_server(lambda: Line(late), BAD, port_of(peer.url))
+    server = await loop.create_server(lambda: PeerConnection(late), BAD, port_of(peer.url))
     pool = Pool(on_localhost(peer.url), ca_file=None, connections=1, timeouts=PATIENT)
     async with asyncio.timeout(5), pool.place():
-        [line] = late.lines
+        [line] = late.connections
         while not line.transport.is_closing():
             await asyncio.sleep(0.01)
     await pool.close()
     server.close()
 
-    assert len(peer.lines) == 1
+    assert len(peer.connections) == 1
     assert len(addresses) == 2
 
 

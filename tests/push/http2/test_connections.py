@@ -17,7 +17,7 @@ from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
 from push.sender import Delivery, NoRoom, Unavailable
 from tests.push.conftest import PATIENT, SHORT, made_of
-from tests.push.peer import Line, Peer, Request, listening
+from tests.push.peer import Peer, PeerConnection, Request, listening
 
 BODY = b'{"aps":{}}'
 SHORTEST_REST = 0.1  # seconds, of the first after a failure
@@ -89,7 +89,7 @@ async def test_three_thousand_error_answers_on_one_connection_are_all_heard(peer
     await pool.close()
 
     assert fates(outcomes) == [400] * 3000
-    assert len(peer.lines) == 1
+    assert len(peer.connections) == 1
 
 
 async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Peer, pool: Pool) -> None:
@@ -98,7 +98,7 @@ async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Pe
     sends = asyncio.create_task(send_all(pool, 6))  # streams 3 to 13
     requests = (await peer.received(7))[1:]
 
-    peer.lines[0].go_away(last_stream_id=7)
+    peer.connections[0].go_away(last_stream_id=7)
     await asyncio.sleep(0.05)
     for request in requests[:3]:
         request.answer()
@@ -107,13 +107,13 @@ async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Pe
     assert fates(outcomes) == [200] * 3 + [Delivery.NEVER_PROCESSED] * 3
     peer.script = Request.answer
     assert (await send(pool)).status == 200
-    assert len(peer.lines) == 2
+    assert len(peer.connections) == 2
     assert len(peer.requests) == 8, "nothing was sent twice"
 
 
 async def test_goaway_and_an_answer_in_one_packet_are_both_read(peer: Peer, pool: Pool) -> None:
     def leave(request: Request) -> None:
-        request.line.go_away(last_stream_id=request.stream_id)
+        request.connection.go_away(last_stream_id=request.stream_id)
         request.answer(200, b"done")
 
     peer.script = leave
@@ -134,7 +134,7 @@ async def test_of_a_goaway_only_apples_word_is_told_since_others_quote_what_we_s
     peer: Peer, pool: Pool, said: bytes, told: str | None
 ) -> None:
     def leave(request: Request) -> None:
-        request.line.go_away(request.stream_id, said)
+        request.connection.go_away(request.stream_id, said)
         request.answer()
 
     peer.script = leave
@@ -157,19 +157,19 @@ async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unkno
 
 
 async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
-    in_flight: dict[Line, int] = {}
+    in_flight: dict[PeerConnection, int] = {}
     seen: list[tuple[int, int]] = []
     allowed = [1]
 
     def answer(request: Request) -> None:
         allowed[0] = 1 if len(seen) % 50 == 49 else 1000
-        request.line.limit(allowed[0])
+        request.connection.limit(allowed[0])
         request.answer()
-        in_flight[request.line] -= 1
+        in_flight[request.connection] -= 1
 
     def hold(request: Request) -> None:
-        in_flight[request.line] = in_flight.get(request.line, 0) + 1
-        seen.append((in_flight[request.line], allowed[0]))
+        in_flight[request.connection] = in_flight.get(request.connection, 0) + 1
+        seen.append((in_flight[request.connection], allowed[0]))
         asyncio.get_running_loop().call_later(0.002, answer, request)
 
     async with listening(Peer(limit=1)) as peer:
@@ -182,7 +182,7 @@ async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
     assert seen[0] == (1, 1)
     assert seen[1][1] == 1000, "the second call waited until the first had raised the limit"
     assert max(count for count, _ in seen) <= 100
-    assert len(peer.lines) <= 4
+    assert len(peer.connections) <= 4
 
 
 async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream() -> None:
@@ -195,7 +195,7 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
         await pool.close()
 
     assert {type(outcome) for outcome in outcomes} == {NoRoom}
-    assert len(peer.lines) == 1
+    assert len(peer.connections) == 1
 
 
 async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) -> None:
@@ -203,7 +203,7 @@ async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) ->
         for _ in range(250):
             await exits.enter_async_context(pool.place())
 
-    assert len(peer.lines) == 3
+    assert len(peer.connections) == 3
 
 
 async def test_a_connection_whose_window_is_spoken_for_is_joined_by_another(peer: Peer) -> None:
@@ -215,7 +215,7 @@ async def test_a_connection_whose_window_is_spoken_for_is_joined_by_another(peer
     await pool.close()
 
     assert {answer.status for answer in answers} == {200}, "no call had to wait for the window that it was promised"
-    assert len(peer.lines) == 2
+    assert len(peer.connections) == 2
 
 
 async def test_an_unused_place_is_given_back() -> None:
@@ -243,7 +243,7 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
     assert (trouble.value.reason, trouble.value.fate) == ("answer_timeout", Delivery.UNKNOWN)
     assert 0.49 < time.monotonic() - started < 1.5
     assert 400 not in fates(others)
-    assert len(peer.lines) == 1, "a connection that answers others is kept"
+    assert len(peer.connections) == 1, "a connection that answers others is kept"
 
 
 async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pings(peer: Peer, pool: Pool) -> None:
@@ -253,13 +253,13 @@ async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pi
 
     peer.script = Request.answer
     assert (await send(pool)).status == 200
-    assert len(peer.lines) == 2
+    assert len(peer.connections) == 2
 
 
 async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping(peer: Peer) -> None:
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
-    peer.lines[0].is_deaf = True
+    peer.connections[0].is_deaf = True
     frozen = [asyncio.create_task(send(pool)) for _ in range(2)]
     keep_alive = pool._connections[0]._keep_alive
     async with asyncio.timeout(2):
@@ -281,8 +281,8 @@ async def test_a_slow_peer_is_asked_once_and_keeps_its_calls(peer: Peer) -> None
 
     assert fates(await send_all(pool, 3)) == [200] * 3
 
-    assert peer.lines[0].pings == 1
-    assert len(peer.lines) == 1
+    assert peer.connections[0].pings == 1
+    assert len(peer.connections) == 1
     await pool.close()
 
 
@@ -307,12 +307,12 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
 ) -> None:
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
-    peer.lines[0].is_deaf = is_deaf
+    peer.connections[0].is_deaf = is_deaf
     pool._connections[0]._keep_alive.heard_at -= QUIET_AFTER + 1
 
     assert (await send(pool)).status == 200
 
-    assert len(peer.lines) == lines
+    assert len(peer.connections) == lines
     assert len(peer.requests) == 2
     await pool.close()
 
@@ -341,7 +341,7 @@ async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
 ) -> None:
     def cut(request: Request) -> None:
         request.begin_answer(status)
-        asyncio.get_running_loop().call_later(0.02, request.line.reset)
+        asyncio.get_running_loop().call_later(0.02, request.connection.reset)
 
     peer.script = cut
 
@@ -350,7 +350,7 @@ async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
 
 async def test_a_lost_connection_leaves_its_calls_unknown(peer: Peer, pool: Pool) -> None:
     await send(pool)
-    peer.script = lambda request: request.line.reset() if request.headers[":path"] == "/4" else None
+    peer.script = lambda request: request.connection.reset() if request.headers[":path"] == "/4" else None
 
     outcomes = await send_all(pool, 5)
 
@@ -420,7 +420,7 @@ async def test_an_answer_before_the_body_was_sent_frees_its_stream() -> None:
 
         assert [(await send(pool, body=b"x" * 50)).status for _ in range(5)] == [413] * 5
 
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
         await pool.close()
 
 
@@ -433,7 +433,7 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
         await send(pool, body=large)
     waiting = asyncio.create_task(send(pool, body=large))
     await asyncio.sleep(0.05)
-    peer.lines[0].credit(40_000)
+    peer.connections[0].credit(40_000)
 
     assert (type(trouble.value), trouble.value.fate) == (NoRoom, Delivery.NOT_SENT)
     assert (await waiting).status == 200
@@ -443,7 +443,7 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
 async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, pool: Pool) -> None:
     await send(pool)
     async with pool.place() as place:
-        peer.lines[0].reset()
+        peer.connections[0].reset()
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable) as trouble:
             await place.call(headers(), BODY)
@@ -498,7 +498,7 @@ async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: P
 async def test_connections_lost_before_their_first_answer_rest_once_three_users_lost_them(
     peer: Peer, pool: Pool, users: int, rests: bool
 ) -> None:
-    peer.script = lambda request: request.line.reset()
+    peer.script = lambda request: request.connection.reset()
     lost = [await outcome(send(pool, user=number % users)) for number in range(3)]
 
     last = made_of(await outcome(send(pool, user=0)))[1]
@@ -508,7 +508,9 @@ async def test_connections_lost_before_their_first_answer_rest_once_three_users_
 
 
 async def test_an_answer_ends_what_lost_connections_said(peer: Peer, pool: Pool) -> None:
-    peer.script = lambda request: (request.answer if request.headers[":path"] == "/good" else request.line.reset)()
+    peer.script = lambda request: (
+        request.answer if request.headers[":path"] == "/good" else request.connection.reset
+    )()
 
     for user in range(1, 9):
         assert made_of(await outcome(send(pool, user=user)))[1] == "connection_lost"
@@ -524,10 +526,10 @@ async def test_a_user_whose_calls_end_connections_is_left_alone_on_them(peer: Pe
 
     def all_or_nothing(request: Request) -> None:
         if request.headers[":path"] == "/bad":
-            request.line.reset()
+            request.connection.reset()
         else:
             waiting.append(request)
-            _after(0.05, lambda: None if request.line.transport.is_closing() else request.answer())
+            _after(0.05, lambda: None if request.connection.transport.is_closing() else request.answer())
 
     peer.script = all_or_nothing
     first = [asyncio.create_task(outcome(send(pool, "/", user=user))) for user in others]
@@ -602,7 +604,7 @@ async def test_close_lets_the_answer_come(peer: Peer) -> None:
 
 
 async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> None:
-    peer.script = lambda request: request.line.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    peer.script = lambda request: request.connection.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert fates(await send_all(pool, 1)) == [Delivery.UNKNOWN]
 
     peer.script = Request.answer

@@ -184,7 +184,7 @@ async def test_one_odd_frame_costs_no_other_call(peer: Peer) -> None:
     def answer_together(request: Request) -> None:
         waiting.append(request)
         if len(waiting) == 10:
-            request.line.transport.write(written(FrameKind.RST_STREAM, 0, waiting.pop(4).stream_id, b"\0\0\0"))
+            request.connection.transport.write(written(FrameKind.RST_STREAM, 0, waiting.pop(4).stream_id, b"\0\0\0"))
             for held in waiting:
                 asyncio.get_running_loop().call_later(0.05, held.answer)
 
@@ -196,7 +196,7 @@ async def test_one_odd_frame_costs_no_other_call(peer: Peer) -> None:
 
     assert [each.reason for each in outcomes if isinstance(each, Unavailable)] == ["malformed_answer"]
     assert isinstance(later, Response)
-    assert len(peer.lines) == 2
+    assert len(peer.connections) == 2
 
 
 async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> None:

@@ -74,7 +74,7 @@ def ends(outcomes: list[Response | Unavailable]) -> list[int | Delivery]:
     return [outcome.status if isinstance(outcome, Response) else outcome.fate for outcome in outcomes]
 
 
-def told(outcomes: list[Response | Unavailable], name: bytes) -> set[int]:
+def numbers_in(outcomes: list[Response | Unavailable], name: bytes) -> set[int]:
     return {int(outcome.headers[name]) for outcome in outcomes if isinstance(outcome, Response)}
 
 
@@ -89,8 +89,8 @@ async def test_five_hundred_at_once_are_answered_over_more_than_one_connection(p
     outcomes = await send_all(pool, *["/slow/20"] * 500)
 
     assert ends(outcomes) == [200] * 500
-    assert max(told(outcomes, b"x-most-open")) <= 100
-    assert 1 < len(told(outcomes, b"x-session")) <= 8
+    assert max(numbers_in(outcomes, b"x-most-open")) <= 100
+    assert 1 < len(numbers_in(outcomes, b"x-session")) <= 8
 
 
 async def test_three_thousand_error_answers_on_one_connection_are_all_heard(pool: Pool) -> None:
@@ -100,7 +100,7 @@ async def test_three_thousand_error_answers_on_one_connection_are_all_heard(pool
         (400, b'{"reason":"BadDeviceToken"}')
     }
     assert len(outcomes) == 3000
-    assert told(outcomes, b"x-session") == {1}
+    assert numbers_in(outcomes, b"x-session") == {1}
 
 
 async def test_an_error_body_in_many_frames_is_read_whole(pool: Pool) -> None:
@@ -122,9 +122,9 @@ async def test_goaway_spares_the_streams_below_and_tells_the_others_apart(pool: 
     after = await send_all(pool, "/ok", "/ok")
 
     assert ends(outcomes) == [200, 200, 200, Delivery.NEVER_PROCESSED, Delivery.NEVER_PROCESSED]
-    assert told(outcomes, b"x-session") == {1}
+    assert numbers_in(outcomes, b"x-session") == {1}
     assert ends(after) == [200, 200]
-    assert told(after, b"x-session") == {2}
+    assert numbers_in(after, b"x-session") == {2}
 
 
 async def test_a_server_that_shuts_down_answers_what_it_began(pool: Pool) -> None:
@@ -141,7 +141,7 @@ async def test_a_refused_stream_was_never_processed_and_disturbs_nobody(director
         outcomes = await send_all(pool, "/slow/20", "/refused", "/broken", "/ok", "/silent")
 
     assert ends(outcomes) == [200, Delivery.NEVER_PROCESSED, Delivery.UNKNOWN, 200, Delivery.UNKNOWN]
-    assert told(outcomes, b"x-session") == {1}
+    assert numbers_in(outcomes, b"x-session") == {1}
 
 
 async def test_the_stream_limit_is_kept_as_it_rises_and_falls(directory: Path) -> None:
@@ -153,11 +153,11 @@ async def test_the_stream_limit_is_kept_as_it_rises_and_falls(directory: Path) -
         narrow = await send_all(pool, *["/slow/1"] * 20)
 
     assert ends(first) == [200] * 5
-    assert told(first, b"x-most-open") == {1}
+    assert numbers_in(first, b"x-most-open") == {1}
     assert ends(wide) == [200] * 60
-    assert told(wide, b"x-most-open") == {60}
+    assert numbers_in(wide, b"x-most-open") == {60}
     assert ends(narrow) == [200] * 20, "nothing was refused: no call was begun above the limit"
-    assert told(first + wide + narrow, b"x-session") == {1}
+    assert numbers_in(first + wide + narrow, b"x-session") == {1}
 
 
 async def test_slow_answers_come_in_their_own_order(pool: Pool) -> None:

@@ -41,7 +41,7 @@ async def test_a_push_that_is_refused_again_counts_once() -> None:
     assert await told_of([again] * 5) == [("error", "InvalidProviderToken", 1, 1)]
 
 
-async def test_nothing_is_told_of_what_the_gate_was_shut_for() -> None:
+async def test_nothing_is_told_of_what_the_limiter_was_shut_for() -> None:
     assert await told_of([(uuid4(), ALICE)], dropped=True) == []
 
 

@@ -1,4 +1,4 @@
-"""Why a gate is said to be shut, and for how long: what three users met, never what one of them did.
+"""The cause that a paused route names, and for how long it pauses: what three users met, never what one of them did.
 
 Time is passed in.
 """
@@ -32,7 +32,7 @@ class Route:
             self.meets(opened_by)
 
     @property
-    def told(self) -> tuple[Cause | None, str | None]:
+    def cause_and_reason(self) -> tuple[Cause | None, str | None]:
         return self.breaker.cause, self.breaker.reason
 
     def meets(self, trouble: Trouble, name: str | None = None) -> float:
@@ -61,7 +61,7 @@ def test_one_users_odd_refusal_as_a_probe_neither_lengthens_the_rest_nor_changes
 
     assert route.probes(odd, "mallory") == rest
 
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
     assert route.waits("another") == 2.0  # no three users agree that it is to rest for longer
     assert route.breaker.next_probe_at == route.now + 2.0  # which operators read, too
     assert route.probes(DOWN) == min(2 * rest, 30)  # as if mallory had not called
@@ -84,7 +84,7 @@ def test_an_hour_that_one_user_was_asked_to_wait_as_a_probe_is_asked_of_nobody_e
 
     assert route.probes(DOWN_FOR_AN_HOUR, "mallory") == 4.0
 
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
     assert route.probes(DOWN) == 8.0
 
 
@@ -94,7 +94,7 @@ def test_a_hundred_odd_refusals_of_one_user_or_of_two_change_nothing_for_the_oth
         route.probes(WRONG_KEY, "mallory")
         route.probes(WRONG_KEY, "trudy")
 
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
     assert route.waits("another") == 4.0
     assert route.waits("mallory") == route.waits("trudy") == 30.0  # they back off all the same
     assert route.probes(DOWN, "another") == 4.0
@@ -106,7 +106,7 @@ def test_one_odd_user_between_the_others_for_ever_is_not_told_and_probes_back_of
     for odd_one in cycle([WRONG_KEY, BUSY_FOR_AN_HOUR]):
         route.probes(odd_one, "mallory")
         rests += [route.probes(DOWN), route.probes(DOWN)]
-        assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+        assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
         if len(rests) > 20:
             break
 
@@ -125,10 +125,10 @@ def test_another_cause_is_told_as_soon_as_three_users_met_it_and_rests_as_at_fir
 
     route.probes(found)
     route.probes(found)
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
     assert route.probes(found) == first
 
-    assert route.told == (found.cause, found.reason)
+    assert route.cause_and_reason == (found.cause, found.reason)
     assert route.probes(found) == 2 * first
 
 
@@ -137,9 +137,9 @@ def test_a_user_who_tells_of_the_former_cause_for_ever_does_not_keep_another_fro
     for name in ("alice", "bob", "mallory", "carol", "alice", "bob"):
         route.probes(DOWN if name == "mallory" else BUSY, name)
 
-    assert route.told == (Cause.THROTTLED, "RESOURCE_EXHAUSTED")
+    assert route.cause_and_reason == (Cause.THROTTLED, "RESOURCE_EXHAUSTED")
     route.probes(DOWN, "mallory")
-    assert route.told == (Cause.THROTTLED, "RESOURCE_EXHAUSTED")
+    assert route.cause_and_reason == (Cause.THROTTLED, "RESOURCE_EXHAUSTED")
 
 
 @pytest.mark.parametrize("named", [QUOTA, TOO_MANY_TOKENS])
@@ -147,15 +147,15 @@ def test_what_names_the_whole_route_is_told_at_once_and_one_user_does_not_change
     route = Route()
     rest = route.probes(named)
     assert rest >= 30
-    assert route.told == (Cause.THROTTLED, named.reason)
+    assert route.cause_and_reason == (Cause.THROTTLED, named.reason)
     assert route.waits("another") == rest
 
     route.probes(DOWN)
     route.probes(DOWN)
-    assert route.told == (Cause.THROTTLED, named.reason)
+    assert route.cause_and_reason == (Cause.THROTTLED, named.reason)
     assert route.probes(DOWN) == 2.0
 
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
 
 
 def test_where_every_probe_meets_something_else_they_back_off_all_the_same() -> None:
@@ -186,10 +186,10 @@ def test_another_reason_of_the_same_cause_is_told_once_three_users_met_it_and_th
     route = Route()
 
     assert [route.probes(LOST), route.probes(LOST)] == [4.0, 8.0]
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")
     assert route.probes(LOST) == 16.0
 
-    assert route.told == (Cause.OUTAGE, "connection_lost")
+    assert route.cause_and_reason == (Cause.OUTAGE, "connection_lost")
 
 
 def test_a_connection_that_breaks_under_the_calls_of_before_is_one_voice() -> None:
@@ -216,4 +216,4 @@ def test_what_was_met_before_an_acceptance_counts_no_more() -> None:
 
     route.probes(BUSY)
 
-    assert route.told == (Cause.OUTAGE, "ServiceUnavailable")
+    assert route.cause_and_reason == (Cause.OUTAGE, "ServiceUnavailable")

@@ -32,63 +32,63 @@ def test_looks_of_all_who_wait_are_few_a_second(waiting: int, each: int) -> None
 
 
 async def test_a_push_that_rests_alone_makes_no_call_and_the_others_do_not_notice() -> None:
-    gate = _gate()
+    limiter = _limiter()
     refused = uuid4()
 
-    look = gate.rest_alone(refused, "wrong_key", timedelta(seconds=30))
+    look = limiter.rest_alone(refused, "wrong_key", timedelta(seconds=30))
 
     assert look == timedelta(seconds=5.05)
     with pytest.raises(RestsAlone, match="wrong_key"):
-        await _passes(gate, refused)
-    await _passes(gate, uuid4())
+        await _passes(limiter, refused)
+    await _passes(limiter, uuid4())
     with pytest.raises(RestsAlone):  # another's acceptance says nothing about it
-        await _passes(gate, refused)
+        await _passes(limiter, refused)
 
 
 async def test_a_push_that_rests_alone_is_tried_at_the_end_of_its_rest_at_the_latest() -> None:
-    gate = _gate()
+    limiter = _limiter()
     refused = uuid4()
 
-    assert gate.rest_alone(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
-    gate.rest_alone(refused, "wrong_key", timedelta(0))
+    assert limiter.rest_alone(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
+    limiter.rest_alone(refused, "wrong_key", timedelta(0))
 
-    await _passes(gate, refused)
+    await _passes(limiter, refused)
 
 
 async def test_once_one_refused_push_is_accepted_the_others_rests_are_over() -> None:
-    gate = _gate()
+    limiter = _limiter()
     first, second = uuid4(), uuid4()
-    gate.rest_alone(first, "wrong_key", timedelta(0))
-    gate.rest_alone(second, "wrong_key", timedelta(seconds=30))
+    limiter.rest_alone(first, "wrong_key", timedelta(0))
+    limiter.rest_alone(second, "wrong_key", timedelta(seconds=30))
 
-    await _passes(gate, first)
+    await _passes(limiter, first)
 
-    await _passes(gate, second)
+    await _passes(limiter, second)
 
 
 async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
-    gates = RouteLimiters({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
-    gates.share(1.0)
+    limiters = RouteLimiters({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
+    limiters.share(1.0)
     other = Route(Provider.APNS, "other", Environment.PRODUCTION)
     refused = uuid4()
     for route in (ROUTE, other):
-        gates.serving(route, "old").rest_alone(refused, "wrong_key", timedelta(seconds=30))
+        limiters.serving(route, "old").rest_alone(refused, "wrong_key", timedelta(seconds=30))
 
-    await _passes(gates.serving(ROUTE, "new"), refused)
+    await _passes(limiters.serving(ROUTE, "new"), refused)
 
     with pytest.raises(RestsAlone):
-        await _passes(gates.serving(other, "old"), refused)
+        await _passes(limiters.serving(other, "old"), refused)
 
 
-def _gate() -> RouteLimiter:
-    gate = RouteLimiter(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
-    gate.share(1.0)
-    return gate
+def _limiter() -> RouteLimiter:
+    limiter = RouteLimiter(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
+    limiter.share(1.0)
+    return limiter
 
 
-async def _passes(gate: RouteLimiter, task_id: UUID) -> None:
+async def _passes(limiter: RouteLimiter, task_id: UUID) -> None:
     async def call() -> Accepted:
         return Accepted("id")
 
-    async with gate.enter(Priority.REMINDER, task_id) as permit:
+    async with limiter.enter(Priority.REMINDER, task_id) as permit:
         await permit.call(call(), "somebody")

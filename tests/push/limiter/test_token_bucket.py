@@ -1,4 +1,4 @@
-"""The pace of a gate: never more than the rate and a little burst, up a ramp after a pause. Time is passed in."""
+"""The token bucket of a limiter: at most the rate and a little burst, up a ramp after a pause. Time is passed in."""
 
 from math import inf
 

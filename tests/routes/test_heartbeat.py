@@ -1,4 +1,4 @@
-"""Heartbeats hold nobody up: neither one that froze in its transaction, nor one that waits for the brakes."""
+"""Heartbeats hold nobody up: neither one that froze in its transaction, nor one that waits for the cutoffs."""
 
 from uuid import uuid4
 
@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db import workers
 from fleet.heartbeat import HeartbeatTimings
-from tests.gates.worker_harness import worker_harness
+from tests.routes.worker_harness import worker_harness
 from tests.stack import Stack, eventually
 
 SOON = HeartbeatTimings(every=0.2)
@@ -27,7 +27,7 @@ async def test_postgresql_ends_a_heartbeat_that_froze_before_the_others_lose_the
     assert not await without_worker.rows("SELECT 1 FROM workers WHERE worker_id = :id", id=frozen)
 
 
-async def test_a_heartbeat_is_seen_while_the_brakes_cannot_be_read(without_worker: Stack) -> None:
+async def test_a_heartbeat_is_seen_while_the_cutoffs_cannot_be_read(without_worker: Stack) -> None:
     assert not await _lives(without_worker)
     async with without_worker.sessions.begin() as db:
         await db.execute(text("LOCK TABLE brakes"))

@@ -15,7 +15,7 @@ from push.limiter.settings import Timings
 from push.sender import Paused
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import Due, WorkerHarness, attempts, due_now, states, worker_harness
+from tests.routes.worker_harness import Due, WorkerHarness, attempts, due_now, states, worker_harness
 from tests.stack import Stack, android, eventually, iphone
 
 OUTAGE = 10.0  # seconds, for ten minutes
@@ -64,7 +64,7 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
     assert len(calls) == 2010
     assert (
         calls[-1] - calls[0] > 2010 / RATE - 1
-    )  # the limit held; a stalled database may bunch calls behind the gate, see test_gate_pace for windows
+    )  # the limit held; a stalled database may bunch calls behind the limiter, see test_token_bucket for windows
     assert _in_first(calls, 0.5) < RATE / 2 * 0.6  # the ramp
     busy = 2010 * max(before + after) / AT_ONCE  # seconds, for what all pushes cost on a machine as busy as this
     bulk = calls[2010 * 8 // 10] - calls[2010 * 2 // 10]  # behind the ramp, and before the last who look in

@@ -9,7 +9,7 @@ from domain.push import Environment, Provider, Route, TaskState
 from fleet.heartbeat import HeartbeatTimings, Process
 from fleet.token_error_cutoff import TokenErrorCutoff
 from simulator import Simulator
-from tests.gates.worker_harness import WorkerHarness, attempts, due_now, worker_harness
+from tests.routes.worker_harness import WorkerHarness, attempts, due_now, worker_harness
 from tests.stack import Stack, android, eventually
 
 RATE = 100
@@ -55,7 +55,7 @@ async def test_the_sum_of_all_shares_never_exceeds_the_rate(without_worker: Stac
 async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_by_then(without_worker: Stack) -> None:
     async with (
         watched() as watch,
-        worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, brake_type=Stalling) as first,
+        worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, cutoff_type=Stalling) as first,
     ):
         watch.workers.append(first)
         for _ in range(3):

@@ -21,7 +21,7 @@ from push.limiter.settings import Timings
 from push.sender import Unavailable
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import WorkerHarness, due_now, states, worker_harness
+from tests.routes.worker_harness import WorkerHarness, due_now, states, worker_harness
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 
 DUE_IN = 2.5  # seconds
@@ -132,7 +132,7 @@ def _hasty() -> Timings:
 
 
 def _hasty_back_offs() -> dict[Any, BackOff]:
-    """Give those of life, but that a push whose own call failed is back within ten seconds: this is about the gate."""
+    """Give those of life, but that a push whose own call failed is back within ten seconds: to test the limiter."""
     hasty = {kind: BackOff(each.first / SCALE, each.longest / SCALE) for kind, each in BACK_OFFS.items()}
     return hasty | {Unavailable: BackOff(BACK_OFFS[Unavailable].first / SCALE, timedelta(seconds=10 / SCALE))}
 

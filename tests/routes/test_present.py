@@ -17,7 +17,7 @@ from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.gates.worker_harness import WorkerHarness, due_now, engaged_cutoff, worker_harness
+from tests.routes.worker_harness import WorkerHarness, due_now, engaged_cutoff, worker_harness
 from tests.stack import Phone, Stack, android, eventually, iphone
 from tests.support.cli import run
 from tests.support.timelines import of
@@ -282,7 +282,7 @@ async def _reported(stack: Stack) -> None:
 
 
 async def _present_anew(stack: Stack, due: PlannedSend) -> dict[str, Any]:
-    """Read what waits, once the worker has told how its gates stand now."""
+    """Read what waits, once the worker has told how its limiters stand now."""
     await _reported(stack)
     await _reported(stack)  # the first may have been made before
     [now] = (await _timeline(stack, due))["present"]

@@ -1,4 +1,4 @@
-"""Gauges of gates and of the fleet name apps alike, so that alerts join what waits with the gate before it."""
+"""Gauges of limiters and of the fleet name apps alike, so that alerts join what waits with its limiter."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -34,22 +34,22 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
         (["gone", None, "dropped"], ""),  # in no file any more
     ],
 )
-async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebody(
+async def test_pushes_behind_the_limiter_of_an_app_without_credentials_page_somebody(
     simulator: Simulator, tmp_path: Path, app_ids: list[str | None], told: str
 ) -> None:
     apple = ApnsSender(apns_account(simulator))
-    apps, gates = (
+    apps, limiters = (
         SenderRegistry({(Provider.APNS, "a"): apple}, frozenset({"a"})),
         RouteLimiters({Provider.FCM: Limits(1)}),
     )
-    gates.share(1.0)
+    limiters.share(1.0)
     routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
     for route in routes:
         with suppress(Misconfigured):
-            async with gates.at(route).enter(Priority.REMINDER, uuid4()):
+            async with limiters.at(route).enter(Priority.REMINDER, uuid4()):
                 apps.sender(route.provider, route.app_id)
 
-    told_series = list(_series([*LimiterGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
+    told_series = list(_series([*LimiterGauges(limiters, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
 
     assert len(told_series) == len({each["series"] for each in told_series})
     check_rules(

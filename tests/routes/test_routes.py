@@ -4,11 +4,11 @@ import dataclasses
 
 from domain.push import TaskState
 from simulator import Simulator
-from tests.gates.worker_harness import due_now, worker_harness
+from tests.routes.worker_harness import due_now, worker_harness
 from tests.stack import Stack, iphone
 
 
-async def test_phones_that_make_up_apps_share_the_default_gate_and_its_brake(
+async def test_phones_that_make_up_apps_share_the_default_limiter_and_its_cutoff(
     without_worker: Stack, simulator: Simulator
 ) -> None:
     phones = [iphone() for _ in range(20)]

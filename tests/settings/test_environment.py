@@ -131,7 +131,7 @@ def test_what_stands_in_a_header_is_one_word(key_file: str, name: str, value: st
     )
 
 
-def test_gates_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
+def test_limiters_have_googles_rate_and_no_other_limit_unless_told_otherwise() -> None:
     assert limiter_settings({}) == LimiterSettings(
         apns_concurrency=800,
         fcm_concurrency=400,

@@ -15,7 +15,7 @@ from sending.attempts import begin_attempts
 from sending.precheck import Claim, Deferred, Final, Hindrance
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.gates.worker_harness import WorkerHarness, due_now, worker_harness
+from tests.routes.worker_harness import WorkerHarness, due_now, worker_harness
 from tests.stack import Phone, Stack, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
@@ -161,7 +161,7 @@ async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_
 
 
 @pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.5, 1.0), (4.0, None), (3600.0, 45.0)])
-async def test_who_waits_before_a_shut_gate_is_never_told_a_try_beyond_its_expiry(
+async def test_who_waits_before_a_shut_limiter_is_never_told_a_try_beyond_its_expiry(
     without_worker: Stack, left: float, looks_in: float | None
 ) -> None:
     [due] = await due_now(without_worker, [iphone()])

@@ -1,4 +1,4 @@
-"""Workers whose gates live faster, and pushes that are due: started as Temporal starts them, or by Temporal itself."""
+"""Workers whose limiters run faster, and pushes that are due: started as Temporal starts them, or by Temporal."""
 
 import asyncio
 import dataclasses
@@ -114,7 +114,7 @@ async def worker_harness(
     clock: Callable[[], float] = time.monotonic,
     back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
-    brake_type: type[TokenErrorCutoff] = TokenErrorCutoff,
+    cutoff_type: type[TokenErrorCutoff] = TokenErrorCutoff,
     threshold: Threshold = USUAL,
     credentials_every: timedelta | None = None,
 ) -> AsyncIterator[WorkerHarness]:
@@ -122,18 +122,18 @@ async def worker_harness(
     environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
     dependencies = make_means(stack.sessions, rotation.apps, environment, timings)
-    cutoff = brake_type(stack.sessions, dependencies.gates, threshold, clock=clock)
+    cutoff = cutoff_type(stack.sessions, dependencies.gates, threshold, clock=clock)
     dependencies = dataclasses.replace(dependencies, cutoff=cutoff, back_offs=back_offs)
     heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff, heartbeat_timings, process=process)
     beating = asyncio.create_task(heartbeat.beat_forever())
-    asides = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
+    background_tasks = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
     sendings = {provider: PushSending(provider, stack.sessions, dependencies) for provider in Provider}
     try:
         yield WorkerHarness(stack, dependencies, sendings, beating)
     finally:
-        for aside in asides:
-            aside.cancel()
-        await asyncio.wait(asides)
+        for task in background_tasks:
+            task.cancel()
+        await asyncio.wait(background_tasks)
         await heartbeat.leave()
         await rotation.close()
 
@@ -197,7 +197,7 @@ async def attempts(stack: Stack, all_due: Sequence[Due]) -> int:
 
 
 async def engaged_cutoff(stack: Stack, provider: str) -> UUID:
-    """Find the one engaged brake of a provider."""
+    """Find the one engaged cutoff of a provider."""
     [row] = await stack.rows("SELECT id FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
     return UUID(str(row.id))
 

@@ -24,7 +24,7 @@ from push.registry import Senders
 from push.sender import Misconfigured
 from simulator import Simulator
 from simulator.credentials import private_pem
-from tests.gates.worker_harness import BRISK_BACK_OFFS, Due, WorkerHarness, due_now, states, worker_harness
+from tests.routes.worker_harness import BRISK_BACK_OFFS, Due, WorkerHarness, due_now, states, worker_harness
 from tests.stack import Stack, eventually, iphone
 
 LOOKS = 0.2  # seconds between two, where few wait
@@ -34,7 +34,7 @@ PATIENT = Timings(rests=dict.fromkeys(Cause, Rest(first=60.0, longest=60.0)), sh
 PATIENT_BACK_OFFS = BRISK_BACK_OFFS | {Misconfigured: BackOff(2 * NEVER, 2 * NEVER)}
 
 
-async def test_one_user_who_is_refused_for_ever_holds_up_no_newcomers_at_an_open_gate(
+async def test_one_user_who_is_refused_for_ever_holds_up_no_newcomers_at_an_open_limiter(
     without_worker: Stack, simulator: Simulator
 ) -> None:
     """As in life, but ten times as fast."""
@@ -117,7 +117,7 @@ async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_
         await token_error_cutoffs.engage(db, route, MassFailure("BadDeviceToken", token_errors=20, answers=20))
 
     async with _patient(without_worker) as worker:
-        await eventually(lambda: _braked(worker))
+        await eventually(lambda: _cut_off(worker))
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(without_worker, due, "brake_engaged"))
         await asyncio.sleep(5 * LOOKS)  # looks in vain a few times first; fewer prove less and fail nothing
@@ -157,12 +157,12 @@ async def _next_try(stack: Stack, due: Due) -> float:
     return float(row.left)
 
 
-async def _braked(worker: WorkerHarness) -> bool:
+async def _cut_off(worker: WorkerHarness) -> bool:
     return any(report.state == "braked" for report in worker.dependencies.gates.reports())
 
 
 def _rest(worker: WorkerHarness) -> float:
-    """Give for how many seconds more the one gate in use rests for who was refused there, others may try sooner."""
+    """Give for how many seconds more the one limiter in use rests for who was refused there; others may try sooner."""
     gate = worker.dependencies.gates.at(Route(Provider.APNS, None, Environment.PRODUCTION))
     return gate._breaker.open_until - gate.now()
 

@@ -19,8 +19,8 @@ from push.apns.sender import ApnsSender
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
-from tests.gates.worker_harness import BRISK, WorkerHarness, active_tokens, attempts, due_now, states, worker_harness
 from tests.push.conftest import apns_account
+from tests.routes.worker_harness import BRISK, WorkerHarness, active_tokens, attempts, due_now, states, worker_harness
 from tests.stack import Stack, User, android, eventually, iphone
 
 PROBES = 6
@@ -288,7 +288,7 @@ async def _fail(worker: WorkerHarness, due: PlannedSend, reason: str | None = No
 
 
 async def _shut(worker: WorkerHarness, simulator: Simulator, three: Sequence[PlannedSend]) -> None:
-    """Shut the gate by what three users are told."""
+    """Pause the route by what three users are told."""
     simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
     for due in three:
         await _fail(worker, due, "InvalidProviderToken")

@@ -16,7 +16,7 @@ from activities.sending import SEND_BUDGET, _Step
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from simulator import Simulator
-from tests.gates.worker_harness import Due, WorkerHarness, due_now, worker_harness
+from tests.routes.worker_harness import Due, WorkerHarness, due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted
 
 SLOW = """

@@ -1,11 +1,11 @@
-"""A gate with a rate: whatever one user has waiting, others' pushes take their turns between."""
+"""A limiter with a rate: however much one user has waiting, others' pushes take their turns between."""
 
 import asyncio
 from dataclasses import replace
 from uuid import uuid4
 
 from simulator import Simulator
-from tests.gates.worker_harness import WorkerHarness, due_now, worker_harness
+from tests.routes.worker_harness import WorkerHarness, due_now, worker_harness
 from tests.stack import Stack, eventually, iphone
 
 

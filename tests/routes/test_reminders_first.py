@@ -16,7 +16,7 @@ from domain.messages import PresencePolicy
 from domain.push import Provider
 from domain.wire import PlanHandoff
 from simulator import Simulator
-from tests.gates.worker_harness import due_now, worker_harness
+from tests.routes.worker_harness import due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted
 from tests.talk import conversation_of, handed_off, handoff, posted
 

@@ -1,4 +1,4 @@
-"""The mass-failure brake: a mistake of ours deactivates no token, keeps the pushes, and waits for a person."""
+"""The token-error cutoff: a mistake of ours deactivates no token, keeps the pushes, and waits for a person."""
 
 import asyncio
 from collections import Counter
@@ -21,7 +21,7 @@ from simulator.http.exchange import SimulatedEnvironment as Space
 from simulator.http.exchange import SimulatedProvider as Peer
 from simulator.phones import PhoneState
 from simulator.settings import Behaviour
-from tests.gates.worker_harness import (
+from tests.routes.worker_harness import (
     WorkerHarness,
     active_tokens,
     attempts,
@@ -34,7 +34,7 @@ from tests.stack import Phone, Stack, android, eventually, iphone
 
 SOON = HeartbeatTimings(every=0.2)
 MANY = 60
-FEW_AT_ONCE = "25"  # calls, so that the brake engages before all were made, and some pushes wait
+FEW_AT_ONCE = "25"  # calls, so that the cutoff engages before all were made, and some pushes wait
 NEVER = Threshold(token_errors=10_000)
 Mistake = Callable[[Stack, Simulator], dict[str, str]]
 
@@ -175,11 +175,11 @@ async def test_3000_bad_device_tokens_deactivate_none_and_cost_few_calls(
     found = await states(without_worker, all_due)
     assert found[TaskState.DEAD, "BadDeviceToken"] == dead >= 20
     assert sum(n for (state, _), n in found.items() if state is TaskState.PENDING) == 3000 - dead
-    assert len(simulator.requests) == dead <= 820  # those who had passed the gate
+    assert len(simulator.requests) == dead <= 820  # those who had passed the limiter
 
 
 @pytest.mark.alone
-async def test_3000_tokens_called_dead_stop_at_the_brake_too(without_worker: Stack, simulator: Simulator) -> None:
+async def test_3000_tokens_called_dead_stop_at_the_cutoff_too(without_worker: Stack, simulator: Simulator) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=410, reason="Unregistered", timestamp=_in_a_minute())
     all_due = await due_now(without_worker, [iphone() for _ in range(3000)])
 
@@ -209,7 +209,7 @@ def of_the_sandbox(simulator: Simulator, phone: Phone) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"), [(uninstalled, "Unregistered"), (of_the_sandbox, "BadDeviceToken")], ids=["410", "400"]
 )
-async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where_the_brake_lets_all_pass(
+async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where_the_cutoff_lets_all_pass(
     without_worker: Stack, tmp_path: Path, make: Callable[[Simulator, Phone], None], reason: str
 ) -> None:
     dead = [iphone() for _ in range(3000)]
@@ -307,7 +307,7 @@ async def test_a_suspect_that_was_registered_anew_meanwhile_stays_active(
     assert await active_tokens(without_worker, suspect) == 1
 
 
-async def test_once_the_brake_is_engaged_no_deactivation_commits_whoever_asked_for_it_before(
+async def test_once_the_cutoff_is_engaged_no_deactivation_commits_whoever_asked_for_it_before(
     without_worker: Stack, simulator: Simulator
 ) -> None:
     route = Route(Provider.APNS, None, Environment.PRODUCTION)
@@ -327,7 +327,7 @@ async def test_once_the_brake_is_engaged_no_deactivation_commits_whoever_asked_f
     assert await active_tokens(without_worker, all_due) == 1
 
 
-async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack, simulator: Simulator) -> None:
+async def test_all_workers_learn_of_a_cutoff_and_of_its_end(without_worker: Stack, simulator: Simulator) -> None:
     all_due = await due_now(without_worker, [iphone() for _ in range(30)])
     fault = simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
     async with (
@@ -355,7 +355,7 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack
     assert deed.detail["reason"] == "BadDeviceToken"
 
 
-async def test_what_another_worker_was_refused_before_a_brake_engages_is_kept_for_a_redrive_too(
+async def test_what_another_worker_was_refused_before_a_cutoff_engages_is_kept_for_a_redrive_too(
     without_worker: Stack, simulator: Simulator
 ) -> None:
     simulator.faults.add(provider="apns", fault="answer", status=400, reason="BadDeviceToken")
