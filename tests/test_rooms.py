@@ -1,11 +1,13 @@
-"""The rooms: the contracts fail when they are broken, and the files at the root import what they may."""
+"""The rooms: contracts fail when they are broken, files at the root import what they may, files are of a size."""
 
 import ast
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"])
 OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
+
+# Bounds on the product's files; a file that passes one is two ideas, or half of one.
+MAX_FILES, LEAST_MEDIAN, FRAGMENT, MAX_FRAGMENTS, LONGEST = 250, 95, 60, 60, 450
 
 ROOT_FILES = {
     "worker": {
@@ -92,6 +97,42 @@ def _broken(directory: Path) -> int:
     found = re.search(r"Contracts: \d+ kept, (\d+) broken", out)
     assert found, out
     return int(found[1])
+
+
+def test_files_are_few_and_of_a_size_that_one_reads() -> None:
+    assert _off({path: len((ROOT / path).read_text().splitlines()) for path in _product_files()}) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "off"),
+    [
+        ([100] * 251, ["251 files, of 250"]),
+        ([94] * 101, ["a median of 94 lines, of 95"]),
+        ([59] * 61 + [100] * 100, ["61 files under 60 lines, of 60"]),
+        ([100, 100, 451], ["2.py has 451 lines, of 450"]),
+        ([59] * 60 + [95] * 189 + [450], []),
+    ],
+)
+def test_too_many_or_odd_files_are_noticed(sizes: list[int], off: list[str]) -> None:
+    assert _off({f"{number}.py": size for number, size in enumerate(sizes)}) == off
+
+
+def _product_files() -> list[str]:
+    """List the Python files of the product, as git tracks them."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    others = ("tests/", "bench/", "clients/", "db/migrations/")
+    return [path for path in listed.splitlines() if not path.startswith(others) and (ROOT / path).is_file()]
+
+
+def _off(lines: Mapping[str, int]) -> list[str]:
+    """Say which bounds on files and their lines do not hold."""
+    median, fragments = statistics.median(lines.values()), sum(count < FRAGMENT for count in lines.values())
+    return [
+        *([f"{len(lines)} files, of {MAX_FILES}"] if len(lines) > MAX_FILES else []),
+        *([f"a median of {median:g} lines, of {LEAST_MEDIAN}"] if median < LEAST_MEDIAN else []),
+        *([f"{fragments} files under {FRAGMENT} lines, of {MAX_FRAGMENTS}"] if fragments > MAX_FRAGMENTS else []),
+        *(f"{path} has {count} lines, of {LONGEST}" for path, count in lines.items() if count > LONGEST),
+    ]
 
 
 def test_what_a_test_sets_up_for_a_block_is_taken_down_though_the_block_fails() -> None:

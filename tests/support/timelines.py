@@ -23,7 +23,7 @@ async def timeline(carol: User, user_id: str, **query: str | int) -> list[dict[s
     return items[::-1]
 
 
-async def told(carol: User, user_id: str, **query: str | int) -> list[tuple[str, str | None]]:
+async def events_of(carol: User, user_id: str, **query: str | int) -> list[tuple[str, str | None]]:
     """Read the same as events with their reasons."""
     return [(item["event"], item["reason"]) for item in await timeline(carol, user_id, **query)]
 

@@ -20,11 +20,11 @@ from tests.telemetry.conftest import Traced
 async def logged(lines: list[str], **fields: object) -> dict[str, Any]:
     """Wait until a line with these fields is logged, and give it."""
 
-    async def found() -> dict[str, Any] | None:
+    async def matching() -> dict[str, Any] | None:
         read = (json.loads(line) for line in lines if line.startswith("{"))
         return next((line for line in read if fields.items() <= line.items()), None)
 
-    line: dict[str, Any] = await eventually(found)
+    line: dict[str, Any] = await eventually(matching)
     return line
 
 
