@@ -40,7 +40,7 @@ class Failover:
         await self._server.execute(text(end), {"name": self._name})
 
     async def end(self) -> None:
-        """Take writes again; whoever has connected meanwhile still cannot."""
+        """Take writes again; connections made in the meantime still cannot."""
         await self._server.execute(text(f"ALTER DATABASE {self._name} RESET default_transaction_read_only"))
 
     @property

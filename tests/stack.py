@@ -108,7 +108,7 @@ class Stack:
         await eventually(learnt)
 
     async def finished(self, session_id: UUID, *, within: float = 30.0) -> str:
-        """Wait until a session's workflow has nothing left to do; gives what it came to."""
+        """Wait until a session's workflow has nothing left to do; gives its result."""
 
         async def result() -> str | None:
             try:
@@ -327,7 +327,7 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.
 
 
 async def _seen_by(check: Callable[[], Awaitable[Any]]) -> str:
-    """Look once more; gives the names and values that the check made out for itself, and what it came to."""
+    """Look once more; gives the names and values that the check made out for itself, and its result."""
     look: Any = check()
     seen: dict[str, object] = {}
 

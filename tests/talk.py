@@ -57,7 +57,7 @@ def handoff(stack: Stack, message_id: UUID) -> WorkflowHandle[Any, Any]:
 
 
 async def handed_off(stack: Stack, message_id: UUID, *, within: float = 30.0) -> str:
-    """Wait until the handoff of a message has nothing left to do; gives what it came to."""
+    """Wait until the handoff of a message has nothing left to do; gives its result."""
 
     async def result() -> str | None:
         try:

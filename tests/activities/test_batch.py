@@ -45,7 +45,7 @@ class Halves:
 
 
 class Stuck:
-    """Negates numbers; zero is stuck: whoever is in its batch waits, and fails."""
+    """Negates numbers; zero is stuck: all in its batch wait, and fail."""
 
     def __init__(self) -> None:
         self.waits = self.runs = self.most_at_once = self._at_once = 0

@@ -37,11 +37,11 @@ async def brisk(fragile: StackPlace) -> AsyncIterator[Stack]:
 
 @pytest.fixture
 def alice(api: Stack) -> User:
-    """Somebody nobody has seen before."""
+    """A new user."""
     return api.user()
 
 
 @pytest.fixture
 def bob(api: Stack) -> User:
-    """Somebody else."""
+    """Another new user."""
     return api.user()

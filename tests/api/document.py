@@ -1,4 +1,4 @@
-"""The API's document as a file, for those who generate clients: `python -m tests.api.document` writes it anew."""
+"""The API's document as a file, for those who generate clients: `python -m tests.api.document` rewrites it."""
 
 import json
 from pathlib import Path

@@ -307,7 +307,7 @@ class Clock:
         return self.now
 
 
-async def test_an_unknown_key_makes_the_key_set_be_fetched_anew_but_not_more_than_every_ten_seconds(
+async def test_an_unknown_key_makes_the_key_set_be_fetched_again_but_not_more_than_every_ten_seconds(
     issuer: Issuer,
 ) -> None:
     clock = Clock()

@@ -248,7 +248,7 @@ async def test_signing_out_is_always_answered_with_204(alice: User) -> None:
     assert [event for _, event, _ in await events(alice)] == ["registered", "signed_out"]
 
 
-async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_registers_anew(
+async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_registers_again(
     api: Stack, alice: User
 ) -> None:
     dead = iphone()
@@ -270,7 +270,7 @@ async def test_an_invalidated_token_asks_for_a_refresh_until_its_installation_re
     ]
 
 
-async def test_a_token_that_was_registered_anew_survives_a_providers_late_word(api: Stack, alice: User) -> None:
+async def test_a_token_that_was_registered_again_survives_a_providers_late_word(api: Stack, alice: User) -> None:
     phone = iphone()
     row = await register(alice, phone)
     seen_dead_at = datetime.fromisoformat(row["registered_at"])

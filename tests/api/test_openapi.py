@@ -87,7 +87,7 @@ def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counte
 
     @schema.hook
     def map_path_parameters(context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Turn valid ids into those of what exists, and now and then into a new one; each operation begins anew."""
+        """Turn valid ids into those of what exists, and now and then into a new one; each operation starts afresh."""
         assert context.operation is not None
         if not parameters:
             return parameters

@@ -466,7 +466,7 @@ async def test_a_zone_that_this_machine_does_not_know_stays_while_nobody_chooses
     assert zone == [("Mars/Olympus",)]
 
 
-async def test_a_database_that_is_away_is_told_in_a_page(detached: StackPlace) -> None:
+async def test_a_database_that_is_away_is_reported_in_a_page(detached: StackPlace) -> None:
     async with make_stack(detached, make_app(detached, **UNLIMITED)) as stack:
         window = await opened(stack.user())
         async with stack.sessions.begin() as db:

@@ -23,13 +23,13 @@ async def strict(detached: StackPlace) -> AsyncIterator[Stack]:
 
 @pytest.fixture
 def alice(strict: Stack) -> User:
-    """Somebody nobody has seen before."""
+    """A new user."""
     return strict.user()
 
 
 @pytest.fixture
 def bob(strict: Stack) -> User:
-    """Somebody else."""
+    """Another new user."""
     return strict.user()
 
 

@@ -1,4 +1,4 @@
-"""Whoever waits for a row waits without a database connection, so that nobody else waits for one."""
+"""A request that waits for a row waits without a database connection, so that no other caller waits for one."""
 
 import asyncio
 import statistics

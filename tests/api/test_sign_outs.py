@@ -1,4 +1,4 @@
-"""A sign-out without a bearer token: owed by an offline phone, paid late, and no harm to whoever comes next."""
+"""A sign-out without a bearer token: owed by an offline phone, paid late, and no harm to the next person."""
 
 import asyncio
 import hashlib
@@ -41,7 +41,7 @@ async def owners(stack: Stack, phone: Phone) -> list[str]:
     return [row.user_id for row in await stack.rows(query, id=phone.installation_id)]
 
 
-async def test_a_ticket_signs_its_own_registration_out_and_is_told_in_the_history(stack: Stack) -> None:
+async def test_a_ticket_signs_its_own_registration_out_and_is_reported_in_the_history(stack: Stack) -> None:
     alice, phone = stack.user(), iphone()
     assert (await register(alice, phone, sign_out_digest=digest(ALICES))).status_code == 200
 
@@ -174,7 +174,7 @@ async def test_a_ticket_is_of_one_installation_and_frees_no_other(stack: Stack) 
     assert await owners(stack, tablet) == await owners(stack, phone) == [alice.user_id]
 
 
-async def test_the_same_token_is_the_same_phone_in_whatever_case_it_is_told(stack: Stack) -> None:
+async def test_the_same_token_is_the_same_phone_in_whatever_case_it_is_reported(stack: Stack) -> None:
     alice, bob, phone = stack.user(), stack.user(), iphone()
     await register(alice, phone, sign_out_digest=digest(ALICES).upper())
     assert (await register(bob, Phone(phone.provider, phone.token.upper(), phone.installation_id))).status_code == 200

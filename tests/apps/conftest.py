@@ -27,7 +27,7 @@ class AppsFile:
         self._simulator = simulator
 
     def write(self, **apps: str) -> None:
-        """Write it anew: the apps' tables by app_id, as `table` gives them."""
+        """Rewrite it: the apps' tables by app_id, as `table` gives them."""
         self.path.write_text("\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
 
     def table(self, app_id: str, app: App, *, encrypted: bool = False) -> str:

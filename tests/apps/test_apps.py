@@ -77,7 +77,7 @@ async def test_a_rotated_service_account_is_used_without_a_restart(
     assert len(simulator.phone(phone.token).log) == 2
 
 
-async def test_a_broken_rotation_keeps_what_worked_and_is_told_once(
+async def test_a_broken_rotation_keeps_what_worked_and_is_reported_once(
     stack: Stack, rotation: Rotation, apps_file: AppsFile, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     phone, before, whole = iphone(), rotation.apps.sender(Provider.APNS, "one"), apps_file.key_file("one").read_text()

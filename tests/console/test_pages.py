@@ -183,7 +183,7 @@ async def test_what_died_of_the_cutoff_blames_no_phone(stack: Stack, carol: Visi
     assert [page for page in said if "the app was removed" in page] == []
 
 
-async def test_what_was_said_of_a_token_before_a_redrive_is_told_as_of_that_time(
+async def test_what_was_said_of_a_token_before_a_redrive_is_reported_as_of_that_time(
     stack: Stack, carol: Visit, alice: User
 ) -> None:
     [task_id] = await dead_task(alice, iphone(), reason="BadDeviceToken")

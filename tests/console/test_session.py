@@ -360,7 +360,7 @@ async def test_the_console_is_found_without_its_last_slash(stack: Stack) -> None
     assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
 
 
-async def test_trouble_is_told_in_a_page(carol: Visit) -> None:
+async def test_trouble_is_reported_in_a_page(carol: Visit) -> None:
     for path, status, said in (
         ("/console/nothing", 404, "Not found"),
         (f"/console/push/{NOBODYS}", 404, "There is no such push task."),

@@ -30,7 +30,7 @@ _ATTEMPTS = """
 """
 
 
-async def test_attempts_that_came_to_no_call_are_no_calls(new_database: Callable[[str], Awaitable[str]]) -> None:
+async def test_attempts_that_made_no_call_are_no_calls(new_database: Callable[[str], Awaitable[str]]) -> None:
     engine = make_engine(await new_database("uncalled"))
     sessions = make_sessions(engine)
     async with sessions.begin() as db:

@@ -185,7 +185,7 @@ async def test_migrations_that_start_at_once_queue(empty: AsyncEngine) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"database": "no_such"}, {"username": "nobody"}], ids=str)
-async def test_a_database_that_postgresql_does_not_know_is_told_in_one_sentence(
+async def test_a_database_that_postgresql_does_not_know_is_reported_in_one_sentence(
     postgres: str, wrong: dict[str, str]
 ) -> None:
     url = async_url(postgres).set(**wrong).render_as_string(hide_password=False)  # type: ignore[arg-type] # one of many

@@ -53,7 +53,7 @@ async def test_of_what_is_well_all_is_ok_and_nothing_is_sent_but_a_push_to_nobod
     assert await healthy.rows("SELECT 1 FROM push_tasks") == []
 
 
-async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: Stack, tmp_path: Path) -> None:
+async def test_a_failure_is_reported_with_what_to_do_and_fails_a_pipeline(healthy: Stack, tmp_path: Path) -> None:
     settings = healthy.place.environment(APNS_TOPIC="app.fastbell.other", DATABASE_URL="")
     lines = [f"{name}='{value}'\n" for name, value in settings.items() if value]
     (tmp_path / "run.env").write_text(f"{''.join(lines)}DATABASE_URL='{healthy.place.database_url}'\n")

@@ -284,7 +284,7 @@ async def test_an_authority_for_temporal_that_is_no_certificate(examine: Examine
     ],
     ids=["database", "key set"],
 )
-async def test_an_address_that_is_none_is_told_with_the_settings_and_not_called(
+async def test_an_address_that_is_none_is_reported_with_the_settings_and_not_called(
     examine: Examine, settings: dict[str, str], found: str
 ) -> None:
     lines = findings(await examine(**settings))

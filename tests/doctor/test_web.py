@@ -57,7 +57,7 @@ async def test_a_provider_that_tells_another_time() -> None:
     assert line.found.endswith(f" s behind that of {url}")
 
 
-async def test_a_key_set_is_good_for_the_keys_that_are_of_use() -> None:
+async def test_a_key_set_is_good_for_the_keys_that_are_in_use() -> None:
     async with open_issuer() as issuer:
         empty = await look_at_key_set(issuer.url)
         issuer.add("one", rsa.generate_private_key(public_exponent=65537, key_size=2048))

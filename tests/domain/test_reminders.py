@@ -1,4 +1,4 @@
-"""When each reminder is due, until when it is of use, and what became of it."""
+"""When each reminder is due, when it stops being useful, and what became of it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def at(hour: int, minute: int) -> datetime:
     return datetime(2026, 3, 1, hour, minute, tzinfo=UTC)
 
 
-def test_each_reminder_is_of_use_until_the_next_or_until_the_end_and_the_last_a_little_longer() -> None:
+def test_each_reminder_is_useful_until_the_next_or_until_the_end_and_the_last_a_little_longer() -> None:
     assert reminders(SESSION) == (
         Reminder(60, due_at=at(17, 0), expires_at=at(17, 30)),
         Reminder(30, due_at=at(17, 30), expires_at=at(18, 0)),
@@ -83,7 +83,7 @@ def test_a_reminder_whose_moment_was_past_when_the_goal_was_set_is_skipped(set_a
         ((60, 30, 25, 0), 0, [60, 30, 0]),  # added in the very instant of its moment
         ((60, 40, 30, 0), 0, [60, 30, 0]),  # added too late
         ((40, 25), 0, []),
-        ((60, 30, 0), 1, [0]),  # all are set anew
+        ((60, 30, 0), 1, [0]),  # all are set again
         ((60, 30, 0), -1, [0]),
         ((60, 30, 0), 6, [30, 0]),
     ],

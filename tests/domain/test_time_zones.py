@@ -9,7 +9,7 @@ from domain.timeline_words import now_quiet
 
 
 @pytest.mark.parametrize("ahead", range(-12, 15))
-def test_an_offset_that_a_phone_tells_is_told_back_with_the_same_sign(ahead: int) -> None:
+def test_an_offset_that_a_phone_tells_is_reported_back_with_the_same_sign(ahead: int) -> None:
     stored = known(f"GMT{ahead:+03d}:00")
 
     assert stored is not None
@@ -17,7 +17,7 @@ def test_an_offset_that_a_phone_tells_is_told_back_with_the_same_sign(ahead: int
 
 
 @pytest.mark.parametrize("name", ["Europe/Vienna", "UTC", "EST5EDT", "Etc/GMT-0", "Mars/Olympus"])
-def test_another_zone_is_told_by_its_name(name: str) -> None:
+def test_another_zone_is_reported_by_its_name(name: str) -> None:
     assert in_words(name) == name
 
 
@@ -26,5 +26,5 @@ def test_what_says_that_no_zone_was_set_is_none(name: str) -> None:
     assert (known(name), zone(name)) == (None, None)
 
 
-def test_support_is_told_quiet_hours_by_the_offset_that_the_person_set() -> None:
+def test_support_sees_quiet_hours_by_the_offset_that_the_person_set() -> None:
     assert now_quiet(QuietHours(time(22), time(7), "Etc/GMT-2")) == " They are now from 22:00 to 07:00, UTC+2."

@@ -21,7 +21,7 @@ LONGEST = 50.0  # seconds until every push is settled; a reminder expires after 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What one phone's push came to."""
+    """The result of one phone's push."""
 
     phone: Phone
     state: str

@@ -184,7 +184,7 @@ async def test_a_worker_that_shuts_down_leaves_it_to_be_tried_when_it_is_due(
     assert (row.state, row.next_attempt_at, await attempts_of(stack, task_id)) == ("pending", row.due_at, 0)
 
 
-async def test_a_send_whose_push_goes_to_another_address_by_now_calls_nobody(
+async def test_a_send_whose_push_goes_to_another_address_now_calls_nobody(
     stack: Stack, simulator: Simulator, sending: PushSending, alice: User
 ) -> None:
     phone = iphone()

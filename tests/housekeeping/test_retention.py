@@ -1,4 +1,4 @@
-"""What was kept long enough goes; what waits, or may still be of use, never does."""
+"""What was kept long enough is deleted; what waits, or may still be needed, never is."""
 
 import asyncio
 from dataclasses import replace

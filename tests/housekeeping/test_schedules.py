@@ -92,7 +92,7 @@ async def test_an_operator_sees_when_it_last_ran_and_what_it_found(stack: Stack)
     assert retention.started_at is not None
 
 
-def test_what_a_run_found_is_told_in_words() -> None:
+def test_what_a_run_found_is_reported_in_words() -> None:
     assert findings(ORPHAN_SWEEP, {"orphans": 2, "sessions": 0, "handoffs": 1, "upto": "x"}) == (
         "2 push tasks made dead, 1 messages started again"
     )
@@ -171,7 +171,7 @@ async def _are_made(client: Client) -> bool:
 
 
 async def _run(stack: Stack) -> dict[str, int]:
-    """Let the schedule start a run; gives what it came to."""
+    """Let the schedule start a run; gives its result."""
     handle = stack.temporal.get_schedule_handle(RETENTION)
     before = (await handle.describe()).info.num_actions
     await handle.trigger()

@@ -100,7 +100,7 @@ async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
-async def test_a_reminder_that_nobody_opened_is_told_and_opened_late(
+async def test_a_reminder_that_nobody_opened_is_reported_and_opened_late(
     stack: Stack, simulator: Simulator, alice: User
 ) -> None:
     phone = iphone()

@@ -151,7 +151,7 @@ def test_a_second_run_in_the_same_directory_is_refused_while_the_first_lives(fir
     )
 
 
-def test_a_busy_port_is_told_by_name_and_number_before_anything_starts(first_run: LocalRun, tmp_path: Path) -> None:
+def test_a_busy_port_is_reported_by_name_and_number_before_anything_starts(first_run: LocalRun, tmp_path: Path) -> None:
     settings = environment(tmp_path)
     with socket.create_server(("127.0.0.1", int(settings["SIMULATOR_PORT"]) + 2)) as busy:
         with local_run(settings, tmp_path / "output") as run:

@@ -48,7 +48,7 @@ SECRET = "s" * 40
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
     ],
 )
-def test_settings_that_cannot_be_are_told_in_one_sentence(environ: dict[str, str], sentence: str) -> None:
+def test_settings_that_cannot_be_are_reported_in_one_sentence(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
         local_settings(environ)
 
@@ -89,7 +89,7 @@ def test_the_api_listens_where_it_is_told_to_and_nothing_else_does(
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no such host", "a..b"])
-def test_an_api_host_that_is_not_this_machine_is_told_by_its_name(host: str) -> None:
+def test_an_api_host_that_is_not_this_machine_is_reported_by_its_name(host: str) -> None:
     settings = local_settings({"API_HOST": host, "API_PORT": "18000"})
 
     with pytest.raises(ConfigError) as raised:

@@ -125,7 +125,7 @@ async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd
     assert len(told) == len(set(told))
 
 
-def test_what_cannot_be_read_is_told_once_and_cut_short() -> None:
+def test_what_cannot_be_read_is_reported_once_and_cut_short() -> None:
     column = f"table.{uuid4()}"
     with capture_logs() as logs:
         for value in ("x" * 1000, "another"):

@@ -1,4 +1,4 @@
-"""A page of a large message that somebody terminates is started anew: its pushes need not wait for the others."""
+"""A page of a large message that somebody terminates is started again: its pushes need not wait for the others."""
 
 import asyncio
 from collections import Counter
@@ -42,7 +42,7 @@ async def skipper(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
         yield api_stack, skipper
 
 
-async def test_a_page_that_was_terminated_is_started_anew_and_sends_each_push_once(
+async def test_a_page_that_was_terminated_is_started_again_and_sends_each_push_once(
     stack: Stack, simulator: Simulator, skipper: tuple[Stack, TimeSkipper]
 ) -> None:
     api_stack, clock = skipper
@@ -71,13 +71,13 @@ async def test_whoever_terminates_a_page_again_and_again_is_left_alone_and_the_o
     for _ in range(PAGE_STARTS):
         await eventually(runs)
         await page.terminate()
-    assert await handed_off(stack, message_id) == "accepted"  # what the others came to
+    assert await handed_off(stack, message_id) == "accepted"  # the result of the others
     await skipping
 
     assert await _swept(stack, message_id) == ("dead", "TooManyRequests")
 
 
-async def test_a_handoff_that_is_cancelled_starts_no_page_anew(stack: Stack, simulator: Simulator) -> None:
+async def test_a_handoff_that_is_cancelled_starts_no_page_again(stack: Stack, simulator: Simulator) -> None:
     message_id, _ = await _waiting(stack, simulator, 1)
 
     await handoff(stack, message_id).cancel()

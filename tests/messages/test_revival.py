@@ -1,4 +1,4 @@
-"""A phone whose token was dead registers anew: what it missed and can still use comes after all, and only to it."""
+"""A phone whose token was dead registers again: what it missed and can still use comes after all, and only to it."""
 
 import asyncio
 from typing import Any

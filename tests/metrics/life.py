@@ -67,7 +67,7 @@ async def _retried_and_refused(stack: Stack, simulator: Simulator) -> Life:
 
 
 async def _dead_and_redriven(stack: Stack, simulator: Simulator) -> Life:
-    """Two phones are to be called so late that their pushes are dead while they are of use; one is redriven."""
+    """Two phones are called so late that their pushes are dead before they expire; one is redriven."""
     gina, saved, lost = stack.user(), android(), android()
     await gina.register(saved, lost)
     for phone in (saved, lost):

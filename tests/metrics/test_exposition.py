@@ -111,7 +111,7 @@ async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_port_that_is_taken_is_told_in_one_sentence(simulator: Simulator) -> None:
+async def test_a_port_that_is_taken_is_reported_in_one_sentence(simulator: Simulator) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

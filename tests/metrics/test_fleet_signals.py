@@ -174,7 +174,7 @@ async def test_users_are_counted_once_whatever_they_own_and_whatever_apps_they_m
     assert (dead.count, dead.unexpired_users, dead.lately_users) == (6, 2, 1)
 
 
-async def test_pushes_that_our_credentials_keep_waiting_are_told_with_cause_and_count(database: Database) -> None:
+async def test_pushes_that_our_credentials_keep_waiting_are_reported_with_cause_and_count(database: Database) -> None:
     reason = "'THIRD_PARTY_AUTH_ERROR'"
     await database.run(
         _device(),

@@ -158,7 +158,7 @@ async def test_one_press_stops_reminders_and_one_messages(desk: Desk, alice: Use
     assert (after["reminders"], after["messages"]) == (True, False)
 
 
-async def test_what_cannot_be_saved_is_told_linked_and_kept(desk: Desk, alice: User) -> None:
+async def test_what_cannot_be_saved_is_reported_linked_and_kept(desk: Desk, alice: User) -> None:
     page = await desk.opened(alice)
     await page.get_by_label("Reminder 2").fill("soon")
     await page.get_by_label("Keep my phone quiet at certain hours").check()

@@ -80,7 +80,7 @@ def test_a_night_lasts_as_long_as_it_does(zone: str, now: datetime, hours: float
     assert zones_of.usual == timedelta(hours=9)
 
 
-def test_it_is_told_in_plain_words() -> None:
+def test_it_is_reported_in_plain_words() -> None:
     autumn, spring = datetime(2026, 10, 24, 15, tzinfo=UTC), datetime(2026, 3, 28, 15, tzinfo=UTC)
 
     assert said(time(22), time(7), "Europe/Vienna", autumn) == (
@@ -121,7 +121,7 @@ def test_it_is_told_when_that_is(hour: int, starts: time, ends: time, beginning:
     assert said(starts, ends, "UTC", datetime(2026, 6, 1, hour, tzinfo=UTC)).startswith(beginning)
 
 
-def test_quiet_hours_that_clocks_leave_out_are_told_for_the_day_on_which_they_come() -> None:
+def test_quiet_hours_that_clocks_leave_out_are_reported_for_the_day_on_which_they_come() -> None:
     spring = datetime(2026, 3, 28, 15, tzinfo=UTC)
 
     assert said(time(2, 10), time(2, 40), "Europe/Vienna", spring).startswith("On Mon 30 Mar from 02:10 to 02:40, ")

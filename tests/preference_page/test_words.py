@@ -71,7 +71,7 @@ def test_a_language_that_is_not_spoken_is_english(wanted: str | None, tag: str, 
     assert (speech(wanted).tag, speech(wanted).direction) == (tag, direction)
 
 
-def test_reminders_are_told_with_the_fast_that_they_hit() -> None:
+def test_reminders_are_reported_with_the_fast_that_they_hit() -> None:
     ends = datetime(2026, 10, 24, 17, tzinfo=UTC)
 
     page = shown(replace(VIEW, fasts=(fast(ends, 90, 30, 0),)))
@@ -83,7 +83,7 @@ def test_reminders_are_told_with_the_fast_that_they_hit() -> None:
     assert "Dein Fasten endet heute um 19:00 Uhr." in shown(replace(VIEW, locale="de", fasts=(fast(ends),)))
 
 
-def test_a_fast_of_another_day_is_told_with_its_day() -> None:
+def test_a_fast_of_another_day_is_reported_with_its_day() -> None:
     assert "ends tomorrow at 08:00" in shown(replace(VIEW, fasts=(fast(NOW + timedelta(hours=15, minutes=48)),)))
     assert "ends on Thu 29 Oct at 16:12" in shown(replace(VIEW, fasts=(fast(NOW + timedelta(days=5)),)))
 
@@ -130,7 +130,7 @@ def test_a_fast_says_when_nothing_will_be_sent_for_it() -> None:
     assert "This fast has reminders of its own." in shown(replace(VIEW, fasts=(own,)))
 
 
-def test_nights_are_told_zone_by_zone_where_phones_are_apart() -> None:
+def test_nights_are_reported_zone_by_zone_where_phones_are_apart() -> None:
     one = nights(QUIET, ["Europe/Vienna"], NOW)
     two = nights(QUIET, ["Europe/Vienna", "America/New_York"], NOW)
 
@@ -179,7 +179,7 @@ def test_times_name_their_place_unless_it_is_the_one_of_all_phones(
     assert f"<li>At the end: {ends.removesuffix('.')}" in page
 
 
-def test_a_zone_that_this_machine_does_not_know_stays_chosen_and_is_told() -> None:
+def test_a_zone_that_this_machine_does_not_know_stays_chosen_and_is_reported() -> None:
     page = shown(replace(VIEW, preferences=Preferences(quiet_hours=replace(QUIET, time_zone="Mars/Olympus"))))
 
     assert '<option value="Mars/Olympus" selected>Mars/Olympus</option>' in page
@@ -204,7 +204,7 @@ def test_a_zone_by_an_old_name_stays_chosen() -> None:
     ],
 )
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_a_fixed_offset_is_told_as_people_count_it(language: str, zone: str, place: str) -> None:
+def test_a_fixed_offset_is_reported_as_people_count_it(language: str, zone: str, place: str) -> None:
     assert Phrases(speech(language), NOW).place(zone) == place
 
 
@@ -263,7 +263,7 @@ def test_each_phone_says_what_its_system_lets_through(
         ([Permission.PROVISIONAL, None], None),
     ],
 )
-def test_phones_that_show_nothing_are_told_above_everything(
+def test_phones_that_show_nothing_are_reported_above_everything(
     permissions: list[Permission | None], told: str | None
 ) -> None:
     page = shown(replace(VIEW, phones=tuple(replace(IPHONE, permission=each) for each in permissions)))

@@ -201,7 +201,7 @@ async def test_after_a_refusal_for_its_connection_calls_go_over_another(
         (403, "InvalidProviderToken", "provider misconfigured"),
     ],
 )
-async def test_a_refusal_that_is_our_fault_is_told_as_an_error(
+async def test_a_refusal_that_is_our_fault_is_reported_as_an_error(
     sim: Simulator, apns: ApnsSender, status: int, reason: str, alarm: str
 ) -> None:
     sim.faults.add(fault="answer", provider="apns", status=status, reason=reason)

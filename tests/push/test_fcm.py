@@ -222,7 +222,7 @@ async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object],
         ({"status": 403}, "PERMISSION_DENIED", "provider misconfigured"),
     ],
 )
-async def test_a_refusal_that_is_our_fault_is_told_as_an_error(
+async def test_a_refusal_that_is_our_fault_is_reported_as_an_error(
     sim: Simulator, fcm: FcmSender, fault: dict[str, object], reason: str, alarm: str
 ) -> None:
     sim.faults.add(fault="answer", provider="fcm", **fault)
@@ -368,7 +368,7 @@ async def test_trouble_on_the_way(
 
 
 @pytest.mark.parametrize("fault", ["refuse_connections", "stall_connections"])
-async def test_a_closed_port_is_told_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
+async def test_a_closed_port_is_reported_before_any_call(sim: Simulator, fcm: FcmSender, fault: str) -> None:
     async with fcm.lease(Environment.PRODUCTION):
         pass  # an access token is in hand
     sim.faults.add(provider="fcm", fault=fault)

@@ -135,7 +135,7 @@ async def test_the_old_sender_finishes_its_calls_and_is_closed(
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN PRIVATE KEY-----\nhalf", "\x00\xff"])
-async def test_a_broken_key_leaves_the_old_one_in_use_and_is_told_once(
+async def test_a_broken_key_leaves_the_old_one_in_use_and_is_reported_once(
     rotation: Rotation, settings: Settings, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     before, whole = rotation.apps.sender(*APNS), settings.key_file.read_text()
@@ -195,7 +195,7 @@ async def test_a_file_that_is_gone_for_a_moment_changes_nothing(rotation: Rotati
     assert rotation.apps.sender(*FCM) is before
 
 
-async def test_settings_that_cannot_be_read_change_nothing_and_are_told_once(
+async def test_settings_that_cannot_be_read_change_nothing_and_are_reported_once(
     rotation: Rotation, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = rotation.apps.sender(*APNS)

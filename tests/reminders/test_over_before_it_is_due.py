@@ -171,7 +171,7 @@ async def _assert_nothing_old_came(
 
 
 async def _attempts(stack: Stack, session_id: UUID) -> list[str | None]:
-    """Read what the provider calls of a session came to; None: under way."""
+    """Read the results of a session's provider calls; None: under way."""
     joined = "SELECT outcome FROM push_attempts JOIN push_tasks USING (task_id) WHERE conversation_id = :id"
     return [row.outcome for row in await stack.rows(joined, id=session_id)]
 

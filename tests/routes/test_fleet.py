@@ -1,4 +1,4 @@
-"""Several workers share one rate: never more in all, whoever joins, leaves or dies."""
+"""Several workers share one rate: never more in all, whichever worker joins, leaves or dies."""
 
 import asyncio
 import os

@@ -270,7 +270,7 @@ async def _fail(worker: WorkerHarness, due: PlannedSend) -> None:
 
 
 async def _call(worker: WorkerHarness, simulator: Simulator, phone: Phone) -> None:
-    """Try a push to this phone, which fails, until its turn came to be the call."""
+    """Try a push to this phone, which fails, until it makes the call."""
     [due] = await due_now(worker.stack, [phone])
     while not simulator.requests.for_token(phone.token):
         await _fail(worker, due)

@@ -282,7 +282,7 @@ async def test_a_doubtful_token_is_deactivated_once_its_route_is_known_to_work(
     assert [tuple(event) for event in events] == [("invalidated", "BadDeviceToken")]
 
 
-async def test_a_suspect_that_was_registered_anew_meanwhile_stays_active(
+async def test_a_suspect_that_was_registered_again_meanwhile_stays_active(
     without_worker: Stack, simulator: Simulator
 ) -> None:
     phone = iphone()
@@ -395,7 +395,7 @@ async def _braked_with_none_under_way(worker: WorkerHarness, stack: Stack, provi
 
 
 async def _calls(stack: Stack, all_due: Sequence[PlannedSend]) -> int:
-    """Count the attempts that came to a call: one whose check took too long does not, and may stay on record."""
+    """Count the attempts that made a call: one whose check took too long does not, and may stay on record."""
     called = "SELECT 1 FROM push_attempts WHERE task_id = ANY(:ids) AND reason IS DISTINCT FROM 'claim_too_old'"
     return len(await stack.rows(called, ids=[due.task_id for due in all_due]))
 

@@ -1,4 +1,4 @@
-"""Logs: events with fields, whoever writes them; never an exception's text."""
+"""Logs: events with fields, also those of libraries; never an exception's text."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ async def test_every_line_is_an_event_with_its_level_its_logger_and_its_time() -
     assert (lines[0]["device_id"], lines[1]["device_id"]) == (7, 7)
 
 
-async def test_an_exception_is_told_by_its_type_and_its_place() -> None:
+async def test_an_exception_is_reported_by_its_type_and_its_place() -> None:
     lines = [json.loads(line) for line in (await logged("json")).splitlines()]
 
     failures = [line for line in lines if "error_type" in line]

@@ -17,7 +17,7 @@ ENDS_IN = 40.0  # seconds; the only reminder was due a minute before
 
 
 async def dead_task(user: User, *phones: Phone, ends_in: float = ENDS_IN, reason: str = "Shutdown") -> list[UUID]:
-    """Give somebody a fast, and each of their phones a push task that is dead though it could still be of use."""
+    """Give somebody a fast, and each of their phones a push task that is dead before it expired."""
     await user.register(*phones)
     session_id, now = uuid4(), datetime.now(UTC)
     ends_at, due_at = now + timedelta(seconds=ends_in), now + timedelta(seconds=ends_in - 60)
@@ -55,7 +55,7 @@ async def redrive(user: User, task_id: UUID) -> httpx.Response:
 
 
 async def redriven(stack: Stack, task_id: UUID, *, within: float = 20.0) -> tuple[str, str | None]:
-    """Wait until nothing is owed of a redriven task and its workflow is through; gives state and reason."""
+    """Wait until no dispatch of a redriven task waits and its workflow has ended; gives state and reason."""
 
     async def settled() -> bool:
         owed = await stack.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)

@@ -60,7 +60,7 @@ async def test_a_redrive_by_filter_can_be_rehearsed_and_finds_a_local_runs_datab
     assert {(await redriven(stack, each))[0] for each in task_ids} == {"accepted"}
 
 
-async def test_a_push_that_cannot_be_redriven_is_told_in_one_sentence(stack: Stack, alice: User) -> None:
+async def test_a_push_that_cannot_be_redriven_is_reported_in_one_sentence(stack: Stack, alice: User) -> None:
     [task_id] = await dead_task(alice, iphone())
     async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE push_tasks SET expires_at = now() WHERE task_id = :id"), {"id": task_id})
@@ -108,7 +108,7 @@ async def test_refusals_that_no_table_knows_are_seen_from_the_command_line(stack
     assert known in json.loads(told)["unknown_refusals"]
 
 
-async def test_a_cutoff_is_seen_and_let_go_of_from_the_command_line(stack: Stack) -> None:
+async def test_a_cutoff_is_seen_and_resumed_from_the_command_line(stack: Stack) -> None:
     engage = (
         "INSERT INTO brakes (provider, app_id, environment, reason, token_errors, answers) "
         "VALUES ('apns', 'app.cli', 'sandbox', 'BadDeviceToken', 90, 100) RETURNING id"
@@ -124,7 +124,7 @@ async def test_a_cutoff_is_seen_and_let_go_of_from_the_command_line(stack: Stack
     assert resumed == (0, "Resumed; 90 of 100 users had token errors (BadDeviceToken).\n", "")
 
 
-async def test_a_timeline_is_told_on_the_command_line_in_order(stack: Stack, alice: User) -> None:
+async def test_a_timeline_is_reported_on_the_command_line_in_order(stack: Stack, alice: User) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=3600)

@@ -84,7 +84,7 @@ async def test_a_dead_push_whose_line_a_newer_message_has_taken_stays_dead(
     assert await refusal(carol, dead.task_id) == "superseded"
 
 
-async def test_how_long_it_took_from_the_push_to_the_sync_is_told_by_message(
+async def test_how_long_it_took_from_the_push_to_the_sync_is_reported_by_message(
     stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     read, unread = iphone(), android()

@@ -42,7 +42,7 @@ async def present(carol: User, user: User) -> list[str]:
     return [item["text"] for item in items]
 
 
-async def test_a_push_that_was_accepted_is_told_with_the_permission_and_none_is_held_up(
+async def test_a_push_that_was_accepted_is_reported_with_the_permission_and_none_is_held_up(
     stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phones = {permission: phone() for permission, phone in zip(SHOWS, (iphone, android) * 2, strict=True)}
@@ -77,7 +77,7 @@ async def test_a_push_that_was_accepted_is_told_with_the_permission_and_none_is_
 
 
 @pytest.mark.parametrize("denied", [1, 2])
-async def test_what_lies_ahead_is_told_with_the_phones_that_show_nothing(
+async def test_what_lies_ahead_is_reported_with_the_phones_that_show_nothing(
     stack: Stack, alice: User, carol: User, denied: int
 ) -> None:
     phones = iphone(), android()

@@ -98,7 +98,7 @@ def test_no_next_try_is_told_that_has_passed_or_comes_too_late(planned: datetime
         (timedelta(seconds=6), timedelta(minutes=2), " There is no other try before it expires."),
     ],
 )
-def test_no_next_try_is_told_while_its_route_rests(planned: timedelta, rests_for: timedelta, told: str) -> None:
+def test_no_next_try_is_reported_while_its_route_rests(planned: timedelta, rests_for: timedelta, told: str) -> None:
     resting = RouteNow(reason="ServiceUnavailable", until=NOW + rests_for)
     push = replace(DUE, next_attempt_at=NOW + planned, last_reason="ServiceUnavailable", route=resting)
     instants = {"due_at": push.due_at, "expires_at": push.expires_at, "route_until": resting.until}
@@ -120,7 +120,7 @@ def test_a_message_that_open_apps_get_first_is_not_called_late() -> None:
     assert "has been due" not in said
 
 
-async def test_what_lies_ahead_is_told_and_what_will_keep_it_from_going_out(
+async def test_what_lies_ahead_is_reported_and_what_will_keep_it_from_going_out(
     stack: Stack, alice: User, carol: User
 ) -> None:
     phone = iphone()
@@ -173,7 +173,7 @@ async def test_each_page_after_the_first_and_each_part_tell_their_own(alice: Use
         await alice.cancel(session_id)
 
 
-async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(stack: Stack, alice: User, carol: User) -> None:
+async def test_a_dead_push_is_reported_until_it_expires_or_is_redriven(stack: Stack, alice: User, carol: User) -> None:
     [task_id] = await dead_task(alice, iphone())
     [dead] = await _present(carol, alice)
 
@@ -188,7 +188,9 @@ async def test_a_dead_push_is_told_until_it_expires_or_is_redriven(stack: Stack,
     assert await _present(carol, alice) == []
 
 
-async def test_a_message_that_temporal_has_not_taken_is_told(stack: Stack, alice: User, bob: User, carol: User) -> None:
+async def test_a_message_that_temporal_has_not_taken_is_reported(
+    stack: Stack, alice: User, bob: User, carol: User
+) -> None:
     await bob.register(iphone())
     message_id = await posted(alice, await conversation_of(alice, bob))
     await handed_off(stack, message_id)

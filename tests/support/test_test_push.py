@@ -102,7 +102,7 @@ async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
     assert phone.token not in str(items)
 
 
-async def test_its_fate_is_told_as_it_happens(stack: Stack, simulator: Simulator, alice: User, carol: User) -> None:
+async def test_its_fate_is_reported_as_it_happens(stack: Stack, simulator: Simulator, alice: User, carol: User) -> None:
     phone = iphone()
     await alice.register(phone)
     refuse_once(simulator, phone)

@@ -71,7 +71,7 @@ async def test_a_reminders_life_is_told_from_registration_to_the_tap(
     assert phone.token not in str(items)
 
 
-async def test_what_becomes_of_a_fast_is_told(alice: User, carol: User) -> None:
+async def test_what_becomes_of_a_fast_is_reported(alice: User, carol: User) -> None:
     moved, cancelled = [await alice.start_fast(due_in=3600) for _ in range(2)]
     await alice.move_goal(moved, due_in=7200)
     await alice.end(moved)
@@ -90,7 +90,7 @@ async def test_what_becomes_of_a_fast_is_told(alice: User, carol: User) -> None:
     ]
 
 
-async def test_reminders_that_were_changed_are_not_told_as_those_of_the_start(alice: User, carol: User) -> None:
+async def test_reminders_that_were_changed_are_not_reported_as_those_of_the_start(alice: User, carol: User) -> None:
     chosen, preferred = await alice.start_fast(due_in=7200, minutes=(60,)), uuid4()
     ends_at = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
     await alice.call("PUT", f"/v1/fasting-sessions/{preferred}", {"ends_at": ends_at})
@@ -106,7 +106,7 @@ async def test_reminders_that_were_changed_are_not_told_as_those_of_the_start(al
     ]
 
 
-async def test_a_goal_is_not_told_as_moved_when_a_reminder_was_added_too_late(alice: User, carol: User) -> None:
+async def test_a_goal_is_not_reported_as_moved_when_a_reminder_was_added_too_late(alice: User, carol: User) -> None:
     session_id = await alice.start_fast(due_in=3600)
     await alice.move_goal(session_id, due_in=7200)
     [_, moved] = await timeline(carol, alice.user_id, session_id=str(session_id))
@@ -124,7 +124,7 @@ async def test_a_goal_is_not_told_as_moved_when_a_reminder_was_added_too_late(al
     assert started["text"] == f"Started a fast until {_clock(started['detail']['first_ends_at'])}."
 
 
-async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(stack: Stack, alice: User, carol: User) -> None:
+async def test_an_attempt_that_made_no_call_is_not_reported_as_one(stack: Stack, alice: User, carol: User) -> None:
     phone = iphone()
     await alice.register(phone)
     session_id = await alice.start_fast(due_in=1)
@@ -144,7 +144,7 @@ async def test_an_attempt_that_came_to_no_call_is_not_told_as_one(stack: Stack, 
     ]
 
 
-async def test_why_a_reminder_was_withheld_is_told_once(stack: Stack, alice: User, bob: User, carol: User) -> None:
+async def test_why_a_reminder_was_withheld_is_reported_once(stack: Stack, alice: User, bob: User, carol: User) -> None:
     dora, emil = stack.user(), stack.user()
     await bob.register(iphone())
     await dora.register(iphone())
@@ -195,7 +195,7 @@ async def test_who_gets_no_push_of_a_message_is_told_why(stack: Stack, alice: Us
     assert ("accepted", None) in await told(carol, bob.user_id, message_id=str(message_id))
 
 
-async def test_what_the_app_reads_before_the_push_goes_out_is_told(
+async def test_what_the_app_reads_before_the_push_goes_out_is_reported(
     stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
@@ -215,7 +215,7 @@ async def test_what_the_app_reads_before_the_push_goes_out_is_told(
     assert texts["withdrawn"] == f"The message was not sent to the Android phone {short}: the app has read it already."
 
 
-async def test_a_dead_push_and_who_redrove_it_are_told(stack: Stack, alice: User, carol: User) -> None:
+async def test_a_dead_push_and_who_redrove_it_are_reported(stack: Stack, alice: User, carol: User) -> None:
     phone = iphone()
     [task_id] = await dead_task(alice, phone)
     await redrive(carol, task_id)
@@ -230,7 +230,7 @@ async def test_a_dead_push_and_who_redrove_it_are_told(stack: Stack, alice: User
     assert items[2]["text"] == f"{carol.user_id} redrove {push}, which was dead: Apple answered that it is unavailable."
 
 
-async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_told_as_dead(
+async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_reported_as_dead(
     stack: Stack, alice: User, carol: User
 ) -> None:
     [task_id] = await dead_task(alice, iphone(), reason="Unregistered")
@@ -277,7 +277,7 @@ async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
     assert dead["text"].endswith(": Apple answered that it is unavailable.")
 
 
-async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_given_up(
+async def test_a_reminder_that_nobody_opens_is_reported_as_due_as_expired_and_as_given_up(
     stack: Stack, alice: User, carol: User
 ) -> None:
     await alice.register(iphone())
@@ -310,7 +310,7 @@ async def test_a_reminder_that_nobody_opens_is_told_as_due_as_expired_and_as_giv
     assert await _reminder_states(alice, session_id) == ["dead"]
 
 
-async def test_a_reminder_that_was_decided_against_is_not_told_as_unopened(
+async def test_a_reminder_that_was_decided_against_is_not_reported_as_unopened(
     stack: Stack, alice: User, carol: User
 ) -> None:
     session_id = await alice.start_fast(due_in=3600)
@@ -354,7 +354,7 @@ async def test_unopened_reminders_have_their_place_in_pages_and_parts(stack: Sta
     ]
 
 
-async def test_a_push_that_was_missed_and_revived_is_told(stack: Stack, bob: User, carol: User) -> None:
+async def test_a_push_that_was_missed_and_revived_is_reported(stack: Stack, bob: User, carol: User) -> None:
     phone = android()
     [task_id] = await dead_task(bob, phone, ends_in=50)
     withdrawn = "UPDATE push_tasks SET state = 'withdrawn', last_reason = 'no_active_token', settled_at = now()"
@@ -369,7 +369,7 @@ async def test_a_push_that_was_missed_and_revived_is_told(stack: Stack, bob: Use
     assert ("withdrawn", "no_active_token") not in happened
 
 
-async def test_what_happens_to_tokens_is_told(alice: User, bob: User, carol: User) -> None:
+async def test_what_happens_to_tokens_is_reported(alice: User, bob: User, carol: User) -> None:
     phone, other = iphone(), android()
     await alice.register(phone, other)
     await alice.register(replace(phone, token=iphone().token))

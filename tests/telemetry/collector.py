@@ -111,7 +111,7 @@ def _span(service: str, span: OtlpSpan) -> Span:
 
 
 def _lines(spans: list[Span], parent_id: str, depth: int = 0) -> list[str]:
-    """Write a tree down; whoever's parent is not among them is not in it."""
+    """Write a tree; a span whose parent is missing is left out."""
     branches = sorted(
         ["  " * depth + str(span), *_lines(spans, span.span_id, depth + 1)]
         for span in spans

@@ -201,7 +201,7 @@ def numbered(count: int) -> list[HostAddress]:
     return [HostAddress(socket.AF_INET, (f"127.0.0.{number}", 9)) for number in range(count)]
 
 
-async def test_the_last_trouble_is_told_and_none_at_all_is_trouble_too() -> None:
+async def test_the_last_trouble_is_reported_and_none_at_all_is_trouble_too() -> None:
     async def fail(to: HostAddress, _: Callable[[], None]) -> None:
         raise ConnectionRefusedError(to.host)
 

@@ -130,7 +130,7 @@ async def test_goaway_and_an_answer_in_one_packet_are_both_read(peer: Peer, pool
         (b"", None),
     ],
 )
-async def test_of_a_goaway_only_apples_word_is_told_since_others_quote_what_we_sent(
+async def test_of_a_goaway_only_apples_word_is_reported_since_others_quote_what_we_sent(
     peer: Peer, pool: Pool, said: bytes, told: str | None
 ) -> None:
     def leave(request: Request) -> None:
@@ -465,7 +465,7 @@ async def test_a_request_that_never_left_whole_was_never_processed() -> None:
         await pool.close()
 
 
-async def test_a_refused_connection_is_told_at_once() -> None:
+async def test_a_refused_connection_is_reported_at_once() -> None:
     async with listening(Peer()) as gone:
         url = gone.url
     pool = Pool(url, ca_file=None, connections=8, timeouts=SHORT)

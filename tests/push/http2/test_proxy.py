@@ -89,7 +89,7 @@ async def test_the_proxy_is_shown_its_password_and_nobody_else_is(
     ],
     ids=["407", "502", "503", "no proxy at all", "hangs up", "silent"],
 )
-async def test_a_proxy_that_leads_nowhere_is_told_before_any_call(
+async def test_a_proxy_that_leads_nowhere_is_reported_before_any_call(
     sim: Simulator, proxy: ConnectProxy, answer: bytes | None, reason: str
 ) -> None:
     proxy.answer = answer
@@ -104,7 +104,7 @@ async def test_a_proxy_that_leads_nowhere_is_told_before_any_call(
     assert len(sim.requests) == 0
 
 
-async def test_a_proxy_that_is_not_there_is_told_before_any_call(sim: Simulator) -> None:
+async def test_a_proxy_that_is_not_there_is_reported_before_any_call(sim: Simulator) -> None:
     async with proxying() as gone:
         url = gone.url
     async with _sender(sim, Proxies(Proxy(url)), is_apns=True) as (sender, token):

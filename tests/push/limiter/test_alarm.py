@@ -46,7 +46,7 @@ async def test_nothing_is_told_of_what_the_limiter_was_shut_for() -> None:
 
 
 @pytest.mark.parametrize("reasons", [20, 1000])
-async def test_of_many_reasons_twenty_are_told(reasons: int) -> None:
+async def test_of_many_reasons_twenty_are_reported(reasons: int) -> None:
     with structlog.testing.capture_logs() as logs:
         alarm = RefusalAlarm(structlog.get_logger(), gathered=0.0)
         for number in range(reasons):

@@ -90,7 +90,7 @@ def test_three_users_are_enough_again_once_the_last_acceptance_is_a_while_ago() 
     assert breaker.state(LATELY) is State.OPEN
 
 
-def test_an_acceptance_in_between_starts_the_row_anew() -> None:
+def test_an_acceptance_in_between_starts_the_row_again() -> None:
     breaker = make_breaker()
 
     for number in range(100):

@@ -53,7 +53,7 @@ class Route:
 
 @pytest.mark.parametrize("odd", [WRONG_KEY, BUSY, BUSY_FOR_AN_HOUR])
 @pytest.mark.parametrize("before", [0, 1, 3, 8])
-def test_one_users_odd_refusal_as_a_probe_neither_lengthens_the_rest_nor_changes_what_is_told(
+def test_one_users_odd_refusal_as_a_probe_neither_lengthens_the_rest_nor_changes_what_is_reported(
     odd: Trouble, before: int
 ) -> None:
     route = Route()
@@ -68,7 +68,7 @@ def test_one_users_odd_refusal_as_a_probe_neither_lengthens_the_rest_nor_changes
 
 
 @pytest.mark.parametrize("last", [WRONG_KEY, DOWN, BUSY_FOR_AN_HOUR])
-def test_whatever_the_last_probe_met_the_rest_ends_while_what_waits_is_of_use(last: Trouble) -> None:
+def test_whatever_the_last_probe_met_the_rest_ends_while_what_waits_is_useful(last: Trouble) -> None:
     route = Route(WRONG_KEY)
     for _ in range(8):
         route.probes(WRONG_KEY)
@@ -116,7 +116,7 @@ def test_one_odd_user_between_the_others_for_ever_is_not_told_and_probes_back_of
 
 @pytest.mark.parametrize(("found", "first"), [(BUSY, 30.0), (WRONG_KEY, 30.0)])
 @pytest.mark.parametrize("before", [0, 20])
-def test_another_cause_is_told_as_soon_as_three_users_met_it_and_rests_as_at_first(
+def test_another_cause_is_reported_as_soon_as_three_users_met_it_and_rests_as_at_first(
     found: Trouble, first: float, before: int
 ) -> None:
     route = Route()
@@ -143,7 +143,9 @@ def test_a_user_who_tells_of_the_former_cause_for_ever_does_not_keep_another_fro
 
 
 @pytest.mark.parametrize("named", [QUOTA, TOO_MANY_TOKENS])
-def test_what_names_the_whole_route_is_told_at_once_and_one_user_does_not_change_that_either(named: Trouble) -> None:
+def test_what_names_the_whole_route_is_reported_at_once_and_one_user_does_not_change_it(
+    named: Trouble,
+) -> None:
     route = Route()
     rest = route.probes(named)
     assert rest >= 30
@@ -173,7 +175,7 @@ def test_where_every_probe_meets_something_else_they_back_off_all_the_same() -> 
     assert probes < 3600 / 10
 
 
-def test_the_reason_that_is_told_is_what_most_of_the_three_met() -> None:
+def test_the_reason_that_is_reported_is_what_most_of_the_three_met() -> None:
     breaker = Breaker(RESTS, lambda: 0.0)
     topic = Trouble(Cause.MISCONFIGURED, "BadTopic", Bearing.CALL)
     for name, trouble in (("alice", WRONG_KEY), ("bob", WRONG_KEY), ("mallory", topic)):
@@ -182,7 +184,7 @@ def test_the_reason_that_is_told_is_what_most_of_the_three_met() -> None:
     assert breaker.reason == "InvalidProviderToken"
 
 
-def test_another_reason_of_the_same_cause_is_told_once_three_users_met_it_and_the_rest_grows_on() -> None:
+def test_another_reason_of_the_same_cause_is_reported_once_three_users_met_it_and_the_rest_grows_on() -> None:
     route = Route()
 
     assert [route.probes(LOST), route.probes(LOST)] == [4.0, 8.0]

@@ -196,7 +196,7 @@ async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_me
     assert opened == [("breaker opened", cause, first[0].reason), ("breaker opened", "misconfigured", "wrong_key")]
 
 
-async def test_a_quota_of_the_whole_project_is_told_at_once() -> None:
+async def test_a_quota_of_the_whole_project_is_reported_at_once() -> None:
     clock = Clock()
     limiter = make_limiter(clock, Limits(10), Timings())
     await shut(limiter)
