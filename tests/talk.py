@@ -10,7 +10,7 @@ from sqlalchemy import text
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from tests.stack import Phone, Stack, User, eventually
+from tests.stack import Phone, Stack, User, eventually, refuse_once
 
 
 async def store(stack: Stack, conversation_id: UUID, *members: User) -> httpx.Response:
@@ -40,6 +40,19 @@ async def posted(user: User, conversation_id: UUID, body: str = "Hello") -> UUID
     answer = await post(user, conversation_id, body)
     assert answer.status_code == 201, answer.text
     return UUID(answer.json()["id"])
+
+
+async def posted_and_refused(author: User, conversation_id: UUID, phone: Phone) -> UUID:
+    """Post a message whose first push to this phone is refused; gives its id once that is on record."""
+    stack = author.stack
+    refuse_once(stack.place.simulator, phone)
+    message_id = await posted(author, conversation_id)
+
+    async def is_refused() -> bool:
+        return any(row.last_reason for row in await tasks_of(stack, message_id))
+
+    await eventually(is_refused)
+    return message_id
 
 
 async def sync(user: User, installation_id: UUID, **query: int) -> dict[str, Any]:

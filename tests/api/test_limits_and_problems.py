@@ -14,19 +14,10 @@ from structlog.testing import capture_logs
 
 from api.body_limit import LARGEST_BODY
 from api.dependencies import next_cursor
+from tests.api.wishes import DEFAULTS, PREFERENCES
 from tests.servers import free_port
 from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
 
-PREFERENCES = "/v1/notification-preferences"
-DEFAULTS = {
-    "reminders": True,
-    "reminder_minutes": [30],
-    "messages": True,
-    "reminder_preview": "full",
-    "message_preview": "generic",
-    "quiet_hours": None,
-    "rev": 0,
-}
 NOT_JSON = {
     "type": "urn:fastbell:problem:invalid-request",
     "title": "Invalid request",

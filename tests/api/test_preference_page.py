@@ -9,21 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from api.preference_page.session import POSTS
+from tests.api.wishes import DEFAULTS, PREFERENCES
 from tests.open_page import COOKIE, PAGE, Window, ask, fields_of, filled, link, opened, value, words
 from tests.stack import UNLIMITED, Stack, StackPlace, User, android, iphone, make_app, make_stack
 
-PREFERENCES = "/v1/notification-preferences"
 STOP, SIGN_OUT = "/preferences/stop", "/preferences/sign-out"
 FORMS = (PAGE, STOP, SIGN_OUT)
-DEFAULTS = {
-    "reminders": True,
-    "reminder_minutes": [30],
-    "messages": True,
-    "reminder_preview": "full",
-    "message_preview": "generic",
-    "quiet_hours": None,
-    "rev": 0,
-}
 NIGHT = {"starts": "22:00", "ends": "07:00", "time_zone": None, "mode": "silent"}
 
 

@@ -10,18 +10,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from tests.api.wishes import DEFAULTS, PREFERENCES
 from tests.stack import UNLIMITED, Stack, StackPlace, User, make_app, make_stack
 
-PREFERENCES = "/v1/notification-preferences"
-DEFAULTS = {
-    "reminders": True,
-    "reminder_minutes": [30],
-    "messages": True,
-    "reminder_preview": "full",
-    "message_preview": "generic",
-    "quiet_hours": None,
-    "rev": 0,
-}
 NIGHT: dict[str, Any] = {"starts": "22:00", "ends": "06:00", "time_zone": "Europe/Berlin"}
 
 

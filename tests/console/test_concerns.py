@@ -11,21 +11,10 @@ from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, OutboxBacklog, Signals
 from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
+from tests.calm import calm
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WELL = Signals(
-    NOW,
-    (),
-    (),
-    OutboxBacklog(0, None),
-    OutboxBacklog(0, None),
-    rejected=0,
-    brakes=(),
-    answered=(),
-    refused=(),
-    workers=1,
-    streams=0,
-)
+WELL = calm(NOW)
 OURS, THEIRS = Route(Provider.APNS, None, Environment.PRODUCTION), Route(Provider.APNS, "b", Environment.PRODUCTION)
 SHUT = "The gate of APNs is shut in 1 of 1 workers (outage)."
 

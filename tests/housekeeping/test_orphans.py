@@ -16,7 +16,7 @@ from tests.housekeeping.sweeps import AGO, aged, change, stray, sweep
 from tests.servers import TemporalServer, free_port
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.dead import redrive, redriven, task
-from tests.talk import conversation_of, handoff, posted, tasks_of
+from tests.talk import conversation_of, handoff, posted_and_refused, tasks_of
 
 
 async def how_it_is(stack: Stack, task_id: UUID) -> tuple[str, str | None, Any]:
@@ -81,13 +81,7 @@ async def test_a_message_whose_handoff_was_terminated_is_dead_and_can_be_redrive
 ) -> None:
     phone = android()
     await bob.register(phone)
-    refuse_once(simulator, phone)
-    message_id = await posted(alice, await conversation_of(alice, bob))
-
-    async def refused() -> bool:
-        return any(row.last_reason for row in await tasks_of(stack, message_id))
-
-    await eventually(refused)
+    message_id = await posted_and_refused(alice, await conversation_of(alice, bob), phone)
     [planned] = await tasks_of(stack, message_id)
     await handoff(stack, message_id).terminate()
     await change(stack, f"UPDATE push_tasks SET due_at = {AGO} WHERE task_id = :id", id=planned.task_id)

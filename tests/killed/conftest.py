@@ -1,11 +1,12 @@
 """A stack whose worker is a process of its own, to be killed."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from simulator import Simulator
-from tests.servers import free_port
+from tests.servers import TemporalServer, free_port
 from tests.stack import Stack, StackPlace, make_app, make_stack
 
 
@@ -23,3 +24,11 @@ async def workerless(
 def worker_settings(workerless: Stack) -> Callable[[], dict[str, str]]:
     """Give the settings of one more worker process."""
     return lambda: workerless.place.environment(METRICS_PORT=str(free_port()))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TemporalServer]:
+    """A Temporal server of one test, which does not run yet; it keeps its state in a file."""
+    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
+    yield server
+    server.kill()

@@ -2,8 +2,7 @@
 
 import json
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,14 +16,6 @@ from domain.push import Provider
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port, part
 from tests.stack import StackPlace, eventually
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[TemporalServer]:
-    """A Temporal server that only this test uses."""
-    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
-    yield server
-    server.kill()
 
 
 @pytest.mark.timeout(120)

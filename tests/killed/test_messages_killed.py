@@ -2,9 +2,8 @@
 
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -67,14 +66,6 @@ async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
     [line] = simulator.phone(phone.token).screen
     assert (task.state, task.attempt_count, line.times_received) == ("accepted", 2, 2)
     assert outcomes == [("unknown", "worker_lost"), ("accepted", None)]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[TemporalServer]:
-    """A Temporal server that is not running yet; it keeps its state in a file."""
-    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
-    yield server
-    server.kill()
 
 
 @pytest.mark.timeout(90)

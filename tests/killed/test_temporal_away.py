@@ -1,9 +1,8 @@
 """Temporal is away: first for the whole life of a fast, then killed while one sleeps."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,7 +10,7 @@ from sqlalchemy import text
 
 from db import fasting_sessions, outbox
 from simulator import Simulator
-from tests.servers import TemporalServer, free_port
+from tests.servers import TemporalServer
 from tests.stack import (
     Phone,
     Stack,
@@ -26,14 +25,6 @@ from tests.stack import (
 )
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[TemporalServer]:
-    """A Temporal server that is not running yet; it keeps its state in a file."""
-    server = TemporalServer(free_port(), database=tmp_path / "temporal.db")
-    yield server
-    server.kill()
 
 
 @pytest.mark.timeout(90)

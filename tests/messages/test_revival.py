@@ -19,7 +19,7 @@ from sending.precheck import Claim, Proceed
 from simulator import Simulator
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redriven, task
-from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
+from tests.talk import conversation_of, handed_off, posted, posted_and_refused, sync, tasks_of
 from workflows.redrive import Redrive
 
 
@@ -276,13 +276,7 @@ async def test_a_push_in_back_off_follows_its_phone_to_another_address(
 ) -> None:
     phone = iphone()
     await bob.register(phone)
-    refuse_once(simulator, phone)
-    message_id = await posted(alice, await conversation_of(alice, bob))
-
-    async def refused() -> bool:
-        return any(row.last_reason for row in await tasks_of(stack, message_id))
-
-    await eventually(refused)
+    message_id = await posted_and_refused(alice, await conversation_of(alice, bob), phone)
     fresh = again(phone, None if new else android())
     await bob.register(fresh, **new)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -12,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from domain.kinds import Kind, Priority
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, OutboxBacklog, Signals
+from domain.signals import Backlog, Signals
 from push.apns.sender import ApnsSender
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
@@ -20,6 +21,7 @@ from push.registry import SenderRegistry
 from push.sender import Misconfigured
 from simulator import Simulator
 from telemetry.fleet_gauges import families
+from tests.calm import calm
 from tests.metrics.prometheus import check_rules
 from tests.push.conftest import apns_account
 
@@ -87,19 +89,7 @@ async def test_pushes_behind_the_limiter_of_an_app_without_credentials_page_some
 
 def _waiting_on(routes: Collection[Route]) -> Signals:
     backlogs = tuple(Backlog(route, Kind.MESSAGE, 1, 1, 1, behind_gate=1, oldest_due_at=NOW) for route in routes)
-    return Signals(
-        NOW,
-        backlogs,
-        (),
-        OutboxBacklog(0, None),
-        OutboxBacklog(0, None),
-        rejected=0,
-        brakes=(),
-        answered=(),
-        refused=(),
-        workers=1,
-        streams=0,
-    )
+    return replace(calm(NOW), backlogs=backlogs)
 
 
 def _series(gauges: Collection[GaugeMetricFamily]) -> Iterator[dict[str, str]]:

@@ -8,23 +8,17 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
-from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, iphone
 from tests.support.dead import bury, redrive, redriven, task
-from tests.talk import conversation_of, handed_off, handoff, posted, store, sync, tasks_of
+from tests.talk import conversation_of, handed_off, handoff, posted, posted_and_refused, store, sync, tasks_of
 
 TASKS = "/v1/support/push-tasks"
 
 
-async def dead_message(stack: Stack, simulator: Simulator, alice: User, bob: User, phone: Phone) -> Any:
+async def dead_message(stack: Stack, alice: User, bob: User, phone: Phone) -> Any:
     """Let a message's push be refused, and die before its next attempt; gives its task."""
     await bob.register(phone)
-    refuse_once(simulator, phone)
-    message_id = await posted(alice, await conversation_of(alice, bob))
-
-    async def refused() -> bool:
-        return any(row.last_reason for row in await tasks_of(stack, message_id))
-
-    await eventually(refused)
+    message_id = await posted_and_refused(alice, await conversation_of(alice, bob), phone)
     [planned] = await tasks_of(stack, message_id)
     await bury(stack, planned.task_id)
     await handoff(stack, message_id).terminate()
@@ -44,7 +38,7 @@ async def test_a_dead_push_of_a_message_is_redriven(
     stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
-    dead = await dead_message(stack, simulator, alice, bob, phone)
+    dead = await dead_message(stack, alice, bob, phone)
 
     assert (await redrive(carol, dead.task_id)).status_code == 202
 
@@ -53,10 +47,10 @@ async def test_a_dead_push_of_a_message_is_redriven(
 
 
 async def test_a_dead_push_of_a_message_stays_dead_where_the_check_would_withhold_it(
-    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
     phone = android()
-    dead = await dead_message(stack, simulator, alice, bob, phone)
+    dead = await dead_message(stack, alice, bob, phone)
     now = datetime.now(UTC)
     hours = [f"{now + timedelta(hours=shift):%H:%M}" for shift in (-1, 1)]
     quiet = {"starts": hours[0], "ends": hours[1], "time_zone": "UTC", "mode": "withhold"}
@@ -76,9 +70,9 @@ async def test_a_dead_push_of_a_message_stays_dead_where_the_check_would_withhol
 
 
 async def test_a_dead_push_whose_line_a_newer_message_has_taken_stays_dead(
-    stack: Stack, simulator: Simulator, alice: User, bob: User, carol: User
+    stack: Stack, alice: User, bob: User, carol: User
 ) -> None:
-    dead = await dead_message(stack, simulator, alice, bob, android())
+    dead = await dead_message(stack, alice, bob, android())
     await handed_off(stack, await posted(alice, dead.conversation_id))
 
     assert await refusal(carol, dead.task_id) == "superseded"

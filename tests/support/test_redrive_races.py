@@ -10,6 +10,7 @@ import pytest
 from simulator import Simulator
 from tests.servers import TemporalServer, free_port
 from tests.stack import (
+    Phone,
     Stack,
     StackPlace,
     User,
@@ -52,10 +53,7 @@ async def test_a_fast_that_ends_while_a_redrive_backs_off_sends_nothing_more(
     stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
-    [task_id] = await dead_task(alice, phone)
-    refuse_once(simulator, phone)
-    assert (await redrive(carol, task_id)).status_code == 202
-    await eventually(lambda: _failed(stack, task_id))
+    task_id = await _backing_off(simulator, alice, carol, phone)
 
     await alice.end((await task(stack, task_id)).conversation_id)
 
@@ -82,10 +80,7 @@ async def test_a_phone_that_changes_hands_while_a_redrive_backs_off_shows_nothin
     stack: Stack, simulator: Simulator, alice: User, carol: User
 ) -> None:
     phone = iphone()
-    [task_id] = await dead_task(alice, phone)
-    refuse_once(simulator, phone)
-    assert (await redrive(carol, task_id)).status_code == 202
-    await eventually(lambda: _failed(stack, task_id))
+    task_id = await _backing_off(simulator, alice, carol, phone)
 
     await stack.user().register(phone)
 
@@ -154,6 +149,15 @@ async def test_a_redrive_is_accepted_without_temporal_and_sent_once_it_is_there(
         finally:
             server.kill()
     assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def _backing_off(simulator: Simulator, owner: User, carol: User, phone: Phone) -> UUID:
+    """Give a redriven push task whose first call was refused, and which waits for the next one."""
+    [task_id] = await dead_task(owner, phone)
+    refuse_once(simulator, phone)
+    assert (await redrive(carol, task_id)).status_code == 202
+    await eventually(lambda: _failed(owner.stack, task_id))
+    return task_id
 
 
 async def _failed(stack: Stack, task_id: UUID) -> bool:

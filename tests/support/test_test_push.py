@@ -22,7 +22,7 @@ from domain.push import Environment, Provider
 from operations import diagnostic_push as test_pushes
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
-from tests.support.timelines import of, timeline, told
+from tests.support.timelines import events_of, of, timeline
 from tests.talk import sync
 
 FATES = "/v1/support/test-pushes"
@@ -163,7 +163,7 @@ async def test_a_dry_run_asks_google_and_tells_no_phone(
     assert len(simulator.requests.for_token(phone.token)) == 1
     assert simulator.phones.get(phone.token) is None
     assert (refused.status_code, refused.json()["field"]) == (422, "validate_only")
-    assert ("accepted", "validated") in await told(carol, alice.user_id)
+    assert ("accepted", "validated") in await events_of(carol, alice.user_id)
     assert not await stack.rows("SELECT 1 FROM push_tasks WHERE installation_id = :id", id=apple.installation_id)
 
 

@@ -14,7 +14,7 @@ from domain.wire import Moment, OpenReminder
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
-from tests.support.timelines import pass_unopened, timeline, told
+from tests.support.timelines import events_of, pass_unopened, timeline
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 
@@ -84,7 +84,7 @@ async def test_what_becomes_of_a_fast_is_reported(alice: User, carol: User) -> N
     assert of_moved[1]["text"] == (
         f"Moved the fast's goal to {_clock(of_moved[1]['detail']['ends_at'])}. Reminders, in minutes before the end: 1."
     )
-    assert await told(carol, alice.user_id, session_id=str(cancelled)) == [
+    assert await events_of(carol, alice.user_id, session_id=str(cancelled)) == [
         ("fast_started", None),
         ("fast_cancelled", None),
     ]
@@ -192,7 +192,7 @@ async def test_who_gets_no_push_of_a_message_is_told_why(stack: Stack, alice: Us
     assert await _withheld(carol, dora, message_id) == [("any phone", "messages_off")]
     assert await _withheld(carol, emil, message_id) == [("any phone", "no_active_token")]
     assert await _withheld(carol, alice, message_id) == []
-    assert ("accepted", None) in await told(carol, bob.user_id, message_id=str(message_id))
+    assert ("accepted", None) in await events_of(carol, bob.user_id, message_id=str(message_id))
 
 
 async def test_what_the_app_reads_before_the_push_goes_out_is_reported(
@@ -319,8 +319,8 @@ async def test_a_reminder_that_was_decided_against_is_not_reported_as_unopened(
     due_at = datetime.fromisoformat(before["at"])
     await ReminderOpening(stack.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
 
-    assert ("unopened", None) not in await told(carol, alice.user_id)
-    assert ("withheld", "no_active_token") in await told(carol, alice.user_id)
+    assert ("unopened", None) not in await events_of(carol, alice.user_id)
+    assert ("withheld", "no_active_token") in await events_of(carol, alice.user_id)
     assert await _reminder_states(alice, session_id) == ["withdrawn"]
 
 
@@ -346,7 +346,7 @@ async def test_unopened_reminders_have_their_place_in_pages_and_parts(stack: Sta
     first, *others = unopened
     about = {"message_id": first["message_id"]}
     assert [item["id"] for item in await timeline(carol, alice.user_id, **about)] == [first["id"]]
-    of_one = await told(carol, alice.user_id, session_id=str(fasts[0]))
+    of_one = await events_of(carol, alice.user_id, session_id=str(fasts[0]))
     assert of_one == [("fast_started", None), *[("unopened", None)] * 3]
     stretch = {"from": first["at"], "to": others[-1]["at"]}
     assert [each["id"] for each in await timeline(carol, alice.user_id, **stretch)] == [
@@ -363,7 +363,7 @@ async def test_a_push_that_was_missed_and_revived_is_reported(stack: Stack, bob:
     await bob.register(phone)
     assert (await redriven(stack, task_id))[0] == "accepted"
 
-    happened = await told(carol, bob.user_id)
+    happened = await events_of(carol, bob.user_id)
 
     assert happened[happened.index(("withheld", "no_active_token")) + 1 :][-1] == ("accepted", None)
     assert ("withdrawn", "no_active_token") not in happened
@@ -377,7 +377,7 @@ async def test_what_happens_to_tokens_is_reported(alice: User, bob: User, carol:
     await alice.register(other)
     await bob.register(other)
 
-    assert await told(carol, alice.user_id) == [
+    assert await events_of(carol, alice.user_id) == [
         ("registered", None),
         ("registered", None),
         ("rotated", None),
@@ -386,7 +386,7 @@ async def test_what_happens_to_tokens_is_reported(alice: User, bob: User, carol:
         ("reactivated", None),
         ("transferred", None),
     ]
-    assert await told(carol, bob.user_id) == [("registered", None)]
+    assert await events_of(carol, bob.user_id) == [("registered", None)]
 
 
 async def test_pages_lose_and_repeat_nothing_while_more_happens(
