@@ -141,6 +141,14 @@ def test_a_missing_file_is_noticed(named: str) -> None:
     assert _missing("docs/any.md", f"one\nRead `{named}` first.") == [f"docs/any.md:2: {named}"]
 
 
+def test_the_glossarys_code_names_are_in_the_code() -> None:
+    code = "\n".join((ROOT / path).read_text() for path in TRACKED if path.endswith(".py") and path[:6] != "tests/")
+    named = re.findall(r"`([A-Z][a-z]+[A-Z]\w+|[A-Z]+_[A-Z_]+)`", (ROOT / "docs" / "glossary.md").read_text())
+
+    assert len(named) > 5
+    assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
+
+
 def test_the_architecture_page_has_a_row_for_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {path.split("/")[0] for path in TRACKED if path.endswith("/__init__.py")}
