@@ -11,7 +11,7 @@ from tests.stack import Stack, StackPlace, make_app, make_stack
 
 
 @pytest.fixture(scope="session")
-async def workerless(
+async def without_worker(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
     """API in this process, workers up to the test."""
@@ -21,9 +21,9 @@ async def workerless(
 
 
 @pytest.fixture
-def worker_settings(workerless: Stack) -> Callable[[], dict[str, str]]:
+def worker_settings(without_worker: Stack) -> Callable[[], dict[str, str]]:
     """Give the settings of one more worker process."""
-    return lambda: workerless.place.environment(METRICS_PORT=str(free_port()))
+    return lambda: without_worker.place.environment(METRICS_PORT=str(free_port()))
 
 
 @pytest.fixture

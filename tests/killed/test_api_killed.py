@@ -17,13 +17,13 @@ pytestmark = pytest.mark.long
 
 
 async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_reminded_all_the_same(
-    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
-    user, phone, session_id, port = workerless.user(), iphone(), uuid4(), free_port()
+    user, phone, session_id, port = without_worker.user(), iphone(), uuid4(), free_port()
     await user.register(phone)
     silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
     silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
-    settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
+    settings = without_worker.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
     async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=user.headers) as http:
         await api.answers(f"http://127.0.0.1:{port}/readyz")
 
@@ -34,7 +34,7 @@ async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_re
     silent.close()
 
     assert answer.status_code == 201
-    assert await workerless.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=session_id)
+    assert await without_worker.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=session_id)
     async with part(worker_settings(), "worker.py"):
-        assert await workerless.finished(session_id) == "accepted"
+        assert await without_worker.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1

@@ -24,35 +24,35 @@ _STORING = """
 
 @pytest.mark.timeout(120)
 async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_nothing_twice(
-    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     checked, answered, recorded = iphone(), android(), android()  # Apple takes one push at a time at first
     for phone, delay in ((answered, 2.0), (recorded, 1.0)):
         simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=delay, count=1)
-    host, _, port = workerless.place.temporal_address.partition(":")
+    host, _, port = without_worker.place.temporal_address.partition(":")
     async with (
         wire(partial(asyncio.open_connection, host, int(port))) as way,
         part(worker_settings() | {"TEMPORAL_ADDRESS": f"127.0.0.1:{way.port}"}, "worker.py") as worker,
     ):
         await worker.says("worker ready")
-        fasts = {phone: await _armed(workerless, phone) for phone in (checked, answered, recorded)}
+        fasts = {phone: await _armed(without_worker, phone) for phone in (checked, answered, recorded)}
         async with uncommitted(
-            workerless, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=fasts[checked]
+            without_worker, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=fasts[checked]
         ):
             await simulator.received(answered.token, timeout=10)
             await simulator.received(recorded.token, timeout=10)
             way.cut()
             async with uncommitted(
-                workerless, "SELECT 1 FROM push_tasks WHERE conversation_id = :id FOR UPDATE", id=fasts[answered]
+                without_worker, "SELECT 1 FROM push_tasks WHERE conversation_id = :id FOR UPDATE", id=fasts[answered]
             ):
-                await eventually(lambda: _has_state(workerless, fasts[recorded], "accepted"))
-                await eventually(lambda: workerless.rows(_STORING))
+                await eventually(lambda: _has_state(without_worker, fasts[recorded], "accepted"))
+                await eventually(lambda: without_worker.rows(_STORING))
                 await worker.end(signal.SIGKILL)
     async with part(worker_settings(), "worker.py"):
-        outcomes = await asyncio.gather(*(workerless.finished(fast, within=60) for fast in fasts.values()))
+        outcomes = await asyncio.gather(*(without_worker.finished(fast, within=60) for fast in fasts.values()))
 
     assert outcomes == ["accepted"] * 3
-    attempts = {phone: await _attempts(workerless, fast) for phone, fast in fasts.items()}
+    attempts = {phone: await _attempts(without_worker, fast) for phone, fast in fasts.items()}
     assert attempts[checked] == attempts[recorded] == [("accepted", None)]
     assert attempts[answered] == [("unknown", "worker_lost"), ("accepted", None)]
     for phone in fasts:
@@ -63,24 +63,24 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
 
 @pytest.mark.timeout(90)
 async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_and_another_calls_once(
-    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
-    phone, database = iphone(), make_url(workerless.place.database_url)
+    phone, database = iphone(), make_url(without_worker.place.database_url)
     connect = partial(asyncio.open_unix_connection, f"{database.query['host']}/.s.PGSQL.{database.port or 5432}")
     async with wire(connect, last_words=(b"INSERT INTO push_attempts", b"COMMIT")) as way:
         through = database.set(host="127.0.0.1", port=way.port, query={}).render_as_string(hide_password=False)
         async with part(worker_settings() | {"DATABASE_URL": through}, "worker.py") as worker:
             await worker.says("worker ready")
-            fast = await _armed(workerless, phone)
-            await eventually(lambda: _attempts(workerless, fast))  # committed, and the worker does not hear of it
+            fast = await _armed(without_worker, phone)
+            await eventually(lambda: _attempts(without_worker, fast))  # committed, and the worker does not hear of it
             await worker.end(signal.SIGKILL)
-    assert await _attempts(workerless, fast) == [(None, None)]
+    assert await _attempts(without_worker, fast) == [(None, None)]
     assert not simulator.requests.for_token(phone.token)
 
     async with part(worker_settings(), "worker.py"):
-        assert await workerless.finished(fast, within=60) == "accepted"
+        assert await without_worker.finished(fast, within=60) == "accepted"
 
-    assert await _attempts(workerless, fast) == [("unknown", "worker_lost"), ("accepted", None)]
+    assert await _attempts(without_worker, fast) == [("unknown", "worker_lost"), ("accepted", None)]
     assert len(simulator.requests.for_token(phone.token)) == 1
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 

@@ -21,14 +21,14 @@ WorkerSettings = Callable[[], dict[str, str]]
 
 
 async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is_pushed_all_the_same(
-    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    alice, bob, phone, message_id, port = workerless.user(), workerless.user(), iphone(), uuid4(), free_port()
+    alice, bob, phone, message_id, port = without_worker.user(), without_worker.user(), iphone(), uuid4(), free_port()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
     silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
-    settings = workerless.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
+    settings = without_worker.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
     async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=alice.headers) as http:
         await api.answers(f"http://127.0.0.1:{port}/readyz")
         path = f"/v1/conversations/{conversation_id}/messages/{message_id}"
@@ -37,17 +37,17 @@ async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is
     silent.close()
 
     assert answer.status_code == 201
-    assert await workerless.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
+    assert await without_worker.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=message_id)
     async with part(worker_settings(), "worker.py"):
-        assert await handed_off(workerless, message_id) == "accepted"
+        assert await handed_off(without_worker, message_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1
 
 
 @pytest.mark.timeout(90)
 async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
-    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    alice, bob, phone = workerless.user(), workerless.user(), iphone()
+    alice, bob, phone = without_worker.user(), without_worker.user(), iphone()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=8, count=1)
@@ -58,11 +58,11 @@ async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
         await worker.end(signal.SIGKILL)
 
     async with part(worker_settings(), "worker.py"):
-        assert await handed_off(workerless, message_id, within=60) == "accepted"
+        assert await handed_off(without_worker, message_id, within=60) == "accepted"
 
-    [task] = await tasks_of(workerless, message_id)
+    [task] = await tasks_of(without_worker, message_id)
     attempts = "SELECT outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number"
-    outcomes = [tuple(row) for row in await workerless.rows(attempts, id=task.task_id)]
+    outcomes = [tuple(row) for row in await without_worker.rows(attempts, id=task.task_id)]
     [line] = simulator.phone(phone.token).screen
     assert (task.state, task.attempt_count, line.times_received) == ("accepted", 2, 2)
     assert outcomes == [("unknown", "worker_lost"), ("accepted", None)]

@@ -25,9 +25,9 @@ def away(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 async def test_a_worker_without_postgresql_stops_when_it_is_told_to_and_leaves_its_reminder_to_another(
-    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]], away: str
+    without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]], away: str
 ) -> None:
-    user, phone = workerless.user(), iphone()
+    user, phone = without_worker.user(), iphone()
     await user.register(phone)
     async with part(worker_settings() | {"DATABASE_URL": away}, "worker.py") as worker:
         await worker.says("worker ready")
@@ -45,5 +45,5 @@ async def test_a_worker_without_postgresql_stops_when_it_is_told_to_and_leaves_i
     assert "did not stop in time" not in said
     assert "panicked" not in said
     async with part(worker_settings(), "worker.py"):
-        assert await workerless.finished(session_id) == "accepted"
+        assert await without_worker.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1

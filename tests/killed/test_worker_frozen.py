@@ -19,9 +19,9 @@ FROZEN = DUE_IN + 26  # from the due instant Temporal waits for 20, the worker i
 
 @pytest.mark.timeout(120)
 async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead(
-    workerless: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
+    without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
-    people = [workerless.user() for _ in range(8)]
+    people = [without_worker.user() for _ in range(8)]
     phones = [iphone() if n % 2 else android() for n in range(8)]
     for user, phone in zip(people, phones, strict=True):
         await user.register(phone)
@@ -29,14 +29,14 @@ async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead
         await worker.says("worker ready")
         fasts = [await user.start_fast(due_in=DUE_IN) for user in people]
         for fast in fasts:
-            await eventually(partial(workerless.holds_sends, fast, 1), within=10)
+            await eventually(partial(without_worker.holds_sends, fast, 1), within=10)
 
         worker.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(FROZEN)
         worker.process.send_signal(signal.SIGCONT)
 
-        outcomes = await asyncio.gather(*(workerless.finished(fast, within=40) for fast in fasts))
-    rows = await workerless.rows(
+        outcomes = await asyncio.gather(*(without_worker.finished(fast, within=40) for fast in fasts))
+    rows = await without_worker.rows(
         "SELECT outcome, number FROM push_attempts JOIN push_tasks USING (task_id) WHERE conversation_id = ANY(:ids)",
         ids=fasts,
     )

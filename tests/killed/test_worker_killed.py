@@ -20,34 +20,36 @@ _STARTED: Literal["activity_task_started_event_attributes"] = "activity_task_sta
 
 @pytest.mark.timeout(90)
 async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_seconds(
-    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    user = workerless.user()
+    user = without_worker.user()
     called, held = iphone(), android()
     simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=8, count=1)
     async with part(worker_settings(), "worker.py") as worker:
         await worker.says("worker ready")
         await user.register(called)
         being_called = await user.start_fast(due_in=1.0)
-        await eventually(lambda: workerless.holds_sends(being_called, 1), within=10)
-        other = workerless.user()
+        await eventually(lambda: without_worker.holds_sends(being_called, 1), within=10)
+        other = without_worker.user()
         await other.register(held)
         being_held = await other.start_fast(due_in=4.0)
-        await eventually(lambda: workerless.holds_sends(being_held, 1), within=10)
+        await eventually(lambda: without_worker.holds_sends(being_held, 1), within=10)
         await simulator.received(called.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
 
     async with part(worker_settings(), "worker.py"):
-        await asyncio.gather(workerless.finished(being_called, within=40), workerless.finished(being_held, within=40))
+        await asyncio.gather(
+            without_worker.finished(being_called, within=40), without_worker.finished(being_held, within=40)
+        )
 
-    [task] = await workerless.tasks(being_held)
+    [task] = await without_worker.tasks(being_held)
     [request] = simulator.requests.for_token(held.token)
     assert task.state == "accepted"
     assert (request.received_at - task.due_at).total_seconds() < 25
     [line] = simulator.phone(called.token).screen
-    [task] = await workerless.tasks(being_called)
+    [task] = await without_worker.tasks(being_called)
     attempts = "SELECT outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number"
-    outcomes = [tuple(row) for row in await workerless.rows(attempts, id=task.task_id)]
+    outcomes = [tuple(row) for row in await without_worker.rows(attempts, id=task.task_id)]
     assert (task.state, line.times_received) == ("accepted", 2)
     assert outcomes == [("unknown", "worker_lost"), ("accepted", None)]
     assert (simulator.requests.for_token(called.token)[-1].received_at - task.due_at).total_seconds() < 25
@@ -55,23 +57,25 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
 
 @pytest.mark.timeout(60)
 async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_time(
-    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    user, phones = workerless.user(), [iphone(), android(), iphone(), android()]
+    user, phones = without_worker.user(), [iphone(), android(), iphone(), android()]
     await user.register(*phones)
     async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
         for worker in (one, other):
             await worker.says("worker ready")
         session_id = await user.start_fast(due_in=12.0)
-        await eventually(lambda: workerless.holds_sends(session_id, 4), within=9)  # so it is told before they are due
-        holders = await _holders(workerless, session_id)
+        await eventually(
+            lambda: without_worker.holds_sends(session_id, 4), within=9
+        )  # so it is told before they are due
+        holders = await _holders(without_worker, session_id)
         leaves, stays = (one, other) if one.process.pid in holders else (other, one)
         status = await leaves.end(signal.SIGTERM)
-        await workerless.finished(session_id)
+        await without_worker.finished(session_id)
 
     assert status == 0
-    assert await _senders(workerless, session_id) == {stays.process.pid}
-    tasks = {task.installation_id: task for task in await workerless.tasks(session_id)}
+    assert await _senders(without_worker, session_id) == {stays.process.pid}
+    tasks = {task.installation_id: task for task in await without_worker.tasks(session_id)}
     for phone in phones:
         [request] = simulator.requests.for_token(phone.token)
         task = tasks[phone.installation_id]
@@ -81,9 +85,9 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
 
 @pytest.mark.timeout(60)
 async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answers(
-    workerless: Stack, simulator: Simulator, worker_settings: WorkerSettings
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    user, phones = workerless.user(), [iphone(), android()]
+    user, phones = without_worker.user(), [iphone(), android()]
     await user.register(*phones)
     for phone in phones:
         simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=2, count=1)
@@ -96,10 +100,10 @@ async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answer
 
     said = "".join(worker.lines)
     assert (status, "worker stopped" in said, "did not stop in time" in said) == (0, True, False)
-    tasks = await workerless.tasks(session_id)
+    tasks = await without_worker.tasks(session_id)
     assert [(task.state, task.attempt_count) for task in tasks] == [("accepted", 1)] * 2
     async with part(worker_settings(), "worker.py"):
-        assert await workerless.finished(session_id) == "accepted"
+        assert await without_worker.finished(session_id) == "accepted"
     for phone in phones:
         [line] = simulator.phone(phone.token).screen
         assert (line.times_received, len(simulator.requests.for_token(phone.token))) == (1, 1)

@@ -16,7 +16,7 @@ async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 
 @pytest.fixture(scope="session")
-async def street(
+async def stack(
     new_database: Callable[[str], Awaitable[str]], temporal: str, simulator: Simulator
 ) -> AsyncIterator[Stack]:
     """API and worker as in production, but for the quotas: what they forbid must do no harm either.

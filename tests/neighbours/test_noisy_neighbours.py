@@ -10,7 +10,7 @@ from tests.stack import Stack
 
 @pytest.mark.alone
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
-async def test_others_are_reminded_on_time_while(street: Stack, simulator: Simulator, noise: Noise) -> None:
-    async with noise(street, simulator):
-        everybody = await honest.fasts(street)
-        await honest.were_reminded_on_time(street, simulator, everybody)
+async def test_others_are_reminded_on_time_while(stack: Stack, simulator: Simulator, noise: Noise) -> None:
+    async with noise(stack, simulator):
+        everybody = await honest.fasts(stack)
+        await honest.were_reminded_on_time(stack, simulator, everybody)
