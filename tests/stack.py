@@ -218,7 +218,7 @@ def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
-def make_app(place: StackPlace, terms: Terms = DEFAULT_TERMS, **settings: str) -> FastAPI:
+def make_app(place: StackPlace, terms: Terms = DEFAULT_TERMS, /, **settings: str) -> FastAPI:
     """Make an API with these settings."""
     environment = place.environment(**settings)
     return create_app(service_settings(environment), auth_settings(environment), terms, limit_settings(environment))
