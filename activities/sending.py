@@ -39,9 +39,9 @@ from push.sender import (
 )
 from sending import outcomes
 from sending import retry as retries
-from sending.attempts import begin_attempts, unheld_claims
+from sending.attempts import check_pushes, unheld_pushes
 from sending.outcomes import NotStored, Recording, Stored, call_span
-from sending.precheck import Claim, Deferred, Final, Hindrance, InFlight, Proceed, Verdict
+from sending.precheck import Claim, Deferred, Final, Hindered, Hindrance, InFlight, Proceed, Verdict
 
 # Seconds a check may take: with a call's 10 s it stays below IN_FLIGHT, so that no two calls overlap.
 _CLAIM_HOLDS = 5.0
@@ -100,9 +100,9 @@ class PushSending:
         # Each priority by itself, so that no reminder waits for a message's row; the others get one turn each.
         turns = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
         self._recording = {each: Recording(sessions, in_flight=turns[each]) for each in Priority}
-        begin, unheld = partial(begin_attempts, sessions), partial(unheld_claims, sessions)
-        self._begin: Mapping[Priority, Batch[Claim, Verdict]] = {
-            each: Batch(begin, in_flight=turns[each], unheard=self._begun_in_vain, unheld=unheld) for each in Priority
+        check, unheld = partial(check_pushes, sessions), partial(unheld_pushes, sessions)
+        self._check: Mapping[Priority, Batch[Claim | Hindered, Verdict]] = {
+            each: Batch(check, in_flight=turns[each], unheard=self._begun_in_vain, unheld=unheld) for each in Priority
         }
         self._most_others = most_others
         self._others = 0  # sends under way that are not of reminders
@@ -185,7 +185,7 @@ class PushSending:
                 async with sender.lease(ask.environment, user_digest) as lease:
                     permit.check()
                     asked_at = step.claim()
-                    verdict = await self._claim(Claim(ask.task_id), ask.kind)
+                    verdict = await self._begin_attempt(ask)
                     if not isinstance(verdict, Proceed):
                         return verdict
                     go = replace(verdict, route=route)
@@ -205,24 +205,29 @@ class PushSending:
         elif retries.is_about_credentials(met):
             hindrance = replace(hindrance, look=gate.rest_alone(ask.task_id, met.reason, hindrance.delay))
         step.claim()
-        verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
+        verdict = await self._note_hindrance(ask, hindrance)
         if isinstance(verdict, Deferred) and verdict.user_id is not None:
             permit.hindered(met, verdict.user_id, verdict.left.total_seconds())
             if retries.is_about_credentials(met):
                 gate.rest_alone(ask.task_id, met.reason, verdict.hindrance.delay)
-        return Deferred(hindrance) if isinstance(verdict, Proceed) else verdict
+        return verdict
 
     def _recording_of(self, kind: Kind) -> Recording:
         return self._recording[RULES[kind].priority]
 
-    async def _claim(self, claim: Claim, kind: Kind) -> Verdict:
+    async def _begin_attempt(self, ask: SendPush) -> Verdict:
+        claim = Claim(ask.task_id)
         try:
-            return await self._begin[RULES[kind].priority].ask(claim)
+            return await self._check[RULES[ask.kind].priority].ask(claim)
         except Exception as error:
-            if claim.hindrance is None and not may_be_ones_fault(error):  # it may have been committed, unheard of
+            if not may_be_ones_fault(error):  # it may have been committed, unheard of
                 lost = outcomes.never_called(claim.attempt_id, claim.task_id, "claim_too_old")
-                self._recording_of(kind).store_later(lost)
+                self._recording_of(ask.kind).store_later(lost)
             raise
+
+    async def _note_hindrance(self, ask: SendPush, hindrance: Hindrance) -> Deferred | Final | InFlight:
+        verdict = await self._check[RULES[ask.kind].priority].ask(Hindered(ask.task_id, hindrance))
+        return Deferred(hindrance) if isinstance(verdict, Proceed) else verdict
 
     def _begun_in_vain(self, verdict: Verdict) -> None:
         """Close an attempt that was begun for somebody who does not wait any more."""

@@ -146,7 +146,7 @@ async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
     """Read tasks and hold them until the transaction ends; those that this release cannot read are left out."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
-    return [task for row in rows if (task := _task(row)) is not None]
+    return [task for row in rows if (task := task_of(row)) is not None]
 
 
 async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
@@ -330,7 +330,8 @@ def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
     }
 
 
-def _task(row: Row[Any]) -> Task | None:
+def task_of(row: Row[Any] | PushTask) -> Task | None:
+    """Read a push task; None for one that this release cannot read."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     state = word(TaskState, row.state, "push_tasks.state")
     if route is None or kind is None or state is None:

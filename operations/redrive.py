@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import outbox, push_tasks, support_actions
+from db import last_check, outbox, push_tasks, support_actions
 from db.engine import Sessions, among
 from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.unreadable import Unreadable
-from db.views import dead_tasks, refusals
+from db.views import dead_tasks
 from domain.problems import Conflict, NotFound
 from domain.push import TaskState
 from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
@@ -37,7 +37,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
         raise NotFound("push task")
     if task.state != TaskState.DEAD:
         raise Conflict("push-not-dead", f"This push task is {task.state}; only a dead one can be redriven.", NOT_DEAD)
-    refused = (await refusals.of(db, [task])).get(task_id)
+    refused = (await last_check.refusals(db, [task])).get(task_id)
     if refused:
         raise Conflict("redrive-refused", refusal_in_words(refused), refused)
     await _accept(db, [task], actor)
@@ -58,7 +58,7 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
                     batch = await dead_tasks.dead_among_locked(db, candidates[start : start + _BATCH])
                 case RedriveMode.REHEARSAL:
                     batch = await dead_tasks.dead_among(db, candidates[start : start + _BATCH])
-            refused = await refusals.of(db, batch)
+            refused = await last_check.refusals(db, batch)
             going = [task for task in batch if task.task_id not in refused][: limit - redriven]
             if mode is RedriveMode.REAL:
                 await _accept(db, going, actor)

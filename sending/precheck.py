@@ -8,25 +8,15 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from db import messages, push_attempts, push_tasks
+from db import last_check, push_attempts, push_tasks
 from db.collapse_groups import Sounding
 from db.models.people import DeviceToken
 from db.unreadable import tell
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
-from domain.last_check import (
-    AddressedDevice,
-    Circumstances,
-    CollapseGroupTurn,
-    CollapseGroupUse,
-    is_quiet,
-    misaddressed,
-    turn_of,
-    useless,
-)
-from domain.preferences import Preferences, Preview
-from domain.push import Environment, Provider, Push, Route, TaskState
-from domain.sessions import FastingSession
+from domain.last_check import CollapseGroupTurn, is_quiet
+from domain.preferences import Preview
+from domain.push import Push, Route, TaskState
 from domain.wording import Content, worded
 from push.payload_limit import is_usable
 
@@ -49,11 +39,18 @@ class Hindrance:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask for one push task: to begin an attempt if all is well, or only to note that it is due but hindered."""
+    """Ask for one push task to be checked, and for an attempt to be begun if all is well."""
 
     task_id: UUID
-    hindrance: Hindrance | None = None
     attempt_id: UUID = field(default_factory=uuid4)  # of the attempt that it begins
+
+
+@dataclass(frozen=True, slots=True)
+class Hindered:
+    """Ask for one push task to be checked, and for what hinders it to be noted if all else is well."""
+
+    task_id: UUID
+    hindrance: Hindrance
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +101,10 @@ CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 class Facts:
     """What is true in the transaction that asks."""
 
+    pushes: last_check.Facts
+    under_way: Mapping[UUID, push_attempts.Begun]
+    final: Mapping[UUID, push_attempts.FinalAttempt]
     now: datetime
-    sessions: dict[UUID, FastingSession]
-    devices: dict[UUID, DeviceToken]
-    messages: dict[UUID, messages.Addressed]
-    lines: dict[UUID, CollapseGroupUse]
-    preferences: dict[str, Preferences]
-    under_way: dict[UUID, push_attempts.Begun]
-    final: dict[UUID, push_attempts.FinalAttempt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,7 @@ class Prechecked:
     entering: list[push_tasks.Task]
 
 
-def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Prechecked:
+def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim | Hindered], facts: Facts) -> Prechecked:
     """Judge the newest first: of those that share a line only it goes."""
     verdicts: dict[UUID, Verdict] = {}
     entering: list[push_tasks.Task] = []
@@ -131,7 +124,7 @@ def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], fact
         verdict, enters = _judge_alone(task, asked[task.task_id], facts)
         if enters:
             entering.append(task)
-        if isinstance(verdict, Proceed) and task.task_id in facts.lines:
+        if isinstance(verdict, Proceed) and task.task_id in facts.pushes.groups:
             line = (task.installation_id, task.collapse_key)
             verdict = Final(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
             begun.add(line)
@@ -139,11 +132,11 @@ def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], fact
     return Prechecked(verdicts, entering)
 
 
-def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
+def _judge_alone(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> tuple[Verdict, bool]:
     """Judge one of many, and say whether it enters the log; whatever is odd about it, the others are judged."""
     verdict: Verdict | None = None
     try:
-        verdict = _judge(task, claim, facts)
+        verdict = _judge(task, ask, facts)
         return verdict, _enters_the_log(task, facts)
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
         log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
@@ -151,7 +144,7 @@ def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Ver
         return verdict or Deferred(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
-def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
+def _judge(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
@@ -163,30 +156,26 @@ def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
     if task.expires_at <= facts.now:
         outlasted = task.last_reason  # trouble that lasted until the end; nobody else would tell of it
         return Final(TaskState.DEAD, outlasted) if outlasted else Final(TaskState.EXPIRED, "too_late")
-    device = facts.devices.get(task.installation_id)
-    current = None if device is None else AddressedDevice(device.user_id, _route(device))
-    reason = _withheld(task, facts) or misaddressed(AddressedDevice(task.user_id, task.route), current)
+    device, reason = facts.pushes.devices.get(task.installation_id), facts.pushes.refusal(task, facts.now)
     if reason or device is None:
         return Final(TaskState.WITHDRAWN, reason)
     if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
         return Final(TaskState.DEAD, "fate_unknown")
-    return _timed(task, claim.hindrance, facts) or _go(task, claim, device, facts)
+    return _hindered(task, ask, facts) if isinstance(ask, Hindered) else _begin(task, ask, device, facts)
 
 
-def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
-    """Say why a push that may go out must wait, or is too late for its line; None when it is its turn."""
-    turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
-    if turn is CollapseGroupTurn.NEVER:
-        return Final(TaskState.WITHDRAWN, "superseded")
+def _hindered(task: push_tasks.Task, ask: Hindered, facts: Facts) -> Deferred | Final:
+    """Put a push off that may go out, or end it where it would have expired by then."""
     left = task.expires_at - facts.now
-    if hindrance is not None:
-        fitting = _in_time(hindrance, left)
-        return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, hindrance.reason)
-    taken = Deferred(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
-    return taken if turn is CollapseGroupTurn.LATER else None
+    fitting = _in_time(ask.hindrance, left)
+    return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, ask.hindrance.reason)
 
 
-def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Proceed:
+def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Proceed | Deferred:
+    """Begin an attempt for a push that may go out, unless another push of its collapse group is being sent."""
+    if facts.pushes.turn(task) is CollapseGroupTurn.LATER:
+        left = task.expires_at - facts.now
+        return Deferred(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
     return Proceed(
         push=_push(task, claim.attempt_id, device, facts),
         route=task.route,
@@ -203,25 +192,15 @@ def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) 
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
     """Say why a phone must not ring now; None when it may."""
     at = max(facts.now, task.due_at)  # a push that comes late rings late
-    if is_quiet(task.kind, _wishes(task, facts), at, _time_zone(task, facts)):
+    if is_quiet(task.kind, facts.pushes.wishes(task), at, facts.pushes.time_zone(task)):
         return "quiet_hours"
-    line = facts.lines.get(task.task_id)
-    return "sounded_lately" if line is not None and line.has_sounded else None
-
-
-def _wishes(task: push_tasks.Task, facts: Facts) -> Preferences:
-    return facts.preferences.get(task.user_id, Preferences())
-
-
-def _time_zone(task: push_tasks.Task, facts: Facts) -> str | None:
-    """Say where the phone is, by its last registration."""
-    device = facts.devices.get(task.installation_id)
-    return None if device is None else device.time_zone
+    group = facts.pushes.groups.get(task.task_id)
+    return "sounded_lately" if group is not None and group.has_sounded else None
 
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
     """Name the sound of a message's push; reminders do not count, they lie a minute or more apart."""
-    counts = task.task_id in facts.lines and _silent_because(task, facts) is None
+    counts = task.task_id in facts.pushes.groups and _silent_because(task, facts) is None
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
@@ -234,31 +213,14 @@ def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
     return replace(hindrance, delay=delay) if delay is not None and delay < left else None
 
 
-def _route(device: DeviceToken) -> Route:
-    return Route(Provider(device.provider), device.app_id, Environment(device.environment))
-
-
-def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
-    message = facts.messages.get(task.task_id)
-    around = Circumstances(
-        session=facts.sessions.get(task.conversation_id),
-        is_member=message is not None and message.is_member,
-        is_synced=task.is_synced,
-        preferences=_wishes(task, facts),
-        now=facts.now,
-        time_zone=_time_zone(task, facts),
-    )
-    return useless(task.kind, task.reminder_minutes, task.due_at, around)
-
-
 def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
     """Tell whether the task is of a reminder that still holds."""
     is_reminder = RULES[task.kind].subject is Subject.SESSION
-    return is_reminder and task.state is TaskState.PENDING and _withheld(task, facts) is None
+    return is_reminder and task.state is TaskState.PENDING and facts.pushes.unwanted(task, facts.now) is None
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, wishes = RULES[task.kind], _wishes(task, facts)
+    rules, wishes = RULES[task.kind], facts.pushes.wishes(task)
     content = _content(task, facts)
     words = worded(task.kind, device.locale, rules.preview(wishes), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
@@ -291,6 +253,6 @@ def _public_key(device: DeviceToken) -> bytes | None:
 
 
 def _content(task: push_tasks.Task, facts: Facts) -> Content:
-    session, message = facts.sessions.get(task.conversation_id), facts.messages.get(task.task_id)
+    session = facts.pushes.sessions.get(task.conversation_id)
     left = ceil((session.ends_at - facts.now) / timedelta(minutes=1)) if session else 0
-    return Content(min(left, task.reminder_minutes or 0), message.body if message else "")
+    return Content(min(left, task.reminder_minutes or 0), facts.pushes.bodies.get(task.task_id, ""))

@@ -7,12 +7,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import support_actions
+from db import last_check, support_actions
 from db.engine import among
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
 from db.views import devices as device_history
-from db.views import refusals
 from domain.devices import ToldPermission
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
@@ -133,7 +132,7 @@ def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
 
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
     rows = (await db.execute(query)).all()
-    refused = await refusals.of(db, [task for task, _ in rows if task.state == TaskState.DEAD])
+    refused = await last_check.refusals(db, [task for task, _ in rows if task.state == TaskState.DEAD])
     told = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
     return [
         _show(task, token, refused.get(task.task_id), told.get((task.user_id, task.installation_id)))

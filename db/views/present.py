@@ -9,13 +9,13 @@ from uuid import UUID, uuid5
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_tokens, fasting_sessions, preferences, push_attempts, workers
+from db import device_tokens, fasting_sessions, last_check, preferences, push_attempts, workers
 from db.engine import among, present_instant
 from db.models.people import DeviceToken, LogItemRow, MessageRow
 from db.models.pushes import OutboxRow, PushTask
 from db.push_tasks import planned
 from db.views import devices as device_history
-from db.views import gates, refusals
+from db.views import gates
 from db.views import standings as reminder_standings
 from db.views.standings import ReminderStanding
 from domain.devices import SHOWS_NOTHING, ToldPermission
@@ -116,7 +116,7 @@ async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: date
         PushTask.user_id == user_id, or_(PushTask.state == TaskState.PENDING, redrivable), *_of_part(part)
     )
     tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MAX_PRESENT))).all()
-    refused = await refusals.of(db, tasks)
+    refused = await last_check.refusals(db, tasks)
     found = []
     for task in tasks:
         reason = refused.get(task.task_id)

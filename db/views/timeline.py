@@ -13,14 +13,14 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import preferences, push_tasks, token_error_cutoffs
+from db import last_check, preferences, push_tasks, token_error_cutoffs
 from db.engine import among
 from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, tell, word
 from db.views import devices as device_history
-from db.views import refusals, standings
+from db.views import standings
 from domain.devices import ToldPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
@@ -77,7 +77,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
             among(DeviceToken.id, refused), DeviceToken.active
         )
         kept = {row.id: row.registered_at for row in await db.execute(active)}
-    return _Known(tasks, await refusals.of(db, dead), engaged, permissions, kept)
+    return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept)
 
 
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}

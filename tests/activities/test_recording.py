@@ -12,7 +12,7 @@ from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import Environment, Provider, Route, TaskState
-from sending.attempts import begin_attempts
+from sending.attempts import check_pushes
 from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, never_called, note_calls
 from sending.precheck import Claim, Final, Proceed
 from tests.gates.worker_harness import due_now
@@ -75,7 +75,7 @@ async def test_a_push_that_was_taken_while_its_row_was_stuck_is_not_sent_again_t
         await note_calls(stack.sessions, [_accepted(go, "fine")])
     assert (await _task(stack, go.push.task_id))[0] == "pending"
 
-    [verdict] = await begin_attempts(stack.sessions, [Claim(go.push.task_id)])
+    [verdict] = await check_pushes(stack.sessions, [Claim(go.push.task_id)])
 
     assert verdict == Final(TaskState.ACCEPTED, None)
     assert await _task(stack, go.push.task_id) == ("accepted", None)
@@ -90,7 +90,7 @@ async def test_a_refusal_of_before_a_redrive_settles_nothing(stack: Stack) -> No
         again = text("UPDATE push_tasks SET again_at = clock_timestamp() WHERE task_id = :id")
         await db.execute(again, {"id": go.push.task_id})
 
-    [verdict] = await begin_attempts(stack.sessions, [Claim(go.push.task_id)])
+    [verdict] = await check_pushes(stack.sessions, [Claim(go.push.task_id)])
 
     assert isinstance(verdict, Proceed)
 
@@ -123,7 +123,7 @@ async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_l
 
 async def _begun(stack: Stack, count: int) -> list[Proceed]:
     planned = await due_now(stack, [iphone() for _ in range(count)])
-    goes = await begin_attempts(stack.sessions, [Claim(due.task_id) for due in planned])
+    goes = await check_pushes(stack.sessions, [Claim(due.task_id) for due in planned])
     return [go for go in goes if isinstance(go, Proceed)]
 
 
