@@ -16,6 +16,7 @@ from api.row_queue import Writes
 from db import fasting_sessions, outbox, preferences
 from db.engine import Sessions, present_instant
 from db.views import standings as reminder_standings
+from db.views.standings import ReminderStanding
 from dispatch.relay import Relay
 from domain.problems import Conflict, NotFound
 from domain.reminders import ReminderState, rescheduled
@@ -85,17 +86,17 @@ async def start(
     started_with = body.model_dump(mode="json", exclude_none=True)
 
     async def store(db: AsyncSession) -> Changed:
-        owed = None
         session = await fasting_sessions.locked(db, session_id)
         if session is None:
             session = await _new_session(db, session_id, caller.user_id, body)
             owed = await fasting_sessions.start(db, session, started_with, most=writes.quotas.active_fasts)
-        if owed is None:
-            session = await _mine(db, session_id, caller.user_id)
-            if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
-                raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
+            if owed is not None:
+                return _shown(session, reminder_standings.of_new(session)), owed
+        session = await _mine(db, session_id, caller.user_id)
+        if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
+            raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
         [answer] = await _out(db, [session])
-        return answer, owed
+        return answer, None
 
     rows = [_row(session_id), f"fasts-of/{caller.user_id}"]
     if body.reminder_minutes is None:
@@ -239,22 +240,19 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
 
 async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
     standings = await reminder_standings.of_sessions(db, sessions)
+    return [_shown(session, standings[session.session_id]) for session in sessions]
 
-    def reminders_of(session: FastingSession) -> list[ReminderOut]:
-        return [
+
+def _shown(session: FastingSession, standings: Sequence[ReminderStanding]) -> SessionOut:
+    return SessionOut(
+        id=session.session_id,
+        started_at=session.started_at,
+        ends_at=session.ends_at,
+        status=session.status,
+        ended_at=session.ended_at,
+        reminders=[
             ReminderOut(minutes=each.reminder.minutes, due_at=each.reminder.due_at, state=each.state)
-            for each in standings[session.session_id]
-        ]
-
-    return [
-        SessionOut(
-            id=session.session_id,
-            started_at=session.started_at,
-            ends_at=session.ends_at,
-            status=session.status,
-            ended_at=session.ended_at,
-            reminders=reminders_of(session),
-            rev=session.rev,
-        )
-        for session in sessions
-    ]
+            for each in standings
+        ],
+        rev=session.rev,
+    )

@@ -7,6 +7,7 @@ from commands.context import actor, asked, say_json, say_table
 from db.engine import Sessions
 from db.views import gates
 from domain.support import ShownBrake, ShownGates, ShownRoute
+from operations.resume import resume as resume_route
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,7 +51,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     async def ask(sessions: Sessions) -> ShownBrake:
         async with sessions.begin() as db:
-            return await gates.resume(db, arguments.brake, actor())
+            return await resume_route(db, arguments.brake, actor())
 
     resumed = asked(ask)
     if arguments.json:

@@ -9,17 +9,17 @@ the order of their ids, here and by the last-moment check, so that the two never
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from db import spent_tickets
 from db.counting import once_committed
 from db.engine import among
-from db.models.people import DeviceToken, DeviceTokenEvent
+from db.models.people import DeviceToken, DeviceTokenEvent, SpentTicket
 from db.unreadable import addresses
 from domain.devices import InstallationStanding, Permission
 from domain.naming import digest
@@ -30,6 +30,8 @@ from telemetry import metrics
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
 
 PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
+
+TICKETS_REMEMBERED = timedelta(hours=1)  # far longer than a server, or a proxy in front of it, keeps a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: st
     await _lock(db, f"installation/{installation_id}")
     named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
     await _deactivate(db, named, "signed_out")
-    await spent_tickets.spend(db, installation_id, digest(ticket))
+    await _spend(db, installation_id, digest(ticket))
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
@@ -238,12 +240,29 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
 
 async def _spend_tickets(db: AsyncSession, installation_id: UUID, told: Registration) -> None:
     own, former = told.sign_out_digest, None if told.former_ticket is None else digest(told.former_ticket)
-    if own is not None and await spent_tickets.is_spent(db, installation_id, own):
+    if own is not None and await _is_spent(db, installation_id, own):
         raise Conflict(
             "ticket-spent", "The ticket of this registration has signed it out already. Sign in with a new ticket."
         )
     if former not in (None, own):
-        await spent_tickets.spend(db, installation_id, former)
+        await _spend(db, installation_id, former)
+
+
+async def _spend(db: AsyncSession, installation_id: UUID, ticket: bytes) -> None:
+    """Remember that the sign-out ticket with this digest was used: a registration that names it is older."""
+    expires_at = func.clock_timestamp() + TICKETS_REMEMBERED
+    added = upsert(SpentTicket).values(installation_id=installation_id, digest=ticket, expires_at=expires_at)
+    key = [SpentTicket.installation_id, SpentTicket.digest]
+    await db.execute(added.on_conflict_do_update(index_elements=key, set_={"expires_at": added.excluded.expires_at}))
+
+
+async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> bool:
+    query = select(SpentTicket.digest).where(
+        SpentTicket.installation_id == installation_id,
+        SpentTicket.digest == ticket,
+        SpentTicket.expires_at > func.clock_timestamp(),
+    )
+    return await db.scalar(query) is not None
 
 
 async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:

@@ -1,4 +1,7 @@
-"""Presences: which installations have a stream open. A row counts until it expires; its API process puts that off."""
+"""Presences: which installations have an open stream. A row counts until it expires; its API process puts that off.
+
+Retention deletes a row an hour after it expired. Until then its process may come back from an outage, and renew it.
+"""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -10,8 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models.people import Presence
-
-_KEPT = timedelta(hours=1)  # a row that expired: its process may come back from an outage, and put it off again
 
 
 async def appear(db: AsyncSession, stream_id: UUID, user_id: str, installation_id: UUID, *, lives: float) -> None:
@@ -32,12 +33,6 @@ async def leave(db: AsyncSession, stream_ids: Collection[UUID]) -> None:
     """Forget streams that ended, but for those whose row somebody holds: that one expires."""
     ended = select(Presence.stream_id).where(among(Presence.stream_id, stream_ids))
     await _delete(db, ended.order_by(Presence.stream_id).with_for_update(skip_locked=True))
-
-
-async def forget_expired(db: AsyncSession) -> None:
-    """Forget streams whose process is gone for good."""
-    expired = select(Presence.stream_id).where(Presence.expires_at < func.clock_timestamp() - _KEPT)
-    await _delete(db, expired.with_for_update(skip_locked=True))
 
 
 def _in(seconds: float) -> ColumnElement[datetime]:

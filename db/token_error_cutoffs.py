@@ -12,9 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import support_actions
 from db.models.operations import TokenErrorCutoffRow
-from db.support_actions import Deed
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure
 from domain.push import Route
@@ -62,20 +60,15 @@ async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
     )
 
 
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> bool:
-    """Resume a route; False when there is no such brake or somebody did before."""
+async def release(db: AsyncSession, cutoff_id: UUID, actor: str) -> bool:
+    """End a cutoff; False when there is no such cutoff, or it has ended before."""
     query = (
         update(TokenErrorCutoffRow)
-        .where(TokenErrorCutoffRow.id == brake_id, TokenErrorCutoffRow.resumed_at.is_(None))
+        .where(TokenErrorCutoffRow.id == cutoff_id, TokenErrorCutoffRow.resumed_at.is_(None))
         .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
-        .returning(TokenErrorCutoffRow.reason, TokenErrorCutoffRow.token_errors, TokenErrorCutoffRow.answers)
+        .returning(TokenErrorCutoffRow.id)
     )
-    row = (await db.execute(query, execution_options={"synchronize_session": False})).one_or_none()
-    if row is None:
-        return False
-    detail = {"reason": row.reason, "token_errors": row.token_errors, "answers": row.answers}
-    await support_actions.note(db, Deed(actor, "resume", "brake"), {brake_id: detail})
-    return True
+    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
 def _lock(route: Route) -> str:

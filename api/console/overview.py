@@ -27,6 +27,7 @@ from domain.problems import InvalidField
 from domain.reasons import why
 from domain.signals import Signals
 from domain.support import ShownGates, ShownRoute
+from operations.resume import resume as resume_route
 
 router = APIRouter()
 
@@ -35,7 +36,7 @@ router = APIRouter()
 async def resume(brake_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Let go of a brake, and go back to the overview."""
     async with sessions.begin() as db:
-        await gates.resume(db, brake_id, operator.user_id)
+        await resume_route(db, brake_id, operator.user_id)
     return RedirectResponse(f"{PATH}/?resumed", 303)
 
 

@@ -1,7 +1,6 @@
 """The streams that are open in this process: woken by news, fed from the log, present while they last."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from domain.messages import LogItem
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that a statement may take
-
-_SWEEP_EVERY = 60.0  # seconds
-
 
 log = structlog.get_logger()
 
@@ -43,16 +39,6 @@ class PresenceBeat:
             await asyncio.sleep(self._every)
             if beaten := streams():
                 await self._beat(beaten, on_gone)
-
-    async def sweep_forever(self) -> None:
-        """Forget, now and then, what processes left behind that are gone for good."""
-        while True:
-            await asyncio.sleep(random.uniform(0.5, 1.5) * _SWEEP_EVERY)  # noqa: S311
-            try:
-                async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
-                    await presences.forget_expired(db)
-            except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                log.warning("presences not swept", error=type(error).__name__)
 
     async def leave(self, stream_id: UUID) -> None:
         """Forget the presence of a stream that ended; if the database is away, it expires."""
@@ -134,7 +120,6 @@ class OpenStreams:
             asyncio.create_task(self._listener.listen_forever()),
             asyncio.create_task(self._tell_forever()),
             asyncio.create_task(self._presences.beat_forever(self._streams.copy, self._end)),
-            asyncio.create_task(self._presences.sweep_forever()),
         ]
         try:
             yield

@@ -15,6 +15,7 @@ from domain.analytics import MAX_DAYS, Analytics, Asked
 from domain.kinds import Kind
 from domain.push import APP_ID, LONGEST_APP_ID, Provider
 from domain.support import ShownBrake, ShownGates
+from operations.resume import resume as resume_route
 
 router = APIRouter()
 
@@ -31,7 +32,7 @@ async def resume(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownB
     """Let go of a brake: its route sends again, and dead tokens are deactivated again."""
 
     async def let_go(db: AsyncSession) -> ShownBrake:
-        return await gates.resume(db, brake_id, caller.user_id)
+        return await resume_route(db, brake_id, caller.user_id)
 
     return await writes.run(let_go, f"brake/{brake_id}")
 

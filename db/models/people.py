@@ -81,6 +81,17 @@ class DeviceTokenEvent(Table):
     taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since
 
 
+class SpentTicket(Table):
+    """A sign-out ticket that was used; kept for as long as a registration that names it may still be under way."""
+
+    __tablename__ = "spent_tickets"
+    __table_args__ = (Index("ix_spent_tickets_expires_at", "expires_at"),)
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    expires_at: Mapped[datetime]
+
+
 class FastingSessionRow(Table):
     """One fast of one user."""
 

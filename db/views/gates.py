@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import text
@@ -13,7 +12,6 @@ from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import route_of, tell
-from domain.problems import Conflict, NotFound
 from domain.push import Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
@@ -117,17 +115,6 @@ async def shown(db: AsyncSession) -> ShownGates:
     return ShownGates(await _routes(db, reporting), _unknown_refusals(reporting))
 
 
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
-    """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
-    resumed = await token_error_cutoffs.resume(db, brake_id, actor)
-    row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)
-    if row is None:
-        raise NotFound("brake")
-    if not resumed:
-        raise Conflict("brake-resumed", f"This brake was resumed by {row.resumed_by} before.")
-    return _brake(row)
-
-
 async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[ShownRoute]:
     gates: dict[Route, list[ShownGate]] = {}
     for worker in reporting:
@@ -144,7 +131,7 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
             provider=route.provider,
             app_id=route.app_id,
             environment=route.environment,
-            brake=_brake(engaged[route]) if route in engaged else None,
+            brake=shown_cutoff(engaged[route]) if route in engaged else None,
             workers=gates.get(route, []),
             errors=refused.get(route),
         )
@@ -178,7 +165,8 @@ def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
         return None
 
 
-def _brake(row: TokenErrorCutoffRow) -> ShownBrake:
+def shown_cutoff(row: TokenErrorCutoffRow) -> ShownBrake:
+    """Show one cutoff."""
     return ShownBrake(
         id=row.id,
         reason=row.reason,

@@ -177,7 +177,7 @@ async def _reminders(
         )
         for of_one in standings
         for each in of_one
-        if each.state in {ReminderState.SCHEDULED, ReminderState.DUE} and not each.found.tasks
+        if each.state in {ReminderState.SCHEDULED, ReminderState.DUE} and not each.record.tasks
         if part.message_id in {None, each.message_id}
     ]
 

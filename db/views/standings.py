@@ -34,7 +34,7 @@ class ReminderStanding:
     message_id: UUID
     reminder: Reminder
     state: ReminderState
-    found: OnRecord
+    record: OnRecord
     now: datetime  # when it stood so
 
 
@@ -47,15 +47,26 @@ async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> d
     undecided = [message for message in due if message not in tasks]
     withheld = await withheld_pushes.counts_by_message(db, undecided) if undecided else {}
 
-    def standing(session: FastingSession, message: UUID, reminder: Reminder) -> ReminderStanding:
-        found = OnRecord(tasks.get(message, {}), withheld.get(message, 0))
-        state = state_of(session, reminder, found, now)
-        return ReminderStanding(session.session_id, message, reminder, state, found, now)
-
     return {
-        session.session_id: [standing(session, *each) for each in named[session.session_id].items()]
+        session.session_id: [
+            _standing(session, message, reminder, OnRecord(tasks.get(message, {}), withheld.get(message, 0)), now)
+            for message, reminder in named[session.session_id].items()
+        ]
         for session in sessions
     }
+
+
+def of_new(session: FastingSession) -> list[ReminderStanding]:
+    """Say how each reminder of a session stands that starts in this transaction, so nothing of it is on record."""
+    nothing = OnRecord({}, 0)
+    return [_standing(session, *each, nothing, session.scheduled_at) for each in _named(session).items()]
+
+
+def _standing(
+    session: FastingSession, message: UUID, reminder: Reminder, record: OnRecord, now: datetime
+) -> ReminderStanding:
+    state = state_of(session, reminder, record, now)
+    return ReminderStanding(session.session_id, message, reminder, state, record, now)
 
 
 def _named(session: FastingSession) -> dict[UUID, Reminder]:
@@ -77,7 +88,7 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
 def is_unopened(standing: ReminderStanding) -> bool:
     """Tell whether a reminder is due with no push planned; what was decided against is not due, but withdrawn."""
     is_late = standing.reminder.due_at <= standing.now - A_MOMENT
-    return is_late and not standing.found.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
+    return is_late and not standing.record.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
 
 def _item(standing: ReminderStanding) -> TimelineItem:

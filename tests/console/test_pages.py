@@ -81,7 +81,7 @@ async def test_a_brake_is_resumed_once_and_it_is_noted_by_whom(stack: Stack, car
     second = await carol.post(f"/console/brakes/{brake_id}/resume")
 
     assert (first.status_code, first.headers["location"]) == (303, "/console/?resumed")
-    assert (second.status_code, f"was resumed by {carol.user_id} before" in words(second)) == (409, True)
+    assert (second.status_code, f"{carol.user_id} has already resumed" in words(second)) == (409, True)
     async with stack.sessions() as db:
         [action] = await support_actions.about(db, brake_id)
     assert (action.actor, action.action) == (carol.user_id, "resume")

@@ -96,7 +96,8 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
     async with worker_harness(without_worker, heartbeat_timings=SOON) as mended:
         draining = asyncio.gather(*(mended.send(due) for due in all_due if due.task_id in pending))
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, phones[0].provider), "ann")
+            cutoff_id = await engaged_cutoff(without_worker, phones[0].provider)
+            assert await token_error_cutoffs.release(db, cutoff_id, "ann")
         assert {sent.state for sent in await draining} == {TaskState.ACCEPTED}
     assert await active_tokens(without_worker, all_due) == MANY
 
@@ -146,7 +147,7 @@ async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_aft
         waiting = [asyncio.create_task(worker.send(due)) for due in refused[1]]
         await eventually(lambda: _waits(without_worker, refused[1][0].task_id))
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, "apns"), "ann")
+            assert await token_error_cutoffs.release(db, await engaged_cutoff(without_worker, "apns"), "ann")
         await asyncio.gather(*waiting)
         [sent] = await worker.send_all(await due_now(without_worker, [iphone()]))
         await worker.send_all(refused[2])
@@ -345,7 +346,7 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack
         await eventually(lambda: _waits(without_worker, other.task_id))
         assert len(simulator.requests) == called
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.resume(db, await engaged_cutoff(without_worker, "apns"), "ann")
+            assert await token_error_cutoffs.release(db, await engaged_cutoff(without_worker, "apns"), "ann")
 
         assert (await sending).state is TaskState.ACCEPTED
     [deed] = await without_worker.rows(
