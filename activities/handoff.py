@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -29,8 +30,7 @@ from domain.messages import (
     unneeded,
 )
 from domain.preferences import Preferences
-from domain.push import TaskState
-from domain.wire import MoreSends, PlanHandoff, PlannedHandoff
+from domain.push import PlannedSend, TaskState
 from sending.precheck import ATTEMPT_LEASE
 
 PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
@@ -39,6 +39,55 @@ _AT_ONCE = 3  # plans in one process: the other connections are for reminders
 _MAX_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
 
 _Means = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffState:
+    """A message to hand off: the input of `MessageHandoff`."""
+
+    message_id: UUID
+    conversation_id: UUID
+    paged: bool = False  # its plan comes in pages, and may be looked at again; False: an older release started it
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHandoff:
+    """Ask which phones have to be told of a message by push."""
+
+    message_id: UUID
+    heed: PresencePolicy
+    paged: bool = False  # the first page of sends is enough; False: an older release's workflow wants all
+
+
+@dataclass(frozen=True, slots=True)
+class MoreSends:
+    """Ask for the next page of a message's sends."""
+
+    message_id: UUID
+    after: "PlannedSend"  # the last one of the page before
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedHandoff:
+    """The sends that a message needs now."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    due_at: datetime | None = None  # None: there is no such message
+    expires_at: datetime | None = None
+    streaming: int = 0  # phones left to their open stream
+    quiet: int = 0  # phones that have read it, or whose owners want no push
+    more: bool = False  # there is another page of sends
+    later: int = 0  # phones whose line is taken for the moment
+    again_in: float = 0.0  # seconds until it is worth looking at those again
+
+
+@dataclass(frozen=True, slots=True)
+class SendPage:
+    """Sends of one fan-out, few enough for one history: the input of `SendingPage`."""
+
+    sends: tuple[PlannedSend, ...]
+    due_at: datetime
+    expires_at: datetime
 
 
 class HandoffPlanning:

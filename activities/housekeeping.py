@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
@@ -16,8 +17,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db import device_tokens, fasting_sessions, messages, orphans, outbox, preferences, retention, withheld_pushes
 from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
-from db.orphans import Stray, Window
-from domain.housekeeping import AHEAD, Keep, Mark, Purged, RetentionTarget, Walk, Walked, owning_workflow_ids
+from db.orphans import Mark, Stray, Window
+from db.retention import Purged
+from domain.housekeeping import AHEAD, UNTOUCHED, Keep, RetentionTarget, owning_workflow_ids
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
@@ -32,6 +34,43 @@ _ANSWERS_WITHIN = 3.0  # seconds
 _LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOrphans:
+    """Ask for a sweep: the input of `OrphanSweep`."""
+
+    untouched: float = UNTOUCHED  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Ask for the next page of a walk."""
+
+    untouched: float  # seconds
+    after: Mark | None = None  # None: from the start
+    since: datetime | None = None  # what the sweep before looked up to; None: it is not known
+    upto: datetime | None = None  # None: this is the first page, and it is up to now
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What one page of a walk came to."""
+
+    changed: int
+    after: Mark | None  # None: the walk is at its end
+    upto: datetime  # by the database's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep came to; the next one goes on from it."""
+
+    orphans: int = 0  # push tasks made dead
+    sessions: int = 0  # owed to Temporal once more
+    handoffs: int = 0  # the same
+    upto: datetime | None = None
+    after: Mark | None = None  # where the walk through waiting push tasks was broken off
 
 
 class WorkflowState(Enum):

@@ -1,7 +1,9 @@
 """Open a reminder: ask the database, not the workflow's memory, and plan its pushes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from temporalio import activity
@@ -13,10 +15,66 @@ from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld
 from domain.preferences import Preferences
-from domain.push import TaskState
+from domain.push import PlannedSend, SentPush, TaskState
 from domain.reminders import Reminder, message_id, reminders
-from domain.sessions import FastingSession
-from domain.wire import CloseTasks, Moment, OpenedReminder, OpenReminder, SentPush
+from domain.sessions import FastingSession, SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A fasting session's whole state: the input of `FastingReminder` and of each of its signals."""
+
+    session_id: UUID
+    rev: int  # the highest one seen counts
+    status: SessionStatus
+    ends_at: datetime
+    reminders: tuple[Reminder, ...]  # computed at the edge; skipped ones left out
+    arm_seconds: float  # how long before the due instant the sends are armed
+
+
+class Moment(StrEnum):
+    """When a reminder is opened."""
+
+    ARMING = "arming"  # shortly before it is due: nothing may be told to anyone
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReminder:
+    """Ask whether a reminder still holds, and plan its pushes."""
+
+    session_id: UUID
+    minutes: int
+    due_at: datetime
+    moment: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedReminder:
+    """What opening came to: sends to make, or the reason why there are none."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    withheld: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTasks:
+    """Ask for push tasks that are still pending to be closed for good."""
+
+    task_ids: tuple[UUID, ...]
+    state: TaskState  # WITHDRAWN or DEAD
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReminderStatus:
+    """What a workflow tells about itself when it is asked."""
+
+    session_id: UUID
+    rev: int
+    status: SessionStatus
+    waiting_for: str
+    reminders: tuple[str, ...]  # one line per reminder that was opened
 
 
 class ReminderOpening:

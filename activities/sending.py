@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, assert_never
+from uuid import UUID
 from zlib import crc32
 
 import structlog
@@ -19,8 +20,7 @@ from db.batch import Batch
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
-from domain.push import Provider, TaskState
-from domain.wire import SendPush, SentPush
+from domain.push import Environment, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
@@ -54,6 +54,18 @@ _LOOK_AGAIN = timedelta(seconds=2)  # where another attempt is open, or its outc
 SEND_BUDGET = timedelta(seconds=20)  # a slot, the check, one call and its record; a lost worker costs this much
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SendPush:
+    """Ask for one push task to be sent at its due instant."""
+
+    task_id: UUID
+    environment: Environment
+    hold_seconds: float  # from the scheduling of the activity to the due instant, on the server's clock
+    app_id: str | None = None
+    kind: Kind = Kind.REMINDER
+    user_digest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from api.http.problems import responses
 from db import device_tokens
 from db.models.people import DeviceToken
 from db.views import devices as device_history
+from db.views.devices import ShownToken
 from domain import devices as registration
-from domain.devices import Permission, ShownToken
+from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from operations import revival as revivals

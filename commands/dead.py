@@ -8,11 +8,12 @@ from uuid import UUID
 from commands.context import actor, asked, cell, say_json, say_table
 from db.engine import Sessions
 from db.views import dead_tasks
+from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
-from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 from operations import redrive as redrives
+from operations.redrive import MAX_AT_ONCE, Redriven
 
 _EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
 
@@ -47,7 +48,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _list(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
-    check_wanted(wanted)
+    check_filter(wanted)
 
     async def ask(sessions: Sessions) -> list[ShownTask]:
         async with sessions() as db:
@@ -80,7 +81,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _redrive(arguments: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = arguments.parser
     wanted = _wanted(arguments)
-    filtered = wanted != Wanted()
+    filtered = wanted != PushTaskFilter()
     if arguments.task is None:
         if filtered == arguments.all or arguments.limit is None:
             parser.error("name a --task, or a --limit beside a filter or --all")
@@ -146,9 +147,9 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--due-to", type=_instant, metavar="T", help="itself not included")
 
 
-def _wanted(arguments: argparse.Namespace) -> Wanted:
+def _wanted(arguments: argparse.Namespace) -> PushTaskFilter:
     given = vars(arguments)
-    return Wanted(**{field.name: given[field.name] for field in fields(Wanted) if field.name in given})
+    return PushTaskFilter(**{field.name: given[field.name] for field in fields(PushTaskFilter) if field.name in given})
 
 
 def _instant(text: str) -> datetime:

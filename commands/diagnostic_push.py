@@ -6,9 +6,9 @@ from uuid import UUID
 
 from commands.context import actor, asked, cell, say_json
 from db.engine import Sessions
-from domain.diagnostic_push import AskedTest, ShownTestPush
 from domain.push import TaskState
 from operations import diagnostic_push as test_pushes
+from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
 _LOOK_EVERY = 0.25  # seconds
 _GIVE_UP = 330.0  # seconds; a test push is of use for five minutes
@@ -27,7 +27,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _send(arguments: argparse.Namespace) -> int:
-    wanted = AskedTest(arguments.user, arguments.installation, arguments.validate_only)
+    wanted = TestPushRequest(arguments.user, arguments.installation, arguments.validate_only)
 
     async def ask(sessions: Sessions) -> ShownTestPush:
         async with sessions.begin() as db:

@@ -6,7 +6,7 @@ from uuid import UUID
 from commands.context import actor, asked, say_json, say_table
 from db.engine import Sessions
 from db.views import gates
-from domain.support import ShownBrake, ShownGates, ShownRoute
+from db.views.gates import ShownBrake, ShownGates, ShownRoute
 from operations.resume import resume as resume_route
 
 

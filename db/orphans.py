@@ -15,9 +15,16 @@ from db.counting import count_settled
 from db.engine import among
 from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
-from domain.housekeeping import Mark
 from domain.kinds import Kind
 from domain.sessions import MAX_REMINDER_MINUTES
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a walk through rows in order of time has come."""
+
+    at: datetime
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)

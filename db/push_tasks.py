@@ -17,8 +17,7 @@ from db.unreadable import known_or_none, readable, route_of, word
 from domain.kinds import Kind
 from domain.messages import LONGEST_GRACE
 from domain.naming import user_digest
-from domain.push import Environment, Provider, Route, TaskState
-from domain.wire import PlannedSend
+from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from telemetry import metrics
 
 

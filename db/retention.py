@@ -1,7 +1,7 @@
 """Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,12 +15,20 @@ from db.engine import is_contended
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
 from db.models.people import Presence
 from db.workers import KEPT
-from domain.housekeeping import Keep, Purged, RetentionTarget
+from domain.housekeeping import Keep, RetentionTarget
 
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
 _A_WHILE = timedelta(hours=1)
 _LAZY = timedelta(days=1)  # so that each log is cut at most once a day
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was let go, and whether there is more."""
+
+    count: int
+    is_all: bool
 
 
 async def purge(db: AsyncSession, what: RetentionTarget, keep: Keep) -> Purged:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models.operations import SupportAction
 from db.unreadable import tell
-from domain.support import ShownAction
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAction:
+    """What a person did."""
+
+    at: datetime
+    actor: str
+    action: str
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,13 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.handoff import HandoffState
+from activities.reminders import SessionState
 from db import fasting_sessions, handoffs, messages, outbox
 from db.engine import Sessions
 from dispatch import starts
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession
-from domain.wire import HandoffState, SessionState
 from operations import diagnostic_push as test_pushes
 from operations import redrive as redrives
 from telemetry import metrics, tracing

@@ -6,8 +6,9 @@ Each worker makes it true again and again, for a Temporal that was emptied knows
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -27,8 +28,13 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import ShownSchedule, findings
-from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
+from domain.housekeeping import RetentionTarget
+from domain.naming import (
+    ORPHAN_SWEEP,
+    RETENTION,
+    SEARCH_ATTRIBUTES,
+    WORKFLOW_QUEUE,
+)
 from workflows.housekeeping import Retention
 
 _RPC_TIMEOUT = timedelta(seconds=10)
@@ -38,6 +44,26 @@ _NOT_OURS = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED, RPCSt
 _ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are due
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSchedule:
+    """A schedule as an operator sees it."""
+
+    name: str
+    started_at: datetime | None  # its latest run; None: it never ran
+    state: str | None  # of that run: running, completed, failed, …; missing: there is no such schedule
+    found: str | None  # in words, once it is completed
+    next_at: datetime | None  # None: paused
+
+
+def findings(name: str, result: Mapping[str, Any]) -> str:
+    """Say what a completed run found."""
+    words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
+    if name == RETENTION:
+        words = {what: f"{what.replace('_', ' ')} deleted" for what in RetentionTarget}
+    found = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
+    return ", ".join(found) or "nothing"
 
 
 async def keep_registered(client: Client, *, every: float = _AGAIN_AFTER) -> None:

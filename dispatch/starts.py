@@ -7,6 +7,8 @@ from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.handoff import HandoffState
+from activities.reminders import SessionState
 from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -21,7 +23,8 @@ from domain.naming import (
     test_push_workflow_id,
 )
 from domain.sessions import SessionStatus
-from domain.wire import HandoffState, RedriveState, SessionState, TestPushState
+from operations.diagnostic_push import TestPushState
+from operations.redrive import RedriveState
 from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff

@@ -15,18 +15,17 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.housekeeping import GONE, Sweeping, WorkflowState
-from activities.reminders import ReminderOpening
+from activities.housekeeping import GONE, Sweeping, Walk, WorkflowState
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db import device_tokens, fasting_sessions, orphans, preferences, workers
 from db.engine import Sessions, present_instant
-from db.orphans import Unopened, Window
-from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED, Mark, Walk
+from db.orphans import Mark, Unopened, Window
+from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED
 from domain.kinds import Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
 from domain.reminders import LONGEST_OF_USE, message_id, reminders
-from domain.wire import Moment, OpenReminder
 
 _EVERY = 1.0  # seconds between looks at what is near
 _STANDS_BY = 5.0  # seconds between tries to take the lease

@@ -1,4 +1,4 @@
-"""Value types of a push: whom it addresses, what it says, how it ended."""
+"""Value types of a push: where it goes, what it says, how it ended."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,3 +70,24 @@ class Push:
     sounds: bool = True  # False: its line on the screen is replaced without a noise
     validate_only: bool = False  # FCM checks it, no phone is told; APNs has no such thing
     user_id: str = field(default="", repr=False)  # whose it is; no provider is told
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSend:
+    """One push task that waits for its send."""
+
+    task_id: UUID
+    provider: Provider
+    environment: Environment
+    app_id: str | None = None
+    kind: Kind = Kind.REMINDER
+    user_digest: int = 0  # tells users apart without naming them, so that each has a turn; 0: of an older release
+
+
+@dataclass(frozen=True, slots=True)
+class SentPush:
+    """How a push task stands after its send."""
+
+    task_id: UUID
+    state: TaskState
+    reason: str | None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from domain.devices import Permission
+from domain.push import TaskState
 from domain.timeline import Event, WaitsFor
 
 PAST: Mapping[Event, str] = {
@@ -173,3 +174,15 @@ class Present(StrEnum):
     )
     OWED = "It has been waiting for Temporal since {owed_since}."
     SILENT = "It waits for Temporal, which does not answer the workers."
+
+
+# How a test push stands on one phone.
+STANDINGS: Mapping[TaskState, str] = {
+    TaskState.ACCEPTED: "Accepted by the provider.",
+    TaskState.PENDING: "On its way{because}",
+    TaskState.REJECTED: "Refused by the provider{because}",
+    TaskState.UNREGISTERED: "Its token was refused by the provider{because}",
+    TaskState.EXPIRED: "Not sent before it expired{because}",
+    TaskState.WITHDRAWN: "Not sent{because}",
+    TaskState.DEAD: "Given up{because}",
+}

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.devices import Permission, ToldPermission
+from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
 from domain.preferences import QuietHours
 from domain.preferences import in_words as zone_in_words
-from domain.push import Provider
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
-from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
+from domain.push import Provider, TaskState
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_so, why_then
+from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, STANDINGS, Past, Present
 from domain.timeline import Event, Happening, WaitsFor
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
@@ -32,9 +32,19 @@ def now_quiet(hours: QuietHours | None) -> str:
     return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
 
 
-def shows(told: ToldPermission | None) -> str:
+def shows(told: ReportedPermission | None) -> str:
     """Say what a phone does with a push, after what became of it; nothing where the app told of no obstacle."""
     return "" if told is None else SHOWS[told.permission].format(permission_told_at=_written(told.at))
+
+
+def standing_in_words(
+    state: TaskState, reason: str | None, provider: Provider | None = None, told: ReportedPermission | None = None
+) -> str:
+    """Say how a test push stands on a phone, which may show nothing of it by what its app `told`."""
+    if state is TaskState.ACCEPTED and reason is not None:
+        return f"Accepted: {why(reason, provider)}"
+    stands = STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
+    return stands + (shows(told) if state in {TaskState.PENDING, TaskState.ACCEPTED} else "")
 
 
 def duration(length: timedelta) -> str:

@@ -1,7 +1,8 @@
 """Test pushes: push tasks of their own kind, what Temporal is owed, who asked; one transaction."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
@@ -14,18 +15,75 @@ from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
-from domain.devices import InstallationStanding, ToldPermission
-from domain.diagnostic_push import MAX_PER_MINUTE, AskedTest, ShownTestPush, TestedPhone, standing_in_words
+from domain.devices import InstallationStanding, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
-from domain.push import Environment, Provider, TaskState
-from domain.wire import TestPushState
+from domain.push import Environment, PlannedSend, Provider, TaskState
+from domain.timeline_words import standing_in_words
 
 OUTBOX_KIND = "test_push"
 _MINUTE = timedelta(minutes=1)
 
 
-async def send(db: AsyncSession, asked: AskedTest, actor: str) -> ShownTestPush:
+MAX_PER_MINUTE = 5  # to one person
+
+
+@dataclass(frozen=True, slots=True)
+class TestPushState:
+    """A test push: the input of `TestPush`."""
+
+    test_push_id: UUID
+    sends: tuple[PlannedSend, ...]
+    due_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TestPushRequest:
+    """Whom to send a test push, and whether a phone is to show it."""
+
+    user_id: str
+    installation_id: UUID | None = None  # None: all that have an active token
+    validate_only: bool = False  # FCM checks the push, no phone is told
+
+
+@dataclass(frozen=True, slots=True)
+class TestedPhone:
+    """How a test push stands on one phone."""
+
+    task_id: UUID
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    state: TaskState
+    reason: str | None
+    text: str  # how it stands, in words
+    attempt_count: int
+    next_attempt_at: datetime | None
+    accepted_at: datetime | None
+    settled_at: datetime | None
+    opened_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTestPush:
+    """A test push as it stands now."""
+
+    test_push_id: UUID
+    user_id: str
+    sent_by: str
+    validate_only: bool
+    created_at: datetime
+    expires_at: datetime
+    is_settled: bool  # nothing more will come of it
+    items: list[TestedPhone]
+    skipped: list[UUID]  # installations with no dry run (APNs), where only that was asked for
+    next_cursor: None = None
+
+
+async def send(db: AsyncSession, asked: TestPushRequest, actor: str) -> ShownTestPush:
     """Plan a test push; the workers' sweepers send it once this is committed.
 
     Raises NotFound (the installation is not theirs), Conflict (no active token), InvalidField (nothing that can be
@@ -95,7 +153,7 @@ async def under_way(db: AsyncSession, test_push_id: UUID) -> TestPushState | Non
     return TestPushState(test_push_id, tuple(sends), task.due_at, task.expires_at)
 
 
-async def _phones(db: AsyncSession, asked: AskedTest) -> Sequence[DeviceToken]:
+async def _phones(db: AsyncSession, asked: TestPushRequest) -> Sequence[DeviceToken]:
     """Find the active tokens that are meant."""
     devices = await device_tokens.active_for_user(db, asked.user_id)
     if asked.installation_id is None:
@@ -129,7 +187,7 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
         )
 
 
-def _phone(task: PushTask, token: str, told: ToldPermission | None) -> TestedPhone:
+def _phone(task: PushTask, token: str, told: ReportedPermission | None) -> TestedPhone:
     state = TaskState(task.state)
     return TestedPhone(
         task_id=task.task_id,

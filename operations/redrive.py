@@ -1,7 +1,9 @@
 """Redrives: a dead push task is pending again, Temporal is owed a dispatch, the deed is noted; one transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
@@ -14,13 +16,41 @@ from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.unreadable import Unreadable
 from db.views import dead_tasks
+from db.views.dead_tasks import NOT_DEAD, PushTaskFilter
 from domain.problems import Conflict, NotFound
-from domain.push import TaskState
-from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
-from domain.wire import RedriveState
+from domain.push import PlannedSend, TaskState
+from domain.reasons import meaning
 
 OUTBOX_KIND = "push_task"
 _BATCH = 100  # tasks in one transaction, so that none is held for long
+
+
+MAX_AT_ONCE = 10_000  # redriven by one request
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveState:
+    """A redriven push task: the input of `Redrive`."""
+
+    send: PlannedSend
+    conversation_id: UUID
+    due_at: datetime
+    expires_at: datetime
+    message_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What a redrive by filter came to."""
+
+    redriven: int
+    withheld: Mapping[str, int]  # by reason; these stay dead
+    limit_reached: bool  # there may be more
+
+
+def refusal_in_words(reason: str) -> str:
+    """Say why a push cannot be redriven."""
+    return f"This push cannot be redriven: {meaning(reason) or f'it would be withheld ({reason}).'}"
 
 
 class RedriveMode(Enum):
@@ -43,7 +73,9 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
     await _accept(db, [task], actor)
 
 
-async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor: str, mode: RedriveMode) -> Redriven:
+async def redrive_matching(
+    sessions: Sessions, wanted: PushTaskFilter, limit: int, actor: str, mode: RedriveMode
+) -> Redriven:
     """Redrive dead tasks, the latest due first, until none is left or `limit` were; many short transactions."""
     withheld: Counter[str] = Counter()
     redriven = 0

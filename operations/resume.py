@@ -8,8 +8,8 @@ from db import support_actions, token_error_cutoffs
 from db.models.operations import TokenErrorCutoffRow
 from db.support_actions import Deed
 from db.views import gates
+from db.views.gates import ShownBrake
 from domain.problems import Conflict, NotFound
-from domain.support import ShownBrake
 
 
 async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:

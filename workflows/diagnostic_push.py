@@ -8,7 +8,8 @@ from workflows.fan_out import never_over, send_all
 from workflows.status import Pushes, clock
 
 with workflow.unsafe.imports_passed_through():
-    from domain.wire import SentPush, TestPushState
+    from domain.push import SentPush
+    from operations.diagnostic_push import TestPushState
 
 
 @workflow.defn(name="TestPush")

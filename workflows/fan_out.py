@@ -9,12 +9,11 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reminders import ReminderOpening
-    from activities.sending import SEND_BUDGET, PushSending
+    from activities.reminders import CloseTasks, ReminderOpening
+    from activities.sending import SEND_BUDGET, PushSending, SendPush
     from domain.kinds import RULES
     from domain.naming import push_queue
-    from domain.push import TaskState
-    from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
+    from domain.push import PlannedSend, SentPush, TaskState
 
 LOCAL_TIMEOUT = timedelta(seconds=10)
 _LONGEST_WAIT = timedelta(seconds=5)  # where no provider said how long: the database is away, or a worker was lost

@@ -11,14 +11,14 @@ from temporalio.common import SearchAttributeKey
 
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 from workflows.status import Pushes, clock, of_reminders
+from workflows.updatable_timer import sleep_until
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reminders import ReminderOpening
+    from activities.reminders import Moment, OpenedReminder, OpenReminder, ReminderOpening, ReminderStatus, SessionState
     from domain.naming import REMINDER_STATE_ATTRIBUTE
-    from domain.push import FAILED, TaskState
+    from domain.push import FAILED, SentPush, TaskState
     from domain.reminders import Reminder
     from domain.sessions import SessionStatus
-    from domain.wire import Moment, OpenedReminder, OpenReminder, ReminderStatus, SentPush, SessionState
 
 _REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
 
@@ -119,23 +119,10 @@ class FastingReminder:
         return min(ahead, default=None)
 
     async def _sleep(self, wake_at: datetime | None) -> None:
-        """Sleep until it is time to wake, something is learnt, or an opened reminder is settled."""
+        """Sleep until the next reminder has to be armed, a signal brings news, or an opened reminder is settled."""
         rev, open_ones = self._state.rev, self._open_ones()
-
-        def stirred() -> bool:
-            return self._state.rev != rev or self._open_ones() != open_ones
-
-        if wake_at is None:
-            self._describe("the sends under way")
-            await workflow.wait_condition(stirred)
-            return
-        self._describe(f"the next reminder, to be armed at {clock(wake_at)}")
-        try:
-            await workflow.wait_condition(
-                stirred, timeout=wake_at - workflow.now(), timeout_summary=f"until {clock(wake_at)}"
-            )
-        except TimeoutError:
-            return
+        self._describe(f"the next reminder, to be armed at {clock(wake_at)}" if wake_at else "the sends under way")
+        await sleep_until(wake_at, lambda: self._state.rev != rev or self._open_ones() != open_ones)
 
     def _open_ones(self) -> int:
         return sum(not task.done() for task in self._opened.values())

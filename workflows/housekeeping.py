@@ -9,8 +9,9 @@ from temporalio import workflow
 from workflows.fan_out import LOCAL_RETRY, LOCAL_WAIT
 
 with workflow.unsafe.imports_passed_through():
-    from activities.housekeeping import Purging, Sweeping
-    from domain.housekeeping import Purged, RetentionTarget, SweepOrphans, Swept, Walk, Walked
+    from activities.housekeeping import Purging, Sweeping, SweepOrphans, Swept, Walk, Walked
+    from db.retention import Purged
+    from domain.housekeeping import RetentionTarget
 
 _PAGE_TIMEOUT = timedelta(minutes=2)
 _MAX_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there

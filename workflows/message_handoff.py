@@ -14,7 +14,7 @@ from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over
 from workflows.status import ABOUT_PAGE, Pushes, clock, found_by
 
 with workflow.unsafe.imports_passed_through():
-    from activities.handoff import PAGE, HandoffPlanning
+    from activities.handoff import PAGE, HandoffPlanning, HandoffState, MoreSends, PlanHandoff, PlannedHandoff, SendPage
     from domain.messages import PRESENCE_TRUSTED, PresencePolicy
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
@@ -22,8 +22,7 @@ with workflow.unsafe.imports_passed_through():
         MESSAGE_ID_ATTRIBUTE,
         sending_workflow_id,
     )
-    from domain.push import FAILED, TaskState
-    from domain.wire import HandoffState, MoreSends, PlanHandoff, PlannedHandoff, PlannedSend, SendPage, SentPush
+    from domain.push import FAILED, PlannedSend, SentPush, TaskState
 
 PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
 PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next

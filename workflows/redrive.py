@@ -17,7 +17,8 @@ with workflow.unsafe.imports_passed_through():
         REMINDER_STATE_ATTRIBUTE,
         SESSION_ID_ATTRIBUTE,
     )
-    from domain.wire import RedriveState, SentPush
+    from domain.push import SentPush
+    from operations.redrive import RedriveState
 
 
 def about(ask: RedriveState, state: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 with workflow.unsafe.imports_passed_through():
-    from domain.push import Provider, TaskState
-    from domain.wire import PlannedSend, SentPush, SessionState
+    from activities.reminders import SessionState
+    from domain.push import PlannedSend, Provider, SentPush, TaskState
 
 # Shown beside each workflow of its kind, from its start on.
 ABOUT_REMINDERS = (

@@ -13,7 +13,7 @@ from api.console.session import Signed
 from api.dependencies import Database
 from api.support.operations import AskedIn
 from db.views import analytics
-from domain.analytics import Asked, Tally
+from db.views.analytics import AnalyticsQuery, Tally
 from domain.kinds import Kind
 from domain.push import Provider
 
@@ -26,7 +26,7 @@ _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "s
 async def show(request: Request, operator: Signed, sessions: Database) -> Response:
     """Count and show."""
     filled = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
-    asked = Asked(**AskedIn.model_validate(filled).model_dump())
+    asked = AnalyticsQuery(**AskedIn.model_validate(filled).model_dump())
     found = await analytics.by_day(sessions, asked)
     days = _days(found.items, found.from_at.date(), asked.days)
     return page(

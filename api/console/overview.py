@@ -19,14 +19,13 @@ from api.dependencies import Database
 from db import workers
 from db.engine import Sessions
 from db.views import analytics, gates, signals
-from dispatch.schedules import latest_runs
-from domain.analytics import SPANS, Step, TimeSpan
-from domain.housekeeping import ShownSchedule
+from db.views.analytics import SPANS, Step, TimeSpan
+from db.views.gates import ShownGates, ShownRoute
+from dispatch.schedules import ShownSchedule, latest_runs
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.reasons import why
 from domain.signals import Signals
-from domain.support import ShownGates, ShownRoute
 from operations.resume import resume as resume_route
 
 router = APIRouter()

@@ -15,11 +15,11 @@ from api.fields import Body, printable
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
-from domain.diagnostic_push import AskedTest
 from domain.naming import reminder_workflow_id, test_push_workflow_id
 from domain.problems import InvalidField, NotFound
 from domain.timeline import TimelinePart
 from operations import diagnostic_push as test_pushes
+from operations.diagnostic_push import TestPushRequest
 
 router = APIRouter()
 
@@ -78,7 +78,7 @@ _LONGEST_USER_ID = 200
 async def send_test_push(operator: Signed, sessions: Database) -> Response:
     """Send one, and go on to where its fate shows."""
     form = operator.form
-    asked = AskedTest(
+    asked = TestPushRequest(
         user_id=_user_id(form.get("user", "")),
         installation_id=_installation(form.get("installation_id", "")),
         validate_only=form.get("validate_only") == "yes",

@@ -13,13 +13,13 @@ from api.dependencies import Database, next_cursor, page_at
 from api.support.push_tasks import FilterIn
 from db import push_tasks
 from db.views import dead_tasks
+from db.views.dead_tasks import PushTaskFilter
 from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
 from domain.problems import InvalidField, NotFound
 from domain.push import Environment, Provider
-from domain.support import MAX_AT_ONCE, Wanted
 from operations import redrive as redrives
-from operations.redrive import RedriveMode
+from operations.redrive import MAX_AT_ONCE, RedriveMode
 
 router = APIRouter()
 
@@ -87,8 +87,8 @@ def _asked(request: Request) -> dict[str, str]:
     return {name: value.strip() for name, value in request.query_params.items() if value.strip()}
 
 
-def _wanted(asked: dict[str, str]) -> Wanted:
-    return Wanted(**FilterIn.model_validate(asked).model_dump())
+def _wanted(asked: dict[str, str]) -> PushTaskFilter:
+    return PushTaskFilter(**FilterIn.model_validate(asked).model_dump())
 
 
 def _limit(text: str | None) -> int:

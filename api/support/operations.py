@@ -11,10 +11,10 @@ from api.dependencies import Database, RowWrites, Supporter
 from api.fields import Body
 from api.http.problems import responses
 from db.views import analytics, gates
-from domain.analytics import MAX_DAYS, Analytics, Asked
+from db.views.analytics import MAX_DAYS, Analytics, AnalyticsQuery
+from db.views.gates import ShownBrake, ShownGates
 from domain.kinds import Kind
 from domain.push import APP_ID, LONGEST_APP_ID, Provider
-from domain.support import ShownBrake, ShownGates
 from operations.resume import resume as resume_route
 
 router = APIRouter()
@@ -49,4 +49,4 @@ class AskedIn(Body):
 @router.get("/analytics", responses=responses(403))
 async def count(asked: Annotated[AskedIn, Query()], sessions: Database) -> Analytics:
     """Count pushes by the day on which they were due, by kind, provider and app."""
-    return await analytics.by_day(sessions, Asked(**asked.model_dump()))
+    return await analytics.by_day(sessions, AnalyticsQuery(**asked.model_dump()))

@@ -19,10 +19,10 @@ from api.http.problems import responses
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
-from domain.devices import ShownDevice
-from domain.diagnostic_push import AskedTest, ShownTestPush
+from db.views.devices import ShownDevice
 from domain.timeline import TimelineItem, TimelinePart
 from operations import diagnostic_push as test_pushes
+from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
 router = APIRouter(prefix="/users/{user_id:path}")
 
@@ -104,7 +104,7 @@ async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, w
 
     At most 5 a minute to one person. Apple has no dry run: with `validate_only` iPhones are skipped.
     """
-    asked = AskedTest(user_id, body.installation_id, body.validate_only)
+    asked = TestPushRequest(user_id, body.installation_id, body.validate_only)
 
     async def send(db: AsyncSession) -> ShownTestPush:
         return await test_pushes.send(db, asked, caller.user_id)

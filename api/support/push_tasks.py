@@ -12,11 +12,12 @@ from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut,
 from api.fields import Body, Instant, printable
 from api.http.problems import responses
 from db.views import dead_tasks
+from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
 from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
-from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 from operations import redrive as redrives
+from operations.redrive import MAX_AT_ONCE, Redriven
 
 router = APIRouter(prefix="/push-tasks")
 
@@ -71,9 +72,9 @@ _TASK = TypeAdapter(ShownTask)
 @router.get("", responses=responses(403))
 async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
     """List push tasks, dead ones unless told otherwise."""
-    wanted = Wanted(**asked.model_dump(exclude={"cursor", "limit"}))
+    wanted = PushTaskFilter(**asked.model_dump(exclude={"cursor", "limit"}))
     page = page_at(asked.cursor, asked.limit)
-    check_wanted(wanted)
+    check_filter(wanted)
     async with sessions() as db:
         found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
     shown, more = cut(found, page.limit, _TASK)
@@ -83,7 +84,7 @@ async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> S
 @router.post("/redrive", responses=responses(403))
 async def redrive_matching(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
     """Redrive dead push tasks by filter, the latest due first. What could not go out any more stays dead."""
-    wanted = Wanted(**body.model_dump(exclude={"limit", "dry_run"}))
+    wanted = PushTaskFilter(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
     return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
 

@@ -18,9 +18,9 @@ from api.http.connection import ConnectionState
 from api.http.problems import ServiceUnavailable, responses
 from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
-from domain.diagnostic_push import ShownTestPush
 from domain.problems import NotFound
 from operations import diagnostic_push as test_pushes
+from operations.diagnostic_push import ShownTestPush
 
 router = APIRouter(prefix="/test-pushes")
 

@@ -1,6 +1,7 @@
 """Push tasks as support looks for them, dead ones above all."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,12 +12,14 @@ from db import last_check, support_actions
 from db.engine import among
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
+from db.support_actions import ShownAction
 from db.views import devices as device_history
-from domain.devices import ToldPermission
+from db.views.devices import SHOWN
+from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
+from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
 from domain.reminders import LONGEST_OF_USE
-from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
 
 _MAX_WALKED = 100_000
 KNOWN = (  # to this release; whatever else there is, a newer one shows
@@ -28,8 +31,90 @@ KNOWN = (  # to this release; whatever else there is, a newer one shows
 _LATEST_FIRST = (PushTask.due_at.desc(), PushTask.task_id.desc())
 
 
+NOT_DEAD = "not_dead"
+
+
+@dataclass(frozen=True, slots=True)
+class PushTaskFilter:
+    """Which push tasks are meant; None means any."""
+
+    state: TaskState = TaskState.DEAD
+    provider: Provider | None = None
+    app_id: str | None = None
+    environment: Environment | None = None
+    kind: Kind | None = None
+    reason: str | None = None
+    user_id: str | None = None
+    conversation_id: UUID | None = None
+    message_id: UUID | None = None
+    due_from: datetime | None = None
+    due_to: datetime | None = None  # itself not included
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTask:
+    """A push task as support sees it."""
+
+    task_id: UUID
+    state: TaskState
+    last_reason: str | None
+    kind: Kind
+    user_id: str
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    conversation_id: UUID
+    message_id: UUID
+    reminder_minutes: int | None
+    due_at: datetime
+    expires_at: datetime
+    attempt_count: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+    accepted_at: datetime | None
+    opened_at: datetime | None
+    synced_at: datetime | None
+    held_up_by: str | None  # the last reason why it was not sent or taken at once
+    accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
+    redrive_refused: str | None  # why a redrive would be refused now; null where it would not
+    permission: Permission | None  # what the app told of the phone when it registered last
+    permission_told_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """One provider call."""
+
+    number: int
+    started_at: datetime
+    outcome: str | None  # null while it is under way
+    reason: str | None
+    latency_ms: int | None
+    provider_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTask:
+    """A push task with all that was done for it."""
+
+    task: ShownTask
+    attempts: list[ShownAttempt]
+    actions: list[ShownAction]
+
+
+def check_filter(wanted: PushTaskFilter) -> None:
+    """Raise InvalidField for a search that no index serves."""
+    narrow = (wanted.user_id, wanted.conversation_id, wanted.message_id)
+    if wanted.state is not TaskState.DEAD and not any(narrow):
+        raise InvalidField(
+            "state", "Push tasks that are not dead can be listed of one user, conversation or message only."
+        )
+
+
 async def matching(
-    db: AsyncSession, wanted: Wanted, after: tuple[datetime, UUID] | None, limit: int
+    db: AsyncSession, wanted: PushTaskFilter, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[ShownTask]:
     """List tasks, the latest due first."""
     query = with_token().where(*_conditions(wanted, after)).order_by(*_LATEST_FIRST).limit(limit)
@@ -60,13 +145,13 @@ async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
     )
 
 
-async def expired_count(db: AsyncSession, wanted: Wanted) -> int:
+async def expired_count(db: AsyncSession, wanted: PushTaskFilter) -> int:
     """Count the tasks that nobody can use any more, of those due so lately that others may still be of use."""
     query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _lately_due(), _expired())
     return (await db.execute(query)).scalar_one()
 
 
-async def unexpired(db: AsyncSession, wanted: Wanted) -> Sequence[UUID]:
+async def unexpired(db: AsyncSession, wanted: PushTaskFilter) -> Sequence[UUID]:
     """Find tasks that may be of use yet, the latest due first."""
     query = select(PushTask.task_id).where(*_conditions(wanted, None), _lately_due(), ~_expired())
     return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_MAX_WALKED))).all()
@@ -89,7 +174,7 @@ def with_token() -> Select[PushTask, str]:
     return select(PushTask, tail).join(DeviceToken, DeviceToken.id == PushTask.device_id)
 
 
-def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
+def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
     found = [
         column == value
         for column, value in (
@@ -140,7 +225,7 @@ async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTa
     ]
 
 
-def _show(task: PushTask, token: str, refused: str | None, told: ToldPermission | None) -> ShownTask:
+def _show(task: PushTask, token: str, refused: str | None, told: ReportedPermission | None) -> ShownTask:
     state = TaskState(task.state)
     return ShownTask(
         task_id=task.task_id,

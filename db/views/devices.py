@@ -1,7 +1,7 @@
 """Somebody's device tokens as they are shown: to support each with what happened to it."""
 
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -13,11 +13,52 @@ from db import device_tokens
 from db.engine import among
 from db.models.people import DeviceToken
 from db.unreadable import known_or_none, word
-from domain.devices import Permission, ShownDevice, ShownToken, ShownTokenEvent, ToldPermission
+from domain.devices import Permission, ReportedPermission
 from domain.push import Environment, Provider
-from domain.support import SHOWN
 
 _EVENTS = 50  # of one token
+
+
+SHOWN = 6  # last characters of a token that are ever shown
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTokenEvent:
+    """Something that happened to a device token."""
+
+    at: datetime
+    event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
+    reason: str | None  # the provider's (invalidated), too_many_installations (signed_out), or the permission
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A device token."""
+
+    id: UUID
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    active: bool
+    inactive_reason: str | None
+    refresh_required: bool  # the app should fetch its token from the system and register again
+    registered_at: datetime
+    last_seen_at: datetime
+    locale: str | None
+    time_zone: str | None
+    app_version: str | None
+    os_version: str | None
+    permission: Permission | None  # as the app told when it registered last; None: it did not tell
+    has_public_key: bool  # whether texts can be sealed for this installation
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDevice(ShownToken):
+    """A device token with its history, for support."""
+
+    history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50
 
 
 async def of_user(db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int) -> list[ShownDevice]:
@@ -51,7 +92,9 @@ def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
     )
 
 
-async def permissions(db: AsyncSession, phones: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], ToldPermission]:
+async def permissions(
+    db: AsyncSession, phones: Collection[tuple[str, UUID]]
+) -> dict[tuple[str, UUID], ReportedPermission]:
     """Give what the apps of these users told when they registered last on these installations; none where none was."""
     if not phones:
         return {}
@@ -67,7 +110,7 @@ async def permissions(db: AsyncSession, phones: Collection[tuple[str, UUID]]) ->
         known = row.permission and word(Permission, row.permission, "device_tokens.permission")
         at = known_or_none(row.registered_at)
         if known is not None and at is not None:
-            found[row.user_id, row.installation_id] = ToldPermission(known, at)
+            found[row.user_id, row.installation_id] = ReportedPermission(known, at)
     return found
 
 

@@ -1,8 +1,9 @@
 """Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import text
@@ -12,13 +13,71 @@ from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import route_of, tell
-from domain.push import Route
+from domain.push import Environment, Provider, Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
-from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 MOST = 20_000  # pushes looked at, the latest ones
 
 MAX_SECONDS = 2.0  # for one question; an operator's page has others
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGate:
+    """How one worker's gate of a route stands."""
+
+    worker_id: UUID
+    seen_at: datetime  # the worker's last heartbeat
+    state: str  # closed: calls pass, as in an electric circuit; open; half_open: one call is tried; braked
+    reason: str | None
+    until: datetime | None  # while open: the earliest next call
+    waiting: int
+    in_flight: int
+    rate: float | None  # calls per second of this worker; null: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBrake:
+    """A mass of token errors on one route; while it is engaged nothing is sent and no token deactivated."""
+
+    id: UUID
+    reason: str  # the most frequent one
+    token_errors: int  # users whose token was refused
+    answers: int  # users answered for
+    engaged_at: datetime
+    resumed_at: datetime | None
+    resumed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRoute:
+    """One way to phones, as all workers see it."""
+
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    brake: ShownBrake | None  # engaged
+    workers: list[ShownGate]
+    errors: Refusals | None = None  # of the pushes due in the last 15 minutes; null where none was refused
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRefusal:
+    """What a provider said that no table of ours knows."""
+
+    provider: Provider
+    status: int  # 0 with the reason `others`: more kinds than are told apart
+    reason: str
+    count: int  # in all live workers together, each since it began
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGates:
+    """All routes, and what was said on them that nobody understood; both are few, so there is one page."""
+
+    items: list[ShownRoute]
+    unknown_refusals: list[ShownRefusal]
+    next_cursor: None = None
 
 
 async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Answered, ...]:

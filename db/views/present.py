@@ -17,8 +17,9 @@ from db.push_tasks import planned
 from db.views import devices as device_history
 from db.views import gates
 from db.views import standings as reminder_standings
+from db.views.gates import ShownGates, ShownRoute
 from db.views.standings import ReminderStanding
-from domain.devices import SHOWS_NOTHING, ToldPermission
+from domain.devices import SHOWS_NOTHING, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.messages import LONGEST_GRACE
@@ -27,7 +28,6 @@ from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import ReminderState
 from domain.sentences import NO_PHONE_SHOWS
 from domain.sessions import LONGEST_FAST
-from domain.support import ShownGates, ShownRoute
 from domain.timeline import (
     MAX_PRESENT,
     Cutoff,
@@ -71,7 +71,7 @@ class _World:
     temporal_answers: bool
     wishes: Preferences
     devices: Sequence[DeviceToken]
-    permissions: Mapping[tuple[str, UUID], ToldPermission]
+    permissions: Mapping[tuple[str, UUID], ReportedPermission]
     owed: Mapping[UUID, datetime]  # since when Temporal is owed what is about these ids
     calls: Mapping[UUID, push_attempts.Begun]
 

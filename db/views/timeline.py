@@ -21,7 +21,7 @@ from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, tell, word
 from db.views import devices as device_history
 from db.views import standings
-from domain.devices import ToldPermission
+from domain.devices import ReportedPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
@@ -56,7 +56,7 @@ class _Known:
     tasks: Mapping[UUID, PushTask]
     refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
     brakes: Sequence[TokenErrorCutoffRow]  # of these days, the latest first
-    permissions: Mapping[tuple[str, UUID], ToldPermission]
+    permissions: Mapping[tuple[str, UUID], ReportedPermission]
     kept: Mapping[UUID, datetime]  # when tokens were registered that are active, of pushes whose token was refused
 
 

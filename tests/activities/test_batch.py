@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.reminders import ReminderOpening
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db.batch import LANES, Batch
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
-from domain.wire import Moment, OpenReminder
 from sending.attempts import check_pushes, unheld_pushes
 from sending.outcomes import Outcome, end_attempts, unheld_outcomes
 from sending.precheck import Claim, Deferred, Proceed

@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 
 from api.console import overview
+from db.views.gates import ShownGate, ShownGates, ShownRefusal, ShownRoute
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, OutboxBacklog, Signals
-from domain.support import ShownGate, ShownGates, ShownRefusal, ShownRoute
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WELL = Signals(

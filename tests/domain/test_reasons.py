@@ -8,12 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from domain.diagnostic_push import standing_in_words
 from domain.kinds import Kind
 from domain.push import Provider, TaskState
 from domain.reasons import meaning, why, why_not, why_so, why_then
 from domain.timeline import Event, Happening, WaitsFor
-from domain.timeline_words import in_words
+from domain.timeline_words import in_words, standing_in_words
 from push.apns import errors as apns_verdicts
 from push.fcm import errors as fcm_verdicts
 from tests.stack import ROOT

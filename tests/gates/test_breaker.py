@@ -13,8 +13,7 @@ import structlog
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
-from domain.push import Provider, TaskState
-from domain.wire import PlannedSend
+from domain.push import PlannedSend, Provider, TaskState
 from push.apns.sender import ApnsSender
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings

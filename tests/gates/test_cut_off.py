@@ -12,9 +12,8 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import SEND_BUDGET, _Step
-from domain.push import Provider, TaskState
-from domain.wire import SendPush, SentPush
+from activities.sending import SEND_BUDGET, SendPush, _Step
+from domain.push import Provider, SentPush, TaskState
 from simulator import Simulator
 from tests.gates.worker_harness import Due, WorkerHarness, due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted

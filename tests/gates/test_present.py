@@ -9,9 +9,8 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
 from db import token_error_cutoffs
-from domain.push import TaskState
+from domain.push import PlannedSend, TaskState
 from domain.reminders import message_id
-from domain.wire import PlannedSend
 from fleet.heartbeat import Heartbeat, HeartbeatTimings
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings

@@ -10,11 +10,10 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from activities.handoff import HandoffPlanning
+from activities.handoff import HandoffPlanning, PlanHandoff
 from activities.sending import PushSending
 from domain.messages import PresencePolicy
 from domain.push import Provider
-from domain.wire import PlanHandoff
 from simulator import Simulator
 from tests.gates.worker_harness import due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted

@@ -13,8 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from db import device_tokens, token_error_cutoffs
 from domain.mass_failure import MassFailure, Threshold
-from domain.push import Environment, Provider, Route, TaskState
-from domain.wire import PlannedSend
+from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from fleet.heartbeat import HeartbeatTimings
 from simulator import Simulator
 from simulator.http.exchange import SimulatedEnvironment as Space

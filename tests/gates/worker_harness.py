@@ -13,14 +13,13 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.reminders import ReminderOpening
-from activities.sending import PushSending, SendDependencies
+from activities.reminders import Moment, OpenReminder, ReminderOpening
+from activities.sending import PushSending, SendDependencies, SendPush
 from dispatch.relay import Relay
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
 from domain.naming import user_digest
-from domain.push import Provider, TaskState
-from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
+from domain.push import PlannedSend, Provider, SentPush, TaskState
 from fleet.heartbeat import DEFAULT_PULSE, Heartbeat, HeartbeatTimings, Process
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.breaker import Cause, Rest

@@ -11,11 +11,10 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import PushSending
+from activities.sending import PushSending, SendPush
 from db import push_tasks
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
-from domain.wire import SendPush
 from sending.attempts import check_pushes
 from sending.precheck import LINE_TAKEN, Claim, Deferred, Hindered, Hindrance, InFlight, Proceed
 from settings.credentials import make_rotation

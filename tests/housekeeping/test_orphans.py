@@ -8,9 +8,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.housekeeping import PAGE, Sweeping
+from activities.housekeeping import PAGE, Sweeping, Walk
 from db import orphans
-from domain.housekeeping import Walk
 from simulator import Simulator
 from tests.housekeeping.sweeps import AGO, aged, change, stray, sweep
 from tests.servers import TemporalServer, free_port

@@ -16,7 +16,7 @@ from db import push_tasks
 from db.push_tasks import Update
 from db.unreadable import EARLIEST, LATEST, read_json
 from db.views import analytics
-from domain.analytics import SPANS
+from db.views.analytics import SPANS
 from domain.push import TaskState
 from sending.attempts import check_pushes
 from sending.precheck import Claim, Proceed

@@ -7,10 +7,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from activities.reminders import ReminderOpening
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db.views.timeline import ITEMS
 from domain.timeline import TimelinePart
-from domain.wire import Moment, OpenReminder
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven

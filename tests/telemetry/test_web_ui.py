@@ -5,8 +5,7 @@ from uuid import uuid4
 
 from temporalio.client import WorkflowHandle
 
-from domain.push import Environment, Provider, TaskState
-from domain.wire import PlannedSend, SentPush
+from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from simulator import Simulator
 from tests.stack import Stack, android, eventually, iphone
 from tests.support.dead import dead_task, redrive, redriven
