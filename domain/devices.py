@@ -46,7 +46,7 @@ def check_may_sync(standing: InstallationStanding) -> None:
         case InstallationStanding.FOREIGN:
             raise NotFound("installation")
         case InstallationStanding.INACTIVE:
-            raise Conflict("installation-inactive", "Nobody is signed in there any more; register its token first.")
+            raise Conflict("installation-inactive", "This installation is signed out. Register its token first.")
         case InstallationStanding.ACTIVE | InstallationStanding.INVALIDATED | InstallationStanding.UNKNOWN:
             return
 

@@ -29,8 +29,8 @@ class CursorTooOld(DomainError):
 
     def __init__(self, horizon: int) -> None:
         super().__init__(
-            "The log holds no items so old any more. Nothing is lost: read /v1/conversations with their messages and "
-            f"/v1/fasting-sessions anew, then go on from cursor {horizon}."
+            "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
+            f"/v1/fasting-sessions again, then continue from cursor {horizon}."
         )
         self.horizon = horizon
 

@@ -74,4 +74,4 @@ def finished_status(session: FastingSession, wanted: SessionStatus, now: datetim
 
 def already_finished(session: FastingSession) -> Conflict:
     """Tell that a finished session takes no more changes."""
-    return Conflict("session-finished", f"This fasting session is {session.status}; it cannot be changed any more.")
+    return Conflict("session-finished", f"This fasting session is {session.status}. It can no longer be changed.")

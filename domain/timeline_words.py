@@ -27,9 +27,9 @@ def in_words(what: Happening) -> str:
 def now_quiet(hours: QuietHours | None) -> str:
     """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
     if hours is None:
-        return " There are none now."
+        return Past.NO_QUIET_NOW
     where = zone_in_words(hours.time_zone) if hours.time_zone else "by each phone's clock"
-    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
+    return Past.QUIET_NOW.format(starts=hours.starts, ends=hours.ends, where=where)
 
 
 def shows(told: ReportedPermission | None) -> str:
@@ -63,7 +63,8 @@ def _waits(what: Happening) -> str:
         "until": Present.EXPIRES,
         "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
         "next": _next(what),
-        "rest": Present.REST if _has(what, "route_until") else Present.ONE_CALL,
+        "rest": Present.REST if _has(what, "route_until") else "",
+        "trial": "" if _has(what, "route_until") else Present.ONE_CALL,
         "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
     }
     sentence = PRESENT[waits]
@@ -185,48 +186,39 @@ def _redriven(what: Happening) -> str:
 
 
 def _fast_started(what: Happening) -> str:
-    started = f"Started a fast until {_at(what, 'first_ends_at')}."
     if not what.detail["changes"]:
-        return started + _reminders(what)
+        return Past.STARTED + _reminders(what)
     is_moved = _instant(what, "first_ends_at") != _instant(what, "ends_at")
-    return started if is_moved else started + _reminders_of_then(what)
+    return Past.STARTED + ("" if is_moved else _reminders_of_then(what))
 
 
 def _goal_moved(what: Happening) -> str:
-    moved = f"Moved the fast's goal to {_at(what, 'ends_at')}"
     if what.detail["changes"] == 1:
-        return f"{moved}.{_reminders(what)}"
-    return f"{moved}; the fast was changed {what.detail['changes']} times.{_present_reminders(what)}"
+        return Past.MOVED + _reminders(what)
+    return Past.MOVED + Past.CHANGED + _present_reminders(what)
 
 
 def _reminders(what: Happening) -> str:
-    """List the reminders, which are what they were at that time, and those that came too late to be set."""
-    minutes = _minutes(what)
-    if not minutes:
-        return " Without reminders."
-    skipped = _due_when_set(what)
-    late = f" Skipped, since that was past already: {_listed(skipped)}." if skipped else ""
-    return f" Reminders, in minutes before the end: {_listed(minutes)}.{late}"
+    """List the reminders, which are what they were at that time, and those that it was too late for."""
+    if not _minutes(what):
+        return Past.NO_REMINDERS
+    return Past.REMINDERS + (Past.SKIPPED if _due_when_set(what) else "")
 
 
 def _reminders_of_then(what: Happening) -> str:
-    """Tell the reminders that a fast was started with, as far as they are known, and what they are now."""
-    first: list[int] | None = what.detail["first_reminder_minutes"]
+    """List the reminders that a fast was started with, as far as they are known, and those that it has now."""
+    first = what.detail["first_reminder_minutes"]
     if first is not None and set(first) != set(_minutes(what)):
-        then = _listed(sorted(first, reverse=True)) if first else "none"
-        return f" Reminders, in minutes before the end: {then}. They were changed later.{_present_reminders(what)}"
+        return Past.REMINDERS_FIRST + _present_reminders(what)
     is_certain = what.detail["changes"] == 1  # for the goal is where it was
-    return f"{' Its reminders were changed later.' if is_certain else ''}{_present_reminders(what)}"
+    return (Past.REMINDERS_CHANGED if is_certain else "") + _present_reminders(what)
 
 
 def _present_reminders(what: Happening) -> str:
     """List the reminders as they are now; one that was due when they were set may have been sent before that."""
-    minutes = _minutes(what)
-    if not minutes:
-        return " Now it is without reminders."
-    late = _due_when_set(what)
-    skipped = f" Skipped, unless sent before, since that was past already: {_listed(late)}." if late else ""
-    return f" Now its reminders are, in minutes before the end: {_listed(minutes)}.{skipped}"
+    if not _minutes(what):
+        return Past.NO_REMINDERS_NOW
+    return Past.REMINDERS_NOW + (Past.SKIPPED_UNLESS_SENT if _due_when_set(what) else "")
 
 
 def _minutes(what: Happening) -> list[int]:
@@ -286,12 +278,12 @@ def _filled(sentence: str, what: Happening) -> str:
         "to": "" if what.installation_id is None else f" for {_phone(what)}",
         "whom": "any phone" if what.installation_id is None else _phone(what),
         "after": after,
-        "after_comma": after and f",{after}",
         "late": duration(_late(what) or timedelta()),
         "engaged": f" at {_at(what, 'cutoff_at')}" if _has(what, "cutoff_at") else "",
         "refusal": _refusal(what),
-        "dry": " which only its provider checks," if detail.get("validate_only") else "",
+        "dry": Past.DRY if detail.get("validate_only") else "",
         "phones_count": _count(len(detail.get("installations", ()))),
+        **(_reminder_lists(what) if what.event in {Event.FAST_STARTED, Event.GOAL_MOVED} else {}),
     }
     return sentence.format_map(values)
 
@@ -335,16 +327,21 @@ def _late(what: Happening) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
+def _reminder_lists(what: Happening) -> Mapping[str, str]:
+    lists = {
+        "minutes": _minutes(what),
+        "skipped": _due_when_set(what),
+        "first_minutes": sorted(what.detail["first_reminder_minutes"] or (), reverse=True),
+    }
+    return {name: ", ".join(map(str, minutes)) or "none" for name, minutes in lists.items()}
+
+
 def _count(phones: int) -> str:
     return f"{phones} {'phone' if phones == 1 else 'phones'}"
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _listed(minutes: list[int]) -> str:
-    return ", ".join(map(str, minutes))
 
 
 def _has(what: Happening, field: str) -> bool:

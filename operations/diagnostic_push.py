@@ -92,7 +92,7 @@ async def send(db: AsyncSession, asked: TestPushRequest, actor: str) -> ShownTes
     devices = await _phones(db, asked)
     going = [device for device in devices if not asked.validate_only or device.provider == Provider.FCM]
     if not going:
-        raise InvalidField("validate_only", "Apple has no dry run; leave this out to send a test push to an iPhone.")
+        raise InvalidField("validate_only", "Apple cannot check a push without sending it. Leave this out.")
     await _take_turn(db, asked.user_id)
     test_push_id, now = uuid4(), await present_instant(db)
     rules = RULES[Kind.TEST]
@@ -165,7 +165,7 @@ async def _phones(db: AsyncSession, asked: TestPushRequest) -> Sequence[DeviceTo
         standing = await device_tokens.standing(db, asked.user_id, asked.installation_id)
         if standing in {InstallationStanding.UNKNOWN, InstallationStanding.FOREIGN}:
             raise NotFound("installation")
-        detail = "This installation has no active token: the app has to be opened there, or its owner to sign in."
+        detail = "This installation has no active token. Somebody has to open the app there, or to sign in."
         raise Conflict("no-active-token", detail, standing)
     return named
 

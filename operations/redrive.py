@@ -66,7 +66,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
     if task is None:
         raise NotFound("push task")
     if task.state != TaskState.DEAD:
-        raise Conflict("push-not-dead", f"This push task is {task.state}; only a dead one can be redriven.", NOT_DEAD)
+        raise Conflict("push-not-dead", f"This push task is {task.state}. Only a dead one can be redriven.", NOT_DEAD)
     refused = (await last_check.refusals(db, [task])).get(task_id)
     if refused:
         raise Conflict("redrive-refused", refusal_in_words(refused), refused)

@@ -157,7 +157,7 @@ async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) != CANCELED:
             raise
-        raise InvalidField(field, "So many pushes cannot be counted in 5 s; ask for less.") from None
+        raise InvalidField(field, "This many pushes cannot be counted within 5 s. Ask for a shorter time.") from None
 
 
 def _wanted(query: AnalyticsQuery, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:

@@ -85,7 +85,7 @@ async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
     assert late.endswith(": the database did not answer in time, so the check had to be made again.")
     assert again.endswith(" (call 2).")
     [ended, _] = [item["text"] for item in told if item["event"] == "answered"]
-    assert ended.startswith("Apple, call 1: not made; the database did not answer in time")
+    assert ended.startswith("Call 1 to Apple was not made: the database did not answer in time")
 
 
 @asynccontextmanager

@@ -290,7 +290,7 @@ async def test_a_finished_session_takes_no_more_changes(
         "type": "urn:fastbell:problem:session-finished",
         "title": "Conflict",
         "status": 409,
-        "detail": f"This fasting session is {status}; it cannot be changed any more.",
+        "detail": f"This fasting session is {status}. It can no longer be changed.",
     }
 
 
