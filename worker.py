@@ -75,7 +75,7 @@ def make_workers(
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
     """
     opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
-    sweeping, letting_go = Sweeping(sessions, client), Purging(sessions, keep)
+    sweeping, purging = Sweeping(sessions, client), Purging(sessions, keep)
     workers = [
         Worker(
             client,
@@ -88,8 +88,8 @@ def make_workers(
                 planning.more_sends,
                 sweeping.restart_sessions,
                 sweeping.restart_handoffs,
-                sweeping.bury_orphans,
-                letting_go.let_go,
+                sweeping.mark_orphans_dead,
+                purging.purge,
             ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),

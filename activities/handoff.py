@@ -24,7 +24,7 @@ from domain.messages import (
     DeliveryChannel,
     PresencePolicy,
     Recipient,
-    means,
+    channel_for,
     planned_for,
     rest_after,
     unneeded,
@@ -38,7 +38,7 @@ PAGE = 100  # sends in one answer, and in one history: some 600 events at the mo
 _AT_ONCE = 3  # plans in one process: the other connections are for reminders
 _MAX_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
 
-_Means = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
+_ByChannel = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +127,23 @@ class HandoffPlanning:
             message = await handoffs.begin(db, ask.message_id)
             if message is None:
                 return PlannedHandoff()
-            found = await handoffs.recipients(db, ask.message_id)
-            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in found})
+            recipients = await handoffs.recipients(db, ask.message_id)
+            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in recipients})
             now = await present_instant(db)
-            due = _due(ask, message)
-            by = _by_means(
-                (means(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
-                for phone, recipient in found
+            due = _due_message(ask, message)
+            by = _by_channel(
+                (channel_for(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
+                for phone, recipient in recipients
             )
             new = [phone for phone in by[DeliveryChannel.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
-                looks = await _plan_lines(db, ask.heed, message, due, new, now)
+                looks = await _plan_groups(db, ask.heed, message, due, new, now)
             else:
                 await push_tasks.plan(db, due, new, late_since=_late_since(ask.heed, due, new, {}))
             if not by[DeliveryChannel.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
-                await withheld_pushes.note(db, about, _silent(found, wishes, now))
+                await withheld_pushes.note(db, about, _withheld(recipients, wishes, now))
                 await handoffs.note_decided(db, ask.message_id)
             sends = await push_tasks.pending_of(db, ask.message_id, most=PAGE + 1 if ask.paged else None)
             return PlannedHandoff(
@@ -158,9 +158,9 @@ class HandoffPlanning:
             )
 
 
-async def _plan_lines(
+async def _plan_groups(
     db: AsyncSession,
-    heed: PresencePolicy,
+    policy: PresencePolicy,
     message: Posted,
     due: push_tasks.DueMessage,
     phones: Sequence[HandoffPhone],
@@ -178,25 +178,25 @@ async def _plan_lines(
         standing = await collapse_groups.standings(db, due, installation_ids, now - ATTEMPT_LEASE)
     is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
     awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
-    lines = {
-        phone.installation_id: _line(standing.get(phone.installation_id), phone.user_id in awaiting, now)
+    groups = {
+        phone.installation_id: _group_plan(standing.get(phone.installation_id), phone.user_id in awaiting, now)
         for phone in phones
     }
-    by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
+    by = _by_channel((planned_for(groups[phone.installation_id]), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[DeliveryChannel.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
     rests = {each: stands.planned_at + _rest_after(stands, now) for each, stands in going.items() if stands.planned_at}
     await push_tasks.plan(
-        db, due, by[DeliveryChannel.PUSH], late_since=_late_since(heed, due, by[DeliveryChannel.PUSH], rests)
+        db, due, by[DeliveryChannel.PUSH], late_since=_late_since(policy, due, by[DeliveryChannel.PUSH], rests)
     )
     await push_tasks.plan(db, due, by[DeliveryChannel.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
     await collapse_groups.note_planned(
         db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
     )
-    return [lines[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
+    return [groups[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
 
 
-def _line(stands: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
+def _group_plan(stands: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
     if stands is None:
         return CollapseGroupPlan(newer_to_come=newer_to_come, is_taken=True)
     return CollapseGroupPlan(
@@ -213,7 +213,7 @@ def _come_back() -> PlannedHandoff:
     return PlannedHandoff(later=1, again_in=IN_BETWEEN.total_seconds())
 
 
-def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
+def _due_message(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
     rules = RULES[Kind.MESSAGE]
     assert rules.of_use is not None
     return push_tasks.DueMessage(
@@ -227,9 +227,9 @@ def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
     )
 
 
-def _by_means(told: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _Means:
+def _by_channel(channels: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _ByChannel:
     by: dict[DeliveryChannel, list[HandoffPhone]] = {each: [] for each in DeliveryChannel}
-    for how, phone in told:
+    for how, phone in channels:
         by[how].append(phone)
     return by
 
@@ -254,23 +254,23 @@ def _rest_after(stands: CollapseGroupStanding, now: datetime) -> timedelta:
 
 
 def _late_since(
-    heed: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
+    policy: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
 ) -> dict[UUID, datetime]:
     """Say from when on a push is late that was meant to wait: for an open stream, or for its line's rest to be over."""
-    streamed = due.due_at + PRESENCE_TRUSTED if heed is PresencePolicy.NOTHING else due.due_at
+    streamed = due.due_at + PRESENCE_TRUSTED if policy is PresencePolicy.NOTHING else due.due_at
     meant = {each.installation_id: max(streamed, rests.get(each.installation_id, streamed)) for each in phones}
     return {installation_id: at for installation_id, at in meant.items() if at > due.due_at}
 
 
-def _silent(
-    found: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+def _withheld(
+    recipients: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
     """Say who gets no push, and why: a wish silences a person, or each phone by the clock where it is.
 
     What was read silences only the phone that read it.
     """
     silent: dict[Whom, str] = {}
-    for phone, recipient in found:
+    for phone, recipient in recipients:
         wish = wishes.get(phone.user_id, Preferences())
         if reason := unneeded(recipient, wish, now):
             by_its_clock = reason == "quiet_hours" and wish.quiet_hours is not None and not wish.quiet_hours.time_zone

@@ -141,8 +141,8 @@ def _withheld_from(devices: Sequence[DeviceToken], wishes: Preferences, reminder
 
 
 def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder | None:
-    found = (reminder for reminder in reminders(session) if (reminder.minutes, reminder.due_at) == (minutes, due_at))
-    return next(found, None)
+    matching = (reminder for reminder in reminders(session) if (reminder.minutes, reminder.due_at) == (minutes, due_at))
+    return next(matching, None)
 
 
 def _due_message(message: UUID, session_id: UUID, reminder: Reminder) -> push_tasks.DueMessage:

@@ -45,14 +45,14 @@ async def standings(
 
     A call that began before `lost_before` has lost its worker.
     """
-    asked = {
+    values = {
         "message_id": message.message_id,
         "collapse_key": message.collapse_key,
         "due_at": message.due_at,
         "installation_ids": list(installation_ids),
     }
-    found = (await db.execute(_STANDING, asked)).all()
-    waiting = [task_id for row in found for task_id in row.waiting]
+    rows = (await db.execute(_STANDING, values)).all()
+    waiting = [task_id for row in rows for task_id in row.waiting]
     tried: set[UUID] = set()
     if waiting:
         tried = set(await db.scalars(_HOLD_TRIED, {"task_ids": waiting}))
@@ -66,7 +66,7 @@ async def standings(
             planned_at=row.planned_at,
             burst=row.burst,
         )
-        for row in found
+        for row in rows
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, select, text, tuple_
+from sqlalchemy import TextClause, delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,25 +61,28 @@ async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> b
     return await db.get(Member, (conversation_id, user_id)) is not None
 
 
-async def members_held(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+async def members_held(db: AsyncSession, memberships: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
     """Say which of these are members, who stay so until the transaction ends."""
-    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
-    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS_HELD, columns)}
+    return await _members(db, _MEMBERS_HELD, memberships)
 
 
-async def members_among(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+async def members_among(db: AsyncSession, memberships: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
     """Say which of these are members now; nothing is held."""
-    if not asked:
-        return set()
-    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
-    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS, columns)}
+    return await _members(db, _MEMBERS, memberships) if memberships else set()
+
+
+async def _members(
+    db: AsyncSession, query: TextClause, memberships: Collection[tuple[UUID, str]]
+) -> set[tuple[UUID, str]]:
+    columns = {"conversation_ids": [each for each, _ in memberships], "user_ids": [user for _, user in memberships]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(query, columns)}
 
 
 async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Sequence[Conversation]:
     values = {"conversation_ids": [row.id for row in rows], "listed": MEMBERS_LISTED}
-    found = {each.conversation_id: each for each in await db.execute(_FIRST_MEMBERS, values)}
+    first = {each.conversation_id: each for each in await db.execute(_FIRST_MEMBERS, values)}
     return [
-        Conversation(row.id, tuple(found[row.id].user_ids), found[row.id].member_count, row.created_at) for row in rows
+        Conversation(row.id, tuple(first[row.id].user_ids), first[row.id].member_count, row.created_at) for row in rows
     ]
 
 

@@ -62,13 +62,13 @@ class DeadToken:
     reason: str
 
 
-def locks_of(user_id: str, installation_id: UUID, told: Registration) -> tuple[str, ...]:
+def locks_of(user_id: str, installation_id: UUID, new: Registration) -> tuple[str, ...]:
     """Name what a registration locks: the installation, the token, and how many installations its user has."""
-    return f"installation/{installation_id}", f"token/{told.provider}/{told.token}", f"user/{user_id}"
+    return f"installation/{installation_id}", f"token/{new.provider}/{new.token}", f"user/{user_id}"
 
 
 async def register(
-    db: AsyncSession, user_id: str, installation_id: UUID, told: Registration, *, most: int | None = None
+    db: AsyncSession, user_id: str, installation_id: UUID, new: Registration, *, most: int | None = None
 ) -> DeviceToken:
     """Make the token active for this user and installation, and for nobody else.
 
@@ -76,12 +76,12 @@ async def register(
     Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given, and where
     the ticket whose digest is given was used: this registration is from before that sign-out.
     """
-    await _lock(db, *locks_of(user_id, installation_id, told))
-    await _spend_tickets(db, installation_id, told)
+    await _lock(db, *locks_of(user_id, installation_id, new))
+    await _spend_tickets(db, installation_id, new)
     elsewhere = and_(
-        DeviceToken.provider == told.provider,
-        func.md5(DeviceToken.token) == func.md5(told.token),  # what the indexes hold
-        DeviceToken.token == told.token,
+        DeviceToken.provider == new.provider,
+        func.md5(DeviceToken.token) == func.md5(new.token),  # what the indexes hold
+        DeviceToken.token == new.token,
     )
     same_row = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id, elsewhere)
     others_here = and_(DeviceToken.installation_id == installation_id, DeviceToken.user_id != user_id)
@@ -89,8 +89,8 @@ async def register(
     others = and_(DeviceToken.user_id == user_id, DeviceToken.active, ~touched)
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
-    await _check_may_move(db, and_(others_here, DeviceToken.active), told)
-    news = await _permission_news(db, user_id, installation_id, told.permission)
+    await _check_may_move(db, and_(others_here, DeviceToken.active), new)
+    news = await _permission_news(db, user_id, installation_id, new.permission)
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
@@ -99,16 +99,16 @@ async def register(
     row = await db.scalar(select(DeviceToken).where(same_row))
     event = None
     if row is None:
-        row = DeviceToken(user_id=user_id, installation_id=installation_id, provider=told.provider, token=told.token)
+        row = DeviceToken(user_id=user_id, installation_id=installation_id, provider=new.provider, token=new.token)
         event = "registered"
         db.add(row)
     elif not row.active:
         event = "reactivated"
     row.active, row.inactive_reason = True, None
     row.registered_at = row.last_seen_at = now
-    row.environment, row.app_id, row.app_version = told.environment, told.app_id, told.app_version
-    row.locale, row.time_zone, row.public_key = told.locale, told.time_zone, told.public_key
-    row.os_version, row.permission, row.sign_out_digest = told.os_version, told.permission, told.sign_out_digest
+    row.environment, row.app_id, row.app_version = new.environment, new.app_id, new.app_version
+    row.locale, row.time_zone, row.public_key = new.locale, new.time_zone, new.public_key
+    row.os_version, row.permission, row.sign_out_digest = new.os_version, new.permission, new.sign_out_digest
     await db.flush()
     await db.refresh(row)
     if event:
@@ -181,10 +181,10 @@ async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, l
     query = select(DeviceToken.user_id, DeviceToken.time_zone).where(
         DeviceToken.active, among(DeviceToken.user_id, user_ids)
     )
-    found: dict[str, list[str | None]] = defaultdict(list)
+    by_user: dict[str, list[str | None]] = defaultdict(list)
     for row in await db.execute(query):
-        found[row.user_id].append(row.time_zone)
-    return found
+        by_user[row.user_id].append(row.time_zone)
+    return by_user
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
@@ -215,12 +215,12 @@ async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dic
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
-    found = await _held(db, installation_ids)
-    missing = [each for each in installation_ids if each not in found]
+    tokens = await _held(db, installation_ids)
+    missing = [each for each in installation_ids if each not in tokens]
     if missing:  # rotated while we waited for the row, or registering now: the token is in the next snapshot
         await await_registrations(db, missing)
-        found |= await _held(db, missing)
-    return found
+        tokens |= await _held(db, missing)
+    return tokens
 
 
 async def await_registrations(db: AsyncSession, installation_ids: Collection[UUID]) -> None:
@@ -238,8 +238,8 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
     return {row.installation_id: row for row in addresses(await db.scalars(query))}
 
 
-async def _spend_tickets(db: AsyncSession, installation_id: UUID, told: Registration) -> None:
-    own, former = told.sign_out_digest, None if told.former_ticket is None else digest(told.former_ticket)
+async def _spend_tickets(db: AsyncSession, installation_id: UUID, new: Registration) -> None:
+    own, former = new.sign_out_digest, None if new.former_ticket is None else digest(new.former_ticket)
     if own is not None and await _is_spent(db, installation_id, own):
         raise Conflict(
             "ticket-spent", "The ticket of this registration has signed it out already. Sign in with a new ticket."
@@ -265,23 +265,23 @@ async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> b
     return await db.scalar(query) is not None
 
 
-async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:
-    former = None if told.former_ticket is None else digest(told.former_ticket)
+async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], new: Registration) -> None:
+    former = None if new.former_ticket is None else digest(new.former_ticket)
     for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
-        if (row.provider, row.token) != (told.provider, told.token) and row.sign_out_digest != former:
+        if (row.provider, row.token) != (new.provider, new.token) and row.sign_out_digest != former:
             raise Conflict(
                 "installation-taken",
                 "Somebody else is signed in here. Register with their ticket, or under a new installation id.",
             )
 
 
-async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, told: str | None) -> str | None:
+async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, permission: str | None) -> str | None:
     """Give the permission where it differs from what this app told before; at first it is taken to be granted."""
-    if told is None:
+    if permission is None:
         return None
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     latest = select(DeviceToken.permission).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
-    return None if told == (await db.scalar(latest) or Permission.GRANTED) else told
+    return None if permission == (await db.scalar(latest) or Permission.GRANTED) else permission
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:

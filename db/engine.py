@@ -282,9 +282,9 @@ class _Hosts:
 
 def _look(connection: DBAPIConnection, _entry: ConnectionPoolEntry, _proxy: object) -> None:
     """See that a connection of the pool lives and can write, before it is lent; else the whole pool is made anew."""
-    found: Any = connection
+    adapted: Any = connection
     try:
-        found.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
+        adapted.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
     except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InternalClientError):
         raise InvalidatePoolError from None
 

@@ -117,12 +117,12 @@ async def refusals(db: AsyncSession, rows: Sequence[PushTask]) -> dict[UUID, str
     tasks = [task for task in read.values() if task is not None]
     facts = await _seen(db, tasks)
     stopped = await token_error_cutoffs.engaged(db)
-    found = {task_id: "not_understood" for task_id, task in read.items() if task is None}
+    reasons = {task_id: "not_understood" for task_id, task in read.items() if task is None}
     for task in tasks:
         reason = "expired" if task.expires_at <= now else facts.refusal(task, now)
         if reason := reason or ("brake_engaged" if task.route in stopped else None):
-            found[task.task_id] = reason
-    return found
+            reasons[task.task_id] = reason
+    return reasons
 
 
 async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> Facts:

@@ -53,19 +53,19 @@ async def page_after(db: AsyncSession, user_id: str, seq: int, size: PageSize) -
     return page
 
 
-async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], size: PageSize) -> list[LogPage]:
+async def pages_after(db: AsyncSession, cursors: Sequence[tuple[str, int]], size: PageSize) -> list[LogPage]:
     """List the items of many logs, each after a sequence number; as many pages as were asked for, in that order.
 
     The database counts the bytes, so that what does not fit is never read here.
     """
     columns = {
-        "user_ids": [user_id for user_id, _ in asked],
-        "seqs": [seq for _, seq in asked],
+        "user_ids": [user_id for user_id, _ in cursors],
+        "seqs": [seq for _, seq in cursors],
         "items": size.items,
         "bytes": size.bytes,
         "item_bytes": ITEM_BYTES,
     }
-    pages = [LogPage() for _ in asked]
+    pages = [LogPage() for _ in cursors]
     for place, seq, has_next, message in await db.execute(_PAGES, columns):
         pages[place - 1].items.append(_item(seq, message))
         pages[place - 1].has_more = has_next
@@ -91,8 +91,8 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
     now = max(seq, before)
     if settled >= now:
         return
-    passed = {"user_id": user_id, "before": before, "settled": settled, "now": now, "most": _AT_ONCE}
-    first, last, behind = (await db.execute(_PASSED, passed)).one()
+    span = {"user_id": user_id, "before": before, "settled": settled, "now": now, "most": _AT_ONCE}
+    first, last, behind = (await db.execute(_PASSED, span)).one()
     read = {"installation_id": installation_id, "user_id": user_id, "message_ids": [*first, *last]}
     await _settle(db, (await db.scalars(_READ, read)).all())
     values: dict[str, Any] = {"settled_seq": now if behind is None else behind}
@@ -115,27 +115,27 @@ async def withdraw_read(db: AsyncSession, task_ids: Collection[UUID]) -> None:
         await push_tasks.close(db, (await db.scalars(read)).all(), TaskState.WITHDRAWN, "synced")
 
 
-async def purge(db: AsyncSession, user_id: str, *, upto: int) -> None:
+async def purge(db: AsyncSession, user_id: str, *, until: int) -> None:
     """Drop the items of a log up to a sequence number; their messages stay in their conversations.
 
     The head comes last: whoever posts needs it, and should not wait until the items are gone.
     """
-    old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
+    old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= until)
     await db.execute(old, execution_options=_BLIND)
-    head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < upto, LogHead.seq >= upto)
-    await db.execute(head.values(horizon=upto), execution_options=_BLIND)
+    head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < until, LogHead.seq >= until)
+    await db.execute(head.values(horizon=until), execution_options=_BLIND)
 
 
 async def _hold_position(db: AsyncSession, user_id: str, installation_id: UUID) -> tuple[int, int]:
     """Read how far an installation has read, and how far that is settled; nobody else moves it meanwhile."""
     held = select(SyncPosition.seq, SyncPosition.settled_seq).with_for_update()
     held = held.where(SyncPosition.user_id == user_id, SyncPosition.installation_id == installation_id)
-    found = (await db.execute(held)).one_or_none()
-    if found is None:
+    position = (await db.execute(held)).one_or_none()
+    if position is None:
         new = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=0)
         await db.execute(new.on_conflict_do_nothing())
-        found = (await db.execute(held)).one()
-    return found.seq, found.settled_seq
+        position = (await db.execute(held)).one()
+    return position.seq, position.settled_seq
 
 
 async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:

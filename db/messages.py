@@ -87,15 +87,15 @@ async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -
         return {}
     bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
     rows = await db.execute(bodies.where(among(MessageRow.id, {message_id for message_id, _ in wanted.values()})))
-    found = {row.id: row for row in rows}
+    by_id = {row.id: row for row in rows}
     pairs = {
-        (found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found
+        (by_id[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in by_id
     }
     members = await conversations.members_held(db, pairs)
     return {
-        key: Addressed(found[message_id].body or "", (found[message_id].conversation_id, user_id) in members)
+        key: Addressed(by_id[message_id].body or "", (by_id[message_id].conversation_id, user_id) in members)
         for key, (message_id, user_id) in wanted.items()
-        if message_id in found
+        if message_id in by_id
     }
 
 

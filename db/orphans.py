@@ -76,22 +76,22 @@ async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, lim
     return [Stray(row.task_id, Kind(row.kind), *row[2:]) for row in rows]
 
 
-async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
+async def mark_dead(db: AsyncSession, seen: Collection[Stray]) -> int:
     """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt.
 
     What was read during its last call, whose worker was lost, is withdrawn.
     """
     columns = {
-        "task_ids": [stray.task_id for stray in found],
-        "attempt_counts": [stray.attempt_count for stray in found],
-        "next_attempt_ats": [stray.next_attempt_at for stray in found],
-        "revs": [stray.rev for stray in found],
+        "task_ids": [stray.task_id for stray in seen],
+        "attempt_counts": [stray.attempt_count for stray in seen],
+        "next_attempt_ats": [stray.next_attempt_at for stray in seen],
+        "revs": [stray.rev for stray in seen],
     }
-    buried = (await db.execute(_BURY, columns)).all()
-    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in buried))
-    lost = await push_attempts.under_way(db, [row.task_id for row in buried])
+    dead = (await db.execute(_MARK_DEAD, columns)).all()
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in dead))
+    lost = await push_attempts.under_way(db, [row.task_id for row in dead])
     await push_attempts.end_lost(db, lost.values())
-    return len(buried)
+    return len(dead)
 
 
 async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark | None, limit: int) -> list[Mark]:
@@ -164,7 +164,7 @@ _STRAYS = text("""
      LIMIT :limit
 """)
 
-_BURY = text("""
+_MARK_DEAD = text("""
     WITH seen AS (
         SELECT * FROM unnest(CAST(:task_ids AS uuid[]), CAST(:attempt_counts AS int[]),
                              CAST(:next_attempt_ats AS text[]), CAST(:revs AS int[]))

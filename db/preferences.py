@@ -26,12 +26,12 @@ async def of_user(db: AsyncSession, user_id: str) -> Preferences:
 async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Preferences]:
     """Read the preferences of those who set any."""
     query = select(PreferencesRow).where(among(PreferencesRow.user_id, user_ids))
-    found = {row.user_id: _preferences(row) for row in await db.scalars(query)}
-    for user_id, fallback in (await _fallback_zones(db, found)).items():
-        quiet = found[user_id].quiet_hours
+    stored = {row.user_id: _preferences(row) for row in await db.scalars(query)}
+    for user_id, fallback in (await _fallback_zones(db, stored)).items():
+        quiet = stored[user_id].quiet_hours
         assert quiet is not None
-        found[user_id] = replace(found[user_id], quiet_hours=replace(quiet, fallback_zone=fallback))
-    return found
+        stored[user_id] = replace(stored[user_id], quiet_hours=replace(quiet, fallback_zone=fallback))
+    return stored
 
 
 async def held(db: AsyncSession, user_id: str) -> Preferences:
@@ -105,11 +105,11 @@ def _set_quiet_hours(row: PreferencesRow, before: QuietHours | None, wanted: Qui
         row.quiet_mode = wanted.mode
 
 
-async def _fallback_zones(db: AsyncSession, found: Mapping[str, Preferences]) -> dict[str, str]:
+async def _fallback_zones(db: AsyncSession, stored: Mapping[str, Preferences]) -> dict[str, str]:
     """Give for those whose quiet hours are wherever each phone is the zone of their phone seen last that told one."""
     user_ids = [
         user_id
-        for user_id, each in found.items()
+        for user_id, each in stored.items()
         if each.quiet_hours is not None and each.quiet_hours.time_zone is None
     ]
     return await _zones_seen_last(db, user_ids) if user_ids else {}

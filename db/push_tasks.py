@@ -179,8 +179,8 @@ async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)
     query = query.values(state=TaskState.DEAD, settled_at=func.clock_timestamp())
-    buried = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
-    count_settled(db, Counter(map(tuple, buried)))
+    dead = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
+    count_settled(db, Counter(map(tuple, dead)))
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
@@ -204,11 +204,11 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
         .where(among(PushTask.conversation_id, conversation_ids))
         .group_by(PushTask.message_id, PushTask.state)
     )
-    found: dict[UUID, dict[TaskState, int]] = {}
+    counts: dict[UUID, dict[TaskState, int]] = {}
     for message_id, word_of_state, count in await db.execute(query):
         if state := word(TaskState, word_of_state, "push_tasks.state"):
-            found.setdefault(message_id, {})[state] = count
-    return found
+            counts.setdefault(message_id, {})[state] = count
+    return counts
 
 
 def late_from(task: PushTask) -> datetime:

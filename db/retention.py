@@ -62,21 +62,21 @@ async def _log_items(db: AsyncSession, keep: Keep) -> Purged:
     A log whose head somebody holds is passed over; one whose items are held has its turn a day later.
     """
     look = await db.begin_nested()
-    found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+    ripe = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
     await look.rollback()  # the head is held at the end of this, not from its start
-    if found is None:
+    if ripe is None:
         return Purged(0, is_all=True)
     try:
         async with db.begin_nested():
-            if found.upto is not None:
-                await log.purge(db, found.user_id, upto=found.upto)
-            await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+            if ripe.until is not None:
+                await log.purge(db, ripe.user_id, until=ripe.until)
+            await db.execute(_OLDEST, {"user_id": ripe.user_id, "oldest_at": ripe.oldest_at})
     except DBAPIError as error:
         if not is_contended(error):
             raise
-        await db.execute(_A_DAY_LATER, {"user_id": found.user_id, "keep": keep.log})
+        await db.execute(_A_DAY_LATER, {"user_id": ripe.user_id, "keep": keep.log})
         return Purged(0, is_all=False)
-    return Purged(found.gone, is_all=False)
+    return Purged(ripe.gone, is_all=False)
 
 
 async def _expired(
@@ -265,7 +265,7 @@ _RIPE = text("""
          LIMIT :limit
     )
     SELECT ripe.user_id,
-           (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
+           (SELECT max(seq) FROM eldest WHERE is_old) AS until,
            (SELECT count(*) FROM eldest WHERE is_old) AS gone,
            CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
                 THEN least((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())

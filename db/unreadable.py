@@ -15,17 +15,17 @@ from domain.push import Environment, Provider, Route
 
 _LONGEST_SHOWN = 40  # characters
 
-_MAX_TOLD = 100  # kinds of values
+_MAX_LOGGED = 100  # kinds of values
 
 
-TOLD = "value not understood, taken for absent"
+NOT_UNDERSTOOD = "value not understood, taken for absent"
 
 
 E = TypeVar("E", bound=StrEnum)
 
 log = structlog.get_logger()
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 class Unreadable(NotFound):
@@ -34,9 +34,9 @@ class Unreadable(NotFound):
 
 def tell(what: str, value: object) -> None:
     """Log a value that cannot be read, once for each `what` (table.column) in the life of the process."""
-    if what not in _told and len(_told) < _MAX_TOLD:
-        _told.add(what)
-        log.warning(TOLD, what=what, value=repr(value)[:_LONGEST_SHOWN])
+    if what not in _logged and len(_logged) < _MAX_LOGGED:
+        _logged.add(what)
+        log.warning(NOT_UNDERSTOOD, what=what, value=repr(value)[:_LONGEST_SHOWN])
 
 
 def word(kind: type[E], value: object, what: str) -> E | None:
@@ -83,8 +83,8 @@ _MAX_DIGITS = 1000
 
 async def read_odd_values(connection: Any) -> None:  # noqa: ANN401 -- asyncpg has no types
     """Have a connection read instants and times of day in this way."""
-    ways = {"timestamptz": (_from_instant, _instant), "time": (_from_time, _time)}
-    for name, (encoder, decoder) in ways.items():
+    codecs = {"timestamptz": (_from_instant, _instant), "time": (_from_time, _time)}
+    for name, (encoder, decoder) in codecs.items():
         await connection.set_type_codec(name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="tuple")
 
 
@@ -109,9 +109,9 @@ def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON
 
 def _instant(microseconds: tuple[int]) -> datetime:
     try:
-        found = _EPOCH + timedelta(microseconds=microseconds[0])
-        if EARLIEST <= found <= LATEST:
-            return found
+        at = _EPOCH + timedelta(microseconds=microseconds[0])
+        if EARLIEST <= at <= LATEST:
+            return at
     except OverflowError:
         pass
     tell("timestamptz", microseconds[0])
@@ -139,8 +139,8 @@ def _integer(digits: str) -> int | None:
 
 
 def _float(digits: str) -> float | None:
-    found = float(digits)
-    if math.isfinite(found):
-        return found
+    number = float(digits)
+    if math.isfinite(number):
+        return number
     tell("json", digits[:9])
     return None

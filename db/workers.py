@@ -46,8 +46,8 @@ async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, l
 async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:
     """Forget the workers of this host that did not say goodbye; `is_dead` knows it of a process id."""
     here = select(WorkerRow.worker_id, WorkerRow.gates["pid"]).where(WorkerRow.gates["host"].as_string() == host)
-    found = await db.execute(here)
-    dead = [worker_id for worker_id, pid in found if isinstance(pid, int) and is_dead(pid)]
+    rows = await db.execute(here)
+    dead = [worker_id for worker_id, pid in rows if isinstance(pid, int) and is_dead(pid)]
     await db.execute(delete(WorkerRow).where(among(WorkerRow.worker_id, dead)))
 
 
@@ -111,16 +111,16 @@ async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> d
     return at
 
 
-async def report(db: AsyncSession, name: str, holder: UUID, found: Mapping[str, Any]) -> None:
+async def report(db: AsyncSession, name: str, holder: UUID, findings: Mapping[str, Any]) -> None:
     """Tell what the holder found at last."""
     mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
-    await db.execute(mine.values(found=found), execution_options={"synchronize_session": False})
+    await db.execute(mine.values(found=findings), execution_options={"synchronize_session": False})
 
 
 async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
     """Read what was found at last; empty where nobody has looked yet, or a newer release tells it in another way."""
-    found: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
-    return found if isinstance(found, dict) else {}
+    findings: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
+    return findings if isinstance(findings, dict) else {}
 
 
 async def give_up(db: AsyncSession, name: str, holder: UUID) -> None:

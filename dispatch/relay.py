@@ -47,7 +47,7 @@ log = structlog.get_logger()
 class _Waiting:
     """A row that this process is to dispatch, with the context of the request that wrote it."""
 
-    owed: outbox.OutboxEntry
+    entry: outbox.OutboxEntry
     context: Context
 
 
@@ -63,12 +63,12 @@ class Relay:
         self._under_way: set[asyncio.Task[None]] = set()
         self._held: set[int] = set()  # rows that we leased and could not give back: the database was away
 
-    def dispatch_soon(self, owed: outbox.OutboxEntry) -> None:
+    def dispatch_soon(self, entry: outbox.OutboxEntry) -> None:
         """Dispatch a row that was just committed, after the answer, the nearest need first.
 
         If that fails, a sweeper will; it gets the rows that have most time where there are too many, too.
         """
-        insort(self._waiting, _Waiting(owed, copy_context()), key=lambda each: each.owed.place)
+        insort(self._waiting, _Waiting(entry, copy_context()), key=lambda each: each.entry.place)
         self._dispatch_next()
         del self._waiting[_MAX_WAITING:]
 
@@ -82,9 +82,9 @@ class Relay:
             while True:
                 room, due = _SWEEP_MOST - len(under_way), 0
                 try:
-                    found = await self._lease(room)
-                    under_way |= {asyncio.create_task(self.dispatch(owed)) for owed in found}
-                    due = len(found)
+                    entries = await self._lease(room)
+                    under_way |= {asyncio.create_task(self.dispatch(entry)) for entry in entries}
+                    due = len(entries)
                 except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
                     log.warning("sweep failed", error=type(error).__name__)
                 if under_way:
@@ -98,22 +98,22 @@ class Relay:
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
         due = await self._lease(_SWEEP_MOST)
-        await asyncio.gather(*(self.dispatch(owed) for owed in due))
+        await asyncio.gather(*(self.dispatch(entry) for entry in due))
         return len(due)
 
-    async def dispatch(self, owed: outbox.OutboxEntry) -> None:
+    async def dispatch(self, entry: outbox.OutboxEntry) -> None:
         """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
-        subject = {_SUBJECT_IDS.get(owed.subject_kind, "subject_id"): str(owed.subject_id)}
+        subject = {_SUBJECT_IDS.get(entry.subject_kind, "subject_id"): str(entry.subject_id)}
         async with self._at_once:
             with structlog.contextvars.bound_contextvars(**subject):
                 try:
-                    await self._dispatch(owed)
+                    await self._dispatch(entry)
                 except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
                     log.warning("dispatch postponed", error=_name(error))
-                    metrics.dispatches.labels(owed.subject_kind, "postponed", metrics.reason(_name(error))).inc()
-                    await self._postpone(owed, _name(error))
+                    metrics.dispatches.labels(entry.subject_kind, "postponed", metrics.reason(_name(error))).inc()
+                    await self._postpone(entry, _name(error))
                 else:
-                    metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()
+                    metrics.dispatches.labels(entry.subject_kind, "agreed", "").inc()
 
     def state_of(self, session: FastingSession) -> SessionState:
         """Put into words for Temporal what the session is, its reminders computed."""
@@ -148,7 +148,7 @@ class Relay:
     def _dispatch_next(self) -> None:
         while self._waiting and len(self._under_way) < _AT_ONCE:
             first = self._waiting.pop(0)
-            task = asyncio.create_task(self.dispatch(first.owed), context=first.context)
+            task = asyncio.create_task(self.dispatch(first.entry), context=first.context)
             self._under_way.add(task)
             task.add_done_callback(self._done)
 
@@ -156,33 +156,33 @@ class Relay:
         self._under_way.discard(task)
         self._dispatch_next()
 
-    async def _dispatch(self, owed: outbox.OutboxEntry) -> None:
-        parent = tracing.context_of(owed.traceparent)
-        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
+    async def _dispatch(self, entry: outbox.OutboxEntry) -> None:
+        parent = tracing.context_of(entry.traceparent)
+        with tracing.span(f"dispatch {entry.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
             async with asyncio.timeout(_DISPATCH_TIMEOUT):
-                await self._make_agree(owed)
+                await self._make_agree(entry)
         async with self._sessions.begin() as db:
-            await outbox.settle(db, owed.id)
+            await outbox.settle(db, entry.id)
 
-    async def _make_agree(self, owed: outbox.OutboxEntry) -> None:
-        match owed.subject_kind:
+    async def _make_agree(self, entry: outbox.OutboxEntry) -> None:
+        match entry.subject_kind:
             case fasting_sessions.OUTBOX_KIND:
-                await self._remind_as(owed.subject_id)
+                await self._remind_as(entry.subject_id)
             case messages.OUTBOX_KIND:
-                await self._hand_off(owed.subject_id)
+                await self._hand_off(entry.subject_id)
             case redrives.OUTBOX_KIND:
-                await self._redrive(owed.subject_id)
+                await self._redrive(entry.subject_id)
             case test_pushes.OUTBOX_KIND:
-                await self._test(owed.subject_id)
+                await self._test(entry.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
 
     async def _remind_as(self, session_id: UUID) -> None:
         """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
-        told_rev = None
-        while (session := await self._read(session_id)) is not None and session.rev != told_rev:
+        dispatched_rev = None
+        while (session := await self._read(session_id)) is not None and session.rev != dispatched_rev:
             await starts.remind_as(self._client, self.state_of(session))
-            told_rev = session.rev
+            dispatched_rev = session.rev
 
     async def _read(self, session_id: UUID) -> FastingSession | None:
         async with self._sessions() as db:
@@ -206,13 +206,13 @@ class Relay:
         if state is not None:
             await starts.test(self._client, state)
 
-    async def _postpone(self, owed: outbox.OutboxEntry, error: str) -> None:
+    async def _postpone(self, entry: outbox.OutboxEntry, error: str) -> None:
         try:
             async with self._sessions.begin() as db:
-                await outbox.postpone(db, owed.id, owed.attempts, error)
+                await outbox.postpone(db, entry.id, entry.attempts, error)
         except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself, or is given back
-            self._held.add(owed.id)
-            log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
+            self._held.add(entry.id)
+            log.warning("outbox row not postponed", outbox_id=entry.id, error=type(trouble).__name__)
 
 
 def _name(error: Exception) -> str:

@@ -62,8 +62,8 @@ def findings(name: str, result: Mapping[str, Any]) -> str:
     words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
     if name == RETENTION:
         words = {what: f"{what.replace('_', ' ')} deleted" for what in RetentionTarget}
-    found = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
-    return ", ".join(found) or "nothing"
+    parts = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
+    return ", ".join(parts) or "nothing"
 
 
 async def keep_registered(client: Client, *, every: float = _AGAIN_AFTER) -> None:

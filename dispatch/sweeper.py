@@ -34,7 +34,7 @@ _LASTS = timedelta(seconds=15)  # the lease; whoever stalls this long is relieve
 _READS_EVERY = 5.0  # seconds between readings of what is near, where they are quick
 _MAX_READS = 20  # of a reading's own time lie between two: the database is not read all the time
 _WALKS_EVERY = 30.0  # seconds
-_MAX_ASKED = 50  # questions to Temporal in one look
+_MAX_QUESTIONS = 50  # questions to Temporal in one look
 _MAX_STARTED = 200  # fasts owed to Temporal in one look
 _MAX_NEAR = 5_000  # reminders in one reading
 _MAX_OVER = 100  # reminders that have expired, written down after one reading
@@ -152,18 +152,18 @@ class Sweeper:
         self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
         return _Near(at, read_at, ahead, behind)
 
-    async def _wanted(self, db: AsyncSession, found: Sequence[Unopened]) -> list[Unopened]:
+    async def _wanted(self, db: AsyncSession, unopened: Sequence[Unopened]) -> list[Unopened]:
         """Leave out what nobody wants to be reminded of, and what has reached a log all the same."""
-        if not found:
+        if not unopened:
             return []
-        user_ids = {each.user_id for each in found}
+        user_ids = {each.user_id for each in unopened}
         wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
 
         def is_wanted(each: Unopened) -> bool:
             wish = wishes.get(each.user_id, Preferences())
             return not unwanted_everywhere(Kind.REMINDER, wish, each.due_at, zones.get(each.user_id, ()))
 
-        wanted = [each for each in found if is_wanted(each)]
+        wanted = [each for each in unopened if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})
         return [each for each in wanted if _message(each) not in opened]
 
@@ -203,15 +203,15 @@ class Sweeper:
         now = near.at + timedelta(seconds=asyncio.get_running_loop().time() - near.read_at)
         waiting = {each.session_id: each for each in reversed(near.ahead) if each.due_at > now and each.has_phone}
         up = sorted((each for each in waiting.values() if self._is_up(each, now)), key=lambda each: each.due_at)
-        asked = up[:_MAX_ASKED]
-        if not asked:
+        batch = up[:_MAX_QUESTIONS]
+        if not batch:
             return
-        fates = await self._sweeping.fates([reminder_workflow_id(each.session_id) for each in asked])
-        gone = [each for each in asked if fates[reminder_workflow_id(each.session_id)] in GONE]
-        if len(asked) >= _SAMPLE and set(fates.values()) == {WorkflowState.LOST}:
+        states = await self._sweeping.workflow_states([reminder_workflow_id(each.session_id) for each in batch])
+        gone = [each for each in batch if states[reminder_workflow_id(each.session_id)] in GONE]
+        if len(batch) >= _SAMPLE and set(states.values()) == {WorkflowState.LOST}:
             gone = up[:_MAX_STARTED]  # an emptied Temporal need not be asked about each
         answered = (
-            asked if set(fates.values()) != {WorkflowState.UNKNOWN} else []
+            batch if set(states.values()) != {WorkflowState.UNKNOWN} else []
         )  # silence about one alone is an answer, too
         await self._start(gone)
         self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
@@ -221,7 +221,7 @@ class Sweeper:
         return each.due_at - now <= before / 2
 
     async def _start(self, lost: Sequence[Unopened]) -> None:
-        count = await self._sweeping.owe(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
+        count = await self._sweeping.dispatch_again(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
         if count:
             log.warning("fasts without a workflow", started_again=count)
 
@@ -235,7 +235,7 @@ class Sweeper:
                     break
                 handoffs = Walk(self._untouched, walked.after, upto=walked.upto)
             for _ in range(_MAX_PAGES):
-                walked = await self._sweeping.bury_orphans(Walk(self._untouched, self._strays_after))
+                walked = await self._sweeping.mark_orphans_dead(Walk(self._untouched, self._strays_after))
                 self._strays_after = walked.after
                 if walked.after is None:
                     break

@@ -80,19 +80,19 @@ def token(provider: Provider, value: str) -> str:
     form, detail = _TOKEN_FORMS[provider]
     if not form.fullmatch(value):
         raise InvalidField("token", detail)
-    told = value.lower() if provider is Provider.APNS else value
-    if len(set(told)) < _LEAST_VARIETY:
+    normalized = value.lower() if provider is Provider.APNS else value
+    if len(set(normalized)) < _LEAST_VARIETY:
         raise InvalidField("token", f"A token has {_LEAST_VARIETY} different characters or more.")
-    return told
+    return normalized
 
 
 def locale(value: object) -> str | None:
     """Give a locale as BCP 47 writes it, without keywords, an encoding or what is too long; None where it is none."""
-    found = _LOCALE.match(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _LOCALE.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
         return None
-    kept = found[1]
-    for subtag in found[2].replace("_", "-").split("-")[1:]:
+    kept = match[1]
+    for subtag in match[2].replace("_", "-").split("-")[1:]:
         if len(kept) + 1 + len(subtag) > LONGEST_LOCALE:
             break
         kept = f"{kept}-{subtag}"

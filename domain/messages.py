@@ -113,11 +113,13 @@ class DeliveryChannel(Enum):
     LATER = "later"  # by a push, once its line is free
 
 
-def means(recipient: Recipient, preferences: Preferences, at: datetime, heed: PresencePolicy) -> DeliveryChannel:
+def channel_for(
+    recipient: Recipient, preferences: Preferences, at: datetime, policy: PresencePolicy
+) -> DeliveryChannel:
     """Decide how an installation is told."""
     if unneeded(recipient, preferences, at):
         return DeliveryChannel.SYNC
-    if recipient.is_present and heed is PresencePolicy.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
+    if recipient.is_present and policy is PresencePolicy.PRESENCE and RULES[Kind.MESSAGE].yields_to_presence:
         return DeliveryChannel.STREAM
     return DeliveryChannel.PUSH
 

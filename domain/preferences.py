@@ -23,8 +23,8 @@ def known(name: str) -> str | None:
     An offset of whole hours becomes its `Etc/` zone, which counts the other way round: `GMT+02:00` is `Etc/GMT-2`.
     """
     name = name.strip()
-    if found := _names().get(name.casefold()):
-        return found
+    if iana := _names().get(name.casefold()):
+        return iana
     offset = _OFFSET.fullmatch(name)
     if offset is None or int(offset[3] or 0):
         return None
@@ -36,7 +36,7 @@ def known(name: str) -> str | None:
 def zone(name: str) -> ZoneInfo | None:
     """Read a time zone; None where this machine knows none of that name, or cannot use what it has."""
     try:
-        return None if (found := known(name)) is None else ZoneInfo(found)
+        return None if (iana := known(name)) is None else ZoneInfo(iana)
     except (KeyError, ValueError, OSError):
         return None
 

@@ -17,8 +17,8 @@ class RateLimit:
 
 def parse(text: str) -> RateLimit:
     """Read `600/minute`, `10 per 5 minutes`; raises ValueError, for nought and for an empty time, too."""
-    found = _FORM.fullmatch(text)
-    limit = found and RateLimit(int(found[1]), int(found[2] or 1) * _SECONDS[found[3].lower()])
+    match = _FORM.fullmatch(text)
+    limit = match and RateLimit(int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower()])
     if not limit or not limit.amount or not limit.seconds:
         raise ValueError("not a rate")
     return limit

@@ -45,14 +45,14 @@ class Reminder:
 
 def reminders(session: FastingSession) -> tuple[Reminder, ...]:
     """List the session's reminders in order of time, skipped ones included."""
-    found: list[Reminder] = []
+    listed: list[Reminder] = []
     expires_at = session.ends_at + AFTER_THE_END
     for minutes in sorted(session.reminder_minutes):
         due_at = session.ends_at - timedelta(minutes=minutes)
-        found.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
+        listed.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
         if minutes not in session.late_minutes:  # what is never sent takes nobody's place
             expires_at = due_at
-    return tuple(reversed(found))
+    return tuple(reversed(listed))
 
 
 def upcoming(session: FastingSession) -> tuple[Reminder, ...]:
@@ -84,8 +84,8 @@ def needed_at(before: FastingSession | None, after: FastingSession, now: datetim
     Where none lies ahead, whatever is left to tell can wait behind those who have one; the database is asked before
     each send in any case.
     """
-    told = [session for session in (before, after) if session is not None and session.status is SessionStatus.ACTIVE]
-    ahead = [reminder.due_at for session in told for reminder in upcoming(session) if reminder.due_at > now]
+    states = [session for session in (before, after) if session is not None and session.status is SessionStatus.ACTIVE]
+    ahead = [reminder.due_at for session in states for reminder in upcoming(session) if reminder.due_at > now]
     return min(ahead, default=now + _NO_HASTE)
 
 
@@ -113,9 +113,9 @@ class OnRecord:
     withheld: int  # decisions not to push it
 
 
-def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: datetime) -> ReminderState:
+def state_of(session: FastingSession, reminder: Reminder, record: OnRecord, now: datetime) -> ReminderState:
     """Derive a reminder's state from the session and from what was decided about it."""
-    tasks = found.tasks
+    tasks = record.tasks
     if tasks.get(TaskState.ACCEPTED):
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
@@ -127,7 +127,7 @@ def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: 
         return ReminderState.SKIPPED
     if not tasks and reminder.expires_at <= now - LEAST_KEPT:
         return ReminderState.PAST
-    if tasks or found.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
+    if tasks or record.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
         return ReminderState.WITHDRAWN
     return _pending(reminder, now, lasts=timedelta())
 

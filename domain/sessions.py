@@ -43,8 +43,8 @@ class FastingSession:
 
 def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
     """Give those of stored reminder minutes that a fast can have, each once; an array may hold nulls, and arrays."""
-    found = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
-    return tuple(found)[:MAX_REMINDERS]
+    minutes = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
+    return tuple(minutes)[:MAX_REMINDERS]
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

@@ -32,19 +32,19 @@ def now_quiet(hours: QuietHours | None) -> str:
     return Past.QUIET_NOW.format(starts=hours.starts, ends=hours.ends, where=where)
 
 
-def shows(told: ReportedPermission | None) -> str:
+def shows(reported: ReportedPermission | None) -> str:
     """Say what a phone does with a push, after what became of it; nothing where the app told of no obstacle."""
-    return "" if told is None else SHOWS[told.permission].format(permission_told_at=_written(told.at))
+    return "" if reported is None else SHOWS[reported.permission].format(permission_told_at=_written(reported.at))
 
 
 def standing_in_words(
-    state: TaskState, reason: str | None, provider: Provider | None = None, told: ReportedPermission | None = None
+    state: TaskState, reason: str | None, provider: Provider | None = None, reported: ReportedPermission | None = None
 ) -> str:
     """Say how a test push stands on a phone, which may show nothing of it by what its app `told`."""
     if state is TaskState.ACCEPTED and reason is not None:
         return f"Accepted: {why(reason, provider)}"
     stands = STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
-    return stands + (shows(told) if state in {TaskState.PENDING, TaskState.ACCEPTED} else "")
+    return stands + (shows(reported) if state in {TaskState.PENDING, TaskState.ACCEPTED} else "")
 
 
 def duration(length: timedelta) -> str:
@@ -57,11 +57,11 @@ def duration(length: timedelta) -> str:
 
 def _waits(what: Happening) -> str:
     """Put the sentence together that tells what an unsettled push waits for."""
-    waits, told = WaitsFor(what.detail["waits_for"]), what.detail
+    waits, reported = WaitsFor(what.detail["waits_for"]), what.detail
     parts: dict[str, str] = {
         "head": _head(what, waits),
         "until": Present.EXPIRES,
-        "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
+        "then": Present.THEN_REDRIVE if reported["is_dead"] else Present.THEN_SENT,
         "next": _next(what),
         "rest": Present.REST if _has(what, "route_until") else "",
         "trial": "" if _has(what, "route_until") else Present.ONE_CALL,

@@ -83,17 +83,17 @@ class ShownTestPush:
     next_cursor: None = None
 
 
-async def send(db: AsyncSession, asked: TestPushRequest, actor: str) -> ShownTestPush:
+async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownTestPush:
     """Plan a test push; the workers' sweepers send it once this is committed.
 
     Raises NotFound (the installation is not theirs), Conflict (no active token), InvalidField (nothing that can be
     validated), LimitReached.
     """
-    devices = await _phones(db, asked)
-    going = [device for device in devices if not asked.validate_only or device.provider == Provider.FCM]
+    devices = await _phones(db, request)
+    going = [device for device in devices if not request.validate_only or device.provider == Provider.FCM]
     if not going:
         raise InvalidField("validate_only", "Apple cannot check a push without sending it. Leave this out.")
-    await _take_turn(db, asked.user_id)
+    await _take_turn(db, request.user_id)
     test_push_id, now = uuid4(), await present_instant(db)
     rules = RULES[Kind.TEST]
     assert rules.of_use is not None
@@ -105,13 +105,13 @@ async def send(db: AsyncSession, asked: TestPushRequest, actor: str) -> ShownTes
         collapse_key=rules.collapse_key(test_push_id),
         due_at=now,
         expires_at=now + rules.of_use,
-        validate_only=asked.validate_only,
+        validate_only=request.validate_only,
     )
     detail = {
-        "user_id": asked.user_id,
+        "user_id": request.user_id,
         "installations": [str(device.installation_id) for device in going],
         "skipped": [str(device.installation_id) for device in devices if device not in going],
-        "validate_only": asked.validate_only,
+        "validate_only": request.validate_only,
     }
     await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})  # first, as the cause
     await push_tasks.plan(db, message, going)
@@ -130,7 +130,7 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
     [action] = await support_actions.about(db, test_push_id)
     first: PushTask = rows[0][0]
     unopened = {(task.user_id, task.installation_id) for task, _ in rows if task.opened_at is None}
-    told = {} if first.validate_only else await device_history.permissions(db, unopened)
+    reported = {} if first.validate_only else await device_history.permissions(db, unopened)
     return ShownTestPush(
         test_push_id=test_push_id,
         user_id=first.user_id,
@@ -139,7 +139,7 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
         created_at=first.created_at,
         expires_at=first.expires_at,
         is_settled=all(task.state != TaskState.PENDING for task, _ in rows),
-        items=[_phone(task, token, told.get((task.user_id, task.installation_id))) for task, token in rows],
+        items=[_phone(task, token, reported.get((task.user_id, task.installation_id))) for task, token in rows],
         skipped=[UUID(each) for each in action.detail.get("skipped", ())],
     )
 
@@ -153,16 +153,16 @@ async def under_way(db: AsyncSession, test_push_id: UUID) -> TestPushState | Non
     return TestPushState(test_push_id, tuple(sends), task.due_at, task.expires_at)
 
 
-async def _phones(db: AsyncSession, asked: TestPushRequest) -> Sequence[DeviceToken]:
+async def _phones(db: AsyncSession, request: TestPushRequest) -> Sequence[DeviceToken]:
     """Find the active tokens that are meant."""
-    devices = await device_tokens.active_for_user(db, asked.user_id)
-    if asked.installation_id is None:
+    devices = await device_tokens.active_for_user(db, request.user_id)
+    if request.installation_id is None:
         if not devices:
             raise Conflict("no-active-token", "No phone of this person has an active token.", "no_active_token")
         return devices
-    named = [device for device in devices if device.installation_id == asked.installation_id]
+    named = [device for device in devices if device.installation_id == request.installation_id]
     if not named:
-        standing = await device_tokens.standing(db, asked.user_id, asked.installation_id)
+        standing = await device_tokens.standing(db, request.user_id, request.installation_id)
         if standing in {InstallationStanding.UNKNOWN, InstallationStanding.FOREIGN}:
             raise NotFound("installation")
         detail = "This installation has no active token. Somebody has to open the app there, or to sign in."
@@ -187,7 +187,7 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
         )
 
 
-def _phone(task: PushTask, token: str, told: ReportedPermission | None) -> TestedPhone:
+def _phone(task: PushTask, token: str, reported: ReportedPermission | None) -> TestedPhone:
     state = TaskState(task.state)
     return TestedPhone(
         task_id=task.task_id,
@@ -198,7 +198,7 @@ def _phone(task: PushTask, token: str, told: ReportedPermission | None) -> Teste
         token=token,
         state=state,
         reason=task.last_reason,
-        text=standing_in_words(state, task.last_reason, Provider(task.provider), told),
+        text=standing_in_words(state, task.last_reason, Provider(task.provider), reported),
         attempt_count=task.attempt_count,
         next_attempt_at=task.next_attempt_at,
         accepted_at=task.accepted_at,

@@ -30,15 +30,14 @@ async def send_all(
     over: Callable[[], str | None],
     on_sent: Callable[[SentPush], None],
 ) -> tuple[SentPush, ...]:
-    """Start all sends at once and wait until each is finished; `over` tells when to withdraw them, and why.
+    """Start all sends at once and wait until each is finished; `over` says when to withdraw them, and why.
 
-    `told` is told of each when it is finished.
-
-    A send that backs off is cancelled at once. One that holds or calls is left to report what really happened.
+    `on_sent` gets each result when it is there. A send that backs off is cancelled at once. One that holds or calls may
+    finish, and reports what really happened.
     """
     handles = [_start(send, due_at, expires_at) for send in sends]
     for handle in handles:
-        handle.add_done_callback(partial(_tell, on_sent))
+        handle.add_done_callback(partial(_report_to, on_sent))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
     reason = over()  # why what is cancelled here is withdrawn, though the goal may be back before all have reported
     for handle in handles:
@@ -88,7 +87,7 @@ def _all_done(handles: Sequence[ActivityHandle[SentPush]]) -> bool:
     return all(handle.done() for handle in handles)
 
 
-def _tell(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
+def _report_to(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
     sent = _report(handle)
     if sent is not None:
         on_sent(sent)

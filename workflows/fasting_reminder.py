@@ -36,7 +36,7 @@ class FastingReminder:
         """Know the state from the first moment: a signal may come before `run` does."""
         self._state = state
         self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
-        self._came_to: dict[tuple[int, datetime], Pushes | str] = {}
+        self._outcomes: dict[tuple[int, datetime], Pushes | str] = {}
         self._waiting_for = "its first task"
 
     @workflow.run
@@ -80,7 +80,7 @@ class FastingReminder:
             rev=self._state.rev,
             status=self._state.status,
             waiting_for=self._waiting_for,
-            reminders=tuple(self._lines()),
+            reminders=tuple(self._described()),
         )
 
     def _learn(self, state: SessionState) -> None:
@@ -163,7 +163,7 @@ class FastingReminder:
         )
 
     def _note(self, reminder: Reminder, what: Pushes | str) -> None:
-        self._came_to[reminder.minutes, reminder.due_at] = what
+        self._outcomes[reminder.minutes, reminder.due_at] = what
         self._describe(self._waiting_for)
 
     def _note_end(self, pushes: Pushes, sent: SentPush) -> None:
@@ -172,17 +172,17 @@ class FastingReminder:
 
     def _describe(self, waiting_for: str) -> None:
         self._waiting_for = waiting_for
-        workflow.set_current_details(of_reminders(self._state, waiting_for, self._came_to, self._over() or "asleep"))
+        workflow.set_current_details(of_reminders(self._state, waiting_for, self._outcomes, self._over() or "asleep"))
 
-    def _lines(self) -> Iterator[str]:
-        for (minutes, due_at), what in self._came_to.items():
+    def _described(self) -> Iterator[str]:
+        for (minutes, due_at), what in self._outcomes.items():
             for push, stands in [("no push", what)] if isinstance(what, str) else what.rows():
                 yield f"{minutes} min before the end ({clock(due_at)}): {push} {stands}"
 
     def _outcome(self) -> str:
         """Sum up for the search attribute: the best that any send came to, else why there was none."""
-        states = {state for what in self._came_to.values() if isinstance(what, Pushes) for state in what.states}
+        states = {state for what in self._outcomes.values() if isinstance(what, Pushes) for state in what.states}
         for state in (TaskState.ACCEPTED, *FAILED):
             if state in states:
                 return state
-        return self._over() or ("withheld" if self._came_to else "nothing_due")
+        return self._over() or ("withheld" if self._outcomes else "nothing_due")

@@ -60,7 +60,7 @@ class OrphanSweep:
         last = workflow.get_last_completion_result(Swept) or Swept()
         sessions = await _walk(Sweeping.restart_sessions, Walk(ask.untouched, since=last.upto))
         handoffs = await _walk(Sweeping.restart_handoffs, Walk(ask.untouched))
-        orphans = await _walk(Sweeping.bury_orphans, Walk(ask.untouched, last.after), _MAX_PAGES)
+        orphans = await _walk(Sweeping.mark_orphans_dead, Walk(ask.untouched, last.after), _MAX_PAGES)
         workflow.set_current_details(
             f"Without a workflow: {sessions.changed} fasts and {handoffs.changed} handoffs, to be started again;"
             f" {orphans.changed} push tasks, dead now."
@@ -75,7 +75,7 @@ class Retention:
     @workflow.run
     async def run(self) -> dict[str, int]:
         """Let go until nothing is left to; returns how many rows of each kind went."""
-        gone = {what.value: await _let_go(what) for what in _wanted()}
+        gone = {what.value: await _purge(what) for what in _wanted()}
         workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
         return gone
 
@@ -107,11 +107,11 @@ async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walke
         walk = replace(walk, after=walked.after, upto=walked.upto)
 
 
-async def _let_go(what: RetentionTarget) -> int:
+async def _purge(what: RetentionTarget) -> int:
     count = 0
     for _ in range(_MAX_ROUNDS):
         gone: Purged = await workflow.execute_local_activity_method(
-            Purging.let_go,
+            Purging.purge,
             what,
             start_to_close_timeout=_PAGE_TIMEOUT,
             retry_policy=LOCAL_RETRY,

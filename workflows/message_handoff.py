@@ -69,22 +69,22 @@ class MessageHandoff:
     async def run(self, _: HandoffState) -> str:
         """Live until each push is finished; returns what they came to."""
         sending, planned = await (self._send_all() if self._paged else self._send_at_once())
-        came_to = Counter[str]()
-        for counts in await asyncio.gather(*sending):
-            came_to.update(counts)
-        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if came_to[state]), "no_push")
+        outcomes = Counter[str]()
+        for of_page in await asyncio.gather(*sending):
+            outcomes.update(of_page)
+        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if outcomes[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
-        on_sent = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
-        self._describe(f"nothing any more: {on_sent or 'no push'}; without a push: {planned.quiet} phones")
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(outcomes.items()))
+        self._describe(f"nothing any more: {counts or 'no push'}; without a push: {planned.quiet} phones")
         return outcome
 
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send, again and again, until it is decided for each phone how it is told."""
         sending: _Sending = []
-        heed, looks = PresencePolicy.PRESENCE, 0
+        policy, looks = PresencePolicy.PRESENCE, 0
         trusted_until = workflow.now() + PRESENCE_TRUSTED
         while True:
-            planned = await self._plan(heed)
+            planned = await self._plan(policy)
             sending += await self._send_pages(planned)
             over = planned.expires_at is not None and planned.expires_at <= workflow.now()
             if over or not (planned.streaming or planned.later):
@@ -96,7 +96,7 @@ class MessageHandoff:
             self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
             await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
             if workflow.now() >= trusted_until:
-                heed = PresencePolicy.NOTHING
+                policy = PresencePolicy.NOTHING
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
         """Plan and send as older releases did, which started this."""
@@ -173,14 +173,14 @@ class MessageHandoff:
         pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
         workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
-    async def _plan(self, heed: PresencePolicy) -> PlannedHandoff:
+    async def _plan(self, policy: PresencePolicy) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
-            PlanHandoff(self._message_id, heed, self._paged),
+            PlanHandoff(self._message_id, policy, self._paged),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
-            summary=f"heeding {heed.value}",
+            summary=f"presence policy: {policy.value}",
         )
 
     async def _more(self, after: PlannedSend) -> PlannedHandoff:

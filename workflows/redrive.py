@@ -46,24 +46,24 @@ class Redrive:
     @workflow.init
     def __init__(self, ask: RedriveState) -> None:
         """Know that there is something to send."""
-        self._asked, self._ask = True, ask
+        self._is_wanted, self._ask = True, ask
         self._pushes = Pushes()
 
     @workflow.run
     async def run(self, _: RedriveState) -> str:
         """Live until the task is finished; returns what it came to."""
-        came_to: tuple[SentPush, ...] = ()
-        while self._asked:
-            self._asked, ask = False, self._ask
+        sends: tuple[SentPush, ...] = ()
+        while self._is_wanted:
+            self._is_wanted, ask = False, self._ask
             self._pushes.begin([ask.send])
             self._describe(f"its answer, until {clock(ask.expires_at)} at the latest")
-            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
-        [sent] = came_to
+            sends = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
+        [sent] = sends
         self._describe("nothing any more")
-        found = about(self._ask, sent.state).items()
-        if found and workflow.patched("state-in-the-end"):
+        attributes = about(self._ask, sent.state).items()
+        if attributes and workflow.patched("state-in-the-end"):
             workflow.upsert_search_attributes(
-                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in found]
+                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in attributes]
             )
         return sent.state
 
@@ -73,4 +73,4 @@ class Redrive:
     @workflow.signal
     def again(self, ask: RedriveState | None = None) -> None:  # None: an older release's relay
         """Learn that the task was redriven, for the first time or once more."""
-        self._asked, self._ask = True, ask or self._ask
+        self._is_wanted, self._ask = True, ask or self._ask

@@ -54,15 +54,15 @@ class Pushes:
 
 
 def of_reminders(
-    state: SessionState, waiting_for: str, came_to: Mapping[tuple[int, datetime], Pushes | str], ahead: str
+    state: SessionState, waiting_for: str, outcomes: Mapping[tuple[int, datetime], Pushes | str], ahead: str
 ) -> str:
     """Describe a fasting session's reminders; `ahead` says how those stand that were not opened."""
     rows: list[tuple[str, str, str, str]] = []
-    for (minutes, due_at), what in came_to.items():
+    for (minutes, due_at), what in outcomes.items():
         pushes = [("", what)] if isinstance(what, str) else what.rows()
         for push, stands in pushes:
             rows.append((f"{minutes} min before the end", clock(due_at), push, stands))
-    unopened = [each for each in state.reminders if (each.minutes, each.due_at) not in came_to]
+    unopened = [each for each in state.reminders if (each.minutes, each.due_at) not in outcomes]
     rows += [(f"{each.minutes} min before the end", clock(each.due_at), "", ahead) for each in unopened]
     fast = f"The fast is *{state.status}* (revision {state.rev}), its end {clock(state.ends_at)}."
     return f"Waits for **{waiting_for}**. {fast}\n\n{_table(('Reminder', 'Due', 'Push', 'State'), rows)}"

@@ -162,9 +162,9 @@ async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession
 
 def _wanted(query: AnalyticsQuery, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:
     narrow = ((PushTask.kind, query.kind), (PushTask.provider, query.provider), (PushTask.app_id, query.app_id))
-    found = [column == value for column, value in narrow if value is not None]
+    matches = [column == value for column, value in narrow if value is not None]
     known = (PushTask.kind.in_(tuple(Kind)), PushTask.provider.in_(tuple(Provider)))  # to this release
-    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *known, *found]
+    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *known, *matches]
 
 
 async def _tallies(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Tally]:
@@ -214,8 +214,8 @@ def _most_frequent_first(query: Any) -> Any:  # noqa: ANN401 -- SQLAlchemy's typ
     return grouped.order_by(func.count().desc(), text("1, 2, 3, 4, 5")).limit(_MAX_REASONS)
 
 
-def _filled(step: Step, *found: Mapping[str, Any]) -> Step:
-    for counts in found:
+def _filled(step: Step, *rows: Mapping[str, Any]) -> Step:
+    for counts in rows:
         step = replace(step, **counts)
     return step
 

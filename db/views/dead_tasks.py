@@ -175,7 +175,7 @@ def with_token() -> Select[PushTask, str]:
 
 
 def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
-    found = [
+    conditions = [
         column == value
         for column, value in (
             (PushTask.provider, wanted.provider),
@@ -190,15 +190,15 @@ def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> 
         if value is not None
     ]
     # written out, so that the planner sees that the index of dead tasks serves
-    found.extend(KNOWN)
-    found.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
+    conditions.extend(KNOWN)
+    conditions.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
     if wanted.due_from is not None:
-        found.append(PushTask.due_at >= wanted.due_from)
+        conditions.append(PushTask.due_at >= wanted.due_from)
     if wanted.due_to is not None:
-        found.append(PushTask.due_at < wanted.due_to)
+        conditions.append(PushTask.due_at < wanted.due_to)
     if after is not None:
-        found.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
-    return found
+        conditions.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
+    return conditions
 
 
 def _lately_due() -> ColumnElement[bool]:
@@ -218,14 +218,14 @@ def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
     rows = (await db.execute(query)).all()
     refused = await last_check.refusals(db, [task for task, _ in rows if task.state == TaskState.DEAD])
-    told = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
+    reported = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
     return [
-        _show(task, token, refused.get(task.task_id), told.get((task.user_id, task.installation_id)))
+        _show(task, token, refused.get(task.task_id), reported.get((task.user_id, task.installation_id)))
         for task, token in rows
     ]
 
 
-def _show(task: PushTask, token: str, refused: str | None, told: ReportedPermission | None) -> ShownTask:
+def _show(task: PushTask, token: str, refused: str | None, reported: ReportedPermission | None) -> ShownTask:
     state = TaskState(task.state)
     return ShownTask(
         task_id=task.task_id,
@@ -252,8 +252,8 @@ def _show(task: PushTask, token: str, refused: str | None, told: ReportedPermiss
         held_up_by=task.held_up_by,
         accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
         redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
-        permission=told.permission if told else None,
-        permission_told_at=told.at if told else None,
+        permission=reported.permission if reported else None,
+        permission_told_at=reported.at if reported else None,
     )
 
 

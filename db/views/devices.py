@@ -105,20 +105,20 @@ async def permissions(
         .ext(distinct_on(DeviceToken.user_id, DeviceToken.installation_id))
         .order_by(DeviceToken.user_id, DeviceToken.installation_id, DeviceToken.registered_at.desc())
     )
-    found = {}
+    reported = {}
     for row in await db.execute(latest):
         known = row.permission and word(Permission, row.permission, "device_tokens.permission")
         at = known_or_none(row.registered_at)
         if known is not None and at is not None:
-            found[row.user_id, row.installation_id] = ReportedPermission(known, at)
-    return found
+            reported[row.user_id, row.installation_id] = ReportedPermission(known, at)
+    return reported
 
 
 async def _history(db: AsyncSession, device_ids: Collection[UUID]) -> dict[UUID, list[ShownTokenEvent]]:
-    found: dict[UUID, list[ShownTokenEvent]] = {}
+    history: dict[UUID, list[ShownTokenEvent]] = {}
     for device_id, at, event, reason in await db.execute(_LATEST, {"device_ids": list(device_ids), "most": _EVENTS}):
-        found.setdefault(device_id, []).append(ShownTokenEvent(at, event, reason))
-    return found
+        history.setdefault(device_id, []).append(ShownTokenEvent(at, event, reason))
+    return history
 
 
 _LATEST = text("""

@@ -184,7 +184,7 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
     known = gates.keys() | engaged.keys()
     of_late = await refused_of_late(db, known, await present_instant(db))
     refused = {each.route: each.refusals for each in of_late if each.refusals}
-    found = known | refused.keys()
+    listed = known | refused.keys()
     return [
         ShownRoute(
             provider=route.provider,
@@ -194,18 +194,18 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
             workers=gates.get(route, []),
             errors=refused.get(route),
         )
-        for route in sorted(found, key=lambda route: (route.provider, route.app_id or "", route.environment))
+        for route in sorted(listed, key=lambda route: (route.provider, route.app_id or "", route.environment))
     ]
 
 
 def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
-    found: dict[tuple[str, int, str], ShownRefusal] = {}
+    totals: dict[tuple[str, int, str], ShownRefusal] = {}
     for worker in reporting:
         for each in _refusals(worker):
             key = (each.provider, each.status, each.reason)
-            known = found.get(key, replace(each, count=0))
-            found[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
-    return [found[key] for key in sorted(found)]
+            known = totals.get(key, replace(each, count=0))
+            totals[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
+    return [totals[key] for key in sorted(totals)]
 
 
 def _refusals(worker: WorkerRow) -> list[ShownRefusal]:

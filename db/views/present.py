@@ -117,14 +117,14 @@ async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: date
     )
     tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MAX_PRESENT))).all()
     refused = await last_check.refusals(db, tasks)
-    found = []
+    pushes = []
     for task in tasks:
         reason = refused.get(task.task_id)
         if planned(task) is None:
             continue  # a newer release's, which this one has no words for
         if task.state == TaskState.DEAD and reason not in {None, "brake_engaged"}:
             continue  # nothing will come of it
-        found.append(
+        pushes.append(
             _Push(
                 kind=Kind(task.kind),
                 conversation_id=task.conversation_id,
@@ -136,7 +136,7 @@ async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: date
                 task=task,
             )
         )
-    return found
+    return pushes
 
 
 def _of_part(part: TimelinePart) -> Iterable[ColumnElement[bool]]:
@@ -251,7 +251,7 @@ def _item(push: _Push, world: _World) -> TimelineItem:
         temporal_answers=world.temporal_answers,
         route=route,
     )
-    return _told(push, unsettled, provider, world)
+    return _described(push, unsettled, provider, world)
 
 
 def _shows(push: _Push, world: _World) -> str:
@@ -259,12 +259,12 @@ def _shows(push: _Push, world: _World) -> str:
     phone = push.task or push.device
     if phone is not None:
         return shows(world.permissions.get((phone.user_id, phone.installation_id)))
-    told = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
-    is_for_none = told and all(each is not None and each.permission in SHOWS_NOTHING for each in told)
+    reported = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
+    is_for_none = reported and all(each is not None and each.permission in SHOWS_NOTHING for each in reported)
     return NO_PHONE_SHOWS if is_for_none else ""
 
 
-def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _World) -> TimelineItem:
+def _described(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _World) -> TimelineItem:
     waits, task = waits_for(unsettled), push.task
     reason = _reason(waits, unsettled)
     detail = _detail(waits, push, unsettled)
@@ -318,12 +318,12 @@ def _detail(waits: WaitsFor, push: _Push, unsettled: Unsettled) -> dict[str, Any
         "route_until": unsettled.route.until if waits is WaitsFor.ROUTE else None,
         "engaged_at": cutoff and cutoff.engaged_at,
     }
-    told: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
-    told |= {"waits_for": waits.value, "is_dead": unsettled.is_dead, "refused": push.refused}
+    detail: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
+    detail |= {"waits_for": waits.value, "is_dead": unsettled.is_dead, "refused": push.refused}
     if cutoff is not None:
-        told |= {"brake_id": cutoff.brake_id, "token_errors": cutoff.token_errors, "answers": cutoff.answers}
-        told["cutoff_reason"] = cutoff.reason
-    return told
+        detail |= {"brake_id": cutoff.brake_id, "token_errors": cutoff.token_errors, "answers": cutoff.answers}
+        detail["cutoff_reason"] = cutoff.reason
+    return detail
 
 
 def _route(of: PushTask | DeviceToken) -> Route:
@@ -333,11 +333,11 @@ def _route(of: PushTask | DeviceToken) -> Route:
 def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
     """Say how the worst of these routes stands, and whose it is; a cutoff is worse than a breaker."""
     known = {Route(each.provider, each.app_id, each.environment): each for each in world.routes.items}
-    found = []
+    states = []
     for route in wanted:
         serving = known.get(route) or known.get(Route(route.provider, None, route.environment))
-        found.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
-    return max(found, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
+        states.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
+    return max(states, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
 
 
 def _stands(route: ShownRoute, now: datetime) -> RouteNow:

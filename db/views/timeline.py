@@ -83,7 +83,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
 
 
-def _told(what: Happening) -> str:
+def _in_words(what: Happening) -> str:
     """Put it into words; where a newer release wrote what these words need in another way, say so."""
     try:
         return in_words(what)
@@ -111,13 +111,13 @@ def _item(row: Row[Any], known: _Known, quiet: str) -> TimelineItem:
     subject = None if kind is None else RULES[kind].subject
     task = known.tasks.get(row.task_id)
     detail: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
-    told = detail if task is None else detail | _more(row, event, task, known)
-    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, told, row.now)
+    facts = detail if task is None else detail | _more(row, event, task, known)
+    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, facts, row.now)
     return TimelineItem(
         id=row.id,
         at=row.at,
         event=event,
-        text=_told(happening) + quiet,
+        text=_in_words(happening) + quiet,
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,
@@ -125,7 +125,7 @@ def _item(row: Row[Any], known: _Known, quiet: str) -> TimelineItem:
         installation_id=row.installation_id,
         provider=provider,
         reason=None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason,
-        detail=detail if event is not Event.ACCEPTED else detail | _of_acceptance(told),
+        detail=detail if event is not Event.ACCEPTED else detail | _of_acceptance(facts),
     )
 
 
@@ -170,8 +170,10 @@ def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
     """
     assert task.accepted_at is not None
     late_from, again_at = push_tasks.late_from(task), known_or_none(task.again_at)
-    told = None if task.opened_at else known.permissions.get((task.user_id, task.installation_id))
-    permission = {} if told is None else {"permission": told.permission, "permission_told_at": told.at.isoformat()}
+    reported = None if task.opened_at else known.permissions.get((task.user_id, task.installation_id))
+    permission: dict[str, Any] = {}
+    if reported is not None:
+        permission = {"permission": reported.permission, "permission_told_at": reported.at.isoformat()}
     return permission | {
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
@@ -182,9 +184,9 @@ def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
     }
 
 
-def _of_acceptance(told: Mapping[str, Any]) -> dict[str, Any]:
+def _of_acceptance(facts: Mapping[str, Any]) -> dict[str, Any]:
     names = ("late_seconds", "held_up_by", "permission", "permission_told_at")
-    return {name: told[name] for name in names if name in told}
+    return {name: facts[name] for name in names if name in facts}
 
 
 def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:

@@ -25,9 +25,9 @@ SECOND = timedelta(seconds=1)
     ids=str,
 )
 def test_the_newest_takes_the_line_and_a_line_left_alone_is_taken_at_once(
-    line: CollapseGroupPlan, means: DeliveryChannel
+    line: CollapseGroupPlan, channel_for: DeliveryChannel
 ) -> None:
-    assert planned_for(line) is means
+    assert planned_for(line) is channel_for
 
 
 def test_a_line_rests_longer_after_each_push_of_a_burst() -> None:

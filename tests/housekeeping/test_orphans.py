@@ -205,7 +205,7 @@ async def test_a_push_that_something_happened_to_while_temporal_was_asked_is_lef
     await change(stack, MEANWHILE[meanwhile], id=task_id)
 
     async with stack.sessions.begin() as db:
-        assert await orphans.bury(db, seen) == 0
+        assert await orphans.mark_dead(db, seen) == 0
 
     assert (await task(stack, task_id)).state != "dead"
     await change(stack, "DELETE FROM outbox WHERE subject_kind = 'later'")
@@ -216,7 +216,7 @@ async def test_while_temporal_cannot_tell_nothing_is_an_orphan(stack: Stack, ali
     async with TemporalServer.start(free_port(), namespaces=("default",)) as server:
         away = await Client.connect(server.address)
 
-    walked = await ActivityEnvironment().run(Sweeping(stack.sessions, away).bury_orphans, Walk(untouched=10))
+    walked = await ActivityEnvironment().run(Sweeping(stack.sessions, away).mark_orphans_dead, Walk(untouched=10))
 
     assert walked.changed == 0
     assert (await task(stack, task_id)).state == "pending"
