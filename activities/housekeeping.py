@@ -1,4 +1,4 @@
-"""Housekeeping: finds what lost its workflow, and lets go of what was kept long enough."""
+"""Housekeeping: finds what has lost its workflow, and purges what has been kept long enough."""
 
 import asyncio
 import time
@@ -28,10 +28,10 @@ from domain.reminders import LONGEST_OF_USE, message_id, upcoming
 from domain.sessions import FastingSession
 from operations import redrive as redrives
 
-PAGE = 50  # rows of a walk, and so questions to Temporal, in one activity: few, so that it takes a moment
+PAGE = 50  # rows of a walk, and questions to Temporal, in one activity: few, so that it is short
 _AT_ONCE = 10  # questions to Temporal under way
 _ANSWERS_WITHIN = 3.0  # seconds
-_LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
+_PURGES_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
 
 log = structlog.get_logger()
 
@@ -74,11 +74,11 @@ class Swept:
 
 
 class WorkflowState(Enum):
-    """How a workflow stands, as far as Temporal tells."""
+    """The state of a workflow, as far as Temporal says."""
 
     RUNS = "runs"
     CLOSED = "closed"
-    LOST = "lost"  # Temporal knows of no such workflow
+    LOST = "lost"  # Temporal knows no such workflow
     UNKNOWN = "unknown"  # Temporal did not say
 
 
@@ -101,7 +101,7 @@ class Sweeping:
 
     @activity.defn
     async def restart_sessions(self, ask: Walk) -> Walked:
-        """Owe Temporal the fasts that have a reminder soon and no workflow, or had one that nobody opened."""
+        """Dispatch again the fasts without a workflow that have a reminder soon, or had one that was not opened."""
         async with self._sessions() as db:
             until = ask.upto or await present_instant(db)
             ahead = Window(until if ask.since is None else max(ask.since + AHEAD, until), until + AHEAD)
@@ -118,7 +118,7 @@ class Sweeping:
 
     @activity.defn
     async def restart_handoffs(self, ask: Walk) -> Walked:
-        """Owe Temporal the messages whose handoff never came to its plan and has no workflow any more."""
+        """Dispatch again the messages whose handoff is not decided and has no workflow."""
         of_use = RULES[Kind.MESSAGE].of_use
         assert of_use is not None
         async with self._sessions() as db:
@@ -131,7 +131,7 @@ class Sweeping:
 
     @activity.defn(name="bury_orphans")
     async def mark_orphans_dead(self, ask: Walk) -> Walked:
-        """Make dead the waiting push tasks that no running workflow owns; what Temporal lost is sent again."""
+        """Mark waiting push tasks dead that no running workflow owns; what Temporal lost is sent again."""
         async with self._sessions() as db:
             until = ask.upto or await present_instant(db)
             strays = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
@@ -150,7 +150,7 @@ class Sweeping:
         return Walked(dead, last, until)
 
     async def _mark_dead(self, strays: Sequence[Stray]) -> int:
-        """Make strays dead together, or singly where one is in the way."""
+        """Mark strays dead together, or one by one where one fails."""
         if not strays:
             return 0
         try:
@@ -161,12 +161,12 @@ class Sweeping:
             if not may_be_ones_fault(error):
                 raise
             if len(strays) == 1:
-                log.warning("orphan left as it is", task_id=str(strays[0].task_id), error=type(error).__name__)
+                log.warning("marking an orphan dead failed", task_id=str(strays[0].task_id), error=type(error).__name__)
                 return 0
         return sum([await self._mark_dead([stray]) for stray in strays])
 
     async def dispatch_again(self, subject_kind: str, lost: Collection[UUID]) -> int:
-        """Owe Temporal these subjects, in their order; those it is owed already come next. Returns how many are new."""
+        """Put these subjects into the outbox, in their order; those there come next. Returns how many are new."""
         if not lost:
             return 0
         async with self._sessions.begin() as db:
@@ -177,19 +177,21 @@ class Sweeping:
         return len(added)
 
     async def workflow_states(self, workflow_ids: Collection[str]) -> dict[str, WorkflowState]:
-        """Ask how these workflows stand. Where Temporal leaves one question unanswered, the others are not put."""
-        turns, mute = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
+        """Ask for the states of these workflows. Once Temporal leaves one question unanswered, it asks no more."""
+        turns, silent = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
         ordered = sorted(workflow_ids)
-        answers = await asyncio.gather(*(self._workflow_state(each, turns, mute) for each in ordered))
+        answers = await asyncio.gather(*(self._workflow_state(each, turns, silent) for each in ordered))
         return dict(zip(ordered, answers, strict=True))
 
     async def _gone(self, workflow_ids: Collection[str]) -> set[str]:
-        """Say which of these workflows certainly do not run."""
-        return {workflow_id for workflow_id, fate in (await self.workflow_states(workflow_ids)).items() if fate in GONE}
+        """Say which of these workflows do certainly not run."""
+        return {
+            workflow_id for workflow_id, state in (await self.workflow_states(workflow_ids)).items() if state in GONE
+        }
 
-    async def _workflow_state(self, workflow_id: str, turns: asyncio.Semaphore, mute: asyncio.Event) -> WorkflowState:
+    async def _workflow_state(self, workflow_id: str, turns: asyncio.Semaphore, silent: asyncio.Event) -> WorkflowState:
         async with turns:
-            if mute.is_set():
+            if silent.is_set():
                 return WorkflowState.UNKNOWN
             try:
                 async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
@@ -197,16 +199,16 @@ class Sweeping:
             except RPCError as error:
                 return WorkflowState.LOST if error.status is RPCStatusCode.NOT_FOUND else WorkflowState.UNKNOWN
             except TimeoutError:
-                mute.set()
+                silent.set()
                 return WorkflowState.UNKNOWN
-            except Exception as error:  # noqa: BLE001 -- what is odd about one workflow stays with it
-                log.warning("workflow not understood", workflow_id=workflow_id, error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- one that fails does not stop the others
+                log.warning("reading a workflow failed", workflow_id=workflow_id, error=type(error).__name__)
                 return WorkflowState.UNKNOWN
             return WorkflowState.CLOSED if described.status in _CLOSED else WorkflowState.RUNS
 
 
 async def _never_opened(db: AsyncSession, sessions: Collection[FastingSession], behind: Window) -> set[UUID]:
-    """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
+    """Find the fasts with reminders that were due and wanted, and are in no log: they were not opened."""
     user_ids = {session.user_id for session in sessions}
     wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
     due = {
@@ -231,11 +233,11 @@ class Purging:
 
     @activity.defn(name="let_go")
     async def purge(self, what: RetentionTarget) -> Purged:
-        """Delete old rows for a little while, in short transactions that hold nobody up.
+        """Delete old rows for some seconds, in short transactions.
 
-        Where rows of one kind cannot go, it is told, and the other kinds have their turn; the next run tries again.
+        An error with one kind of rows is logged, and the other kinds follow. The next run tries again.
         """
-        until, count = time.monotonic() + _LETS_GO_FOR, 0
+        until, count = time.monotonic() + _PURGES_FOR, 0
         while time.monotonic() < until:
             try:
                 async with self._sessions.begin() as db:
@@ -244,7 +246,7 @@ class Purging:
             except DBAPIError as error:
                 if not may_be_ones_fault(error):
                     raise
-                log.warning("old rows stay", what=what.value, error=type(error).__name__)
+                log.warning("purging old rows failed", what=what.value, error=type(error).__name__)
                 return Purged(count, is_all=True)
             count += gone.count
             if gone.is_all:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import outbox
 from db.engine import among, present_instant
 from db.models.people import FastingSessionRow
-from db.unreadable import EARLIEST, LATEST, Unreadable, tell, word
+from db.unreadable import EARLIEST, LATEST, Unreadable, log_unreadable, word
 from domain.problems import too_many_fasts
 from domain.reminders import needed_at, rescheduled
 from domain.sessions import FastingSession, SessionStatus, readable_minutes
@@ -190,7 +190,7 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
     if status is None:
         return None
     if not EARLIEST < row.ends_at < LATEST:
-        tell("fasting_sessions.ends_at", row.ends_at)
+        log_unreadable("fasting_sessions.ends_at", row.ends_at)
         return None
     return FastingSession(
         session_id=row.id,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models.people import DeviceToken, PreferencesRow
-from db.unreadable import tell, word
+from db.unreadable import log_unreadable, word
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode, zone
 from domain.problems import InvalidField, Outdated
 from domain.sessions import readable_minutes
@@ -147,7 +147,7 @@ def _quiet_hours(row: PreferencesRow) -> QuietHours | None:
     if row.quiet_starts is None or row.quiet_ends is None:
         return None
     if row.quiet_time_zone is not None and zone(row.quiet_time_zone) is None:
-        tell("preferences.quiet_time_zone", row.quiet_time_zone)
+        log_unreadable("preferences.quiet_time_zone", row.quiet_time_zone)
         return None
     return QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone, _mode(row.quiet_mode))
 

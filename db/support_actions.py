@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models.operations import SupportAction
-from db.unreadable import tell
+from db.unreadable import log_unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +62,5 @@ async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
 def _detail(written: Any) -> dict[str, Any]:  # noqa: ANN401 -- what any release wrote
     if isinstance(written, dict):
         return written
-    tell("support_actions.detail", written)
+    log_unreadable("support_actions.detail", written)
     return {}

@@ -32,7 +32,7 @@ class Unreadable(NotFound):
     """A row holds a value that this release does not know; a newer one may."""
 
 
-def tell(what: str, value: object) -> None:
+def log_unreadable(what: str, value: object) -> None:
     """Log a value that cannot be read, once for each `what` (table.column) in the life of the process."""
     if what not in _logged and len(_logged) < _MAX_LOGGED:
         _logged.add(what)
@@ -44,7 +44,7 @@ def word(kind: type[E], value: object, what: str) -> E | None:
     try:
         return kind(value)  # type: ignore[arg-type] # whatever it is, the enumeration says whether it knows it
     except ValueError:
-        tell(what, value)
+        log_unreadable(what, value)
         return None
 
 
@@ -65,7 +65,7 @@ def reported_route(report: Any) -> Route | None:  # noqa: ANN401 -- what any rel
     try:
         return Route(Provider(report["provider"]), report["app_id"], Environment(report["environment"]))
     except (KeyError, TypeError, ValueError):
-        tell("workers.gates", "")
+        log_unreadable("workers.gates", "")
         return None
 
 
@@ -103,7 +103,7 @@ def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON
     try:
         return json.loads(document, parse_int=_integer, parse_float=_float)
     except RecursionError:
-        tell("json", "")
+        log_unreadable("json", "")
         return None
 
 
@@ -114,7 +114,7 @@ def _instant(microseconds: tuple[int]) -> datetime:
             return at
     except OverflowError:
         pass
-    tell("timestamptz", microseconds[0])
+    log_unreadable("timestamptz", microseconds[0])
     return LATEST if microseconds[0] > 0 else EARLIEST
 
 
@@ -134,7 +134,7 @@ def _from_time(value: time) -> tuple[int]:
 def _integer(digits: str) -> int | None:
     if len(digits) <= _MAX_DIGITS:
         return int(digits)
-    tell("json", digits[:9])
+    log_unreadable("json", digits[:9])
     return None
 
 
@@ -142,5 +142,5 @@ def _float(digits: str) -> float | None:
     number = float(digits)
     if math.isfinite(number):
         return number
-    tell("json", digits[:9])
+    log_unreadable("json", digits[:9])
     return None

@@ -11,7 +11,7 @@ import structlog
 from db import last_check, push_attempts, push_tasks
 from db.collapse_groups import Sounding
 from db.models.people import DeviceToken
-from db.unreadable import tell
+from db.unreadable import log_unreadable
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import CollapseGroupTurn, is_quiet
@@ -248,7 +248,7 @@ def _public_key(device: DeviceToken) -> bytes | None:
     """Give the key that seals the text; none where the stored one cannot, so that the phone gets the generic text."""
     if device.public_key is None or is_usable(device.public_key):
         return device.public_key
-    tell("device_tokens.public_key", "")
+    log_unreadable("device_tokens.public_key", "")
     return None
 
 

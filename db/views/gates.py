@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
-from db.unreadable import route_of, tell
+from db.unreadable import log_unreadable, route_of
 from domain.push import Environment, Provider, Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 
@@ -212,7 +212,7 @@ def _refusals(worker: WorkerRow) -> list[ShownRefusal]:
     try:
         return _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ()))
     except ValidationError:
-        tell("workers.unknown_refusals", "")
+        log_unreadable("workers.unknown_refusals", "")
         return []
 
 
@@ -220,7 +220,7 @@ def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
     try:
         return _GATE.validate_python(report | {"worker_id": worker.worker_id, "seen_at": worker.seen_at})
     except ValidationError:
-        tell("workers.gates", "")
+        log_unreadable("workers.gates", "")
         return None
 
 

@@ -18,7 +18,7 @@ from db.engine import among
 from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
-from db.unreadable import known_or_none, readable, tell, word
+from db.unreadable import known_or_none, log_unreadable, readable, word
 from db.views import devices as device_history
 from db.views import standings
 from domain.devices import ReportedPermission
@@ -88,7 +88,7 @@ def _in_words(what: Happening) -> str:
     try:
         return in_words(what)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        tell(f"detail of {what.event} in a timeline", "")
+        log_unreadable(f"detail of {what.event} in a timeline", "")
         return in_words(replace(what, event=Event.OTHER, detail={}))
 
 

@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_told_once_and_cut_short() -> None:
     column = f"table.{uuid4()}"
     with capture_logs() as logs:
         for value in ("x" * 1000, "another"):
-            unreadable.tell(column, value)
+            unreadable.log_unreadable(column, value)
 
     event = unreadable.NOT_UNDERSTOOD
     assert logs == [{"event": event, "log_level": "warning", "what": column, "value": "'" + "x" * 39}]
