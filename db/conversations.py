@@ -14,7 +14,7 @@ from domain.problems import MessageQuota, too_many_messages
 
 
 async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[str]) -> bool:
-    """Make a conversation, or give the one there is these members; True when it is new."""
+    """Make a conversation, or change the members of the existing one; True when it is new."""
     fresh = insert(ConversationRow).values(id=conversation_id).on_conflict_do_nothing().returning(ConversationRow.id)
     is_new = await db.scalar(fresh) is not None
     await lock(db, conversation_id)
@@ -62,7 +62,7 @@ async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> b
 
 
 async def members_held(db: AsyncSession, memberships: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-    """Say which of these are members, who stay so until the transaction ends."""
+    """Say which of these are members; they stay so until the transaction ends."""
     return await _members(db, _MEMBERS_HELD, memberships)
 
 
@@ -119,7 +119,7 @@ _MEMBERS = text("""
 _MEMBERS_HELD = text(f"{_MEMBERS.text} FOR SHARE OF m")
 
 
-_CLOCKS_DIFFER = timedelta(days=1)  # that of a server which took over may be behind
+_CLOCKS_DIFFER = timedelta(days=1)  # the clock of a server that took over may be behind
 
 
 async def spend(db: AsyncSession, conversation_id: UUID, user_id: str, quota: MessageQuota | None) -> None:
@@ -132,8 +132,8 @@ async def spend(db: AsyncSession, conversation_id: UUID, user_id: str, quota: Me
         raise too_many_messages(wait)
 
 
-# What lies further ahead than an empty burst ever does is odd, and counts as absent. What was there before is read so
-# that it is told where Python lacks it (`db/unreadable.py`).
+# An instant further ahead than an empty burst can be is odd, and counts as absent. The old value is read so that
+# `db/unreadable.py` can log one that Python lacks.
 _SPEND = text("""
     INSERT INTO message_allowances AS a (conversation_id, user_id, full_at)
     VALUES (:conversation_id, :user_id, statement_timestamp() + CAST(:every AS interval))

@@ -1,9 +1,8 @@
 """Device tokens: who owns which, and what happened to each.
 
-Every change of ownership takes advisory locks on the token and on the installation, in a fixed order, so that
-concurrent registrations queue instead of failing on the unique indexes, which hold the invariant. A registration locks
-its user, too, so that two at once are counted one after the other. Rows are locked in
-the order of their ids, here and by the last-moment check, so that the two never deadlock.
+The unique indexes hold the invariant. Every change of ownership takes advisory locks on token and installation, in a
+fixed order, so that concurrent registrations queue instead of failing. A registration also locks its user, so that two
+are counted one after the other. Rows are locked in the order of their ids, here and by the last check: no deadlocks.
 """
 
 from collections import defaultdict
@@ -36,7 +35,7 @@ TICKETS_REMEMBERED = timedelta(hours=1)  # far longer than a server, or a proxy 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What an app tells about itself when it registers."""
+    """What an app reports when it registers."""
 
     provider: Provider
     token: str
@@ -48,13 +47,13 @@ class Registration:
     os_version: str | None = None
     permission: str | None = None
     sign_out_digest: bytes | None = None  # SHA-256 of the ticket that may end this registration
-    former_ticket: str | None = field(default=None, repr=False)  # of the person before
+    former_ticket: str | None = field(default=None, repr=False)  # of the previous user
     public_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadToken:
-    """A token that its provider calls dead, by what it was when it did."""
+    """A token that its provider called dead, as it was registered then."""
 
     device_id: UUID
     token: str = field(repr=False)
@@ -63,24 +62,24 @@ class DeadToken:
 
 
 def locks_of(user_id: str, installation_id: UUID, new: Registration) -> tuple[str, ...]:
-    """Name what a registration locks: the installation, the token, and how many installations its user has."""
+    """Name the locks of a registration: installation, token, and the number of its user's installations."""
     return f"installation/{installation_id}", f"token/{new.provider}/{new.token}", f"user/{user_id}"
 
 
 async def register(
     db: AsyncSession, user_id: str, installation_id: UUID, new: Registration, *, most: int | None = None
 ) -> DeviceToken:
-    """Make the token active for this user and installation, and for nobody else.
+    """Make the token active for this user and installation only.
 
-    Where the user has more than `most` installations then, those that were not seen for longest are signed out.
-    Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given, and where
-    the ticket whose digest is given was used: this registration is from before that sign-out.
+    If the user then has more than `most` installations, those not seen for longest are signed out. Raises Conflict if
+    another user is signed in there and neither their token nor their ticket is given, and if the ticket of this
+    registration was used: then it is older than that sign-out.
     """
     await _lock(db, *locks_of(user_id, installation_id, new))
     await _spend_tickets(db, installation_id, new)
     elsewhere = and_(
         DeviceToken.provider == new.provider,
-        func.md5(DeviceToken.token) == func.md5(new.token),  # what the indexes hold
+        func.md5(DeviceToken.token) == func.md5(new.token),  # as in the indexes
         DeviceToken.token == new.token,
     )
     same_row = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id, elsewhere)
@@ -119,16 +118,16 @@ async def register(
 
 
 async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> None:
-    """Deactivate the caller's own row; whoever owns the token by now keeps it."""
+    """Sign this installation out. If another user has since registered the token, their registration is kept."""
     await _lock(db, f"installation/{installation_id}")
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     await _deactivate(db, mine, "signed_out")
 
 
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
-    """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another.
+    """Sign out the registration that named this ticket's digest, whichever user's it is; a later one names another.
 
-    A registration that names it and is still under way is refused when its turn comes.
+    A registration that names the ticket and has not been processed yet will be refused.
     """
     await _lock(db, f"installation/{installation_id}")
     named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
@@ -137,12 +136,12 @@ async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: st
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
-    """Deactivate a token that its provider calls dead; False when it was registered anew since then."""
+    """Deactivate a token that its provider called dead; False when it has been registered again since."""
     return bool(await invalidate_all(db, [DeadToken(device_id, token, seen_dead_at, reason)]))
 
 
 async def invalidate_all(db: AsyncSession, dead: Collection[DeadToken]) -> Sequence[UUID]:
-    """Deactivate tokens that their providers call dead; gives the rows, without those that were registered anew."""
+    """Deactivate tokens that their providers called dead; gives the rows, without those registered again since."""
     by_reason: dict[str, list[DeadToken]] = defaultdict(list)
     for each in dead:
         by_reason[each.reason].append(each)
@@ -177,7 +176,7 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
 
 
 async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, list[str | None]]:
-    """Give the time zones of these users' active tokens; null for a phone that told none."""
+    """Give the time zones of these users' active tokens; None for a phone that reported none."""
     query = select(DeviceToken.user_id, DeviceToken.time_zone).where(
         DeviceToken.active, among(DeviceToken.user_id, user_ids)
     )
@@ -188,9 +187,9 @@ async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, l
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
-    """List the tokens that may be pushed to, of installations that had one at that instant already.
+    """List the tokens that may be pushed to, of installations that already had one at that instant.
 
-    The first event since then tells: what was registered had none. `registered_at` grows with each start of the app.
+    The first event since then decides: one that was registered had none. `registered_at` grows with each app start.
     """
     row = aliased(DeviceToken)
     first = (
@@ -217,14 +216,14 @@ async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) ->
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
     tokens = await _held(db, installation_ids)
     missing = [each for each in installation_ids if each not in tokens]
-    if missing:  # rotated while we waited for the row, or registering now: the token is in the next snapshot
+    if missing:  # rotated while we waited for the row, or being registered: the next snapshot has it
         await await_registrations(db, missing)
         tokens |= await _held(db, missing)
     return tokens
 
 
 async def await_registrations(db: AsyncSession, installation_ids: Collection[UUID]) -> None:
-    """Wait for whoever registers or signs out on these installations; nobody does until the transaction ends."""
+    """Wait for registrations and sign-outs of these installations, and hold them off until the transaction ends."""
     await db.execute(_AWAIT_REGISTRATIONS, {"installation_ids": list(installation_ids)})
 
 
@@ -276,7 +275,7 @@ async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], new:
 
 
 async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, permission: str | None) -> str | None:
-    """Give the permission where it differs from what this app told before; at first it is taken to be granted."""
+    """Give the permission if it differs from the last one that this app reported; before that, `granted` counts."""
     if permission is None:
         return None
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
@@ -285,7 +284,7 @@ async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:
-    """Find which of these rows have no room beside one more; there are no more of them until the transaction ends."""
+    """Find the rows beyond the limit once one more is added; the user's lock keeps their number until the commit."""
     if most is None:
         return []
     latest_first = (DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
@@ -293,7 +292,7 @@ async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | Non
 
 
 def _are(dead: Collection[DeadToken]) -> ColumnElement[bool]:
-    """Compare, so that a row that is another registration by now stays as it is."""
+    """Compare, so that a row with a newer registration stays as it is."""
     columns = zip(*((each.device_id, each.token, each.since) for each in dead), strict=True)
     named = {name: list(values) for name, values in zip(("ids", "tokens", "sinces"), columns, strict=True)}
     return and_(among(DeviceToken.id, named["ids"]), _DEAD.bindparams(**named))
