@@ -177,7 +177,7 @@ async def _plan_groups(
     if message.is_alone:
         standing = await collapse_groups.standings(db, due, installation_ids, now - ATTEMPT_LEASE)
     is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
-    awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
+    awaiting = set() if is_quiet else await handoffs.users_awaiting_a_later(db, message)
     groups = {
         phone.installation_id: _group_plan(standing.get(phone.installation_id), phone.user_id in awaiting, now)
         for phone in phones

@@ -113,8 +113,8 @@ class Sweeping:
         near = [session for session in sessions if any(ahead.holds(each.due_at) for each in upcoming(session))]
         gone = await self._gone({reminder_workflow_id(session.session_id) for session in near})
         lost = {each.session_id for each in near if reminder_workflow_id(each.session_id) in gone}
-        owed = await self.dispatch_again(fasting_sessions.OUTBOX_KIND, sorted(lost | never_opened))
-        return Walked(owed, page[-1] if len(page) == PAGE else None, until)
+        changed = await self.dispatch_again(fasting_sessions.OUTBOX_KIND, sorted(lost | never_opened))
+        return Walked(changed, page[-1] if len(page) == PAGE else None, until)
 
     @activity.defn
     async def restart_handoffs(self, ask: Walk) -> Walked:
@@ -126,8 +126,8 @@ class Sweeping:
             marks = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), of_use, ask.after, PAGE)
         gone = await self._gone({handoff_workflow_id(each.id) for each in marks})
         lost = {each.id for each in marks if handoff_workflow_id(each.id) in gone}
-        owed = await self.dispatch_again(messages.OUTBOX_KIND, sorted(lost))
-        return Walked(owed, marks[-1] if len(marks) == PAGE else None, until)
+        changed = await self.dispatch_again(messages.OUTBOX_KIND, sorted(lost))
+        return Walked(changed, marks[-1] if len(marks) == PAGE else None, until)
 
     @activity.defn(name="bury_orphans")
     async def mark_orphans_dead(self, ask: Walk) -> Walked:
@@ -170,9 +170,9 @@ class Sweeping:
         if not lost:
             return 0
         async with self._sessions.begin() as db:
-            owed = await orphans.owed(db, lost)
-            await outbox.hurry(db, owed)
-            added = [each for each in dict.fromkeys(lost) if each not in owed]
+            waiting = await orphans.in_outbox(db, lost)
+            await outbox.hurry(db, waiting)
+            added = [each for each in dict.fromkeys(lost) if each not in waiting]
             await outbox.add_for_sweepers(db, subject_kind, added)
         return len(added)
 

@@ -247,7 +247,7 @@ class _Hosts:
         self._last = 0
 
     async def connect(self, *, host: Any = None, port: Any = None, **arguments: Any) -> Any:  # noqa: ANN401 -- asyncpg's
-        """Connect as `asyncpg.connect` does; several hosts share 5 s, so that a silent one leaves time for the others."""
+        """Connect as `asyncpg.connect` does; several hosts share 5 s, so a silent one leaves time for the others."""
         hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
         within = max(_CONNECTS_WITHIN / len(hosts), _LEAST_PER_HOST)
         trouble: Exception = ReadOnly()

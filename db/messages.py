@@ -1,4 +1,4 @@
-"""Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
+"""Messages, and their entry into each user's log: sequence numbers without gaps, in the order of commits."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -29,15 +29,15 @@ class ReminderMessage:
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """A message, to somebody."""
+    """A message, to one user."""
 
     body: str = field(repr=False)
-    is_member: bool  # of its conversation, now
+    is_member: bool  # of its conversation now
 
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """The most that one page holds: items, and bytes of their texts; a single item may be larger than that."""
+    """The limits of a page: items, and bytes of their texts; a single item may be larger."""
 
     items: int
     bytes: int
@@ -48,13 +48,13 @@ class MessagePage:
     """Some messages of a conversation."""
 
     items: list[Message]
-    has_more: bool  # behind them
+    has_more: bool  # after them
 
 
 async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
     """Put a message into the logs of all members; None when its id is taken. The caller has locked the conversation.
 
-    The locks on the log heads last until the commit, so nobody sees an item of a log before an earlier one.
+    The log heads stay locked until the commit, so nobody sees an item of a log before an earlier one.
     """
     values = {"id": message_id, "conversation_id": conversation_id, "sender_id": sender_id, "body": body}
     row = (await db.execute(_POST, values)).one_or_none()
@@ -75,14 +75,14 @@ async def is_taken(db: AsyncSession, message_id: UUID) -> bool:
 
 
 async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, size: PageSize) -> MessagePage:
-    """List a conversation's messages, the latest first, from below a number; what does not fit is not read here."""
+    """List a conversation's messages below a number, the latest first; what does not fit is not read here."""
     values = {"conversation_id": conversation_id, "before": before, "item_bytes": ITEM_BYTES}
     rows = (await db.execute(_OF_CONVERSATION, values | {"items": size.items, "bytes": size.bytes})).all()
     return MessagePage([_message(row) for _, row in rows], has_more=bool(rows) and rows[-1].has_next)
 
 
 async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, Addressed]:
-    """Read messages, asked for by any key as (message, user); memberships are held until the transaction ends."""
+    """Read (message, user) pairs by any key; the memberships are locked until the transaction ends."""
     if not wanted:
         return {}
     bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
@@ -100,7 +100,7 @@ async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
-    """Put reminders into their users' logs, each once however often it is asked.
+    """Put reminders into their users' logs, each once, however often this is repeated.
 
     Rows are touched in a fixed order, so that concurrent callers queue and never deadlock.
     """

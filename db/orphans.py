@@ -1,4 +1,4 @@
-"""Orphans: what waits in the database for a workflow that may be gone. All by the database's clock."""
+"""Orphans: what is pending in the database, and whose workflow may be gone. All by the database's clock."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A push task that waits, and that nobody has touched for a while; as it was seen."""
+    """A pending push task that has not changed for a while, as it was read."""
 
     task_id: UUID
     kind: Kind
@@ -37,14 +37,14 @@ class Stray:
     message_id: UUID
     due_at: datetime
     attempt_count: int
-    next_attempt_at: str | None  # as PostgreSQL writes it, which knows instants that Python lacks
+    next_attempt_at: str | None  # as PostgreSQL writes it, which has instants that Python lacks
     rev: int | None  # of its fasting session
     expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Unopened:
-    """A reminder of an active fast, set in time, of which nothing is on record."""
+    """A reminder of an active fast, set in time, with nothing on record."""
 
     session_id: UUID
     user_id: str
@@ -56,7 +56,7 @@ class Unopened:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time: its start is not part of it, its end is."""
+    """A time span without its start, with its end."""
 
     start: datetime
     end: datetime
@@ -67,9 +67,9 @@ class Window:
 
 
 async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, limit: int) -> list[Stray]:
-    """List push tasks that should be on their way and do not move, the longest due first.
+    """List push tasks that should be on their way and do not change, the longest due first.
 
-    What the outbox still owes is left out: the relay will see to it. So is a newer release's kind: its sweep will.
+    What is in the outbox is left out, since the relay dispatches it, and so are kinds of a newer release.
     """
     values = {"untouched": untouched, "limit": limit, "kinds": list(Kind)}
     rows = await db.execute(_STRAYS, values | _mark(after))
@@ -77,9 +77,9 @@ async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, lim
 
 
 async def mark_dead(db: AsyncSession, seen: Collection[Stray]) -> int:
-    """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt.
+    """Mark strays dead that have not changed since they were read; returns how many.
 
-    What was read during its last call, whose worker was lost, is withdrawn.
+    Each keeps the reason of its last attempt. One whose message was read during a lost last call is withdrawn.
     """
     columns = {
         "task_ids": [stray.task_id for stray in seen],
@@ -107,9 +107,9 @@ async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark 
 
 
 async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopened]:
-    """List reminders due in a window, the first ones first, of which no push was planned or withheld.
+    """List reminders due in a window, the earliest first, without a planned or withheld push.
 
-    Those that were opened for somebody without a phone are among them for a moment: `entered` tells.
+    Those opened for a user without a phone are among them for a moment: see `entered`.
     """
     values = {
         "start": window.start,
@@ -123,7 +123,7 @@ async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopene
 async def handoffs_not_done(
     db: AsyncSession, untouched: timedelta, of_use: timedelta, after: Mark | None, limit: int
 ) -> list[Mark]:
-    """List messages of which it is not certain that they were handed off, by the instants they were posted at."""
+    """List messages whose handoff is not certain, in the order they were posted."""
     values = {"untouched": untouched, "of_use": of_use, "limit": limit}
     return [Mark(*row) for row in await db.execute(_NOT_HANDED_OFF, values | _mark(after))]
 
@@ -133,8 +133,8 @@ async def entered(db: AsyncSession, message_ids: Collection[UUID]) -> set[UUID]:
     return set(await db.scalars(select(MessageRow.id).where(among(MessageRow.id, message_ids))))
 
 
-async def owed(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:
-    """Say which of these subjects Temporal is owed already."""
+async def in_outbox(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these subjects are in the outbox."""
     return set(await db.scalars(select(OutboxRow.subject_id).where(among(OutboxRow.subject_id, subject_ids))))
 
 

@@ -16,21 +16,21 @@ from db.models.people import Presence
 
 
 async def appear(db: AsyncSession, stream_id: UUID, user_id: str, installation_id: UUID, *, lives: float) -> None:
-    """Make an installation present for some seconds, by this stream alone: streams that it opened before are to end."""
+    """Make an installation present for some seconds by this stream; its earlier streams no longer count."""
     older = select(Presence.stream_id).where(Presence.installation_id == installation_id, Presence.user_id == user_id)
     await _delete(db, older.order_by(Presence.stream_id).with_for_update())
     values = {"stream_id": stream_id, "user_id": user_id, "installation_id": installation_id}
     await db.execute(insert(Presence).values(values | {"expires_at": _in(lives)}))
 
 
-async def put_off(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
-    """Let these streams count for some more seconds; gives those that still have a row. Waits for nobody's."""
+async def renew(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
+    """Extend these streams by some seconds; gives those that still have a row. Waits for no lock."""
     columns = {"stream_ids": list(stream_ids), "lives": timedelta(seconds=lives)}
-    return set(await db.scalars(_PUT_OFF, columns))
+    return set(await db.scalars(_RENEW, columns))
 
 
 async def leave(db: AsyncSession, stream_ids: Collection[UUID]) -> None:
-    """Forget streams that ended, but for those whose row somebody holds: that one expires."""
+    """Delete streams that ended, except locked rows, which expire."""
     ended = select(Presence.stream_id).where(among(Presence.stream_id, stream_ids))
     await _delete(db, ended.order_by(Presence.stream_id).with_for_update(skip_locked=True))
 
@@ -44,11 +44,11 @@ async def _delete(db: AsyncSession, stream_ids: Select[UUID]) -> None:
     await db.execute(statement, execution_options={"synchronize_session": False})
 
 
-_PUT_OFF = text("""
+_RENEW = text("""
     WITH mine AS (
         SELECT stream_id FROM presences WHERE stream_id = ANY(CAST(:stream_ids AS uuid[]))
          ORDER BY stream_id FOR UPDATE SKIP LOCKED
-    ), put_off AS (
+    ), renewed AS (
         UPDATE presences p
            SET expires_at = clock_timestamp() + CAST(:lives AS interval)
           FROM mine

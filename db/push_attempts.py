@@ -1,4 +1,4 @@
-"""Push attempts: every provider call, from just before it starts."""
+"""Push attempts: every provider call, recorded just before it starts."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class FinalAttempt:
-    """What a call came to for good."""
+    """The final result of a call."""
 
     task_id: UUID
     started_at: datetime
@@ -37,7 +37,7 @@ class FinalAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What an attempt came to."""
+    """The result of an attempt."""
 
     attempt_id: UUID
     outcome: str
@@ -49,14 +49,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Uncalled:
-    """An attempt that came to no call."""
+    """An attempt that ended without a call."""
 
     attempt_id: UUID
     task_id: UUID
 
 
 async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Begun]:
-    """Find the attempts of these tasks whose outcome nobody has stored."""
+    """Find the attempts of these tasks that have no outcome yet."""
     query = select(PushAttempt.attempt_id, PushAttempt.task_id, PushAttempt.number, PushAttempt.started_at).where(
         among(PushAttempt.task_id, task_ids), PushAttempt.outcome.is_(None)
     )
@@ -64,7 +64,7 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
 
 
 async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, FinalAttempt]:
-    """Find what the latest calls of these tasks came to for good: a task's own row may have been stuck at the time."""
+    """Find the final results of these tasks' calls; a task's own row may have been locked when the call ended."""
     query = (
         select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.outcome, PushAttempt.reason)
         .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
@@ -87,7 +87,7 @@ async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
 
 
 async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
-    """Record what calls came to; an outcome once stored stays."""
+    """Record the results of calls; a stored outcome stays."""
     if attempts:
         ordered = sorted(attempts, key=lambda a: a.attempt_id)
         columns: dict[str, list[object]] = {
@@ -102,13 +102,13 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
 
 
 async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
-    """Record of calls that their worker was lost before it could say what they came to."""
+    """Record of calls that their worker was lost before it stored the result."""
     await end(db, [Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in attempts])
     once_committed(db, lambda: metrics.push_attempts_lost.inc(len(attempts)))
 
 
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
-    """Forget attempts without a call, and count them off; one whose worker was taken for lost stays as it is."""
+    """Delete attempts without a call, and uncount them; one already recorded as lost stays."""
     if attempts:
         columns: dict[str, list[object]] = {
             "attempt_ids": [a.attempt_id for a in attempts],

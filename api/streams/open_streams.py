@@ -47,7 +47,7 @@ class PresenceBeat:
     async def _beat(self, beaten: Collection[UUID], on_gone: Callable[[Collection[UUID]], None]) -> None:
         try:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
-                kept = await presences.put_off(db, beaten, lives=self._life)
+                kept = await presences.renew(db, beaten, lives=self._life)
         except Exception as error:  # noqa: BLE001 -- whatever ails the database
             log.warning("presences not put off", streams=len(beaten), error=type(error).__name__)
             return
