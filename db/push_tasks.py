@@ -46,12 +46,12 @@ class DueMessage:
     collapse_key: str
     due_at: datetime
     expires_at: datetime
-    validate_only: bool = False  # FCM is asked, no phone is told
+    validate_only: bool = False  # FCM checks it, no phone shows it
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A push task as the last-moment check needs it."""
+    """A push task as the last check needs it."""
 
     task_id: UUID
     kind: Kind
@@ -95,10 +95,10 @@ async def plan(
     reason: str | None = None,
     late_since: Mapping[UUID, datetime] = _AT_ONCE,
 ) -> None:
-    """Make one push task per device, all in one statement; those made before stay as they are.
+    """Make one push task per device, all in one statement; existing ones stay as they are.
 
-    A state other than pending is for those that are withdrawn as they are planned. `late_since`: by installation, where
-    a push was not meant to go out as soon as its message is due.
+    Another state than pending is for pushes that are withdrawn as they are planned. `late_since`: by installation, if a
+    push is meant to go out later than its message is due.
     """
     if not devices:
         return
@@ -118,14 +118,14 @@ async def plan(
 async def pending_of(
     db: AsyncSession, message_id: UUID, *, after: PlannedSend | None = None, most: int | None = None
 ) -> list[PlannedSend]:
-    """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
+    """List a message's pending tasks that this release can send, `most` at most, always in the same order."""
     query = (
         select(PushTask)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
         .limit(most)
     )
-    if most is not None:  # so that a full page is one, whatever lies between
+    if most is not None:  # so that a full page is full, whatever other rows there are
         query = query.where(PushTask.provider.in_(list(Provider)), PushTask.environment.in_(list(Environment)))
         query = query.where(PushTask.kind.in_(list(Kind)))
     if after is not None:
@@ -133,7 +133,7 @@ async def pending_of(
     return [send for row in await db.scalars(query) if (send := planned(row)) is not None]
 
 
-def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
+def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row with these columns
     """Give the send of a task; None for one that this release cannot send."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
@@ -142,19 +142,19 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
-    """Read tasks and hold them until the transaction ends; those that this release cannot read are left out."""
+    """Read tasks and lock them until the transaction ends; those that this release cannot read are left out."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
     return [task for row in rows if (task := task_of(row)) is not None]
 
 
 async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
-    """Say which of these tasks there are."""
+    """Say which of these tasks exist."""
     return set(await db.scalars(select(PushTask.task_id).where(among(PushTask.task_id, task_ids))))
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
-    """Store how tasks stand. Acceptance always wins; anything else changes only a pending task."""
+    """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
         settled = (await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))).all()
         if settled:
@@ -175,7 +175,7 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
 
 
 async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
-    """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
+    """Mark tasks dead that ended with a refused token, reason kept, so that a person can redrive them."""
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)
     query = query.values(state=TaskState.DEAD, settled_at=func.clock_timestamp())
@@ -184,7 +184,7 @@ async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
-    """Read where tasks stand; what a newer release made of one is over for this one."""
+    """Read the states of tasks; a state of a newer release counts as withdrawn."""
     query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))
     return {
         task_id: (word(TaskState, state, "push_tasks.state") or TaskState.WITHDRAWN, reason)
@@ -212,7 +212,7 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
 
 
 def late_from(task: PushTask) -> datetime:
-    """Say since when an accepted push was late: since it was due, but for what a message was meant to wait."""
+    """Say since when an accepted push was late: since it was due, or since the end of a message's intended wait."""
     again_at = known_or_none(task.again_at)
     was_meant = again_at is not None and task.kind == Kind.MESSAGE and again_at - task.due_at <= LONGEST_GRACE
     return again_at if was_meant and again_at is not None else task.due_at
@@ -225,7 +225,7 @@ async def late_from_of(db: AsyncSession, task_id: UUID) -> datetime | None:
 
 
 async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
-    """Note when the person first tapped it; False when it is not theirs."""
+    """Record when the person first tapped it; False when it is not theirs."""
     query = (
         update(PushTask)
         .where(PushTask.task_id == task_id, PushTask.user_id == user_id)
@@ -256,7 +256,7 @@ _PLAN = text("""
     RETURNING provider
 """)
 
-# Gives those that are settled, to be counted. One that is accepted replaces what its line on the screen showed unread.
+# Gives the settled ones to count. An accepted one replaces the unread push of its collapse group on the screen.
 _APPLY = text(
     f"""
     WITH applied AS (

@@ -1,4 +1,4 @@
-"""Support actions: who did what to pushes and gates, and when; never updated."""
+"""Support actions: who did what, and when; never updated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class ShownAction:
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What somebody does, to subjects of one kind."""
+    """An action of somebody on subjects of one kind."""
 
     actor: str
     action: str
@@ -33,7 +33,7 @@ class Deed:
 
 
 async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, Any]]) -> None:
-    """Record a deed, with a detail for each subject."""
+    """Record an action, with a detail for each subject."""
     rows = [
         {
             "actor": deed.actor,
@@ -49,7 +49,7 @@ async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, A
 
 
 async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
-    """List what was done to a subject, in order."""
+    """List the actions on a subject, in order."""
     query = (
         select(SupportAction.at, SupportAction.actor, SupportAction.action, SupportAction.detail)
         .where(SupportAction.subject_id == subject_id)

@@ -1,4 +1,4 @@
-"""What became of pushes. Each count walks a bounded range of the index of due instants, for some seconds at most."""
+"""How pushes ended. Each count reads a bounded range of the index of due instants, for some seconds at most."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -50,12 +50,12 @@ class Tally:
     synced: int  # of those accepted
     pending: int
     dead: int
-    withdrawn: int  # decided against: the fast was over, the app had read it, …; no failure
+    withdrawn: int  # not sent by decision: the fast had ended, the app had read it, …; no failure
 
 
 @dataclass(frozen=True, slots=True)
 class Unaccepted:
-    """Attempts that came to something else than acceptance; no outcome: under way."""
+    """Attempts that were not accepted; no outcome: still under way."""
 
     kind: Kind
     provider: Provider
@@ -79,7 +79,7 @@ class EndedPushes:
 
 @dataclass(frozen=True, slots=True)
 class Analytics:
-    """All of it; few enough rows for one page."""
+    """All counts; few enough rows for one page."""
 
     from_at: datetime
     to_at: datetime  # itself not included
@@ -108,12 +108,12 @@ class Step:
     pushes: int = 0
     accepted: int = 0
     dead: int = 0
-    withdrawn: int = 0  # decided against; no failure
+    withdrawn: int = 0  # not sent by decision; no failure
     synced: int = 0  # of those accepted
-    superseded: int = 0  # a newer push has taken its line before it was accepted
+    superseded: int = 0  # replaced by a newer push before it was accepted
     late_p50: float | None = None  # seconds from due to accepted; without test pushes, and waits for a stream
     late_p99: float | None = None
-    calls: int = 0  # that came to an answer
+    calls: int = 0  # that were answered
     refused: int = 0  # calls that were not accepted
     invalid_tokens: int = 0
     call_p50: float | None = None  # seconds
@@ -149,7 +149,7 @@ async def lately(sessions: Sessions, span: TimeSpan) -> list[Step]:
 
 @asynccontextmanager
 async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession]:
-    """Open a transaction whose statements are cut off after a while."""
+    """Open a transaction whose statements have 5 s each."""
     try:
         async with sessions.begin() as db:
             await db.execute(text("SET LOCAL statement_timeout = '5s'"))

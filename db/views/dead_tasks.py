@@ -22,7 +22,7 @@ from domain.push import Environment, Provider, TaskState
 from domain.reminders import LONGEST_OF_USE
 
 _MAX_WALKED = 100_000
-KNOWN = (  # to this release; whatever else there is, a newer one shows
+KNOWN = (  # to this release
     PushTask.kind.in_(tuple(Kind)),
     PushTask.provider.in_(tuple(Provider)),
     PushTask.environment.in_(tuple(Environment)),
@@ -36,7 +36,7 @@ NOT_DEAD = "not_dead"
 
 @dataclass(frozen=True, slots=True)
 class PushTaskFilter:
-    """Which push tasks are meant; None means any."""
+    """Which push tasks to list; None means any."""
 
     state: TaskState = TaskState.DEAD
     provider: Provider | None = None
@@ -48,7 +48,7 @@ class PushTaskFilter:
     conversation_id: UUID | None = None
     message_id: UUID | None = None
     due_from: datetime | None = None
-    due_to: datetime | None = None  # itself not included
+    due_to: datetime | None = None  # not included
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class ShownTask:
     held_up_by: str | None  # the last reason why it was not sent or taken at once
     accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
     redrive_refused: str | None  # why a redrive would be refused now; null where it would not
-    permission: Permission | None  # what the app told of the phone when it registered last
+    permission: Permission | None  # as the app reported at its last registration
     permission_told_at: datetime | None
 
 
@@ -97,7 +97,7 @@ class ShownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class WholeTask:
-    """A push task with all that was done for it."""
+    """A push task with its attempts, and the actions of people."""
 
     task: ShownTask
     attempts: list[ShownAttempt]
@@ -146,13 +146,13 @@ async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
 
 
 async def expired_count(db: AsyncSession, wanted: PushTaskFilter) -> int:
-    """Count the tasks that nobody can use any more, of those due so lately that others may still be of use."""
+    """Count the expired tasks among those due so lately that others may still be useful."""
     query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _lately_due(), _expired())
     return (await db.execute(query)).scalar_one()
 
 
 async def unexpired(db: AsyncSession, wanted: PushTaskFilter) -> Sequence[UUID]:
-    """Find tasks that may be of use yet, the latest due first."""
+    """Find tasks that have not expired, the latest due first."""
     query = select(PushTask.task_id).where(*_conditions(wanted, None), _lately_due(), ~_expired())
     return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_MAX_WALKED))).all()
 
@@ -163,7 +163,7 @@ async def dead_among(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[P
 
 
 async def dead_among_locked(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[PushTask]:
-    """Read them and hold them until the transaction ends; those that somebody else holds are passed over."""
+    """Read them and lock them until the transaction ends; locked ones are skipped."""
     return (await db.scalars(_dead_among(task_ids).with_for_update(skip_locked=True))).all()
 
 
@@ -189,7 +189,7 @@ def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> 
         )
         if value is not None
     ]
-    # written out, so that the planner sees that the index of dead tasks serves
+    # written out, so that the planner uses the index of dead tasks
     conditions.extend(KNOWN)
     conditions.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
     if wanted.due_from is not None:
@@ -202,7 +202,7 @@ def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> 
 
 
 def _lately_due() -> ColumnElement[bool]:
-    """Bound the walk through the index of dead tasks: whatever was due before has expired."""
+    """Bound the range of the index of dead tasks: what was due earlier has expired."""
     return PushTask.due_at > func.statement_timestamp() - LONGEST_OF_USE
 
 
@@ -258,7 +258,7 @@ def _show(task: PushTask, token: str, refused: str | None, reported: ReportedPer
 
 
 def _seconds(accepted_at: datetime | None, synced_at: datetime | None) -> float | None:
-    """Tell how long the person took; nothing at all where the app read it while the provider was still called."""
+    """Give how long the person took; 0 if the app read it while the provider was being called."""
     if accepted_at is None or synced_at is None:
         return None
     return max(synced_at - accepted_at, timedelta(0)).total_seconds()

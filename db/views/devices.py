@@ -1,4 +1,4 @@
-"""Somebody's device tokens as they are shown: to support each with what happened to it."""
+"""A user's device tokens as they are shown; to support each with its history."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -50,7 +50,7 @@ class ShownToken:
     time_zone: str | None
     app_version: str | None
     os_version: str | None
-    permission: Permission | None  # as the app told when it registered last; None: it did not tell
+    permission: Permission | None  # as the app reported at its last registration; None: it did not
     has_public_key: bool  # whether texts can be sealed for this installation
 
 
@@ -58,7 +58,7 @@ class ShownToken:
 class ShownDevice(ShownToken):
     """A device token with its history, for support."""
 
-    history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50
+    history: list[ShownTokenEvent]  # the latest first, at most 50, as long as events are kept
 
 
 async def of_user(db: AsyncSession, user_id: str, after: tuple[datetime, UUID] | None, limit: int) -> list[ShownDevice]:

@@ -1,4 +1,4 @@
-"""Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
+"""Routes as support sees them: every route with a route limiter in some worker, or with a cutoff."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from db.unreadable import log_unreadable, route_of
 from domain.push import Environment, Provider, Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 
-MOST = 20_000  # pushes looked at, the latest ones
+MOST = 20_000  # pushes counted, the latest ones
 
-MAX_SECONDS = 2.0  # for one question; an operator's page has others
+MAX_SECONDS = 2.0  # for one query; an operator's page has others
 
 
 @dataclass(frozen=True, slots=True)
 class ShownGate:
-    """How one worker's gate of a route stands."""
+    """The state of one worker's limiter of a route."""
 
     worker_id: UUID
     seen_at: datetime  # the worker's last heartbeat
@@ -37,12 +37,12 @@ class ShownGate:
 
 @dataclass(frozen=True, slots=True)
 class ShownBrake:
-    """A mass of token errors on one route; while it is engaged nothing is sent and no token deactivated."""
+    """A token-error cutoff; while it is engaged, its route sends nothing and no token is deactivated."""
 
     id: UUID
     reason: str  # the most frequent one
     token_errors: int  # users whose token was refused
-    answers: int  # users answered for
+    answers: int  # users whose pushes were answered
     engaged_at: datetime
     resumed_at: datetime | None
     resumed_by: str | None
@@ -50,7 +50,7 @@ class ShownBrake:
 
 @dataclass(frozen=True, slots=True)
 class ShownRoute:
-    """One way to phones, as all workers see it."""
+    """One route, as all workers see it."""
 
     provider: Provider
     app_id: str | None
@@ -62,7 +62,7 @@ class ShownRoute:
 
 @dataclass(frozen=True, slots=True)
 class ShownRefusal:
-    """What a provider said that no table of ours knows."""
+    """An answer of a provider that no table of ours has."""
 
     provider: Provider
     status: int  # 0 with the reason `others`: more kinds than are told apart
@@ -73,7 +73,7 @@ class ShownRefusal:
 
 @dataclass(frozen=True, slots=True)
 class ShownGates:
-    """All routes, and what was said on them that nobody understood; both are few, so there is one page."""
+    """All routes, and unknown answers on them; both are few, so there is one page."""
 
     items: list[ShownRoute]
     unknown_refusals: list[ShownRefusal]
@@ -81,9 +81,9 @@ class ShownGates:
 
 
 async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Answered, ...]:
-    """Count the users whose pushes of late came to something, by route; `routes` are those that workers know.
+    """Count the users whose recent pushes were settled, by route; `routes` are those that workers know.
 
-    Gives nothing where that takes too long.
+    Gives nothing if that takes too long.
     """
     values = {"now": now, "since": now - LATELY, "apps": _apps(routes), "errors": sorted(TOKEN_ERRORS), "most": MOST}
     return tuple(
@@ -102,7 +102,7 @@ async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: date
 async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[RefusedPushes, ...]:
     """Count the pushes that our credentials keep from being sent, and their users, by route and reason.
 
-    Gives nothing where that takes too long.
+    Gives nothing if that takes too long.
     """
     values = {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)}
     rows = await within(db, MAX_SECONDS, _REFUSED, values)
@@ -169,7 +169,7 @@ _REFUSALS = TypeAdapter(list[ShownRefusal])
 
 
 async def shown(db: AsyncSession) -> ShownGates:
-    """Show the routes with the gates of all live workers, by name, and what no table of these workers knows."""
+    """Show the routes with the limiters of all live workers, in order, and the answers that no table has."""
     reporting = await workers.live(db)
     return ShownGates(await _routes(db, reporting), _unknown_refusals(reporting))
 

@@ -1,4 +1,4 @@
-"""The present state of a person's pushes: one line for each that is not settled, with what it waits for."""
+"""The present state of a person's pushes: one line for each unsettled one, with what it waits for."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,12 +43,12 @@ from domain.timeline import (
 )
 from domain.timeline_words import in_words, now_quiet, shows
 
-_LATEST_MESSAGES = 100  # of a person's log, of which it may not be decided yet how their phones are told
+_LATEST_MESSAGES = 100  # of a person's log, whose delivery may not be decided yet
 
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """A push, planned or not, of which it is told what it waits for."""
+    """An unsettled push, planned or not."""
 
     kind: Kind
     conversation_id: UUID
@@ -57,13 +57,13 @@ class _Push:
     expires_at: datetime
     reminder_minutes: int | None = None
     refused: str | None = None
-    task: PushTask | None = None  # None: nothing is planned yet
-    device: DeviceToken | None = None  # the one that it is for, where one is not planned for each yet
+    task: PushTask | None = None  # None: not planned yet
+    device: DeviceToken | None = None  # its phone, if it is not planned yet and routes differ
 
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """What holds for all pushes at this moment."""
+    """What is true of all pushes at this moment."""
 
     now: datetime
     routes: ShownGates
@@ -72,7 +72,7 @@ class _World:
     wishes: Preferences
     devices: Sequence[DeviceToken]
     permissions: Mapping[tuple[str, UUID], ReportedPermission]
-    owed: Mapping[UUID, datetime]  # since when Temporal is owed what is about these ids
+    owed: Mapping[UUID, datetime]  # since when a dispatch of these subjects has been waiting
     calls: Mapping[UUID, push_attempts.Begun]
 
 
@@ -80,9 +80,9 @@ _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, 
 
 
 async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
-    """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT.
+    """List a user's unsettled pushes, the longest due first, at most MAX_PRESENT.
 
-    Several statements have to see one moment: `engine.as_of_one_moment` first.
+    The statements have to read one moment: call `engine.as_of_one_moment` first.
     """
     now = await present_instant(db)
     wishes = await preferences.of_user(db, user_id)
@@ -110,7 +110,7 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
 
 
 async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: datetime) -> list[_Push]:
-    """Find what is pending, and what is dead but can be redriven, now or once its route is resumed."""
+    """Find pending pushes, and dead ones that can be redriven now or once their route is resumed."""
     redrivable = and_(PushTask.state == TaskState.DEAD, PushTask.expires_at > now)
     query = select(PushTask).where(
         PushTask.user_id == user_id, or_(PushTask.state == TaskState.PENDING, redrivable), *_of_part(part)
@@ -121,9 +121,9 @@ async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: date
     for task in tasks:
         reason = refused.get(task.task_id)
         if planned(task) is None:
-            continue  # a newer release's, which this one has no words for
+            continue  # of a newer release; this one has no words for it
         if task.state == TaskState.DEAD and reason not in {None, "brake_engaged"}:
-            continue  # nothing will come of it
+            continue  # it stays dead
         pushes.append(
             _Push(
                 kind=Kind(task.kind),
@@ -154,7 +154,7 @@ async def _reminders(
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
-    """Find the reminders that lie ahead, or are due, and of which no push is planned yet."""
+    """Find the reminders that are scheduled or due, and have no planned push."""
     around = await fasting_sessions.ending(db, user_id, now, now + LONGEST_FAST)
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     standings = (await reminder_standings.of_sessions(db, sessions)).values() if sessions else ()
@@ -190,7 +190,7 @@ async def _messages(
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
-    """Find the latest messages in somebody's log of which it is not decided yet how their phones are told."""
+    """Find the latest messages in a user's log whose delivery is not decided yet."""
     of_use = RULES[Kind.MESSAGE].of_use
     assert of_use is not None
     if part.session_id is not None:
@@ -226,7 +226,7 @@ async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datet
 
 
 def _by_phone(push: _Push, world: _World) -> list[_Push]:
-    """Tell what is not planned yet phone by phone, where their routes differ: what holds one up sends to another."""
+    """Split what is not planned yet by phone if their routes differ, since one may be paused and another not."""
     if push.task is not None or len({_worst(world, {_route(device)})[1] for device in world.devices}) < 2:
         return [push]
     return [replace(push, device=device) for device in world.devices]
@@ -255,7 +255,7 @@ def _item(push: _Push, world: _World) -> TimelineItem:
 
 
 def _shows(push: _Push, world: _World) -> str:
-    """Say what the phones will do with a push, by what their apps told last."""
+    """Say what the phones will do with a push, by the last reports of their apps."""
     phone = push.task or push.device
     if phone is not None:
         return shows(world.permissions.get((phone.user_id, phone.installation_id)))
@@ -307,7 +307,7 @@ def _reason(waits: WaitsFor, push: Unsettled) -> str | None:
 
 
 def _detail(waits: WaitsFor, push: _Push, unsettled: Unsettled) -> dict[str, Any]:
-    """Give what is known, as JSON."""
+    """Give the detail as JSON."""
     cutoff = unsettled.route.cutoff if waits is WaitsFor.RESUME else None
     instants = {
         "due_at": push.due_at,
@@ -331,7 +331,7 @@ def _route(of: PushTask | DeviceToken) -> Route:
 
 
 def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
-    """Say how the worst of these routes stands, and whose it is; a cutoff is worse than a breaker."""
+    """Give the worst state of these routes, and its provider; a cutoff is worse than a breaker."""
     known = {Route(each.provider, each.app_id, each.environment): each for each in world.routes.items}
     states = []
     for route in wanted:
@@ -341,10 +341,10 @@ def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, R
 
 
 def _stands(route: ShownRoute, now: datetime) -> RouteNow:
-    """Tell whether calls pass; where workers differ, as long as one of them calls they do.
+    """Give the state of a route: calls pass as long as one worker lets them.
 
-    A rest that is over is none, though its worker has not told so yet: one call is tried. Nor is a gate shut that a
-    worker still tells as braked once a person has resumed the route.
+    A pause that is over counts as none, even before its worker reports that: one call is tried. A limiter that is still
+    reported as stopped counts as open once a person has resumed the route.
     """
     brake = route.brake
     if brake is not None:

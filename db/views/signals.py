@@ -1,4 +1,4 @@
-"""Operational signals: what is counted once for the whole fleet. Old tasks, however many, cost nothing."""
+"""Operational signals: counts for the whole fleet. Old tasks, however many, cost nothing."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, 
 
 
 async def present(db: AsyncSession) -> Signals:
-    """Read all signals, as they are now."""
+    """Read all signals."""
     now = await present_instant(db)
     engaged = (await token_error_cutoffs.engaged(db)).keys()
     reporting = await workers.live(db)
@@ -51,7 +51,7 @@ async def present(db: AsyncSession) -> Signals:
 
 
 def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -> Backlog | None:
-    """Tell whether the gate is shut: that of the app, or of the default app where it has none of its own."""
+    """Count a backlog; pushes wait behind the limiter of their app, or else of the default app."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
@@ -81,14 +81,14 @@ def _unopened(swept: Mapping[str, Any]) -> OutboxBacklog:
 
 
 def _instant(text: object) -> datetime | None:
-    """Read what the sweep told; whatever a newer release writes there costs nobody the other signals."""
+    """Read an instant of the sweep's findings; None if this release cannot."""
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
-# States and kinds are written out, so that the planner sees that partial indexes serve.
+# States and kinds are written out, so that the planner uses partial indexes.
 _PENDING = text("""
     SELECT provider, app_id, environment, kind, count(*) AS pending,
            count(*) FILTER (WHERE due_at <= :now) AS overdue,

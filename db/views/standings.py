@@ -1,4 +1,4 @@
-"""How each reminder of a fast stands, and which of them nobody opened."""
+"""The state of each reminder of a fast, and which of them were not opened."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ from domain.timeline_words import in_words
 
 @dataclass(frozen=True, slots=True)
 class ReminderStanding:
-    """How one reminder stands."""
+    """The state of one reminder."""
 
     session_id: UUID
     message_id: UUID
     reminder: Reminder
     state: ReminderState
     record: OnRecord
-    now: datetime  # when it stood so
+    now: datetime  # when that was read
 
 
 async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> dict[UUID, list[ReminderStanding]]:
-    """Say how each reminder of these sessions stands, in order of time for each session."""
+    """Give the state of each reminder of these sessions, in order of time for each session."""
     tasks = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
     now = await present_instant(db)
     named = {session.session_id: _named(session) for session in sessions}
@@ -57,7 +57,7 @@ async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> d
 
 
 def of_new(session: FastingSession) -> list[ReminderStanding]:
-    """Say how each reminder of a session stands that starts in this transaction, so nothing of it is on record."""
+    """Give the state of each reminder of a session that starts in this transaction: nothing is on record."""
     nothing = OnRecord({}, 0)
     return [_standing(session, *each, nothing, session.scheduled_at) for each in _named(session).items()]
 
@@ -74,7 +74,7 @@ def _named(session: FastingSession) -> dict[UUID, Reminder]:
 
 
 async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
-    """List somebody's reminders of this part of the timeline that are due, or expired, and that nobody opened."""
+    """List a user's reminders of this part of the timeline that are due or expired, and were not opened."""
     now = await present_instant(db)
     around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_OF_USE)
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
@@ -86,7 +86,7 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
 
 
 def is_unopened(standing: ReminderStanding) -> bool:
-    """Tell whether a reminder is due with no push planned; what was decided against is not due, but withdrawn."""
+    """Tell whether a reminder is due without a planned push, and was not withheld."""
     is_late = standing.reminder.due_at <= standing.now - A_MOMENT
     return is_late and not standing.record.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
