@@ -1,4 +1,4 @@
-"""What is known of a phone: what an app tells when it registers, and how support sees it."""
+"""What is known of a phone: what an app reports when it registers."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from domain.push import Provider
 
 
 class Permission(StrEnum):
-    """Whether a phone's system lets the app show notifications, by its last registration."""
+    """Whether a phone's system lets the app show notifications, as of its last registration."""
 
     UNDETERMINED = "undetermined"
     GRANTED = "granted"
@@ -24,20 +24,20 @@ SHOWS_NOTHING = frozenset({Permission.UNDETERMINED, Permission.DENIED})
 
 @dataclass(frozen=True, slots=True)
 class ReportedPermission:
-    """What an app told when it registered last; the person may have changed it since."""
+    """What an app reported at its last registration; the person may have changed it since."""
 
     permission: Permission
     at: datetime
 
 
 class InstallationStanding(StrEnum):
-    """What its device tokens say about an installation."""
+    """The state of an installation, by its device tokens."""
 
     ACTIVE = "active"
-    INVALIDATED = "invalidated"  # its provider calls the token dead
-    INACTIVE = "inactive"  # signed out, or somebody else signed in
+    INVALIDATED = "invalidated"  # its provider called the token dead
+    INACTIVE = "inactive"  # signed out, or another user signed in
     FOREIGN = "foreign"
-    UNKNOWN = "unknown"  # never registered: a phone that may show no notifications may sync all the same
+    UNKNOWN = "unknown"  # never registered; a phone without notifications may still sync
 
 
 def check_may_sync(standing: InstallationStanding) -> None:
@@ -53,7 +53,7 @@ def check_may_sync(standing: InstallationStanding) -> None:
 
 LONGEST_TOKEN = 4096  # characters
 
-LONGEST_LOCALE = 35  # characters, what BCP 47 asks to have room for (RFC 5646, 4.4.1)
+LONGEST_LOCALE = 35  # characters, as BCP 47 recommends (RFC 5646, 4.4.1)
 
 LONGEST_VERSION = 50  # characters
 
@@ -69,7 +69,7 @@ _TOKEN_FORMS = {
     ),
 }
 
-_LEAST_VARIETY = 8  # different characters; in 64 random hexadecimal digits fewer are out of the question
+_LEAST_VARIETY = 8  # different characters; 64 random hexadecimal digits never have fewer
 
 # A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
 _LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
@@ -87,7 +87,7 @@ def token(provider: Provider, value: str) -> str:
 
 
 def locale(value: object) -> str | None:
-    """Give a locale as BCP 47 writes it, without keywords, an encoding or what is too long; None where it is none."""
+    """Give a locale in the form of BCP 47, without keywords, encoding or overlong parts; None if it is none."""
     match = _LOCALE.match(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
@@ -100,18 +100,18 @@ def locale(value: object) -> str | None:
 
 
 def language(value: str | None) -> str | None:
-    """Give a locale's language in lower case; None where it names none."""
+    """Give a locale's language in lower case; None if it has none."""
     known = locale(value)
     return None if known is None else known.split("-", 1)[0].lower()
 
 
 def time_zone(value: object) -> str | None:
-    """Give the IANA name of a time zone; None where it is none."""
+    """Give the IANA name of a time zone; None if it is none."""
     return time_zones.known(value) if isinstance(value, str) else None
 
 
 def version(value: object) -> str | None:
-    """Give a version as it can be shown on one line; None where nothing is left of it."""
+    """Give a version that can be shown on one line; None if nothing is left of it."""
     if not isinstance(value, str):
         return None
     shown = "".join(each for each in value[: 4 * LONGEST_VERSION] if each.isprintable())
@@ -119,5 +119,5 @@ def version(value: object) -> str | None:
 
 
 def permission(value: object) -> Permission | None:
-    """Give what the system lets the app do; None where nobody can tell."""
+    """Give the permission; None if it is unknown."""
     return Permission(value) if isinstance(value, str) and value in set(Permission) else None

@@ -1,4 +1,4 @@
-"""Housekeeping: how long things are kept, and what its workflows and activities tell each other."""
+"""Housekeeping: how long things are kept, and which workflows own what."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,16 +13,16 @@ from domain.naming import (
     test_push_workflow_id,
 )
 
-UNTOUCHED = 120.0  # seconds after which nobody can be in the middle of something, a lost worker's call included
-AHEAD = timedelta(minutes=10)  # how long before a reminder is due its workflow is looked for first
-SWEEP = "sweep"  # the lease of the process that looks for what lost its workflow
+UNTOUCHED = 120.0  # seconds without a change, after which no work can be under way, lost workers' calls included
+AHEAD = timedelta(minutes=10)  # how long before a reminder is due the first look for its workflow comes
+SWEEP = "sweep"  # the lease of the process that looks for missing workflows
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long what is finished is kept; what people did (`support_actions`) is kept for good."""
+    """How long finished things are kept; support actions are kept for good."""
 
-    finished: timedelta = timedelta(days=30)  # push tasks with attempts, what is known of phones that are gone, brakes
+    finished: timedelta = timedelta(days=30)  # push tasks with attempts, data of gone phones, cutoffs
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
 
 
@@ -30,7 +30,7 @@ DEFAULT_KEEP = Keep()
 
 
 class RetentionTarget(StrEnum):
-    """What retention lets go."""
+    """What retention purges."""
 
     PUSH_TASKS = "push_tasks"
     TOKEN_EVENTS = "token_events"  # noqa: S105
@@ -41,7 +41,7 @@ class RetentionTarget(StrEnum):
     CONSOLE_CODES = "console_codes"
     DEVICE_TOKENS = "device_tokens"  # after the pushes and events that refer to them
     SYNC_POSITIONS = "sync_positions"
-    REMINDERS = "reminders"  # their messages, once no log holds them
+    REMINDERS = "reminders"  # their messages, once no log has them
     WORKERS = "workers"
     BRAKES = "brakes"
     PREFERENCE_CODES = "preference_codes"
