@@ -25,7 +25,7 @@ def in_words(what: Happening) -> str:
 
 
 def now_quiet(hours: QuietHours | None) -> str:
-    """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
+    """Say what the person's quiet hours are now, after a push that they withheld: they may have changed."""
     if hours is None:
         return Past.NO_QUIET_NOW
     where = zone_in_words(hours.time_zone) if hours.time_zone else "by each phone's clock"
@@ -33,14 +33,14 @@ def now_quiet(hours: QuietHours | None) -> str:
 
 
 def shows(reported: ReportedPermission | None) -> str:
-    """Say what a phone does with a push, after what became of it; nothing where the app told of no obstacle."""
+    """Say what a phone does with a push, by its reported permission; nothing if it shows it."""
     return "" if reported is None else SHOWS[reported.permission].format(permission_told_at=_written(reported.at))
 
 
 def standing_in_words(
     state: TaskState, reason: str | None, provider: Provider | None = None, reported: ReportedPermission | None = None
 ) -> str:
-    """Say how a test push stands on a phone, which may show nothing of it by what its app `told`."""
+    """Say how a test push stands on a phone, which may not show it, by its `reported` permission."""
     if state is TaskState.ACCEPTED and reason is not None:
         return f"Accepted: {why(reason, provider)}"
     stands = STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
@@ -56,7 +56,7 @@ def duration(length: timedelta) -> str:
 
 
 def _waits(what: Happening) -> str:
-    """Put the sentence together that tells what an unsettled push waits for."""
+    """Choose the sentence for what an unsettled push waits for."""
     waits, reported = WaitsFor(what.detail["waits_for"]), what.detail
     parts: dict[str, str] = {
         "head": _head(what, waits),
@@ -107,7 +107,7 @@ def _attempted(what: Happening) -> str:
 
 
 def _silence(what: Happening) -> str:
-    """Say why the phone was not to ring, if so."""
+    """Say why the push was without a sound, if it was."""
     return {"quiet_hours": Past.SILENT_AT_NIGHT, "sounded_lately": Past.SILENT_SO_SOON}.get(
         what.detail.get("silent_because") or "", ""
     )
@@ -142,7 +142,7 @@ def _accepted(what: Happening) -> str:
 
 
 def _cause(what: Happening) -> str:
-    """Say why a push was late, as far as the tables know."""
+    """Say why a push was late, as far as it is on record."""
     if what.detail.get("is_redriven"):
         return Past.REDRIVEN_LATE
     held_up_by = what.detail.get("held_up_by")
@@ -174,7 +174,7 @@ def _dead(what: Happening) -> str:
     else:
         died = Past.DIED_EXPIRED if at_its_end else Past.DIED
     refused = what.detail.get("redrive_refused")
-    if expired or "redrive_refused" not in what.detail:  # too late, or it was redriven afterwards
+    if expired or "redrive_refused" not in what.detail:  # too late, or redriven afterwards
         return died
     if refused == "brake_engaged":
         return died + Past.RESUME_FIRST
@@ -318,7 +318,7 @@ def _push(what: Happening) -> str:
 
 
 def _phone(what: Happening) -> str:
-    """Name a phone by the first characters of its installation's id."""
+    """Name a phone by the first characters of its installation id."""
     return f"the {_PHONES[what.provider]} {str(what.installation_id)[:8]}"
 
 
