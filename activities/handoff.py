@@ -1,4 +1,4 @@
-"""Plan a handoff: ask the database who has to be told of a message by push, now, and whose line is free for it."""
+"""Plan a handoff: which phones get a push of a message now, and whose collapse group is free for it."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,10 +33,10 @@ from domain.preferences import Preferences
 from domain.push import PlannedSend, TaskState
 from sending.precheck import ATTEMPT_LEASE
 
-PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
+PAGE = 100  # sends in one answer, and in one history: at most some 600 events
 
-_AT_ONCE = 3  # plans in one process: the other connections are for reminders
-_MAX_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
+_AT_ONCE = 3  # plans at a time in one process: the other connections are for reminders
+_MAX_WAITING = 20  # plans; a handoff beyond them comes back later, so that they do not fill the worker's slots
 
 _ByChannel = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
 
@@ -47,12 +47,12 @@ class HandoffState:
 
     message_id: UUID
     conversation_id: UUID
-    paged: bool = False  # its plan comes in pages, and may be looked at again; False: an older release started it
+    paged: bool = False  # its plan comes in pages and may be repeated; False: an older release started it
 
 
 @dataclass(frozen=True, slots=True)
 class PlanHandoff:
-    """Ask which phones have to be told of a message by push."""
+    """Plan the pushes of a message."""
 
     message_id: UUID
     heed: PresencePolicy
@@ -61,7 +61,7 @@ class PlanHandoff:
 
 @dataclass(frozen=True, slots=True)
 class MoreSends:
-    """Ask for the next page of a message's sends."""
+    """Read the next page of a message's sends."""
 
     message_id: UUID
     after: "PlannedSend"  # the last one of the page before
@@ -74,11 +74,11 @@ class PlannedHandoff:
     sends: tuple[PlannedSend, ...] = ()
     due_at: datetime | None = None  # None: there is no such message
     expires_at: datetime | None = None
-    streaming: int = 0  # phones left to their open stream
-    quiet: int = 0  # phones that have read it, or whose owners want no push
+    streaming: int = 0  # phones with an open stream
+    quiet: int = 0  # phones that have read it, or get no push by preference
     more: bool = False  # there is another page of sends
-    later: int = 0  # phones whose line is taken for the moment
-    again_in: float = 0.0  # seconds until it is worth looking at those again
+    later: int = 0  # phones whose collapse group is taken for the moment
+    again_in: float = 0.0  # seconds until the next look at those
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,10 @@ class HandoffPlanning:
 
     @activity.defn
     async def plan_handoff(self, ask: PlanHandoff) -> PlannedHandoff:
-        """Plan a push for each phone that needs one and whose line is free; phones planned for before keep theirs.
+        """Plan a push for each phone that needs one and whose collapse group is free; earlier plans stay.
 
-        Where a later message will be pushed to the same line, this one's push is withdrawn as it is planned. An older
-        release's workflow does not look again: it gets all its sends at once, whatever their lines, and the check
-        before each call has to sort them out.
+        If a later message will replace it, the push is planned as withdrawn. The workflow of an older release does not
+        repeat this: it gets all sends at once, and the check before each call sorts them out.
         """
         if self._waiting >= _MAX_WAITING:
             return _come_back()
@@ -117,7 +116,7 @@ class HandoffPlanning:
 
     @activity.defn
     async def more_sends(self, ask: MoreSends) -> PlannedHandoff:
-        """Give the next page of a message's sends, as they were planned."""
+        """Give the next page of a message's planned sends."""
         async with self._sessions() as db:
             sends = await push_tasks.pending_of(db, ask.message_id, after=ask.after, most=PAGE + 1)
         return PlannedHandoff(tuple(sends[:PAGE]), more=len(sends) > PAGE)
@@ -166,9 +165,9 @@ async def _plan_groups(
     phones: Sequence[HandoffPhone],
     now: datetime,
 ) -> list[timedelta]:
-    """Plan the pushes to these phones; gives for each whose line is taken when to look again.
+    """Plan the pushes to these phones; gives the wait for each phone whose collapse group is taken.
 
-    While another message of the conversation is planned all lines are taken; a later message's may take this one's.
+    While another message of the conversation is being planned, all groups are taken.
     """
     if not phones:
         return []
@@ -209,7 +208,7 @@ def _group_plan(stands: CollapseGroupStanding | None, newer_to_come: bool, now: 
 
 
 def _come_back() -> PlannedHandoff:
-    """Say that nothing was planned, for want of a turn."""
+    """Say that nothing was planned, because too many plans are waiting."""
     return PlannedHandoff(later=1, again_in=IN_BETWEEN.total_seconds())
 
 
@@ -239,7 +238,7 @@ def _is_idle(stands: CollapseGroupStanding, now: datetime) -> bool:
 
 
 def _burst(stands: CollapseGroupStanding, now: datetime) -> int:
-    """Count the pushes of the burst that goes on; 0 where it is over."""
+    """Count the pushes of the current burst; 0 if it is over."""
     return 0 if stands.planned_at is None or stands.planned_at < now - BURST else stands.burst
 
 
@@ -256,7 +255,7 @@ def _rest_after(stands: CollapseGroupStanding, now: datetime) -> timedelta:
 def _late_since(
     policy: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
 ) -> dict[UUID, datetime]:
-    """Say from when on a push is late that was meant to wait: for an open stream, or for its line's rest to be over."""
+    """Say since when a push counts as late that was meant to wait for an open stream or the rest of its group."""
     streamed = due.due_at + PRESENCE_TRUSTED if policy is PresencePolicy.NOTHING else due.due_at
     meant = {each.installation_id: max(streamed, rests.get(each.installation_id, streamed)) for each in phones}
     return {installation_id: at for installation_id, at in meant.items() if at > due.due_at}
@@ -265,10 +264,7 @@ def _late_since(
 def _withheld(
     recipients: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
-    """Say who gets no push, and why: a wish silences a person, or each phone by the clock where it is.
-
-    What was read silences only the phone that read it.
-    """
+    """Say who gets no push, and why: by a person's preferences, a phone's own clock, or because it has read it."""
     silent: dict[Whom, str] = {}
     for phone, recipient in recipients:
         wish = wishes.get(phone.user_id, Preferences())

@@ -1,4 +1,4 @@
-"""Test pushes: push tasks of their own kind, what Temporal is owed, who asked; one transaction."""
+"""Test pushes: push tasks of their own kind, an outbox entry and a support action; one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,16 +40,16 @@ class TestPushState:
 
 @dataclass(frozen=True, slots=True)
 class TestPushRequest:
-    """Whom to send a test push, and whether a phone is to show it."""
+    """Whom to send a test push, and whether a phone shows it."""
 
     user_id: str
-    installation_id: UUID | None = None  # None: all that have an active token
-    validate_only: bool = False  # FCM checks the push, no phone is told
+    installation_id: UUID | None = None  # None: all with an active token
+    validate_only: bool = False  # FCM checks the push, no phone shows it
 
 
 @dataclass(frozen=True, slots=True)
 class TestedPhone:
-    """How a test push stands on one phone."""
+    """The state of a test push on one phone."""
 
     task_id: UUID
     installation_id: UUID
@@ -59,7 +59,7 @@ class TestedPhone:
     token: str  # its last 6 characters; nothing of a very short one
     state: TaskState
     reason: str | None
-    text: str  # how it stands, in words
+    text: str  # the state in words
     attempt_count: int
     next_attempt_at: datetime | None
     accepted_at: datetime | None
@@ -69,7 +69,7 @@ class TestedPhone:
 
 @dataclass(frozen=True, slots=True)
 class ShownTestPush:
-    """A test push as it stands now."""
+    """The present state of a test push."""
 
     test_push_id: UUID
     user_id: str
@@ -77,17 +77,17 @@ class ShownTestPush:
     validate_only: bool
     created_at: datetime
     expires_at: datetime
-    is_settled: bool  # nothing more will come of it
+    is_settled: bool  # all pushes are final
     items: list[TestedPhone]
-    skipped: list[UUID]  # installations with no dry run (APNs), where only that was asked for
+    skipped: list[UUID]  # installations whose provider cannot check without sending (APNs), with `validate_only`
     next_cursor: None = None
 
 
 async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownTestPush:
-    """Plan a test push; the workers' sweepers send it once this is committed.
+    """Plan a test push; a worker's sweeper dispatches it once this is committed.
 
-    Raises NotFound (the installation is not theirs), Conflict (no active token), InvalidField (nothing that can be
-    validated), LimitReached.
+    Raises NotFound (not their installation), Conflict (no active token), InvalidField (nothing to validate),
+    LimitReached.
     """
     devices = await _phones(db, request)
     going = [device for device in devices if not request.validate_only or device.provider == Provider.FCM]
@@ -113,7 +113,7 @@ async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownT
         "skipped": [str(device.installation_id) for device in devices if device not in going],
         "validate_only": request.validate_only,
     }
-    await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})  # first, as the cause
+    await support_actions.note(db, Deed(actor, "test_push", "test_push"), {test_push_id: detail})  # first: the cause
     await push_tasks.plan(db, message, going)
     await outbox.add_for_sweepers(db, OUTBOX_KIND, [test_push_id])
     planned = await shown(db, test_push_id)
@@ -122,7 +122,7 @@ async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownT
 
 
 async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
-    """Show how a test push stands now; None where there is none."""
+    """Show the state of a test push; None if there is none."""
     query = with_token().where(PushTask.message_id == test_push_id, PushTask.kind == Kind.TEST, *KNOWN)
     rows = (await db.execute(query.order_by(PushTask.provider, PushTask.task_id))).all()
     if not rows:
@@ -145,7 +145,7 @@ async def shown(db: AsyncSession, test_push_id: UUID) -> ShownTestPush | None:
 
 
 async def under_way(db: AsyncSession, test_push_id: UUID) -> TestPushState | None:
-    """Read what Temporal has to know of a test push; None when it is finished."""
+    """Read the input of a test push's workflow; None when it is finished."""
     sends = await push_tasks.pending_of(db, test_push_id)
     if not sends:
         return None
@@ -154,7 +154,7 @@ async def under_way(db: AsyncSession, test_push_id: UUID) -> TestPushState | Non
 
 
 async def _phones(db: AsyncSession, request: TestPushRequest) -> Sequence[DeviceToken]:
-    """Find the active tokens that are meant."""
+    """Find the requested active tokens."""
     devices = await device_tokens.active_for_user(db, request.user_id)
     if request.installation_id is None:
         if not devices:
@@ -171,7 +171,7 @@ async def _phones(db: AsyncSession, request: TestPushRequest) -> Sequence[Device
 
 
 async def _take_turn(db: AsyncSession, user_id: str) -> None:
-    """Hold others who test the same person until the commit; raises LimitReached."""
+    """Hold off other test pushes to the same person until the commit; raises LimitReached."""
     await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"test-push/{user_id}", 0))))
     since = func.statement_timestamp() - _MINUTE
     lately = (
@@ -182,7 +182,7 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
     sent_at = (await db.scalars(lately)).all()
     if len(sent_at) >= MAX_PER_MINUTE:
         raise LimitReached(
-            f"This person was sent {MAX_PER_MINUTE} test pushes within a minute.",
+            f"This person got {MAX_PER_MINUTE} test pushes within a minute.",
             min(sent_at) + _MINUTE - await present_instant(db),
         )
 

@@ -1,4 +1,4 @@
-"""Redrives: a dead push task is pending again, Temporal is owed a dispatch, the deed is noted; one transaction."""
+"""Redrives: a dead push task becomes pending, with an outbox entry and a support action; one transaction."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,10 +41,10 @@ class RedriveState:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive by filter came to."""
+    """The result of a redrive by filter."""
 
     redriven: int
-    withheld: Mapping[str, int]  # by reason; these stay dead
+    withheld: Mapping[str, int]  # by reason; they stay dead
     limit_reached: bool  # there may be more
 
 
@@ -54,14 +54,14 @@ def refusal_in_words(reason: str) -> str:
 
 
 class RedriveMode(Enum):
-    """Whether a redrive by filter is meant."""
+    """Whether a redrive by filter is real or a rehearsal."""
 
     REAL = "real"
     REHEARSAL = "rehearsal"
 
 
 async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
-    """Redrive one task; raises NotFound, and Conflict where it is not dead or would be withheld."""
+    """Redrive one task; raises NotFound, and Conflict if it is not dead or would be withheld."""
     task = await db.get(PushTask, task_id, with_for_update=True)
     if task is None:
         raise NotFound("push task")
@@ -76,7 +76,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
 async def redrive_matching(
     sessions: Sessions, wanted: PushTaskFilter, limit: int, actor: str, mode: RedriveMode
 ) -> Redriven:
-    """Redrive dead tasks, the latest due first, until none is left or `limit` were; many short transactions."""
+    """Redrive dead tasks, the latest due first, at most `limit`, in many short transactions."""
     withheld: Counter[str] = Counter()
     redriven = 0
     async with sessions() as db:
@@ -102,7 +102,7 @@ async def redrive_matching(
 
 
 async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
-    """Read what Temporal has to know of a redriven task; None when it is finished. Raises Unreadable."""
+    """Read the input of a redrive's workflow; None when the task is finished. Raises Unreadable."""
     task = await db.scalar(select(PushTask).where(PushTask.task_id == task_id, PushTask.state == TaskState.PENDING))
     if task is None:
         return None
@@ -113,7 +113,7 @@ async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
 
 
 async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> None:
-    """Take tasks that this transaction holds from dead to pending."""
+    """Make dead tasks pending that this transaction has locked."""
     if not tasks:
         return
     query = update(PushTask).where(

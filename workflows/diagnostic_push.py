@@ -1,4 +1,4 @@
-"""One durable workflow per test push: the same sends as ever, with all checks."""
+"""One durable workflow per test push: the same sends as for other pushes, with all checks."""
 
 from collections import Counter
 
@@ -18,12 +18,12 @@ class DiagnosticPush:
 
     @workflow.init
     def __init__(self, _: TestPushState) -> None:
-        """Begin with no push on its way."""
+        """Begin without pushes."""
         self._pushes = Pushes()
 
     @workflow.run
     async def run(self, ask: TestPushState) -> dict[str, int]:
-        """Live until each push is finished; returns how many came to what."""
+        """Run until each push is finished; returns their number by state."""
         waiting_for = f"the providers' answers, until {clock(ask.expires_at)} at the latest"
 
         def on_sent(sent: SentPush) -> None:

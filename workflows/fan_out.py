@@ -1,4 +1,4 @@
-"""The fan-out that all workflows share: one send activity per device, and the truth about each in the end."""
+"""The fan-out that all workflows share: one send activity per device, and the true state of each at the end."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -16,9 +16,9 @@ with workflow.unsafe.imports_passed_through():
     from domain.push import PlannedSend, SentPush, TaskState
 
 LOCAL_TIMEOUT = timedelta(seconds=10)
-_LONGEST_WAIT = timedelta(seconds=5)  # where no provider said how long: the database is away, or a worker was lost
+_LONGEST_WAIT = timedelta(seconds=5)  # without a wait from a provider: the database is away, or a worker was lost
 LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
-LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers of the workflow's, which hold up no worker's shutdown
+LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers, which delay no worker's shutdown
 
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 
@@ -39,7 +39,7 @@ async def send_all(
     for handle in handles:
         handle.add_done_callback(partial(_report_to, on_sent))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
-    reason = over()  # why what is cancelled here is withdrawn, though the goal may be back before all have reported
+    reason = over()  # of the withdrawals below, even if the goal moves back meanwhile
     for handle in handles:
         if not handle.done():
             handle.cancel()
@@ -62,7 +62,7 @@ async def send_all(
 
 
 def never_over() -> str | None:
-    """Withdraw nothing: no signal tells of an end, the check before each attempt finds out."""
+    """Withdraw nothing: there is no signal of an end, and the check before each attempt decides."""
     return None
 
 
@@ -94,7 +94,7 @@ def _report_to(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentP
 
 
 def _report(handle: ActivityHandle[SentPush]) -> SentPush | None:
-    """Read what a send came to; None when it was cancelled or its time ran out."""
+    """Read the result of a send; None if it was cancelled or timed out."""
     if handle.cancelled() or handle.exception() is not None:
         return None
     return handle.result()

@@ -1,4 +1,4 @@
-"""One durable workflow per fasting session: sleeps until each reminder is nearly due, asks the database, fans out."""
+"""One durable workflow per fasting session: sleeps until each reminder is nearly due, then sends it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ _REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
 
 @workflow.defn
 class FastingReminder:
-    """Sends the reminders of one fasting session, unless the fast is over before.
+    """Sends the reminders of one fasting session, unless the fast ends before.
 
-    Its input and each signal carry the session's whole state; the highest `rev` counts. It finishes when no reminder
-    lies ahead; should the goal move afterwards, the relay starts it again.
+    Its input and each signal have the session's whole state; the highest `rev` counts. It finishes when no reminder
+    lies ahead. If the goal moves afterwards, the relay starts it again.
     """
 
     @workflow.init
     def __init__(self, state: SessionState) -> None:
-        """Know the state from the first moment: a signal may come before `run` does."""
+        """Take the state at once: a signal may come before `run`."""
         self._state = state
         self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
         self._outcomes: dict[tuple[int, datetime], Pushes | str] = {}
@@ -41,7 +41,7 @@ class FastingReminder:
 
     @workflow.run
     async def run(self, _: SessionState) -> str:
-        """Live until the session is over or its last reminder is settled; returns what it came to."""
+        """Run until the session is over or its last reminder is settled; returns the outcome."""
         while True:
             wake_at = self._open_what_is_near()
             if not self._open_ones():
@@ -59,22 +59,22 @@ class FastingReminder:
 
     @workflow.signal
     def reschedule(self, state: SessionState) -> None:
-        """Learn that the goal was set or moved."""
-        self._learn(state)
+        """Take a new state: the goal was set or moved."""
+        self._take(state)
 
     @workflow.signal
     def end(self, state: SessionState) -> None:
-        """Learn that the fast was ended by its user."""
-        self._learn(state)
+        """Take a new state: the user ended the fast."""
+        self._take(state)
 
     @workflow.signal
     def cancel(self, state: SessionState) -> None:
-        """Learn that the fast was cancelled."""
-        self._learn(state)
+        """Take a new state: the fast was cancelled."""
+        self._take(state)
 
     @workflow.query
     def status(self) -> ReminderStatus:
-        """Tell what this workflow knows and waits for."""
+        """Say what this workflow knows and waits for."""
         return ReminderStatus(
             session_id=self._state.session_id,
             rev=self._state.rev,
@@ -83,7 +83,7 @@ class FastingReminder:
             reminders=tuple(self._described()),
         )
 
-    def _learn(self, state: SessionState) -> None:
+    def _take(self, state: SessionState) -> None:
         if state.rev > self._state.rev:
             self._state = state
 
@@ -97,13 +97,13 @@ class FastingReminder:
                 return "session_ended"
 
     def _over_for(self, reminder: Reminder) -> str | None:
-        if workflow.now() < reminder.due_at:  # a moved goal may move back; held sends ask the database when due
+        if workflow.now() < reminder.due_at:  # a moved goal may move back; held sends check the database when due
             return self._over()
         moved = self._state.ends_at - timedelta(minutes=reminder.minutes) != reminder.due_at
         return self._over() or ("goal_moved" if moved else None)
 
     def _open_what_is_near(self) -> datetime | None:
-        """Open each reminder whose time to be armed has come; returns when the next one's comes."""
+        """Open each reminder that has to be armed; returns when the next one has to be."""
         if self._over():
             return None
         ahead: list[datetime] = []
@@ -139,12 +139,12 @@ class FastingReminder:
             over = partial(self._over_for, reminder)
             on_sent = partial(self._note_end, pushes)
             await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, on_sent)
-            opened = await self._open(reminder, Moment.DUE)  # for phones that were registered after arming
+            opened = await self._open(reminder, Moment.DUE)  # for phones registered after arming
         if not pushes.states:
             self._note(reminder, opened.withheld or "no_active_token")
 
     async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
-        """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
+        """Open it at the due instant, since there was no device to arm; then it enters at least the log."""
         left = reminder.due_at - workflow.now()
         if left > timedelta(0):
             until = f"due at {clock(reminder.due_at)}"
@@ -180,7 +180,7 @@ class FastingReminder:
                 yield f"{minutes} min before the end ({clock(due_at)}): {push} {stands}"
 
     def _outcome(self) -> str:
-        """Sum up for the search attribute: the best that any send came to, else why there was none."""
+        """Sum up for the search attribute: the best result of any send, or else why there was none."""
         states = {state for what in self._outcomes.values() if isinstance(what, Pushes) for state in what.states}
         for state in (TaskState.ACCEPTED, *FAILED):
             if state in states:

@@ -1,4 +1,4 @@
-"""Housekeeping, one run at a time, started by the schedules of `schedules.py`."""
+"""Housekeeping, one run at a time, started by the schedules of `dispatch/schedules.py`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,8 +14,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.housekeeping import RetentionTarget
 
 _PAGE_TIMEOUT = timedelta(minutes=2)
-_MAX_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
-_MAX_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
+_MAX_PAGES = 50  # of pending push tasks in one sweep; the next one continues there
+_MAX_ROUNDS = 100  # for each kind in one run, some two seconds each
 _FIRST_LEFTOVERS = (
     RetentionTarget.PUSH_TASKS,
     RetentionTarget.TOKEN_EVENTS,
@@ -47,16 +47,15 @@ _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
 @workflow.defn
 class OrphanSweep:
-    """One sweep by hand; workers do what it does by themselves (`dispatch/sweeper.py`), earlier ones on a schedule.
+    """One sweep by hand; workers sweep by themselves (`dispatch/sweeper.py`), those of earlier releases by schedule.
 
-    Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
-
-    What is started again comes first, so that its push tasks are owed to Temporal and not taken for orphans.
+    Looks for what has lost its workflow: first dispatches fasts and messages again, so that their push tasks are not
+    taken for orphans, then marks orphans dead.
     """
 
     @workflow.run
     async def run(self, ask: SweepOrphans) -> Swept:
-        """Make one sweep, from where the last one stopped."""
+        """Sweep from where the last sweep stopped."""
         last = workflow.get_last_completion_result(Swept) or Swept()
         sessions = await _walk(Sweeping.restart_sessions, Walk(ask.untouched, since=last.upto))
         handoffs = await _walk(Sweeping.restart_handoffs, Walk(ask.untouched))
@@ -70,11 +69,11 @@ class OrphanSweep:
 
 @workflow.defn
 class Retention:
-    """Lets go of what was kept long enough."""
+    """Purges what has been kept long enough."""
 
     @workflow.run
     async def run(self) -> dict[str, int]:
-        """Let go until nothing is left to; returns how many rows of each kind went."""
+        """Purge until nothing is left; returns the number of rows of each kind."""
         gone = {what.value: await _purge(what) for what in _wanted()}
         workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
         return gone
@@ -91,7 +90,7 @@ def _wanted() -> tuple[RetentionTarget, ...]:
 
 
 async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walked:
-    """Ask for page after page, to the end or to so many; returns the last one, with all that was changed."""
+    """Walk page by page, to the end or a number of pages; returns the last one, with the total of changes."""
     changed, pages = 0, 0
     while True:
         walked = await workflow.execute_local_activity_method(

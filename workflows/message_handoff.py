@@ -1,4 +1,4 @@
-"""One durable workflow per message: plans as late as possible, and pushes to the phones that sleep."""
+"""One durable workflow per message: plans as late as possible, and pushes to the phones without open streams."""
 
 import asyncio
 from collections import Counter
@@ -24,10 +24,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from domain.push import FAILED, PlannedSend, SentPush, TaskState
 
-PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
-PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next
+PAGE_STARTS = 3  # of one page; who terminates it so often means it
+PAGE_REST = timedelta(seconds=5)  # before a lost page starts again, since its handoff may be terminated next
 
-_LOOK = timedelta(seconds=0.1)  # more after each look at lines that stay taken, so that a day of them is 10 000 events
+_LOOK = timedelta(seconds=0.1)  # longer after each look at taken groups, so that a day of looks is 10 000 events
 _LONGEST_LOOK = timedelta(seconds=60)
 
 _Sending = list[asyncio.Task[Mapping[str, int]]]
@@ -40,23 +40,23 @@ class SendingPage:
 
     @workflow.run
     async def run(self, page: SendPage) -> dict[str, int]:
-        """Live until each send is finished; returns how many came to what."""
+        """Run until each send is finished; returns their number by state."""
         pushes = Pushes()
         return await _send_page(page, pushes, lambda: workflow.set_current_details(pushes.table()))
 
 
 @workflow.defn
 class MessageHandoff:
-    """Hands one accepted message off to the phones that sleep.
+    """Pushes one accepted message to the phones that have not got it.
 
-    Whoever is connected is left to the stream for some seconds; who has not said by then that the message arrived is
-    pushed after all. Where the line on a screen is taken by an earlier message's push, this one waits for it, unless a
-    later message takes its place. What was read meanwhile is withdrawn by the last-moment check.
+    A connected phone gets some seconds to acknowledge the message from its stream, and a push if it does not. While an
+    earlier message's push is under way to a phone, this one waits, unless a later message replaces it. What was read
+    meanwhile is withdrawn by the last check.
     """
 
     @workflow.init
     def __init__(self, ask: HandoffState) -> None:
-        """Know the message."""
+        """Take the message."""
         self._message_id = ask.message_id
         self._begun: set[UUID] = set()
         self._conversation_id = ask.conversation_id
@@ -67,7 +67,7 @@ class MessageHandoff:
 
     @workflow.run
     async def run(self, _: HandoffState) -> str:
-        """Live until each push is finished; returns what they came to."""
+        """Run until each push is finished; returns the outcome."""
         sending, planned = await (self._send_all() if self._paged else self._send_at_once())
         outcomes = Counter[str]()
         for of_page in await asyncio.gather(*sending):
@@ -79,7 +79,7 @@ class MessageHandoff:
         return outcome
 
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
-        """Plan and send, again and again, until it is decided for each phone how it is told."""
+        """Plan and send repeatedly, until the delivery is decided for each phone."""
         sending: _Sending = []
         policy, looks = PresencePolicy.PRESENCE, 0
         trusted_until = workflow.now() + PRESENCE_TRUSTED
@@ -93,13 +93,13 @@ class MessageHandoff:
             if planned.later:
                 looks += 1
                 waits.append(max(timedelta(seconds=planned.again_in), min(looks * _LOOK, _LONGEST_LOOK)))
-            self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
-            await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
+            self._describe(f"{planned.streaming} phones' open streams, earlier pushes to {planned.later} phones")
+            await workflow.sleep(min(waits), summary="until open streams had their time, or earlier pushes are over")
             if workflow.now() >= trusted_until:
                 policy = PresencePolicy.NOTHING
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
-        """Plan and send as older releases did, which started this."""
+        """Plan and send as the older release did that started this."""
         planned = await self._plan(PresencePolicy.PRESENCE)
         sending = self._send(planned)
         if planned.streaming:
@@ -109,7 +109,7 @@ class MessageHandoff:
         return sending, planned
 
     async def _send_pages(self, planned: PlannedHandoff) -> _Sending:
-        """Start what is planned: one page in this history, more of them in workflows of their own."""
+        """Start what is planned: a single page in this history, several in child workflows."""
         if not planned.more:
             return self._send(planned)
         sending: _Sending = []
@@ -125,7 +125,7 @@ class MessageHandoff:
             page = await self._more(page.sends[-1])
 
     def _send(self, planned: PlannedHandoff) -> _Sending:
-        """Start what is planned and not yet begun: a few in this history, more in pages of their own."""
+        """Start what is planned and not yet begun: a single page in this history, several in child workflows."""
         sends = [send for send in planned.sends if send.task_id not in self._begun]
         if not sends or planned.due_at is None or planned.expires_at is None:
             return []
@@ -138,20 +138,20 @@ class MessageHandoff:
         return [asyncio.create_task(self._send_apart(page)) for page in pages]
 
     async def _send_apart(self, page: SendPage) -> Mapping[str, int]:
-        """Make a page's sends in a workflow of their own, started anew where somebody terminates it.
+        """Make a page's sends in a child workflow, which is started again if somebody terminates it.
 
-        No send is made twice by that: each is checked against the database as ever.
+        That makes no send twice, since each is checked against the database.
         """
         self._pages += 1
         workflow_id = sending_workflow_id(self._message_id, self._pages)
         for left in reversed(range(PAGE_STARTS)):
             try:
                 return await self._send_as(workflow_id, page)
-            except (ChildWorkflowError, WorkflowAlreadyStartedError):  # the latter: it was reset by hand
+            except (ChildWorkflowError, WorkflowAlreadyStartedError):  # the latter after a reset by hand
                 if not left or workflow.cancellation_reason() is not None or not workflow.patched("pages-start-anew"):
                     break
-            await workflow.sleep(PAGE_REST, summary=f"until {workflow_id} is started anew")
-        return {"orphaned": len(page.sends)}  # the orphan sweep has them once the other pages are through
+            await workflow.sleep(PAGE_REST, summary=f"until {workflow_id} starts again")
+        return {"orphaned": len(page.sends)}  # the orphan sweep gets them once the other pages are done
 
     async def _send_as(self, workflow_id: str, page: SendPage) -> Mapping[str, int]:
         return await workflow.execute_child_workflow(
