@@ -687,7 +687,7 @@ export interface components {
     schemas: {
         /**
          * Analytics
-         * @description All of it; few enough rows for one page.
+         * @description All counts; few enough rows for one page.
          */
         Analytics: {
             /**
@@ -705,7 +705,7 @@ export interface components {
             /** Unaccepted */
             unaccepted: components["schemas"]["Unaccepted"][];
             /** Fates */
-            fates: components["schemas"]["Fate"][];
+            fates: components["schemas"]["EndedPushes"][];
             /** Next Cursor */
             next_cursor?: null;
         };
@@ -781,22 +781,10 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * Environment
-         * @description The token space of a device token; FCM knows only production.
-         * @enum {string}
-         */
-        Environment: "production" | "sandbox";
-        /**
-         * Event
-         * @description What happened.
-         * @enum {string}
-         */
-        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
-        /**
-         * Fate
+         * EndedPushes
          * @description Pushes that ended without acceptance.
          */
-        Fate: {
+        EndedPushes: {
             kind: components["schemas"]["Kind"];
             provider: components["schemas"]["Provider"];
             /** App Id */
@@ -807,6 +795,18 @@ export interface components {
             /** Count */
             count: number;
         };
+        /**
+         * Environment
+         * @description The token space of a device token; FCM has only production.
+         * @enum {string}
+         */
+        Environment: "production" | "sandbox";
+        /**
+         * Event
+         * @description What happened.
+         * @enum {string}
+         */
+        Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
         /**
          * ItemOut
          * @description One item of the caller's log.
@@ -850,7 +850,7 @@ export interface components {
         };
         /**
          * Kind
-         * @description What kind a push is of; travels to the phone as `data.kind`.
+         * @description The kind of a push; the phone gets it as `data.kind`.
          * @enum {string}
          */
         Kind: "reminder" | "message" | "test";
@@ -937,7 +937,7 @@ export interface components {
         };
         /**
          * Permission
-         * @description Whether a phone's system lets the app show notifications, by its last registration.
+         * @description Whether a phone's system lets the app show notifications, as of its last registration.
          * @enum {string}
          */
         Permission: "undetermined" | "granted" | "provisional" | "denied";
@@ -1101,7 +1101,7 @@ export interface components {
         };
         /**
          * QuietMode
-         * @description What becomes of a push in quiet hours.
+         * @description What happens to a push in quiet hours.
          * @enum {string}
          */
         QuietMode: "silent" | "withhold";
@@ -1160,7 +1160,7 @@ export interface components {
         };
         /**
          * Redriven
-         * @description What a redrive by filter came to.
+         * @description The result of a redrive by filter.
          */
         Redriven: {
             /** Redriven */
@@ -1174,7 +1174,7 @@ export interface components {
         };
         /**
          * Refusals
-         * @description Pushes whose token was refused, or which were refused for a fault of ours, and whose they are.
+         * @description Pushes whose token was refused, or that were refused because of our error, and their users.
          */
         Refusals: {
             /** Pushes */
@@ -1254,7 +1254,7 @@ export interface components {
         };
         /**
          * ReminderState
-         * @description What an API caller is told about one reminder of a session.
+         * @description The state of one reminder of a session in the API.
          * @enum {string}
          */
         ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
@@ -1301,7 +1301,7 @@ export interface components {
         };
         /**
          * SessionStatus
-         * @description Where a fasting session stands; every status but ACTIVE is final.
+         * @description The status of a fasting session; every one but ACTIVE is final.
          * @enum {string}
          */
         SessionStatus: "active" | "completed" | "broken" | "cancelled";
@@ -1347,7 +1347,7 @@ export interface components {
         };
         /**
          * ShownBrake
-         * @description A mass of token errors on one route; while it is engaged nothing is sent and no token deactivated.
+         * @description A token-error cutoff; while it is engaged, its route sends nothing and no token is deactivated.
          */
         ShownBrake: {
             /**
@@ -1424,7 +1424,7 @@ export interface components {
         };
         /**
          * ShownGate
-         * @description How one worker's gate of a route stands.
+         * @description The state of one worker's limiter of a route.
          */
         ShownGate: {
             /**
@@ -1452,7 +1452,7 @@ export interface components {
         };
         /**
          * ShownGates
-         * @description All routes, and what was said on them that nobody understood; both are few, so there is one page.
+         * @description All routes, and unknown answers on them; both are few, so there is one page.
          */
         ShownGates: {
             /** Items */
@@ -1464,7 +1464,7 @@ export interface components {
         };
         /**
          * ShownRefusal
-         * @description What a provider said that no table of ours knows.
+         * @description An answer of a provider that no table of ours has.
          */
         ShownRefusal: {
             provider: components["schemas"]["Provider"];
@@ -1482,7 +1482,7 @@ export interface components {
         };
         /**
          * ShownRoute
-         * @description One way to phones, as all workers see it.
+         * @description One route, as all workers see it.
          */
         ShownRoute: {
             provider: components["schemas"]["Provider"];
@@ -1580,7 +1580,7 @@ export interface components {
         };
         /**
          * ShownTestPush
-         * @description A test push as it stands now.
+         * @description The present state of a test push.
          */
         ShownTestPush: {
             /**
@@ -1761,7 +1761,7 @@ export interface components {
         };
         /**
          * TaskState
-         * @description Where a push task stands; every state but PENDING is final.
+         * @description The state of a push task; every state but PENDING is final.
          * @enum {string}
          */
         TaskState: "pending" | "accepted" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead";
@@ -1784,7 +1784,7 @@ export interface components {
         };
         /**
          * TestedPhone
-         * @description How a test push stands on one phone.
+         * @description The state of a test push on one phone.
          */
         TestedPhone: {
             /**
@@ -1835,7 +1835,7 @@ export interface components {
         };
         /**
          * TimelineItem
-         * @description One thing that happened; never a token, never a message's text.
+         * @description One event; without tokens and texts of messages.
          */
         TimelineItem: {
             /**
@@ -1871,7 +1871,7 @@ export interface components {
         };
         /**
          * Unaccepted
-         * @description Attempts that came to something else than acceptance; no outcome: under way.
+         * @description Attempts that were not accepted; no outcome: still under way.
          */
         Unaccepted: {
             kind: components["schemas"]["Kind"];
@@ -1887,7 +1887,7 @@ export interface components {
         };
         /**
          * WholeTask
-         * @description A push task with all that was done for it.
+         * @description A push task with its attempts, and the actions of people.
          */
         WholeTask: {
             task: components["schemas"]["ShownTask"];
