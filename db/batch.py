@@ -15,16 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import is_contended, may_be_ones_fault
 
 Ask = TypeVar("Ask")
-
 Answer = TypeVar("Answer")
-
-
 WITHIN = 8.0  # seconds; after that an answer is too late for a call to a provider
-
 LANES = 3  # parts of failed batches that run at a time, so that others still get a connection
-
 _SINGLY = 16  # asks that are repeated one by one at once; more are cut into parts first
-
 _LOOKS = (0.0, 0.1, 0.2)  # seconds before each look at which asks would wait for a lock
 
 

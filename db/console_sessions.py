@@ -14,15 +14,10 @@ from db.support_actions import Deed
 from domain.naming import digest
 
 CODE_LIFETIME = timedelta(minutes=10)
-
 LONGEST_SIGN_IN = timedelta(hours=8)
-
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's Base32: no two look alike
-
 _LENGTH = 16  # characters, so 80 bits
-
 _GROUP = 4
-
 _MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1"})
 
 
@@ -40,7 +35,6 @@ def read_code(typed: str) -> str | None:
 
 
 _SUBJECT = "console_session"
-
 _BLIND = {"synchronize_session": False}
 
 

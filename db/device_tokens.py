@@ -27,9 +27,7 @@ from domain.push import Environment, Provider
 from telemetry import metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
-
 PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
-
 TICKETS_REMEMBERED = timedelta(hours=1)  # far longer than a server, or a proxy in front of it, keeps a request
 
 

@@ -1,7 +1,7 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -160,18 +160,7 @@ def _active(user_id: str) -> Select[FastingSessionRow]:
 
 
 def _values(session: FastingSession) -> dict[str, Any]:
-    return {
-        "user_id": session.user_id,
-        "started_at": session.started_at,
-        "ends_at": session.ends_at,
-        "status": session.status,
-        "ended_at": session.ended_at,
-        "reminder_minutes": session.reminder_minutes,
-        "scheduled_at": session.scheduled_at,
-        "rev": session.rev,
-        "late_minutes": session.late_minutes,
-        "follows_preferences": session.follows_preferences,
-    }
+    return {name: value for name, value in asdict(session).items() if name != "session_id"}
 
 
 def _one(row: FastingSessionRow) -> FastingSession:

@@ -27,11 +27,8 @@ LIFETIMES: Mapping[LinkFor, timedelta] = {
 }
 
 MAX_LINKS = 10  # of each kind per person; the oldest is deleted
-
 MAX_SESSIONS = 10  # browsers per person in which the page is open; the oldest is closed
-
 SESSION_LIFETIME = timedelta(hours=1)  # after the last visit
-
 LONGEST_SESSION = timedelta(hours=12)
 
 

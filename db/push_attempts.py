@@ -76,29 +76,15 @@ async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, F
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
     """Record that calls are about to start."""
     if attempts:
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in attempts],
-            "task_ids": [a.task_id for a in attempts],
-            "numbers": [a.number for a in attempts],
-            "started_ats": [a.started_at for a in attempts],
-            "silent_becauses": [a.silent_because for a in attempts],
-        }
-        await db.execute(_BEGIN, columns)
+        await db.execute(_BEGIN, _columns(attempts, "attempt_id", "task_id", "number", "started_at", "silent_because"))
 
 
 async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
     """Record the results of calls; a stored outcome stays."""
     if attempts:
         ordered = sorted(attempts, key=lambda a: a.attempt_id)
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in ordered],
-            "outcomes": [a.outcome for a in ordered],
-            "reasons": [a.reason for a in ordered],
-            "latencies": [a.latency_ms for a in ordered],
-            "provider_ids": [a.provider_id for a in ordered],
-            "retry_ats": [a.retry_at for a in ordered],
-        }
-        await db.execute(_END, columns)
+        names = ("attempt_id", "outcome", "reason", "latency_ms", "provider_id", "retry_at")
+        await db.execute(_END, _columns(ordered, *names))
 
 
 async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
@@ -110,11 +96,12 @@ async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
     """Delete attempts without a call, and uncount them; one already recorded as lost stays."""
     if attempts:
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in attempts],
-            "task_ids": [a.task_id for a in attempts],
-        }
-        await db.execute(_FORGET, columns)
+        await db.execute(_FORGET, _columns(attempts, "attempt_id", "task_id"))
+
+
+def _columns(rows: Collection[object], *names: str) -> dict[str, list[object]]:
+    """Give the attributes of rows as arrays, each by its name and an s."""
+    return {f"{name}s": [getattr(row, name) for row in rows] for name in names}
 
 
 _FINAL = ("accepted", "rejected", "unregistered")
@@ -130,7 +117,7 @@ _END = text("""
        SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id,
            retry_at = new.retry_at
       FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[]),
-                  CAST(:latencies AS int[]), CAST(:provider_ids AS text[]), CAST(:retry_ats AS timestamptz[]))
+                  CAST(:latency_mss AS int[]), CAST(:provider_ids AS text[]), CAST(:retry_ats AS timestamptz[]))
            AS new (attempt_id, outcome, reason, latency_ms, provider_id, retry_at)
      WHERE a.attempt_id = new.attempt_id
        AND (a.outcome IS NULL OR a.outcome = 'unknown')

@@ -14,13 +14,8 @@ from domain.problems import NotFound
 from domain.push import Environment, Provider, Route
 
 _LONGEST_SHOWN = 40  # characters
-
 _MAX_LOGGED = 100  # kinds of values
-
-
 NOT_UNDERSTOOD = "unreadable value, taken as missing"
-
-
 E = TypeVar("E", bound=StrEnum)
 
 log = structlog.get_logger()
@@ -70,14 +65,9 @@ def reported_route(report: Any) -> Route | None:  # noqa: ANN401 -- a worker of 
 
 
 EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
-
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # stands for all later ones; hours can be added to it
-
-
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
-
 _MICROSECOND = timedelta(microseconds=1)
-
 _MAX_DIGITS = 1000
 
 

@@ -17,9 +17,7 @@ from db.unreadable import reported_route
 from domain.push import Route
 
 LATELY = timedelta(seconds=10)
-
 KEPT = timedelta(days=1)  # a row of a worker that stopped without deregistering
-
 _AHEAD = timedelta(minutes=5)  # a worker seen further ahead is odd, and gets no share of the rate
 
 

@@ -29,12 +29,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from domain.housekeeping import RetentionTarget
-from domain.naming import (
-    ORPHAN_SWEEP,
-    RETENTION,
-    SEARCH_ATTRIBUTES,
-    WORKFLOW_QUEUE,
-)
+from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from workflows.housekeeping import Retention
 
 _RPC_TIMEOUT = timedelta(seconds=10)

@@ -52,9 +52,7 @@ def check_may_sync(standing: InstallationStanding) -> None:
 
 
 LONGEST_TOKEN = 4096  # characters
-
 LONGEST_LOCALE = 35  # characters, as BCP 47 recommends (RFC 5646, 4.4.1)
-
 LONGEST_VERSION = 50  # characters
 
 

@@ -6,12 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from domain.kinds import RULES, Kind, Subject
-from domain.naming import (
-    handoff_workflow_id,
-    redrive_workflow_id,
-    reminder_workflow_id,
-    test_push_workflow_id,
-)
+from domain.naming import handoff_workflow_id, redrive_workflow_id, reminder_workflow_id, test_push_workflow_id
 
 UNTOUCHED = 120.0  # seconds without a change, after which no work can be under way, lost workers' calls included
 AHEAD = timedelta(minutes=10)  # how long before a reminder is due the first look for its workflow comes
@@ -30,7 +25,7 @@ DEFAULT_KEEP = Keep()
 
 
 class RetentionTarget(StrEnum):
-    """What retention purges."""
+    """What retention purges, in this order; a new one goes last, since runs of older releases count from the first."""
 
     PUSH_TASKS = "push_tasks"
     TOKEN_EVENTS = "token_events"  # noqa: S105

@@ -11,9 +11,7 @@ from domain.preferences import Preferences
 from domain.problems import Conflict
 
 LARGEST_BODY = 16 * 1024  # bytes, as UTF-8
-
 MAX_MEMBERS = 1000
-
 MEMBERS_LISTED = 20  # of each conversation in a list
 
 
@@ -61,18 +59,11 @@ def check_repeat(posted: Message, sender_id: str, body: str) -> None:
 
 
 PRESENCE_TRUSTED = timedelta(seconds=5)  # how long a connected phone may take to acknowledge a message
-
 IDLE = timedelta(seconds=10)  # how long a group may go without a push while later messages keep coming
-
 BURST = timedelta(minutes=1)  # pushes of one group that lie no further apart form one burst
-
 IN_BETWEEN = timedelta(seconds=1)  # until a group with a push under way is looked at again
-
-
 _RESTS_MORE = timedelta(seconds=2)  # with each push of a burst after the first, so that a dialogue is not delayed
-
 _LONGEST_REST = timedelta(seconds=10)
-
 LONGEST_GRACE = PRESENCE_TRUSTED + _LONGEST_REST  # the longest intended wait of a push after it is due
 
 

@@ -14,19 +14,12 @@ def digest(secret: str) -> bytes:
 
 
 WORKFLOW_QUEUE = "fastbell"
-
 ORPHAN_SWEEP = "orphan-sweep"  # schedules; with the time of each run, its workflow
-
 RETENTION = "retention"
-
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
-
 CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
-
 MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword
-
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
-
 HANDOFF_STATE_ATTRIBUTE = "HandoffState"  # Keyword
 
 SEARCH_ATTRIBUTES = (

@@ -10,9 +10,7 @@ from domain.kinds import Kind
 from domain.push import Provider
 
 A_MOMENT = timedelta(seconds=5)  # in which live workers begin what has become due
-
 CALL_LASTS = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-
 MAX_PRESENT = 50  # lines about one person; the longest due first
 
 

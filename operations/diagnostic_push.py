@@ -15,6 +15,7 @@ from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
+from db.views.rows import answer_of
 from domain.devices import InstallationStanding, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
@@ -189,19 +190,5 @@ async def _take_turn(db: AsyncSession, user_id: str) -> None:
 
 def _phone(task: PushTask, token: str, reported: ReportedPermission | None) -> TestedPhone:
     state = TaskState(task.state)
-    return TestedPhone(
-        task_id=task.task_id,
-        installation_id=task.installation_id,
-        provider=Provider(task.provider),
-        app_id=task.app_id,
-        environment=Environment(task.environment),
-        token=token,
-        state=state,
-        reason=task.last_reason,
-        text=standing_in_words(state, task.last_reason, Provider(task.provider), reported),
-        attempt_count=task.attempt_count,
-        next_attempt_at=task.next_attempt_at,
-        accepted_at=task.accepted_at,
-        settled_at=task.settled_at,
-        opened_at=task.opened_at,
-    )
+    text = standing_in_words(state, task.last_reason, Provider(task.provider), reported)
+    return answer_of(TestedPhone, task, token=token, reason=task.last_reason, text=text)

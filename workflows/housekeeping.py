@@ -16,31 +16,14 @@ with workflow.unsafe.imports_passed_through():
 _PAGE_TIMEOUT = timedelta(minutes=2)
 _MAX_PAGES = 50  # of pending push tasks in one sweep; the next one continues there
 _MAX_ROUNDS = 100  # for each kind in one run, some two seconds each
-_FIRST_LEFTOVERS = (
-    RetentionTarget.PUSH_TASKS,
-    RetentionTarget.TOKEN_EVENTS,
-    RetentionTarget.PRESENCES,
-    RetentionTarget.LOG_ITEMS,
-)
-_MORE_LEFTOVERS = (
-    *_FIRST_LEFTOVERS,
-    RetentionTarget.WITHHELD_PUSHES,
-    RetentionTarget.CONSOLE_SESSIONS,
-    RetentionTarget.CONSOLE_CODES,
-)
-_LEFTOVERS_BEFORE_PAGES = (
-    *_MORE_LEFTOVERS,
-    RetentionTarget.DEVICE_TOKENS,
-    RetentionTarget.SYNC_POSITIONS,
-    RetentionTarget.REMINDERS,
-    RetentionTarget.WORKERS,
-    RetentionTarget.BRAKES,
-)
-_LEFTOVERS_BEFORE_TICKETS = (
-    *_LEFTOVERS_BEFORE_PAGES,
-    RetentionTarget.PREFERENCE_CODES,
-    RetentionTarget.PREFERENCE_SESSIONS,
-)
+_ALL = tuple(RetentionTarget)  # new ones are added at the end
+_OF_RELEASES = {  # how many of them a release purged that has this patch, the latest release first
+    "leftovers-of-sign-outs": 15,
+    "leftovers-of-preference-page": 14,
+    "all-leftovers": 12,
+    "more-leftovers": 7,
+}
+_AT_FIRST = 4
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
@@ -80,13 +63,7 @@ class Retention:
 
 
 def _wanted() -> tuple[RetentionTarget, ...]:
-    if workflow.patched("leftovers-of-sign-outs"):
-        return tuple(RetentionTarget)
-    if workflow.patched("leftovers-of-preference-page"):
-        return _LEFTOVERS_BEFORE_TICKETS
-    if workflow.patched("all-leftovers"):
-        return _LEFTOVERS_BEFORE_PAGES
-    return _MORE_LEFTOVERS if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS
+    return _ALL[: next((count for patch, count in _OF_RELEASES.items() if workflow.patched(patch)), _AT_FIRST)]
 
 
 async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walked:

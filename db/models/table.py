@@ -3,12 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    DateTime,
-    Integer,
-    MetaData,
-    Text,
-)
+from sqlalchemy import DateTime, Integer, MetaData, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
 

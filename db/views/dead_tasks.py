@@ -15,6 +15,7 @@ from db.models.pushes import PushAttempt, PushTask
 from db.support_actions import ShownAction
 from db.views import devices as device_history
 from db.views.devices import SHOWN
+from db.views.rows import answer_of
 from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
 from domain.problems import InvalidField
@@ -226,32 +227,12 @@ async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTa
 
 
 def _show(task: PushTask, token: str, refused: str | None, reported: ReportedPermission | None) -> ShownTask:
-    state = TaskState(task.state)
-    return ShownTask(
-        task_id=task.task_id,
-        state=state,
-        last_reason=task.last_reason,
-        kind=Kind(task.kind),
-        user_id=task.user_id,
-        installation_id=task.installation_id,
-        provider=Provider(task.provider),
-        app_id=task.app_id,
-        environment=Environment(task.environment),
+    return answer_of(
+        ShownTask,
+        task,
         token=token,
-        conversation_id=task.conversation_id,
-        message_id=task.message_id,
-        reminder_minutes=task.reminder_minutes,
-        due_at=task.due_at,
-        expires_at=task.expires_at,
-        attempt_count=task.attempt_count,
-        next_attempt_at=task.next_attempt_at,
-        created_at=task.created_at,
-        accepted_at=task.accepted_at,
-        opened_at=task.opened_at,
-        synced_at=task.synced_at,
-        held_up_by=task.held_up_by,
         accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
-        redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
+        redrive_refused=refused if task.state == TaskState.DEAD else NOT_DEAD,
         permission=reported.permission if reported else None,
         permission_told_at=reported.at if reported else None,
     )

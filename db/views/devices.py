@@ -13,6 +13,7 @@ from db import device_tokens
 from db.engine import among
 from db.models.people import DeviceToken
 from db.unreadable import known_or_none, word
+from db.views.rows import answer_of
 from domain.devices import Permission, ReportedPermission
 from domain.push import Environment, Provider
 
@@ -71,22 +72,11 @@ async def of_user(db: AsyncSession, user_id: str, after: tuple[datetime, UUID] |
 
 def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
     """Show a row; `in_use` are the installations that have an active token."""
-    return ShownToken(
-        id=row.id,
-        installation_id=row.installation_id,
-        provider=Provider(row.provider),
-        app_id=row.app_id,
-        environment=Environment(row.environment),
+    return answer_of(
+        ShownToken,
+        row,
         token=row.token[-SHOWN:] if len(row.token) > 2 * SHOWN else "",
-        active=row.active,
-        inactive_reason=row.inactive_reason,
         refresh_required=row.inactive_reason == "invalidated" and row.installation_id not in in_use,
-        registered_at=row.registered_at,
-        last_seen_at=row.last_seen_at,
-        locale=row.locale,
-        time_zone=row.time_zone,
-        app_version=row.app_version,
-        os_version=row.os_version,
         permission=None if row.permission is None else word(Permission, row.permission, "device_tokens.permission"),
         has_public_key=row.public_key is not None,
     )

@@ -13,11 +13,11 @@ from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import log_unreadable, route_of
+from db.views.rows import answer_of
 from domain.push import Environment, Provider, Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 
 MOST = 20_000  # pushes counted, the latest ones
-
 MAX_SECONDS = 2.0  # for one query; an operator's page has others
 
 
@@ -164,7 +164,6 @@ _REFUSED = text("""
 
 
 _GATE = TypeAdapter(ShownGate)
-
 _REFUSALS = TypeAdapter(list[ShownRefusal])
 
 
@@ -226,12 +225,4 @@ def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
 
 def shown_cutoff(row: TokenErrorCutoffRow) -> ShownBrake:
     """Show one cutoff."""
-    return ShownBrake(
-        id=row.id,
-        reason=row.reason,
-        token_errors=row.token_errors,
-        answers=row.answers,
-        engaged_at=row.engaged_at,
-        resumed_at=row.resumed_at,
-        resumed_by=row.resumed_by,
-    )
+    return answer_of(ShownBrake, row)
