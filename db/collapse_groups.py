@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts, push_tasks
+from db.engine import columns_of
 from db.push_tasks import DueMessage, Task
 from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
@@ -94,17 +95,15 @@ async def note_begun(db: AsyncSession, soundings: Sequence[Sounding]) -> None:
 async def note_ended(db: AsyncSession, heard: Mapping[Sounding, bool]) -> None:
     """Record which calls with a sound were heard, as of now, and which were not; later ones stay."""
     if heard:
-        soundings = sorted(heard, key=lambda each: (each.installation_id, each.collapse_key))
-        await db.execute(_ENDED, _columns(soundings) | {"heard": [heard[each] for each in soundings]})
+        await db.execute(_ENDED, _columns(heard) | {"heard": [heard[each] for each in sorted(heard, key=_place)]})
 
 
-def _columns(soundings: Sequence[Sounding]) -> dict[str, list[object]]:
-    ordered = sorted(soundings, key=lambda each: (each.installation_id, each.collapse_key))
-    return {
-        "installation_ids": [each.installation_id for each in ordered],
-        "collapse_keys": [each.collapse_key for each in ordered],
-        "began_ats": [each.began_at for each in ordered],
-    }
+def _columns(soundings: Collection[Sounding]) -> dict[str, list[object]]:
+    return columns_of(sorted(soundings, key=_place), "installation_id", "collapse_key", "began_at")
+
+
+def _place(sounding: Sounding) -> tuple[UUID, str]:
+    return sounding.installation_id, sounding.collapse_key
 
 
 _STANDING = text("""
@@ -149,8 +148,8 @@ _PLANNED = text("""
 
 _BEGUN = text("""
     INSERT INTO collapse_groups (installation_id, collapse_key, sounded_at)
-    SELECT * FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
-                         CAST(:began_ats AS timestamptz[]))
+    SELECT * FROM unnest(CAST(:installation_id AS uuid[]), CAST(:collapse_key AS text[]),
+                         CAST(:began_at AS timestamptz[]))
         ON CONFLICT (installation_id, collapse_key) DO UPDATE SET sounded_at = excluded.sounded_at
 """)
 
@@ -158,8 +157,8 @@ _BEGUN = text("""
 _ENDED = text("""
     WITH ended AS (
         SELECT g.installation_id, g.collapse_key, new.heard
-          FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
-                      CAST(:began_ats AS timestamptz[]), CAST(:heard AS boolean[]))
+          FROM unnest(CAST(:installation_id AS uuid[]), CAST(:collapse_key AS text[]),
+                      CAST(:began_at AS timestamptz[]), CAST(:heard AS boolean[]))
                AS new (installation_id, collapse_key, began_at, heard)
           JOIN collapse_groups AS g
                ON g.installation_id = new.installation_id AND g.collapse_key = new.collapse_key

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from enum import Enum
@@ -198,6 +198,11 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
     `column.in_()` writes a parameter per value, which costs milliseconds for a batch.
     """
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
+
+
+def columns_of(rows: Collection[object], *names: str) -> dict[str, list[Any]]:
+    """Give attributes of rows as arrays by their names, for `unnest`."""
+    return {name: [getattr(row, name) for row in rows] for name in names}
 
 
 async def as_of_one_moment(db: AsyncSession) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import conversations
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.people import MessageRow
 from domain.kinds import Kind
 from domain.messages import Message
@@ -108,13 +108,7 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
     if not by_id:
         return
     ordered = sorted(by_id.values(), key=lambda m: m.message_id)
-    columns: dict[str, list[object]] = {
-        "message_ids": [m.message_id for m in ordered],
-        "conversation_ids": [m.session_id for m in ordered],
-        "user_ids": [m.user_id for m in ordered],
-        "minutes": [m.minutes for m in ordered],
-    }
-    await db.execute(_ENTER, columns)
+    await db.execute(_ENTER, columns_of(ordered, "message_id", "session_id", "user_id", "minutes"))
 
 
 def _message(row: MessageRow) -> Message:
@@ -165,7 +159,7 @@ _POST = text("""
 
 _ENTER = text("""
     WITH due AS (
-        SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[]),
+        SELECT * FROM unnest(CAST(:message_id AS uuid[]), CAST(:session_id AS uuid[]), CAST(:user_id AS text[]),
                              CAST(:minutes AS int[])) AS due (id, conversation_id, user_id, minutes)
     ), fresh AS (
         INSERT INTO messages (id, kind, conversation_id, reminder_minutes)

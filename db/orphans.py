@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts
 from db.counting import count_settled
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
 from domain.kinds import Kind
@@ -81,12 +81,7 @@ async def mark_dead(db: AsyncSession, seen: Collection[Stray]) -> int:
 
     Each keeps the reason of its last attempt. One whose message was read during a lost last call is withdrawn.
     """
-    columns = {
-        "task_ids": [stray.task_id for stray in seen],
-        "attempt_counts": [stray.attempt_count for stray in seen],
-        "next_attempt_ats": [stray.next_attempt_at for stray in seen],
-        "revs": [stray.rev for stray in seen],
-    }
+    columns = columns_of(seen, "task_id", "attempt_count", "next_attempt_at", "rev")
     dead = (await db.execute(_MARK_DEAD, columns)).all()
     count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in dead))
     lost = await push_attempts.under_way(db, [row.task_id for row in dead])
@@ -166,8 +161,8 @@ _STRAYS = text("""
 
 _MARK_DEAD = text("""
     WITH seen AS (
-        SELECT * FROM unnest(CAST(:task_ids AS uuid[]), CAST(:attempt_counts AS int[]),
-                             CAST(:next_attempt_ats AS text[]), CAST(:revs AS int[]))
+        SELECT * FROM unnest(CAST(:task_id AS uuid[]), CAST(:attempt_count AS int[]),
+                             CAST(:next_attempt_at AS text[]), CAST(:rev AS int[]))
                    AS seen (task_id, attempt_count, next_attempt_at, rev)
     ), same AS (
         SELECT t.task_id

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import once_committed
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.pushes import PushAttempt
 from telemetry import metrics
 
@@ -76,7 +76,9 @@ async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, F
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
     """Record that calls are about to start."""
     if attempts:
-        await db.execute(_BEGIN, _columns(attempts, "attempt_id", "task_id", "number", "started_at", "silent_because"))
+        await db.execute(
+            _BEGIN, columns_of(attempts, "attempt_id", "task_id", "number", "started_at", "silent_because")
+        )
 
 
 async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
@@ -84,7 +86,7 @@ async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
     if attempts:
         ordered = sorted(attempts, key=lambda a: a.attempt_id)
         names = ("attempt_id", "outcome", "reason", "latency_ms", "provider_id", "retry_at")
-        await db.execute(_END, _columns(ordered, *names))
+        await db.execute(_END, columns_of(ordered, *names))
 
 
 async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
@@ -96,28 +98,23 @@ async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
     """Delete attempts without a call, and uncount them; one already recorded as lost stays."""
     if attempts:
-        await db.execute(_FORGET, _columns(attempts, "attempt_id", "task_id"))
-
-
-def _columns(rows: Collection[object], *names: str) -> dict[str, list[object]]:
-    """Give the attributes of rows as arrays, each by its name and an s."""
-    return {f"{name}s": [getattr(row, name) for row in rows] for name in names}
+        await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
 
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""
     INSERT INTO push_attempts (attempt_id, task_id, number, started_at, silent_because)
-    SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:task_ids AS uuid[]), CAST(:numbers AS int[]),
-                         CAST(:started_ats AS timestamptz[]), CAST(:silent_becauses AS text[]))
+    SELECT * FROM unnest(CAST(:attempt_id AS uuid[]), CAST(:task_id AS uuid[]), CAST(:number AS int[]),
+                         CAST(:started_at AS timestamptz[]), CAST(:silent_because AS text[]))
 """)
 
 _END = text("""
     UPDATE push_attempts AS a
        SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id,
            retry_at = new.retry_at
-      FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[]),
-                  CAST(:latency_mss AS int[]), CAST(:provider_ids AS text[]), CAST(:retry_ats AS timestamptz[]))
+      FROM unnest(CAST(:attempt_id AS uuid[]), CAST(:outcome AS text[]), CAST(:reason AS text[]),
+                  CAST(:latency_ms AS int[]), CAST(:provider_id AS text[]), CAST(:retry_at AS timestamptz[]))
            AS new (attempt_id, outcome, reason, latency_ms, provider_id, retry_at)
      WHERE a.attempt_id = new.attempt_id
        AND (a.outcome IS NULL OR a.outcome = 'unknown')
@@ -125,10 +122,10 @@ _END = text("""
 
 _FORGET = text("""
     WITH held AS (
-        SELECT task_id FROM push_tasks WHERE task_id = ANY(CAST(:task_ids AS uuid[])) ORDER BY task_id FOR UPDATE
+        SELECT task_id FROM push_tasks WHERE task_id = ANY(CAST(:task_id AS uuid[])) ORDER BY task_id FOR UPDATE
     ), gone AS (
         DELETE FROM push_attempts AS a USING held
-         WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_ids AS uuid[])) AND a.outcome IS NULL
+         WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_id AS uuid[])) AND a.outcome IS NULL
         RETURNING a.task_id
     )
     UPDATE push_tasks AS t SET attempt_count = t.attempt_count - 1 FROM gone WHERE t.task_id = gone.task_id

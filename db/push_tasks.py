@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, route_of, word
 from domain.kinds import Kind
@@ -156,7 +156,9 @@ async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
-        settled = (await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))).all()
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id")
+        columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
+        settled = (await db.execute(_APPLY, columns)).all()
         if settled:
             count_settled(db, {tuple(group[:4]): group.total for group in settled})
             once_committed(db, lambda: _count_accepted(settled))
@@ -271,9 +273,9 @@ _APPLY = text(
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
-          FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                      CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_ids AS uuid[]))
+          FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
+                      CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
+                      CAST(:device_id AS uuid[]))
                AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
@@ -316,17 +318,6 @@ def _count_accepted(groups: Rows) -> None:
             count_synced(group.provider, group.kind, 0.0)
         if group.replacing:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
-
-
-def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
-    return {
-        "task_ids": [u.task_id for u in updates],
-        "states": [u.state.value for u in updates],
-        "reasons": [u.reason for u in updates],
-        "next_attempt_ats": [u.next_attempt_at for u in updates],
-        "new_attempts": [u.new_attempts for u in updates],
-        "device_ids": [u.device_id for u in updates],
-    }
 
 
 def task_of(row: Row[Any] | PushTask) -> Task | None:
