@@ -214,7 +214,7 @@ def _come_back() -> PlannedHandoff:
 
 def _due_message(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
     rules = RULES[Kind.MESSAGE]
-    assert rules.of_use is not None
+    assert rules.useful_for is not None
     return push_tasks.DueMessage(
         message_id=ask.message_id,
         kind=Kind.MESSAGE,
@@ -222,7 +222,7 @@ def _due_message(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
         reminder_minutes=None,
         collapse_key=rules.collapse_key(message.conversation_id),
         due_at=message.created_at,
-        expires_at=message.created_at + rules.of_use,
+        expires_at=message.created_at + rules.useful_for,
     )
 
 

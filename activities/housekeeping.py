@@ -24,7 +24,7 @@ from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_OF_USE, message_id, upcoming
+from domain.reminders import LONGEST_USEFUL, message_id, upcoming
 from domain.sessions import FastingSession
 from operations import redrive as redrives
 
@@ -106,7 +106,7 @@ class Sweeping:
             until = ask.upto or await present_instant(db)
             ahead = Window(until if ask.since is None else max(ask.since + AHEAD, until), until + AHEAD)
             untouched = timedelta(seconds=ask.untouched)
-            behind = Window((until - LONGEST_OF_USE if ask.since is None else ask.since) - untouched, until - untouched)
+            behind = Window((until - LONGEST_USEFUL if ask.since is None else ask.since) - untouched, until - untouched)
             page = await orphans.sessions_due(db, [ahead, behind], ask.after, PAGE)
             sessions = (await fasting_sessions.by_id(db, [mark.id for mark in page])).values()
             never_opened = await _never_opened(db, sessions, behind)
@@ -119,11 +119,11 @@ class Sweeping:
     @activity.defn
     async def restart_handoffs(self, ask: Walk) -> Walked:
         """Dispatch again the messages whose handoff is not decided and has no workflow."""
-        of_use = RULES[Kind.MESSAGE].of_use
-        assert of_use is not None
+        useful_for = RULES[Kind.MESSAGE].useful_for
+        assert useful_for is not None
         async with self._sessions() as db:
             until = ask.upto or await present_instant(db)
-            marks = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), of_use, ask.after, PAGE)
+            marks = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), useful_for, ask.after, PAGE)
         gone = await self._gone({handoff_workflow_id(each.id) for each in marks})
         lost = {each.id for each in marks if handoff_workflow_id(each.id) in gone}
         changed = await self.dispatch_again(messages.OUTBOX_KIND, sorted(lost))

@@ -116,10 +116,10 @@ async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopene
 
 
 async def handoffs_not_done(
-    db: AsyncSession, untouched: timedelta, of_use: timedelta, after: Mark | None, limit: int
+    db: AsyncSession, untouched: timedelta, useful_for: timedelta, after: Mark | None, limit: int
 ) -> list[Mark]:
     """List messages whose handoff is not certain, in the order they were posted."""
-    values = {"untouched": untouched, "of_use": of_use, "limit": limit}
+    values = {"untouched": untouched, "useful_for": useful_for, "limit": limit}
     return [Mark(*row) for row in await db.execute(_NOT_HANDED_OFF, values | _mark(after))]
 
 
@@ -224,7 +224,7 @@ _NOT_HANDED_OFF = text("""
       FROM messages m
      WHERE m.kind = 'message' AND m.handed_off_at IS NULL
        AND m.created_at <= statement_timestamp() - CAST(:untouched AS interval)
-       AND m.created_at > statement_timestamp() - CAST(:of_use AS interval)
+       AND m.created_at > statement_timestamp() - CAST(:useful_for AS interval)
        AND (CAST(:at AS timestamptz) IS NULL OR (m.created_at, m.id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
        AND m.id NOT IN (SELECT subject_id FROM outbox)
      ORDER BY m.created_at, m.id

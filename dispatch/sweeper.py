@@ -25,7 +25,7 @@ from domain.kinds import Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_OF_USE, message_id, reminders
+from domain.reminders import LONGEST_USEFUL, message_id, reminders
 
 _EVERY = 1.0  # seconds between looks at what is near
 _STANDS_BY = 5.0  # seconds between tries to take the lease
@@ -143,7 +143,7 @@ class Sweeper:
         async with self._sessions.begin() as db:
             at = await present_instant(db)
             ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MAX_NEAR)
-            window = Window(at - LONGEST_OF_USE, at - _OVERDUE)
+            window = Window(at - LONGEST_USEFUL, at - _OVERDUE)
             behind = await self._wanted(db, await orphans.unopened(db, window, _MAX_NEAR))
             await workers.report(db, SWEEP, self._id, _report(at, behind))
         self._left = {_key(each): self._left[_key(each)] for each in ahead if _key(each) in self._left}

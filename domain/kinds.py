@@ -41,12 +41,12 @@ class Rules:
     priority: Priority
     is_wanted: Callable[[Preferences], bool]
     preview: Callable[[Preferences], Preview]  # the defaults are those of `Preferences`
-    of_use: timedelta | None  # how long a push is useful after its due instant; None: each reminder has its own
+    useful_for: timedelta | None  # how long a push is useful after its due instant; None: each reminder has its own
     urgency: int  # Temporal's priority key, 1 goes first; workflows of older releases have 3
     line: str  # format of the collapse key: pushes with the same key replace each other on the screen
     url: str  # format of the deep link that a tap opens
     yields_to_presence: bool  # a connected phone gets a push only if it does not acknowledge
-    heeds_quiet_hours: bool
+    observes_quiet_hours: bool
     channel: str | None  # of Android; None, or one that the app lacks: its default channel
 
     def collapse_key(self, conversation_id: UUID) -> str:
@@ -64,12 +64,12 @@ RULES: Mapping[Kind, Rules] = {
         priority=Priority.REMINDER,
         is_wanted=lambda wishes: wishes.reminders,
         preview=lambda wishes: wishes.reminder_preview,
-        of_use=None,
+        useful_for=None,
         urgency=1,
         line="fasting-session/{id}",
         url="fastbell://fasting-sessions/{id}",
         yields_to_presence=False,
-        heeds_quiet_hours=True,
+        observes_quiet_hours=True,
         channel="reminders",
     ),
     Kind.MESSAGE: Rules(
@@ -77,12 +77,12 @@ RULES: Mapping[Kind, Rules] = {
         priority=Priority.MESSAGE,
         is_wanted=lambda wishes: wishes.messages,
         preview=lambda wishes: wishes.message_preview,
-        of_use=timedelta(days=1),
+        useful_for=timedelta(days=1),
         urgency=4,
         line="conversation/{id}",
         url="fastbell://conversations/{id}",
         yields_to_presence=True,
-        heeds_quiet_hours=True,
+        observes_quiet_hours=True,
         channel="messages",
     ),
     Kind.TEST: Rules(
@@ -90,12 +90,12 @@ RULES: Mapping[Kind, Rules] = {
         priority=Priority.TEST,
         is_wanted=lambda _: True,
         preview=lambda _: Preview.FULL,
-        of_use=timedelta(minutes=5),
+        useful_for=timedelta(minutes=5),
         urgency=5,
         line="test/{id}",
         url="fastbell://test-push",
         yields_to_presence=False,
-        heeds_quiet_hours=False,
+        observes_quiet_hours=False,
         channel=None,
     ),
 }

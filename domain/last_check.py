@@ -107,7 +107,7 @@ def unwanted(kind: Kind, preferences: Preferences, at: datetime, time_zone: str 
 def is_quiet(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> bool:
     """Tell whether a push of this kind must make no sound at that instant, on a phone in that time zone."""
     quiet = preferences.quiet_hours
-    return RULES[kind].heeds_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
+    return RULES[kind].observes_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
 
 
 def turn_of(group: CollapseGroupUse | None, attempts: int) -> CollapseGroupTurn:

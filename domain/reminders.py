@@ -13,7 +13,7 @@ from domain.timeline import CALL_LASTS
 
 AFTER_THE_END = timedelta(minutes=15)  # how long a reminder at the end of a fast is useful
 LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be, so push tasks are kept this long
-LONGEST_OF_USE = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+LONGEST_USEFUL = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
 DERIVED = 5  # the version of UUIDs that are derived from others, as those of reminders' messages
 _NO_HASTE = timedelta(minutes=10)
 ARM_LEAD = 2.0  # seconds before the due instant at which arming starts at the latest

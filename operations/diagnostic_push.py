@@ -97,7 +97,7 @@ async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownT
     await _take_turn(db, request.user_id)
     test_push_id, now = uuid4(), await present_instant(db)
     rules = RULES[Kind.TEST]
-    assert rules.of_use is not None
+    assert rules.useful_for is not None
     message = push_tasks.DueMessage(
         message_id=test_push_id,
         kind=Kind.TEST,
@@ -105,7 +105,7 @@ async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownT
         reminder_minutes=None,
         collapse_key=rules.collapse_key(test_push_id),
         due_at=now,
-        expires_at=now + rules.of_use,
+        expires_at=now + rules.useful_for,
         validate_only=request.validate_only,
     )
     detail = {

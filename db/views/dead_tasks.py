@@ -20,7 +20,7 @@ from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
-from domain.reminders import LONGEST_OF_USE
+from domain.reminders import LONGEST_USEFUL
 
 _MAX_WALKED = 100_000
 KNOWN = (  # to this release
@@ -204,7 +204,7 @@ def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> 
 
 def _lately_due() -> ColumnElement[bool]:
     """Bound the range of the index of dead tasks: what was due earlier has expired."""
-    return PushTask.due_at > func.statement_timestamp() - LONGEST_OF_USE
+    return PushTask.due_at > func.statement_timestamp() - LONGEST_USEFUL
 
 
 def _expired() -> ColumnElement[bool]:

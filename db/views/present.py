@@ -191,8 +191,8 @@ async def _messages(
     now: datetime,
 ) -> list[_Push]:
     """Find the latest messages in a user's log whose delivery is not decided yet."""
-    of_use = RULES[Kind.MESSAGE].of_use
-    assert of_use is not None
+    useful_for = RULES[Kind.MESSAGE].useful_for
+    assert useful_for is not None
     if part.session_id is not None:
         return []
     latest = (
@@ -206,13 +206,13 @@ async def _messages(
         select(MessageRow.id, MessageRow.conversation_id, MessageRow.created_at)
         .join(latest, latest.c.message_id == MessageRow.id)
         .where(MessageRow.kind == Kind.MESSAGE, MessageRow.handed_off_at.is_(None), MessageRow.sender_id != user_id)
-        .where(MessageRow.created_at > now - of_use)
+        .where(MessageRow.created_at > now - useful_for)
         .where(~select(PushTask).where(PushTask.message_id == MessageRow.id, PushTask.user_id == user_id).exists())
     )
     wish = unwanted_everywhere(Kind.MESSAGE, wishes, now, [device.time_zone for device in devices])
     refused = wish or (None if devices else "no_active_token")
     return [
-        _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + of_use, refused=refused)
+        _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + useful_for, refused=refused)
         for row in await db.execute(query)
         if part.message_id in {None, row.id}
     ]

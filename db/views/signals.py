@@ -18,7 +18,7 @@ from db.workers import gates_of
 from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
-from domain.reminders import LONGEST_OF_USE
+from domain.reminders import LONGEST_USEFUL
 from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers
 
 
@@ -31,7 +31,7 @@ async def present(db: AsyncSession) -> Signals:
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
     swept = await workers.reported(db, SWEEP)
-    dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE, "lately": LATELY})).all()
+    dead = (await db.execute(_DEAD, {"now": now, "useful_for": LONGEST_USEFUL, "lately": LATELY})).all()
     return Signals(
         at=now,
         backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
@@ -107,7 +107,7 @@ _DEAD = text("""
                WHERE settled_at > CAST(:now AS timestamptz) - CAST(:lately AS interval)
            ) AS lately_users
       FROM push_tasks
-     WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:of_use AS interval)
+     WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:useful_for AS interval)
      GROUP BY provider, app_id, environment, kind
 """)
 

@@ -13,7 +13,7 @@ from domain.kinds import Kind
 from domain.reminders import (
     AFTER_THE_END,
     LEAST_KEPT,
-    LONGEST_OF_USE,
+    LONGEST_USEFUL,
     OnRecord,
     Reminder,
     ReminderState,
@@ -76,7 +76,7 @@ def _named(session: FastingSession) -> dict[UUID, Reminder]:
 async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
     """List a user's reminders of this part of the timeline that are due or expired, and were not opened."""
     now = await present_instant(db)
-    around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_OF_USE)
+    around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_USEFUL)
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     if not sessions:
         return []
