@@ -184,26 +184,26 @@ async def _plan_groups(
     by = _by_channel((planned_for(groups[phone.installation_id]), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[DeliveryChannel.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
-    rests = {each: stands.planned_at + _rest_after(stands, now) for each, stands in going.items() if stands.planned_at}
+    rests = {each: state.planned_at + _rest_after(state, now) for each, state in going.items() if state.planned_at}
     await push_tasks.plan(
         db, due, by[DeliveryChannel.PUSH], late_since=_late_since(policy, due, by[DeliveryChannel.PUSH], rests)
     )
     await push_tasks.plan(db, due, by[DeliveryChannel.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
     await collapse_groups.note_planned(
-        db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
+        db, due.collapse_key, {each: _burst(state, now) + 1 for each, state in going.items()}
     )
     return [groups[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
 
 
-def _group_plan(stands: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
-    if stands is None:
+def _group_plan(state: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
+    if state is None:
         return CollapseGroupPlan(newer_to_come=newer_to_come, is_taken=True)
     return CollapseGroupPlan(
-        newer_planned=stands.newer,
+        newer_planned=state.newer,
         newer_to_come=newer_to_come,
-        is_taken=stands.taken,
-        rests_for=_rest(stands, now),
-        is_idle=_is_idle(stands, now),
+        is_taken=state.taken,
+        rests_for=_rest(state, now),
+        is_idle=_is_idle(state, now),
     )
 
 
@@ -233,23 +233,23 @@ def _by_channel(channels: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _By
     return by
 
 
-def _is_idle(stands: CollapseGroupStanding, now: datetime) -> bool:
-    return stands.planned_at is None or stands.planned_at < now - IDLE
+def _is_idle(state: CollapseGroupStanding, now: datetime) -> bool:
+    return state.planned_at is None or state.planned_at < now - IDLE
 
 
-def _burst(stands: CollapseGroupStanding, now: datetime) -> int:
+def _burst(state: CollapseGroupStanding, now: datetime) -> int:
     """Count the pushes of the current burst; 0 if it is over."""
-    return 0 if stands.planned_at is None or stands.planned_at < now - BURST else stands.burst
+    return 0 if state.planned_at is None or state.planned_at < now - BURST else state.burst
 
 
-def _rest(stands: CollapseGroupStanding, now: datetime) -> timedelta:
-    if stands.planned_at is None:
+def _rest(state: CollapseGroupStanding, now: datetime) -> timedelta:
+    if state.planned_at is None:
         return timedelta(0)
-    return max(stands.planned_at + _rest_after(stands, now) - now, timedelta(0))
+    return max(state.planned_at + _rest_after(state, now) - now, timedelta(0))
 
 
-def _rest_after(stands: CollapseGroupStanding, now: datetime) -> timedelta:
-    return rest_after(_burst(stands, now))
+def _rest_after(state: CollapseGroupStanding, now: datetime) -> timedelta:
+    return rest_after(_burst(state, now))
 
 
 def _late_since(

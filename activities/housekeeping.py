@@ -55,7 +55,7 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What one page of a walk came to."""
+    """The result of one page of a walk."""
 
     changed: int
     after: Mark | None  # None: the walk is at its end
@@ -64,10 +64,10 @@ class Walked:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep came to; the next one goes on from it."""
+    """The result of a sweep, from which the next one continues."""
 
     orphans: int = 0  # push tasks made dead
-    sessions: int = 0  # owed to Temporal once more
+    sessions: int = 0  # dispatched again
     handoffs: int = 0  # the same
     upto: datetime | None = None
     after: Mark | None = None  # where the walk through waiting push tasks was broken off

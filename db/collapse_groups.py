@@ -30,7 +30,7 @@ class Sounding:
 
 @dataclass(frozen=True, slots=True)
 class CollapseGroupStanding:
-    """How a group stands beside the message that is planned for it."""
+    """The state of a group beside the message that is planned for it."""
 
     newer: bool  # a later message's push waits or was accepted
     taken: bool  # an earlier one is being sent, has not been tried yet, or is held by another transaction
@@ -42,7 +42,7 @@ class CollapseGroupStanding:
 async def standings(
     db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], lost_before: datetime
 ) -> dict[UUID, CollapseGroupStanding]:
-    """Say how the group of a message stands on each of these installations. Waits for no lock.
+    """Give the state of a message's group on each of these installations. Waits for no lock.
 
     A call that began before `lost_before` has lost its worker.
     """

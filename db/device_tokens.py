@@ -358,7 +358,7 @@ _AWAIT_REGISTRATIONS = text("""
 
 
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:
-    """Say how an installation stands to a user."""
+    """Give the state of an installation for a user."""
     query = (
         select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason)
         .where(DeviceToken.installation_id == installation_id)

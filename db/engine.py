@@ -112,7 +112,7 @@ async def look_alone(connection: Any, *, within: float = 5.0) -> None:  # noqa: 
 
 
 class Pooling(Enum):
-    """What stands between us and PostgreSQL."""
+    """What is between us and PostgreSQL."""
 
     NONE = "none"
     SESSION = "session"  # a pooler whose client keeps its server connection

@@ -1,4 +1,4 @@
-"""What the last check knows of push tasks, and its rules put together: once for sends and redrives alike."""
+"""The last check of push tasks: its facts and its rules put together, once for sends and redrives alike."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from domain.sessions import FastingSession
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is true of some push tasks, as one transaction has read it."""
+    """The facts about some push tasks, as one transaction has read them."""
 
     sessions: Mapping[UUID, FastingSession]
     devices: Mapping[UUID, DeviceToken]  # the active ones, by installation
@@ -61,7 +61,7 @@ class Facts:
         return turn_of(self.groups.get(task.task_id), task.attempt_count)
 
     def unwanted(self, task: Task, now: datetime) -> str | None:
-        """Say why a push must not go out any more, wherever it goes to; None when it may."""
+        """Say why a push must no longer be sent, to any phone; None when it may."""
         around = Circumstances(
             session=self.sessions.get(task.conversation_id),
             is_member=task.task_id in self.members,
@@ -73,7 +73,7 @@ class Facts:
         return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
     def refusal(self, task: Task, now: datetime) -> str | None:
-        """Say why a push must not go out to its phone, by the first rule that forbids it; None when it may."""
+        """Say why a push must not be sent to its phone, by the first rule that forbids it; None when it may."""
         device = self.devices.get(task.installation_id)
         current = None if device is None else AddressedDevice(device.user_id, _route(device))
         superseded = "superseded" if self.turn(task) is CollapseGroupTurn.NEVER else None
@@ -83,7 +83,7 @@ class Facts:
 
 
 async def held(db: AsyncSession, tasks: Sequence[Task], call_lasts: timedelta) -> Facts:
-    """Read what is true of locked push tasks; fasts, memberships, tokens and collapse groups are held until the commit.
+    """Read the facts about locked push tasks; locks fasts, memberships, tokens and collapse groups until the commit.
 
     A call that began longer than `call_lasts` ago has lost its worker.
     """
@@ -106,7 +106,7 @@ def of_messages(tasks: Sequence[Task]) -> list[Task]:
 
 
 async def refusals(db: AsyncSession, rows: Sequence[PushTask]) -> dict[UUID, str]:
-    """Say why a redrive of push tasks would not go out now; those that would are left out.
+    """Say why push tasks would not be sent now if they were redriven; those that would are left out.
 
     Locks nothing: the check right before the call has the last word.
     """
@@ -126,7 +126,7 @@ async def refusals(db: AsyncSession, rows: Sequence[PushTask]) -> dict[UUID, str
 
 
 async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> Facts:
-    """Read the same for a look: nothing is held, and no text is read."""
+    """Read the facts without locks and without texts."""
     about_messages = of_messages(tasks)
     memberships = {task.task_id: (task.conversation_id, task.user_id) for task in about_messages}
     members = await conversations.members_among(db, set(memberships.values()))

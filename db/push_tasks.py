@@ -74,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How a push task stands after a check or a call."""
+    """The state of a push task after a check or a call."""
 
     task_id: UUID
     state: TaskState

@@ -46,18 +46,18 @@ async def counts_by_message(db: AsyncSession, message_ids: Collection[UUID]) -> 
 # A planned push has its own state.
 _NOTE = text("""
     INSERT INTO withheld_pushes (user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, reason)
-    SELECT told.user_id, told.installation_id, :kind, :conversation_id, :message_id, :reminder_minutes, told.reason
+    SELECT new.user_id, new.installation_id, :kind, :conversation_id, :message_id, :reminder_minutes, new.reason
       FROM (SELECT *
               FROM unnest(CAST(:user_ids AS text[]), CAST(:installation_ids AS uuid[]), CAST(:reasons AS text[]))
-                   AS told (user_id, installation_id, reason)
+                   AS new (user_id, installation_id, reason)
              UNION ALL
             SELECT i.user_id, NULL, 'no_active_token'
               FROM log_items i JOIN messages m ON m.id = i.message_id
              WHERE i.message_id = :message_id AND i.user_id IS DISTINCT FROM m.sender_id
-               AND NOT EXISTS (SELECT FROM device_tokens d WHERE d.user_id = i.user_id AND d.active)) AS told
+               AND NOT EXISTS (SELECT FROM device_tokens d WHERE d.user_id = i.user_id AND d.active)) AS new
      WHERE NOT EXISTS (SELECT FROM push_tasks t
-                        WHERE t.message_id = :message_id AND t.user_id = told.user_id
-                          AND t.installation_id = coalesce(told.installation_id, t.installation_id))
-     ORDER BY told.user_id
+                        WHERE t.message_id = :message_id AND t.user_id = new.user_id
+                          AND t.installation_id = coalesce(new.installation_id, t.installation_id))
+     ORDER BY new.user_id
         ON CONFLICT DO NOTHING
 """)

@@ -25,7 +25,7 @@ TOKEN_REFUSED = frozenset({
 SAYS_GONE = frozenset({"ExpiredToken", "Unregistered", "UNREGISTERED"})
 
 _BY_MEANING: Mapping[str, tuple[str, ...]] = {
-    # decided here: `domain/last_check.py`, and whoever plans
+    # decided by Fastbell: `domain/last_check.py`, and planning
     "only a dead push can be redriven.": ("not_dead",),
     "it has expired, and showing it now would mislead.": ("expired", "too_late"),
     "the fast no longer exists.": ("session_missing",),
@@ -177,7 +177,7 @@ class _Why(StrEnum):
 
 
 def meaning(reason: str, provider: Provider | None = None) -> str | None:
-    """Say what a reason means, to follow a colon; None for one that nobody here has seen."""
+    """Say what a reason means, to follow a colon; None for an unknown one."""
     if status := _STATUS.fullmatch(reason):
         sentence = _Why.STATUS if status[1] == "http" else _Why.STATUS_OF_PROXY
         return sentence.format(provider=PROVIDERS[provider], status=status[2])
@@ -191,7 +191,7 @@ def why(reason: str | None, provider: Provider | None = None) -> str:
 
 
 def why_then(reason: str | None, provider: Provider | None = None) -> str:
-    """Say how a call ended, or what held a push up, that has gone on since: nobody has to act on that any more."""
+    """Say how a call ended, or what held a push up, that has gone on since, so nobody has to act."""
     if reason in TOKEN_REFUSED:
         return _Why.TOKEN_REFUSED_THEN.format(provider=PROVIDERS[provider])
     return _TO_ACT.sub("", why(reason, provider))
@@ -203,7 +203,7 @@ def why_not(refusal: str | None, provider: Provider | None = None) -> str:
 
 
 def why_so(state: str, reason: str | None, provider: Provider | None = None) -> str:
-    """Say why a push stands as it does; one that died of the token-error cutoff is not its phone's fault.
+    """Say why a push is in its state; one that died of the token-error cutoff is not its phone's fault.
 
     Where it was redriven since, what was said of the token is of that time.
     """
@@ -214,5 +214,5 @@ def why_so(state: str, reason: str | None, provider: Provider | None = None) -> 
 
 
 def is_unclear(outcome: str | None, reason: str | None) -> bool:
-    """Tell whether nobody knows if the provider took a push that it was asked to take."""
+    """Tell whether it is unknown if the provider accepted a push."""
     return outcome == "unknown" and reason not in NOT_TAKEN

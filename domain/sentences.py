@@ -195,7 +195,7 @@ class Present(StrEnum):
     SILENT = "It waits for Temporal, which does not answer the workers."
 
 
-# How a test push stands on one phone.
+# The state of a test push on one phone.
 STANDINGS: Mapping[TaskState, str] = {
     TaskState.ACCEPTED: "Accepted by the provider.",
     TaskState.PENDING: "On its way{because}",

@@ -40,7 +40,7 @@ def shows(reported: ReportedPermission | None) -> str:
 def standing_in_words(
     state: TaskState, reason: str | None, provider: Provider | None = None, reported: ReportedPermission | None = None
 ) -> str:
-    """Say how a test push stands on a phone, which may not show it, by its `reported` permission."""
+    """Give the state of a test push on a phone, which may not show it, by its `reported` permission."""
     if state is TaskState.ACCEPTED and reason is not None:
         return f"Accepted: {why(reason, provider)}"
     stands = STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")

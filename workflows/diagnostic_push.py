@@ -33,7 +33,7 @@ class DiagnosticPush:
         self._pushes.begin(ask.sends)
         self._describe(waiting_for)
         sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, on_sent)
-        self._describe("nothing any more")
+        self._describe("nothing")
         return dict(Counter(each.state.value for each in sent))
 
     def _describe(self, waiting_for: str) -> None:

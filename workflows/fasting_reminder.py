@@ -54,7 +54,7 @@ class FastingReminder:
             task.result()
         outcome = self._outcome()
         workflow.upsert_search_attributes([_REMINDER_STATE.value_set(outcome)])
-        self._describe(f"nothing any more: {outcome}")
+        self._describe(f"nothing: {outcome}")
         return outcome
 
     @workflow.signal

@@ -75,7 +75,7 @@ class MessageHandoff:
         outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if outcomes[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
         counts = ", ".join(f"{count} {state}" for state, count in sorted(outcomes.items()))
-        self._describe(f"nothing any more: {counts or 'no push'}; without a push: {planned.quiet} phones")
+        self._describe(f"nothing: {counts or 'no push'}; without a push: {planned.quiet} phones")
         return outcome
 
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:

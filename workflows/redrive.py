@@ -59,7 +59,7 @@ class Redrive:
             self._describe(f"its answer, until {clock(ask.expires_at)} at the latest")
             sends = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
         [sent] = sends
-        self._describe("nothing any more")
+        self._describe("nothing")
         attributes = about(self._ask, sent.state).items()
         if attributes and workflow.patched("state-in-the-end"):
             workflow.upsert_search_attributes(

@@ -29,28 +29,28 @@ class Pushes:
 
     def __init__(self) -> None:
         self.states: set[TaskState] = set()  # of finished ones
-        self._stands: dict[UUID, tuple[Provider, str]] = {}
+        self._by_task: dict[UUID, tuple[Provider, str]] = {}
 
     def begin(self, sends: Iterable[PlannedSend]) -> None:
         """Add pushes that begin."""
-        self._stands |= {send.task_id: (send.provider, "on its way") for send in sends}
+        self._by_task |= {send.task_id: (send.provider, "on its way") for send in sends}
 
     def end(self, sent: SentPush) -> None:
         """Take the result of one."""
         self.states.add(sent.state)
-        provider, _ = self._stands[sent.task_id]
-        self._stands[sent.task_id] = (provider, f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else ""))
+        provider, _ = self._by_task[sent.task_id]
+        self._by_task[sent.task_id] = (provider, f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else ""))
 
     def rows(self) -> list[tuple[str, str]]:
         """Give each with its state; many as counts."""
-        if len(self._stands) <= MAX_ROWS:
-            return [(f"{provider} `{task_id}`", stands) for task_id, (provider, stands) in self._stands.items()]
-        counts = Counter(self._stands.values())
-        return [(f"{provider}: {count}", stands) for (provider, stands), count in sorted(counts.items())]
+        if len(self._by_task) <= MAX_ROWS:
+            return [(f"{provider} `{task_id}`", status) for task_id, (provider, status) in self._by_task.items()]
+        counts = Counter(self._by_task.values())
+        return [(f"{provider}: {count}", status) for (provider, status), count in sorted(counts.items())]
 
     def table(self) -> str:
         """Give the table; empty if there are no pushes."""
-        return _table(("Push", "State"), self.rows()) if self._stands else ""
+        return _table(("Push", "State"), self.rows()) if self._by_task else ""
 
 
 def of_reminders(
@@ -60,8 +60,8 @@ def of_reminders(
     rows: list[tuple[str, str, str, str]] = []
     for (minutes, due_at), what in outcomes.items():
         pushes = [("", what)] if isinstance(what, str) else what.rows()
-        for push, stands in pushes:
-            rows.append((f"{minutes} min before the end", clock(due_at), push, stands))
+        for push, status in pushes:
+            rows.append((f"{minutes} min before the end", clock(due_at), push, status))
     unopened = [each for each in state.reminders if (each.minutes, each.due_at) not in outcomes]
     rows += [(f"{each.minutes} min before the end", clock(each.due_at), "", ahead) for each in unopened]
     fast = f"The fast is *{state.status}* (revision {state.rev}), its end {clock(state.ends_at)}."

@@ -85,7 +85,7 @@ def shown(row: DeviceToken, in_use: Collection[UUID]) -> ShownToken:
 async def permissions(
     db: AsyncSession, phones: Collection[tuple[str, UUID]]
 ) -> dict[tuple[str, UUID], ReportedPermission]:
-    """Give what the apps of these users told when they registered last on these installations; none where none was."""
+    """Give what the apps of these users reported at their last registrations on these installations."""
     if not phones:
         return {}
     users, installations = {user_id for user_id, _ in phones}, {installation_id for _, installation_id in phones}

@@ -65,7 +65,7 @@ class ShownRefusal:
     """An answer of a provider that no table of ours has."""
 
     provider: Provider
-    status: int  # 0 with the reason `others`: more kinds than are told apart
+    status: int  # 0 with the reason `others`: beyond the number of kinds that are counted
     reason: str
     count: int  # in all live workers together, each since it began
     last_at: datetime

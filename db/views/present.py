@@ -346,9 +346,9 @@ def _stands(route: ShownRoute, now: datetime) -> RouteNow:
     A pause that is over counts as none, even before its worker reports that: one call is tried. A limiter that is still
     reported as stopped counts as open once a person has resumed the route.
     """
-    brake = route.brake
-    if brake is not None:
-        return RouteNow(Cutoff(str(brake.id), brake.engaged_at, brake.token_errors, brake.answers, brake.reason))
+    if (engaged := route.brake) is not None:
+        cutoff = Cutoff(str(engaged.id), engaged.engaged_at, engaged.token_errors, engaged.answers, engaged.reason)
+        return RouteNow(cutoff)
     shut = [gate for gate in route.workers if gate.state not in {"closed", "braked"}]
     if not shut or len(shut) < len(route.workers):
         return RouteNow()
