@@ -20,7 +20,7 @@ from domain.housekeeping import Keep, RetentionTarget
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
 _A_WHILE = timedelta(hours=1)
-_LAZY = timedelta(days=1)  # so that each log is purged at most once a day
+_LAZY = timedelta(days=1)  # so that each log is purged at most once a day; and of collapse groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ async def _push_tasks(db: AsyncSession, keep: Keep) -> Purged:
 
     Collapse groups without a push for a day are deleted too, uncounted.
     """
-    lines = len((await db.execute(_COLLAPSE_GROUPS, {"limit": _BATCH})).all())
+    groups = await _batch(db, _COLLAPSE_GROUPS, _LAZY)
     gone = await _batch(db, _TASKS, keep.finished)
-    return replace(gone, is_all=gone.is_all and lines < _BATCH)
+    return replace(gone, is_all=gone.is_all and groups.is_all)
 
 
 async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
@@ -94,6 +94,16 @@ async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> Pu
     return Purged(count, is_all=count < _BATCH)
 
 
+def _delete(table: str, key: str, condition: str) -> TextClause:
+    """Write the deletion of a batch of unlocked rows; `key`: the columns of the primary key."""
+    keys = key.split(", ")
+    same = " AND ".join(f"t.{each} = old.{each}" for each in keys)
+    return text(f"""
+        WITH old AS (SELECT {key} FROM {table} AS t WHERE {condition} LIMIT :limit FOR UPDATE OF t SKIP LOCKED)
+        DELETE FROM {table} AS t USING old WHERE {same} RETURNING 1
+    """)  # noqa: S608 -- of this module alone
+
+
 _TASKS = text("""
     WITH old AS (
         SELECT task_id
@@ -108,17 +118,6 @@ _TASKS = text("""
     )
     DELETE FROM push_tasks t USING old WHERE t.task_id = old.task_id
     RETURNING t.task_id
-""")
-
-_COLLAPSE_GROUPS = text("""
-    DELETE FROM collapse_groups g
-     USING (SELECT installation_id, collapse_key
-              FROM collapse_groups
-             WHERE greatest(planned_at, sounded_at) < statement_timestamp() - interval '1 day'
-             LIMIT :limit
-               FOR UPDATE SKIP LOCKED) AS old
-     WHERE g.installation_id = old.installation_id AND g.collapse_key = old.collapse_key
-    RETURNING 1
 """)
 
 # Ids grow with time, so an instant in the future is odd, and such rows are deleted too. Otherwise they would one day
@@ -189,64 +188,29 @@ _BLANK_TOKENS = text(f"""
     RETURNING d.id
 """)  # noqa: S608 -- both parts are above
 
-_SYNC_POSITIONS = text("""
-    WITH old AS (
-        SELECT p.user_id, p.installation_id
-          FROM sync_positions p
-         WHERE p.synced_at < statement_timestamp() - CAST(:keep AS interval)
-           AND NOT EXISTS (SELECT FROM device_tokens d
-                            WHERE d.user_id = p.user_id AND d.installation_id = p.installation_id AND d.active)
-         ORDER BY p.synced_at
-         LIMIT :limit
-           FOR UPDATE OF p SKIP LOCKED
-    )
-    DELETE FROM sync_positions p USING old
-     WHERE p.user_id = old.user_id AND p.installation_id = old.installation_id
-    RETURNING p.seq
-""")
-
-_REMINDERS = text("""
-    WITH old AS (
-        SELECT m.id
-          FROM messages m
-         WHERE m.kind = 'reminder' AND m.created_at < statement_timestamp() - CAST(:keep AS interval)
-           AND NOT EXISTS (SELECT FROM log_items i WHERE i.message_id = m.id)
-         ORDER BY m.created_at, m.id
-         LIMIT :limit
-           FOR UPDATE OF m SKIP LOCKED
-    )
-    DELETE FROM messages m USING old WHERE m.id = old.id
-    RETURNING m.id
-""")
-
-_WORKERS = text("""
-    WITH gone AS (
-        SELECT worker_id FROM workers WHERE seen_at < statement_timestamp() - CAST(:keep AS interval)
-            OR seen_at > statement_timestamp() + CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM workers w USING gone WHERE w.worker_id = gone.worker_id
-    RETURNING w.worker_id
-""")
-
-_BRAKES = text("""
-    WITH old AS (
-        SELECT id FROM brakes WHERE resumed_at < statement_timestamp() - CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM brakes b USING old WHERE b.id = old.id
-    RETURNING b.id
-""")
-
-_SPENT_TICKETS = text("""
-    WITH old AS (
-        SELECT installation_id, digest FROM spent_tickets
-         WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM spent_tickets s USING old WHERE s.installation_id = old.installation_id AND s.digest = old.digest
-    RETURNING 1
-""")
+_AGO = "statement_timestamp() - CAST(:keep AS interval)"
+_COLLAPSE_GROUPS = _delete(
+    "collapse_groups", "installation_id, collapse_key", f"greatest(planned_at, sounded_at) < {_AGO}"
+)
+_SYNC_POSITIONS = _delete(
+    "sync_positions",
+    "user_id, installation_id",
+    f"""synced_at < {_AGO}
+        AND NOT EXISTS (SELECT FROM device_tokens d
+                         WHERE d.user_id = t.user_id AND d.installation_id = t.installation_id AND d.active)
+      ORDER BY synced_at""",
+)
+_REMINDERS = _delete(
+    "messages",
+    "id",
+    f"""kind = 'reminder' AND created_at < {_AGO} AND NOT EXISTS (SELECT FROM log_items i WHERE i.message_id = t.id)
+      ORDER BY created_at, id""",
+)
+_WORKERS = _delete(
+    "workers", "worker_id", f"seen_at < {_AGO} OR seen_at > statement_timestamp() + CAST(:keep AS interval)"
+)
+_BRAKES = _delete("brakes", "id", f"resumed_at < {_AGO}")
+_SPENT_TICKETS = _delete("spent_tickets", "installation_id, digest", f"expires_at < {_AGO}")
 
 _RIPE = text("""
     WITH ripe AS (
