@@ -16,7 +16,7 @@ from domain.push import Environment, Provider, Route
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.credential_files import UnusableCredential
 from push.fcm.sender import FcmAccount, FcmSender
-from push.sender import NotConfigured, Sender
+from push.sender import Sender
 
 Key = tuple[Provider, str | None]  # the app without a name is the default one
 
@@ -47,12 +47,9 @@ class SenderRegistry:
         """Name the route to a phone: where no app has credentials of its own, whatever a phone says is the default."""
         return Route(provider, None if self._named is None else app_id, environment)
 
-    def sender(self, provider: Provider, app_id: str | None) -> Sender:
-        """Find the sender; raises NotConfigured for an app without credentials for this provider."""
-        sender = self._senders.get((provider, None if self._named is None else app_id))
-        if sender is None:
-            raise NotConfigured("app_not_configured")
-        return sender
+    def sender(self, provider: Provider, app_id: str | None) -> Sender | None:
+        """Find the sender of an app; None where it has no credentials for this provider."""
+        return self._senders.get((provider, None if self._named is None else app_id))
 
     def replace(self, senders: Senders, named: frozenset[str] | None) -> list[Sender]:
         """Use these senders from now on; returns those that were dropped, which may still have calls in flight."""

@@ -3,11 +3,12 @@
 An answer that no retry would change is a value. Trouble that time may cure is an exception.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from domain.push import Environment, Push
 
@@ -170,19 +171,18 @@ class Booked(ProviderTrouble):
     """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
 
 
-class CallLease(Protocol):
-    """Leave to make one provider call at once: a connection is up and has room."""
-
-    async def send(self, push: Push) -> Answer:
-        """Make exactly one provider call; raises ProviderTrouble."""
-        ...
+Send: TypeAlias = Callable[[Push], Awaitable[Answer]]  # makes exactly one provider call; raises ProviderTrouble
 
 
 class Sender(Protocol):
-    """One provider. A slot is taken *before* the last-moment check, so that nothing waits between check and call."""
+    """One app at one provider."""
 
-    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[CallLease]:
-        """Wait for room on a live connection; raises ProviderTrouble when none can be had in time."""
+    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[Send]:
+        """Lease a stream on a live connection, and give the function that makes the one call on it.
+
+        It is taken *before* the last check, so that nothing waits between check and call. A stream that was not used
+        goes back. Raises ProviderTrouble when no stream is free in time.
+        """
         ...
 
     async def close(self) -> None:

@@ -246,12 +246,12 @@ class Recording:
         self._kept: dict[UUID, _Kept] = {}
         self._later: set[asyncio.Task[None]] = set()
 
-    async def store(self, outcome: Outcome, route: Route, *, began: float) -> Stored:
+    async def store(self, outcome: Outcome, route: Route, *, claimed_at: float) -> Stored:
         """Store an outcome, and count it; raises NotStored when the attempt's lease is over.
 
-        `began` is when the attempt was asked for, by the monotonic clock.
+        `claimed_at` is by the monotonic clock.
         """
-        stored = await self._insist(outcome, began + ATTEMPT_LEASE.total_seconds())
+        stored = await self._insist(outcome, claimed_at + ATTEMPT_LEASE.total_seconds())
         if stored is None:
             self._keep(outcome, route)
             raise NotStored
@@ -264,7 +264,7 @@ class Recording:
         if kept is None or kept.at + _KEPT_FOR < time.monotonic():
             return None
         return await self.store(
-            kept.outcome, kept.route, began=time.monotonic() - ATTEMPT_LEASE.total_seconds()
+            kept.outcome, kept.route, claimed_at=time.monotonic() - ATTEMPT_LEASE.total_seconds()
         )  # once
 
     def store_later(self, outcome: Outcome) -> None:

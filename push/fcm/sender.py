@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -25,11 +26,11 @@ from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Answer,
     AnsweredUnavailable,
-    CallLease,
     Delivery,
     Misconfigured,
     MismatchedToken,
     Rejected,
+    Send,
     StaleCredential,
     SuspectToken,
     Throttled,
@@ -85,44 +86,29 @@ class FcmSender:
         self,
         environment: Environment,  # noqa: ARG002 (FCM has one token space)
         user_digest: int = 0,
-    ) -> AsyncIterator[CallLease]:
-        """Wait for a good access token and room on a live connection."""
+    ) -> AsyncIterator[Send]:
+        """Wait for a good access token, and lease a stream on a live connection; raises ProviderTrouble."""
         token = await self._access.current()
-        async with self._pool.place(user_digest) as place:
-            yield FcmCallLease(place, self._access, token, self._headers(token), self._shape)
+        async with self._pool.lease(user_digest) as lease:
+            yield partial(self._send, lease, token)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
         await asyncio.gather(self._pool.close(), self._access.close())
 
-    def _headers(self, token: str) -> list[HeaderTuple]:
-        return [
+    async def _send(self, lease: StreamLease, token: str, push: Push) -> Answer:
+        """Make exactly one call; raises ProviderTrouble."""
+        headers = [
             HeaderTuple(b":method", b"POST"),
             HeaderTuple(b":scheme", b"https"),
             HeaderTuple(b":path", self._path),
-            HeaderTuple(b":authority", self._pool.authority),
+            HeaderTuple(b":authority", lease.authority),
             HeaderTuple(b"authorization", f"Bearer {token}".encode()),
             HeaderTuple(b"content-type", b"application/json"),
         ]
-
-
-class FcmCallLease:
-    """Leave to make one call to Google."""
-
-    def __init__(
-        self, place: StreamLease, access: AccessToken, token: str, headers: list[HeaderTuple], shape: Shape
-    ) -> None:
-        self._place = place
-        self._access = access
-        self._token = token
-        self._headers = headers
-        self._shape = shape
-
-    async def send(self, push: Push) -> Answer:
-        """Make exactly one call; raises ProviderTrouble."""
-        response = await self._place.call(self._headers, request(push, self._shape))
+        response = await lease.call(headers, request(push, self._shape))
         if response.status != 200:
-            return self._refused(refusal(response), push.user_id)
+            return self._refused(refusal(response), token, push.user_id)
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
@@ -130,7 +116,7 @@ class FcmCallLease:
         self._access.accepted()
         return answer
 
-    def _refused(self, refused: FcmRefusal, user_id: str) -> Answer:
+    def _refused(self, refused: FcmRefusal, token: str, user_id: str) -> Answer:
         status, reason = refused.status, refused.reason
         match verdict(status, refused.word):
             case Verdict.DEAD_TOKEN:
@@ -143,7 +129,7 @@ class FcmCallLease:
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token, user_id):
+            case Verdict.STALE_CREDENTIAL if self._access.refused(token, user_id):
                 raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)

@@ -66,7 +66,7 @@ MIN_USERS = 3  # whose calls a peer has to end, connection by connection, before
 
 
 class StreamLease:
-    """Leave to make one call on a live connection."""
+    """The right to make one call at once, on a connection that is open and has room."""
 
     def __init__(self, pool: "Pool", connection: Connection, user: int) -> None:
         self._pool = pool
@@ -74,10 +74,15 @@ class StreamLease:
         self._user = user
         self._used = False
 
+    @property
+    def authority(self) -> bytes:
+        """Host and port, as `:authority` names them."""
+        return self._pool.authority
+
     async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
         """Make the one call; raises Unavailable."""
         if self._used:
-            raise RuntimeError("a place is for one call")
+            raise RuntimeError("a lease is for one call")
         self._used = True
         try:
             response = await self._connection.call(self._user, headers, body)
@@ -93,7 +98,7 @@ class StreamLease:
         self._connection.retire(why)
 
     def give_back(self) -> None:
-        """Return the place if it was not used."""
+        """Return the stream if it was not used."""
         if not self._used:
             self._used = True
             self._connection.give_back(self._user)
@@ -126,18 +131,18 @@ class Pool:
         self._look: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def place(self, user: int = 0) -> AsyncIterator[StreamLease]:
-        """Wait for room on a live connection; the place is given back if it is not used. Users take turns."""
+    async def lease(self, user: int = 0) -> AsyncIterator[StreamLease]:
+        """Wait for a free stream; one that is not used goes back. Users take turns. Raises Unavailable."""
         connection = self._with_room(user)
         if connection:
             connection.take(user)
         else:
             connection = await self._wait(user)
-        place = StreamLease(self, connection, user)
+        lease = StreamLease(self, connection, user)
         try:
-            yield place
+            yield lease
         finally:
-            place.give_back()
+            lease.give_back()
 
     def answered(self, user: int) -> None:
         """Note that the peer answered a user's call."""

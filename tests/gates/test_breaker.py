@@ -42,12 +42,10 @@ async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once
 
             simulator.faults.clear()  # a person fixed the key: other credentials need not wait for the rest to end
             mended = ApnsSender(apns_account(simulator))
+            google = worker.dependencies.apps.sender(Provider.FCM, None)
+            assert google is not None
             [old] = worker.dependencies.apps.replace(
-                {
-                    (Provider.APNS, None): mended,
-                    (Provider.FCM, None): worker.dependencies.apps.sender(Provider.FCM, None),
-                },
-                None,
+                {(Provider.APNS, None): mended, (Provider.FCM, None): google}, None
             )
             sent = await worker.send_all(all_due)
             await asyncio.gather(mended.close(), old.close())

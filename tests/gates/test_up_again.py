@@ -95,7 +95,9 @@ async def test_a_reminder_is_shown_soon_after_its_app_was_given_credentials(
 
     async with _patient(without_worker) as worker:
         apps = worker.dependencies.apps
-        senders: Senders = {(provider, None): apps.sender(provider, None) for provider in Provider}
+        senders: Senders = {
+            (provider, None): sender for provider in Provider if (sender := apps.sender(provider, None)) is not None
+        }
         apps.replace({}, None)
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(without_worker, due, "app_not_configured"))

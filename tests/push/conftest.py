@@ -96,8 +96,8 @@ def fcm_account(sim: Simulator) -> FcmAccount:
 async def outcome(sender: Sender, push: Push, environment: Environment = Environment.PRODUCTION) -> Outcome:
     """Send one push; trouble is given back, not raised."""
     try:
-        async with sender.lease(environment) as lease:
-            return await lease.send(push)
+        async with sender.lease(environment) as send:
+            return await send(push)
     except ProviderTrouble as trouble:
         return trouble
 

@@ -30,8 +30,8 @@ def headers(path: str = "/") -> list[HeaderTuple]:
 
 
 async def send(pool: Pool, path: str = "/", body: bytes = BODY, *, user: int = 0) -> Response:
-    async with pool.place(user) as place:
-        return await place.call(headers(path), body)
+    async with pool.lease(user) as lease:
+        return await lease.call(headers(path), body)
 
 
 async def outcome(call: Awaitable[Response]) -> Response | BaseException:
@@ -190,7 +190,7 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
         peer.script = silent
         pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
         async with AsyncExitStack() as exits:
-            await exits.enter_async_context(pool.place())
+            await exits.enter_async_context(pool.lease())
             outcomes = await send_all(pool, 20)
         await pool.close()
 
@@ -201,7 +201,7 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
 async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) -> None:
     async with AsyncExitStack() as exits:
         for _ in range(250):
-            await exits.enter_async_context(pool.place())
+            await exits.enter_async_context(pool.lease())
 
     assert len(peer.lines) == 3
 
@@ -210,8 +210,8 @@ async def test_a_connection_whose_window_is_spoken_for_is_joined_by_another(peer
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=DEFAULT_TIMEOUTS)
     await send(pool, body=b"x" * 4000)
     async with AsyncExitStack() as exits:
-        places = [await exits.enter_async_context(pool.place()) for _ in range(30)]
-        answers = await asyncio.gather(*(place.call(headers(), b"x" * 4000) for place in places))
+        leases = [await exits.enter_async_context(pool.lease()) for _ in range(30)]
+        answers = await asyncio.gather(*(lease.call(headers(), b"x" * 4000) for lease in leases))
     await pool.close()
 
     assert {answer.status for answer in answers} == {200}, "no call had to wait for the window that it was promised"
@@ -222,7 +222,7 @@ async def test_an_unused_place_is_given_back() -> None:
     async with listening(Peer(limit=1)) as peer:
         pool = Pool(peer.url, ca_file=None, connections=1, timeouts=DEFAULT_TIMEOUTS)
         for _ in range(5):
-            async with pool.place():
+            async with pool.lease():
                 pass
         assert (await send(pool)).status == 200
         await pool.close()
@@ -392,7 +392,7 @@ async def test_a_cancelled_caller_breaks_nobody_else(peer: Peer, pool: Pool) -> 
 async def test_a_cancelled_waiter_takes_no_place_with_it() -> None:
     async with listening(Peer(limit=1)) as peer:
         pool = Pool(peer.url, ca_file=None, connections=1, timeouts=DEFAULT_TIMEOUTS)
-        async with pool.place():
+        async with pool.lease():
             waiters = [asyncio.create_task(send(pool)) for _ in range(3)]
             await asyncio.sleep(0.01)
             waiters[0].cancel()
@@ -442,11 +442,11 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
 
 async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, pool: Pool) -> None:
     await send(pool)
-    async with pool.place() as place:
+    async with pool.lease() as lease:
         peer.lines[0].reset()
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable) as trouble:
-            await place.call(headers(), BODY)
+            await lease.call(headers(), BODY)
 
     assert made_of(trouble.value) == (Unavailable, "connection_lost", Delivery.NOT_SENT, None)
     assert len(peer.requests) == 1

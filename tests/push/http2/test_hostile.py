@@ -60,8 +60,8 @@ async def saying(
 
 async def send(pool: Pool) -> Response | Unavailable:
     try:
-        async with pool.place() as place:
-            return await place.call(REQUEST, b"{}")
+        async with pool.lease() as lease:
+            return await lease.call(REQUEST, b"{}")
     except Unavailable as trouble:
         return trouble
 

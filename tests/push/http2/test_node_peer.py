@@ -59,8 +59,8 @@ async def pool(directory: Path) -> AsyncIterator[Pool]:
 
 async def send(pool: Pool, path: str, body: bytes = BODY) -> Response:
     fields = ((":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "peer"))
-    async with pool.place() as place:
-        return await place.call([HeaderTuple(name.encode(), value.encode()) for name, value in fields], body)
+    async with pool.lease() as lease:
+        return await lease.call([HeaderTuple(name.encode(), value.encode()) for name, value in fields], body)
 
 
 async def send_all(pool: Pool, *paths: str) -> list[Response | Unavailable]:
