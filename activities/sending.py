@@ -28,11 +28,11 @@ from push.limiter.route_limiter import Permit, RouteLimiter
 from push.registry import SenderRegistry
 from push.sender import (
     Answer,
+    AwaitsCredentials,
     Delivery,
     NotConfigured,
     Paused,
     ProviderTrouble,
-    RestsAlone,
     Send,
     Sender,
     Unavailable,
@@ -86,7 +86,7 @@ class PushSending:
         sessions: Sessions,
         dependencies: SendDependencies,
         *,
-        most_others: int = MAX_OTHERS,
+        max_others: int = MAX_OTHERS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
@@ -104,7 +104,7 @@ class PushSending:
             each: Batch(begin, in_flight=in_flight[each], unheard=self._close_unused, unheld=unheld)
             for each in Priority
         }
-        self._most_others = most_others
+        self._max_others = max_others
         self._others = 0  # sends in progress that are not of reminders
 
     @activity.defn
@@ -125,7 +125,7 @@ class PushSending:
         if RULES[ask.kind].priority is Priority.REMINDER:
             yield
             return
-        if self._others >= self._most_others:
+        if self._others >= self._max_others:
             raise _again("crowded", timedelta(seconds=1 + 2 * self._chance()))
         self._others += 1
         try:
@@ -209,17 +209,17 @@ class PushSending:
         is_refused = retries.is_about_credentials(trouble)
         share = MAX_WAITS if isinstance(trouble, Paused) else None
         hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt), share)
-        if isinstance(trouble, RestsAlone):
+        if isinstance(trouble, AwaitsCredentials):
             hindrance = Hindrance(trouble.reason, trouble.rest, look=hindrance.delay)
         elif is_refused:
-            look = limiter.rest_alone(ask.task_id, trouble.reason, hindrance.delay)
+            look = limiter.await_credentials(ask.task_id, trouble.reason, hindrance.delay)
             hindrance = replace(hindrance, look=look)
         progress.claim()
         verdict = await self._claim(Claim(ask.task_id, hindrance), ask.kind)
         if isinstance(verdict, Deferred) and verdict.user_id is not None:
             permit.hindered(trouble, verdict.user_id, verdict.left.total_seconds())
             if is_refused:
-                limiter.rest_alone(ask.task_id, trouble.reason, verdict.hindrance.delay)
+                limiter.await_credentials(ask.task_id, trouble.reason, verdict.hindrance.delay)
         return Deferred(hindrance) if isinstance(verdict, Proceed) else verdict
 
     def _recording_of(self, kind: Kind) -> Recording:
@@ -252,7 +252,7 @@ class PushSending:
             outcome = outcomes.failed(go, result, attempted.latency, update)
         else:
             update = self._again_or_dead(attempted, result)
-            look = self._rest_alone(attempted, result, update)
+            look = self._await_credentials(attempted, result, update)
             outcome = outcomes.failed(go, result, attempted.latency, update)
         try:
             stored = await self._recording_of(go.push.kind).store(outcome, go.route, claimed_at=attempted.claimed_at)
@@ -268,14 +268,14 @@ class PushSending:
             return Update(go.push.task_id, TaskState.DEAD, trouble.reason)
         return Update(go.push.task_id, TaskState.PENDING, trouble.reason, next_attempt_at=over_at + delay)
 
-    def _rest_alone(self, attempted: _Attempted, trouble: ProviderTrouble, update: Update) -> timedelta | None:
+    def _await_credentials(self, attempted: _Attempted, trouble: ProviderTrouble, update: Update) -> timedelta | None:
         """Keep a push that was refused for our credentials from calling with them; returns when to look for others."""
         if update.next_attempt_at is None or not retries.is_about_credentials(trouble):
             return None
         if not self._limiters.serves(attempted.go.route, attempted.sender):
             return _LOOK_AGAIN  # others are in use already
         rest = update.next_attempt_at - attempted.go.began_at - timedelta(seconds=attempted.latency)
-        return self._limiters.at(attempted.go.route).rest_alone(update.task_id, trouble.reason, rest)
+        return self._limiters.at(attempted.go.route).await_credentials(update.task_id, trouble.reason, rest)
 
     async def _report(self, stored: Stored, since: datetime | None = None, look: timedelta | None = None) -> SentPush:
         """Report what is stored; raises ApplicationError where another attempt is to follow."""
@@ -344,7 +344,7 @@ async def _call(permit: Permit, send: Send, go: Proceed, sender: Sender, claimed
 
 
 def _not_called(go: Proceed, sender: Sender, claimed_at: float, why: str) -> _Attempted:
-    return _Attempted(go, sender, Unavailable(why, Delivery.NEVER_PROCESSED), claimed_at, latency=0.0)
+    return _Attempted(go, sender, Unavailable(why, Delivery.NOT_PROCESSED), claimed_at, latency=0.0)
 
 
 def _again(reason: str, delay: timedelta) -> ApplicationError:

@@ -29,7 +29,7 @@ class HeartbeatTimings:
     lives: float = 10.0  # and the others take it so long after
 
 
-DEFAULT_PULSE = HeartbeatTimings()
+DEFAULT_HEARTBEAT = HeartbeatTimings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ class Heartbeat:
     def __init__(
         self,
         sessions: Sessions,
-        gates: RouteLimiters,
+        limiters: RouteLimiters,
         cutoff: TokenErrorCutoff,
-        heartbeat_timings: HeartbeatTimings = DEFAULT_PULSE,
+        heartbeat_timings: HeartbeatTimings = DEFAULT_HEARTBEAT,
         *,
         process: Process | None = None,
         reaches_temporal: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
-        self._gates = gates
+        self._limiters = limiters
         self._cutoff = cutoff
         self._heartbeat_timings = heartbeat_timings
         self._process = process
@@ -141,14 +141,14 @@ class Heartbeat:
 
     def _take(self, share: float) -> None:
         self._share = share
-        self._gates.share(share)
+        self._limiters.share(share)
 
     def _report(self) -> dict[str, Any]:
         """Tell how all gates stand; what cannot be told costs nobody the rate."""
         process = {} if self._process is None else asdict(self._process)
         process["temporal_answers"] = self._reaches_temporal()
         try:
-            return self._gates.report() | process
+            return self._limiters.report() | process
         except Exception as error:  # noqa: BLE001 -- for people only
             log.warning("gates not reported", error=type(error).__name__)
             return {"gates": []} | process

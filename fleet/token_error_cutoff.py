@@ -38,14 +38,14 @@ class TokenErrorCutoff:
     def __init__(
         self,
         sessions: Sessions,
-        gates: RouteLimiters,
+        limiters: RouteLimiters,
         threshold: Threshold = DEFAULT_THRESHOLD,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.changes = 0  # grows with what happens here, so that older news can be told
         self._sessions = sessions
-        self._gates = gates
+        self._limiters = limiters
         self._threshold = threshold
         self._clock = clock
         self._watches: dict[Route, _Watch] = {}
@@ -55,7 +55,7 @@ class TokenErrorCutoff:
 
     async def note(self, go: Proceed, sender: Sender, answer: Answer) -> tuple[ReportedToken, ...]:
         """Take note of an answer; returns the tokens to deactivate, unless the brake is engaged by then."""
-        if not self._gates.serves(go.route, sender):
+        if not self._limiters.serves(go.route, sender):
             return ()  # a late answer to other credentials says nothing about those in use
         now, watch = self._clock(), self._watch(go.route, sender)
         match answer:
@@ -81,7 +81,7 @@ class TokenErrorCutoff:
     async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
         """Learn which brakes are engaged, from the database as it was when `changes` stood where it is given."""
         for route in set(engaged) - self._engaged - self._engaging:
-            self._gates.at(route).cutoff()
+            self._limiters.at(route).cutoff()
             self._engaged.add(route)
             self._unburied[route] = self._unburied.get(route, []) + self._redrivable(route)
             self._watches.pop(route, None)
@@ -89,7 +89,7 @@ class TokenErrorCutoff:
             for route in self._engaged - set(engaged) - self._engaging:
                 self._engaged.discard(route)
                 self._watches.pop(route, None)
-                self._gates.at(route).release()
+                self._limiters.at(route).release()
                 log.info("brake resumed", **_names(route))
         await self._bury()
 
@@ -113,7 +113,7 @@ class TokenErrorCutoff:
     async def _engage(self, route: Route, failure: MassFailure) -> None:
         """Shut the gate at once, then tell everybody; a database in trouble is asked again for a while."""
         self._engaging.add(route)
-        self._gates.at(route).cutoff()
+        self._limiters.at(route).cutoff()
         try:
             for wait in (0.1, 0.5, 2.0, 0.0):
                 try:

@@ -108,7 +108,7 @@ class Rotation:
         self._read = read
         self._every = every.total_seconds()
         self._linger = linger.total_seconds()
-        self._told: dict[Key | None, object] = {}  # trouble that the log has
+        self._reported: dict[Key | None, object] = {}  # trouble that the log has
         self._unreadable: set[tuple[str | None, str]] = set()  # likewise, by app
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
@@ -134,9 +134,9 @@ class Rotation:
             try:
                 accounts, digests = await asyncio.to_thread(self._seen)
             except (ValueError, OSError) as error:
-                self._tell(None, str(error), str(error))
+                self._report(None, str(error), str(error))
             else:
-                self._told.pop(None, None)
+                self._reported.pop(None, None)
                 self._use(accounts, digests)
 
     async def close(self) -> None:
@@ -165,20 +165,20 @@ class Rotation:
     def _current(self, key: Key, account: Account, digest: bytes) -> _Made | None:
         """Give what was made for an account, anew if the account changed; None for a new app that cannot send."""
         kept = self._made.get(key)
-        if self._told.get(key) == (account, digest):
+        if self._reported.get(key) == (account, digest):
             return kept
         try:
             if kept is None or (kept.account, kept.digest) != (account, digest):
                 kept = _made(key, account, digest)
                 log.info("credentials renewed", provider=key[0].value, app_id=key[1])
-            self._told.pop(key, None)
+            self._reported.pop(key, None)
         except UnusableFile as error:
-            self._tell(key, (account, digest), str(error))
+            self._report(key, (account, digest), str(error))
         return kept
 
-    def _tell(self, key: Key | None, what: object, why: str) -> None:
-        if self._told.get(key) != what:
-            self._told[key] = what
+    def _report(self, key: Key | None, what: object, why: str) -> None:
+        if self._reported.get(key) != what:
+            self._reported[key] = what
             provider, app_id = (key[0].value, key[1]) if key else (None, None)
             log.error("credentials not renewed", provider=provider, app_id=app_id, why=why)
 

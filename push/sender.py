@@ -62,7 +62,7 @@ class Delivery(StrEnum):
     """What may have become of a push whose call failed."""
 
     NOT_SENT = "not_sent"  # no call was made
-    NEVER_PROCESSED = "never_processed"
+    NOT_PROCESSED = "never_processed"
     DECLINED = "declined"  # the provider answered that it is unavailable; in the field, some were taken all the same
     UNKNOWN = "unknown"
 
@@ -74,12 +74,12 @@ class ProviderTrouble(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after  # the floor for the next attempt
-        self.is_usual = False  # that floor is the provider's general advice; this answer named none
+        self.is_advised = False  # that floor is the provider's general advice; this answer named none
 
-    def or_usually(self, rest: timedelta) -> Self:
+    def or_advised(self, rest: timedelta) -> Self:
         """Give it the floor that the provider advises in general, where it has none."""
         if self.retry_after is None:
-            self.retry_after, self.is_usual = rest, True
+            self.retry_after, self.is_advised = rest, True
         return self
 
 
@@ -119,9 +119,9 @@ class TokenMisconfigured(Misconfigured):
 class Unavailable(ProviderTrouble):
     """The provider could not be reached, or failed."""
 
-    def __init__(self, reason: str, fate: Delivery, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, reason: str, delivery: Delivery, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason, retry_after=retry_after)
-        self.fate = fate
+        self.delivery = delivery
 
 
 class AnsweredUnavailable(Unavailable):
@@ -139,24 +139,24 @@ class NoRoom(Unavailable):
     """
 
     def __init__(
-        self, reason: str, fate: Delivery = Delivery.NEVER_PROCESSED, *, retry_after: timedelta | None = None
+        self, reason: str, delivery: Delivery = Delivery.NOT_PROCESSED, *, retry_after: timedelta | None = None
     ) -> None:
-        super().__init__(reason, fate, retry_after=retry_after)
+        super().__init__(reason, delivery, retry_after=retry_after)
 
 
 class Paused(ProviderTrouble):
     """The gate is shut: nothing was called, and nobody is to call before."""
 
 
-class Appointed(Paused):
+class ProbesNext(Paused):
     """The gate is shut, and this push is the one to try it next: `retry_after` says when."""
 
 
-class LooksIn(Paused):
+class ChecksAgain(Paused):
     """The gate is shut for longer, unless other credentials or a person open it: `retry_after` says when to ask."""
 
 
-class RestsAlone(ProviderTrouble):
+class AwaitsCredentials(ProviderTrouble):
     """The push was refused for our credentials, and is not sent with the same before `rest` is over.
 
     `retry_after` says when to ask whether they are others.
@@ -167,7 +167,7 @@ class RestsAlone(ProviderTrouble):
         self.rest = rest
 
 
-class Booked(ProviderTrouble):
+class Reserved(ProviderTrouble):
     """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
 
 

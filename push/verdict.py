@@ -20,8 +20,8 @@ class Verdict(Enum):
     """One reaction each."""
 
     DEAD_TOKEN = auto()
-    DOUBTFUL_TOKEN = auto()  # dead, or our environment is wrong
-    FOREIGN_TOKEN = auto()  # another topic's or project's, or our topic or project is wrong
+    SUSPECT_TOKEN = auto()  # dead, or our environment is wrong
+    MISMATCHED_TOKEN = auto()  # another topic's or project's, or our topic or project is wrong
     OUR_BUG = auto()  # rejected, and somebody has to look
     MISCONFIGURED = auto()
     TOKEN_MISCONFIGURED = auto()  # for this one token something is missing on our side
@@ -35,7 +35,7 @@ class Verdict(Enum):
 
 # Refusals that no table knows, by provider, status and reason, since the process began; any is worth a look.
 unknown_refusals: Counter[tuple[str, int, str]] = Counter()
-heard_last: dict[tuple[str, int, str], datetime] = {}
+last_seen: dict[tuple[str, int, str], datetime] = {}
 
 EXTENTS = {
     Verdict.TOKEN_THROTTLED: ThrottleExtent.TOKEN,
@@ -44,7 +44,7 @@ EXTENTS = {
 }
 
 
-def fate(status: int) -> Delivery:
+def delivery(status: int) -> Delivery:
     """Tell what became of a push that was answered with trouble of the provider's own."""
     return Delivery.DECLINED if status == 503 else Delivery.UNKNOWN
 
@@ -70,5 +70,5 @@ def note_unknown(provider: str, status: int, reason: str) -> None:
     if key not in unknown_refusals and len(unknown_refusals) >= MAX_REASONS:
         key = (provider, 0, "others")
     unknown_refusals[key] += 1
-    heard_last[key] = datetime.now(UTC)
+    last_seen[key] = datetime.now(UTC)
     metrics.unknown_refusals.labels(*key).inc()

@@ -38,7 +38,7 @@ class QueueDepths:
             self._users_with.pop()
         self.total -= 1
 
-    def ahead_of(self, user: int) -> int:
+    def count_ahead(self, user: int) -> int:
         """Count those who go before this user's next one, at most: of every user as many as this one has then."""
         depth = self._of_users.get(user, 0) + 1
         return self.total if depth > _EXACT else sum(self._users_with[:depth])
@@ -55,9 +55,9 @@ class FairQueue(Generic[T]):
         """Count those who wait."""
         return self._depths.total
 
-    def ahead_of(self, user: int) -> int:
+    def count_ahead(self, user: int) -> int:
         """Count those who go before a newcomer of this user, at most."""
-        return self._depths.ahead_of(user)
+        return self._depths.count_ahead(user)
 
     def join(self, user: int) -> Waiter[T]:
         """Wait behind the others of this user; the future is settled when it is one's turn."""
@@ -72,11 +72,11 @@ class FairQueue(Generic[T]):
         if queue is not None and waiter in queue:
             self._take_out(user, queue, waiter)
 
-    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> int | None:
+    def first(self, is_skipped: Callable[[int], bool] = lambda _: False) -> int | None:
         """Tell which user's turn it is; None where nobody waits but users who are passed over."""
         if not self._of_users:
             return None
-        while (user := next((each for each in self._of_users if not is_passed_over(each)), None)) is not None:
+        while (user := next((each for each in self._of_users if not is_skipped(each)), None)) is not None:
             queue = self._of_users[user]
             waiter = next(iter(queue))
             if not waiter.done():

@@ -99,7 +99,7 @@ def failed(go: Proceed, trouble: ProviderTrouble, latency: float, again: Update)
 
     If it is not, because the provider asked for more patience than is left, the attempt tells until when.
     """
-    if isinstance(trouble, Unavailable) and trouble.fate is Delivery.NOT_SENT:
+    if isinstance(trouble, Unavailable) and trouble.delivery is Delivery.NOT_SENT:
         return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
     ended = replace(
         _ended(go, word(trouble), trouble.reason, latency),
@@ -141,7 +141,7 @@ def word(came_to: Answer | ProviderTrouble) -> str:
             return "rejected"
         case Unregistered() | SuspectToken():
             return "unregistered"
-        case Unavailable(fate=Delivery.UNKNOWN):
+        case Unavailable(delivery=Delivery.UNKNOWN):
             return "unknown"
         case Throttled():
             return "throttled"

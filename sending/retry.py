@@ -5,15 +5,15 @@ from datetime import timedelta
 
 from domain.back_off import BackOff, in_time
 from push.sender import (
-    Appointed,
-    Booked,
+    AwaitsCredentials,
+    ChecksAgain,
     Delivery,
-    LooksIn,
     Misconfigured,
     NotConfigured,
     Paused,
+    ProbesNext,
     ProviderTrouble,
-    RestsAlone,
+    Reserved,
     StaleCredential,
     Throttled,
     TokenMisconfigured,
@@ -23,7 +23,7 @@ from push.sender import (
 BackOffs = Mapping[type[ProviderTrouble] | Delivery, BackOff]
 
 BACK_OFFS: BackOffs = {
-    Delivery.NEVER_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
+    Delivery.NOT_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
@@ -31,10 +31,10 @@ BACK_OFFS: BackOffs = {
     NotConfigured: BackOff(timedelta(seconds=5), timedelta(seconds=5)),
     TokenMisconfigured: BackOff(timedelta(seconds=2), timedelta(minutes=5)),
     Paused: BackOff(timedelta(seconds=2), timedelta(seconds=10)),
-    LooksIn: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
-    RestsAlone: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
-    Appointed: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
-    Booked: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+    ChecksAgain: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+    AwaitsCredentials: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+    ProbesNext: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
+    Reserved: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
 
 
@@ -59,6 +59,6 @@ def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: f
     """Say how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
     kind: type[ProviderTrouble] | Delivery = type(trouble)
     if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
-        is_unprocessed = trouble.fate in {Delivery.NOT_SENT, Delivery.NEVER_PROCESSED}
-        kind = Delivery.NEVER_PROCESSED if is_unprocessed else Unavailable
+        is_unprocessed = trouble.delivery in {Delivery.NOT_SENT, Delivery.NOT_PROCESSED}
+        kind = Delivery.NOT_PROCESSED if is_unprocessed else Unavailable
     return back_offs[kind].delay(attempt, chance, trouble.retry_after)

@@ -4,8 +4,8 @@ from push.verdict import Verdict, by_status, code, note_unknown
 
 # https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
 VERDICTS: dict[tuple[int, str], Verdict] = {
-    (400, "BadDeviceToken"): Verdict.DOUBTFUL_TOKEN,
-    (400, "DeviceTokenNotForTopic"): Verdict.FOREIGN_TOKEN,
+    (400, "BadDeviceToken"): Verdict.SUSPECT_TOKEN,
+    (400, "DeviceTokenNotForTopic"): Verdict.MISMATCHED_TOKEN,
     (400, "BadTopic"): Verdict.MISCONFIGURED,
     (400, "MissingTopic"): Verdict.MISCONFIGURED,
     (400, "TopicDisallowed"): Verdict.MISCONFIGURED,

@@ -18,7 +18,7 @@ from push.apns.errors import verdict
 from push.apns.transport import headers, provider_token, result
 from push.credential_files import apns_key
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
-from push.http2.proxy import STRAIGHT, Proxies
+from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Accepted,
@@ -36,7 +36,7 @@ from push.sender import (
     Unregistered,
     Unsendable,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, fate
+from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, delivery
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class ApnsAccount:
     sandbox_url: str = "https://api.sandbox.push.apple.com"
     ca_file: Path | None = None
     encrypted: bool = False
-    proxies: Proxies = STRAIGHT
+    proxies: Proxies = DIRECT
 
 
 class ApnsSender:
@@ -110,16 +110,16 @@ class ApnsSender:
         match verdict(status, reason):
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, _instant(refusal.timestamp))
-            case Verdict.DOUBTFUL_TOKEN:
+            case Verdict.SUSPECT_TOKEN:
                 return SuspectToken(reason)
-            case Verdict.FOREIGN_TOKEN:
+            case Verdict.MISMATCHED_TOKEN:
                 log.error("token of another topic", provider="apns", status=status, reason=reason)
                 return MismatchedToken(reason)
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="apns", status=status, reason=reason)
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._token.refused(authorization):
-                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
+                raise StaleCredential(reason, Delivery.NOT_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # Apple knows no last
                 log.error("provider misconfigured", provider="apns", status=status, reason=reason)
                 raise Misconfigured(reason)
@@ -127,9 +127,9 @@ class ApnsSender:
                 raise Throttled(reason, EXTENTS[throttle])
             case Verdict.RECONNECT:
                 lease.retire_connection(reason)
-                raise Unavailable(reason, fate(status) if status >= 500 else Delivery.NEVER_PROCESSED)
+                raise Unavailable(reason, delivery(status) if status >= 500 else Delivery.NOT_PROCESSED)
             case Verdict.TRANSIENT:
-                raise AnsweredUnavailable(reason, fate(status))
+                raise AnsweredUnavailable(reason, delivery(status))
             case never:
                 assert_never(never)
 

@@ -6,11 +6,11 @@ from push.verdict import Verdict, by_status, code, note_unknown
 # The word is FcmError.errorCode; only it decides about a token. "" stands for an error without one.
 VERDICTS: dict[tuple[int, str], Verdict] = {
     (400, "INVALID_ARGUMENT"): Verdict.OUR_BUG,
-    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.DOUBTFUL_TOKEN,  # a violation of the field `message.token`
+    (400, "INVALID_ARGUMENT_TOKEN"): Verdict.SUSPECT_TOKEN,  # a violation of the field `message.token`
     (400, ""): Verdict.OUR_BUG,
     (401, "THIRD_PARTY_AUTH_ERROR"): Verdict.TOKEN_MISCONFIGURED,  # an iPhone; Firebase has no APNs key of its app
     (401, ""): Verdict.STALE_CREDENTIAL,
-    (403, "SENDER_ID_MISMATCH"): Verdict.FOREIGN_TOKEN,
+    (403, "SENDER_ID_MISMATCH"): Verdict.MISMATCHED_TOKEN,
     (403, ""): Verdict.MISCONFIGURED,
     (404, "UNREGISTERED"): Verdict.DEAD_TOKEN,
     (404, ""): Verdict.MISCONFIGURED,  # a wrong project or address

@@ -19,7 +19,7 @@ import jwt
 import structlog
 
 from push.credential_files import ServiceAccount
-from push.http2.proxy import STRAIGHT, HostAddress, Proxies, Proxy, first, resolved
+from push.http2.proxy import DIRECT, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Delivery, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 
@@ -59,7 +59,7 @@ class AccessToken:
         ca_file: Path | None,
         timeout: float,
         patience: float,
-        proxies: Proxies = STRAIGHT,
+        proxies: Proxies = DIRECT,
     ) -> None:
         self._account = account
         self._url = httpx.URL(account.token_uri)
@@ -119,7 +119,7 @@ class AccessToken:
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
         done, _ = await asyncio.wait([fetch], timeout=self._patience)
         if not done:
-            raise Unavailable("no_access_token_in_time", Delivery.NEVER_PROCESSED)
+            raise Unavailable("no_access_token_in_time", Delivery.NOT_PROCESSED)
         if fetch.cancelled():
             raise NoRoom("closing")
 
@@ -240,4 +240,4 @@ def _oauth_refused() -> Misconfigured:
 
 
 def _oauth_unreachable() -> Unavailable:
-    return Unavailable("oauth_unreachable", Delivery.NEVER_PROCESSED)
+    return Unavailable("oauth_unreachable", Delivery.NOT_PROCESSED)

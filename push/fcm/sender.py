@@ -21,7 +21,7 @@ from push.fcm.errors import verdict
 from push.fcm.oauth import AccessToken
 from push.fcm.response import FcmRefusal, acceptance, refusal
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
-from push.http2.proxy import STRAIGHT, Proxies
+from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Answer,
@@ -37,7 +37,7 @@ from push.sender import (
     TokenMisconfigured,
     Unregistered,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
+from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, delivery
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ class FcmAccount:
     url: str = "https://fcm.googleapis.com"
     ca_file: Path | None = None
     encrypted: bool = False
-    proxies: Proxies = STRAIGHT
+    proxies: Proxies = DIRECT
 
 
 class FcmSender:
@@ -112,7 +112,7 @@ class FcmSender:
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN).or_usually(ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN).or_advised(ERROR_REST)
         self._access.accepted()
         return answer
 
@@ -121,16 +121,16 @@ class FcmSender:
         match verdict(status, refused.word):
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, None)
-            case Verdict.DOUBTFUL_TOKEN:
+            case Verdict.SUSPECT_TOKEN:
                 return SuspectToken(reason)
-            case Verdict.FOREIGN_TOKEN:
+            case Verdict.MISMATCHED_TOKEN:
                 log.error("token of another project", provider="fcm", status=status, reason=reason)
                 return MismatchedToken(reason)
             case Verdict.OUR_BUG:
                 log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._access.refused(token, user_id):
-                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
+                raise StaleCredential(reason, Delivery.NOT_PROCESSED)
             case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
                 log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
                 raise Misconfigured(reason)
@@ -138,10 +138,10 @@ class FcmSender:
                 raise TokenMisconfigured(reason)
             case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
                 throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
-                raise throttled.or_usually(QUOTA_REST)
+                raise throttled.or_advised(QUOTA_REST)
             case Verdict.TRANSIENT | Verdict.RECONNECT:
-                unavailable = AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after)
-                raise unavailable.or_usually(ERROR_REST)
+                unavailable = AnsweredUnavailable(reason, delivery(status), retry_after=refused.retry_after)
+                raise unavailable.or_advised(ERROR_REST)
             case never:
                 assert_never(never)
 

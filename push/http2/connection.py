@@ -34,24 +34,24 @@ class KeepAlive:
         self._idle = self._loop.call_later(PING_EVERY, self._check_idle)
         self._verdict: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
-        self.heard_at = self._loop.time()
+        self.replied_at = self._loop.time()
 
     @property
-    def asked(self) -> bool:
+    def is_awaited(self) -> bool:
         """Whether a sign of life is awaited."""
         return self._verdict is not None
 
     @property
     def quiet(self) -> bool:
         """Whether nothing was heard for so long that the peer may be gone."""
-        return self._loop.time() - self.heard_at > QUIET_AFTER
+        return self._loop.time() - self.replied_at > QUIET_AFTER
 
-    def heard(self) -> None:
+    def note_reply(self) -> None:
         """Note a sign of life."""
-        self.heard_at = self._loop.time()
+        self.replied_at = self._loop.time()
         self._forget()
 
-    def spoke(self) -> None:
+    def note_request(self) -> None:
         """Note that the peer was asked something; one that says nothing at all for too long is asked for a PING."""
         if not self._silence:
             self._silence = self._loop.call_later(ANSWERS_WITHIN, self.ask)
@@ -74,9 +74,9 @@ class KeepAlive:
         self._verdict = self._silence = None
 
     def _wait_for_life(self) -> None:
-        self._verdict = self._loop.call_later(self._within, self._judge, self._loop.time() + self._within)
+        self._verdict = self._loop.call_later(self._within, self._decide, self._loop.time() + self._within)
 
-    def _judge(self, at: float) -> None:
+    def _decide(self, at: float) -> None:
         if self._loop.time() - at > STOOD_STILL:  # what the peer said meanwhile may not be read yet
             self._wait_for_life()
         else:
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._timeout = answer_timeout
         self._on_change = on_change
         self._streams = Streams()
-        self._places = ConnectionCapacity(self._streams)
+        self._capacity = ConnectionCapacity(self._streams)
         self._transport: asyncio.Transport | None = None
         self._retired: str | None = None
         self._flushing = False
@@ -209,17 +209,17 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Places that can be taken now."""
-        return self._places.free if self.usable and not self._keep_alive.asked else 0
+        return self._capacity.free if self.usable and not self._keep_alive.is_awaited else 0
 
     @property
     def full(self) -> bool:
         """Whether another connection would help. At a limit of one it would not: Apple lifts it after one success."""
-        return self._places.full or (self._keep_alive.asked and not self._places.idle)
+        return self._capacity.full or (self._keep_alive.is_awaited and not self._capacity.idle)
 
     @property
-    def stuck(self) -> bool:
+    def is_stuck(self) -> bool:
         """Whether there is no room though nothing is under way: only the peer could make some."""
-        return self.usable and self.room <= 0 and self._places.idle
+        return self.usable and self.room <= 0 and self._capacity.idle
 
     @property
     def quiet(self) -> bool:
@@ -227,22 +227,22 @@ class Connection(asyncio.Protocol):
         return self._keep_alive.quiet
 
     @property
-    def proven(self) -> bool:
+    def has_answered(self) -> bool:
         """Whether it ever answered."""
         return self._streams.answers > 0
 
-    def ask_for_a_sign_of_life(self) -> None:
+    def ask_for_reply(self) -> None:
         """Give no place until the peer was heard; a peer that stays silent is dropped."""
         self._keep_alive.ask()
 
     def take(self, user: int) -> None:
         """Take a place; `call` uses it, `give_back` returns it."""
-        self._places.take()
+        self._capacity.take()
         self.users[user] += 1
 
     def give_back(self, user: int) -> None:
         """Return a place that was not used."""
-        self._places.give_back()
+        self._capacity.give_back()
         self._leave(user)
         self._changed()
 
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.give_back(user)
             raise
-        self._places.use(len(body))
+        self._capacity.use(len(body))
         try:
             return await self._start(headers, body)
         finally:
@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
         """Take the peer's frames in."""
         if not self._open:
             return
-        self._keep_alive.heard()
+        self._keep_alive.note_reply()
         try:
             self._streams.receive(data)
         except OddFrame as error:  # by the book the connection ends at once; others' calls are answered first
@@ -317,9 +317,9 @@ class Connection(asyncio.Protocol):
     async def _leave_to_start(self, size: int) -> None:
         deadline = self._loop.time() + START_WITHIN
         while self._retired is None:
-            if self._places.may_start(size):
+            if self._capacity.may_start(size):
                 return
-            await self._places.change(deadline)
+            await self._capacity.change(deadline)
         raise Unavailable(self._retired, Delivery.NOT_SENT)
 
     def _start(self, headers: list[HeaderTuple], body: bytes) -> asyncio.Future[Response]:
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
         if not self._flushing:  # one write for all calls that start in this turn of the loop
             self._flushing = True
             self._loop.call_soon(self._flush)
-        self._keep_alive.spoke()
+        self._keep_alive.note_request()
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
         if self._streams.going_away:
@@ -387,9 +387,9 @@ class Connection(asyncio.Protocol):
         if self._streams.going_away and self._retired is None:
             self.retire("goaway")
             return
-        self._places.changed()
+        self._capacity.changed()
         if self._retired and not self._streams.calls and (transport := self._open):
-            self._streams.say_goodbye()
+            self._streams.send_goaway()
             self._flush()
             transport.close()
             self._loop.call_later(1.0, transport.abort)  # a peer that does not read cannot hold us

@@ -87,7 +87,7 @@ class StreamLease:
         try:
             response = await self._connection.call(self._user, headers, body)
         except Unavailable as trouble:
-            if trouble.fate is not Delivery.NOT_SENT and not self._connection.usable:
+            if trouble.delivery is not Delivery.NOT_SENT and not self._connection.usable:
                 self._pool.isolation.lost(self._user, len(self._connection.ended_with))
             raise
         self._pool.answered(self._user)
@@ -171,7 +171,7 @@ class Pool:
             if connection.room > 0 and self.isolation.may_join(user, connection.users):
                 if not connection.quiet:
                     return connection
-                connection.ask_for_a_sign_of_life()  # may have died in silence; room is back with the sign of life
+                connection.ask_for_reply()  # may have died in silence; room is back with the sign of life
         return None
 
     async def _wait(self, user: int) -> Connection:
@@ -190,11 +190,11 @@ class Pool:
 
     def _too_late(self) -> Unavailable:
         """Tell whose fault it is that nobody got a place; a connection that idles without room is given up."""
-        stuck = [connection for connection in self._connections if connection.stuck]
+        stuck = [connection for connection in self._connections if connection.is_stuck]
         providers = self._opening or stuck
         for connection in stuck:
             connection.retire("gives_no_room")
-        return Unavailable("no_slot_in_time", Delivery.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
+        return Unavailable("no_slot_in_time", Delivery.NOT_PROCESSED) if providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
         while any(connection.room > 0 for connection in self._connections):
@@ -242,7 +242,7 @@ class Pool:
             of_proxy = error.reason if isinstance(error, ProxyTrouble) else None
             self._failed(of_proxy or type(error).__name__)
             if not any(connection.usable for connection in self._connections):
-                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Delivery.NEVER_PROCESSED))
+                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Delivery.NOT_PROCESSED))
             self._opening = None  # not before: whoever looks for a place meanwhile would try at once
         else:
             self._opening = None
@@ -263,7 +263,7 @@ class Pool:
 
     def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
         self._connections.remove(connection)
-        if connection.greeted and not connection.proven and not self._closed:
+        if connection.greeted and not connection.has_answered and not self._closed:
             self._losers |= connection.ended_with
             if not connection.ended_with or len(self._losers) >= MIN_USERS:
                 self._failed("lost_without_an_answer")

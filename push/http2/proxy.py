@@ -141,7 +141,7 @@ class Proxies:
         return self.https
 
 
-STRAIGHT = Proxies()
+DIRECT = Proxies()
 
 
 class ProxyTrouble(OSError):

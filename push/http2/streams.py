@@ -71,14 +71,14 @@ class Call:
         if not self.answer.done():
             self.answer.set_result(Response(self.status, self.headers, self.body))
 
-    def fail(self, reason: str, fate: Delivery) -> None:
+    def fail(self, reason: str, delivery: Delivery) -> None:
         """Tell the caller that there will be no answer. A request that never left in full was never processed."""
         if self.status == 200:
             self.finish()  # cut off behind the status line, which says it all
         elif not self.answer.done():
-            self.answer.set_exception(Unavailable(reason, Delivery.NEVER_PROCESSED if self.unsent else fate))
+            self.answer.set_exception(Unavailable(reason, Delivery.NOT_PROCESSED if self.unsent else delivery))
 
-    def turn_away(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
         """Tell the caller that the peer had no room for the call, and never looked at it."""
         if not self.answer.done():
             self.answer.set_exception(NoRoom(reason))
@@ -201,7 +201,7 @@ class Streams:
         """Ask the peer for any frame."""
         self._out.append(written(FrameKind.PING, 0, 0, b"fastbell"))
 
-    def say_goodbye(self) -> None:
+    def send_goaway(self) -> None:
         """Tell the peer that this connection ends."""
         self._out.append(written(FrameKind.GOAWAY, 0, 0, bytes(8)))
 
@@ -315,7 +315,7 @@ class Streams:
         if frame.stream_id not in self.calls:
             return
         if code == Code.REFUSED_STREAM:
-            self.calls.pop(frame.stream_id).turn_away("stream_reset")
+            self.calls.pop(frame.stream_id).refuse("stream_reset")
         else:
             self._fail(frame.stream_id, "stream_reset", Delivery.UNKNOWN)
 
@@ -325,7 +325,7 @@ class Streams:
         log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
-            self._fail(stream_id, "goaway", Delivery.NEVER_PROCESSED)
+            self._fail(stream_id, "goaway", Delivery.NOT_PROCESSED)
 
     def _finish(self, stream_id: int) -> None:
         call = self.calls[stream_id]
@@ -337,9 +337,9 @@ class Streams:
             self._reset(stream_id, Code.CANCEL)
         self.calls.pop(stream_id).finish()
 
-    def _fail(self, stream_id: int, reason: str, fate: Delivery) -> None:
+    def _fail(self, stream_id: int, reason: str, delivery: Delivery) -> None:
         """Take a call out and settle it: in one step, so that nothing can come between and leave its caller waiting."""
-        self.calls.pop(stream_id).fail(reason, fate)
+        self.calls.pop(stream_id).fail(reason, delivery)
 
     def _must_be_ours(self, stream_id: int) -> None:
         if not stream_id % 2 or stream_id >= self._next_id:

@@ -10,7 +10,7 @@ from math import inf
 from domain.kinds import Priority
 from push.limiter.breaker import BreakerPermit
 from push.limiter.settings import Limits, Timings
-from push.sender import Booked, Paused
+from push.sender import Paused, Reserved
 from push.wait_queue import FairQueue, QueueDepths, Waiter
 
 
@@ -24,10 +24,10 @@ class WaitQueue:
         """Count those who wait."""
         return sum(map(len, self._waiting.values()))
 
-    def ahead_of(self, priority: Priority, user: int) -> int:
+    def count_ahead(self, priority: Priority, user: int) -> int:
         """Count those who go before a newcomer of this user, at most; of those who are there already."""
         before = sum(len(waiting) for other, waiting in self._waiting.items() if other < priority)
-        return before + self._waiting[priority].ahead_of(user)
+        return before + self._waiting[priority].count_ahead(user)
 
     def join(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
         """Wait behind the others of one's own priority and user; the future is settled when it is one's turn."""
@@ -37,10 +37,10 @@ class WaitQueue:
         """Wait no longer; harmless after one's turn."""
         self._waiting[priority].give_up(user, waiter)
 
-    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
+    def first(self, is_skipped: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
         """Tell of which priority and user the next one is; None where nobody waits but users who are passed over."""
         for priority, waiting in self._waiting.items():
-            if (user := waiting.first(is_passed_over)) is not None:
+            if (user := waiting.first(is_skipped)) is not None:
                 return priority, user
         return None
 
@@ -48,7 +48,7 @@ class WaitQueue:
         """Take the turn that `first` told."""
         return self._waiting[priority].next(user)
 
-    def dismissed(self) -> Iterator[Waiter[BreakerPermit]]:
+    def drain(self) -> Iterator[Waiter[BreakerPermit]]:
         """Empty the line."""
         while (first := self.first()) is not None:
             yield self.next(*first)
@@ -61,7 +61,7 @@ class Reservations:
         self._admission: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
         self._depths = {priority: QueueDepths() for priority in Priority}
 
-    def book(
+    def reserve(
         self, now: float, priority: Priority, user: int, *, wait: float, each: float, at_most: float
     ) -> float | None:
         """Give a turn away; in how many seconds, None where that is more than `at_most`.
@@ -70,7 +70,7 @@ class Reservations:
         """
         self._forget(now)
         before = sum(depths.total for other, depths in self._depths.items() if other < priority)
-        turn = wait + (before + self._depths[priority].ahead_of(user) + 1) * each
+        turn = wait + (before + self._depths[priority].count_ahead(user) + 1) * each
         if turn > at_most:
             return None
         heappush(self._admission[priority], (now + turn, user))
@@ -175,28 +175,32 @@ class AdmissionQueue:
         chance: Callable[[], float],
     ) -> None:
         self.in_flight = 0
-        self.pace = TokenBucket(clock())
+        self.token_bucket = TokenBucket(clock())
         self._limits = limits
         self._timings = timings
         self._admit = admit
         self._is_shut = is_shut
         self._clock = clock
         self._chance = chance
-        self._line = WaitQueue()
+        self._waiters = WaitQueue()
         self._most_of_one = max(1, limits.concurrency // _SHARE)
         self._of_users: dict[int, int] = {}  # under way
-        self._bookings = Reservations()
+        self._reservations = Reservations()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """How many stand in line."""
-        return len(self._line)
+        return len(self._waiters)
 
     def at_once(self, now: float, priority: Priority, user: int) -> BreakerPermit | None:
         """Give a turn if nobody waits and the limits allow it."""
-        if self._has_many(user) or self._line.first(self._has_many) is not None or not self._may_start(now, priority):
+        if (
+            self._has_share(user)
+            or self._waiters.first(self._has_share) is not None
+            or not self._may_start(now, priority)
+        ):
             return None
         return self.take(user)
 
@@ -209,22 +213,22 @@ class AdmissionQueue:
     async def wait(self, priority: Priority, user: int) -> BreakerPermit:
         """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
         now = self._clock()
-        ahead = self._line.ahead_of(priority, user)
-        if self._timings.patience < self.pace.wait(now, ahead + 1) < inf:
-            raise self._booked(now, priority, user, ahead, "rate_limited")
-        waiter = self._line.join(priority, user)
+        ahead = self._waiters.count_ahead(priority, user)
+        if self._timings.patience < self.token_bucket.wait(now, ahead + 1) < inf:
+            raise self._reserved(now, priority, user, ahead, "rate_limited")
+        waiter = self._waiters.join(priority, user)
         self.let_in()
         try:
             async with asyncio.timeout(self._timings.patience):
                 return await waiter
         except BaseException as error:
-            self._line.give_up(priority, user, waiter)
+            self._waiters.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.pace.give_back()  # let in at the very moment we gave up
+                self.token_bucket.give_back()  # let in at the very moment we gave up
                 self.leave(user)
             if isinstance(error, TimeoutError):
                 # whoever was ahead has gone or given up as well
-                raise self._booked(self._clock(), priority, user, 0, "limit_reached") from None
+                raise self._reserved(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
     def leave(self, user: int) -> None:
@@ -240,16 +244,16 @@ class AdmissionQueue:
     def let_in(self) -> None:
         """Let in as many as may start, and come back when the next one may."""
         now = self._clock()
-        while not self._is_shut() and (first := self._line.first(self._has_many)) is not None:
+        while not self._is_shut() and (first := self._waiters.first(self._has_share)) is not None:
             priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
-            self._line.next(priority, user).set_result(self.take(user))
+            self._waiters.next(priority, user).set_result(self.take(user))
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
         """Send everybody away."""
-        for waiter in self._line.dismissed():
+        for waiter in self._waiters.drain():
             waiter.set_exception(why())
 
     def _has_room(self, priority: Priority) -> bool:
@@ -257,31 +261,31 @@ class AdmissionQueue:
         kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
         return self.in_flight < self._limits.concurrency - kept
 
-    def _has_many(self, user: int) -> bool:
+    def _has_share(self, user: int) -> bool:
         """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
         return self._of_users.get(user, 0) >= self._most_of_one and user != NOBODY
 
     def _may_start(self, now: float, priority: Priority) -> bool:
-        return self._has_room(priority) and self.pace.take(now)
+        return self._has_room(priority) and self.token_bucket.take(now)
 
     def _come_back(self, now: float, priority: Priority) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait = self.pace.wait(now, 1)
+        wait = self.token_bucket.wait(now, 1)
         if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
             self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
 
-    def _booked(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Booked:
-        rate, chance = self.pace.rate(now), self._chance()
+    def _reserved(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Reserved:
+        rate, chance = self.token_bucket.rate(now), self._chance()
         if rate == 0:
-            return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
+            return Reserved(reason, retry_after=timedelta(seconds=self._timings.check_again * (1 + chance)))
         each = self._seconds_each(now) if rate == inf else 1 / rate
-        wait = ahead * each if rate == inf else self.pace.wait(now, ahead)
-        at_most = self._timings.booked_ahead
-        turn = self._bookings.book(now, priority, user, wait=wait, each=each, at_most=at_most)
+        wait = ahead * each if rate == inf else self.token_bucket.wait(now, ahead)
+        at_most = self._timings.max_reserved
+        turn = self._reservations.reserve(now, priority, user, wait=wait, each=each, at_most=at_most)
         if turn is None:  # whoever would come too late just looks in again
             turn = at_most * (1 - chance / 2)
-        return Booked(reason, retry_after=timedelta(seconds=turn))
+        return Reserved(reason, retry_after=timedelta(seconds=turn))
 
     def _seconds_each(self, now: float) -> float:
         """Tell how long a turn takes at a full gate, by the calls that ended lately."""

@@ -36,10 +36,10 @@ class Cause(StrEnum):
     MISCONFIGURED = "misconfigured"
 
 
-class Bearing(Enum):
+class TroubleScope(Enum):
     """What trouble says about a route."""
 
-    WHOLE = auto()  # it names the route, so it is enough alone
+    ROUTE = auto()  # it names the route, so it is enough alone
     CALL = auto()  # about one push, or one try of our credentials: others have to agree
     CONNECTION = auto()  # about one connection, whatever number of calls it took with it
 
@@ -50,9 +50,9 @@ class Trouble:
 
     cause: Cause
     reason: str
-    bearing: Bearing
+    scope: TroubleScope
     retry_after: float | None = None  # the provider's own word, in seconds; believed up to LONGEST_FLOOR
-    is_usual: bool = False  # that is its general advice, and not what it asked for: what waits may hurry it
+    is_advised: bool = False  # that is its general advice, and not what it asked for: what waits may hurry it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,11 @@ class _Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class _Wait:
     """How long the provider asked one user to wait."""
 
     seconds: float
-    is_usual: bool
+    is_advised: bool
 
 
 class Breaker:
@@ -99,11 +99,11 @@ class Breaker:
         self._chance = chance
         self._generation = 0
         self._openings = 0  # in a row: the first, and each probe that added to what three users agree on
-        self._alone = 0  # probes since that were refused to fewer: they prolong the rest of these users alone
+        self._lone_probes = 0  # probes since that were refused to fewer: they prolong the rest of these users alone
         self._probing = self.is_fresh_probing = False
         self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
-        self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
-        self._met: dict[int, Trouble] = {}  # what the last three users who were refused met, the latest last
+        self._refused_last: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
+        self._troubles: dict[int, Trouble] = {}  # what the last three users who were refused met, the latest last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
         self._is_named = False  # the provider said itself that all of the route is meant
@@ -121,7 +121,7 @@ class Breaker:
         """Tell when the first push may try an open one, whoever's it is."""
         return self.open_until if self._fresh_from is None else min(self._fresh_from, self.open_until)
 
-    def lets_through(self, now: float, user: int) -> bool:
+    def allows(self, now: float, user: int) -> bool:
         """Whether a call of this user may start: always while closed, and one as a probe after a rest.
 
         A probe of somebody who was refused before, whose calls may hang, holds up nobody who was not.
@@ -143,7 +143,7 @@ class Breaker:
         self.is_fresh_probing = True
         return BreakerPermit(self._generation, is_fresh=True)
 
-    def still_good(self, breaker_permit: BreakerPermit) -> bool:
+    def is_valid(self, breaker_permit: BreakerPermit) -> bool:
         """Whether the call may still be made: not if the breaker opened meanwhile."""
         return self.open_since is None or breaker_permit.generation == self._generation
 
@@ -151,7 +151,7 @@ class Breaker:
         """Whether this is leave for the one call that tries the route."""
         return self.open_since is not None and breaker_permit.generation == self._generation
 
-    def given_back(self, breaker_permit: BreakerPermit) -> None:
+    def unused(self, breaker_permit: BreakerPermit) -> None:
         """Take back leave that was not used: the next one is the probe."""
         if breaker_permit.generation != self._generation:
             return
@@ -179,23 +179,23 @@ class Breaker:
         if is_of_before and not is_shut:
             return
         is_probe = is_shut and not is_of_before
-        if trouble.bearing is Bearing.CONNECTION and not self._is_another_moment(now) and not is_probe:
+        if trouble.scope is TroubleScope.CONNECTION and not self._is_another_moment(now) and not is_probe:
             return
-        word = self._hear(trouble, user)
+        word = self._note(trouble, user)
         if is_of_before:
-            if word is not None and not word.is_usual:
+            if word is not None and not word.is_advised:
                 self._not_before = max(self._not_before, now + word.seconds)
                 self.open_until = max(self.open_until, self._not_before)
         elif is_probe:
             self._go_on(now, trouble, user, word)
         elif (agreed := self._agreed(now, trouble, user)) is not None:
-            self._voices.extend({other: None for refused in self._refused.values() for other in refused.users})
+            self._refused_last.extend({other: None for refused in self._refused.values() for other in refused.users})
             self.open_since, self.cause, self.reason = now, agreed.cause, agreed.reason
             self._openings = 1
-            self._is_named = agreed.bearing is Bearing.WHOLE
+            self._is_named = agreed.scope is TroubleScope.ROUTE
             self._rest(now, word, USERS)
 
-    def hurry(self, now: float, left: float) -> None:
+    def shorten(self, now: float, left: float) -> None:
         """End the rest well before the time of a push that waits is over; `left` is what it has, in seconds.
 
         What the provider asked for is kept, and so is the shortest of all rests.
@@ -209,9 +209,9 @@ class Breaker:
         """Close, and start afresh."""
         self.cause = self.reason = self.open_since = None
         self._generation += 1
-        self._openings = self._alone = 0
+        self._openings = self._lone_probes = 0
         self._probing = self.is_fresh_probing = False
-        self._voices.clear()
+        self._refused_last.clear()
         self._agree_no_more()
 
     @property
@@ -219,7 +219,7 @@ class Breaker:
         return min(rest.first for rest in self._rests.values())
 
     def _is_fresh(self, user: int) -> bool:
-        return not self._is_named and user not in self._voices
+        return not self._is_named and user not in self._refused_last
 
     def _is_another_moment(self, now: float) -> bool:
         if now - self._last_moment < MOMENT:
@@ -229,18 +229,18 @@ class Breaker:
 
     def _agree_no_more(self) -> None:
         self._refused.clear()
-        self._met.clear()
+        self._troubles.clear()
 
-    def _hear(self, trouble: Trouble, user: int) -> _Word | None:
+    def _note(self, trouble: Trouble, user: int) -> _Wait | None:
         """Note what this user met; gives how long the provider asked all to wait: asked of three, or said of all."""
-        if trouble.bearing is Bearing.WHOLE:
-            self._met.clear()
-            return _word(trouble)
-        self._met.pop(user, None)
-        self._met[user] = trouble
-        if len(self._met) > USERS:
-            del self._met[next(iter(self._met))]
-        words = [word for each in self._met.values() if (word := _word(each)) is not None]
+        if trouble.scope is TroubleScope.ROUTE:
+            self._troubles.clear()
+            return _asked_wait(trouble)
+        self._troubles.pop(user, None)
+        self._troubles[user] = trouble
+        if len(self._troubles) > USERS:
+            del self._troubles[next(iter(self._troubles))]
+        words = [word for each in self._troubles.values() if (word := _asked_wait(each)) is not None]
         return min(words, key=lambda each: each.seconds) if len(words) == USERS else None
 
     def _agreed(self, now: float, trouble: Trouble, user: int) -> Trouble | None:
@@ -248,7 +248,7 @@ class Breaker:
 
         That is three of one cause. Where causes differ it is six, and it is what most of them met.
         """
-        if trouble.bearing is Bearing.WHOLE:
+        if trouble.scope is TroubleScope.ROUTE:
             return trouble
         for refused in self._refused.values():
             for other in [other for other, (at, _) in refused.users.items() if at < now - WINDOW]:
@@ -259,7 +259,7 @@ class Breaker:
         its.users.pop(user, None)
         its.users[user] = now, trouble
         its.calls += 1
-        is_doubted = trouble.bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
+        is_doubted = trouble.scope is TroubleScope.CONNECTION or now - self._accepted_at < LATELY
         if len(its.users) >= USERS and (its.calls >= IN_A_ROW or not is_doubted):
             return _most_met([each for _, each in its.users.values()])
         everybody = set().union(*(refused.users for refused in self._refused.values()))
@@ -268,23 +268,26 @@ class Breaker:
         most = max(self._refused.values(), key=lambda refused: len(refused.users))
         return _most_met([each for _, each in most.users.values()])
 
-    def _go_on(self, now: float, trouble: Trouble, user: int, word: _Word | None) -> None:
+    def _go_on(self, now: float, trouble: Trouble, user: int, word: _Wait | None) -> None:
         """Rest again after a probe that was refused.
 
         What fewer than three users meet prolongs the rest of nobody else: another may try soon.
         """
-        self._is_named = trouble.bearing is Bearing.WHOLE
-        is_new = user not in self._voices
-        self._voices.append(user)
+        self._is_named = trouble.scope is TroubleScope.ROUTE
+        is_new = user not in self._refused_last
+        self._refused_last.append(user)
         is_another_cause = self._tell(trouble)
-        is_odd, odd = trouble.cause is not self.cause, sum(each.cause is not self.cause for each in self._met.values())
-        agreeing = USERS if self._is_named else min(len(set(self._voices)), odd if is_odd else USERS)
+        is_odd, odd = (
+            trouble.cause is not self.cause,
+            sum(each.cause is not self.cause for each in self._troubles.values()),
+        )
+        agreeing = USERS if self._is_named else min(len(set(self._refused_last)), odd if is_odd else USERS)
         if is_another_cause:
-            self._openings, self._alone = 1, 0
+            self._openings, self._lone_probes = 1, 0
         elif agreeing == USERS:
-            self._openings, self._alone = self._openings + 1, 0
+            self._openings, self._lone_probes = self._openings + 1, 0
         elif not (is_odd and is_new):
-            self._alone += 1
+            self._lone_probes += 1
         self._rest(now, word, agreeing)
 
     def _tell(self, trouble: Trouble) -> bool:
@@ -292,7 +295,7 @@ class Breaker:
 
         Tells whether it is another cause.
         """
-        met = [trouble] if self._is_named else list(self._met.values())
+        met = [trouble] if self._is_named else list(self._troubles.values())
         if not self._is_named and len(met) < USERS:
             return False
         causes, reasons = {each.cause for each in met}, {each.reason for each in met}
@@ -301,14 +304,14 @@ class Breaker:
         told, self.cause, self.reason = self.cause, trouble.cause, _most_met(met).reason
         return told is not self.cause
 
-    def _rest(self, now: float, word: _Word | None, agreeing: int) -> None:
+    def _rest(self, now: float, word: _Wait | None, agreeing: int) -> None:
         """Begin a rest; others than the last who were refused may end it soon, where these are fewer than three."""
         assert self.cause is not None
         rest = self._rests[self.cause]
-        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings - 1 + self._alone, 16))
+        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings - 1 + self._lone_probes, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
         self._opened_at = now
-        self._not_before = now if word is None or word.is_usual else now + word.seconds
+        self._not_before = now if word is None or word.is_advised else now + word.seconds
         if word is not None:
             seconds = max(seconds, word.seconds + rest.first * self._chance())
         self.open_until = now + seconds
@@ -317,9 +320,9 @@ class Breaker:
         self._probing = self.is_fresh_probing = False
 
 
-def _word(trouble: Trouble) -> _Word | None:
+def _asked_wait(trouble: Trouble) -> _Wait | None:
     asked = trouble.retry_after
-    return None if asked is None else _Word(min(asked, LONGEST_FLOOR), trouble.is_usual)
+    return None if asked is None else _Wait(min(asked, LONGEST_FLOOR), trouble.is_advised)
 
 
 def _most_met(troubles: Collection[Trouble]) -> Trouble:

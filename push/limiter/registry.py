@@ -16,7 +16,7 @@ from push.limiter.breaker import Cause
 from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import LimiterReport, Limits, Timings
 from push.registry import SenderRegistry
-from push.verdict import heard_last, unknown_refusals
+from push.verdict import last_seen, unknown_refusals
 from telemetry import metrics as labels
 
 DEFAULT_TIMINGS = Timings()
@@ -37,28 +37,28 @@ class RouteLimiters:
         self._timings = timings
         self._clock = clock
         self._chance = chance
-        self._gates: dict[Route, RouteLimiter] = {}
+        self._limiters: dict[Route, RouteLimiter] = {}
         self._credentials: dict[Route, object] = {}
         self._share: float | None = None
 
     def at(self, route: Route) -> RouteLimiter:
         """Find the gate of a route."""
-        gate = self._gates.get(route)
-        if gate is None:
+        limiter = self._limiters.get(route)
+        if limiter is None:
             limits = self._limits[route.provider]
-            gate = self._gates[route] = RouteLimiter(
+            limiter = self._limiters[route] = RouteLimiter(
                 route, limits, self._timings, clock=self._clock, chance=self._chance
             )
-            gate.share(self._share)
-        return gate
+            limiter.share(self._share)
+        return limiter
 
     def serving(self, route: Route, credentials: object) -> RouteLimiter:
         """Find the gate of a route; it starts afresh where its calls are made with other credentials than before."""
-        gate = self.at(route)
+        limiter = self.at(route)
         if self._credentials.get(route, credentials) is not credentials:
-            gate.start_afresh()
+            limiter.reset()
         self._credentials[route] = credentials
-        return gate
+        return limiter
 
     def serves(self, route: Route, credentials: object) -> bool:
         """Tell whether calls on a route are made with these credentials at present, as far as anybody said."""
@@ -67,12 +67,12 @@ class RouteLimiters:
     def share(self, share: float | None) -> None:
         """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
         self._share = share
-        for gate in self._gates.values():
-            gate.share(share)
+        for limiter in self._limiters.values():
+            limiter.share(share)
 
     def reports(self) -> list[LimiterReport]:
         """Tell how all gates stand; another thread may ask."""
-        return [gate.report() for gate in list(self._gates.values())]
+        return [limiter.report() for limiter in list(self._limiters.values())]
 
     def report(self) -> dict[str, Any]:
         """Tell how all gates stand, and which refusals no table knows, as JSON."""
@@ -81,7 +81,7 @@ class RouteLimiters:
             "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
             "unknown_refusals": [
                 {"provider": key[0], "status": key[1], "reason": key[2], "count": count}
-                | {"last_at": heard_last[key].isoformat()}
+                | {"last_at": last_seen[key].isoformat()}
                 for key, count in unknown_refusals.items()
             ],
         }
@@ -95,8 +95,8 @@ _CAUSES = (*(cause.value for cause in Cause), "brake")
 class LimiterGauges(Collector):
     """Reads the gates when asked; those of apps that nobody configured are told as one, the default app's."""
 
-    def __init__(self, gates: RouteLimiters, apps: SenderRegistry) -> None:
-        self._gates = gates
+    def __init__(self, limiters: RouteLimiters, apps: SenderRegistry) -> None:
+        self._limiters = limiters
         self._apps = apps
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -120,7 +120,7 @@ class LimiterGauges(Collector):
     def _by_route(self) -> Mapping[tuple[str, str, str], list[LimiterReport]]:
         found: dict[tuple[str, str, str], list[LimiterReport]] = defaultdict(list)
         configured = self._apps.keys
-        for report in self._gates.reports():
+        for report in self._limiters.reports():
             found[labels.of_route(labels.known(_route(report), configured))].append(report)
         return found
 

@@ -18,22 +18,22 @@ from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Route
 from push.limiter.admission_queue import NOBODY, AdmissionQueue
-from push.limiter.breaker import Bearing, Breaker, BreakerPermit, Cause, State, Trouble
+from push.limiter.breaker import Breaker, BreakerPermit, Cause, State, Trouble, TroubleScope
 from push.limiter.refusal_alarm import RefusalAlarm
-from push.limiter.scouts import Looks, OwnRests, Scouts
+from push.limiter.scouts import CheckTimes, CredentialWaits, ProbeCandidates
 from push.limiter.settings import LimiterReport, Limits, Timings
 from push.sender import (
     Accepted,
     AnsweredUnavailable,
-    Appointed,
-    Booked,
-    LooksIn,
+    AwaitsCredentials,
+    ChecksAgain,
     Misconfigured,
     NoRoom,
     NotConfigured,
     Paused,
+    ProbesNext,
     ProviderTrouble,
-    RestsAlone,
+    Reserved,
     StaleCredential,
     Throttled,
     ThrottleExtent,
@@ -42,7 +42,7 @@ from push.sender import (
     Unsendable,
 )
 
-BRAKED = "brake_engaged"
+CUT_OFF = "brake_engaged"
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ log = structlog.get_logger()
 class Permit:
     """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
 
-    __slots__ = ("_breaker_permit", "_failed_at", "_gate", "_priority", "_task_id", "_turn_of", "_used", "_user")
+    __slots__ = ("_breaker_permit", "_failed_at", "_limiter", "_priority", "_task_id", "_turn_of", "_used", "_user")
 
-    def __init__(self, gate: "RouteLimiter", priority: Priority, task_id: UUID, user: int) -> None:
-        self._gate = gate
+    def __init__(self, limiter: "RouteLimiter", priority: Priority, task_id: UUID, user: int) -> None:
+        self._limiter = limiter
         self._priority = priority
         self._task_id = task_id
         self._turn_of = self._user = user
@@ -65,8 +65,8 @@ class Permit:
 
     async def __aenter__(self) -> Self:
         """Pass at once or wait for one's turn; raises Paused, Booked, RestsAlone."""
-        at_once = self._gate.pass_at_once(self._priority, self._task_id, self._user)
-        self._breaker_permit = at_once or await self._gate.wait_in_line(self._priority, self._user)
+        at_once = self._limiter.admit_now(self._priority, self._task_id, self._user)
+        self._breaker_permit = at_once or await self._limiter.wait(self._priority, self._user)
         return self
 
     async def __aexit__(
@@ -74,18 +74,18 @@ class Permit:
     ) -> None:
         """Leave; trouble that comes before a call is the end of a probe, and otherwise waits for `hindered`."""
         assert self._breaker_permit is not None
-        self._failed_at = self._gate.now()
+        self._failed_at = self._limiter.now()
         if not self._used:
-            is_telling = isinstance(error, NotConfigured) or self._gate.is_probe(self._breaker_permit)
+            is_telling = isinstance(error, NotConfigured) or self._limiter.is_probe(self._breaker_permit)
             if is_telling and isinstance(error, ProviderTrouble):
-                self._gate.note(self._breaker_permit, self._user, error, self._failed_at)
-            self._gate.give_back()
-        self._gate.leave(self._breaker_permit, self._turn_of)
+                self._limiter.note(self._breaker_permit, self._user, error, self._failed_at)
+            self._limiter.give_back()
+        self._limiter.leave(self._breaker_permit, self._turn_of)
 
     def check(self) -> None:
         """Raise Paused if the gate was shut since."""
         assert self._breaker_permit is not None
-        self._gate.check(self._breaker_permit)
+        self._limiter.check(self._breaker_permit)
 
     async def call(self, call: Awaitable[T], user_id: str) -> T:
         """Make the one call, for this user, and let the gate learn from what it comes to."""
@@ -95,14 +95,14 @@ class Permit:
         try:
             answer = await call
         except ProviderTrouble as trouble:
-            self._gate.refused(self._breaker_permit, self._task_id, self._user, trouble, self._gate.now())
+            self._limiter.refused(self._breaker_permit, self._task_id, self._user, trouble, self._limiter.now())
             raise
         if isinstance(answer, Unsendable):
             self._used = False
         elif isinstance(answer, Accepted):
-            self._gate.accepted(self._breaker_permit, self._task_id, self._user)
+            self._limiter.accepted(self._breaker_permit, self._task_id, self._user)
         else:
-            self._gate.answered(self._breaker_permit)
+            self._limiter.answered(self._breaker_permit)
         return answer
 
     def hindered(self, trouble: ProviderTrouble, user_id: str, left: float) -> None:
@@ -111,9 +111,9 @@ class Permit:
         This is known only afterwards: whoever may not call is checked all the same.
         """
         if isinstance(trouble, Paused):
-            self._gate.sent_away(left)
+            self._limiter.sent_away(left)
         elif self._breaker_permit is not None and not self._used:
-            self._gate.refused(self._breaker_permit, self._task_id, user_digest(user_id), trouble, self._failed_at)
+            self._limiter.refused(self._breaker_permit, self._task_id, user_digest(user_id), trouble, self._failed_at)
 
 
 class RouteLimiter:
@@ -128,7 +128,7 @@ class RouteLimiter:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.braked = False
+        self.is_cut_off = False
         self._route = route
         self._limits = limits
         self._timings = timings
@@ -138,9 +138,9 @@ class RouteLimiter:
             limits, timings, admit=self._breaker.admit, is_shut=self._is_open, clock=clock, chance=chance
         )
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
-        self._scouts = Scouts()
-        self._looks = Looks(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
-        self._own_rests = OwnRests()
+        self._candidates = ProbeCandidates()
+        self._checks = CheckTimes(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
+        self._credential_waits = CredentialWaits()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
     def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Permit:
@@ -154,26 +154,26 @@ class RouteLimiter:
     def share(self, share: float | None) -> None:
         """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
         rate = inf if self._limits.rate is None else self._limits.rate * (share or 0.0)
-        self._admission.pace.full = 0.0 if share is None else rate
+        self._admission.token_bucket.full = 0.0 if share is None else rate
         self._admission.let_in()
 
     def cutoff(self) -> None:
         """Shut the gate until a person resumes."""
-        self.braked = True
+        self.is_cut_off = True
         self._admission.dismiss(self._pausing)
 
     def release(self) -> None:
         """Open the gate slowly: a person resumed."""
-        if self.braked:
-            self.braked = False
-            self._admission.pace.ramp_up(self._clock(), self._timings.ramp)
+        if self.is_cut_off:
+            self.is_cut_off = False
+            self._admission.token_bucket.ramp_up(self._clock(), self._timings.ramp)
 
-    def start_afresh(self) -> None:
+    def reset(self) -> None:
         """Forget what was learnt with other credentials; a gate that was shut opens slowly."""
         was_open = self._breaker.open_since
         self._breaker.reset()
-        self._scouts.forget()
-        self._own_rests.forget()
+        self._candidates.forget()
+        self._credential_waits.forget()
         if was_open is not None:
             self._reopen(self._clock() - was_open)
 
@@ -181,55 +181,55 @@ class RouteLimiter:
         """Tell how the gate stands."""
         now = self._clock()
         state = self._breaker.state(now)
-        rate = self._admission.pace.rate(now)
+        rate = self._admission.token_bucket.rate(now)
         until = datetime.now(UTC) + timedelta(seconds=self._breaker.next_probe_at - now)
         return LimiterReport(
             provider=self._route.provider.value,
             app_id=self._route.app_id,
             environment=self._route.environment.value,
-            state="braked" if self.braked else state.value,
-            cause="brake" if self.braked else self._breaker.cause,
-            reason=BRAKED if self.braked else self._breaker.reason,
-            until=until if state is State.OPEN and not self.braked else None,
+            state="braked" if self.is_cut_off else state.value,
+            cause="brake" if self.is_cut_off else self._breaker.cause,
+            reason=CUT_OFF if self.is_cut_off else self._breaker.reason,
+            until=until if state is State.OPEN and not self.is_cut_off else None,
             waiting=self._admission.waiting,
             in_flight=self._admission.in_flight,
             rate=None if rate == inf else rate,
         )
 
-    def rest_alone(self, task_id: UUID, reason: str, rest: timedelta) -> timedelta:
+    def await_credentials(self, task_id: UUID, reason: str, rest: timedelta) -> timedelta:
         """Keep a push that was refused for our credentials from calling with the same ones for so long.
 
         Gives when it is to look whether they are others by then.
         """
         now = self._clock()
-        self._own_rests.begin(task_id, now + rest.total_seconds(), reason)
-        return min(rest, timedelta(seconds=self._looks.wait(now)))
+        self._credential_waits.begin(task_id, now + rest.total_seconds(), reason)
+        return min(rest, timedelta(seconds=self._checks.wait(now)))
 
-    async def wait_in_line(self, priority: Priority, user: int) -> BreakerPermit:
+    async def wait(self, priority: Priority, user: int) -> BreakerPermit:
         """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
         try:
             return await self._admission.wait(priority, user)
-        except Booked:
+        except Reserved:
             if self._is_open():
                 raise self._paused(self._clock()) from None
             raise
 
-    def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> BreakerPermit | None:
+    def admit_now(self, priority: Priority, task_id: UUID, user: int) -> BreakerPermit | None:
         """Give leave at once, None where one has to wait; raises Paused, RestsAlone."""
         now = self._clock()
-        if self.braked:
+        if self.is_cut_off:
             raise self._paused(now)
         if not self._is_open():
-            if rest := self._own_rests.left(task_id, now):
+            if rest := self._credential_waits.left(task_id, now):
                 left, reason = rest
-                look = min(left, self._looks.wait(now))
-                raise RestsAlone(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
+                look = min(left, self._checks.wait(now))
+                raise AwaitsCredentials(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
             return self._admission.at_once(now, priority, user)
         if self._breaker.is_fresh_probing:
             return None  # in a moment it is known whether the route is up again
-        if not self._breaker.lets_through(now, user):
+        if not self._breaker.allows(now, user):
             raise self._sent_away(task_id, user, now)
-        if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id, user):
+        if now < self._breaker.open_until + self._timings.check_again and not self._candidates.may_probe(task_id, user):
             raise self._paused(now)
         return self._admission.take(user)  # the probe
 
@@ -239,29 +239,29 @@ class RouteLimiter:
 
     def sent_away(self, left: float) -> None:
         """Learn for how many seconds more a push that waits is of use."""
-        self._breaker.hurry(self._clock(), left)
+        self._breaker.shorten(self._clock(), left)
 
     def check(self, breaker_permit: BreakerPermit) -> None:
         """Raise Paused if the gate was shut since leave was given."""
-        if self.braked or not self._breaker.still_good(breaker_permit):
+        if self.is_cut_off or not self._breaker.is_valid(breaker_permit):
             raise self._paused(self._clock())
 
     def give_back(self) -> None:
         """Take back leave that was not used for a call."""
-        self._admission.pace.give_back()
+        self._admission.token_bucket.give_back()
 
     def leave(self, breaker_permit: BreakerPermit, user: int) -> None:
         """Make room for the next one; a probe that came to nothing hands the probe on."""
         if self.is_probe(breaker_permit):
             self._admission.dismiss(self._pausing)  # those who waited for what it comes to
-        self._breaker.given_back(breaker_permit)
+        self._breaker.unused(breaker_permit)
         self._admission.leave(user)
 
     def accepted(self, breaker_permit: BreakerPermit, task_id: UUID, user: int) -> None:
         """Learn that a push of this user was accepted."""
         was_open = self._breaker.open_since
-        self._scouts.accepted(user)
-        self._own_rests.accepted(task_id)
+        self._candidates.accepted(user)
+        self._credential_waits.accepted(task_id)
         self._breaker.succeeded(breaker_permit, self._clock())
         self._closed(was_open)
 
@@ -278,7 +278,7 @@ class RouteLimiter:
         if isinstance(trouble, Misconfigured):
             self._alarm.note(trouble.reason, task_id, user)
         if not isinstance(trouble, StaleCredential | NoRoom) and not _is_ones_own(trouble):
-            self._scouts.refused(user)
+            self._candidates.refused(user)
         self.note(breaker_permit, user, trouble, at)
 
     def note(self, breaker_permit: BreakerPermit, user: int, trouble: ProviderTrouble, at: float) -> None:
@@ -294,7 +294,7 @@ class RouteLimiter:
         if self._breaker.open_since is None:
             return
         if self._breaker.open_until != until:  # another rest
-            self._scouts.dismiss()
+            self._candidates.dismiss()
             self._admission.dismiss(self._pausing)
         if self._breaker.cause is not known_cause:
             self._shut()
@@ -307,9 +307,9 @@ class RouteLimiter:
         """Say when to look in again; one of those who wait comes just when the rest is over."""
         left = self._breaker.rests_until(user) - now
         paused = self._paused(now, left)
-        if left <= 0 or not self._scouts.appoint(task_id, user) or isinstance(paused, LooksIn):
+        if left <= 0 or not self._candidates.nominate(task_id, user) or isinstance(paused, ChecksAgain):
             return paused
-        return Appointed(paused.reason, retry_after=paused.retry_after)
+        return ProbesNext(paused.reason, retry_after=paused.retry_after)
 
     def _pausing(self) -> Paused:
         return self._paused(self._clock())
@@ -318,12 +318,12 @@ class RouteLimiter:
         """Say when to look in again, `left` seconds before the route may be tried."""
         if left is None:
             left = self._breaker.open_until - now
-        reason = BRAKED if self.braked else self._breaker.reason or "paused"
-        if left <= 0 and not self.braked:  # a probe is under way
-            return Paused(reason, retry_after=timedelta(seconds=self._timings.looking_again))
-        look = self._looks.wait(now)
-        if self.braked or look < left:
-            return LooksIn(reason, retry_after=timedelta(seconds=look))
+        reason = CUT_OFF if self.is_cut_off else self._breaker.reason or "paused"
+        if left <= 0 and not self.is_cut_off:  # a probe is under way
+            return Paused(reason, retry_after=timedelta(seconds=self._timings.check_again))
+        look = self._checks.wait(now)
+        if self.is_cut_off or look < left:
+            return ChecksAgain(reason, retry_after=timedelta(seconds=look))
         return Paused(reason, retry_after=timedelta(seconds=left))
 
     def _shut(self) -> None:
@@ -334,13 +334,13 @@ class RouteLimiter:
 
     def _closed(self, was_open: float | None) -> None:
         if was_open is not None and not self._is_open():
-            self._scouts.dismiss()
-            self._own_rests.forget()
+            self._candidates.dismiss()
+            self._credential_waits.forget()
             self._reopen(self._clock() - was_open)
 
     def _reopen(self, after: float) -> None:
         self._log.info("breaker closed", after=round(after, 1))
-        self._admission.pace.ramp_up(self._clock(), min(self._timings.ramp, after))
+        self._admission.token_bucket.ramp_up(self._clock(), min(self._timings.ramp, after))
         self._admission.let_in()
 
 
@@ -353,20 +353,20 @@ def _about_the_route(trouble: ProviderTrouble) -> Trouble | None:
     """Say what trouble tells about its route; None where it is nobody else's."""
     match trouble:
         case Throttled(extent=ThrottleExtent.ROUTE):
-            cause, bearing = Cause.THROTTLED, Bearing.WHOLE
+            cause, scope = Cause.THROTTLED, TroubleScope.ROUTE
         case Throttled(extent=ThrottleExtent.UNNAMED):
-            cause, bearing = Cause.THROTTLED, Bearing.CALL
+            cause, scope = Cause.THROTTLED, TroubleScope.CALL
         case TokenMisconfigured() | StaleCredential() | NoRoom():
             return None
         case NotConfigured():
-            cause, bearing = Cause.MISCONFIGURED, Bearing.WHOLE
+            cause, scope = Cause.MISCONFIGURED, TroubleScope.ROUTE
         case Misconfigured():
-            cause, bearing = Cause.MISCONFIGURED, Bearing.CALL
+            cause, scope = Cause.MISCONFIGURED, TroubleScope.CALL
         case AnsweredUnavailable():
-            cause, bearing = Cause.OUTAGE, Bearing.CALL
+            cause, scope = Cause.OUTAGE, TroubleScope.CALL
         case Unavailable():
-            cause, bearing = Cause.OUTAGE, Bearing.CONNECTION
+            cause, scope = Cause.OUTAGE, TroubleScope.CONNECTION
         case _:
             return None
     retry_after = None if trouble.retry_after is None else trouble.retry_after.total_seconds()
-    return Trouble(cause, trouble.reason, bearing, retry_after, is_usual=trouble.is_usual)
+    return Trouble(cause, trouble.reason, scope, retry_after, is_advised=trouble.is_advised)

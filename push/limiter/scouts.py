@@ -9,7 +9,7 @@ _MAX_KNOWN = 1000
 _NEVER = 0  # the rank of who was not refused
 
 
-class Scouts:
+class ProbeCandidates:
     """Ranks those who wait, and keeps one of the lowest rank in mind: the scout, which comes when the rest is over."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Scouts:
         """Take note that a push of this user was accepted."""
         self._ranks.pop(user, None)
 
-    def appoint(self, task_id: UUID, user: int) -> bool:
+    def nominate(self, task_id: UUID, user: int) -> bool:
         """Make this push the scout, if it comes before the one that there is."""
         rank = self._rank(user)
         if self._scout not in {None, task_id} and rank >= self._scouts_rank:
@@ -42,7 +42,7 @@ class Scouts:
         """Have no scout: another rest begins, or the last one is over for good."""
         self._scout = None
 
-    def may_go(self, task_id: UUID, user: int) -> bool:
+    def may_probe(self, task_id: UUID, user: int) -> bool:
         """Tell whether nobody is expected who would tell more."""
         return self._scout in {None, task_id} or self._rank(user) <= self._scouts_rank
 
@@ -55,7 +55,7 @@ class Scouts:
         return self._ranks.get(user, _NEVER)
 
 
-class Looks:
+class CheckTimes:
     """Gives instants to look in: few who wait come often, many of them each seldom, so that looks cost little."""
 
     def __init__(self, shortest: float, longest: float, per_second: float, chance: Callable[[], float]) -> None:
@@ -75,7 +75,7 @@ class Looks:
         return self._next - now
 
 
-class OwnRests:
+class CredentialWaits:
     """Pushes that were refused for our credentials at an open gate, and until when each makes no call with the same."""
 
     def __init__(self) -> None:

@@ -32,11 +32,11 @@ class Timings:
 
     rests: Mapping[Cause, Rest] = field(default_factory=lambda: RESTS)
     patience: float = 3.0  # in line
-    looking_again: float = 2.0  # where nobody can say when it will be one's turn
+    check_again: float = 2.0  # where nobody can say when it will be one's turn
     shortest_pause: float = 5.0  # between two looks at a shut gate, which other credentials may open at any time
     longest_pause: float = 45.0  # where so many wait that the looks of all would be more than the next says
     looks: float = 20.0  # per second, of all who wait
-    booked_ahead: float = 60.0  # at most
+    max_reserved: float = 60.0  # at most
     longest_call: float = 10.0  # so a full gate lets in as many as its concurrency in this time, if not more
     alarm_after: float = 1.0  # the first refusal that does not shut the gate, so that one line tells of many
     ramp: float = 60.0  # from nearly nothing to full, after an opening that lasted as long or longer

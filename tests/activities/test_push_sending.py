@@ -48,11 +48,11 @@ async def unreadable(push: Push) -> Answer:
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
-    gate.share(1.0)
+    limiter = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    limiter.share(1.0)
     go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+    async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
         attempted = await _call(permit, unreadable, go, ApnsSender(apns_account(simulator)), time.monotonic())
 
     assert made_of(attempted.result) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)

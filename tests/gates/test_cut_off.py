@@ -161,7 +161,7 @@ async def _attempts(stack: Stack, task_id: UUID) -> list[tuple[int, str | None, 
 
 
 async def _in_line(worker: WorkerHarness, count: int) -> bool:
-    return [gate["waiting"] for gate in worker.dependencies.gates.report()["gates"]] == [count]
+    return [limiter["waiting"] for limiter in worker.dependencies.limiters.report()["gates"]] == [count]
 
 
 async def _is_noted(stack: Stack, task_id: UUID) -> bool:

@@ -38,7 +38,7 @@ async def test_one_user_who_is_refused_for_ever_holds_up_no_newcomers_at_an_open
     without_worker: Stack, simulator: Simulator
 ) -> None:
     """As in life, but ten times as fast."""
-    timings = Timings(rests=dict.fromkeys(Cause, Rest(first=0.2, longest=30.0)), looking_again=0.2, ramp=6.0)
+    timings = Timings(rests=dict.fromkeys(Cause, Rest(first=0.2, longest=30.0)), check_again=0.2, ramp=6.0)
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
     phone = iphone()
     [mallorys] = await due_now(without_worker, [phone])
@@ -160,13 +160,13 @@ async def _next_try(stack: Stack, due: Due) -> float:
 
 
 async def _braked(worker: WorkerHarness) -> bool:
-    return any(report.state == "braked" for report in worker.dependencies.gates.reports())
+    return any(report.state == "braked" for report in worker.dependencies.limiters.reports())
 
 
 def _rest(worker: WorkerHarness) -> float:
     """Give for how many seconds more the one gate in use rests for who was refused there, others may try sooner."""
-    gate = worker.dependencies.gates.at(Route(Provider.APNS, None, Environment.PRODUCTION))
-    return gate._breaker.open_until - gate.now()
+    limiter = worker.dependencies.limiters.at(Route(Provider.APNS, None, Environment.PRODUCTION))
+    return limiter._breaker.open_until - limiter.now()
 
 
 async def _rests_for(worker: WorkerHarness, seconds: float) -> bool:

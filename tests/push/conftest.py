@@ -106,7 +106,7 @@ def made_of(trouble: object) -> tuple[object, ...]:
     """Take trouble apart, so that it can be compared."""
     match trouble:
         case Unavailable():
-            return Unavailable, trouble.reason, trouble.fate, trouble.retry_after
+            return Unavailable, trouble.reason, trouble.delivery, trouble.retry_after
         case Throttled():
             return Throttled, trouble.extent, trouble.reason, trouble.retry_after
         case ProviderTrouble():

@@ -16,7 +16,7 @@ import pytest
 from push.apns.sender import ApnsSender
 from push.fcm.sender import FcmSender
 from push.http2.pool import Pool
-from push.http2.proxy import MAX_ADDRESSES, STRAIGHT, HostAddress, Proxies, Proxy, first, resolved
+from push.http2.proxy import DIRECT, MAX_ADDRESSES, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Accepted, Sender
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome
@@ -85,7 +85,7 @@ def port_of(url: str) -> int:
 
 @asynccontextmanager
 async def sender_of(
-    sim: Simulator, directory: Path, provider: str, proxies: Proxies = STRAIGHT
+    sim: Simulator, directory: Path, provider: str, proxies: Proxies = DIRECT
 ) -> AsyncIterator[tuple[Sender, str]]:
     """The sender whose every address has the name `localhost`."""
     if provider == "apns":
