@@ -1,4 +1,4 @@
-"""Whose turn it is at one gate: concurrency, pace, and the line of those who wait."""
+"""Who may call next on one route: concurrency, rate, and the queue of those who wait."""
 
 import asyncio
 from collections import deque
@@ -15,47 +15,47 @@ from push.wait_queue import FairQueue, QueueDepths, Waiter
 
 
 class WaitQueue:
-    """Those who wait, by priority and user."""
+    """Waiting pushes by priority and user."""
 
     def __init__(self) -> None:
         self._waiting: dict[Priority, FairQueue[BreakerPermit]] = {priority: FairQueue() for priority in Priority}
 
     def __len__(self) -> int:
-        """Count those who wait."""
+        """Count the waiting pushes."""
         return sum(map(len, self._waiting.values()))
 
     def count_ahead(self, priority: Priority, user: int) -> int:
-        """Count those who go before a newcomer of this user, at most; of those who are there already."""
+        """Count the waiting pushes that go before a new one of this user, at most."""
         before = sum(len(waiting) for other, waiting in self._waiting.items() if other < priority)
         return before + self._waiting[priority].count_ahead(user)
 
     def join(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
-        """Wait behind the others of one's own priority and user; the future is settled when it is one's turn."""
+        """Wait behind the others of the same priority and user; the future is done when the turn comes."""
         return self._waiting[priority].join(user)
 
     def give_up(self, priority: Priority, user: int, waiter: Waiter[BreakerPermit]) -> None:
-        """Wait no longer; harmless after one's turn."""
+        """Stop waiting; harmless after the turn."""
         self._waiting[priority].give_up(user, waiter)
 
     def first(self, is_skipped: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
-        """Tell of which priority and user the next one is; None where nobody waits but users who are passed over."""
+        """Return priority and user of the next turn; None where only skipped users wait."""
         for priority, waiting in self._waiting.items():
             if (user := waiting.first(is_skipped)) is not None:
                 return priority, user
         return None
 
     def next(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
-        """Take the turn that `first` told."""
+        """Take the turn that `first` returned."""
         return self._waiting[priority].next(user)
 
     def drain(self) -> Iterator[Waiter[BreakerPermit]]:
-        """Empty the line."""
+        """Empty the queue."""
         while (first := self.first()) is not None:
             yield self.next(*first)
 
 
 class Reservations:
-    """Whose turns are still to come, by priority."""
+    """Turns that are reserved and still to come, by priority."""
 
     def __init__(self) -> None:
         self._admission: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
@@ -64,9 +64,9 @@ class Reservations:
     def reserve(
         self, now: float, priority: Priority, user: int, *, wait: float, each: float, at_most: float
     ) -> float | None:
-        """Give a turn away; in how many seconds, None where that is more than `at_most`.
+        """Reserve a turn; returns in how many seconds it is, None where that is more than `at_most`.
 
-        `wait` is how long those in line take, and `each` how long one turn takes, in seconds.
+        `wait` is how long the queue takes, and `each` how long one turn takes, in seconds.
         """
         self._forget(now)
         before = sum(depths.total for other, depths in self._depths.items() if other < priority)
@@ -91,7 +91,7 @@ RAMP_FROM = 0.02  # of what a ramp leads to
 
 
 class TokenBucket:
-    """How many calls may start: `full` per second, infinite where there is no limit, and none at first."""
+    """How many calls may start: `full` per second, infinite without a limit, and none at first."""
 
     def __init__(self, now: float) -> None:
         self.full = 0.0
@@ -101,11 +101,11 @@ class TokenBucket:
         self._ramp_began = self._ramp_ends = now
 
     def ramp_up(self, now: float, lasting: float) -> None:
-        """Start again with a small part of the full rate, which grows to the whole in so many seconds."""
+        """Start again at a small part of the full rate, and grow to all of it in so many seconds."""
         self._ramp_began, self._ramp_ends = now, now + lasting
 
     def rate(self, now: float) -> float:
-        """Tell how many calls per second may start at present."""
+        """Return how many calls per second may start at present."""
         if now >= self._ramp_ends:
             return self.full
         top = min(self.full, RAMP_TO)
@@ -113,7 +113,7 @@ class TokenBucket:
         return max(top * max(RAMP_FROM, done), min(top, 1.0))
 
     def take(self, now: float) -> bool:
-        """Take leave for one call; False when it is too early."""
+        """Take a token for one call; False when it is too early."""
         self._fill(now)
         if self._rate == inf:
             return True
@@ -123,11 +123,11 @@ class TokenBucket:
         return True
 
     def give_back(self) -> None:
-        """Return leave that was not used."""
+        """Return an unused token."""
         self._level = min(self._most, self._level + 1)
 
     def wait(self, now: float, count: int) -> float:
-        """Tell in how many seconds so many calls will have had leave; infinite where none may start."""
+        """Return in how many seconds so many calls may have started; infinite where none may start."""
         self._fill(now)
         if self._rate in (0, inf):
             return 0.0 if self._rate else inf
@@ -138,7 +138,7 @@ class TokenBucket:
         return max(1.0, self._rate * BURST)
 
     def _fill(self, now: float) -> None:
-        """Add what has come in since the last time, then go on at the rate of now."""
+        """Add the tokens since the last time, then go on at the present rate."""
         if self._rate != inf:
             self._level = min(self._most, self._level + (now - self._at) * self._rate)
         rate = self.rate(now)
@@ -148,20 +148,19 @@ class TokenBucket:
         self._at = now
 
 
-_KEPT = 4  # one in so many places is for reminders
+_KEPT = 4  # one in so many of the calls in flight is kept for reminders
 
-_SHARE = 4  # one in so many places at most is one user's
+_SHARE = 4  # one in so many of the calls in flight may be one user's
 
-_LATELY = 256  # calls, that tell how fast a gate without a rate moves
+_LATELY = 256  # calls, whose ends show how fast a queue without a rate moves
 
-
-NOBODY = 0  # in place of a user's digest, where it is not known whose a push is
+NOBODY = 0  # in place of the digest of an unknown user
 
 
 class AdmissionQueue:
-    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given.
+    """Gives turns to as many as the limits allow; `admit` makes the permit at the moment of the turn.
 
-    While `is_shut` those in line wait for what a probe comes to.
+    While the breaker `is_open`, the queue waits for the outcome of a probe.
     """
 
     def __init__(
@@ -170,7 +169,7 @@ class AdmissionQueue:
         timings: Timings,
         *,
         admit: Callable[[int], BreakerPermit],
-        is_shut: Callable[[], bool],
+        is_open: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -179,19 +178,19 @@ class AdmissionQueue:
         self._limits = limits
         self._timings = timings
         self._admit = admit
-        self._is_shut = is_shut
+        self._is_open = is_open
         self._clock = clock
         self._chance = chance
         self._waiters = WaitQueue()
         self._most_of_one = max(1, limits.concurrency // _SHARE)
-        self._of_users: dict[int, int] = {}  # under way
+        self._of_users: dict[int, int] = {}  # calls in flight
         self._reservations = Reservations()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
+        """How many pushes wait."""
         return len(self._waiters)
 
     def at_once(self, now: float, priority: Priority, user: int) -> BreakerPermit | None:
@@ -211,23 +210,23 @@ class AdmissionQueue:
         return self._admit(user)
 
     async def wait(self, priority: Priority, user: int) -> BreakerPermit:
-        """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
+        """Wait in the queue; raises Reserved for a turn that is too far off, and what `dismiss` gives."""
         now = self._clock()
         ahead = self._waiters.count_ahead(priority, user)
         if self._timings.patience < self.token_bucket.wait(now, ahead + 1) < inf:
             raise self._reserved(now, priority, user, ahead, "rate_limited")
         waiter = self._waiters.join(priority, user)
-        self.let_in()
+        self.admit_waiting()
         try:
             async with asyncio.timeout(self._timings.patience):
                 return await waiter
         except BaseException as error:
             self._waiters.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.token_bucket.give_back()  # let in at the very moment we gave up
+                self.token_bucket.give_back()  # admitted at the very moment we gave up
                 self.leave(user)
             if isinstance(error, TimeoutError):
-                # whoever was ahead has gone or given up as well
+                # all who were ahead have gone or given up as well
                 raise self._reserved(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
@@ -239,12 +238,12 @@ class AdmissionQueue:
         else:
             del self._of_users[user]
         self._left.append(self._clock())
-        self.let_in()
+        self.admit_waiting()
 
-    def let_in(self) -> None:
-        """Let in as many as may start, and come back when the next one may."""
+    def admit_waiting(self) -> None:
+        """Admit as many as may start, and come back when the next one may."""
         now = self._clock()
-        while not self._is_shut() and (first := self._waiters.first(self._has_share)) is not None:
+        while not self._is_open() and (first := self._waiters.first(self._has_share)) is not None:
             priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
@@ -252,17 +251,17 @@ class AdmissionQueue:
             self._waiters.next(priority, user).set_result(self.take(user))
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
-        """Send everybody away."""
+        """Send all who wait away."""
         for waiter in self._waiters.drain():
             waiter.set_exception(why())
 
     def _has_room(self, priority: Priority) -> bool:
-        """Tell whether one more may be under way; a part of the room is for reminders, however slow other calls are."""
+        """Whether one more call may start; a part is kept for reminders, however slow other calls are."""
         kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
         return self.in_flight < self._limits.concurrency - kept
 
     def _has_share(self, user: int) -> bool:
-        """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
+        """Whether a user's calls take the share of one user: they may be slow, and others need the rest."""
         return self._of_users.get(user, 0) >= self._most_of_one and user != NOBODY
 
     def _may_start(self, now: float, priority: Priority) -> bool:
@@ -272,8 +271,8 @@ class AdmissionQueue:
         if self._timer is not None:
             self._timer.cancel()
         wait = self.token_bucket.wait(now, 1)
-        if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
-            self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
+        if wait < inf and self._has_room(priority):  # else the next call that ends, or a new share, admits
+            self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.admit_waiting)
 
     def _reserved(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Reserved:
         rate, chance = self.token_bucket.rate(now), self._chance()
@@ -283,11 +282,11 @@ class AdmissionQueue:
         wait = ahead * each if rate == inf else self.token_bucket.wait(now, ahead)
         at_most = self._timings.max_reserved
         turn = self._reservations.reserve(now, priority, user, wait=wait, each=each, at_most=at_most)
-        if turn is None:  # whoever would come too late just looks in again
+        if turn is None:  # too far ahead to reserve: it just asks again
             turn = at_most * (1 - chance / 2)
         return Reserved(reason, retry_after=timedelta(seconds=turn))
 
     def _seconds_each(self, now: float) -> float:
-        """Tell how long a turn takes at a full gate, by the calls that ended lately."""
+        """Return how long a turn takes at full concurrency, by the calls that ended lately."""
         at_most = self._timings.longest_call / self._limits.concurrency
         return min(at_most, (now - self._left[0]) / len(self._left)) if self._left else at_most

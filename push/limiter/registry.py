@@ -1,4 +1,4 @@
-"""The limiters of all routes in this process, and how they stand, for who scrapes it."""
+"""The limiters of all routes in this process, and their gauges."""
 
 import random
 import time
@@ -23,7 +23,7 @@ DEFAULT_TIMINGS = Timings()
 
 
 class RouteLimiters:
-    """Opens a gate for each route when it is first asked for. Nothing passes before `share` was told."""
+    """Makes the limiter of a route at its first use. Nothing passes before `share` is set."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class RouteLimiters:
         self._share: float | None = None
 
     def at(self, route: Route) -> RouteLimiter:
-        """Find the gate of a route."""
+        """Find the limiter of a route."""
         limiter = self._limiters.get(route)
         if limiter is None:
             limits = self._limits[route.provider]
@@ -53,7 +53,7 @@ class RouteLimiters:
         return limiter
 
     def serving(self, route: Route, credentials: object) -> RouteLimiter:
-        """Find the gate of a route; it starts afresh where its calls are made with other credentials than before."""
+        """Find the limiter of a route; it forgets what it learned where the credentials are new."""
         limiter = self.at(route)
         if self._credentials.get(route, credentials) is not credentials:
             limiter.reset()
@@ -61,21 +61,25 @@ class RouteLimiters:
         return limiter
 
     def serves(self, route: Route, credentials: object) -> bool:
-        """Tell whether calls on a route are made with these credentials at present, as far as anybody said."""
+        """Whether calls on a route are made with these credentials at present; true before the first call."""
         return self._credentials.get(route, credentials) is credentials
 
+    def cut_off(self) -> set[Route]:
+        """Find the routes that the token-error cutoff has stopped."""
+        return {route for route, limiter in self._limiters.items() if limiter.is_cut_off}
+
     def share(self, share: float | None) -> None:
-        """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
+        """Set this process's part of the fleet's rate; None: the fleet does not know it yet, so nothing passes."""
         self._share = share
         for limiter in self._limiters.values():
             limiter.share(share)
 
     def reports(self) -> list[LimiterReport]:
-        """Tell how all gates stand; another thread may ask."""
+        """Report all limiters; another thread may call this."""
         return [limiter.report() for limiter in list(self._limiters.values())]
 
     def report(self) -> dict[str, Any]:
-        """Tell how all gates stand, and which refusals no table knows, as JSON."""
+        """Report all limiters, and the refusals that no table knows, as JSON."""
         rows = [asdict(report) for report in self.reports()]
         return {
             "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
@@ -93,7 +97,7 @@ _CAUSES = (*(cause.value for cause in Cause), "brake")
 
 
 class LimiterGauges(Collector):
-    """Reads the gates when asked; those of apps that nobody configured are told as one, the default app's."""
+    """Reads the limiters at each scrape; those of apps without credentials count as the default app's."""
 
     def __init__(self, limiters: RouteLimiters, apps: SenderRegistry) -> None:
         self._limiters = limiters
@@ -102,10 +106,14 @@ class LimiterGauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give the gauges of every route that was used."""
         shut = GaugeMetricFamily(
-            "fastbell_gate_shut", "1 while this worker lets no calls through for this cause.", labels=(*_ROUTE, "cause")
+            "fastbell_gate_shut",
+            "1 while this worker's route is paused or stopped for this cause.",
+            labels=(*_ROUTE, "cause"),
         )
-        waiting = GaugeMetricFamily("fastbell_gate_waiting", "Pushes in line in this worker.", labels=_ROUTE)
-        in_flight = GaugeMetricFamily("fastbell_gate_calls_in_flight", "Calls under way.", labels=_ROUTE)
+        waiting = GaugeMetricFamily(
+            "fastbell_gate_waiting", "Pushes that wait for the route in this worker.", labels=_ROUTE
+        )
+        in_flight = GaugeMetricFamily("fastbell_gate_calls_in_flight", "Calls in flight.", labels=_ROUTE)
         rate = GaugeMetricFamily(
             "fastbell_gate_rate", "Calls per second that this worker may start; +Inf: no limit.", labels=_ROUTE
         )

@@ -85,7 +85,7 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
                 send.cancel()
             await asyncio.wait(sends)
 
-    assert [entry["log_level"] for entry in logs if entry["event"] == "brake engaged"] == ["error"]
+    assert [entry["log_level"] for entry in logs if entry["event"] == "token-error cutoff engaged"] == ["error"]
     assert found[TaskState.DEAD, reason] >= 20
     assert found[TaskState.DEAD, reason] + found[TaskState.PENDING, "brake_engaged"] == MANY
     assert called == await attempts(without_worker, all_due) == found[TaskState.DEAD, reason]

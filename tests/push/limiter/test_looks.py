@@ -8,9 +8,9 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
+from push.limiter.probes import CheckTimes
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import RouteLimiter
-from push.limiter.scouts import CheckTimes
 from push.limiter.settings import Limits, Timings
 from push.sender import Accepted, AwaitsCredentials
 

@@ -277,8 +277,8 @@ async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
 
 async def test_after_a_pause_the_rate_grows_slowly() -> None:
     limiter = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
-    limiter.cutoff()
-    limiter.release()
+    limiter.cut_off()
+    limiter.resume()
 
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(send(limiter) for _ in range(12)))
@@ -289,12 +289,12 @@ async def test_after_a_pause_the_rate_grows_slowly() -> None:
 
 async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None:
     limiter = make_gate()
-    limiter.cutoff()
+    limiter.cut_off()
     with pytest.raises(Paused, match="brake_engaged"):
         await send(limiter)
     assert limiter.report().state == "braked"
 
-    limiter.release()
+    limiter.resume()
 
     assert await send(limiter) == ACCEPTED
 
