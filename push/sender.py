@@ -1,6 +1,21 @@
-"""What a provider call can come to, and the Sender protocol that both providers implement.
+"""The outcomes of a provider call, and the Sender protocol that both providers implement.
 
-An answer that no retry would change is a value. Trouble that time may cure is an exception.
+An answer that no retry would change is a value. Trouble that time may cure is an exception:
+
+    ProviderTrouble
+        Throttled             the provider asks for fewer calls
+        Misconfigured         our keys, topic or project are wrong
+            NotConfigured         the app has no credentials
+            TokenMisconfigured    something is missing for this token alone
+        Unavailable           the provider failed, or could not be reached
+            AnsweredUnavailable   it said so itself
+            StaleCredential       the credential is renewed by now
+            NoRoom                no stream was free; says nothing against the provider
+        Paused                the route is paused or stopped
+            ProbesNext            this push is the next probe
+            ChecksAgain           for longer; the push checks now and then
+        Reserved              too many are ahead; this push has a turn
+        AwaitsCredentials     refused for our credentials; waits for others
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,20 +32,20 @@ from domain.push import Environment, Push
 class Accepted:
     """The provider took the push. Says nothing about the phone."""
 
-    provider_id: str | None  # apns-id, or the FCM message name; None where what the provider gave has not its form
+    provider_id: str | None  # apns-id, or the FCM message name; None where the provider gave none in that form
 
 
 @dataclass(frozen=True, slots=True)
 class Unregistered:
-    """The token is dead: the provider knew it, and knows that it is gone."""
+    """The token is dead: the provider knew it, and says that it is gone."""
 
     reason: str
-    since: datetime | None  # when the provider saw it die, where it says so (APNs 410)
+    since: datetime | None  # when it died, where the provider says so (APNs 410)
 
 
 @dataclass(frozen=True, slots=True)
 class SuspectToken:
-    """The token is dead, or it lives elsewhere: in the other environment, for one."""
+    """The token is dead, or valid elsewhere, such as in the other environment."""
 
     reason: str
 
@@ -63,7 +78,7 @@ class Delivery(StrEnum):
 
     NOT_SENT = "not_sent"  # no call was made
     NOT_PROCESSED = "never_processed"
-    DECLINED = "declined"  # the provider answered that it is unavailable; in the field, some were taken all the same
+    DECLINED = "declined"  # the provider answered that it is unavailable; some were shown all the same
     UNKNOWN = "unknown"
 
 
@@ -74,20 +89,20 @@ class ProviderTrouble(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after  # the floor for the next attempt
-        self.is_advised = False  # that floor is the provider's general advice; this answer named none
+        self.is_advised = False  # the floor is the provider's general advice; this answer named none
 
     def or_advised(self, rest: timedelta) -> Self:
-        """Give it the floor that the provider advises in general, where it has none."""
+        """Set the floor that the provider advises in general, where its answer names none."""
         if self.retry_after is None:
             self.retry_after, self.is_advised = rest, True
         return self
 
 
 class ThrottleExtent(StrEnum):
-    """Whom a throttle concerns."""
+    """What a throttle concerns."""
 
     TOKEN = "token"  # noqa: S105 (a word)
-    ROUTE = "route"  # the answer names it: a project's quota, for one
+    ROUTE = "route"  # the answer names it, as with a project's quota
     UNNAMED = "unnamed"  # the answer does not say
 
 
@@ -106,14 +121,11 @@ class Misconfigured(ProviderTrouble):
 
 
 class NotConfigured(Misconfigured):
-    """We know ourselves that no call can be made on this route: the app has no credentials for the provider."""
+    """No call can be made: the app has no credentials for the provider."""
 
 
 class TokenMisconfigured(Misconfigured):
-    """Something is missing on our side for this one token: Firebase has no APNs key of its app, for one.
-
-    Says nothing about other tokens.
-    """
+    """Something is missing on our side for this token alone, such as its app's APNs key in Firebase."""
 
 
 class Unavailable(ProviderTrouble):
@@ -125,7 +137,7 @@ class Unavailable(ProviderTrouble):
 
 
 class AnsweredUnavailable(Unavailable):
-    """The provider answered this one call that it is in trouble; no connection was lost."""
+    """The provider answered this call that it is in trouble; no connection was lost."""
 
 
 class StaleCredential(Unavailable):
@@ -133,9 +145,9 @@ class StaleCredential(Unavailable):
 
 
 class NoRoom(Unavailable):
-    """No call was made, or it was turned away unread, for want of a place; says nothing against the provider.
+    """No stream was free, or the peer refused one more; the call was not processed.
 
-    So it opens no breaker. A connection that failed is plain Unavailable, for whoever waited for it.
+    Says nothing against the provider, so it opens no breaker. A failed connection is plain Unavailable.
     """
 
     def __init__(
@@ -145,21 +157,24 @@ class NoRoom(Unavailable):
 
 
 class Paused(ProviderTrouble):
-    """The gate is shut: nothing was called, and nobody is to call before."""
+    """The route is paused or stopped: no call was made."""
 
 
 class ProbesNext(Paused):
-    """The gate is shut, and this push is the one to try it next: `retry_after` says when."""
+    """The route is paused, and this push is the next to probe it: `retry_after` says when."""
 
 
 class ChecksAgain(Paused):
-    """The gate is shut for longer, unless other credentials or a person open it: `retry_after` says when to ask."""
+    """The route is paused or stopped for longer, unless new credentials or a person end it.
+
+    `retry_after` says when to check.
+    """
 
 
 class AwaitsCredentials(ProviderTrouble):
     """The push was refused for our credentials, and is not sent with the same before `rest` is over.
 
-    `retry_after` says when to ask whether they are others.
+    `retry_after` says when to check whether they have changed.
     """
 
     def __init__(self, reason: str, rest: timedelta, *, retry_after: timedelta) -> None:
@@ -168,7 +183,7 @@ class AwaitsCredentials(ProviderTrouble):
 
 
 class Reserved(ProviderTrouble):
-    """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
+    """Too many are ahead; `retry_after` says when this push's turn is likely."""
 
 
 Send: TypeAlias = Callable[[Push], Awaitable[Answer]]  # makes exactly one provider call; raises ProviderTrouble

@@ -1,4 +1,4 @@
-"""Apple Push Notification service: shapes the payload, makes the call, reads the answer."""
+"""Apple Push Notification service: shapes the payload, makes the call, judges the answer."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ DEVICE_TOKEN = re.compile(r"[0-9a-fA-F]{2,400}")
 
 @dataclass(frozen=True, slots=True)
 class ApnsAccount:
-    """Whose key signs for which app, and where Apple is."""
+    """The key that signs for one app, and Apple's addresses."""
 
     key_file: Path
     key_id: str
@@ -94,7 +94,7 @@ class ApnsSender:
     async def _send(self, lease: StreamLease, push: Push) -> Answer:
         """Make exactly one call; raises ProviderTrouble."""
         if not DEVICE_TOKEN.fullmatch(push.token):
-            return Unsendable("MalformedDeviceToken")  # it would not even make a path
+            return Unsendable("MalformedDeviceToken")  # it may break the path
         authorization = self._token.get_header()
         written = headers(push, authority=lease.authority, authorization=authorization, topic=self._topic)
         answer = result(push, await lease.call(written, request(push, self._shape)))
@@ -120,7 +120,7 @@ class ApnsSender:
                 return Rejected(reason)
             case Verdict.STALE_CREDENTIAL if self._token.refused(authorization):
                 raise StaleCredential(reason, Delivery.NOT_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # Apple knows no last
+            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # the last is Google's
                 log.error("provider misconfigured", provider="apns", status=status, reason=reason)
                 raise Misconfigured(reason)
             case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
@@ -150,7 +150,7 @@ def payload(push: Push) -> dict[str, Any]:
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:
-    """Shape a push of an app whose texts are sealed: generic, with the text for the app's service extension to open."""
+    """Shape a push of an app whose texts are sealed: generic, with the text that the app's extension opens."""
     shaped = payload(replace(push, title=push.generic_title, body=push.generic_body))
     if push.public_key is not None:
         shaped["aps"]["mutable-content"] = 1
@@ -166,5 +166,5 @@ def request(push: Push, shape: Shape = payload) -> bytes:
 def _instant(timestamp: object) -> datetime | None:
     try:
         return datetime.fromtimestamp(timestamp / 1000, UTC) if isinstance(timestamp, int) else None
-    except (ValueError, OverflowError, OSError):  # no date that there is
+    except (ValueError, OverflowError, OSError):  # no date
         return None

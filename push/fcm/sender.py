@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, reads the answer."""
+"""Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, judges the answer."""
 
 import asyncio
 import json
@@ -42,15 +42,15 @@ from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, delivery
 log = structlog.get_logger()
 
 MAX_PAYLOAD = 4096  # bytes
-QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
+QUIET_CHANNEL = "quiet"  # of low importance; where an app lacks it, Android takes the default channel
 Shape = Callable[[Push], dict[str, Any]]
-QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
-ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
+QUOTA_REST = timedelta(seconds=60)  # Google's advice, where a 429 names no time
+ERROR_REST = timedelta(seconds=10)  # Google's advice: at least, before the first retry
 
 
 @dataclass(frozen=True, slots=True)
 class FcmAccount:
-    """Whose service account sends (its file names the project), and where Google is."""
+    """The service account that sends (its file names the project), and Google's address."""
 
     service_account_file: Path
     url: str = "https://fcm.googleapis.com"
@@ -60,7 +60,7 @@ class FcmAccount:
 
 
 class FcmSender:
-    """The Sender for Google. Made inside a running event loop, one per process: its token is shared."""
+    """The Sender of one app for Google. Made inside a running event loop."""
 
     def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
         sending = service_account(account.service_account_file.read_bytes())
@@ -118,7 +118,7 @@ class FcmSender:
 
     def _refused(self, refused: FcmRefusal, token: str, user_id: str) -> Answer:
         status, reason = refused.status, refused.reason
-        match verdict(status, refused.word):
+        match verdict(status, refused.error_code):
             case Verdict.DEAD_TOKEN:
                 return Unregistered(reason, None)
             case Verdict.SUSPECT_TOKEN:
@@ -152,12 +152,12 @@ def payload(push: Push) -> dict[str, Any]:
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:
-    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app is handed.
+    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app receives.
 
-    The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
-    the sealed one. Without a key there is nothing to open, and the phone shows it. The generic body stands twice, as
-    `body` and as `message`: expo-notifications shows that one where the app has no code of its own to show the line,
-    and takes `channelId` for its channel.
+    The app shows the notification itself, under the tag. An iPhone shows the generic text until the app's extension has
+    opened the sealed one. Without a key the push is generic, and the phone shows it. The generic body is there as
+    `body` and as `message`: expo-notifications shows `message` where the app has no code for that, in the channel
+    `channelId`.
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
@@ -171,21 +171,21 @@ def sealed_payload(push: Push) -> dict[str, Any]:
 
 
 def message(push: Push) -> messaging.Message:
-    """Build what Android is told. The tag, not collapse_key, is what replaces a shown notification."""
+    """Build the message for Android. The tag, not collapse_key, replaces a shown notification."""
     built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
     built.notification = messaging.Notification(title=push.title, body=push.body)
     return built
 
 
 def _noise(push: Push) -> dict[str, str | None]:
-    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    """Set the sound: from Android 8 on the channel decides, before that the notification's own fields."""
     if not push.sounds:
         return {"channel_id": QUIET_CHANNEL, "priority": "low"}
     return {"channel_id": RULES[push.kind].channel, "sound": "default"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
-    """Put a message into the envelope of `messages:send`."""
+    """Write the body of a request to `messages:send`."""
     more = {"validate_only": True} if push.validate_only else {}
     return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), MAX_PAYLOAD)
 
@@ -200,18 +200,18 @@ def _message(
         ),
         data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
-    built.token = push.token  # the constructor warns: it would rather have a Firebase installation id
+    built.token = push.token  # the constructor warns: it prefers a Firebase installation id
     return built
 
 
 def _written(built: messaging.Message) -> dict[str, Any]:
-    """Take a message as the API wants it; as text, firebase-admin would escape all that is not ASCII."""
+    """Take a message as JSON values; as text, firebase-admin escapes all that is not ASCII."""
     content: dict[str, Any] = json.loads(str(built))
     return content
 
 
 def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:
-    """Say to Apple what it would be told directly; Firebase adds alert and data. As its types: 10 microseconds more."""
+    """Set for Apple what our own pushes to it have; Firebase adds alert and data. Its types would take 10 µs more."""
     headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key

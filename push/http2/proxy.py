@@ -165,7 +165,11 @@ async def connect(
         connection = await _connection(to, proxy)
         connected()
         if proxy is not None:
-            await _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
+            try:
+                await _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
+            except BaseException:
+                connection.close()
+                raise
         transport, protocol = await loop.create_connection(
             make,
             sock=connection,
@@ -211,22 +215,18 @@ async def _tunnel(connection: socket.socket, authority: str, authorization: str 
     """Ask for a tunnel. The peer behind it sends nothing first, so nothing follows the proxy's answer."""
     loop = asyncio.get_running_loop()
     more = f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
+    await loop.sock_sendall(connection, f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{more}\r\n".encode())
     head = b""
-    try:
-        await loop.sock_sendall(connection, f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{more}\r\n".encode())
-        while b"\r\n\r\n" not in head:
-            piece = await loop.sock_recv(connection, 4096)
-            head += piece
-            if not piece or len(head) > MAX_HEAD:
-                raise ProxyTrouble("proxy_broken")
-        answer = re.match(rb"HTTP/1\.[01] (\d{3})\b", head)
-        if answer is None:
+    while b"\r\n\r\n" not in head:
+        piece = await loop.sock_recv(connection, 4096)
+        head += piece
+        if not piece or len(head) > MAX_HEAD:
             raise ProxyTrouble("proxy_broken")
-        if not answer[1].startswith(b"2"):
-            raise ProxyTrouble(f"proxy_refused_{answer[1].decode()}")
-    except BaseException:
-        connection.close()
-        raise
+    answer = re.match(rb"HTTP/1\.[01] (\d{3})\b", head)
+    if answer is None:
+        raise ProxyTrouble("proxy_broken")
+    if not answer[1].startswith(b"2"):
+        raise ProxyTrouble(f"proxy_refused_{answer[1].decode()}")
 
 
 def _covers(spared: str, host: str, port: int) -> bool:
