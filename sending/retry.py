@@ -1,4 +1,4 @@
-"""How long a push waits before it is tried again: docs/decisions/0006-retry-delays.md."""
+"""How long a push waits before its next attempt: docs/decisions/0006-retry-delays.md."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -38,25 +38,25 @@ BACK_OFFS: BackOffs = {
 }
 
 
-GIVES_WAY = timedelta(minutes=1)  # a rest that is usual, such as Google's; a longer one the provider has named itself
+MAX_SHORTENED = timedelta(minutes=1)  # rests up to this, such as Google's advice, may be shortened; longer ones not
 
 
 def before_it_expires(trouble: ProviderTrouble, wanted: timedelta, left: timedelta) -> timedelta | None:
-    """Fit the wait after a failed call into what is left of a push's life; None where no try is left."""
+    """Fit the wait after a failed call in before the push expires; None where no time is left for another try."""
     floor = trouble.retry_after or timedelta(0)
-    if floor <= GIVES_WAY:
+    if floor <= MAX_SHORTENED:
         return in_time(wanted, left)
     fitting = in_time(wanted, left) if floor < left else None
     return fitting and max(fitting, floor)
 
 
 def is_about_credentials(trouble: ProviderTrouble) -> bool:
-    """Tell whether other credentials may end it; a call has shown that these are refused."""
+    """Whether a call has shown that our credentials are refused, so that others may help."""
     return isinstance(trouble, Misconfigured) and not isinstance(trouble, NotConfigured | TokenMisconfigured)
 
 
 def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: float) -> timedelta:
-    """Say how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
+    """Return how long to wait after attempt number `attempt` (from 1); `chance` is uniform in [0, 1)."""
     kind: type[ProviderTrouble] | Delivery = type(trouble)
     if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
         is_unprocessed = trouble.delivery in {Delivery.NOT_SENT, Delivery.NOT_PROCESSED}
