@@ -17,6 +17,8 @@ from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
 from telemetry import metrics
 
+log = structlog.get_logger()
+
 _TIMEOUT = 4.0  # seconds for one heartbeat
 
 
@@ -55,9 +57,6 @@ class Process:
 def this_process() -> Process:
     """Name this process."""
     return Process(socket.gethostname(), os.getpid())
-
-
-log = structlog.get_logger()
 
 
 class Heartbeat:

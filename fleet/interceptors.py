@@ -13,8 +13,8 @@ from domain.naming import subject_of
 
 _FIRST, _LONGEST = timedelta(seconds=1), timedelta(seconds=30)  # as Temporal waits by `workflows/fan_out.py`
 
-
 log = structlog.get_logger()
+_IDS = ("session_id", "message_id", "task_id")
 
 
 class NamelessFailures(Interceptor):
@@ -48,9 +48,6 @@ def _next_try(began: float) -> timedelta | None:
     usual = min(_LONGEST, _FIRST * 2 ** min(info.attempt - 1, 16))
     delay = in_time(usual, info.schedule_to_close_timeout - gone)
     return None if delay == usual else delay
-
-
-_IDS = ("session_id", "message_id", "task_id")
 
 
 class IdsInLogs(Interceptor):

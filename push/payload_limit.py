@@ -14,8 +14,10 @@ from domain.kinds import Kind
 from domain.push import Push
 
 ELLIPSIS = "…"
-
 _JOINER = "\u200d"
+SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
+_PROBE = X25519PrivateKey.generate()
+BLOCK = 128  # bytes; texts are padded to a multiple, since a length may reveal a text
 
 
 def encoded(content: object) -> bytes:
@@ -71,13 +73,6 @@ def _flag_halves_before(text: str, at: int) -> int:
     while start > 0 and _is_flag_half(text[start - 1]):
         start -= 1
     return at - start
-
-
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
-
-_PROBE = X25519PrivateKey.generate()
-
-BLOCK = 128  # bytes; texts are padded to a multiple, since a length may reveal a text
 
 
 def sealed(push: Push, public_key: bytes) -> str:

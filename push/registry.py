@@ -18,9 +18,14 @@ from push.credential_files import UnusableCredential
 from push.fcm.sender import FcmAccount, FcmSender
 from push.sender import Sender
 
+log = structlog.get_logger()
+
 Key = tuple[Provider, str | None]  # None: the default app
 
 Senders = Mapping[Key, Sender]
+EVERY = timedelta(seconds=5)
+LINGER = timedelta(seconds=30)  # for sends that hold a sender that was just replaced
+Account = ApnsAccount | FcmAccount
 
 
 class SenderRegistry:
@@ -60,17 +65,6 @@ class SenderRegistry:
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
-
-
-log = structlog.get_logger()
-
-
-EVERY = timedelta(seconds=5)
-
-LINGER = timedelta(seconds=30)  # for sends that hold a sender that was just replaced
-
-
-Account = ApnsAccount | FcmAccount
 
 
 @dataclass(frozen=True, slots=True)

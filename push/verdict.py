@@ -14,6 +14,9 @@ log = structlog.get_logger()
 
 NOT_THE_PROVIDER = "answered_by_another"  # a 200 without the provider's marks, such as a proxy's sign-in page
 MAX_REASONS = 100  # counted one by one; invented reasons cannot fill the memory
+# Refusals that no table knows, by provider, status and reason, since the process began.
+unknown_refusals: Counter[tuple[str, int, str]] = Counter()
+last_seen: dict[tuple[str, int, str], datetime] = {}
 
 
 class Verdict(Enum):
@@ -32,10 +35,6 @@ class Verdict(Enum):
     RECONNECT = auto()  # refused because of its connection
     TRANSIENT = auto()
 
-
-# Refusals that no table knows, by provider, status and reason, since the process began.
-unknown_refusals: Counter[tuple[str, int, str]] = Counter()
-last_seen: dict[tuple[str, int, str], datetime] = {}
 
 EXTENTS = {
     Verdict.TOKEN_THROTTLED: ThrottleExtent.TOKEN,

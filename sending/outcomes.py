@@ -38,7 +38,11 @@ from sending.retry import MAX_SHORTENED
 from telemetry import metrics as labels
 from telemetry import tracing
 
+logger = structlog.get_logger()
+
 UNSTORABLE = "unstorable_answer"
+MAX_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is dropped
+_KEPT_FOR = 900.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +212,6 @@ async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[No
 
 def _ended(go: Proceed, outcome: str, reason: str | None, latency: float, provider_id: str | None = None) -> Ended:
     return Ended(go.push.attempt_id, outcome, reason, round(latency * 1000), provider_id)
-
-
-MAX_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is dropped
-
-_KEPT_FOR = 900.0  # seconds
-
-
-logger = structlog.get_logger()
 
 
 class NotStored(Exception):

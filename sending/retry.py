@@ -37,7 +37,6 @@ BACK_OFFS: BackOffs = {
     Reserved: BackOff(timedelta(milliseconds=200), timedelta(milliseconds=200)),
 }
 
-
 MAX_SHORTENED = timedelta(minutes=1)  # rests up to this, such as Google's advice, may be shortened; longer ones not
 
 

@@ -12,15 +12,17 @@ from push.http2.frames import BrokenProtocol, OddFrame
 from push.http2.streams import Call, Response, Streams
 from push.sender import Delivery, NoRoom, Unavailable
 
+log = structlog.get_logger()
+
 QUIET_AFTER = 30.0  # seconds of silence, after which a connection has to answer a PING before it is used
-
 PING_EVERY = 3600.0  # seconds; Apple: check an idle connection once an hour
-
 ANSWERS_WITHIN = 0.3  # seconds; Apple takes a tenth of that. Longer calls are followed by one PING
-
 ALIVE_WITHIN = 1.0  # seconds for the answer to a PING; without it the connection is dropped
-
 STOOD_STILL = 0.1  # seconds; if a timer is later than that, the process was frozen
+MAX_IN_FLIGHT = 100  # calls; more on one connection only lengthen the slowest ones
+LEAST_BODY, MAX_BODY = 512, 4096  # bytes of window reserved for a lease whose body is not known yet
+MAX_UNREAD = 1 << 20  # bytes; calls alone cannot make so many, but a peer that sends PINGs and does not read can
+START_WITHIN = 0.25  # seconds that a call may wait for the peer's window; the caller's check must stay fresh
 
 
 class KeepAlive:
@@ -86,11 +88,6 @@ class KeepAlive:
         if self.quiet:
             self.ask()
         self._idle = self._loop.call_later(PING_EVERY, self._check_idle)
-
-
-MAX_IN_FLIGHT = 100  # calls; more on one connection only lengthen the slowest ones
-
-LEAST_BODY, MAX_BODY = 512, 4096  # bytes of window reserved for a lease whose body is not known yet
 
 
 class ConnectionCapacity:
@@ -168,14 +165,6 @@ class ConnectionCapacity:
     @property
     def _lacks_window(self) -> bool:
         return self._streams.window < self._reserved * (self._taken + 1)
-
-
-log = structlog.get_logger()
-
-
-MAX_UNREAD = 1 << 20  # bytes; calls alone cannot make so many, but a peer that sends PINGs and does not read can
-
-START_WITHIN = 0.25  # seconds that a call may wait for the peer's window; the caller's check must stay fresh
 
 
 class Connection(asyncio.Protocol):

@@ -19,9 +19,9 @@ END_STREAM = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 PRIORITY = 0x20
-
 _HEAD = struct.Struct(">HBBBL")
 _SETTING = struct.Struct(">HL")
+_CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
 
 
 class FrameKind(IntEnum):
@@ -104,7 +104,6 @@ class _Rule(NamedTuple):
     streams: tuple[bool, bool]  # whether it may concern the connection, and a stream
 
 
-_CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
 _RULES: dict[int, _Rule] = {
     FrameKind.DATA: _Rule(0, MAX_FRAME, _STREAM),
     FrameKind.HEADERS: _Rule(0, MAX_FRAME, _STREAM),

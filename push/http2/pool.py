@@ -21,7 +21,10 @@ from push.http2.streams import Response
 from push.sender import Delivery, NoRoom, Unavailable
 from push.wait_queue import FairQueue
 
+log = structlog.get_logger()
+
 MAX_ISOLATED = 4096  # users; beyond, the first ones are forgotten, which costs them nothing
+MIN_USERS = 3  # who have to lose calls with connections that never answered, before new connections are delayed
 
 
 class Isolation:
@@ -48,9 +51,6 @@ class Isolation:
         self._max_users.pop(user, None)
 
 
-log = structlog.get_logger()
-
-
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long to wait for a connection, for a stream on one, and for an answer."""
@@ -61,8 +61,6 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS = Timeouts()
-
-MIN_USERS = 3  # who have to lose calls with connections that never answered, before new connections are delayed
 
 
 class StreamLease:

@@ -16,12 +16,11 @@ from urllib.parse import unquote, urlsplit
 from telemetry.certificates import note_shown
 
 NEXT_AFTER = 0.25  # seconds until the next address is tried, too (RFC 8305, section 5)
-
 SILENT_AFTER = 0.25  # seconds more, where it has connected: the port may be open with nothing behind it
-
 MAX_ADDRESSES = 16
-
 T = TypeVar("T")
+P = TypeVar("P", bound=asyncio.Protocol)
+MAX_HEAD = 16384  # bytes of a proxy's answer
 
 
 class HostAddress(NamedTuple):
@@ -90,11 +89,6 @@ async def _give_up(running: set[asyncio.Task[T]], discard: Callable[[T], None]) 
     for outcome in await asyncio.gather(*running, return_exceptions=True):
         if not isinstance(outcome, BaseException):
             discard(outcome)
-
-
-P = TypeVar("P", bound=asyncio.Protocol)
-
-MAX_HEAD = 16384  # bytes of a proxy's answer
 
 
 @dataclass(frozen=True, slots=True)

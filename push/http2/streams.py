@@ -35,7 +35,12 @@ from push.http2.frames import (
 from push.http2.headers import HeaderReader, HeaderWriter
 from push.sender import Delivery, NoRoom, Unavailable
 
+log = structlog.get_logger()
+
 MAX_BODY = 65536  # bytes; the rest of a longer answer is dropped
+CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
+_MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # the connection can still be used
+_REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # as Apple writes it; other text may quote what we sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +143,6 @@ class Bodies:
             self.window -= size
             call.window -= size
             self._out.append(written(FrameKind.DATA, 0 if call.unsent else END_STREAM, stream_id, piece))
-
-
-log = structlog.get_logger()
-
-
-CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
-
-_MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # the connection can still be used
-
-_REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # as Apple writes it; other text may quote what we sent
 
 
 class Streams:

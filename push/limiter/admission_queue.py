@@ -13,6 +13,14 @@ from push.limiter.settings import Limits, Timings
 from push.sender import Paused, Reserved
 from push.wait_queue import FairQueue, QueueDepths, Waiter
 
+BURST = 0.1  # seconds' worth of calls that may start at once
+RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
+RAMP_FROM = 0.02  # of what a ramp leads to
+_KEPT = 4  # one in so many of the calls in flight is kept for reminders
+_SHARE = 4  # one in so many of the calls in flight may be one user's
+_LATELY = 256  # calls, whose ends show how fast a queue without a rate moves
+NOBODY = 0  # in place of the digest of an unknown user
+
 
 class WaitQueue:
     """Waiting pushes by priority and user."""
@@ -83,13 +91,6 @@ class Reservations:
                 self._depths[priority].remove(heappop(turns)[1])
 
 
-BURST = 0.1  # seconds' worth of calls that may start at once
-
-RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
-
-RAMP_FROM = 0.02  # of what a ramp leads to
-
-
 class TokenBucket:
     """How many calls may start: `full` per second, infinite without a limit, and none at first."""
 
@@ -146,15 +147,6 @@ class TokenBucket:
             self._rate = rate
             self._level = min(self._level, self._most)
         self._at = now
-
-
-_KEPT = 4  # one in so many of the calls in flight is kept for reminders
-
-_SHARE = 4  # one in so many of the calls in flight may be one user's
-
-_LATELY = 256  # calls, whose ends show how fast a queue without a rate moves
-
-NOBODY = 0  # in place of the digest of an unknown user
 
 
 class AdmissionQueue:

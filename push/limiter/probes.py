@@ -5,7 +5,6 @@ from collections.abc import Callable
 from uuid import UUID
 
 _MAX_KNOWN = 1000
-
 _NEVER = 0  # the rank of a user who was not refused
 
 

@@ -20,6 +20,8 @@ from push.verdict import last_seen, unknown_refusals
 from telemetry import metrics as labels
 
 DEFAULT_TIMINGS = Timings()
+_ROUTE = ("provider", "app_id", "environment")
+_CAUSES = (*(cause.value for cause in Cause), "brake")
 
 
 class RouteLimiters:
@@ -89,11 +91,6 @@ class RouteLimiters:
                 for key, count in unknown_refusals.items()
             ],
         }
-
-
-_ROUTE = ("provider", "app_id", "environment")
-
-_CAUSES = (*(cause.value for cause in Cause), "brake")
 
 
 class LimiterGauges(Collector):

@@ -43,7 +43,6 @@ from push.sender import (
 )
 
 CUT_OFF = "brake_engaged"
-
 T = TypeVar("T")
 
 log = structlog.get_logger()

@@ -6,6 +6,12 @@ from datetime import datetime
 
 from push.limiter.breaker import Cause, Rest
 
+RESTS = {
+    Cause.OUTAGE: Rest(first=2.0, longest=30.0),
+    Cause.THROTTLED: Rest(first=30.0, longest=300.0),
+    Cause.MISCONFIGURED: Rest(first=30.0, longest=300.0),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -13,13 +19,6 @@ class Limits:
 
     concurrency: int
     rate: float | None = None  # None: no limit
-
-
-RESTS = {
-    Cause.OUTAGE: Rest(first=2.0, longest=30.0),
-    Cause.THROTTLED: Rest(first=30.0, longest=300.0),
-    Cause.MISCONFIGURED: Rest(first=30.0, longest=300.0),
-}
 
 
 @dataclass(frozen=True, slots=True)
