@@ -176,7 +176,7 @@ def make_dependencies(
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
 ) -> SendDependencies:
-    """Make the gates and the brake, with the limits that are set."""
+    """Make the route limiters and the token-error cutoff, with the limits that are set."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),

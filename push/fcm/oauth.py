@@ -39,6 +39,7 @@ ASSERTION_LIFETIME = 3600  # seconds; the longest that Google takes
 LIFETIMES = (60.0, 86_400.0)  # seconds; an access token's lifetime is limited to these
 _TRANSIENT = {"internal_failure", "server_error", "temporarily_unavailable"}  # OAuth's words for trouble of its own
 _TOKEN = re.compile(r"[!-~]{1,8192}")
+_PORTS = {"https": 443, "http": 80}
 
 
 class _Refused(Exception):
@@ -88,7 +89,7 @@ class AccessToken:
         if self._trouble:
             raise self._trouble()
         if not self._token:
-            raise _oauth_unreachable()  # refused in the moment it came
+            raise _unreachable()  # refused in the moment it came
         return self._token
 
     def refused(self, token: str, user_id: str) -> bool:
@@ -129,7 +130,7 @@ class AccessToken:
             async with asyncio.timeout(self._timeout):
                 token, lifetime = await self._granted()
         except Exception as error:  # noqa: BLE001 -- no send may wait for a token that does not come
-            self._trouble = _oauth_refused if isinstance(error, _Refused) else _oauth_unreachable
+            self._trouble = _refused if isinstance(error, _Refused) else _unreachable
             self._rest_until = loop.time() + REST
             why = str(error) if isinstance(error, _Refused | _NoAnswer) else type(error).__name__
             log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
@@ -147,7 +148,9 @@ class AccessToken:
 
     async def _granted(self) -> tuple[str, float]:
         """Fetch from the first address that answers; returns the token and its lifetime in seconds."""
-        host, port = self._proxy.address if self._proxy else (self._url.host, self._url.port or _port(self._url))
+        host, port = (
+            self._proxy.address if self._proxy else (self._url.host, self._url.port or _PORTS[self._url.scheme])
+        )
         addresses = await resolved(host, port)
         status, body = await first(addresses, partial(self._request, _assertion(self._account)))
         return _read(status, body)
@@ -231,13 +234,9 @@ def _at(proxy: Proxy | None, to: HostAddress) -> httpx.Proxy | None:
     return None if proxy is None else httpx.Proxy(httpx.URL(proxy.url).copy_with(host=to.host))
 
 
-def _port(url: httpx.URL) -> int:
-    return 443 if url.scheme == "https" else 80
-
-
-def _oauth_refused() -> Misconfigured:
+def _refused() -> Misconfigured:
     return Misconfigured("oauth_refused")
 
 
-def _oauth_unreachable() -> Unavailable:
+def _unreachable() -> Unavailable:
     return Unavailable("oauth_unreachable", Delivery.NOT_PROCESSED)
