@@ -117,6 +117,7 @@ async def test_the_old_sender_finishes_its_calls_and_is_closed(
     sim: Simulator, rotation: Rotation, settings: Settings
 ) -> None:
     before = rotation.apps.sender(*APNS)
+    assert before is not None
     await outcome(before, make_push(APNS_TOKEN))
     sim.faults.add(fault="slow", provider="apns", delay=0.3)
     in_flight = asyncio.create_task(outcome(before, make_push(APNS_TOKEN)))
