@@ -2,12 +2,25 @@
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from typing import assert_never
 
 import structlog
 
-from push.sender import Delivery, ThrottleExtent
+from push.sender import (
+    Answer,
+    AnsweredUnavailable,
+    Delivery,
+    Misconfigured,
+    MismatchedToken,
+    Rejected,
+    SuspectToken,
+    Throttled,
+    ThrottleExtent,
+    TokenMisconfigured,
+    Unregistered,
+)
 from telemetry import metrics
 
 log = structlog.get_logger()
@@ -41,6 +54,40 @@ EXTENTS = {
     Verdict.ROUTE_THROTTLED: ThrottleExtent.ROUTE,
     Verdict.THROTTLED_UNNAMED: ThrottleExtent.UNNAMED,
 }
+
+
+def reaction(
+    provider: str,
+    verdict: Verdict,
+    status: int,
+    reason: str,
+    *,
+    since: datetime | None = None,
+    retry_after: timedelta | None = None,
+) -> Answer:
+    """React to a refusal of either provider; raises ProviderTrouble. `since`: when the token died."""
+    match verdict:
+        case Verdict.DEAD_TOKEN:
+            return Unregistered(reason, since)
+        case Verdict.SUSPECT_TOKEN:
+            return SuspectToken(reason)
+        case Verdict.MISMATCHED_TOKEN:
+            log.error("token of another topic or project", provider=provider, status=status, reason=reason)
+            return MismatchedToken(reason)
+        case Verdict.OUR_BUG:
+            log.error("provider rejected our push", provider=provider, status=status, reason=reason)
+            return Rejected(reason)
+        case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
+            log.error("provider misconfigured", provider=provider, status=status, reason=reason)
+            raise Misconfigured(reason)
+        case Verdict.TOKEN_MISCONFIGURED:
+            raise TokenMisconfigured(reason)
+        case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
+            raise Throttled(reason, EXTENTS[throttle], retry_after=retry_after)
+        case Verdict.TRANSIENT | Verdict.RECONNECT:
+            raise AnsweredUnavailable(reason, delivery(status), retry_after=retry_after)
+        case never:
+            assert_never(never)
 
 
 def delivery(status: int) -> Delivery:

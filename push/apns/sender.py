@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import structlog
 from aioapns.common import NotificationResult
@@ -25,18 +25,12 @@ from push.sender import (
     Answer,
     AnsweredUnavailable,
     Delivery,
-    Misconfigured,
-    MismatchedToken,
-    Rejected,
     Send,
     StaleCredential,
-    SuspectToken,
-    Throttled,
     Unavailable,
-    Unregistered,
     Unsendable,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, delivery
+from push.verdict import NOT_THE_PROVIDER, Verdict, code, delivery, reaction
 
 log = structlog.get_logger()
 
@@ -107,31 +101,13 @@ class ApnsSender:
 
     def _refused(self, refusal: NotificationResult, lease: StreamLease, authorization: str) -> Answer:
         status, reason = int(refusal.status), code(refusal.description, int(refusal.status))
-        match verdict(status, reason):
-            case Verdict.DEAD_TOKEN:
-                return Unregistered(reason, _instant(refusal.timestamp))
-            case Verdict.SUSPECT_TOKEN:
-                return SuspectToken(reason)
-            case Verdict.MISMATCHED_TOKEN:
-                log.error("token of another topic", provider="apns", status=status, reason=reason)
-                return MismatchedToken(reason)
-            case Verdict.OUR_BUG:
-                log.error("provider rejected our push", provider="apns", status=status, reason=reason)
-                return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._token.refused(authorization):
-                raise StaleCredential(reason, Delivery.NOT_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # the last is Google's
-                log.error("provider misconfigured", provider="apns", status=status, reason=reason)
-                raise Misconfigured(reason)
-            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
-                raise Throttled(reason, EXTENTS[throttle])
-            case Verdict.RECONNECT:
-                lease.retire_connection(reason)
-                raise Unavailable(reason, delivery(status) if status >= 500 else Delivery.NOT_PROCESSED)
-            case Verdict.TRANSIENT:
-                raise AnsweredUnavailable(reason, delivery(status))
-            case never:
-                assert_never(never)
+        found = verdict(status, reason)
+        if found is Verdict.STALE_CREDENTIAL and self._token.refused(authorization):
+            raise StaleCredential(reason, Delivery.NOT_PROCESSED)
+        if found is Verdict.RECONNECT:
+            lease.retire_connection(reason)
+            raise Unavailable(reason, delivery(status) if status >= 500 else Delivery.NOT_PROCESSED)
+        return reaction("apns", found, status, reason, since=_instant(refusal.timestamp))
 
 
 def payload(push: Push) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
@@ -27,17 +27,11 @@ from push.sender import (
     Answer,
     AnsweredUnavailable,
     Delivery,
-    Misconfigured,
-    MismatchedToken,
-    Rejected,
     Send,
     StaleCredential,
-    SuspectToken,
     Throttled,
-    TokenMisconfigured,
-    Unregistered,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, delivery
+from push.verdict import NOT_THE_PROVIDER, Verdict, reaction
 
 log = structlog.get_logger()
 
@@ -117,33 +111,13 @@ class FcmSender:
         return answer
 
     def _refused(self, refused: FcmRefusal, token: str, user_id: str) -> Answer:
-        status, reason = refused.status, refused.reason
-        match verdict(status, refused.error_code):
-            case Verdict.DEAD_TOKEN:
-                return Unregistered(reason, None)
-            case Verdict.SUSPECT_TOKEN:
-                return SuspectToken(reason)
-            case Verdict.MISMATCHED_TOKEN:
-                log.error("token of another project", provider="fcm", status=status, reason=reason)
-                return MismatchedToken(reason)
-            case Verdict.OUR_BUG:
-                log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
-                return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._access.refused(token, user_id):
-                raise StaleCredential(reason, Delivery.NOT_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
-                log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
-                raise Misconfigured(reason)
-            case Verdict.TOKEN_MISCONFIGURED:
-                raise TokenMisconfigured(reason)
-            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
-                throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
-                raise throttled.or_advised(QUOTA_REST)
-            case Verdict.TRANSIENT | Verdict.RECONNECT:
-                unavailable = AnsweredUnavailable(reason, delivery(status), retry_after=refused.retry_after)
-                raise unavailable.or_advised(ERROR_REST)
-            case never:
-                assert_never(never)
+        found = verdict(refused.status, refused.error_code)
+        if found is Verdict.STALE_CREDENTIAL and self._access.refused(token, user_id):
+            raise StaleCredential(refused.reason, Delivery.NOT_PROCESSED)
+        try:
+            return reaction("fcm", found, refused.status, refused.reason, retry_after=refused.retry_after)
+        except (Throttled, AnsweredUnavailable) as trouble:
+            raise trouble.or_advised(QUOTA_REST if isinstance(trouble, Throttled) else ERROR_REST) from None
 
 
 def payload(push: Push) -> dict[str, Any]:

@@ -196,7 +196,7 @@ async def test_after_a_refusal_for_its_connection_calls_go_over_another(
 @pytest.mark.parametrize(
     ("status", "reason", "alarm"),
     [
-        (400, "DeviceTokenNotForTopic", "token of another topic"),
+        (400, "DeviceTokenNotForTopic", "token of another topic or project"),
         (413, "PayloadTooLarge", "provider rejected our push"),
         (403, "InvalidProviderToken", "provider misconfigured"),
     ],

@@ -217,7 +217,7 @@ async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object],
 @pytest.mark.parametrize(
     ("fault", "reason", "alarm"),
     [
-        ({"errorCode": "SENDER_ID_MISMATCH"}, "SENDER_ID_MISMATCH", "token of another project"),
+        ({"errorCode": "SENDER_ID_MISMATCH"}, "SENDER_ID_MISMATCH", "token of another topic or project"),
         ({"errorCode": "INVALID_ARGUMENT"}, "INVALID_ARGUMENT", "provider rejected our push"),
         ({"status": 403}, "PERMISSION_DENIED", "provider misconfigured"),
     ],
