@@ -134,7 +134,7 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_dependencies(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
     metrics_server = _tell(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
@@ -170,7 +170,7 @@ async def main() -> None:
     log.info("worker stopped")
 
 
-def make_dependencies(
+def make_send_dependencies(
     sessions: Sessions,
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
