@@ -39,9 +39,7 @@ from sending.precheck import (
 )
 
 _MOVED = Final(TaskState.WITHDRAWN, "token_changed")
-_UNREADABLE = Deferred(
-    Hindrance("not_understood", timedelta(seconds=10))
-)  # by this release; a newer one may understand it
+_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a newer release may understand it
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
