@@ -1,6 +1,6 @@
-"""Begins attempts: the last-moment check and the record of a call, one transaction for many at once.
+"""Begins attempts: the last check and the record of a call, in one transaction for many pushes.
 
-Thousands of reminders come due at one instant. The check holds the sessions and tokens it judges until it commits, so
+Thousands of reminders are due at one instant. The check locks the sessions and tokens it reads until it commits, so
 an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
@@ -29,14 +29,14 @@ from sending.precheck import (
 )
 
 _MOVED = Final(TaskState.WITHDRAWN, "token_changed")
-_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
+_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a newer release may understand it
 
 
 async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> list[Verdict]:
     """Check each task a last time; begin an attempt, or note what hinders it, where it may be sent. One transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        tasks = await _hold(db, {ask.task_id for ask in asks})
+        tasks = await _locked(db, {ask.task_id for ask in asks})
         tried = {task.task_id for task in tasks if task.attempt_count}
         missing = {ask.task_id for ask in asks} - {task.task_id for task in tasks}
         unreadable = await push_tasks.existing(db, missing) if missing else set()
@@ -46,8 +46,8 @@ async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> 
             final=await push_attempts.final(db, tried) if tried else {},
             now=await present_instant(db),
         )
-        judged = precheck(tasks, {ask.task_id: ask for ask in asks}, facts)
-        verdicts = judged.verdicts
+        checked = precheck(tasks, {ask.task_id: ask for ask in asks}, facts)
+        verdicts = checked.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Proceed)]
         lost = [
@@ -68,9 +68,9 @@ async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> 
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        await messages.enter_reminders(db, [_message(task) for task in judged.entering])
+        await messages.enter_reminders(db, [_message(task) for task in checked.entering])
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
-        for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
+        for installation_id in {task.installation_id for task in moved}:  # it has registered already
             await revivals.revive(db, facts.pushes.devices[installation_id])
         await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
@@ -93,12 +93,12 @@ async def unheld_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) ->
     return [ask.task_id in free for ask in asks]
 
 
-async def _hold(db: AsyncSession, task_ids: Collection[UUID]) -> list[push_tasks.Task]:
+async def _locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[push_tasks.Task]:
     """Hold all tasks, after those are settled whose message the phone has read."""
     tasks = await push_tasks.locked(db, task_ids)
     about_messages = last_check.of_messages(tasks)
     if about_messages and await log.settle_read(db, [task.task_id for task in about_messages]):
-        return await _hold(db, task_ids)
+        return await _locked(db, task_ids)
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Asks no database."""
+"""The rules of the last check: facts about many push tasks in, a verdict on each out. No database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,21 +20,21 @@ from domain.push import Push, Route, TaskState
 from domain.wording import Content, worded
 from push.payload_limit import is_usable
 
-ATTEMPT_LEASE = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use
-LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
+ATTEMPT_LEASE = timedelta(seconds=16)  # after this long, the worker of a call without an outcome is lost
+SOONEST_LOOK = timedelta(milliseconds=100)  # of a push that waits for its route and nearly expires
+LINE_TAKEN = timedelta(milliseconds=300)  # until a push checks again, while another one of its collapse group is sent
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """Why the provider cannot be called now, and when to ask again."""
+    """Why the provider cannot be called now, and when to try again."""
 
     reason: str
     delay: timedelta
-    share: float | None = None  # of what is left until the push expires, that it may wait at most
-    look: timedelta | None = None  # when to ask whether it may go sooner; nobody is told of that
+    share: float | None = None  # the part of the time until it expires that the push may wait at most
+    look: timedelta | None = None  # when to check whether it may go sooner; not recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Proceed:
     expires_at: datetime
     user_id: str
     sounding: Sounding | None = None  # where its sound counts
-    silent_because: str | None = None  # why the phone is not to ring
+    silent_because: str | None = None  # why the phone must not ring
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """All is well, but for the hindrance."""
+    """It may be sent, once the hindrance is over."""
 
     hindrance: Hindrance
     user_id: str | None = None  # None: the push could not be checked
@@ -79,14 +79,14 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Another worker's call is under way, or was lost, for so much longer."""
+    """Another attempt is open, for so much longer at most."""
 
     wait: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The task is finished."""
+    """The task's state is final."""
 
     state: TaskState
     reason: str | None
@@ -99,7 +99,7 @@ CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is true in the transaction that asks."""
+    """What the transaction has read."""
 
     pushes: last_check.Facts
     under_way: Mapping[UUID, push_attempts.Begun]
@@ -109,63 +109,63 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Prechecked:
-    """The verdicts on many tasks, and which of them are of reminders that still hold."""
+    """The verdicts on many tasks, and the tasks of valid reminders, which enter the log."""
 
     verdicts: dict[UUID, Verdict]
     entering: list[push_tasks.Task]
 
 
-def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim | Hindered], facts: Facts) -> Prechecked:
-    """Judge the newest first: of those that share a line only it goes."""
+def precheck(tasks: Sequence[push_tasks.Task], asks: Mapping[UUID, Claim | Hindered], facts: Facts) -> Prechecked:
+    """Check the newest first: of one collapse group only the newest goes."""
     verdicts: dict[UUID, Verdict] = {}
     entering: list[push_tasks.Task] = []
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict, enters = _judge_alone(task, asked[task.task_id], facts)
+        verdict, enters = _check_alone(task, asks[task.task_id], facts)
         if enters:
             entering.append(task)
         if isinstance(verdict, Proceed) and task.task_id in facts.pushes.groups:
-            line = (task.installation_id, task.collapse_key)
-            verdict = Final(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
-            begun.add(line)
+            group = (task.installation_id, task.collapse_key)
+            verdict = Final(TaskState.WITHDRAWN, "superseded") if group in begun else verdict
+            begun.add(group)
         verdicts[task.task_id] = verdict
     return Prechecked(verdicts, entering)
 
 
-def _judge_alone(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> tuple[Verdict, bool]:
-    """Judge one of many, and say whether it enters the log; whatever is odd about it, the others are judged."""
+def _check_alone(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> tuple[Verdict, bool]:
+    """Check one of many, and say whether it enters the log; an error concerns this task alone."""
     verdict: Verdict | None = None
     try:
-        verdict = _judge(task, ask, facts)
+        verdict = _check(task, ask, facts)
         return verdict, _enters_the_log(task, facts)
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
-        log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
+        log.error("checking a push failed", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
         left = task.expires_at - facts.now
         return verdict or Deferred(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
-def _judge(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdict:
+def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        return Final(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
+        return Final(TaskState(final.outcome), final.reason)  # the task was locked when its call was over
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
         return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)
     if task.expires_at <= facts.now:
-        outlasted = task.last_reason  # trouble that lasted until the end; nobody else would tell of it
+        outlasted = task.last_reason  # trouble that lasted until the end; nothing else shows it
         return Final(TaskState.DEAD, outlasted) if outlasted else Final(TaskState.EXPIRED, "too_late")
     device, reason = facts.pushes.devices.get(task.installation_id), facts.pushes.refusal(task, facts.now)
     if reason or device is None:
         return Final(TaskState.WITHDRAWN, reason)
-    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
+    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again may show it twice
         return Final(TaskState.DEAD, "fate_unknown")
     return _hindered(task, ask, facts) if isinstance(ask, Hindered) else _begin(task, ask, device, facts)
 
 
 def _hindered(task: push_tasks.Task, ask: Hindered, facts: Facts) -> Deferred | Final:
-    """Put a push off that may go out, or end it where it would have expired by then."""
+    """Put off a push that may be sent, or end it if it expires before that."""
     left = task.expires_at - facts.now
     fitting = _in_time(ask.hindrance, left)
     return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, ask.hindrance.reason)
@@ -190,8 +190,8 @@ def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Fact
 
 
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
-    """Say why a phone must not ring now; None when it may."""
-    at = max(facts.now, task.due_at)  # a push that comes late rings late
+    """Say why the phone must not ring now; None when it may."""
+    at = max(facts.now, task.due_at)  # a push that is late rings late
     if is_quiet(task.kind, facts.pushes.wishes(task), at, facts.pushes.time_zone(task)):
         return "quiet_hours"
     group = facts.pushes.groups.get(task.task_id)
@@ -199,13 +199,13 @@ def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
 
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
-    """Name the sound of a message's push; reminders do not count, they lie a minute or more apart."""
+    """Name the sound of a message's push; those of reminders do not count, since they are a minute or more apart."""
     counts = task.task_id in facts.pushes.groups and _silent_because(task, facts) is None
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
 def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
-    """Look in once more before the push expires: waiting has cost the provider nothing. None where no look is left."""
+    """Fit the delay in before the push expires; None where no time is left for another try."""
     if hindrance.share is None:
         delay = in_time(hindrance.delay, left)
     else:
@@ -214,15 +214,15 @@ def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
 
 
 def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
-    """Tell whether the task is of a reminder that still holds."""
+    """Whether the task is of a reminder that is still valid."""
     is_reminder = RULES[task.kind].subject is Subject.SESSION
     return is_reminder and task.state is TaskState.PENDING and facts.pushes.unwanted(task, facts.now) is None
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, wishes = RULES[task.kind], facts.pushes.wishes(task)
+    rules, preferences = RULES[task.kind], facts.pushes.wishes(task)
     content = _content(task, facts)
-    words = worded(task.kind, device.locale, rules.preview(wishes), content)
+    words = worded(task.kind, device.locale, rules.preview(preferences), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
     return Push(
         task_id=task.task_id,
@@ -245,7 +245,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
 
 
 def _public_key(device: DeviceToken) -> bytes | None:
-    """Give the key that seals the text; none where the stored one cannot, so that the phone gets the generic text."""
+    """Return the key that seals the text; None where the stored one is unusable, so the phone gets the generic text."""
     if device.public_key is None or is_usable(device.public_key):
         return device.public_key
     log_unreadable("device_tokens.public_key", "")

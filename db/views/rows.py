@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 def answer_of(kind: type[T], row: object, **computed: object) -> T:
     """Fill `kind`, a dataclass, from a row and from what is computed beside it; raises ValidationError."""
     names = (each.name for each in fields(kind) if each.name not in computed)  # type: ignore[arg-type] # a dataclass
-    answer: T = _adapter(kind).validate_python({name: getattr(row, name) for name in names} | computed)
+    answer: T = _adapter(cast("Any", kind)).validate_python({name: getattr(row, name) for name in names} | computed)
     return answer
 
 

@@ -116,7 +116,7 @@ def _reasons(code: str) -> Iterator[str]:
             yield from _literals(parts)
         elif isinstance(node, ast.FunctionDef) and node.name in DECIDE:
             yield from _literals([each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value])
-        elif isinstance(node, ast.Assign) and _name(node.targets[0]) in {"BRAKED", "reason", "validated"}:
+        elif isinstance(node, ast.Assign) and _name(node.targets[0]) in {"CUT_OFF", "reason", "validated"}:
             yield from _literals([node.value])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             yield from (first or second for first, second in IN_SQL.findall(node.value))
