@@ -200,7 +200,7 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
 
 
-def columns_of(rows: Collection[object], *names: str) -> dict[str, list[Any]]:
+def columns_of(rows: Collection[Any], *names: str) -> dict[str, list[Any]]:
     """Give attributes of rows as arrays by their names, for `unnest`."""
     return {name: [getattr(row, name) for row in rows] for name in names}
 
