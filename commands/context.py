@@ -52,9 +52,9 @@ def database_url(environ: Mapping[str, str]) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Sessions]:
+async def open_database(url: str) -> AsyncIterator[Sessions]:
     """Open a migrated database; raises ConfigError where it cannot be used."""
-    with told_in_one_sentence():
+    with as_config_errors():
         engine = make_engine(url, pool_size=2)
         try:
             yield make_sessions(engine)
@@ -64,12 +64,12 @@ async def opened(url: str) -> AsyncIterator[Sessions]:
 
 async def migrate_named(url: str) -> None:
     """Bring a database to the newest migration; raises ConfigError where it cannot be used."""
-    with told_in_one_sentence():
+    with as_config_errors():
         await migrate(url)
 
 
 @contextmanager
-def told_in_one_sentence() -> Iterator[None]:
+def as_config_errors() -> Iterator[None]:
     """Raise ConfigError for whatever keeps a database from being used."""
     try:
         yield
@@ -89,12 +89,12 @@ def told_in_one_sentence() -> Iterator[None]:
 T = TypeVar("T")
 
 
-def asked(ask: Callable[[Sessions], Awaitable[T]]) -> T:
+def query(ask: Callable[[Sessions], Awaitable[T]]) -> T:
     """Ask the database; raises ConfigError where it cannot be used."""
     url = database_url(os.environ)
 
     async def answer() -> T:
-        async with opened(url) as sessions:
+        async with open_database(url) as sessions:
             return await ask(sessions)
 
     return asyncio.run(answer())
@@ -108,12 +108,12 @@ def actor() -> str:
         return f"cli:{os.getuid()}"
 
 
-def say_json(found: object) -> None:
+def print_json(found: object) -> None:
     """Print as JSON, in the API's words."""
     print(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
 
 
-def say_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print columns that line up."""
     lines = [list(titles), *([cell(each) for each in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]

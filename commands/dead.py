@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from uuid import UUID
 
-from commands.context import actor, asked, cell, say_json, say_table
+from commands.context import actor, cell, print_json, print_table, query
 from db.engine import Sessions
 from db.views import dead_tasks
 from domain.kinds import Kind
@@ -53,12 +53,12 @@ def _list(arguments: argparse.Namespace) -> int:
         async with sessions() as db:
             return await dead_tasks.matching(db, wanted, None, arguments.limit)
 
-    found = asked(ask)
+    found = query(ask)
     if arguments.json:
-        say_json(found)
+        print_json(found)
     else:
         titles = ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE")
-        say_table(titles, [_line(task) for task in found])
+        print_table(titles, [_line(task) for task in found])
     return 0
 
 
@@ -67,11 +67,11 @@ def _show(arguments: argparse.Namespace) -> int:
         async with sessions() as db:
             return await dead_tasks.whole(db, arguments.task)
 
-    found = asked(ask)
+    found = query(ask)
     if found is None:
         raise NotFound("push task")
     if arguments.json:
-        say_json(found)
+        print_json(found)
     else:
         _tell(found)
     return 0
@@ -85,17 +85,17 @@ def _redrive(arguments: argparse.Namespace) -> int:
         if filtered == arguments.all or arguments.limit is None:
             parser.error("name a --task, or a --limit beside a filter or --all")
         mode = redrives.RedriveMode.REHEARSAL if arguments.dry_run else redrives.RedriveMode.REAL
-        came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), mode))
+        came_to = query(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), mode))
     else:
         if filtered or arguments.all or arguments.limit is not None or arguments.dry_run:
             parser.error("--task stands alone; `dead show` tells whether it can be redriven")
-        came_to = asked(lambda db: _redrive_one(db, arguments.task))
+        came_to = query(lambda db: _redrive_one(db, arguments.task))
     if arguments.json:
-        say_json(came_to)
+        print_json(came_to)
         return 0
     rows = [("would be redriven" if arguments.dry_run else "redriven", came_to.redriven)]
     rows += [(f"stays dead: {reason}", count) for reason, count in sorted(came_to.withheld.items())]
-    say_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
+    print_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
     return 0
 
 
@@ -110,10 +110,10 @@ def _tell(found: WholeTask) -> None:
         print(f"{field.name.replace('_', ' ') + ':':17} {cell(getattr(found.task, field.name))}")
     print()
     attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in found.attempts]
-    say_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
+    print_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
     if found.actions:
         print()
-        say_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
+        print_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
 
 
 def _line(task: ShownTask) -> tuple[object, ...]:

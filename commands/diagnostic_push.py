@@ -4,7 +4,7 @@ import argparse
 import asyncio
 from uuid import UUID
 
-from commands.context import actor, asked, cell, say_json
+from commands.context import actor, cell, print_json, query
 from db.engine import Sessions
 from domain.diagnostic_push import AskedTest, ShownTestPush
 from domain.push import TaskState
@@ -43,9 +43,9 @@ def _send(arguments: argparse.Namespace) -> int:
         _tell(found, told, arguments)
         return found
 
-    found = asked(ask)
+    found = query(ask)
     if arguments.json:
-        say_json(found)
+        print_json(found)
     return 0 if all(phone.state is TaskState.ACCEPTED for phone in found.items) else 1
 
 

@@ -3,7 +3,7 @@
 import argparse
 from uuid import UUID
 
-from commands.context import actor, asked, say_json, say_table
+from commands.context import actor, print_json, print_table, query
 from db.engine import Sessions
 from db.views import gates
 from domain.support import ShownBrake, ShownGates, ShownRoute
@@ -28,22 +28,22 @@ def _list(arguments: argparse.Namespace) -> int:
         async with sessions() as db:
             return await gates.shown(db)
 
-    found = asked(ask)
+    found = query(ask)
     if arguments.json:
-        say_json(found)
+        print_json(found)
         return 0
     titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "BRAKE")
-    say_table(titles, [line for route in found.items for line in _lines(route)])
+    print_table(titles, [line for route in found.items for line in _lines(route)])
     if found.unknown_refusals:
         print()
         unknown = [
             (each.provider, each.status, each.reason, each.count, f"{each.last_at:%Y-%m-%d %H:%M:%S}Z")
             for each in found.unknown_refusals
         ]
-        say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
+        print_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
     if refused := [route for route in found.items if route.errors]:
         print()
-        say_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
+        print_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
     return 0
 
 
@@ -52,9 +52,9 @@ def _resume(arguments: argparse.Namespace) -> int:
         async with sessions.begin() as db:
             return await gates.resume(db, arguments.brake, actor())
 
-    resumed = asked(ask)
+    resumed = query(ask)
     if arguments.json:
-        say_json(resumed)
+        print_json(resumed)
     else:
         print(f"Resumed; {resumed.token_errors} of {resumed.answers} users had token errors ({resumed.reason}).")
     return 0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 
-from commands.context import actor, asked, read_settings, run_directory
+from commands.context import actor, query, read_settings, run_directory
 from db import console_sessions
 from db.console_sessions import CODE_LIFETIME
 from db.engine import Sessions
@@ -41,7 +41,7 @@ def api_address(host: str, port: str | int) -> str:
 def _console(arguments: argparse.Namespace) -> int:
     """Print the console's address and a code that signs in once, within ten minutes."""
     user_id = arguments.user or actor()
-    code = asked(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
+    code = query(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
     print(f"console  {api_address(settings.get('API_HOST', ''), settings.get('API_PORT') or '8000')}/console")
     print(f"code     {code}")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from uuid import UUID
 
-from commands.context import asked, cell, say_json
+from commands.context import cell, print_json, query
 from db.engine import Sessions, as_of_one_moment
 from db.views import present, timeline
 from domain.timeline import TimelineItem, TimelinePart
@@ -32,9 +32,9 @@ def _tell(arguments: argparse.Namespace) -> int:
             now = await present.of_user(db, arguments.user, part)
             return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 
-    now, found = asked(ask)
+    now, found = query(ask)
     if arguments.json:
-        say_json(now + found)
+        print_json(now + found)
     else:
         _print(now, found)
     if not now and not found:

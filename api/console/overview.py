@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 
 from api.console.figures import count, route, seconds, share
 from api.console.rendering import Column, page
-from api.console.session import PATH, Means, Signed
+from api.console.session import PATH, Console, Signed
 from api.dependencies import Database
 from db import workers
 from db.engine import Sessions
@@ -197,8 +197,8 @@ def _due(step: Step) -> Column:
     return _column(step, words, step.accepted, step.pushes - step.withdrawn)
 
 
-def _column(step: Step, words: str, lower: float, upto: float) -> Column:
-    return Column(f"{step.at:%H:%M} UTC: {words}", lower, max(upto - lower, 0.0))
+def _column(step: Step, words: str, lower: float, total: float) -> Column:
+    return Column(f"{step.at:%H:%M} UTC: {words}", lower, max(total - lower, 0.0))
 
 
 def _part(step: Step, part: int, whole: int, words: str) -> Column:
@@ -224,12 +224,12 @@ async def overview(
     request: Request,
     operator: Signed,
     sessions: Database,
-    means: Means,
+    console: Console,
     hours: Annotated[int, Query()] = SPANS[0].hours,
 ) -> Response:
     """Show it."""
     span = next((each for each in SPANS if each.hours == hours), SPANS[0])
-    schedules = asyncio.create_task(_schedules(means.temporal))
+    schedules = asyncio.create_task(_schedules(console.temporal))
     async with sessions() as db:
         present = await signals.present(db)
         routes = await gates.shown(db)

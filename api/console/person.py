@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, Field
 
 from api.console.rendering import page
-from api.console.session import PATH, Means, Signed
+from api.console.session import PATH, Console, Signed
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
@@ -41,7 +41,7 @@ async def person(
     request: Request,
     operator: Signed,
     sessions: Database,
-    means: Means,
+    console: Console,
     asked: Annotated[PersonIn, Query()],
 ) -> Response:
     """Find somebody by their user id, and show what happened to their pushes."""
@@ -62,7 +62,7 @@ async def person(
         operator,
         user=user,
         devices=devices,
-        fasts=[(fast, means.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
+        fasts=[(fast, console.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
         now=now,
         items=shown,
         part=part,
@@ -90,14 +90,14 @@ async def send_test_push(operator: Signed, sessions: Database) -> Response:
 
 @router.get("/test-push/{test_push_id}")
 async def show_test_push(
-    test_push_id: UUID, request: Request, operator: Signed, sessions: Database, means: Means
+    test_push_id: UUID, request: Request, operator: Signed, sessions: Database, console: Console
 ) -> Response:
     """Show how it stands; the page loads itself again until that is final."""
     async with sessions() as db:
         found = await test_pushes.shown(db, test_push_id)
     if found is None:
         raise NotFound("test push")
-    workflow = means.workflow_page(test_push_workflow_id(test_push_id))
+    workflow = console.workflow_page(test_push_workflow_id(test_push_id))
     return page(request, "test_push", operator, test=found, workflow=workflow)
 
 

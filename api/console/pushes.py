@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
-from api.console.session import PATH, Means, Signed
+from api.console.session import PATH, Console, Signed
 from api.dependencies import Database, next_cursor, page_at
 from api.support.push_tasks import FilterIn
 from db import push_tasks
@@ -100,7 +100,9 @@ def _limit(text: str | None) -> int:
 
 
 @router.get("/push/{task_id}")
-async def show_push(task_id: UUID, request: Request, operator: Signed, sessions: Database, means: Means) -> Response:
+async def show_push(
+    task_id: UUID, request: Request, operator: Signed, sessions: Database, console: Console
+) -> Response:
     """Show it."""
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
@@ -109,7 +111,7 @@ async def show_push(task_id: UUID, request: Request, operator: Signed, sessions:
         raise NotFound("push task")
     task = found.task
     names = owning_workflow_ids(task.kind, task.task_id, task.conversation_id, task.message_id)
-    workflows = [(name, means.workflow_page(name)) for name in names]
+    workflows = [(name, console.workflow_page(name)) for name in names]
     return page(request, "push", operator, whole=found, task=task, late_from=late_from, workflows=workflows)
 
 

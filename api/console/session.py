@@ -35,12 +35,12 @@ class ConsoleServices:
         return workflow_page(self.temporal_ui_url, self.temporal.namespace, workflow_id)
 
 
-def _means(request: Request) -> ConsoleServices:
-    means: ConsoleServices = request.app.state.console
-    return means
+def _console(request: Request) -> ConsoleServices:
+    console: ConsoleServices = request.app.state.console
+    return console
 
 
-Means = Annotated[ConsoleServices, Depends(_means)]
+Console = Annotated[ConsoleServices, Depends(_console)]
 
 
 COOKIE = "fastbell_console"
@@ -89,12 +89,12 @@ async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
         return await console_sessions.of(db, request.cookies[COOKIE])
 
 
-def check_kept(request: Request) -> None:
+def check_cookie_allowed(request: Request) -> None:
     """Raise Refused where a browser would drop the cookie of a sign-in, so that no code is spent in vain.
 
     Behind a proxy our own scheme says little; but a browser sends its site over an encrypted way or from this machine.
     """
-    if _is_far(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
+    if _is_remote(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
         raise FormRefused(
             "This address is not encrypted, so your browser would not keep a sign-in. Come by https, "
             "or on the machine itself (an SSH tunnel will do)."
@@ -108,13 +108,13 @@ def set_cookie(request: Request, response: Response, opened: Opened) -> None:
         opened.value,
         max_age=opened.seconds,
         path=PATH,
-        secure=request.url.scheme == "https" or _is_far(request),
+        secure=request.url.scheme == "https" or _is_remote(request),
         httponly=True,
         samesite="strict",
     )
 
 
-def _is_far(request: Request) -> bool:
+def _is_remote(request: Request) -> bool:
     return request.url.hostname not in _LOOPBACK
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
-from api.console.session import COOKIE, PATH, Means, Signed, check_kept, set_cookie, signed_in
+from api.console.session import COOKIE, PATH, Console, Signed, check_cookie_allowed, set_cookie, signed_in
 from api.dependencies import AllServices, Database, Services, supporter
 from api.http.auth import LEEWAY
 from api.http.forms import Form, check_origin, read_form
@@ -26,20 +26,20 @@ _OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  #
 @router.get("/sign-in")
 async def ask(request: Request, sessions: Database) -> Response:
     """Ask for a code or a token; whoever is signed in goes on."""
-    where = _place(request.query_params.get("next"))
+    where = _page_after_sign_in(request.query_params.get("next"))
     if await signed_in(request, sessions) is not None:
         return RedirectResponse(where, 303)
     return page(request, "sign_in", next=where, trouble=None)
 
 
 @router.post("/sign-in")
-async def sign_in(request: Request, services: AllServices, means: Means) -> Response:
+async def sign_in(request: Request, services: AllServices, console: Console) -> Response:
     """Open a session, and go on to where the person wanted to be."""
-    check_kept(request)
+    check_cookie_allowed(request)
     check_origin(request)
-    means.sign_ins.spend(address(request))
+    console.sign_ins.spend(address(request))
     form = await read_form(request)
-    where = _place(form.get("next"))
+    where = _page_after_sign_in(form.get("next"))
     try:
         opened = await _opened(services, form)
     except (Unauthorized, Forbidden) as error:
@@ -75,5 +75,5 @@ async def _opened(services: Services, form: Form) -> Opened:
     raise Unauthorized("This code is not valid, or not any more. Each code works once.")
 
 
-def _place(wanted: str | None) -> str:
+def _page_after_sign_in(wanted: str | None) -> str:
     return wanted if wanted and _OURS.fullmatch(wanted) else f"{PATH}/"

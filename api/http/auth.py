@@ -23,9 +23,9 @@ FETCH_WITHIN = 5.0  # seconds from the first byte sent to the last one read
 
 _FRESH_FOR = 300.0  # seconds
 
-_LET_GO_AFTER = 24 * 3600.0  # seconds; the issuer may be down this long before we stop trusting what we have
+_TRUSTED_FOR = 24 * 3600.0  # seconds; the issuer may be down this long before we stop trusting what we have
 
-_AT_MOST_EVERY = 10.0  # seconds between fetches, whatever tokens name
+_FETCH_INTERVAL = 10.0  # seconds between fetches, whatever tokens name
 
 _RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; above, checking a signature costs more than it is worth
 
@@ -49,7 +49,7 @@ class KeySet:
         self._clock = clock
         self._fetch_within = fetch_within
         self._keys: Sequence[jwt.PyJWK] = ()
-        self._fetched_at = self._asked_at = float("-inf")  # seconds on the clock
+        self._fetched_at = self._attempted_at = float("-inf")  # seconds on the clock
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, token: str) -> jwt.PyJWK:
@@ -61,13 +61,13 @@ class KeySet:
         header = jwt.get_unverified_header(token)
         if header.get("alg") not in self.algorithms:
             raise jwt.InvalidAlgorithmError
-        known = self._age() <= _LET_GO_AFTER and self._named(header) is not None
-        if (not known or self._age() > _FRESH_FOR) and self._clock() - self._asked_at >= _AT_MOST_EVERY:
-            self._asked_at = self._clock()
+        known = self._age() <= _TRUSTED_FOR and self._named(header) is not None
+        if (not known or self._age() > _FRESH_FOR) and self._clock() - self._attempted_at >= _FETCH_INTERVAL:
+            self._attempted_at = self._clock()
             self._fetching = asyncio.create_task(self._fetch())
         if not known and self._fetching is not None:
             await asyncio.shield(self._fetching)
-        if self._age() > _LET_GO_AFTER:
+        if self._age() > _TRUSTED_FOR:
             raise ServiceUnavailable("The keys that check bearer tokens cannot be had. Try again.")
         found = self._named(header)
         if found is None:
@@ -90,7 +90,7 @@ class KeySet:
             async with (
                 asyncio.timeout(self._fetch_within),
                 httpx.AsyncClient(timeout=self._fetch_within) as client,
-                client.stream("GET", self._url, headers=PLAIN) as answer,
+                client.stream("GET", self._url, headers=UNCOMPRESSED) as answer,
             ):
                 answer.raise_for_status()
                 keys = usable_keys(await read_bounded(answer))
@@ -103,7 +103,7 @@ class KeySet:
         self._fetched_at = self._clock()
 
 
-PLAIN = {"Accept-Encoding": "identity"}  # what is packed may be of any size
+UNCOMPRESSED = {"Accept-Encoding": "identity"}  # what is packed may be of any size
 
 
 async def read_bounded(answer: httpx.Response) -> bytes:

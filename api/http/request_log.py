@@ -33,7 +33,11 @@ _QUIET = {"/livez", "/readyz", "/metrics"}
 _NAMED = ("session_id", "conversation_id", "message_id", "task_id", "installation_id")  # in paths
 
 
-UNTOLD: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own tells what exceptions say
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+}  # FastAPI's own tells what exceptions say
 
 
 log = structlog.get_logger()

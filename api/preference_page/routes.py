@@ -13,7 +13,7 @@ from api.http.forms import FormRefused, check_origin
 from api.preference_page import form
 from api.preference_page.languages import chosen
 from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
-from api.preference_page.session import LinkHolder, Page, PageServices, Visits
+from api.preference_page.session import Holder, LinkHolder, Page, PageServices
 from api.preference_page.view import (
     BASE_FIELD,
     PATH,
@@ -56,55 +56,55 @@ def _below(path: str) -> str:
 
 
 @router.api_route(_below(PATH), methods=["GET", "HEAD"])
-async def show(request: Request, visitor: Visits, sessions: Database) -> Response:
+async def show(request: Request, holder: Holder, sessions: Database) -> Response:
     """Show the page."""
-    view = await _view(request, visitor, sessions)
+    view = await _view(request, holder, sessions)
     told = request.url.query
     return HTMLResponse(preference_page(replace(view, notice=Notice(told) if told in _TOLD else None)))
 
 
 @router.post(_below(PATH))
-async def save(request: Request, visitor: Visits, sessions: Database, writes: RowWrites, relay: Dispatch) -> Response:
+async def save(request: Request, holder: Holder, sessions: Database, writes: RowWrites, relay: Dispatch) -> Response:
     """Change what the form says otherwise, by the rules of the API's PATCH; then show the page as it is stored."""
-    typed, rev = form.typed(visitor.form), visitor.form.get(REV_FIELD, "")
+    typed, rev = form.typed(holder.form), holder.form.get(REV_FIELD, "")
     async with sessions() as db:
-        stored = await preferences.of_user(db, visitor.user_id)
+        stored = await preferences.of_user(db, holder.user_id)
     body, problems = form.changes(typed, stored)
     notice = None
     if not problems:
         try:
             asked = PreferencesPatch.model_validate(form.asked_for(body, typed, stored))
-            await apply(asked, visitor.user_id, f'"{_digits(rev)}"', writes, relay)
+            await apply(asked, holder.user_id, f'"{_digits(rev)}"', writes, relay)
             return RedirectResponse(f"{PATH}?{Notice.SAVED}", 303)
         except Outdated:
             notice = Notice.CONFLICT
         except (ValidationError, InvalidField) as error:
             problems = {_field(error): "problem_choose"}
-    view = await _view(request, visitor, sessions)
+    view = await _view(request, holder, sessions)
     if notice is Notice.CONFLICT:
-        typed = form.merged(typed, visitor.form.get(BASE_FIELD, ""), view.preferences)
+        typed = form.merged(typed, holder.form.get(BASE_FIELD, ""), view.preferences)
     shown = replace(view, notice=notice, problems=problems, typed=typed)
     return HTMLResponse(preference_page(shown), 409 if notice else 422)
 
 
 @router.post(_below(STOP_PATH))
-async def stop(visitor: Visits, writes: RowWrites, relay: Dispatch) -> Response:
+async def stop(holder: Holder, writes: RowWrites, relay: Dispatch) -> Response:
     """Stop reminders or messages, whatever was changed meanwhile."""
     try:
-        body, notice = _STOPPED[Stop(visitor.form.get(STOP_FIELD, ""))]
+        body, notice = _STOPPED[Stop(holder.form.get(STOP_FIELD, ""))]
     except ValueError:
         raise FormRefused("This is no form of ours.") from None
-    await apply(body, visitor.user_id, None, writes, relay)
+    await apply(body, holder.user_id, None, writes, relay)
     return RedirectResponse(f"{PATH}?{notice}", 303)
 
 
 @router.post(_below(SIGN_OUT_PATH))
-async def sign_out(request: Request, visitor: Visits, sessions: Database, services: Page) -> Response:
+async def sign_out(request: Request, holder: Holder, sessions: Database, services: Page) -> Response:
     """Close the page here and in the browser."""
     async with sessions.begin() as db:
-        await preference_sessions.close(db, visitor.value)
+        await preference_sessions.close(db, holder.value)
     answer = HTMLResponse(plain_page(_locale(request), Plain.SIGNED_OUT))
-    services.forget(answer)
+    services.delete_cookie(answer)
     return answer
 
 
@@ -118,7 +118,7 @@ async def style() -> Response:
 async def follow(code: str, request: Request, sessions: Database, writes: RowWrites, services: Page) -> Response:
     """Swap an app's link for a cookie; of another, and for who only looks ahead, show the button that does it."""
     if not _looks_ahead(request):
-        answer = await _swapped(code, {LinkFor.APP}, request, writes, services)
+        answer = await _redeemed(code, {LinkFor.APP}, request, writes, services)
         if answer is not None:
             return answer
     if await _kind(code, sessions) is None:
@@ -138,29 +138,29 @@ async def look(code: str, sessions: Database) -> Response:
 async def confirm(code: str, request: Request, writes: RowWrites, services: Page) -> Response:
     """Swap a link for a cookie: its button was pressed."""
     check_origin(request, services.origins)
-    answer = await _swapped(code, set(LinkFor), request, writes, services)
+    answer = await _redeemed(code, set(LinkFor), request, writes, services)
     if answer is None:
         raise BadCode
     return answer
 
 
-async def _swapped(
+async def _redeemed(
     code: str, kinds: Collection[LinkFor], request: Request, writes: Writes, services: PageServices
 ) -> Response | None:
     """Use a link up and go on to the page, whoever's was open in this browser; None where there is no such link."""
 
-    async def swap(db: AsyncSession) -> str | None:
+    async def redeem(db: AsyncSession) -> str | None:
         user_id = await preference_sessions.redeem(db, code, kinds)
         if user_id is None:
             return None
         return await preference_sessions.open_for(db, user_id, request.cookies.get(services.cookie))
 
-    value = await writes.run(swap, f"preference-link/{digest(code).hex()}")
+    value = await writes.run(redeem, f"preference-link/{digest(code).hex()}")
     if value is None:
         return None
     metrics.preference_links.labels("opened").inc()
     answer = RedirectResponse(PATH, 303)
-    services.keep(answer, value)
+    services.set_cookie(answer, value)
     return answer
 
 
@@ -169,9 +169,9 @@ async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
         return await preference_sessions.kind_of(db, code)
 
 
-async def _view(request: Request, visitor: LinkHolder, sessions: Sessions) -> View:
+async def _view(request: Request, holder: LinkHolder, sessions: Sessions) -> View:
     async with sessions() as db:
-        return await view_of(db, visitor.page, request.headers.get("accept-language"))
+        return await view_of(db, holder.page, request.headers.get("accept-language"))
 
 
 def _locale(request: Request) -> str:

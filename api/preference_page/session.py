@@ -19,7 +19,7 @@ NEW_LINKS = 30  # a minute, of one person
 
 BAD_CODES = 60  # a minute, from one address; no code can be guessed, and whoever has a good one is let in all the same
 
-VISITS = 120  # a minute, of one person
+PAGE_VIEWS = 120  # a minute, of one person
 
 POSTS = 30  # a minute, of one person
 
@@ -37,7 +37,7 @@ class PageServices:
     public_url: str
     new_links: Rate = field(default_factory=lambda: _a_minute(NEW_LINKS))
     bad_codes: Rate = field(default_factory=lambda: _a_minute(BAD_CODES))
-    visits: Rate = field(default_factory=lambda: _a_minute(VISITS))
+    page_views: Rate = field(default_factory=lambda: _a_minute(PAGE_VIEWS))
     posts: Rate = field(default_factory=lambda: _a_minute(POSTS))
 
     @property
@@ -58,13 +58,13 @@ class PageServices:
         """Write a link as people get it."""
         return f"{self.public_url}{PATH}{code}"
 
-    def keep(self, response: Response, value: str) -> None:
+    def set_cookie(self, response: Response, value: str) -> None:
         """Give the browser the cookie of an open page. Lax, so that it comes along where a mail leads here."""
         response.set_cookie(
             self.cookie, value, max_age=int(LONGEST_SESSION.total_seconds()), **self._attributes, samesite="lax"
         )
 
-    def forget(self, response: Response) -> None:
+    def delete_cookie(self, response: Response) -> None:
         """Take the cookie back."""
         response.delete_cookie(self.cookie, **self._attributes, samesite="lax")
 
@@ -91,11 +91,11 @@ def _services(request: Request) -> PageServices:
 Page = Annotated[PageServices, Depends(_services)]
 
 
-class NotOpen(Exception):
+class NoOpenPage(Exception):
     """The page is for those who followed a link."""
 
 
-class OtherForm(Exception):
+class FormOfOtherPage(Exception):
     """The form is of another page than the one that this browser has open now."""
 
 
@@ -113,27 +113,27 @@ class LinkHolder:
         return self.page.user_id
 
 
-async def visitor(request: Request, sessions: Database, services: Page) -> LinkHolder:
+async def holder(request: Request, sessions: Database, services: Page) -> LinkHolder:
     """Let nobody pass without an open page, and no form of another.
 
     Raises NotOpen, OtherForm, Refused, LimitReached.
     """
     value = request.cookies.get(services.cookie)
     if value is None:
-        raise NotOpen
+        raise NoOpenPage
     async with sessions.begin() as db:
         page = await preference_sessions.of(db, value)
     if page is None:
-        raise NotOpen
-    services.visits.spend(page.user_id)
+        raise NoOpenPage
+    services.page_views.spend(page.user_id)
     if request.method in {"GET", "HEAD"}:
         return LinkHolder(page, value, Form())
     services.posts.spend(page.user_id)
     check_origin(request, services.origins)
     form = await read_form(request)
     if not secrets.compare_digest(form.get(CSRF_FIELD, "").encode(), page.csrf_token.encode()):
-        raise OtherForm
+        raise FormOfOtherPage
     return LinkHolder(page, value, form)
 
 
-Visits = Annotated[LinkHolder, Depends(visitor)]
+Holder = Annotated[LinkHolder, Depends(holder)]

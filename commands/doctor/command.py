@@ -7,7 +7,7 @@ import os
 
 import structlog
 
-from commands.context import cell, say_json
+from commands.context import cell, print_json
 from commands.doctor.report import Level, Report
 
 PROCESSES = ("api", "worker")
@@ -37,7 +37,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     processes = PROCESSES if arguments.process is None else (arguments.process,)
     report = asyncio.run(examined(environ, processes, offline=arguments.offline))
     if arguments.json:
-        say_json(report)
+        print_json(report)
     else:
         _tell(report)
     return 0 if report.healthy else 1

@@ -16,8 +16,8 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, Describe
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from api.http.auth import PLAIN, KeySet, read_bounded, usable_keys
-from commands.context import opened, told_in_one_sentence
+from api.http.auth import UNCOMPRESSED, KeySet, read_bounded, usable_keys
+from commands.context import as_config_errors, open_database
 from commands.doctor.report import (
     Area,
     Check,
@@ -51,11 +51,11 @@ _UNMIXED = (
 async def look_at_database(url: str) -> Sequence[ReportLine]:
     """Reach it, and compare its schema and its clock with ours."""
     try:
-        with told_in_one_sentence():
+        with as_config_errors():
             between = await pooling(url)
         if between is Pooling.TRANSACTION:
             return [DATABASE.failure(_MIXED, _UNMIXED)]
-        async with opened(url) as sessions, sessions() as db:
+        async with open_database(url) as sessions, sessions() as db:
             before = time.time()
             there = await present_instant(db)
             now = (before + time.time()) / 2
@@ -226,7 +226,7 @@ async def look_at_key_set(url: str) -> Sequence[ReportLine]:
     """See whether bearer tokens could be checked with what is at AUTH_JWKS_URL, which is reached without a proxy."""
     to_do = "Set AUTH_JWKS_URL to the address that the issuer names as jwks_uri, and let this machine reach it."
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT) as http, http.stream("GET", url, headers=PLAIN) as answer:
+        async with httpx.AsyncClient(timeout=_TIMEOUT) as http, http.stream("GET", url, headers=UNCOMPRESSED) as answer:
             told = [*_told_by(BEARERS, "the issuer", answer)]
             answer.raise_for_status()
             usable = usable_keys(await read_bounded(answer))
