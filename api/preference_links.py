@@ -26,8 +26,8 @@ class LinkIn(Body):
         LinkFor,
         Field(
             alias="for",
-            description="`app`: opens the page directly; valid for 15 minutes. `email`: shows a button first, so that mail "
-            "scanners do not use up the link; valid for 30 days.",
+            description="`app`: opens the page directly; valid for 15 minutes. `email`: shows a button first, so that "
+            "mail scanners do not use up the link; valid for 30 days.",
         ),
     ] = LinkFor.APP
 

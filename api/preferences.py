@@ -30,16 +30,16 @@ ShownTime = Annotated[ClockTime, BeforeValidator(lambda at: f"{at:%H:%M}")]
 Zone = Annotated[
     TimeZone | None,
     Field(
-        description="An IANA name. null: the zone of each phone, by its last registration. For a phone without one: the "
-        "zone of the user's phone that was seen last and has one, else UTC.",
+        description="An IANA name. null: the zone of each phone, by its last registration. For a phone without one: "
+        "the zone of the user's phone that was seen last and has one, else UTC.",
         examples=["Europe/Berlin", None],
     ),
 ]
 Mode = Annotated[
     QuietMode,
     Field(
-        description="`silent`: pushes are shown without sound or light. `withhold`: they are not sent. Default: the stored "
-        "mode, or `silent` if there were no quiet hours."
+        description="`silent`: pushes are shown without sound or light. `withhold`: they are not sent. Default: the "
+        "stored mode, or `silent` if there were no quiet hours."
     ),
 ]
 Rev = Annotated[
@@ -51,8 +51,8 @@ IfMatch = Annotated[
     Header(
         alias="If-Match",
         max_length=200,
-        description='The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless '
-        "everything in the request is stored already. So a repeat gets the same answer as the first request.",
+        description='The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, '
+        "unless everything in the request is stored already. So a repeat gets the same answer as the first request.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Signing in, with a one-time code or a bearer token that has the scope `support`; and out."""
+"""Sign-in with a one-time code, or with a bearer token that has the scope `support`; sign-out."""
 
 import re
 from datetime import timedelta
@@ -20,12 +20,12 @@ from db.console_sessions import Opened
 router = APIRouter()
 log = structlog.get_logger()
 
-_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
+_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # paths that `next` may name
 
 
 @router.get("/sign-in")
 async def ask(request: Request, sessions: Database) -> Response:
-    """Ask for a code or a token; whoever is signed in goes on."""
+    """Ask for a code or a token; redirect if already signed in."""
     where = _page_after_sign_in(request.query_params.get("next"))
     if await signed_in(request, sessions) is not None:
         return RedirectResponse(where, 303)
@@ -34,7 +34,7 @@ async def ask(request: Request, sessions: Database) -> Response:
 
 @router.post("/sign-in")
 async def sign_in(request: Request, services: AllServices, console: Console) -> Response:
-    """Open a session, and go on to where the person wanted to be."""
+    """Open a session, and go on to the page that was asked for."""
     check_cookie_allowed(request)
     check_origin(request)
     console.sign_ins.spend(address(request))
@@ -62,7 +62,7 @@ async def sign_out(request: Request, _: Signed, sessions: Database) -> Response:
 
 
 async def _opened(services: Services, form: Form) -> Opened:
-    """Raise Unauthorized or Forbidden for whom neither code nor token lets in."""
+    """Open a session by token or code; raises Unauthorized, Forbidden."""
     if token := form.get("token", "").strip():
         caller = await supporter(await services.tokens.caller(token))
         async with services.sessions.begin() as db:
@@ -72,7 +72,7 @@ async def _opened(services: Services, form: Form) -> Opened:
         user_id = await console_sessions.redeem(db, form.get("code", ""))
         if user_id is not None:
             return await console_sessions.open_for(db, user_id, "code")
-    raise Unauthorized("This code is not valid, or not any more. Each code works once.")
+    raise Unauthorized("This code is not valid. A code works once, and only for a short time.")
 
 
 def _page_after_sign_in(wanted: str | None) -> str:

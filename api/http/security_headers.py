@@ -1,9 +1,9 @@
-"""Headers that keep browsers from doing more with an answer than it is meant for: the API's, and our own pages'."""
+"""Headers that restrict what browsers may do with an answer: of the API, and of our own pages."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# JSON needs nothing of a browser. The pages of the API's documentation have a script in them, and load more from here.
+# JSON needs nothing. The pages of the API's documentation contain a script and load more from here.
 _NOTHING = b"default-src 'none'; frame-ancestors 'none'"
 
 _DOCUMENTATION = (
@@ -15,7 +15,7 @@ _EVERYWHERE = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (b"fastbell", b"1"),  # by which a phone tells our 204 from one of whatever stands in between
+    (b"fastbell", b"1"),  # tells a phone that a 204 is ours, not a proxy's
 )
 
 _JSON = (*_EVERYWHERE, (b"content-security-policy", _NOTHING))
@@ -33,7 +33,7 @@ FOR_ERRORS = {name.decode(): value.decode() for name, value in (*_JSON, _NOT_STO
 
 
 class SecurityHeaders:
-    """Adds to each answer what it does not have already."""
+    """Adds the headers that an answer does not have."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,7 +59,7 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     found = list(_PAGES if path in _PAGES_AT else _JSON)
     if path.startswith("/v1/"):
         found.append(_NOT_STORED)
-    if scope["scheme"] == "https":  # as the proxy in front says, where it is believed
+    if scope["scheme"] == "https":  # as a trusted proxy says
         found.append(_ENCRYPTED)
     return found
 
@@ -76,7 +76,7 @@ _HEADERS = {
 
 
 class PageHeaders:
-    """Adds them; an answer that has one of its own keeps it. `also`: what else a page may load."""
+    """Adds the headers of pages that an answer does not have. `also`: more sources that a page may load from."""
 
     def __init__(self, app: ASGIApp, also: str | None = None) -> None:
         self._app = app

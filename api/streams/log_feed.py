@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class LogFeed:
-    """Reads logs, and holds no connection in between. While the database is away one task checks it; all others wait."""
+    """Reads logs. While the database is away, one task checks it and all others wait. Idle, it holds no connection."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions

@@ -72,9 +72,7 @@ class PresenceRenewal:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
                 await presences.leave(db, stream_ids)
         except Exception as error:  # noqa: BLE001 -- any error of the database
-            log.warning(
-                "deleting presences failed, they will expire", streams=len(stream_ids), error=type(error).__name__
-            )
+            log.warning("deleting presences failed", streams=len(stream_ids), error=type(error).__name__)
         return [None] * len(stream_ids)
 
 

@@ -1,7 +1,7 @@
 """A user, for support: timeline, devices, fasts, test push.
 
-A user id is any text, so it comes percent-encoded, and a slash is part of it: `{user_id:path}`. An id with a line break,
-which no token may have, gets 404.
+A user id is any text, so it comes percent-encoded, and a slash is part of it: `{user_id:path}`. No token may name an
+id with a line break, so such an id gets 404.
 """
 
 from dataclasses import dataclass

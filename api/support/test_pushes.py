@@ -26,9 +26,7 @@ router = APIRouter(prefix="/test-pushes")
 
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
-_AFTER_EXPIRY = (
-    30.0  # seconds; a push that is not settled by then has lost its worker, and only the sweeper will end it
-)
+_AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker
 _EVENTS = "text/event-stream"
 _JSON = TypeAdapter(ShownTestPush)
 
@@ -36,8 +34,7 @@ _JSON = TypeAdapter(ShownTestPush)
 @router.get(
     "/{test_push_id}",
     response_model=ShownTestPush,
-    responses=responses(403, 404)
-    | {200: {"content": {_EVENTS: {}}, "description": "The result so far, or each change."}},
+    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
 )
 async def show(
     test_push_id: UUID,
