@@ -24,15 +24,15 @@ async def livez() -> Response:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}}, response_model_exclude_none=True)
-async def readyz(ready: Ready, response: Response) -> Readiness:
+async def readyz(readiness: Ready, response: Response) -> Readiness:
     """Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
 
     The answer comes within 3 seconds.
     """
     try:
-        ready, cause = await ready.check(), None
+        ready, cause = await readiness.check(), None
     except TimeoutError:
-        ready, cause = False, f"The database did not answer within {ready.within:g} s."
+        ready, cause = False, f"The database did not answer within {readiness.within:g} s."
     response.status_code = 200 if ready else 503
     return Readiness(database=ready, cause=cause)
 

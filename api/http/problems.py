@@ -169,7 +169,8 @@ def answer_server_errors(
         log.error("unexpected error", route=route_template(request.scope), exc_info=error)
         return on_unexpected(request)
 
-    for kind in (DBAPIError, *UNREACHABLE):
+    kinds: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)
+    for kind in kinds:
         app.add_exception_handler(kind, answer_database_error)
     app.add_exception_handler(Exception, answer_unexpected_error)
 
