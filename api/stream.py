@@ -65,7 +65,7 @@ class EventStream(StreamingResponse):
         async with aclosing(self._events) as events:
             async for event in events:
                 try:
-                    async with asyncio.timeout(self._streams.terms.patience):
+                    async with asyncio.timeout(self._streams.limits.write_timeout):
                         await send({"type": "http.response.body", "body": event, "more_body": True})
                 except TimeoutError:
                     raise _SlowReaderError("the client does not read") from None
@@ -86,7 +86,7 @@ class EventStream(StreamingResponse):
 
 
 class _SlowReaderError(Exception):
-    """The client read nothing for `Terms.patience` seconds."""
+    """The client read nothing for `StreamLimits.patience` seconds."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
@@ -94,7 +94,7 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
     while True:
         page = asyncio.create_task(streams.next_page(stream))
         try:
-            while not (await asyncio.wait({page}, timeout=streams.terms.heartbeat))[0]:
+            while not (await asyncio.wait({page}, timeout=streams.limits.heartbeat))[0]:
                 yield HEARTBEAT
         finally:
             page.cancel()
@@ -162,12 +162,12 @@ async def stream(
 
     async def open_here(db: AsyncSession) -> LogExtent:
         _, extent = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
-        await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.terms.life)
+        await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.limits.presence_lifetime)
         return extent
 
     extent = await writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
     request.state.permit.release()  # a stream lasts, and does no work
     connection: ConnectionState = request.state.connection
     opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), connection.over)
-    lasts = min(caller.expires_at.timestamp() - time.time(), streams.terms.longest)
+    lasts = min(caller.expires_at.timestamp() - time.time(), streams.limits.max_duration)
     return EventStream(opened, streams, connection=connection, lasts=lasts)

@@ -80,20 +80,20 @@ _MAX_NEWS = 200  # beyond this it is cheaper to wake every stream
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class StreamLimits:
     """Timings of streams, in seconds, and limits. Tests use shorter timings."""
 
     heartbeat: float = 5.0  # of silence, then a comment is sent, so that a vanished peer is noticed
-    patience: float = 10.0  # for a client that does not read
-    beat: float = 5.0  # between renewals of presences
-    life: float = 15.0  # of a presence without renewal
-    look: float = 5.0  # between checks of the listening connection
-    longest: float = 24 * 3600.0  # duration of one stream
-    most: int = 5000  # streams of one process
-    most_of_user: int = 20
+    write_timeout: float = 10.0  # for a client that does not read
+    renew_every: float = 5.0  # between renewals of presences
+    presence_lifetime: float = 15.0  # of a presence without renewal
+    check_every: float = 5.0  # between checks of the listening connection
+    max_duration: float = 24 * 3600.0  # duration of one stream
+    max_streams: int = 5000  # streams of one process
+    max_streams_per_user: int = 20
 
 
-DEFAULT_TERMS = Terms()
+DEFAULT_STREAM_LIMITS = StreamLimits()
 
 
 @dataclass(slots=True, eq=False)
@@ -116,16 +116,16 @@ class Stream:
 class OpenStreams:
     """Wakes streams when their users' logs grow."""
 
-    def __init__(self, sessions: Sessions, database_url: str, terms: Terms = DEFAULT_TERMS) -> None:
-        self.terms = terms
+    def __init__(self, sessions: Sessions, database_url: str, limits: StreamLimits = DEFAULT_STREAM_LIMITS) -> None:
+        self.limits = limits
         self._sessions = sessions
         self._streams: dict[UUID, Stream] = {}
         self._of_user: dict[str, list[Stream]] = {}  # the oldest first
         self._news: set[UUID] = set()
         self._has_news = asyncio.Event()
-        self._listener = LogListener(database_url, self._add_news, self._wake_all, look_every=terms.look)
+        self._listener = LogListener(database_url, self._add_news, self._wake_all, look_every=limits.check_every)
         self._feed = LogFeed(sessions)
-        self._presences = PresenceRenewal(sessions, every=terms.beat, life=terms.life)
+        self._presences = PresenceRenewal(sessions, every=limits.renew_every, life=limits.presence_lifetime)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ class OpenStreams:
 
     def check_room(self) -> None:
         """Check that one more stream may be opened here; raises ServiceUnavailable."""
-        if len(self._streams) >= self.terms.most:
+        if len(self._streams) >= self.limits.max_streams:
             raise ServiceUnavailable(Detail.TOO_MANY_STREAMS)
 
     def add(self, stream: Stream) -> None:
@@ -156,7 +156,7 @@ class OpenStreams:
             if older.installation_id == stream.installation_id:
                 older.end()
         lasting = [older for older in of_user if not older.over.done()]
-        if len(lasting) >= self.terms.most_of_user:
+        if len(lasting) >= self.limits.max_streams_per_user:
             lasting[0].end()
         of_user.append(stream)
         self._streams[stream.stream_id] = stream
