@@ -13,11 +13,10 @@ from commands import dead, doctor, gates, timeline
 from commands import diagnostic_push as test_push
 from commands import sign_in as console
 from commands.context import migrate_named, read_settings, run_directory
-from commands.sign_in import bearer_token
+from commands.sign_in import bearer_token, user_id
 from domain.problems import DomainError, InvalidField
 from settings.environment import AuthSettings, ConfigError, auth_settings, service_settings
 
-_LONGEST_USER_ID = 200
 _UNREAD = 141  # as shells report SIGPIPE
 
 
@@ -80,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     token = commands.add_parser("token", help="print a bearer token", description=_token.__doc__)
-    token.add_argument("--user", required=True, type=_user_id, metavar="ID", help="the user or service that it names")
+    token.add_argument("--user", required=True, type=user_id, metavar="ID", help="the user or service that it names")
     token.add_argument("--scope", action="append", default=[], metavar="S", help="support or service (can be repeated)")
     token.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how many hours it is valid (24)")
     token.set_defaults(command=_token)
@@ -91,12 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     for each in (dead, gates, timeline, test_push, console, doctor):
         each.add_parsers(commands)
     return parser
-
-
-def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():  # the API would refuse the token
-        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} printable characters")
-    return text
 
 
 def _hours(text: str) -> float:

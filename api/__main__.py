@@ -8,7 +8,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from api.app import create_app
 from api.http.connection import allow_connections, bind, connection_of
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, StreamLimits
+from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
 from dispatch.client import connection, leave, metered_runtime
 from settings import logs
 from settings.environment import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
@@ -26,7 +26,7 @@ def main() -> None:
         limits, streams = limit_settings(), allow_connections(DEFAULT_STREAM_LIMITS.max_streams)
         if endpoint := tracing_settings().endpoint:
             tracing.start(tracing_settings().otel_service_name or "fastbell-api", endpoint)
-        app = create_app(settings, auth, StreamLimits(max_streams=streams), limits, metered_runtime())
+        app = create_app(settings, auth, OpenStreamLimits(max_streams=streams), limits, metered_runtime())
     except ConfigError as error:
         sys.exit(str(error))
     config = uvicorn.Config(

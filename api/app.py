@@ -38,7 +38,7 @@ from api.preference_page.app import make_preference_page
 from api.preference_page.session import PageServices
 from api.preference_page.view import PATH as PREFERENCES
 from api.row_queue import LOCK_TIMEOUT, Writes
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreams, StreamLimits
+from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
@@ -56,7 +56,7 @@ SIGN_OUTS = "30/minute"  # by ticket, from one address; a phone has at most eigh
 def create_app(
     settings: ServiceSettings,
     auth: AuthSettings,
-    stream_limits: StreamLimits = DEFAULT_STREAM_LIMITS,
+    stream_limits: OpenStreamLimits = DEFAULT_STREAM_LIMITS,
     limits: LimitSettings = DEFAULT_LIMITS,
     metered: Metered = UNMETERED,
 ) -> FastAPI:

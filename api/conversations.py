@@ -20,7 +20,7 @@ from api.dependencies import (
     cut,
     next_cursor,
 )
-from api.fields import Body, Out, printable
+from api.fields import Body, Out, UserId
 from api.http.problems import responses
 from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
@@ -43,9 +43,6 @@ def _storable(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain the character U+0000")
     return value
-
-
-UserId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 class ConversationIn(Body):

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Security
@@ -25,22 +25,20 @@ from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
 LARGEST_PAGE = 1024 * 1024  # bytes; a single item may be larger
-
-
 T = TypeVar("T")
 
 
-def cut(found: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
-    """Cut a list to a page; tells whether there are more. `found` was read with `limit + 1`.
+def cut(rows: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
+    """Cut a list to a page; tells whether there are more. `rows` were read with `limit + 1`.
 
     A page ends early where it would be larger than `LARGEST_PAGE`; the next page starts there.
     """
     size = 0
-    for count, item in enumerate(found[:limit]):
+    for count, item in enumerate(rows[:limit]):
         size += len(kind.dump_json(item))
         if size > LARGEST_PAGE and count:
-            return list(found[:count]), True
-    return list(found[:limit]), len(found) > limit
+            return list(rows[:count]), True
+    return list(rows[:limit]), len(rows) > limit
 
 
 ANSWERS_WITHIN = 3.0  # seconds; load balancers' probes wait little longer
@@ -69,8 +67,6 @@ class ReadinessCheck:
 
 
 MAX_WATCHERS = 20  # streams of test pushes at once; each reads the database four times a second
-
-
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
@@ -92,46 +88,34 @@ class Services:
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _sessions(services: Annotated[Services, Depends(_services)]) -> Sessions:
-    return services.sessions
+def _held(name: str) -> Any:  # noqa: ANN401 -- FastAPI's own `Depends` is typed so
+    """Depend on one of the `Services`."""
+
+    async def held(services: AllServices) -> object:
+        return getattr(services, name)
+
+    return Depends(held)
 
 
-def _app_ids(services: Annotated[Services, Depends(_services)]) -> AppIds:
-    return services.app_ids
-
-
-def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
-    return services.relay
-
-
-def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
-    return services.streams
-
-
-def _readiness(services: Annotated[Services, Depends(_services)]) -> ReadinessCheck:
-    return services.readiness
-
-
-def _exposition(services: Annotated[Services, Depends(_services)]) -> Exposition:
-    return services.exposition
-
-
-def _watchers(services: Annotated[Services, Depends(_services)]) -> asyncio.Semaphore:
-    return services.watchers
-
-
-def _writes(services: Annotated[Services, Depends(_services)]) -> Writes:
-    return services.writes
+AllServices = Annotated[Services, Depends(_services)]
+AllowedApps = Annotated[AppIds, _held("app_ids")]
+Database = Annotated[Sessions, _held("sessions")]
+RowWrites = Annotated[Writes, _held("writes")]
+Dispatch = Annotated[Relay, _held("relay")]
+Streams = Annotated[OpenStreams, _held("streams")]
+Ready = Annotated[ReadinessCheck, _held("readiness")]
+MetricsText = Annotated[Exposition, _held("exposition")]
+Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
 
 
 async def _caller(
     request: Request,
-    services: Annotated[Services, Depends(_services)],
+    services: AllServices,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> AsyncIterator[Caller]:
     """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself."""
@@ -148,15 +132,17 @@ async def _caller(
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     """Require the scope `support`."""
-    if "support" not in caller.scopes:
-        raise Forbidden(Detail.NEEDS_SCOPE.format(scope="support"))
-    return caller
+    return _with_scope(caller, "support")
 
 
 async def service(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     """Require the scope `service`."""
-    if "service" not in caller.scopes:
-        raise Forbidden(Detail.NEEDS_SCOPE.format(scope="service"))
+    return _with_scope(caller, "service")
+
+
+def _with_scope(caller: Caller, scope: str) -> Caller:
+    if scope not in caller.scopes:
+        raise Forbidden(Detail.NEEDS_SCOPE.format(scope=scope))
     return caller
 
 
@@ -174,7 +160,6 @@ def next_cursor(at: datetime, item_id: UUID) -> str:
 
 
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")]
-
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -189,28 +174,7 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
         raise InvalidField("cursor", Detail.UNKNOWN_CURSOR) from None
 
 
-AllServices = Annotated[Services, Depends(_services)]
-
-AllowedApps = Annotated[AppIds, Depends(_app_ids)]
-
 AnyCaller = Annotated[Caller, Depends(_caller)]
-
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
-
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
-
-Database = Annotated[Sessions, Depends(_sessions)]
-
-RowWrites = Annotated[Writes, Depends(_writes)]
-
-Dispatch = Annotated[Relay, Depends(_relay)]
-
-Streams = Annotated[OpenStreams, Depends(_streams)]
-
-Ready = Annotated[ReadinessCheck, Depends(_readiness)]
-
-MetricsText = Annotated[Exposition, Depends(_exposition)]
-
-Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
-
 Paged = Annotated[Page, Depends(page_at)]

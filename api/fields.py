@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from api.http.auth import LONGEST_USER_ID
 from domain import preferences as time_zones
 from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
@@ -58,6 +59,7 @@ def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(value, reverse=True))
 
 
+UserId = Annotated[str, Field(min_length=1, max_length=LONGEST_USER_ID), AfterValidator(printable)]
 Ticket = Annotated[str, Field(min_length=32, max_length=128), AfterValidator(printable)]
 Instant = Annotated[
     AwareDatetime,

@@ -21,10 +21,8 @@ from domain.problems import InvalidField
 from domain.sessions import DEFAULT_REMINDER_MINUTES
 
 router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
-
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 _PARTS = ("starts", "ends", "time_zone")
-
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["22:00"])]
 ShownTime = Annotated[ClockTime, BeforeValidator(lambda at: f"{at:%H:%M}")]
 Zone = Annotated[

@@ -24,12 +24,8 @@ from db import presences
 from db.log import LogExtent
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
-
 HEARTBEAT = b":\n\n"
-
 _FAREWELL = 2.0  # seconds that a client has to read the rest after its stream ended
-
-
 log = structlog.get_logger()
 
 
@@ -86,7 +82,7 @@ class EventStream(StreamingResponse):
 
 
 class _SlowReaderError(Exception):
-    """The client read nothing for `StreamLimits.patience` seconds."""
+    """The client read nothing for `OpenStreamLimits.patience` seconds."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:

@@ -20,7 +20,6 @@ from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/sync", tags=["messages"])
-
 MAX_SEQ = 2**63 - 1
 
 

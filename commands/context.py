@@ -13,6 +13,7 @@ from typing import TypeVar
 import asyncpg
 from pydantic import TypeAdapter
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate
@@ -38,7 +39,6 @@ def read_settings(run_dir: Path) -> dict[str, str]:
 
 
 _REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
-
 _NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
 
 
@@ -98,6 +98,26 @@ def query(ask: Callable[[Sessions], Awaitable[T]]) -> T:
             return await ask(sessions)
 
     return asyncio.run(answer())
+
+
+def read(ask: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Run a query in a session of its own; raises ConfigError."""
+
+    async def answer(sessions: Sessions) -> T:
+        async with sessions() as db:
+            return await ask(db)
+
+    return query(answer)
+
+
+def write(change: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Run a change in a transaction of its own; raises ConfigError."""
+
+    async def answer(sessions: Sessions) -> T:
+        async with sessions.begin() as db:
+            return await change(db)
+
+    return query(answer)
 
 
 def actor() -> str:

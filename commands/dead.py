@@ -5,8 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from uuid import UUID
 
-from commands.context import actor, cell, print_json, print_table, query
-from db.engine import Sessions
+from commands.context import actor, cell, print_json, print_table, query, read, write
 from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
@@ -51,12 +50,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _list(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     check_wanted(wanted)
-
-    async def ask(sessions: Sessions) -> list[ShownTask]:
-        async with sessions() as db:
-            return await dead_tasks.matching(db, wanted, None, arguments.limit)
-
-    found = query(ask)
+    found = read(lambda db: dead_tasks.matching(db, wanted, None, arguments.limit))
     if arguments.json:
         print_json(found)
     else:
@@ -66,11 +60,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> WholeTask | None:
-        async with sessions() as db:
-            return await dead_tasks.whole(db, arguments.task)
-
-    found = query(ask)
+    found = read(lambda db: dead_tasks.whole(db, arguments.task))
     if found is None:
         raise NotFound("push task")
     if arguments.json:
@@ -88,11 +78,12 @@ def _redrive(arguments: argparse.Namespace) -> int:
         if filtered == arguments.all or arguments.limit is None:
             parser.error("give --task, or --limit with a filter or --all")
         mode = redrives.RedriveMode.REHEARSAL if arguments.dry_run else redrives.RedriveMode.REAL
-        result = query(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), mode))
+        result = query(lambda sessions: redrives.redrive_matching(sessions, wanted, arguments.limit, actor(), mode))
     else:
         if filtered or arguments.all or arguments.limit is not None or arguments.dry_run:
             parser.error("--task allows no other option; `dead show` says whether it can be redriven")
-        result = query(lambda db: _redrive_one(db, arguments.task))
+        write(lambda db: redrives.redrive(db, arguments.task, actor()))
+        result = Redriven(1, {}, limit_reached=False)
     if arguments.json:
         print_json(result)
         return 0
@@ -100,12 +91,6 @@ def _redrive(arguments: argparse.Namespace) -> int:
     rows += [(f"stays dead: {reason}", count) for reason, count in sorted(result.withheld.items())]
     print_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
     return 0
-
-
-async def _redrive_one(sessions: Sessions, task_id: UUID) -> Redriven:
-    async with sessions.begin() as db:
-        await redrives.redrive(db, task_id, actor())
-    return Redriven(1, {}, limit_reached=False)
 
 
 def _print(found: WholeTask) -> None:

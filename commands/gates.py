@@ -3,10 +3,9 @@
 import argparse
 from uuid import UUID
 
-from commands.context import actor, print_json, print_table, query
-from db.engine import Sessions
+from commands.context import actor, print_json, print_table, read, write
 from db.views import gates
-from domain.support import ROUTE_STATES, ShownBrake, ShownGate, ShownGates, ShownRoute
+from domain.support import ROUTE_STATES, ShownGate, ShownRoute
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,11 +23,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> ShownGates:
-        async with sessions() as db:
-            return await gates.shown(db)
-
-    found = query(ask)
+    found = read(gates.shown)
     if arguments.json:
         print_json(found)
         return 0
@@ -51,11 +46,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> ShownBrake:
-        async with sessions.begin() as db:
-            return await gates.resume(db, arguments.brake, actor())
-
-    resumed = query(ask)
+    resumed = write(lambda db: gates.resume(db, arguments.brake, actor()))
     if arguments.json:
         print_json(resumed)
     else:

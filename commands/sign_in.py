@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 
+from api.http.auth import LONGEST_USER_ID, is_user_id
 from commands.context import actor, query, read_settings, run_directory
 from db import console_sessions
 from db.console_sessions import CODE_LIFETIME
@@ -15,13 +16,11 @@ from settings.environment import AuthSettings, ConfigError
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound
 
-_LONGEST_USER_ID = 200
-
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `console`."""
     console = commands.add_parser("console", help="print a code for the console", description=_console.__doc__)
-    console.add_argument("--user", type=_user_id, metavar="NAME", help="the operator's name (default: yours)")
+    console.add_argument("--user", type=user_id, metavar="NAME", help="the operator's name (default: yours)")
     console.set_defaults(command=_console)
 
 
@@ -40,17 +39,18 @@ def api_address(host: str, port: str | int) -> str:
 
 def _console(arguments: argparse.Namespace) -> int:
     """Print the console's address and a code that works once, within ten minutes."""
-    user_id = arguments.user or actor()
-    code = query(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
+    operator = arguments.user or actor()
+    code = query(lambda sessions: sign_in_code(sessions, operator, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
     print(f"console  {api_address(settings.get('API_HOST', ''), settings.get('API_PORT') or '8000')}/console")
     print(f"code     {code}")
     return 0
 
 
-def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"a name has 1 to {_LONGEST_USER_ID} printable characters")
+def user_id(text: str) -> str:
+    """Read a user id, or an operator's name; raises ArgumentTypeError."""
+    if not is_user_id(text):
+        raise argparse.ArgumentTypeError(f"a user id has 1 to {LONGEST_USER_ID} printable characters")
     return text
 
 

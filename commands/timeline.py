@@ -4,8 +4,10 @@ import argparse
 import sys
 from uuid import UUID
 
-from commands.context import cell, print_json, query
-from db.engine import Sessions, as_of_one_moment
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from commands.context import cell, print_json, read
+from db.engine import as_of_one_moment
 from db.views import present, timeline
 from domain.timeline import TimelineItem, TimelinePart
 
@@ -26,13 +28,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _timeline(arguments: argparse.Namespace) -> int:
     part = TimelinePart(arguments.session, arguments.message)
 
-    async def ask(sessions: Sessions) -> tuple[list[TimelineItem], list[TimelineItem]]:
-        async with sessions() as db:
-            await as_of_one_moment(db)
-            now = await present.of_user(db, arguments.user, part)
-            return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
+    async def ask(db: AsyncSession) -> tuple[list[TimelineItem], list[TimelineItem]]:
+        await as_of_one_moment(db)
+        now = await present.of_user(db, arguments.user, part)
+        return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 
-    now, found = query(ask)
+    now, found = read(ask)
     if arguments.json:
         print_json(now + found)
     else:

@@ -18,7 +18,6 @@ from domain.kinds import Kind
 from domain.push import Provider
 
 router = APIRouter()
-
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
 
 

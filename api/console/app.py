@@ -16,19 +16,12 @@ from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
 from api.http.forms import FormRefused
-from api.http.problems import Detail, ServiceUnavailable, answer_server_errors, retry_after
+from api.http.problems import EXPECTED, Detail, answer_server_errors, retry_after
 from api.http.request_log import NO_TELEMETRY
-from api.http.security_headers import PageHeaders
-from domain.problems import Conflict, InvalidField, LimitReached, NotFound
+from api.http.security_headers import page_headers
+from domain.problems import LimitReached
 
-_STATUSES: dict[type[Exception], int] = {
-    Conflict: 409,
-    InvalidField: 422,
-    LimitReached: 429,
-    NotFound: 404,
-    FormRefused: 403,
-    ServiceUnavailable: 503,
-}
+_STATUSES = {kind: status for kind, (status, _) in EXPECTED.items()} | {FormRefused: 403}
 _HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not available"}
 _HEADING = "That did not work"
 _DATABASE_AWAY = "The database cannot be reached. Try again."
@@ -38,7 +31,7 @@ def make_console(state: State) -> FastAPI:
     """Make the console. `state` is what the API holds for all requests."""
     console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     console.state = state
-    console.add_middleware(PageHeaders, also="img-src 'self' data:")  # charts, and the icon
+    console.add_middleware(page_headers, also="img-src 'self' data:")  # charts, and the icon
     for public in (sign_in, style):
         console.include_router(public.router)
     for private in (overview, person, pushes, analytics):

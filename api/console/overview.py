@@ -29,9 +29,8 @@ from domain.signals import Signals
 from domain.support import ShownGates, ShownRoute
 
 router = APIRouter()
-
-
 _LATE = timedelta(minutes=1)  # from then on, what should pass at once has waited too long
+_SUMMED = ("pushes", "accepted", "calls", "refused", "synced", "withdrawn", "invalid_tokens", "superseded", "dead")
 _NEWS = timedelta(hours=1)  # for how long an unknown reason is a concern
 _CONCERNS = {
     "no_worker": "No worker is alive. Nothing is sent until one is.",
@@ -152,16 +151,14 @@ class Trend:
 
 def trends_of(steps: Sequence[Step]) -> list[Trend]:
     """Make the charts from what was counted."""
-    pushes, accepted, calls = (sum(getattr(step, name) for step in steps) for name in ("pushes", "accepted", "calls"))
-    refused, synced = sum(step.refused for step in steps), sum(step.synced for step in steps)
-    withdrawn = sum(step.withdrawn for step in steps)
-    invalid, superseded = sum(step.invalid_tokens for step in steps), sum(step.superseded for step in steps)
+    total = {name: sum(getattr(step, name) for step in steps) for name in _SUMMED}
+    pushes, accepted, calls, superseded = (total[name] for name in ("pushes", "accepted", "calls", "superseded"))
     return [
         Trend(
             "Pushes due",
             "fate",
             count(pushes),
-            f"{count(accepted)} accepted, {count(withdrawn)} withdrawn; hatched: not accepted",
+            f"{count(accepted)} accepted, {count(total['withdrawn'])} withdrawn; hatched: not accepted",
             [_due(step) for step in steps],
         ),
         Trend(
@@ -181,14 +178,14 @@ def trends_of(steps: Sequence[Step]) -> list[Trend]:
         Trend(
             "Provider errors",
             "bad",
-            share(refused, calls),
-            f"{count(refused)} of {count(calls)} calls were not accepted",
+            share(total["refused"], calls),
+            f"{count(total['refused'])} of {count(calls)} calls were not accepted",
             [_part(step, step.refused, step.calls, "calls not accepted") for step in steps],
         ),
         Trend(
             "Invalid tokens",
             "bad",
-            count(invalid),
+            count(total["invalid_tokens"]),
             "calls with the answer unregistered",
             [_part(step, step.invalid_tokens, step.calls, "calls found the token invalid") for step in steps],
         ),
@@ -202,14 +199,14 @@ def trends_of(steps: Sequence[Step]) -> list[Trend]:
         Trend(
             "Push to sync",
             "plain",
-            share(synced, accepted),
-            f"{count(synced)} of {count(accepted)} accepted were synced",
+            share(total["synced"], accepted),
+            f"{count(total['synced'])} of {count(accepted)} accepted were synced",
             [_part(step, step.synced, step.accepted, "accepted pushes synced") for step in steps],
         ),
         Trend(
             "Dead",
             "bad",
-            count(sum(step.dead for step in steps)),
+            count(total["dead"]),
             "due in these hours, ended without acceptance",
             [_part(step, step.dead, step.pushes, "pushes dead") for step in steps],
         ),

@@ -12,6 +12,7 @@ from api.console.session import PATH, Console, Signed
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
+from api.http.auth import LONGEST_USER_ID, is_user_id
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
@@ -30,7 +31,7 @@ _MAX_DEVICES, _MAX_FASTS, _ITEMS = 50, 10, 50
 class PersonIn(Body):
     """The user, and the part of their timeline."""
 
-    user: Annotated[str, Field(max_length=200), AfterValidator(printable)] = ""
+    user: Annotated[str, Field(max_length=LONGEST_USER_ID), AfterValidator(printable)] = ""
     session_id: UUID | None = None
     message_id: UUID | None = None
     cursor: Cursor = None
@@ -71,9 +72,6 @@ async def person(
     )
 
 
-_LONGEST_USER_ID = 200
-
-
 @router.post("/test-push")
 async def send_test_push(operator: Signed, sessions: Database) -> Response:
     """Send a test push, and go to the page with its result."""
@@ -102,7 +100,7 @@ async def show_test_push(
 
 
 def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
+    if not is_user_id(text):
         raise InvalidField("user", "This is not a user id.")
     return text
 

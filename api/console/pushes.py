@@ -22,16 +22,10 @@ from operations import redrive as redrives
 from operations.redrive import RedriveMode
 
 router = APIRouter()
-
-
 _ITEMS = 50
-
 _RARE = {"app_id", "environment", "conversation_id", "message_id", "due_from", "due_to"}  # folded away
-
 _DEFAULT_LIMIT = 1000
-
 _LONGEST_LIMIT = 20  # digits; int() refuses thousands of them
-
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
 
 

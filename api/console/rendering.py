@@ -61,12 +61,8 @@ _COLUMN = Markup(
 )
 
 _PART = Markup('<rect class="{name}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}"/>')
-
-
 _HERE = Path(__file__).parent
-
 STYLE = (_HERE / "style.css").read_bytes()
-
 STYLE_VERSION = hashlib.sha256(STYLE).hexdigest()[:12]
 
 

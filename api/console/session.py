@@ -41,12 +41,8 @@ def _console(request: Request) -> ConsoleServices:
 
 
 Console = Annotated[ConsoleServices, Depends(_console)]
-
-
 COOKIE = "fastbell_console"
-
 PATH = "/console"
-
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 

@@ -19,7 +19,6 @@ from db.console_sessions import Opened
 
 router = APIRouter()
 log = structlog.get_logger()
-
 _OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # paths that `next` may name
 
 

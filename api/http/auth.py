@@ -18,18 +18,11 @@ from api.http.problems import Detail, ServiceUnavailable, Unauthorized
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
-
 FETCH_WITHIN = 5.0  # seconds for a whole fetch
-
 _FRESH_FOR = 300.0  # seconds
-
 _TRUSTED_FOR = 24 * 3600.0  # seconds that known keys are trusted while the issuer is down
-
 _FETCH_INTERVAL = 10.0  # seconds between fetches, however many unknown keys tokens name
-
 _RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; checks with larger keys are too expensive
-
-
 log = structlog.get_logger()
 
 
@@ -151,9 +144,7 @@ def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
 
 
 LEEWAY = 10  # seconds by which clocks may differ
-
-_LONGEST_USER_ID = 200
-
+LONGEST_USER_ID = 200
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
@@ -195,10 +186,15 @@ class TokenCheck:
         except (jwt.PyJWTError, NoSuchKey) as error:
             raise Unauthorized(Detail.NOT_VALID.format(error=type(error).__name__)) from None
         user_id, scope = claims["sub"], claims.get("scope", "")
-        if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
-            raise Unauthorized(Detail.INVALID_SUBJECT.format(most=_LONGEST_USER_ID))
+        if not is_user_id(user_id):
+            raise Unauthorized(Detail.INVALID_SUBJECT.format(most=LONGEST_USER_ID))
         expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY, _LAST_INSTANT), UTC)
         return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
+
+
+def is_user_id(text: str) -> bool:
+    """Tell whether tokens may name this user."""
+    return 0 < len(text) <= LONGEST_USER_ID and text.isprintable()
 
 
 class _Secret:

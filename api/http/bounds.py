@@ -11,7 +11,6 @@ from api.http.request_log import route_template
 MAX_HEADERS = 100
 LARGEST_HEAD = 16 * 1024  # bytes; the connection cuts off a head that arrives in pieces at the same size
 UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # these answer while the process is busy
-
 log = structlog.get_logger()
 
 

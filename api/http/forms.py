@@ -9,8 +9,6 @@ from starlette.datastructures import ImmutableMultiDict
 _FORM = "application/x-www-form-urlencoded"
 UNKNOWN_FORM = "This is not a form of these pages."
 _OTHER_SITE = "This form was sent from another site."
-
-
 Form = ImmutableMultiDict[str, str]
 
 

@@ -19,7 +19,6 @@ from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 
 log = structlog.get_logger()
-
 _MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20  # fields named in one answer
 _AT_ONCE = {"Retry-After": "1"}  # seconds
@@ -97,7 +96,7 @@ class Forbidden(Exception):
     """The bearer token lacks a scope."""
 
 
-_EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type's last part unless the error has one
+EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type's last part unless the error has one
     Unauthorized: (401, "not-signed-in"),
     Forbidden: (403, "not-allowed"),
     NotFound: (404, "not-found"),
@@ -147,7 +146,7 @@ def install(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
-    for expected in _EXPECTED:
+    for expected in EXPECTED:
         app.add_exception_handler(expected, _expected)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http)
@@ -208,7 +207,7 @@ def retry_after(error: LimitReached) -> dict[str, str]:
 
 
 async def _expected(_: Request, error: Exception) -> ProblemResponse:
-    status, code = next(answer for kind, answer in _EXPECTED.items() if isinstance(error, kind))
+    status, code = next(answer for kind, answer in EXPECTED.items() if isinstance(error, kind))
     errors: list[FieldError] = []
     more: Mapping[str, str | int | None] = {}
     headers: Mapping[str, str] = {}

@@ -85,9 +85,7 @@ def _rate(text: str) -> Rate | None:
 
 
 WAIT = 2.0  # seconds that a request may wait for others of the same caller to end
-
 MAX_WAITING = 64  # of one caller; more are refused at once
-
 _RETRY_AFTER = timedelta(seconds=1)
 
 

@@ -21,13 +21,9 @@ def route_template(scope: Scope) -> str:
 
 
 HEADER = "X-Request-ID"
-
 _GIVEN = re.compile(rb"[A-Za-z0-9._-]{8,40}")  # shorter than device and bearer tokens, which must not be logged
-
 _METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
-
 _QUIET = {"/livez", "/readyz", "/metrics"}
-
 _NAMED = ("session_id", "conversation_id", "message_id", "task_id", "installation_id")  # in paths
 
 

@@ -10,7 +10,7 @@ from api.http.forms import FormRefused
 from api.http.problems import ServiceUnavailable, answer_server_errors, retry_after
 from api.http.rates import address
 from api.http.request_log import NO_TELEMETRY, route_template
-from api.http.security_headers import PageHeaders
+from api.http.security_headers import page_headers
 from api.preference_page import routes
 from api.preference_page.languages import chosen
 from api.preference_page.rendering import Plain, plain_page
@@ -26,7 +26,7 @@ def make_preference_page(state: State) -> FastAPI:
     """Make the page. `state` is what the API holds for all requests."""
     page = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     page.state = state
-    page.add_middleware(PageHeaders)
+    page.add_middleware(page_headers)
     page.include_router(routes.router)
     page.add_exception_handler(BadCode, _bad_code)
     page.add_exception_handler(NoOpenPage, _link_gone)

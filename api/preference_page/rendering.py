@@ -89,11 +89,6 @@ def confirm_page(locale: str, action: str) -> str:
     return _rendered("confirm", speech(locale), action=action)
 
 
-def gone_page(locale: str) -> str:
-    """Render the page of a link that was used, has expired or never existed."""
-    return plain_page(locale, Plain.GONE)
-
-
 def plain_page(locale: str, said: Plain) -> str:
     """Render a page with only a text."""
     speaks = speech(locale)

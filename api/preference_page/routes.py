@@ -38,7 +38,6 @@ from domain.problems import InvalidField, Outdated
 from telemetry import metrics
 
 router = APIRouter()
-
 _IN_QUERY = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # allowed in the query of the address
 _STOPPED = {
     Stop.REMINDERS: (PreferencesPatch(reminders=False), Notice.REMINDERS_STOPPED),

@@ -16,13 +16,9 @@ from db.preference_links import LONGEST_SESSION, OpenPage
 from domain.rate_limit import RateLimit
 
 NEW_LINKS = 30  # a minute, of one user
-
 BAD_CODES = 60  # a minute, from one address; a valid code works all the same
-
 PAGE_VIEWS = 120  # a minute, of one user
-
 POSTS = 30  # a minute, of one user
-
 _COOKIE = "fastbell_preferences"
 
 

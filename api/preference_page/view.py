@@ -22,13 +22,9 @@ from domain.push import Provider
 from domain.reminders import Reminder, upcoming
 
 _DAY = timedelta(days=1)
-
 _HOUR = timedelta(hours=1)
-
 _SECOND = timedelta(seconds=1)
-
 _TWICE = timedelta(hours=3)  # the longest gap between the two spans of one night
-
 _LONGEST = timedelta(hours=20)  # longer quiet hours have such a short gap every day
 
 
@@ -121,19 +117,12 @@ def _change(place: ZoneInfo, before: datetime, after: datetime) -> datetime:
 
 
 PATH = "/preferences/"  # GET shows the page; POST saves it
-
 STOP_PATH = "/preferences/stop"  # POST: one of `Stop` in the field `what`
-
 SIGN_OUT_PATH = "/preferences/sign-out"  # POST
-
 STYLE_PATH = "/preferences/style.css"  # GET; its query changes with its content, so it may be cached for ever
-
 CSRF_FIELD = "csrf_token"  # of each form
-
 REV_FIELD = "rev"  # of the main form: its revision, for `If-Match`
-
 BASE_FIELD = "base"  # of the main form: what it was filled with, so that a conflict keeps what was typed
-
 STOP_FIELD = "what"
 
 
@@ -229,12 +218,8 @@ async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None)
         preferences=wanted,
         fasts=tuple(Fast(each.session_id, each.ends_at, left, each.follows_preferences) for each, left in ahead),
         phones=phones,
-        nights=nights(wanted.quiet_hours, _zones(rows), now),
+        nights=nights(wanted.quiet_hours, [row.time_zone for row in rows], now),
     )
-
-
-def _zones(rows: Sequence[DeviceToken]) -> Iterable[str | None]:
-    return (row.time_zone for row in rows)
 
 
 def _phone(row: DeviceToken) -> SignedInPhone:

@@ -17,14 +17,9 @@ from db.messages import PageSize
 from domain.back_off import BackOff
 
 PAGE = PageSize(items=10, bytes=32 * 1024)  # the most that a stream holds, besides the last item
-
 _STREAMS_AT_ONCE = 50  # in one statement
-
 _STATEMENTS = 2  # at a time
-
 _OUTAGE: tuple[type[Exception], ...] = (*UNREACHABLE, DBAPIError)
-
-
 log = structlog.get_logger()
 
 
@@ -77,7 +72,6 @@ class LogFeed:
 
 
 APPLICATION_NAME = "fastbell log listener"
-
 _BACK_OFF = BackOff(first=timedelta(seconds=0.2), longest=timedelta(seconds=5))
 
 

@@ -19,10 +19,7 @@ from domain.messages import LogItem
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that a statement may take
-
 _SWEEP_EVERY = 60.0  # seconds
-
-
 log = structlog.get_logger()
 
 
@@ -80,7 +77,7 @@ _MAX_NEWS = 200  # beyond this it is cheaper to wake every stream
 
 
 @dataclass(frozen=True, slots=True)
-class StreamLimits:
+class OpenStreamLimits:
     """Timings of streams, in seconds, and limits. Tests use shorter timings."""
 
     heartbeat: float = 5.0  # of silence, then a comment is sent, so that a vanished peer is noticed
@@ -93,7 +90,7 @@ class StreamLimits:
     max_streams_per_user: int = 20
 
 
-DEFAULT_STREAM_LIMITS = StreamLimits()
+DEFAULT_STREAM_LIMITS = OpenStreamLimits()
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +113,7 @@ class Stream:
 class OpenStreams:
     """Wakes streams when their users' logs grow."""
 
-    def __init__(self, sessions: Sessions, database_url: str, limits: StreamLimits = DEFAULT_STREAM_LIMITS) -> None:
+    def __init__(self, sessions: Sessions, database_url: str, limits: OpenStreamLimits = DEFAULT_STREAM_LIMITS) -> None:
         self.limits = limits
         self._sessions = sessions
         self._streams: dict[UUID, Stream] = {}

@@ -25,7 +25,6 @@ from domain.timeline import TimelineItem, TimelinePart
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/users/{user_id:path}")
-
 UserId = Annotated[str, Path(min_length=1, max_length=200), AfterValidator(printable)]
 
 

@@ -19,8 +19,6 @@ from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, 
 from operations import redrive as redrives
 
 router = APIRouter(prefix="/push-tasks")
-
-
 Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 
 

@@ -23,7 +23,6 @@ from domain.problems import NotFound
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/test-pushes")
-
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
 _AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker

@@ -25,9 +25,7 @@ EXPECTED = {
 
 
 _KEY = "Compare APNS_KEY_FILE, APNS_KEY_ID and APNS_TEAM_ID with Keys and Membership in Apple's developer account."
-
 _TOPIC = "Set APNS_TOPIC to the bundle id of the app, as its App ID has it (case counts)."
-
 UNREACHABLE = "Check that names resolve and that port 443 is open outward. If a proxy leads out, set HTTPS_PROXY."
 
 
@@ -136,11 +134,8 @@ def _push(provider: Provider) -> Push:
 
 
 _ID = re.compile(r"[A-Z0-9]{10}")
-
 _BUNDLE_ID = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
-
 _NAMED_BY_APPLE = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8")
-
 _TRUST_IT = "Bypass the proxy, or trust its authority (…_CA_FILE). An expired certificate has to be renewed."
 _RENEWED = "Renew it if it is the certificate of your proxy or gateway. The provider renews its own."
 

@@ -84,12 +84,8 @@ def _schema(present: str | None, newest: str) -> ReportLine:
 
 
 TEMPORAL = Area("temporal")
-
-
 _RPC_TIMEOUT = timedelta(seconds=5)
-
 _POLLED_LATELY = 120.0  # seconds; a poll lasts one minute
-
 _FILES = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH")
 
 
@@ -191,8 +187,6 @@ def _refused(what: str, error: RPCError) -> ReportLine:
 
 
 BEARERS = Area("bearer tokens")
-
-
 _TIMEOUT = 5.0  # seconds
 
 

@@ -87,7 +87,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     await expect(page.get_by_role("heading", level=1)).to_have_text(alice.user_id)
     await page.get_by_label("Test push to").select_option(str(phone.installation_id))
     await page.get_by_role("button", name="Send test push").click()
-    await expect(page.get_by_text("Nothing more will come of it.")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_text("It is settled.")).to_be_visible(timeout=15_000)
     await expect(page.locator("td .state.accepted")).to_have_count(1)
     [line] = stack.place.simulator.phone(phone.token).screen
     assert line.notification.data["kind"] == "test"

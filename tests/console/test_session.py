@@ -118,7 +118,7 @@ async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(stack
     behind_a_proxy = await sent(**OURS)
 
     assert plain.status_code == 403
-    assert "not encrypted, so your browser would not keep a sign-in" in words(plain)
+    assert "not encrypted, so your browser would drop" in words(plain)
     assert behind_a_proxy.status_code == 303
     assert "Secure" in behind_a_proxy.headers["set-cookie"]
 
@@ -133,7 +133,7 @@ async def test_a_code_signs_in_once_however_it_was_typed(stack: Stack) -> None:
 
     assert (first.status_code, first.headers["location"]) == (303, "/console/")
     assert second.status_code == 401
-    assert "not valid, or not any more" in words(second)
+    assert "This code is not valid." in words(second)
     assert "set-cookie" not in second.headers
 
 

@@ -13,7 +13,6 @@ from api.preference_page.words import PageWords
 from domain.devices import language, locale
 
 CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language or by whole tag; tests add to it
-
 FALLBACK = "en"
 
 
