@@ -21,6 +21,9 @@ MOST = 20_000  # pushes counted, the latest ones
 MAX_SECONDS = 2.0  # for one query; an operator's page has others
 
 
+ROUTE_STATES = {"closed": "sending", "open": "paused", "half_open": "paused, testing", "braked": "stopped"}  # to people
+
+
 @dataclass(frozen=True, slots=True)
 class ShownGate:
     """The state of one worker's limiter of a route."""

@@ -180,9 +180,9 @@ async def test_a_test_push_is_sent_and_followed_from_the_command_line(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("dead redrive --provider apns", "error: name a --task, or a --limit beside a filter or --all"),
-        ("dead redrive --limit 10", "error: name a --task, or a --limit beside a filter or --all"),
-        ("dead redrive --all", "error: name a --task, or a --limit beside a filter or --all"),
+        ("dead redrive --provider apns", "error: give --task, or --limit with a filter or --all"),
+        ("dead redrive --limit 10", "error: give --task, or --limit with a filter or --all"),
+        ("dead redrive --all", "error: give --task, or --limit with a filter or --all"),
         ("dead redrive --all --provider apns --limit 10", "beside a filter or --all"),
         (f"dead redrive --task {UUID(int=1)} --all", "can be redriven"),
         (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
@@ -214,7 +214,7 @@ def test_a_database_has_to_be_named(
 
     assert cli.main(["dead", "list"]) == 2
     assert capsys.readouterr().err == (
-        f"DATABASE_URL is not set, and there is no local run in {tmp_path}; `make run` starts one.\n"
+        f"DATABASE_URL is not set, and there is no local run in {tmp_path}. `make run` starts one.\n"
     )
 
 
