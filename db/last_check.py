@@ -37,7 +37,7 @@ from domain.sessions import FastingSession
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PushFacts:
     """The facts about some push tasks, as one transaction has read them."""
 
     sessions: Mapping[UUID, FastingSession]
@@ -82,7 +82,7 @@ class Facts:
         )
 
 
-async def held(db: AsyncSession, tasks: Sequence[Task], call_lasts: timedelta) -> Facts:
+async def held(db: AsyncSession, tasks: Sequence[Task], call_lasts: timedelta) -> PushFacts:
     """Read the facts about locked push tasks; locks fasts, memberships, tokens and collapse groups until the commit.
 
     A call that began longer than `call_lasts` ago has lost its worker.
@@ -90,7 +90,7 @@ async def held(db: AsyncSession, tasks: Sequence[Task], call_lasts: timedelta) -
     about_messages = of_messages(tasks)
     sessions = await fasting_sessions.shared(db, {task.conversation_id for task in tasks})
     addressed = await messages.addressed(db, {task.task_id: (task.message_id, task.user_id) for task in about_messages})
-    return Facts(
+    return PushFacts(
         sessions=sessions,
         bodies={task_id: each.body for task_id, each in addressed.items()},
         members={task_id for task_id, each in addressed.items() if each.is_member},
@@ -125,12 +125,12 @@ async def refusals(db: AsyncSession, rows: Sequence[PushTask]) -> dict[UUID, str
     return reasons
 
 
-async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> Facts:
+async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> PushFacts:
     """Read the facts without locks and without texts."""
     about_messages = of_messages(tasks)
     memberships = {task.task_id: (task.conversation_id, task.user_id) for task in about_messages}
     members = await conversations.members_among(db, set(memberships.values()))
-    return Facts(
+    return PushFacts(
         sessions=await fasting_sessions.by_id(db, {task.conversation_id for task in tasks}),
         bodies={},
         members={task_id for task_id, membership in memberships.items() if membership in members},

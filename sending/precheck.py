@@ -101,7 +101,7 @@ CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 class Facts:
     """What the transaction has read."""
 
-    pushes: last_check.Facts
+    pushes: last_check.PushFacts
     under_way: Mapping[UUID, push_attempts.Begun]
     final: Mapping[UUID, push_attempts.FinalAttempt]
     now: datetime
