@@ -133,7 +133,7 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
     died, answered = during["items"][:2]
     assert died["event"] == "dead"
     assert died["text"].startswith("Sending to iPhones was stopped at ")
-    assert "first an operator has to find the cause and resume the route" in died["text"]
+    assert "First an operator has to find the cause and resume the route." in died["text"]
     assert "(BadDeviceToken)" in answered["text"]
     assert BLAME not in str(during)
     assert "A person can redrive it until" not in died["text"]
@@ -179,7 +179,7 @@ async def test_a_provider_that_asks_for_more_patience_than_is_left_is_named(
     assert (dead["event"], answered["event"]) == ("dead", "answered")
     asked_until = datetime.fromisoformat(answered["detail"]["retry_at"])
     assert asked_until - datetime.fromisoformat(answered["at"]) > timedelta(hours=23)
-    assert f"It asked for no other call before {_clock(answered, 'retry_at')}," in answered["text"]
+    assert f"asked not to be called before {_clock(answered, 'retry_at')}." in answered["text"]
 
 
 async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(without_worker: Stack) -> None:

@@ -15,6 +15,7 @@ from db import device_tokens, token_error_cutoffs
 from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from fleet.heartbeat import HeartbeatTimings
+from operations.resume import resume
 from simulator import Simulator
 from simulator.http.exchange import SimulatedEnvironment as Space
 from simulator.http.exchange import SimulatedProvider as Peer
@@ -345,7 +346,7 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack
         await eventually(lambda: _waits(without_worker, other.task_id))
         assert len(simulator.requests) == called
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.release(db, await engaged_cutoff(without_worker, "apns"), "ann")
+            assert (await resume(db, await engaged_cutoff(without_worker, "apns"), "ann")).resumed_by == "ann"
 
         assert (await sending).state is TaskState.ACCEPTED
     [deed] = await without_worker.rows(
