@@ -240,7 +240,10 @@ def test_a_command_that_cannot_run_says_in_one_sentence_why(
         (["token"], "the following arguments are required: --user"),
         (["token", "--user", ""], "argument --user: a user id has 1 to 200 printable characters"),
         (["token", "--user", "a\n"], "argument --user: a user id has 1 to 200 printable characters"),
-        (["token", "--user", "a", "--hours", "-1"], "argument --hours: a number of hours above 0, at most a year"),
+        (
+            ["token", "--user", "a", "--hours", "-1"],
+            "argument --hours: must be a number of hours above 0, at most a year",
+        ),
     ],
 )
 def test_a_command_told_wrongly_says_what_it_wants(
