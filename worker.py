@@ -75,7 +75,7 @@ def make_workers(
     Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
     """
     opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
-    sweeping, letting_go = Sweeping(sessions, client), Purging(sessions, keep)
+    sweeping, purging = Sweeping(sessions, client), Purging(sessions, keep)
     workers = [
         Worker(
             client,
@@ -88,8 +88,8 @@ def make_workers(
                 planning.more_sends,
                 sweeping.restart_sessions,
                 sweeping.restart_handoffs,
-                sweeping.bury_orphans,
-                letting_go.let_go,
+                sweeping.mark_orphans_dead,
+                purging.purge,
             ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
@@ -134,15 +134,19 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_means(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    metrics_server = _tell(settings, metered, dependencies.gates, fleet)
+    metrics_server = _tell(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
     client = await _unless(stop, connect_when_up(metered.runtime))
     if client is not None:
         sweeper = Sweeper(sessions, Sweeping(sessions, client))
         heartbeat = Heartbeat(
-            sessions, dependencies.gates, dependencies.cutoff, process=this_process(), reaches_temporal=reaches_temporal
+            sessions,
+            dependencies.limiters,
+            dependencies.cutoff,
+            process=this_process(),
+            reaches_temporal=reaches_temporal,
         )
         background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
@@ -166,22 +170,22 @@ async def main() -> None:
     log.info("worker stopped")
 
 
-def make_means(
+def make_send_dependencies(
     sessions: Sessions,
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
 ) -> SendDependencies:
-    """Make the gates and the brake, with the limits that are set."""
+    """Make the route limiters and the token-error cutoff, with the limits that are set."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
         Provider.FCM: Limits(settings.fcm_concurrency, settings.fcm_rate or None),
     }
     window = timedelta(seconds=settings.brake_window)
-    gates = RouteLimiters(limits, timings)
-    cutoff = TokenErrorCutoff(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), gates, cutoff)
+    limiters = RouteLimiters(limits, timings)
+    cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
+    return SendDependencies(apps, DueLoad(), limiters, cutoff)
 
 
 def _keep() -> Keep:
@@ -189,12 +193,12 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _tell(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
+def _tell(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
     """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
-    exposition = expose(metrics.WORKER, [LimiterGauges(gates, fleet.apps), fleet, certificates], metered.port)
+    exposition = expose(metrics.WORKER, [LimiterGauges(limiters, fleet.apps), fleet, certificates], metered.port)
     try:
         return MetricsServer(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:

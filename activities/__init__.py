@@ -1,1 +1,1 @@
-"""What a workflow asks of the world."""
+"""What workflows do outside of themselves: database and providers."""

@@ -1,7 +1,8 @@
-"""Plan a handoff: ask the database who has to be told of a message by push, now, and whose line is free for it."""
+"""Plan a handoff: which phones get a push of a message now, and whose collapse group is free for it."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -23,22 +24,70 @@ from domain.messages import (
     DeliveryChannel,
     PresencePolicy,
     Recipient,
-    means,
+    channel_for,
     planned_for,
     rest_after,
     unneeded,
 )
 from domain.preferences import Preferences
-from domain.push import TaskState
-from domain.wire import MoreSends, PlanHandoff, PlannedHandoff
+from domain.push import PlannedSend, TaskState
 from sending.precheck import ATTEMPT_LEASE
 
-PAGE = 100  # sends in one answer, and in one history: some 600 events at the most
+PAGE = 100  # sends in one answer, and in one history: at most some 600 events
 
-_AT_ONCE = 3  # plans in one process: the other connections are for reminders
-_MAX_WAITING = 20  # plans; beyond them a handoff comes back later, so that none fills the worker's slots
+_AT_ONCE = 3  # plans at a time in one process: the other connections are for reminders
+_MAX_WAITING = 20  # plans; a handoff beyond them comes back later, so that they do not fill the worker's slots
 
-_Means = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
+_ByChannel = Mapping[DeliveryChannel, Sequence[HandoffPhone]]
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffState:
+    """A message to hand off: the input of `MessageHandoff`."""
+
+    message_id: UUID
+    conversation_id: UUID
+    paged: bool = False  # its plan comes in pages and may be repeated; False: an older release started it
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHandoff:
+    """Plan the pushes of a message."""
+
+    message_id: UUID
+    heed: PresencePolicy
+    paged: bool = False  # the first page of sends is enough; False: an older release's workflow wants all
+
+
+@dataclass(frozen=True, slots=True)
+class MoreSends:
+    """Read the next page of a message's sends."""
+
+    message_id: UUID
+    after: "PlannedSend"  # the last one of the page before
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedHandoff:
+    """The sends that a message needs now."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    due_at: datetime | None = None  # None: there is no such message
+    expires_at: datetime | None = None
+    streaming: int = 0  # phones with an open stream
+    quiet: int = 0  # phones that have read it, or get no push by preference
+    more: bool = False  # there is another page of sends
+    later: int = 0  # phones whose collapse group is taken for the moment
+    again_in: float = 0.0  # seconds until the next look at those
+
+
+@dataclass(frozen=True, slots=True)
+class SendPage:
+    """Sends of one fan-out, few enough for one history: the input of `SendingPage`."""
+
+    sends: tuple[PlannedSend, ...]
+    due_at: datetime
+    expires_at: datetime
 
 
 class HandoffPlanning:
@@ -51,11 +100,10 @@ class HandoffPlanning:
 
     @activity.defn
     async def plan_handoff(self, ask: PlanHandoff) -> PlannedHandoff:
-        """Plan a push for each phone that needs one and whose line is free; phones planned for before keep theirs.
+        """Plan a push for each phone that needs one and whose collapse group is free; earlier plans stay.
 
-        Where a later message will be pushed to the same line, this one's push is withdrawn as it is planned. An older
-        release's workflow does not look again: it gets all its sends at once, whatever their lines, and the check
-        before each call has to sort them out.
+        If a later message will replace it, the push is planned as withdrawn. The workflow of an older release does not
+        repeat this: it gets all sends at once, and the check before each call sorts them out.
         """
         if self._waiting >= _MAX_WAITING:
             return _come_back()
@@ -68,7 +116,7 @@ class HandoffPlanning:
 
     @activity.defn
     async def more_sends(self, ask: MoreSends) -> PlannedHandoff:
-        """Give the next page of a message's sends, as they were planned."""
+        """Give the next page of a message's planned sends."""
         async with self._sessions() as db:
             sends = await push_tasks.pending_of(db, ask.message_id, after=ask.after, most=PAGE + 1)
         return PlannedHandoff(tuple(sends[:PAGE]), more=len(sends) > PAGE)
@@ -78,23 +126,23 @@ class HandoffPlanning:
             message = await handoffs.begin(db, ask.message_id)
             if message is None:
                 return PlannedHandoff()
-            found = await handoffs.recipients(db, ask.message_id)
-            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in found})
+            recipients = await handoffs.recipients(db, ask.message_id)
+            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in recipients})
             now = await present_instant(db)
-            due = _due(ask, message)
-            by = _by_means(
-                (means(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
-                for phone, recipient in found
+            due = _due_message(ask, message)
+            by = _by_channel(
+                (channel_for(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
+                for phone, recipient in recipients
             )
             new = [phone for phone in by[DeliveryChannel.PUSH] if not phone.has_push]
             looks: list[timedelta] = []
             if ask.paged:
-                looks = await _plan_lines(db, ask.heed, message, due, new, now)
+                looks = await _plan_groups(db, ask.heed, message, due, new, now)
             else:
                 await push_tasks.plan(db, due, new, late_since=_late_since(ask.heed, due, new, {}))
             if not by[DeliveryChannel.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
-                await withheld_pushes.note(db, about, _silent(found, wishes, now))
+                await withheld_pushes.note(db, about, _withheld(recipients, wishes, now))
                 await handoffs.note_decided(db, ask.message_id)
             sends = await push_tasks.pending_of(db, ask.message_id, most=PAGE + 1 if ask.paged else None)
             return PlannedHandoff(
@@ -109,17 +157,17 @@ class HandoffPlanning:
             )
 
 
-async def _plan_lines(
+async def _plan_groups(
     db: AsyncSession,
-    heed: PresencePolicy,
+    policy: PresencePolicy,
     message: Posted,
     due: push_tasks.DueMessage,
     phones: Sequence[HandoffPhone],
     now: datetime,
 ) -> list[timedelta]:
-    """Plan the pushes to these phones; gives for each whose line is taken when to look again.
+    """Plan the pushes to these phones; gives the wait for each phone whose collapse group is taken.
 
-    While another message of the conversation is planned all lines are taken; a later message's may take this one's.
+    While another message of the conversation is being planned, all groups are taken.
     """
     if not phones:
         return []
@@ -128,45 +176,45 @@ async def _plan_lines(
     if message.is_alone:
         standing = await collapse_groups.standings(db, due, installation_ids, now - ATTEMPT_LEASE)
     is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
-    awaiting = set() if is_quiet else await handoffs.awaiting_a_later_one(db, message)
-    lines = {
-        phone.installation_id: _line(standing.get(phone.installation_id), phone.user_id in awaiting, now)
+    awaiting = set() if is_quiet else await handoffs.users_awaiting_a_later(db, message)
+    groups = {
+        phone.installation_id: _group_plan(standing.get(phone.installation_id), phone.user_id in awaiting, now)
         for phone in phones
     }
-    by = _by_means((planned_for(lines[phone.installation_id]), phone) for phone in phones)
+    by = _by_channel((planned_for(groups[phone.installation_id]), phone) for phone in phones)
     going = {phone.installation_id: standing[phone.installation_id] for phone in by[DeliveryChannel.PUSH]}
     await collapse_groups.supersede(db, [task_id for each in going.values() for task_id in each.behind])
-    rests = {each: stands.planned_at + _rest_after(stands, now) for each, stands in going.items() if stands.planned_at}
+    rests = {each: state.planned_at + _rest_after(state, now) for each, state in going.items() if state.planned_at}
     await push_tasks.plan(
-        db, due, by[DeliveryChannel.PUSH], late_since=_late_since(heed, due, by[DeliveryChannel.PUSH], rests)
+        db, due, by[DeliveryChannel.PUSH], late_since=_late_since(policy, due, by[DeliveryChannel.PUSH], rests)
     )
     await push_tasks.plan(db, due, by[DeliveryChannel.LATER_MESSAGE], TaskState.WITHDRAWN, "superseded")
     await collapse_groups.note_planned(
-        db, due.collapse_key, {each: _burst(stands, now) + 1 for each, stands in going.items()}
+        db, due.collapse_key, {each: _burst(state, now) + 1 for each, state in going.items()}
     )
-    return [lines[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
+    return [groups[phone.installation_id].rests_for for phone in by[DeliveryChannel.LATER]]
 
 
-def _line(stands: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
-    if stands is None:
+def _group_plan(state: CollapseGroupStanding | None, newer_to_come: bool, now: datetime) -> CollapseGroupPlan:
+    if state is None:
         return CollapseGroupPlan(newer_to_come=newer_to_come, is_taken=True)
     return CollapseGroupPlan(
-        newer_planned=stands.newer,
+        newer_planned=state.newer,
         newer_to_come=newer_to_come,
-        is_taken=stands.taken,
-        rests_for=_rest(stands, now),
-        is_idle=_is_idle(stands, now),
+        is_taken=state.taken,
+        rests_for=_rest(state, now),
+        is_idle=_is_idle(state, now),
     )
 
 
 def _come_back() -> PlannedHandoff:
-    """Say that nothing was planned, for want of a turn."""
+    """Say that nothing was planned, because too many plans are waiting."""
     return PlannedHandoff(later=1, again_in=IN_BETWEEN.total_seconds())
 
 
-def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
+def _due_message(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
     rules = RULES[Kind.MESSAGE]
-    assert rules.of_use is not None
+    assert rules.useful_for is not None
     return push_tasks.DueMessage(
         message_id=ask.message_id,
         kind=Kind.MESSAGE,
@@ -174,54 +222,51 @@ def _due(ask: PlanHandoff, message: Posted) -> push_tasks.DueMessage:
         reminder_minutes=None,
         collapse_key=rules.collapse_key(message.conversation_id),
         due_at=message.created_at,
-        expires_at=message.created_at + rules.of_use,
+        expires_at=message.created_at + rules.useful_for,
     )
 
 
-def _by_means(told: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _Means:
+def _by_channel(channels: Iterable[tuple[DeliveryChannel, HandoffPhone]]) -> _ByChannel:
     by: dict[DeliveryChannel, list[HandoffPhone]] = {each: [] for each in DeliveryChannel}
-    for how, phone in told:
+    for how, phone in channels:
         by[how].append(phone)
     return by
 
 
-def _is_idle(stands: CollapseGroupStanding, now: datetime) -> bool:
-    return stands.planned_at is None or stands.planned_at < now - IDLE
+def _is_idle(state: CollapseGroupStanding, now: datetime) -> bool:
+    return state.planned_at is None or state.planned_at < now - IDLE
 
 
-def _burst(stands: CollapseGroupStanding, now: datetime) -> int:
-    """Count the pushes of the burst that goes on; 0 where it is over."""
-    return 0 if stands.planned_at is None or stands.planned_at < now - BURST else stands.burst
+def _burst(state: CollapseGroupStanding, now: datetime) -> int:
+    """Count the pushes of the current burst; 0 if it is over."""
+    return 0 if state.planned_at is None or state.planned_at < now - BURST else state.burst
 
 
-def _rest(stands: CollapseGroupStanding, now: datetime) -> timedelta:
-    if stands.planned_at is None:
+def _rest(state: CollapseGroupStanding, now: datetime) -> timedelta:
+    if state.planned_at is None:
         return timedelta(0)
-    return max(stands.planned_at + _rest_after(stands, now) - now, timedelta(0))
+    return max(state.planned_at + _rest_after(state, now) - now, timedelta(0))
 
 
-def _rest_after(stands: CollapseGroupStanding, now: datetime) -> timedelta:
-    return rest_after(_burst(stands, now))
+def _rest_after(state: CollapseGroupStanding, now: datetime) -> timedelta:
+    return rest_after(_burst(state, now))
 
 
 def _late_since(
-    heed: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
+    policy: PresencePolicy, due: push_tasks.DueMessage, phones: Sequence[HandoffPhone], rests: Mapping[UUID, datetime]
 ) -> dict[UUID, datetime]:
-    """Say from when on a push is late that was meant to wait: for an open stream, or for its line's rest to be over."""
-    streamed = due.due_at + PRESENCE_TRUSTED if heed is PresencePolicy.NOTHING else due.due_at
+    """Say since when a push counts as late that was meant to wait for an open stream or the rest of its group."""
+    streamed = due.due_at + PRESENCE_TRUSTED if policy is PresencePolicy.NOTHING else due.due_at
     meant = {each.installation_id: max(streamed, rests.get(each.installation_id, streamed)) for each in phones}
     return {installation_id: at for installation_id, at in meant.items() if at > due.due_at}
 
 
-def _silent(
-    found: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+def _withheld(
+    recipients: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
-    """Say who gets no push, and why: a wish silences a person, or each phone by the clock where it is.
-
-    What was read silences only the phone that read it.
-    """
+    """Say who gets no push, and why: by a person's preferences, a phone's own clock, or because it has read it."""
     silent: dict[Whom, str] = {}
-    for phone, recipient in found:
+    for phone, recipient in recipients:
         wish = wishes.get(phone.user_id, Preferences())
         if reason := unneeded(recipient, wish, now):
             by_its_clock = reason == "quiet_hours" and wish.quiet_hours is not None and not wish.quiet_hours.time_zone

@@ -1,9 +1,10 @@
-"""Housekeeping: finds what lost its workflow, and lets go of what was kept long enough."""
+"""Housekeeping: finds what has lost its workflow, and purges what has been kept long enough."""
 
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
@@ -16,30 +17,68 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db import device_tokens, fasting_sessions, messages, orphans, outbox, preferences, retention, withheld_pushes
 from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
-from db.orphans import Stray, Window
-from domain.housekeeping import AHEAD, Keep, Mark, Purged, RetentionTarget, Walk, Walked, owning_workflow_ids
+from db.orphans import Mark, Stray, Window
+from db.retention import Purged
+from domain.housekeeping import AHEAD, UNTOUCHED, Keep, RetentionTarget, owning_workflow_ids
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_OF_USE, message_id, upcoming
+from domain.reminders import LONGEST_USEFUL, message_id, upcoming
 from domain.sessions import FastingSession
 from operations import redrive as redrives
 
-PAGE = 50  # rows of a walk, and so questions to Temporal, in one activity: few, so that it takes a moment
+PAGE = 50  # rows of a walk, and questions to Temporal, in one activity: few, so that it is short
 _AT_ONCE = 10  # questions to Temporal under way
 _ANSWERS_WITHIN = 3.0  # seconds
-_LETS_GO_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
+_PURGES_FOR = 2.0  # seconds that one activity works at most, transaction after transaction
 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class SweepOrphans:
+    """Ask for a sweep: the input of `OrphanSweep`."""
+
+    untouched: float = UNTOUCHED  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Ask for the next page of a walk."""
+
+    untouched: float  # seconds
+    after: Mark | None = None  # None: from the start
+    since: datetime | None = None  # what the sweep before looked up to; None: it is not known
+    upto: datetime | None = None  # None: this is the first page, and it is up to now
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """The result of one page of a walk."""
+
+    changed: int
+    after: Mark | None  # None: the walk is at its end
+    upto: datetime  # by the database's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The result of a sweep, from which the next one continues."""
+
+    orphans: int = 0  # push tasks made dead
+    sessions: int = 0  # dispatched again
+    handoffs: int = 0  # the same
+    upto: datetime | None = None
+    after: Mark | None = None  # where the walk through waiting push tasks was broken off
+
+
 class WorkflowState(Enum):
-    """How a workflow stands, as far as Temporal tells."""
+    """The state of a workflow, as far as Temporal says."""
 
     RUNS = "runs"
     CLOSED = "closed"
-    LOST = "lost"  # Temporal knows of no such workflow
+    LOST = "lost"  # Temporal knows no such workflow
     UNKNOWN = "unknown"  # Temporal did not say
 
 
@@ -62,116 +101,119 @@ class Sweeping:
 
     @activity.defn
     async def restart_sessions(self, ask: Walk) -> Walked:
-        """Owe Temporal the fasts that have a reminder soon and no workflow, or had one that nobody opened."""
+        """Dispatch again the fasts without a workflow that have a reminder soon, or had one that was not opened."""
         async with self._sessions() as db:
-            upto = ask.upto or await present_instant(db)
-            ahead = Window(upto if ask.since is None else max(ask.since + AHEAD, upto), upto + AHEAD)
+            until = ask.upto or await present_instant(db)
+            ahead = Window(until if ask.since is None else max(ask.since + AHEAD, until), until + AHEAD)
             untouched = timedelta(seconds=ask.untouched)
-            behind = Window((upto - LONGEST_OF_USE if ask.since is None else ask.since) - untouched, upto - untouched)
+            behind = Window((until - LONGEST_USEFUL if ask.since is None else ask.since) - untouched, until - untouched)
             page = await orphans.sessions_due(db, [ahead, behind], ask.after, PAGE)
-            found = (await fasting_sessions.by_id(db, [mark.id for mark in page])).values()
-            never_opened = await _never_opened(db, found, behind)
-        near = [session for session in found if any(ahead.holds(each.due_at) for each in upcoming(session))]
+            sessions = (await fasting_sessions.by_id(db, [mark.id for mark in page])).values()
+            never_opened = await _never_opened(db, sessions, behind)
+        near = [session for session in sessions if any(ahead.holds(each.due_at) for each in upcoming(session))]
         gone = await self._gone({reminder_workflow_id(session.session_id) for session in near})
         lost = {each.session_id for each in near if reminder_workflow_id(each.session_id) in gone}
-        owed = await self.owe(fasting_sessions.OUTBOX_KIND, sorted(lost | never_opened))
-        return Walked(owed, page[-1] if len(page) == PAGE else None, upto)
+        changed = await self.dispatch_again(fasting_sessions.OUTBOX_KIND, sorted(lost | never_opened))
+        return Walked(changed, page[-1] if len(page) == PAGE else None, until)
 
     @activity.defn
     async def restart_handoffs(self, ask: Walk) -> Walked:
-        """Owe Temporal the messages whose handoff never came to its plan and has no workflow any more."""
-        of_use = RULES[Kind.MESSAGE].of_use
-        assert of_use is not None
+        """Dispatch again the messages whose handoff is not decided and has no workflow."""
+        useful_for = RULES[Kind.MESSAGE].useful_for
+        assert useful_for is not None
         async with self._sessions() as db:
-            upto = ask.upto or await present_instant(db)
-            found = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), of_use, ask.after, PAGE)
-        gone = await self._gone({handoff_workflow_id(each.id) for each in found})
-        lost = {each.id for each in found if handoff_workflow_id(each.id) in gone}
-        owed = await self.owe(messages.OUTBOX_KIND, sorted(lost))
-        return Walked(owed, found[-1] if len(found) == PAGE else None, upto)
+            until = ask.upto or await present_instant(db)
+            marks = await orphans.handoffs_not_done(db, timedelta(seconds=ask.untouched), useful_for, ask.after, PAGE)
+        gone = await self._gone({handoff_workflow_id(each.id) for each in marks})
+        lost = {each.id for each in marks if handoff_workflow_id(each.id) in gone}
+        changed = await self.dispatch_again(messages.OUTBOX_KIND, sorted(lost))
+        return Walked(changed, marks[-1] if len(marks) == PAGE else None, until)
 
-    @activity.defn
-    async def bury_orphans(self, ask: Walk) -> Walked:
-        """Make dead the waiting push tasks that no running workflow owns; what Temporal lost is sent again."""
+    @activity.defn(name="bury_orphans")
+    async def mark_orphans_dead(self, ask: Walk) -> Walked:
+        """Mark waiting push tasks dead that no running workflow owns; what Temporal lost is sent again."""
         async with self._sessions() as db:
-            upto = ask.upto or await present_instant(db)
-            found = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
+            until = ask.upto or await present_instant(db)
+            strays = await orphans.strays(db, timedelta(seconds=ask.untouched), ask.after, PAGE)
         owners = {
             stray: owning_workflow_ids(stray.kind, stray.task_id, stray.conversation_id, stray.message_id)
-            for stray in found
+            for stray in strays
         }
-        fates = await self.fates({owner for each in owners.values() for owner in each})
-        gone = [stray for stray in found if all(fates[owner] in GONE for owner in owners[stray])]
-        lost = [s for s in gone if s.expires_at > upto and all(fates[each] is WorkflowState.LOST for each in owners[s])]
+        found = await self.workflow_states({owner for each in owners.values() for owner in each})
+        states = {stray: {found[owner] for owner in owners[stray]} for stray in strays}
+        gone = [stray for stray in strays if states[stray] <= GONE]
+        lost = [stray for stray in gone if stray.expires_at > until and states[stray] == {WorkflowState.LOST}]
         closed = [stray for stray in gone if stray not in lost]
-        await self.owe(redrives.OUTBOX_KIND, [stray.task_id for stray in lost])
-        buried = await self._bury(closed)
-        last = Mark(found[-1].due_at, found[-1].task_id) if len(found) == PAGE else None
-        return Walked(buried, last, upto)
+        await self.dispatch_again(redrives.OUTBOX_KIND, [stray.task_id for stray in lost])
+        dead = await self._mark_dead(closed)
+        last = Mark(strays[-1].due_at, strays[-1].task_id) if len(strays) == PAGE else None
+        return Walked(dead, last, until)
 
-    async def _bury(self, found: Sequence[Stray]) -> int:
-        """Make strays dead together, or singly where one is in the way."""
-        if not found:
+    async def _mark_dead(self, strays: Sequence[Stray]) -> int:
+        """Mark strays dead together, or one by one where one fails."""
+        if not strays:
             return 0
         try:
             async with self._sessions.begin() as db:
                 await wait_briefly_for_locks(db)
-                return await orphans.bury(db, found)
+                return await orphans.mark_dead(db, strays)
         except DBAPIError as error:
             if not may_be_ones_fault(error):
                 raise
-            if len(found) == 1:
-                log.warning("orphan left as it is", task_id=str(found[0].task_id), error=type(error).__name__)
+            if len(strays) == 1:
+                log.warning("marking an orphan dead failed", task_id=str(strays[0].task_id), error=type(error).__name__)
                 return 0
-        return sum([await self._bury([stray]) for stray in found])
+        return sum([await self._mark_dead([stray]) for stray in strays])
 
-    async def owe(self, subject_kind: str, lost: Collection[UUID]) -> int:
-        """Owe Temporal these subjects, in their order; those it is owed already come next. Returns how many are new."""
+    async def dispatch_again(self, subject_kind: str, lost: Collection[UUID]) -> int:
+        """Put these subjects into the outbox, in their order; those there come next. Returns how many are new."""
         if not lost:
             return 0
         async with self._sessions.begin() as db:
-            owed = await orphans.owed(db, lost)
-            await outbox.hurry(db, owed)
-            added = [each for each in dict.fromkeys(lost) if each not in owed]
+            waiting = await orphans.in_outbox(db, lost)
+            await outbox.hurry(db, waiting)
+            added = [each for each in dict.fromkeys(lost) if each not in waiting]
             await outbox.add_for_sweepers(db, subject_kind, added)
         return len(added)
 
-    async def fates(self, workflow_ids: Collection[str]) -> dict[str, WorkflowState]:
-        """Ask how these workflows stand. Where Temporal leaves one question unanswered, the others are not put."""
-        turns, mute = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
+    async def workflow_states(self, workflow_ids: Collection[str]) -> dict[str, WorkflowState]:
+        """Ask for the states of these workflows. Once Temporal leaves one question unanswered, it asks no more."""
+        turns, silent = asyncio.Semaphore(_AT_ONCE), asyncio.Event()
         ordered = sorted(workflow_ids)
-        answers = await asyncio.gather(*(self._fate(each, turns, mute) for each in ordered))
+        answers = await asyncio.gather(*(self._workflow_state(each, turns, silent) for each in ordered))
         return dict(zip(ordered, answers, strict=True))
 
     async def _gone(self, workflow_ids: Collection[str]) -> set[str]:
-        """Say which of these workflows certainly do not run."""
-        return {workflow_id for workflow_id, fate in (await self.fates(workflow_ids)).items() if fate in GONE}
+        """Say which of these workflows do certainly not run."""
+        return {
+            workflow_id for workflow_id, state in (await self.workflow_states(workflow_ids)).items() if state in GONE
+        }
 
-    async def _fate(self, workflow_id: str, turns: asyncio.Semaphore, mute: asyncio.Event) -> WorkflowState:
+    async def _workflow_state(self, workflow_id: str, turns: asyncio.Semaphore, silent: asyncio.Event) -> WorkflowState:
         async with turns:
-            if mute.is_set():
+            if silent.is_set():
                 return WorkflowState.UNKNOWN
             try:
                 async with asyncio.timeout(_ANSWERS_WITHIN):  # the SDK's own retries included
-                    found = await self._client.get_workflow_handle(workflow_id).describe()
+                    described = await self._client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:
                 return WorkflowState.LOST if error.status is RPCStatusCode.NOT_FOUND else WorkflowState.UNKNOWN
             except TimeoutError:
-                mute.set()
+                silent.set()
                 return WorkflowState.UNKNOWN
-            except Exception as error:  # noqa: BLE001 -- what is odd about one workflow stays with it
-                log.warning("workflow not understood", workflow_id=workflow_id, error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- one that fails does not stop the others
+                log.warning("reading a workflow failed", workflow_id=workflow_id, error=type(error).__name__)
                 return WorkflowState.UNKNOWN
-            return WorkflowState.CLOSED if found.status in _CLOSED else WorkflowState.RUNS
+            return WorkflowState.CLOSED if described.status in _CLOSED else WorkflowState.RUNS
 
 
-async def _never_opened(db: AsyncSession, found: Collection[FastingSession], behind: Window) -> set[UUID]:
-    """Find reminders that came due, were wanted, and are in nobody's log: whoever had to open them did not."""
-    user_ids = {session.user_id for session in found}
+async def _never_opened(db: AsyncSession, sessions: Collection[FastingSession], behind: Window) -> set[UUID]:
+    """Find the fasts with reminders that were due and wanted, and are in no log: they were not opened."""
+    user_ids = {session.user_id for session in sessions}
     wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
     due = {
         message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
-        for session in found
+        for session in sessions
         for reminder in upcoming(session)
         if behind.holds(reminder.due_at)
         and not unwanted_everywhere(
@@ -189,13 +231,13 @@ class Purging:
         self._sessions = sessions
         self._keep = keep
 
-    @activity.defn
-    async def let_go(self, what: RetentionTarget) -> Purged:
-        """Delete old rows for a little while, in short transactions that hold nobody up.
+    @activity.defn(name="let_go")
+    async def purge(self, what: RetentionTarget) -> Purged:
+        """Delete old rows for some seconds, in short transactions.
 
-        Where rows of one kind cannot go, it is told, and the other kinds have their turn; the next run tries again.
+        An error with one kind of rows is logged, and the other kinds follow. The next run tries again.
         """
-        until, count = time.monotonic() + _LETS_GO_FOR, 0
+        until, count = time.monotonic() + _PURGES_FOR, 0
         while time.monotonic() < until:
             try:
                 async with self._sessions.begin() as db:
@@ -204,7 +246,7 @@ class Purging:
             except DBAPIError as error:
                 if not may_be_ones_fault(error):
                     raise
-                log.warning("old rows stay", what=what.value, error=type(error).__name__)
+                log.warning("purging old rows failed", what=what.value, error=type(error).__name__)
                 return Purged(count, is_all=True)
             count += gone.count
             if gone.is_all:

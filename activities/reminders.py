@@ -1,7 +1,9 @@
-"""Open a reminder: ask the database, not the workflow's memory, and plan its pushes."""
+"""Open a reminder: check it in the database, not in the workflow's memory, and plan its pushes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from temporalio import activity
@@ -13,10 +15,66 @@ from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld
 from domain.preferences import Preferences
-from domain.push import TaskState
+from domain.push import PlannedSend, SentPush, TaskState
 from domain.reminders import Reminder, message_id, reminders
-from domain.sessions import FastingSession
-from domain.wire import CloseTasks, Moment, OpenedReminder, OpenReminder, SentPush
+from domain.sessions import FastingSession, SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A fasting session's whole state: the input of `FastingReminder` and of its signals."""
+
+    session_id: UUID
+    rev: int  # the highest one seen counts
+    status: SessionStatus
+    ends_at: datetime
+    reminders: tuple[Reminder, ...]  # computed by the relay, without skipped ones
+    arm_seconds: float  # how long before the due instant the sends are armed
+
+
+class Moment(StrEnum):
+    """When a reminder is opened."""
+
+    ARMING = "arming"  # shortly before it is due: nobody may see anything of it
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReminder:
+    """Check whether a reminder is still valid, and plan its pushes."""
+
+    session_id: UUID
+    minutes: int
+    due_at: datetime
+    moment: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedReminder:
+    """The result of opening: sends to make, or the reason why there are none."""
+
+    sends: tuple[PlannedSend, ...] = ()
+    withheld: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTasks:
+    """Ask for push tasks that are still pending to be closed for good."""
+
+    task_ids: tuple[UUID, ...]
+    state: TaskState  # WITHDRAWN or DEAD
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReminderStatus:
+    """The answer to the query `status`."""
+
+    session_id: UUID
+    rev: int
+    status: SessionStatus
+    waiting_for: str
+    reminders: tuple[str, ...]  # one line per reminder that was opened
 
 
 class ReminderOpening:
@@ -27,7 +85,7 @@ class ReminderOpening:
 
     @activity.defn
     async def open_reminder(self, ask: OpenReminder) -> OpenedReminder:
-        """Plan the pushes of a reminder that still holds; at its due instant, put it into its user's log."""
+        """Plan the pushes of a reminder that is still valid; at its due instant, put it into its user's log."""
         async with self._sessions.begin() as db:
             session = await fasting_sessions.read(db, ask.session_id)
             if session is None:
@@ -40,7 +98,7 @@ class ReminderOpening:
             message = message_id(session.session_id, ask.minutes, ask.due_at)
             about = About(Kind.REMINDER, session.session_id, message, ask.minutes)
             if reason or reminder is None:
-                if ask.moment is Moment.DUE:  # an opening whose result was lost may have planned
+                if ask.moment is Moment.DUE:  # an earlier opening whose result was lost may have planned
                     left = [send.task_id for send in await push_tasks.pending_of(db, message)]
                     await push_tasks.close(db, left, TaskState.WITHDRAWN, reason or "goal_moved")
                     await withheld_pushes.note(db, about, {(session.user_id, None): reason or "goal_moved"})
@@ -49,7 +107,7 @@ class ReminderOpening:
                 due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
                 await messages.enter_reminders(db, [due])
             is_over = ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db)
-            if is_over:  # told to support for the phones that missed it, not for those that came afterwards
+            if is_over:  # recorded for the phones that missed it, not for later ones
                 devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
             if ask.moment is Moment.DUE:
                 withheld_from = _withheld_from(devices, wishes, reminder)
@@ -70,7 +128,7 @@ class ReminderOpening:
 
     @activity.defn
     async def close_tasks(self, ask: CloseTasks) -> tuple[SentPush, ...]:
-        """Withdraw or bury push tasks whose sends will not be tried again; returns how each stands in truth."""
+        """Withdraw push tasks, or mark them dead, whose sends are over; returns the true state of each."""
         async with self._sessions.begin() as db:
             await push_tasks.close(db, ask.task_ids, ask.state, ask.reason)
             states = await push_tasks.state_of(db, ask.task_ids)
@@ -78,13 +136,13 @@ class ReminderOpening:
 
 
 def _withheld_from(devices: Sequence[DeviceToken], wishes: Preferences, reminder: Reminder) -> list[DeviceToken]:
-    """Find the phones where it is night; before the due instant nobody knows, and the check of each push decides."""
+    """Find the phones that are in quiet hours; before the due instant the check of each push decides."""
     return [each for each in devices if unwanted(Kind.REMINDER, wishes, reminder.due_at, each.time_zone)]
 
 
 def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder | None:
-    found = (reminder for reminder in reminders(session) if (reminder.minutes, reminder.due_at) == (minutes, due_at))
-    return next(found, None)
+    matching = (reminder for reminder in reminders(session) if (reminder.minutes, reminder.due_at) == (minutes, due_at))
+    return next(matching, None)
 
 
 def _due_message(message: UUID, session_id: UUID, reminder: Reminder) -> push_tasks.DueMessage:

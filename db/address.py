@@ -24,10 +24,10 @@ def read_address(database_url: str) -> URL:
     """
     if _BLANK.search(database_url):
         raise ValueError("must not contain a blank or a line break; write %20 for a blank")
-    found = _HOSTS.fullmatch(database_url)
-    named = found[2].split(",") if found and "," in found[2] else []
+    match = _HOSTS.fullmatch(database_url)
+    named = match[2].split(",") if match and "," in match[2] else []
     try:
-        url = make_url(f"{found[1]}{found[3]}" if found and named else database_url)
+        url = make_url(f"{match[1]}{match[3]}" if match and named else database_url)
     except (ArgumentError, ValueError):  # the latter from a port that is no number
         raise ValueError(_FORM) from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
@@ -66,9 +66,9 @@ def _words(url: URL, parameter: str) -> list[str]:
 
 
 def _host(word: str) -> tuple[str, str | None]:
-    found = _HOST.fullmatch(word)
+    match = _HOST.fullmatch(word)
     if word.startswith("/"):  # a directory with a Unix socket
         return word, None
-    if found is None or not (found[1] or found[2]):
+    if match is None or not (match[1] or match[2]):
         raise ValueError(_FORM)
-    return found[1] or found[2], found[3]
+    return match[1] or match[2], match[3]

@@ -1,4 +1,4 @@
-"""Batches: many callers ask one by one, the database is asked once for all of them."""
+"""Batches: many callers ask one by one; one statement answers all of them."""
 
 import asyncio
 import contextvars
@@ -15,28 +15,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import is_contended, may_be_ones_fault
 
 Ask = TypeVar("Ask")
-
 Answer = TypeVar("Answer")
-
-
-WITHIN = 8.0  # seconds; an answer that takes longer is of no use to anybody who calls providers
-
-LANES = 3  # parts of failed batches under way at a time, so that others still get a connection
-
-_SINGLY = 16  # asks that are asked one by one at once; more are cut into parts first
-
-_LOOKS = (0.0, 0.1, 0.2)  # seconds before each look at who has to wait for a lock
+WITHIN = 8.0  # seconds; after that an answer is too late for a call to a provider
+LANES = 3  # parts of failed batches that run at a time, so that others still get a connection
+_SINGLY = 16  # asks that are repeated one by one at once; more are cut into parts first
+_LOOKS = (0.0, 0.1, 0.2)  # seconds before each look at which asks would wait for a lock
 
 
 class Batch(Generic[Ask, Answer]):
-    """Gathers what is asked while earlier batches are under way.
+    """Gathers asks while earlier batches run.
 
-    `run` gets up to `most` asks and returns as many answers in the same order; an exception among them is raised to
-    its asker alone. At most `in_flight` batches run at a time. Where `run` raises and one ask may be to blame, the
-    batch is asked again in parts, all at once but for `LANES`, and what fails once more singly. Where it is a lock that
-    did not come, and `unheld` can say who waits for none, those are asked again together, however many wait: stuck
-    rows cost the others one wait for a lock, and who stays stuck is told so. Nobody, and no batch after it, waits for
-    one longer than `within` seconds; an answer that comes later, or to somebody who was cancelled, goes to `unheard`.
+    - `run` gets up to `most` asks and returns as many answers in the same order. An exception among them is raised to
+      its asker alone. At most `in_flight` batches run at a time.
+    - If `run` raises and one ask may be the cause, the batch is repeated in parts, `LANES` at a time, and a part that
+      fails again one by one.
+    - If the cause is a lock, `unheld` says which asks would wait for none. These are repeated together, so that stuck
+      rows cost the others one wait. Asks that stay stuck get the error.
+    - No asker and no later batch waits for a batch longer than `within` seconds. A later answer, or one to a cancelled
+      asker, goes to `unheard`.
     """
 
     def __init__(
@@ -57,9 +53,9 @@ class Batch(Generic[Ask, Answer]):
         self._unheld = unheld
         self._lanes = asyncio.Semaphore(LANES)
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
-        self._left = 0  # who gave up lately, and may still stand in line
+        self._gave_up = 0  # askers who gave up lately, and may still be waiting
         self._running: set[asyncio.Task[None]] = set()
-        self._nobodys = contextvars.Context()  # so that no batch logs in the name of whoever asked first
+        self._no_context = contextvars.Context()  # so that no batch logs in the name of its first asker
 
     async def ask(self, ask: Ask) -> Answer:
         """Join the next batch; returns its answer for this ask."""
@@ -67,11 +63,11 @@ class Batch(Generic[Ask, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((ask, future))
         if self._free:
-            loop.call_soon(self._start, context=self._nobodys)  # everyone who asks in this turn of the loop comes along
+            loop.call_soon(self._start, context=self._no_context)  # all asks of this turn of the loop join
         return await self._heard(future)
 
     async def ask_alone(self, ask: Ask) -> Answer:
-        """Ask in no company: for what has spoilt a batch before."""
+        """Ask alone: for what has failed a batch before."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._ask_in_parts([(ask, future)], 1)
         return await self._heard(future)
@@ -81,11 +77,11 @@ class Batch(Generic[Ask, Answer]):
             async with asyncio.timeout(self._within):
                 return await future
         except BaseException:
-            self._left += 1
-            if self._left > self._most and self._left > len(self._waiting) / 2:
-                self._left, self._waiting = 0, deque(each for each in self._waiting if not each[1].done())
+            self._gave_up += 1
+            if self._gave_up > self._most and self._gave_up > len(self._waiting) / 2:
+                self._gave_up, self._waiting = 0, deque(each for each in self._waiting if not each[1].done())
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._tell_nobody(future.result())  # it came at the very moment we gave up
+                self._drop(future.result())  # it arrived just as we gave up
             raise
 
     def _start(self) -> None:
@@ -98,13 +94,13 @@ class Batch(Generic[Ask, Answer]):
             self._keep(self._in_turn(batch))
 
     def _keep(self, running: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(_awaited(running), context=self._nobodys)
+        task = asyncio.get_running_loop().create_task(_awaited(running), context=self._no_context)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def _in_turn(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
-        await asyncio.wait({self._keep(self._answer(batch))}, timeout=self._within)  # nobody waits for it any longer
+        await asyncio.wait({self._keep(self._answer(batch))}, timeout=self._within)  # no asker waits longer
         self._free += 1
         self._start()
 
@@ -112,7 +108,7 @@ class Batch(Generic[Ask, Answer]):
         try:
             answers = await self._run([ask for ask, _ in batch])
             pairs = list(zip(batch, answers, strict=True))
-        except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait have to hear it
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the askers have to get it
             if len(batch) > 1 and may_be_ones_fault(error):
                 is_held = isinstance(error, DBAPIError) and is_contended(error)
                 if self._unheld and is_held and not again:
@@ -126,24 +122,24 @@ class Batch(Generic[Ask, Answer]):
                 future.cancel()
             raise
         for (_, future), answer in pairs:
-            self._tell(future, answer)
+            self._answer_one(future, answer)
 
     async def _answer_around(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], error: Exception) -> None:
-        """Ask again, together, for all who wait for no lock; whoever waits for one at every look is told the error."""
+        """Repeat, together, the asks that wait for no lock; those that wait for one at every look get the error."""
         for wait in _LOOKS:
             await asyncio.sleep(wait)
             batch = [each for each in batch if not each[1].done()]
             async with self._lanes:
                 try:
                     free = await self._may_go([ask for ask, _ in batch])
-                except Exception:  # noqa: BLE001 -- whatever ails it, asking in parts tells them
+                except Exception:  # noqa: BLE001 -- asking in parts finds the cause
                     self._ask_in_parts(batch, 1 if len(batch) <= _SINGLY else isqrt(len(batch)))
                     return
                 if going := [each for each, is_free in zip(batch, free, strict=True) if is_free]:
                     await asyncio.wait({self._keep(self._answer(going, again=True))}, timeout=self._within)
             batch = [each for each, is_free in zip(batch, free, strict=True) if not is_free]
         for _, future in batch:
-            self._tell(future, error)
+            self._answer_one(future, error)
 
     async def _may_go(self, asks: Sequence[Ask]) -> Sequence[bool]:
         assert self._unheld is not None
@@ -159,16 +155,16 @@ class Batch(Generic[Ask, Answer]):
             if waiting := [(ask, future) for ask, future in part if not future.done()]:
                 await asyncio.wait({self._keep(self._answer(waiting))}, timeout=self._within)
 
-    def _tell(self, future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+    def _answer_one(self, future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
         if isinstance(answer, Exception):
             if not future.done():
                 future.set_exception(answer)
         elif future.done():
-            self._tell_nobody(answer)
+            self._drop(answer)
         else:
             future.set_result(answer)
 
-    def _tell_nobody(self, answer: Answer) -> None:
+    def _drop(self, answer: Answer) -> None:
         if self._unheard is not None:
             self._unheard(answer)
 
@@ -178,14 +174,14 @@ async def _awaited(running: Awaitable[None]) -> None:
 
 
 async def unheld(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
-    """Give those of these tasks whose row nobody holds. Waits for no lock."""
+    """Give those of these tasks whose row is not locked. Waits for no lock."""
     return set(await db.scalars(_UNHELD, {"task_ids": list(task_ids)}))
 
 
 async def unheld_around(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
-    """Give those of which nobody holds the fast, membership, device token or log's head either. Waits for no lock.
+    """Give those whose fast, membership, device token and log head are not locked either. Waits for no lock.
 
-    One row of one person may be what hundreds of their tasks wait for.
+    Hundreds of tasks of one person may wait for one of their rows.
     """
     return set(await db.scalars(_UNHELD_AROUND, {"task_ids": list(task_ids)}))
 

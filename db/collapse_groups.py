@@ -1,7 +1,7 @@
-"""Collapse groups: what is known of each line that messages have on a phone's screen, while it is pushed to.
+"""Collapse groups: the pushes of one conversation to one phone, which replace each other on its screen.
 
-A line is held by one transaction at a time: by the check before a call (`screen_lines.around`), or by the planning of
-its conversation. Rows are touched last and in a fixed order, so that whoever waits for one waits for nothing else.
+One transaction holds a group at a time: the check before a call (`around`), or the planning of its conversation. Rows
+are touched last and in a fixed order, so that a transaction that waits for one waits for nothing else.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts, push_tasks
+from db.engine import columns_of
 from db.push_tasks import DueMessage, Task
 from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
@@ -20,7 +21,7 @@ from domain.push import TaskState
 
 @dataclass(frozen=True, slots=True)
 class Sounding:
-    """The sound of one attempt on its line."""
+    """The sound of one attempt in its group."""
 
     installation_id: UUID
     collapse_key: str
@@ -29,30 +30,30 @@ class Sounding:
 
 @dataclass(frozen=True, slots=True)
 class CollapseGroupStanding:
-    """How a line stands beside the message that is planned for it."""
+    """The state of a group beside the message that is planned for it."""
 
     newer: bool  # a later message's push waits or was accepted
-    taken: bool  # an earlier one's is being called for, has not been tried yet, or is in another transaction's hands
+    taken: bool  # an earlier one is being sent, has not been tried yet, or is held by another transaction
     behind: tuple[UUID, ...]  # earlier ones that wait for another attempt; this transaction holds them
-    planned_at: datetime | None  # when it was last pushed to
-    burst: int  # pushes by then, each within a minute of the last
+    planned_at: datetime | None  # when its last push was planned
+    burst: int  # pushes until then, each within a minute of the one before
 
 
 async def standings(
     db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], lost_before: datetime
 ) -> dict[UUID, CollapseGroupStanding]:
-    """Say how the line of a message stands on each of these installations. Waits for no lock.
+    """Give the state of a message's group on each of these installations. Waits for no lock.
 
     A call that began before `lost_before` has lost its worker.
     """
-    asked = {
+    values = {
         "message_id": message.message_id,
         "collapse_key": message.collapse_key,
         "due_at": message.due_at,
         "installation_ids": list(installation_ids),
     }
-    found = (await db.execute(_STANDING, asked)).all()
-    waiting = [task_id for row in found for task_id in row.waiting]
+    rows = (await db.execute(_STANDING, values)).all()
+    waiting = [task_id for row in rows for task_id in row.waiting]
     tried: set[UUID] = set()
     if waiting:
         tried = set(await db.scalars(_HOLD_TRIED, {"task_ids": waiting}))
@@ -66,19 +67,19 @@ async def standings(
             planned_at=row.planned_at,
             burst=row.burst,
         )
-        for row in found
+        for row in rows
     }
 
 
 async def supersede(db: AsyncSession, task_ids: Collection[UUID]) -> None:
-    """Withdraw pushes that this transaction holds: a later one is planned for their lines."""
+    """Withdraw pushes that this transaction holds: a later one is planned for their groups."""
     if task_ids:
         await push_tasks.close(db, task_ids, TaskState.WITHDRAWN, "superseded")
         await push_attempts.end_lost(db, (await push_attempts.under_way(db, task_ids)).values())
 
 
 async def note_planned(db: AsyncSession, collapse_key: str, bursts: Mapping[UUID, int]) -> None:
-    """Note that a push was planned now for the line of each of these installations, the so-manieth of its burst."""
+    """Record that a push was planned now on each of these installations, with its number within its burst."""
     if bursts:
         ordered = sorted(bursts)
         columns = {"installation_ids": ordered, "bursts": [bursts[each] for each in ordered]}
@@ -86,25 +87,23 @@ async def note_planned(db: AsyncSession, collapse_key: str, bursts: Mapping[UUID
 
 
 async def note_begun(db: AsyncSession, soundings: Sequence[Sounding]) -> None:
-    """Note that calls with a sound are about to start; their lines are this transaction's."""
+    """Record that calls with a sound are about to start; this transaction holds their groups."""
     if soundings:
         await db.execute(_BEGUN, _columns(soundings))
 
 
 async def note_ended(db: AsyncSession, heard: Mapping[Sounding, bool]) -> None:
-    """Note which calls with a sound were heard, as of now, and which were not; what began later stays."""
+    """Record which calls with a sound were heard, as of now, and which were not; later ones stay."""
     if heard:
-        soundings = sorted(heard, key=lambda each: (each.installation_id, each.collapse_key))
-        await db.execute(_ENDED, _columns(soundings) | {"heard": [heard[each] for each in soundings]})
+        await db.execute(_ENDED, _columns(heard) | {"heard": [heard[each] for each in sorted(heard, key=_place)]})
 
 
-def _columns(soundings: Sequence[Sounding]) -> dict[str, list[object]]:
-    ordered = sorted(soundings, key=lambda each: (each.installation_id, each.collapse_key))
-    return {
-        "installation_ids": [each.installation_id for each in ordered],
-        "collapse_keys": [each.collapse_key for each in ordered],
-        "began_ats": [each.began_at for each in ordered],
-    }
+def _columns(soundings: Collection[Sounding]) -> dict[str, list[object]]:
+    return columns_of(sorted(soundings, key=_place), "installation_id", "collapse_key", "began_at")
+
+
+def _place(sounding: Sounding) -> tuple[UUID, str]:
+    return sounding.installation_id, sounding.collapse_key
 
 
 _STANDING = text("""
@@ -127,7 +126,7 @@ _STANDING = text("""
 """)
 
 
-# Those that have been tried, or hindered, at least once.
+# Those that have been tried, or put off, at least once.
 _HOLD_TRIED = text("""
     SELECT task_id FROM push_tasks
      WHERE task_id = ANY(CAST(:task_ids AS uuid[])) AND state = 'pending'
@@ -149,8 +148,8 @@ _PLANNED = text("""
 
 _BEGUN = text("""
     INSERT INTO collapse_groups (installation_id, collapse_key, sounded_at)
-    SELECT * FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
-                         CAST(:began_ats AS timestamptz[]))
+    SELECT * FROM unnest(CAST(:installation_id AS uuid[]), CAST(:collapse_key AS text[]),
+                         CAST(:began_at AS timestamptz[]))
         ON CONFLICT (installation_id, collapse_key) DO UPDATE SET sounded_at = excluded.sounded_at
 """)
 
@@ -158,8 +157,8 @@ _BEGUN = text("""
 _ENDED = text("""
     WITH ended AS (
         SELECT g.installation_id, g.collapse_key, new.heard
-          FROM unnest(CAST(:installation_ids AS uuid[]), CAST(:collapse_keys AS text[]),
-                      CAST(:began_ats AS timestamptz[]), CAST(:heard AS boolean[]))
+          FROM unnest(CAST(:installation_id AS uuid[]), CAST(:collapse_key AS text[]),
+                      CAST(:began_at AS timestamptz[]), CAST(:heard AS boolean[]))
                AS new (installation_id, collapse_key, began_at, heard)
           JOIN collapse_groups AS g
                ON g.installation_id = new.installation_id AND g.collapse_key = new.collapse_key
@@ -175,7 +174,7 @@ _ENDED = text("""
 
 
 async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) -> dict[UUID, CollapseGroupUse]:
-    """Say of tasks what else goes to their lines, which are this transaction's until it ends.
+    """Say of tasks what else is in their groups, which this transaction holds until it ends.
 
     A call that began longer ago than `in_flight` has lost its worker.
     """
@@ -187,7 +186,7 @@ async def around(db: AsyncSession, tasks: Sequence[Task], in_flight: timedelta) 
 
 
 async def seen(db: AsyncSession, task_ids: Sequence[UUID], in_flight: timedelta) -> dict[UUID, CollapseGroupUse]:
-    """Say the same at a glance: nothing is held."""
+    """Say the same without holding anything."""
     rows = await db.execute(_AROUND, {"task_ids": task_ids, "in_flight": in_flight})
     return {
         row.task_id: CollapseGroupUse(row.newer_begun, row.newer_waits, row.call_under_way, row.has_sounded)
@@ -203,9 +202,9 @@ _HOLD = text("""
 """)
 
 
-# Each question walks an index to its answer, so that a line costs the same however long its past: the latest of
-# a line is the end of an index (of EXISTS the planner may hope to find one soon by reading all), and no index serves
-# `clock_timestamp()`. A call that is under way belongs to a push that waits, or that was settled since.
+# Each subquery reads the end of an index, so that a group costs the same however long its past. With EXISTS the planner
+# may read all, hoping to find one soon. No index serves `clock_timestamp()`. A call that is under way belongs to a
+# push that is pending, or that was settled since.
 _AROUND = text("""
     SELECT asked.task_id,
            calls.of_newer OR coalesce(asked.due_at < (

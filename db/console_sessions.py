@@ -1,4 +1,4 @@
-"""Who is signed in to the console: one-time codes, and the sessions that they open; known by a digest alone."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -14,15 +14,10 @@ from db.support_actions import Deed
 from domain.naming import digest
 
 CODE_LIFETIME = timedelta(minutes=10)
-
 LONGEST_SIGN_IN = timedelta(hours=8)
-
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's Base32: nothing in it looks like another
-
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's Base32: no two look alike
 _LENGTH = 16  # characters, so 80 bits
-
 _GROUP = 4
-
 _MISREAD = str.maketrans({"O": "0", "I": "1", "L": "1"})
 
 
@@ -40,7 +35,6 @@ def read_code(typed: str) -> str | None:
 
 
 _SUBJECT = "console_session"
-
 _BLIND = {"synchronize_session": False}
 
 
@@ -55,14 +49,14 @@ class SignedIn:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A new sign-in; only the browser keeps its value."""
+    """A new sign-in; only the browser has its value."""
 
     value: str = field(repr=False)
     seconds: int  # that it lasts
 
 
 async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | None = None) -> Opened:
-    """Sign somebody in for some hours, at most up to an instant, and note it; `way` says by what."""
+    """Sign somebody in for some hours, at most until an instant, and record it; `way` says how."""
     old = (
         select(ConsoleSession.digest)
         .where(ConsoleSession.expires_at < func.clock_timestamp())
@@ -94,7 +88,7 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 
 
 async def close(db: AsyncSession, value: str) -> None:
-    """Sign out, and note it."""
+    """Sign out, and record it."""
     gone = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
     user_id = await db.scalar(gone, execution_options={"synchronize_session": False})
     if user_id is not None:
@@ -102,7 +96,7 @@ async def close(db: AsyncSession, value: str) -> None:
 
 
 def _name(value: str) -> UUID:
-    """Name a sign-in for the record; whoever reads it cannot sign in with it."""
+    """Name a sign-in for the record, so that its reader cannot sign in with it."""
     return UUID(bytes=digest(value)[:16])
 
 
@@ -121,7 +115,7 @@ async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
 
 
 async def redeem(db: AsyncSession, typed: str) -> str | None:
-    """Use a code up and say whom it signs in; None where there is no such code, or not any more."""
+    """Use a code up and say whom it signs in; None if there is no such code, or it has expired."""
     taken = delete(ConsoleCode).where(
         ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
     )

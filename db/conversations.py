@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, select, text, tuple_
+from sqlalchemy import TextClause, delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +14,7 @@ from domain.problems import MessageQuota, too_many_messages
 
 
 async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[str]) -> bool:
-    """Make a conversation, or give the one there is these members; True when it is new."""
+    """Make a conversation, or change the members of the existing one; True when it is new."""
     fresh = insert(ConversationRow).values(id=conversation_id).on_conflict_do_nothing().returning(ConversationRow.id)
     is_new = await db.scalar(fresh) is not None
     await lock(db, conversation_id)
@@ -61,25 +61,28 @@ async def has_member(db: AsyncSession, conversation_id: UUID, user_id: str) -> b
     return await db.get(Member, (conversation_id, user_id)) is not None
 
 
-async def members_held(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-    """Say which of these are members, who stay so until the transaction ends."""
-    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
-    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS_HELD, columns)}
+async def members_held(db: AsyncSession, memberships: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Say which of these are members; they stay so until the transaction ends."""
+    return await _members(db, _MEMBERS_HELD, memberships)
 
 
-async def members_among(db: AsyncSession, asked: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+async def members_among(db: AsyncSession, memberships: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
     """Say which of these are members now; nothing is held."""
-    if not asked:
-        return set()
-    columns = {"conversation_ids": [each for each, _ in asked], "user_ids": [user_id for _, user_id in asked]}
-    return {(row.conversation_id, row.user_id) for row in await db.execute(_MEMBERS, columns)}
+    return await _members(db, _MEMBERS, memberships) if memberships else set()
+
+
+async def _members(
+    db: AsyncSession, query: TextClause, memberships: Collection[tuple[UUID, str]]
+) -> set[tuple[UUID, str]]:
+    columns = {"conversation_ids": [each for each, _ in memberships], "user_ids": [user for _, user in memberships]}
+    return {(row.conversation_id, row.user_id) for row in await db.execute(query, columns)}
 
 
 async def _with_members(db: AsyncSession, rows: Sequence[ConversationRow]) -> Sequence[Conversation]:
     values = {"conversation_ids": [row.id for row in rows], "listed": MEMBERS_LISTED}
-    found = {each.conversation_id: each for each in await db.execute(_FIRST_MEMBERS, values)}
+    first = {each.conversation_id: each for each in await db.execute(_FIRST_MEMBERS, values)}
     return [
-        Conversation(row.id, tuple(found[row.id].user_ids), found[row.id].member_count, row.created_at) for row in rows
+        Conversation(row.id, tuple(first[row.id].user_ids), first[row.id].member_count, row.created_at) for row in rows
     ]
 
 
@@ -116,7 +119,7 @@ _MEMBERS = text("""
 _MEMBERS_HELD = text(f"{_MEMBERS.text} FOR SHARE OF m")
 
 
-_CLOCKS_DIFFER = timedelta(days=1)  # that of a server which took over may be behind
+_CLOCKS_DIFFER = timedelta(days=1)  # the clock of a server that took over may be behind
 
 
 async def spend(db: AsyncSession, conversation_id: UUID, user_id: str, quota: MessageQuota | None) -> None:
@@ -129,8 +132,8 @@ async def spend(db: AsyncSession, conversation_id: UUID, user_id: str, quota: Me
         raise too_many_messages(wait)
 
 
-# What lies further ahead than an empty burst ever does is odd, and counts as absent. What was there before is read so
-# that it is told where Python lacks it (`db/unreadable.py`).
+# An instant further ahead than an empty burst can be is odd, and counts as absent. The old value is read so that
+# `db/unreadable.py` can log one that Python lacks.
 _SPEND = text("""
     INSERT INTO message_allowances AS a (conversation_id, user_id, full_at)
     VALUES (:conversation_id, :user_id, statement_timestamp() + CAST(:every AS interval))

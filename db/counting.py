@@ -1,4 +1,4 @@
-"""Counts what a transaction did once it has committed; what is rolled back never happened."""
+"""Counts in metrics what a transaction did, once it has committed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def count_settled(db: AsyncSession, counts: Mapping[Any, int]) -> None:
 
 
 def count_synced(provider: str, kind: str, delay: float) -> None:
-    """Count a push whose message was read, so many seconds after acceptance; before it, if the call took longer."""
+    """Count a push whose message was read this many seconds after acceptance (below 0: while the call lasted)."""
     metrics.pushes_synced.labels(provider, kind).inc()
     metrics.push_to_sync.labels(provider, kind).observe(max(delay, 0.0))
 

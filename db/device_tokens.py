@@ -1,25 +1,24 @@
 """Device tokens: who owns which, and what happened to each.
 
-Every change of ownership takes advisory locks on the token and on the installation, in a fixed order, so that
-concurrent registrations queue instead of failing on the unique indexes, which hold the invariant. A registration locks
-its user, too, so that two at once are counted one after the other. Rows are locked in
-the order of their ids, here and by the last-moment check, so that the two never deadlock.
+The unique indexes hold the invariant. Every change of ownership takes advisory locks on token and installation, in a
+fixed order, so that concurrent registrations queue instead of failing. A registration also locks its user, so that two
+are counted one after the other. Rows are locked in the order of their ids, here and by the last check: no deadlocks.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from db import spent_tickets
 from db.counting import once_committed
 from db.engine import among
-from db.models.people import DeviceToken, DeviceTokenEvent
+from db.models.people import DeviceToken, DeviceTokenEvent, SpentTicket
 from db.unreadable import addresses
 from domain.devices import InstallationStanding, Permission
 from domain.naming import digest
@@ -28,13 +27,13 @@ from domain.push import Environment, Provider
 from telemetry import metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
-
 PERMISSION_TOLD = "permission_told"  # an event, with the permission as its reason
+TICKETS_REMEMBERED = timedelta(hours=1)  # far longer than a server, or a proxy in front of it, keeps a request
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What an app tells about itself when it registers."""
+    """What an app reports when it registers."""
 
     provider: Provider
     token: str
@@ -46,13 +45,13 @@ class Registration:
     os_version: str | None = None
     permission: str | None = None
     sign_out_digest: bytes | None = None  # SHA-256 of the ticket that may end this registration
-    former_ticket: str | None = field(default=None, repr=False)  # of the person before
+    former_ticket: str | None = field(default=None, repr=False)  # of the previous user
     public_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadToken:
-    """A token that its provider calls dead, by what it was when it did."""
+    """A token that its provider called dead, as it was registered then."""
 
     device_id: UUID
     token: str = field(repr=False)
@@ -60,26 +59,26 @@ class DeadToken:
     reason: str
 
 
-def locks_of(user_id: str, installation_id: UUID, told: Registration) -> tuple[str, ...]:
-    """Name what a registration locks: the installation, the token, and how many installations its user has."""
-    return f"installation/{installation_id}", f"token/{told.provider}/{told.token}", f"user/{user_id}"
+def locks_of(user_id: str, installation_id: UUID, new: Registration) -> tuple[str, ...]:
+    """Name the locks of a registration: installation, token, and the number of its user's installations."""
+    return f"installation/{installation_id}", f"token/{new.provider}/{new.token}", f"user/{user_id}"
 
 
 async def register(
-    db: AsyncSession, user_id: str, installation_id: UUID, told: Registration, *, most: int | None = None
+    db: AsyncSession, user_id: str, installation_id: UUID, new: Registration, *, most: int | None = None
 ) -> DeviceToken:
-    """Make the token active for this user and installation, and for nobody else.
+    """Make the token active for this user and installation only.
 
-    Where the user has more than `most` installations then, those that were not seen for longest are signed out.
-    Raises Conflict where somebody else is signed in there and neither their token nor their ticket is given, and where
-    the ticket whose digest is given was used: this registration is from before that sign-out.
+    If the user then has more than `most` installations, those not seen for longest are signed out. Raises Conflict if
+    another user is signed in there and neither their token nor their ticket is given, and if the ticket of this
+    registration was used: then it is older than that sign-out.
     """
-    await _lock(db, *locks_of(user_id, installation_id, told))
-    await _spend_tickets(db, installation_id, told)
+    await _lock(db, *locks_of(user_id, installation_id, new))
+    await _spend_tickets(db, installation_id, new)
     elsewhere = and_(
-        DeviceToken.provider == told.provider,
-        func.md5(DeviceToken.token) == func.md5(told.token),  # what the indexes hold
-        DeviceToken.token == told.token,
+        DeviceToken.provider == new.provider,
+        func.md5(DeviceToken.token) == func.md5(new.token),  # as in the indexes
+        DeviceToken.token == new.token,
     )
     same_row = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id, elsewhere)
     others_here = and_(DeviceToken.installation_id == installation_id, DeviceToken.user_id != user_id)
@@ -87,8 +86,8 @@ async def register(
     others = and_(DeviceToken.user_id == user_id, DeviceToken.active, ~touched)
     crowded_out = among(DeviceToken.id, await _beyond(db, others, most))
     await db.execute(select(DeviceToken.id).where(or_(touched, crowded_out)).order_by(DeviceToken.id).with_for_update())
-    await _check_may_move(db, and_(others_here, DeviceToken.active), told)
-    news = await _permission_news(db, user_id, installation_id, told.permission)
+    await _check_may_move(db, and_(others_here, DeviceToken.active), new)
+    news = await _permission_news(db, user_id, installation_id, new.permission)
     await _deactivate(db, and_(or_(elsewhere, others_here), ~same_row), "transferred", taken_by=user_id)
     await _deactivate(db, and_(DeviceToken.installation_id == installation_id, ~same_row), "rotated")
     await _deactivate(db, and_(others, crowded_out), "signed_out", detail=TOO_MANY)
@@ -97,16 +96,16 @@ async def register(
     row = await db.scalar(select(DeviceToken).where(same_row))
     event = None
     if row is None:
-        row = DeviceToken(user_id=user_id, installation_id=installation_id, provider=told.provider, token=told.token)
+        row = DeviceToken(user_id=user_id, installation_id=installation_id, provider=new.provider, token=new.token)
         event = "registered"
         db.add(row)
     elif not row.active:
         event = "reactivated"
     row.active, row.inactive_reason = True, None
     row.registered_at = row.last_seen_at = now
-    row.environment, row.app_id, row.app_version = told.environment, told.app_id, told.app_version
-    row.locale, row.time_zone, row.public_key = told.locale, told.time_zone, told.public_key
-    row.os_version, row.permission, row.sign_out_digest = told.os_version, told.permission, told.sign_out_digest
+    row.environment, row.app_id, row.app_version = new.environment, new.app_id, new.app_version
+    row.locale, row.time_zone, row.public_key = new.locale, new.time_zone, new.public_key
+    row.os_version, row.permission, row.sign_out_digest = new.os_version, new.permission, new.sign_out_digest
     await db.flush()
     await db.refresh(row)
     if event:
@@ -117,30 +116,30 @@ async def register(
 
 
 async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> None:
-    """Deactivate the caller's own row; whoever owns the token by now keeps it."""
+    """Sign this installation out. If another user has since registered the token, their registration is kept."""
     await _lock(db, f"installation/{installation_id}")
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     await _deactivate(db, mine, "signed_out")
 
 
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
-    """Deactivate the row whose registration named this ticket's digest, whoever's it is; a later one names another.
+    """Sign out the registration that named this ticket's digest, whichever user's it is; a later one names another.
 
-    A registration that names it and is still under way is refused when its turn comes.
+    A registration that names the ticket and has not been processed yet will be refused.
     """
     await _lock(db, f"installation/{installation_id}")
     named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
     await _deactivate(db, named, "signed_out")
-    await spent_tickets.spend(db, installation_id, digest(ticket))
+    await _spend(db, installation_id, digest(ticket))
 
 
 async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
-    """Deactivate a token that its provider calls dead; False when it was registered anew since then."""
+    """Deactivate a token that its provider called dead; False when it has been registered again since."""
     return bool(await invalidate_all(db, [DeadToken(device_id, token, seen_dead_at, reason)]))
 
 
 async def invalidate_all(db: AsyncSession, dead: Collection[DeadToken]) -> Sequence[UUID]:
-    """Deactivate tokens that their providers call dead; gives the rows, without those that were registered anew."""
+    """Deactivate tokens that their providers called dead; gives the rows, without those registered again since."""
     by_reason: dict[str, list[DeadToken]] = defaultdict(list)
     for each in dead:
         by_reason[each.reason].append(each)
@@ -175,20 +174,20 @@ async def active_for_user(db: AsyncSession, user_id: str) -> Sequence[DeviceToke
 
 
 async def time_zones(db: AsyncSession, user_ids: Collection[str]) -> dict[str, list[str | None]]:
-    """Give the time zones of these users' active tokens; null for a phone that told none."""
+    """Give the time zones of these users' active tokens; None for a phone that reported none."""
     query = select(DeviceToken.user_id, DeviceToken.time_zone).where(
         DeviceToken.active, among(DeviceToken.user_id, user_ids)
     )
-    found: dict[str, list[str | None]] = defaultdict(list)
+    by_user: dict[str, list[str | None]] = defaultdict(list)
     for row in await db.execute(query):
-        found[row.user_id].append(row.time_zone)
-    return found
+        by_user[row.user_id].append(row.time_zone)
+    return by_user
 
 
 async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Sequence[DeviceToken]:
-    """List the tokens that may be pushed to, of installations that had one at that instant already.
+    """List the tokens that may be pushed to, of installations that already had one at that instant.
 
-    The first event since then tells: what was registered had none. `registered_at` grows with each start of the app.
+    The first event since then decides: one that was registered had none. `registered_at` grows with each app start.
     """
     row = aliased(DeviceToken)
     first = (
@@ -213,16 +212,16 @@ async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dic
 
 async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
-    found = await _held(db, installation_ids)
-    missing = [each for each in installation_ids if each not in found]
-    if missing:  # rotated while we waited for the row, or registering now: the token is in the next snapshot
+    tokens = await _held(db, installation_ids)
+    missing = [each for each in installation_ids if each not in tokens]
+    if missing:  # rotated while we waited for the row, or being registered: the next snapshot has it
         await await_registrations(db, missing)
-        found |= await _held(db, missing)
-    return found
+        tokens |= await _held(db, missing)
+    return tokens
 
 
 async def await_registrations(db: AsyncSession, installation_ids: Collection[UUID]) -> None:
-    """Wait for whoever registers or signs out on these installations; nobody does until the transaction ends."""
+    """Wait for registrations and sign-outs of these installations, and hold them off until the transaction ends."""
     await db.execute(_AWAIT_REGISTRATIONS, {"installation_ids": list(installation_ids)})
 
 
@@ -236,37 +235,54 @@ async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UU
     return {row.installation_id: row for row in addresses(await db.scalars(query))}
 
 
-async def _spend_tickets(db: AsyncSession, installation_id: UUID, told: Registration) -> None:
-    own, former = told.sign_out_digest, None if told.former_ticket is None else digest(told.former_ticket)
-    if own is not None and await spent_tickets.is_spent(db, installation_id, own):
+async def _spend_tickets(db: AsyncSession, installation_id: UUID, new: Registration) -> None:
+    own, former = new.sign_out_digest, None if new.former_ticket is None else digest(new.former_ticket)
+    if own is not None and await _is_spent(db, installation_id, own):
         raise Conflict(
             "ticket-spent", "The ticket of this registration has signed it out already. Sign in with a new ticket."
         )
     if former not in (None, own):
-        await spent_tickets.spend(db, installation_id, former)
+        await _spend(db, installation_id, former)
 
 
-async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], told: Registration) -> None:
-    former = None if told.former_ticket is None else digest(told.former_ticket)
+async def _spend(db: AsyncSession, installation_id: UUID, ticket: bytes) -> None:
+    """Remember that the sign-out ticket with this digest was used: a registration that names it is older."""
+    expires_at = func.clock_timestamp() + TICKETS_REMEMBERED
+    added = upsert(SpentTicket).values(installation_id=installation_id, digest=ticket, expires_at=expires_at)
+    key = [SpentTicket.installation_id, SpentTicket.digest]
+    await db.execute(added.on_conflict_do_update(index_elements=key, set_={"expires_at": added.excluded.expires_at}))
+
+
+async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> bool:
+    query = select(SpentTicket.digest).where(
+        SpentTicket.installation_id == installation_id,
+        SpentTicket.digest == ticket,
+        SpentTicket.expires_at > func.clock_timestamp(),
+    )
+    return await db.scalar(query) is not None
+
+
+async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], new: Registration) -> None:
+    former = None if new.former_ticket is None else digest(new.former_ticket)
     for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
-        if (row.provider, row.token) != (told.provider, told.token) and row.sign_out_digest != former:
+        if (row.provider, row.token) != (new.provider, new.token) and row.sign_out_digest != former:
             raise Conflict(
                 "installation-taken",
                 "Somebody else is signed in here. Register with their ticket, or under a new installation id.",
             )
 
 
-async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, told: str | None) -> str | None:
-    """Give the permission where it differs from what this app told before; at first it is taken to be granted."""
-    if told is None:
+async def _permission_news(db: AsyncSession, user_id: str, installation_id: UUID, permission: str | None) -> str | None:
+    """Give the permission if it differs from the last one that this app reported; before that, `granted` counts."""
+    if permission is None:
         return None
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     latest = select(DeviceToken.permission).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
-    return None if told == (await db.scalar(latest) or Permission.GRANTED) else told
+    return None if permission == (await db.scalar(latest) or Permission.GRANTED) else permission
 
 
 async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | None) -> Sequence[UUID]:
-    """Find which of these rows have no room beside one more; there are no more of them until the transaction ends."""
+    """Find the rows beyond the limit once one more is added; the user's lock keeps their number until the commit."""
     if most is None:
         return []
     latest_first = (DeviceToken.last_seen_at.desc(), DeviceToken.id.desc())
@@ -274,7 +290,7 @@ async def _beyond(db: AsyncSession, others: ColumnElement[bool], most: int | Non
 
 
 def _are(dead: Collection[DeadToken]) -> ColumnElement[bool]:
-    """Compare, so that a row that is another registration by now stays as it is."""
+    """Compare, so that a row with a newer registration stays as it is."""
     columns = zip(*((each.device_id, each.token, each.since) for each in dead), strict=True)
     named = {name: list(values) for name, values in zip(("ids", "tokens", "sinces"), columns, strict=True)}
     return and_(among(DeviceToken.id, named["ids"]), _DEAD.bindparams(**named))
@@ -342,7 +358,7 @@ _AWAIT_REGISTRATIONS = text("""
 
 
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:
-    """Say how an installation stands to a user."""
+    """Give the state of an installation for a user."""
     query = (
         select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason)
         .where(DeviceToken.installation_id == installation_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from enum import Enum
@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from db.address import read_address
 from db.unreadable import read_json, read_odd_values
 
-UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreSQL is away, or comes up
+UNREACHABLE: tuple[type[Exception], ...] = (  # errors while PostgreSQL is away, or starting
     OperationalError,
     InterfaceError,
     NoFreeConnection,
@@ -31,14 +31,20 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # what it looks like when PostgreS
 )
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention; read-only
 _PASSING = ("08", "40", "53", "55P03", "57", "25006")
-_OF_ALL = ("08", "25006", "53", "57")  # strike everybody alike: connection, read-only, resources, operator
+_OF_ALL = ("08", "25006", "53", "57")  # concern everybody: connection, read-only, resources, operator
 _CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
 _CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
-_LOST = ("08", "57P01", "57P02", "57P03", "25006")  # of these, what says that the server is not, or no longer, ours
-CANCELED = "57014"  # SQLSTATE of a statement that its timeout cut off
-_NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that does not let anybody in at the moment
-_SESSION = (  # set once a connection is made: a pooler that is between takes few words at its start
-    "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a host that vanished keeps no locks
+_LOST = (
+    "08",
+    "57P01",
+    "57P02",
+    "57P03",
+    "25006",
+)  # of these, the server is not ours, or no longer
+CANCELED = "57014"  # SQLSTATE of a statement that exceeded its timeout
+_NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that lets nobody in at the moment
+_SESSION = (  # set after connecting, since a pooler accepts few settings at the start
+    "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a vanished host keeps no locks
     "SET tcp_keepalives_idle = 10",
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 3",
@@ -46,10 +52,10 @@ _SESSION = (  # set once a connection is made: a pooler that is between takes fe
 _LOCK_TIMEOUT = 3.0  # seconds
 _CONNECTS_WITHIN = 5.0  # seconds, all hosts together
 _LEAST_PER_HOST = 1.5  # seconds
-_ANSWERS_WITHIN = 2.0  # seconds that a connection of the pool may take to say that it lives
+_ANSWERS_WITHIN = 2.0  # seconds that a pooled connection may take to answer before it is lent
 _PID = "SELECT pg_backend_pid()"
-_TIMES_TOLD = 5  # that a server process stayed with its client, until we believe it
-_VANISHED = {  # ours of the server's keepalives: a host that is gone without a word is found out within 7 seconds
+_TIMES_SEEN = 5  # with the same server process, until we believe that a client keeps it
+_VANISHED = {  # our side of the keepalives: a vanished server is noticed within 7 seconds
     "TCP_KEEPIDLE": 3,
     "TCP_KEEPINTVL": 2,
     "TCP_KEEPCNT": 2,
@@ -62,7 +68,7 @@ async_url = read_address
 
 
 class ReadOnly(ConnectionError):
-    """PostgreSQL answers and takes no writes: a standby, or a primary that was told so."""
+    """PostgreSQL answers, and takes no writes: a standby, or a primary set to read-only."""
 
 
 def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float = _LOCK_TIMEOUT) -> AsyncEngine:
@@ -78,7 +84,7 @@ def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float =
         pool_timeout=10,
         connect_args=connect_args | {"server_settings": {"application_name": "fastbell"}},
         json_deserializer=read_json,
-        hide_parameters=True,  # tokens and user ids never reach an error's text
+        hide_parameters=True,  # so that no token or user id gets into an error's text
     )
     event.listen(engine.sync_engine, "checkout", _look)
     event.listen(engine.sync_engine, "handle_error", _drop_what_is_lost)
@@ -86,7 +92,7 @@ def make_engine(database_url: str, *, pool_size: int = 10, lock_timeout: float =
 
 
 def make_engine_for_migrations(database_url: str) -> AsyncEngine:
-    """Connect anew each time, and wait as long as a statement takes."""
+    """Open a connection each time, and wait as long as a statement takes."""
     connect_args = {"async_creator_fn": _Hosts().connect}
     return create_async_engine(read_address(database_url), poolclass=NullPool, connect_args=connect_args)
 
@@ -100,13 +106,13 @@ async def connect_alone(database_url: str, name: str) -> Any:  # noqa: ANN401 --
 
 
 async def look_alone(connection: Any, *, within: float = 5.0) -> None:  # noqa: ANN401 -- asyncpg has no types
-    """See that such a connection leads to a server that answers and takes writes; raises what is amiss."""
+    """Check that a connection leads to a server that answers and takes writes; raises if not."""
     if await connection.fetchval("SHOW transaction_read_only", timeout=within) != "off":
         raise ReadOnly
 
 
 class Pooling(Enum):
-    """What stands between us and PostgreSQL."""
+    """What is between us and PostgreSQL."""
 
     NONE = "none"
     SESSION = "session"  # a pooler whose client keeps its server connection
@@ -114,7 +120,7 @@ class Pooling(Enum):
 
 
 async def pooling(database_url: str) -> Pooling:
-    """Find out by two connections: only where they are mixed can one meet the server process of the other."""
+    """Find out with two connections: only if a pooler mixes them can one get the server process of the other."""
     url = read_address(database_url)
     _, arguments = url.get_dialect()().create_connect_args(url)
     async with AsyncExitStack() as stack:
@@ -124,7 +130,7 @@ async def pooling(database_url: str) -> Pooling:
         try:
             async with one.transaction():
                 first = await one.fetchval(_PID)
-            for _ in range(_TIMES_TOLD):
+            for _ in range(_TIMES_SEEN):
                 async with other.transaction():
                     if await other.fetchval(_PID) == first:
                         return Pooling.TRANSACTION
@@ -132,13 +138,13 @@ async def pooling(database_url: str) -> Pooling:
                         if await one.fetchval(_PID) != first:
                             return Pooling.TRANSACTION
         except (asyncpg.ProtocolViolationError, asyncpg.ConnectionDoesNotExistError):
-            # how PgBouncer answers whoever begins a transaction in statement mode; it hangs up at once
+            # PgBouncer's answer to a transaction in statement mode; it closes the connection
             return Pooling.TRANSACTION
         return Pooling.NONE if one.get_server_pid() == first else Pooling.SESSION
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
-    """Make database sessions whose objects stay readable after the commit."""
+    """Make sessions whose objects stay readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
@@ -152,7 +158,9 @@ async def is_ready(sessions: Sessions) -> bool:
     """Tell whether the database can be reached, is migrated and takes writes."""
     try:
         async with sessions() as db:
-            await db.execute(text("UPDATE outbox SET attempts = attempts WHERE false"))  # no row, but leave to write
+            await db.execute(
+                text("UPDATE outbox SET attempts = attempts WHERE false")
+            )  # no row, but it needs the right to write
     except UNREACHABLE:
         return False
     except DBAPIError:  # for one, no such table
@@ -161,12 +169,12 @@ async def is_ready(sessions: Sessions) -> bool:
 
 
 def will_pass(error: DBAPIError) -> bool:
-    """Tell whether the same may succeed a little later: the server ended the transaction, not what was asked of it."""
+    """Tell whether a retry may succeed: the server ended the transaction for reasons of its own."""
     return error.connection_invalidated or _sqlstate(error.orig).startswith(_PASSING)
 
 
 def may_be_ones_fault(error: Exception) -> bool:
-    """Tell whether one of many that were asked for together may be to blame; not where the database is away or full."""
+    """Tell whether one ask of a batch may be the cause; not when the database is away or full."""
     if isinstance(error, DBAPIError):
         state = getattr(error.orig, "pgcode", None)
         return not error.connection_invalidated and not (state or "").startswith(_OF_ALL)
@@ -174,38 +182,43 @@ def may_be_ones_fault(error: Exception) -> bool:
 
 
 def refused_for_its_content(error: Exception) -> bool:
-    """Tell whether the database will never take these values: a NUL in a text, for one."""
+    """Tell whether the database will never take these values, such as a text with a NUL."""
     state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
     return state is not None and state.startswith(_CONTENT)
 
 
 def is_contended(error: DBAPIError) -> bool:
-    """Tell whether somebody else held what was to be locked."""
+    """Tell whether another transaction held a lock."""
     return _sqlstate(error.orig) in _CONTENDED
 
 
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:
-    """Compare with any of many values: one statement for any number of them, compiled and prepared once.
+    """Compare with any of many values: one statement, whatever their number, compiled and prepared once.
 
     `column.in_()` writes a parameter per value, which costs milliseconds for a batch.
     """
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
 
 
+def columns_of(rows: Collection[Any], *names: str) -> dict[str, list[Any]]:
+    """Give attributes of rows as arrays by their names, for `unnest`."""
+    return {name: [getattr(row, name) for row in rows] for name in names}
+
+
 async def as_of_one_moment(db: AsyncSession) -> None:
-    """Let all statements of this transaction, which has to begin with this, read what was true at one moment."""
+    """Let all statements of this transaction read the state of one moment; this has to be its first statement."""
     await db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
-    """Give up on a lock after 0.3 s in this transaction: a batch must not wait for one stuck row."""
+    """Wait at most 0.3 s for a lock in this transaction: one stuck row must not hold a batch up."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))
 
 
 async def within(
     db: AsyncSession, seconds: float, query: TextClause, values: Mapping[str, object]
 ) -> Sequence[Row[Any]]:
-    """Ask a question of many rows; no rows where that takes longer, and the transaction goes on as it was."""
+    """Run a query for at most so many seconds; gives no rows if it takes longer. The transaction goes on."""
     savepoint = await db.begin_nested()
     try:
         await db.execute(text(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}"))
@@ -215,7 +228,7 @@ async def within(
             raise
         return ()
     finally:
-        await savepoint.rollback()  # which takes the timeout back, too
+        await savepoint.rollback()  # which also resets the timeout
 
 
 def _session(lock_timeout: float = _LOCK_TIMEOUT) -> Iterable[str]:
@@ -223,7 +236,7 @@ def _session(lock_timeout: float = _LOCK_TIMEOUT) -> Iterable[str]:
 
 
 def watch(connected: socket.socket | None) -> None:
-    """Have the kernel find out about a server that vanished; its own patience is a quarter of an hour."""
+    """Have the kernel notice a vanished server; by default that takes a quarter of an hour."""
     if connected is not None and connected.family in {socket.AF_INET, socket.AF_INET6}:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _VANISHED.items():
@@ -232,14 +245,14 @@ def watch(connected: socket.socket | None) -> None:
 
 
 class _Hosts:
-    """Connects to whichever host takes writes, first to the one that did last."""
+    """Connects to the host that takes writes; tries the last such host first."""
 
     def __init__(self, session: Iterable[str] = ()) -> None:
         self._session = "; ".join(session)
         self._last = 0
 
     async def connect(self, *, host: Any = None, port: Any = None, **arguments: Any) -> Any:  # noqa: ANN401 -- asyncpg's
-        """Connect as `asyncpg.connect` does; several hosts have 5 s together, and one that is mute keeps its part."""
+        """Connect as `asyncpg.connect` does; several hosts share 5 s, so a silent one leaves time for the others."""
         hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
         within = max(_CONNECTS_WITHIN / len(hosts), _LEAST_PER_HOST)
         trouble: Exception = ReadOnly()
@@ -250,7 +263,7 @@ class _Hosts:
                 trouble = error
             except asyncpg.TargetServerAttributeNotMatched:
                 trouble = ReadOnly("PostgreSQL takes no writes at the moment")
-            except asyncpg.InternalClientError as error:  # the server hung up in the middle of a word
+            except asyncpg.InternalClientError as error:  # the server hung up in the middle of a message
                 trouble = ConnectionResetError(str(error))
             except asyncpg.PostgresError as error:
                 if not _sqlstate(error).startswith(_NEXT_HOST):
@@ -270,7 +283,7 @@ class _Hosts:
                 **arguments, host=host, port=port, timeout=within, target_session_attrs="read-write"
             )
             try:
-                watch(connection._transport.get_extra_info("socket"))  # noqa: SLF001 -- there is no other way to it
+                watch(connection._transport.get_extra_info("socket"))  # noqa: SLF001 -- there is no public way
                 if self._session:
                     await connection.execute(self._session)
                     await read_odd_values(connection)
@@ -281,18 +294,20 @@ class _Hosts:
 
 
 def _look(connection: DBAPIConnection, _entry: ConnectionPoolEntry, _proxy: object) -> None:
-    """See that a connection of the pool lives and can write, before it is lent; else the whole pool is made anew."""
-    found: Any = connection
+    """Check that a pooled connection lives and can write before it is lent; if not, replace the whole pool."""
+    adapted: Any = connection
     try:
-        found.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
+        adapted.run_async(partial(look_alone, within=_ANSWERS_WITHIN))
     except (*UNREACHABLE, asyncpg.PostgresError, asyncpg.InternalClientError):
         raise InvalidatePoolError from None
 
 
 def _drop_what_is_lost(context: ExceptionContext) -> None:
-    """Take an answer that no server of ours would give as the loss of all connections made until now."""
+    """Replace all connections after an answer that a server of ours would not give."""
     error = context.original_exception
-    is_broken = isinstance(error.__cause__, asyncpg.InternalClientError)  # the server hung up in the middle of a word
+    is_broken = isinstance(
+        error.__cause__, asyncpg.InternalClientError
+    )  # the server hung up in the middle of a message
     if context.connection is not None and (is_broken or _sqlstate(error).startswith(_LOST)):
         context.is_disconnect = True
 

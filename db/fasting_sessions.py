@@ -1,7 +1,7 @@
-"""Fasting sessions: every change raises `rev` and owes Temporal a dispatch, in one transaction."""
+"""Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import outbox
 from db.engine import among, present_instant
 from db.models.people import FastingSessionRow
-from db.unreadable import EARLIEST, LATEST, Unreadable, tell, word
+from db.unreadable import EARLIEST, LATEST, Unreadable, log_unreadable, word
 from domain.problems import too_many_fasts
 from domain.reminders import needed_at, rescheduled
 from domain.sessions import FastingSession, SessionStatus, readable_minutes
@@ -24,13 +24,13 @@ OUTBOX_KIND = outbox.FAST
 async def start(
     db: AsyncSession, session: FastingSession, started_with: dict[str, Any], *, most: int | None = None
 ) -> outbox.OutboxEntry | None:
-    """Insert a new session; returns what Temporal is owed, None when the session's id is taken.
+    """Insert a new session; returns its outbox entry, None when the session's id is taken.
 
-    Raises Conflict where its user has `most` active fasts already.
+    Raises Conflict if its user already has `most` active fasts.
     """
     if most is not None:
         await _hold_count(db, session.user_id)
-        if await read(db, session.session_id) is not None:  # the same request, a moment before
+        if await read(db, session.session_id) is not None:  # by the same request, a moment ago
             return None
         await _check_count(db, session.user_id, most)
     values = _values(session) | {"id": session.session_id, "started_with": started_with}
@@ -41,9 +41,9 @@ async def start(
 
 
 async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
-    """Check that a user may have one more active fast, and hold others who ask that until the transaction ends.
+    """Check that a user may have one more active fast, and hold off other such checks until the transaction ends.
 
-    A fast whose end has passed does not count, though nobody has ended it. Raises Conflict.
+    A fast whose end has passed does not count, even if its user has not ended it. Raises Conflict.
     """
     if most is not None:
         await _hold_count(db, user_id)
@@ -51,7 +51,7 @@ async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
 
 
 async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.OutboxEntry:
-    """Store a session that `locked` read before and that changed at `now`; returns what Temporal is owed."""
+    """Store a session that `locked` has read and that changed at `now`; returns its outbox entry."""
     row = await db.get_one(FastingSessionRow, session.session_id)
     before = _session(row)
     for name, value in _values(session).items():
@@ -61,9 +61,9 @@ async def change(db: AsyncSession, session: FastingSession, now: datetime) -> ou
 
 
 async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.OutboxEntry]:
-    """Give these reminder minutes to a user's fasts that have those of the preferences; returns what Temporal is owed.
+    """Give these reminder minutes to a user's fasts that follow the preferences; returns the outbox entries.
 
-    Whoever starts such a fast meanwhile waits: see `preferences.held`.
+    A start of such a fast waits meanwhile: see `preferences.held`.
     """
     query = _active(user_id).where(FastingSessionRow.follows_preferences).order_by(FastingSessionRow.id)
     following = _readable(await db.scalars(query.with_for_update().execution_options(populate_existing=True)))
@@ -89,7 +89,7 @@ async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
 
 
 async def locked(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session and hold it against any other change until the transaction ends; raises Unreadable."""
+    """Read a session and lock it until the transaction ends; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, with_for_update=True, populate_existing=True)
     return None if row is None else _one(row)
 
@@ -100,13 +100,13 @@ async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
-    """Read sessions as they are now; here and below those are left out that this release cannot read."""
+    """Read sessions as they are now; here and below, those that this release cannot read are left out."""
     query = select(FastingSessionRow).where(among(FastingSessionRow.id, session_ids))
     return {each.session_id: each for each in _readable(await db.scalars(query))}
 
 
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
-    """Read sessions, held unchanged until the transaction ends."""
+    """Read sessions, locked against changes until the transaction ends."""
     query = (
         select(FastingSessionRow)
         .where(among(FastingSessionRow.id, session_ids))
@@ -151,7 +151,7 @@ async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
 
 
 def _active(user_id: str) -> Select[FastingSessionRow]:
-    """Select a user's active fasts; one whose end has passed is none, though nobody has ended it."""
+    """Select a user's active fasts, without those whose end has passed."""
     return select(FastingSessionRow).where(
         FastingSessionRow.user_id == user_id,
         FastingSessionRow.status == bindparam(None, SessionStatus.ACTIVE.value, literal_execute=True),
@@ -160,18 +160,7 @@ def _active(user_id: str) -> Select[FastingSessionRow]:
 
 
 def _values(session: FastingSession) -> dict[str, Any]:
-    return {
-        "user_id": session.user_id,
-        "started_at": session.started_at,
-        "ends_at": session.ends_at,
-        "status": session.status,
-        "ended_at": session.ended_at,
-        "reminder_minutes": session.reminder_minutes,
-        "scheduled_at": session.scheduled_at,
-        "rev": session.rev,
-        "late_minutes": session.late_minutes,
-        "follows_preferences": session.follows_preferences,
-    }
+    return {name: value for name, value in asdict(session).items() if name != "session_id"}
 
 
 def _one(row: FastingSessionRow) -> FastingSession:
@@ -190,7 +179,7 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
     if status is None:
         return None
     if not EARLIEST < row.ends_at < LATEST:
-        tell("fasting_sessions.ends_at", row.ends_at)
+        log_unreadable("fasting_sessions.ends_at", row.ends_at)
         return None
     return FastingSession(
         session_id=row.id,

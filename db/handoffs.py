@@ -1,4 +1,4 @@
-"""Handoffs: whom a message concerns, one statement for any number of members."""
+"""Handoffs: which phones a message concerns, in one statement for any number of members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from domain.messages import Recipient
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What a handoff has to know of a message."""
+    """What a handoff needs of a message."""
 
     conversation_id: UUID
     created_at: datetime
     number: int | None  # in its conversation; None: it is a reminder
-    is_alone: bool = False  # no other message of its conversation is planned until this transaction ends
+    is_alone: bool = False  # until this transaction ends, no other message of its conversation is planned
 
 
 @dataclass(frozen=True, slots=True)
 class HandoffPhone:
-    """An installation that may be told, and its device token."""
+    """An installation that may get a push, and its device token."""
 
     id: UUID  # of the device token
     user_id: str
     installation_id: UUID
-    has_push: bool  # of this message, whatever became of it
+    has_push: bool  # of this message, in any state
 
 
 async def posted(db: AsyncSession, message_id: UUID) -> Posted | None:
-    """Read when a message was posted, and where."""
+    """Read when and where a message was posted."""
     query = select(MessageRow.conversation_id, MessageRow.created_at, MessageRow.number).where(
         MessageRow.id == message_id
     )
@@ -50,7 +50,7 @@ async def begin(db: AsyncSession, message_id: UUID) -> Posted | None:
 
 
 async def note_decided(db: AsyncSession, message_id: UUID) -> None:
-    """Note that it is decided for each phone how it is told of a message; the sweep need not look after it."""
+    """Record that the delivery of a message is decided for each phone; the sweep can leave it out."""
     query = update(MessageRow).where(MessageRow.id == message_id, MessageRow.handed_off_at.is_(None))
     await db.execute(
         query.values(handed_off_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
@@ -58,7 +58,7 @@ async def note_decided(db: AsyncSession, message_id: UUID) -> None:
 
 
 async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[HandoffPhone, Recipient]]:
-    """List the phones that this release can push to, of all whose log holds the message, but the sender's."""
+    """List the phones of all whose log holds the message, without the sender's and those of newer releases."""
     present = exists().where(
         Presence.installation_id == DeviceToken.installation_id,
         Presence.user_id == DeviceToken.user_id,
@@ -103,8 +103,8 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Hando
     ]
 
 
-async def awaiting_a_later_one(db: AsyncSession, posted: Posted) -> set[str]:
-    """Say whose phones a later message of the conversation concerns that is not handed off yet."""
+async def users_awaiting_a_later(db: AsyncSession, posted: Posted) -> set[str]:
+    """Give the users whom a later message of the conversation concerns that is not handed off yet."""
     values = {"conversation_id": posted.conversation_id, "number": posted.number}
     return set(await db.scalars(_AWAITING, values))
 
@@ -115,7 +115,7 @@ _BEGIN = text("""
       FROM messages WHERE id = :message_id
 """)
 
-# The newest such message, and the newest by somebody else, whose phones the first leaves out.
+# The newest such message, and the newest by another sender, for the phones that the first leaves out.
 _AWAITING = text("""
     WITH later AS (
         SELECT id, sender_id, number

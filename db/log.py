@@ -21,8 +21,8 @@ from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
 
-_AT_ONCE = 500  # items from either end that an acknowledgement settles; as many as a page may have
-CHANNEL = "log"  # on which PostgreSQL tells of each message that enters logs, by its id (db/messages.py)
+_AT_ONCE = 500  # items from either end that an acknowledgement settles; as many as in a page
+CHANNEL = "log"  # of PostgreSQL's notifications of messages that enter logs, by id (db/messages.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class LogPage:
     """Some items of a log, in its order."""
 
     items: list[LogItem] = field(default_factory=list)
-    has_more: bool = False  # behind them
+    has_more: bool = False  # after them
 
 
 async def page_after(db: AsyncSession, user_id: str, seq: int, size: PageSize) -> LogPage:
@@ -53,19 +53,19 @@ async def page_after(db: AsyncSession, user_id: str, seq: int, size: PageSize) -
     return page
 
 
-async def pages_after(db: AsyncSession, asked: Sequence[tuple[str, int]], size: PageSize) -> list[LogPage]:
-    """List the items of many logs, each after a sequence number; as many pages as were asked for, in that order.
+async def pages_after(db: AsyncSession, cursors: Sequence[tuple[str, int]], size: PageSize) -> list[LogPage]:
+    """List the items of many logs, each after a sequence number; gives a page for each, in their order.
 
-    The database counts the bytes, so that what does not fit is never read here.
+    The database counts the bytes, so that what does not fit is not read here.
     """
     columns = {
-        "user_ids": [user_id for user_id, _ in asked],
-        "seqs": [seq for _, seq in asked],
+        "user_ids": [user_id for user_id, _ in cursors],
+        "seqs": [seq for _, seq in cursors],
         "items": size.items,
         "bytes": size.bytes,
         "item_bytes": ITEM_BYTES,
     }
-    pages = [LogPage() for _ in asked]
+    pages = [LogPage() for _ in cursors]
     for place, seq, has_next, message in await db.execute(_PAGES, columns):
         pages[place - 1].items.append(_item(seq, message))
         pages[place - 1].has_more = has_next
@@ -78,11 +78,11 @@ async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
 
 
 async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq: int) -> None:
-    """Note that an installation has read so far: its pushes of what it has read are synced, waiting ones withdrawn.
+    """Record how far an installation has read: pushes of what it has read are synced, and pending ones withdrawn.
 
-    One whose provider is being called stays as it is until the call is over: it may be accepted yet. Of a leap over
-    thousands of items the last ones are settled at once, and the others bit by bit by the next acknowledgements; none
-    of them is sent meanwhile (`settle_read`).
+    A push whose provider is being called stays as it is until the call ends, since it may be accepted. After a leap
+    over thousands of items the last ones are settled at once, the others by the next acknowledgements. None of them is
+    sent meanwhile (`settle_read`).
     """
     if seq == 0:
         return
@@ -91,8 +91,8 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
     now = max(seq, before)
     if settled >= now:
         return
-    passed = {"user_id": user_id, "before": before, "settled": settled, "now": now, "most": _AT_ONCE}
-    first, last, behind = (await db.execute(_PASSED, passed)).one()
+    span = {"user_id": user_id, "before": before, "settled": settled, "now": now, "most": _AT_ONCE}
+    first, last, behind = (await db.execute(_PASSED, span)).one()
     read = {"installation_id": installation_id, "user_id": user_id, "message_ids": [*first, *last]}
     await _settle(db, (await db.scalars(_READ, read)).all())
     values: dict[str, Any] = {"settled_seq": now if behind is None else behind}
@@ -102,40 +102,40 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
 
 
 async def settle_read(db: AsyncSession, task_ids: Collection[UUID]) -> bool:
-    """Settle those of these tasks, which are locked, that were planned while their installation read past them."""
+    """Settle those of these locked tasks that were planned while their installation read past them."""
     read = (await db.scalars(_READ_ALREADY, {"task_ids": list(task_ids)})).all()
     await _settle(db, read)
     return bool(read)
 
 
 async def withdraw_read(db: AsyncSession, task_ids: Collection[UUID]) -> None:
-    """Withdraw those of these tasks, whose calls are over, that still wait though their installation has read past."""
+    """Withdraw those of these tasks that are pending after their call, although their installation has read past."""
     if task_ids:
         read = select(PushTask.task_id).where(among(PushTask.task_id, task_ids), PushTask.synced_at.is_not(None))
         await push_tasks.close(db, (await db.scalars(read)).all(), TaskState.WITHDRAWN, "synced")
 
 
-async def purge(db: AsyncSession, user_id: str, *, upto: int) -> None:
+async def purge(db: AsyncSession, user_id: str, *, until: int) -> None:
     """Drop the items of a log up to a sequence number; their messages stay in their conversations.
 
-    The head comes last: whoever posts needs it, and should not wait until the items are gone.
+    The head comes last: posting needs it, and should not wait for the deletion.
     """
-    old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= upto)
+    old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= until)
     await db.execute(old, execution_options=_BLIND)
-    head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < upto, LogHead.seq >= upto)
-    await db.execute(head.values(horizon=upto), execution_options=_BLIND)
+    head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < until, LogHead.seq >= until)
+    await db.execute(head.values(horizon=until), execution_options=_BLIND)
 
 
 async def _hold_position(db: AsyncSession, user_id: str, installation_id: UUID) -> tuple[int, int]:
-    """Read how far an installation has read, and how far that is settled; nobody else moves it meanwhile."""
+    """Read how far an installation has read, and how far that is settled, and lock it."""
     held = select(SyncPosition.seq, SyncPosition.settled_seq).with_for_update()
     held = held.where(SyncPosition.user_id == user_id, SyncPosition.installation_id == installation_id)
-    found = (await db.execute(held)).one_or_none()
-    if found is None:
+    position = (await db.execute(held)).one_or_none()
+    if position is None:
         new = insert(SyncPosition).values(user_id=user_id, installation_id=installation_id, seq=0)
         await db.execute(new.on_conflict_do_nothing())
-        found = (await db.execute(held)).one()
-    return found.seq, found.settled_seq
+        position = (await db.execute(held)).one()
+    return position.seq, position.settled_seq
 
 
 async def _settle(db: AsyncSession, task_ids: Sequence[UUID]) -> None:
@@ -191,8 +191,8 @@ _PAGES = select(
      ORDER BY asked.place, page.seq
     """)
 )
-# The first items that are not settled yet, the last ones that are passed now, and the last of the first where there may
-# be more between them.
+# The first items that are not settled yet, the last ones that are passed now, and the last of the first if there may be
+# more between them.
 _PASSED = text("""
     WITH first AS (
         SELECT seq, message_id FROM log_items

@@ -1,4 +1,4 @@
-"""Messages, entered into each user's log: sequence numbers without gaps, in the order of the commits."""
+"""Messages, and their entry into each user's log: sequence numbers without gaps, in the order of commits."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import conversations
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.people import MessageRow
 from domain.kinds import Kind
 from domain.messages import Message
@@ -29,15 +29,15 @@ class ReminderMessage:
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """A message, to somebody."""
+    """A message, to one user."""
 
     body: str = field(repr=False)
-    is_member: bool  # of its conversation, now
+    is_member: bool  # of its conversation now
 
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """The most that one page holds: items, and bytes of their texts; a single item may be larger than that."""
+    """The limits of a page: items, and bytes of their texts; a single item may be larger."""
 
     items: int
     bytes: int
@@ -48,13 +48,13 @@ class MessagePage:
     """Some messages of a conversation."""
 
     items: list[Message]
-    has_more: bool  # behind them
+    has_more: bool  # after them
 
 
 async def post(db: AsyncSession, conversation_id: UUID, message_id: UUID, sender_id: str, body: str) -> Message | None:
     """Put a message into the logs of all members; None when its id is taken. The caller has locked the conversation.
 
-    The locks on the log heads last until the commit, so nobody sees an item of a log before an earlier one.
+    The log heads stay locked until the commit, so nobody sees an item of a log before an earlier one.
     """
     values = {"id": message_id, "conversation_id": conversation_id, "sender_id": sender_id, "body": body}
     row = (await db.execute(_POST, values)).one_or_none()
@@ -75,32 +75,32 @@ async def is_taken(db: AsyncSession, message_id: UUID) -> bool:
 
 
 async def of_conversation(db: AsyncSession, conversation_id: UUID, before: int | None, size: PageSize) -> MessagePage:
-    """List a conversation's messages, the latest first, from below a number; what does not fit is not read here."""
+    """List a conversation's messages below a number, the latest first; what does not fit is not read here."""
     values = {"conversation_id": conversation_id, "before": before, "item_bytes": ITEM_BYTES}
     rows = (await db.execute(_OF_CONVERSATION, values | {"items": size.items, "bytes": size.bytes})).all()
     return MessagePage([_message(row) for _, row in rows], has_more=bool(rows) and rows[-1].has_next)
 
 
 async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, Addressed]:
-    """Read messages, asked for by any key as (message, user); memberships are held until the transaction ends."""
+    """Read (message, user) pairs by any key; the memberships are locked until the transaction ends."""
     if not wanted:
         return {}
     bodies = select(MessageRow.id, MessageRow.conversation_id, MessageRow.body)
     rows = await db.execute(bodies.where(among(MessageRow.id, {message_id for message_id, _ in wanted.values()})))
-    found = {row.id: row for row in rows}
+    by_id = {row.id: row for row in rows}
     pairs = {
-        (found[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in found
+        (by_id[message_id].conversation_id, user_id) for message_id, user_id in wanted.values() if message_id in by_id
     }
     members = await conversations.members_held(db, pairs)
     return {
-        key: Addressed(found[message_id].body or "", (found[message_id].conversation_id, user_id) in members)
+        key: Addressed(by_id[message_id].body or "", (by_id[message_id].conversation_id, user_id) in members)
         for key, (message_id, user_id) in wanted.items()
-        if message_id in found
+        if message_id in by_id
     }
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
-    """Put reminders into their users' logs, each once however often it is asked.
+    """Put reminders into their users' logs, each once, however often this is repeated.
 
     Rows are touched in a fixed order, so that concurrent callers queue and never deadlock.
     """
@@ -108,13 +108,7 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
     if not by_id:
         return
     ordered = sorted(by_id.values(), key=lambda m: m.message_id)
-    columns: dict[str, list[object]] = {
-        "message_ids": [m.message_id for m in ordered],
-        "conversation_ids": [m.session_id for m in ordered],
-        "user_ids": [m.user_id for m in ordered],
-        "minutes": [m.minutes for m in ordered],
-    }
-    await db.execute(_ENTER, columns)
+    await db.execute(_ENTER, columns_of(ordered, "message_id", "session_id", "user_id", "minutes"))
 
 
 def _message(row: MessageRow) -> Message:
@@ -165,7 +159,7 @@ _POST = text("""
 
 _ENTER = text("""
     WITH due AS (
-        SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:user_ids AS text[]),
+        SELECT * FROM unnest(CAST(:message_id AS uuid[]), CAST(:session_id AS uuid[]), CAST(:user_id AS text[]),
                              CAST(:minutes AS int[])) AS due (id, conversation_id, user_id, minutes)
     ), fresh AS (
         INSERT INTO messages (id, kind, conversation_id, reminder_minutes)

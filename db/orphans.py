@@ -1,4 +1,4 @@
-"""Orphans: what waits in the database for a workflow that may be gone. All by the database's clock."""
+"""Orphans: what is pending in the database, and whose workflow may be gone. All by the database's clock."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -12,17 +12,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts
 from db.counting import count_settled
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
-from domain.housekeeping import Mark
 from domain.kinds import Kind
 from domain.sessions import MAX_REMINDER_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a walk through rows in order of time has come."""
+
+    at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Stray:
-    """A push task that waits, and that nobody has touched for a while; as it was seen."""
+    """A pending push task that has not changed for a while, as it was read."""
 
     task_id: UUID
     kind: Kind
@@ -30,14 +37,14 @@ class Stray:
     message_id: UUID
     due_at: datetime
     attempt_count: int
-    next_attempt_at: str | None  # as PostgreSQL writes it, which knows instants that Python lacks
+    next_attempt_at: str | None  # as PostgreSQL writes it, which has instants that Python lacks
     rev: int | None  # of its fasting session
     expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Unopened:
-    """A reminder of an active fast, set in time, of which nothing is on record."""
+    """A reminder of an active fast, set in time, with nothing on record."""
 
     session_id: UUID
     user_id: str
@@ -49,7 +56,7 @@ class Unopened:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time: its start is not part of it, its end is."""
+    """A time span without its start, with its end."""
 
     start: datetime
     end: datetime
@@ -60,31 +67,26 @@ class Window:
 
 
 async def strays(db: AsyncSession, untouched: timedelta, after: Mark | None, limit: int) -> list[Stray]:
-    """List push tasks that should be on their way and do not move, the longest due first.
+    """List push tasks that should be on their way and do not change, the longest due first.
 
-    What the outbox still owes is left out: the relay will see to it. So is a newer release's kind: its sweep will.
+    What is in the outbox is left out, since the relay dispatches it, and so are kinds of a newer release.
     """
     values = {"untouched": untouched, "limit": limit, "kinds": list(Kind)}
     rows = await db.execute(_STRAYS, values | _mark(after))
     return [Stray(row.task_id, Kind(row.kind), *row[2:]) for row in rows]
 
 
-async def bury(db: AsyncSession, found: Collection[Stray]) -> int:
-    """Make strays dead that are as they were seen; returns how many. One keeps the reason of its last attempt.
+async def mark_dead(db: AsyncSession, seen: Collection[Stray]) -> int:
+    """Mark strays dead that have not changed since they were read; returns how many.
 
-    What was read during its last call, whose worker was lost, is withdrawn.
+    Each keeps the reason of its last attempt. One whose message was read during a lost last call is withdrawn.
     """
-    columns = {
-        "task_ids": [stray.task_id for stray in found],
-        "attempt_counts": [stray.attempt_count for stray in found],
-        "next_attempt_ats": [stray.next_attempt_at for stray in found],
-        "revs": [stray.rev for stray in found],
-    }
-    buried = (await db.execute(_BURY, columns)).all()
-    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in buried))
-    lost = await push_attempts.under_way(db, [row.task_id for row in buried])
+    columns = columns_of(seen, "task_id", "attempt_count", "next_attempt_at", "rev")
+    dead = (await db.execute(_MARK_DEAD, columns)).all()
+    count_settled(db, Counter((row.provider, row.kind, row.state, row.last_reason) for row in dead))
+    lost = await push_attempts.under_way(db, [row.task_id for row in dead])
     await push_attempts.end_lost(db, lost.values())
-    return len(buried)
+    return len(dead)
 
 
 async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark | None, limit: int) -> list[Mark]:
@@ -100,9 +102,9 @@ async def sessions_due(db: AsyncSession, windows: Sequence[Window], after: Mark 
 
 
 async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopened]:
-    """List reminders due in a window, the first ones first, of which no push was planned or withheld.
+    """List reminders due in a window, the earliest first, without a planned or withheld push.
 
-    Those that were opened for somebody without a phone are among them for a moment: `entered` tells.
+    Those opened for a user without a phone are among them for a moment: see `entered`.
     """
     values = {
         "start": window.start,
@@ -114,10 +116,10 @@ async def unopened(db: AsyncSession, window: Window, limit: int) -> list[Unopene
 
 
 async def handoffs_not_done(
-    db: AsyncSession, untouched: timedelta, of_use: timedelta, after: Mark | None, limit: int
+    db: AsyncSession, untouched: timedelta, useful_for: timedelta, after: Mark | None, limit: int
 ) -> list[Mark]:
-    """List messages of which it is not certain that they were handed off, by the instants they were posted at."""
-    values = {"untouched": untouched, "of_use": of_use, "limit": limit}
+    """List messages whose handoff is not certain, in the order they were posted."""
+    values = {"untouched": untouched, "useful_for": useful_for, "limit": limit}
     return [Mark(*row) for row in await db.execute(_NOT_HANDED_OFF, values | _mark(after))]
 
 
@@ -126,8 +128,8 @@ async def entered(db: AsyncSession, message_ids: Collection[UUID]) -> set[UUID]:
     return set(await db.scalars(select(MessageRow.id).where(among(MessageRow.id, message_ids))))
 
 
-async def owed(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:
-    """Say which of these subjects Temporal is owed already."""
+async def in_outbox(db: AsyncSession, subject_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these subjects are in the outbox."""
     return set(await db.scalars(select(OutboxRow.subject_id).where(among(OutboxRow.subject_id, subject_ids))))
 
 
@@ -157,10 +159,10 @@ _STRAYS = text("""
      LIMIT :limit
 """)
 
-_BURY = text("""
+_MARK_DEAD = text("""
     WITH seen AS (
-        SELECT * FROM unnest(CAST(:task_ids AS uuid[]), CAST(:attempt_counts AS int[]),
-                             CAST(:next_attempt_ats AS text[]), CAST(:revs AS int[]))
+        SELECT * FROM unnest(CAST(:task_id AS uuid[]), CAST(:attempt_count AS int[]),
+                             CAST(:next_attempt_at AS text[]), CAST(:rev AS int[]))
                    AS seen (task_id, attempt_count, next_attempt_at, rev)
     ), same AS (
         SELECT t.task_id
@@ -222,7 +224,7 @@ _NOT_HANDED_OFF = text("""
       FROM messages m
      WHERE m.kind = 'message' AND m.handed_off_at IS NULL
        AND m.created_at <= statement_timestamp() - CAST(:untouched AS interval)
-       AND m.created_at > statement_timestamp() - CAST(:of_use AS interval)
+       AND m.created_at > statement_timestamp() - CAST(:useful_for AS interval)
        AND (CAST(:at AS timestamptz) IS NULL OR (m.created_at, m.id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
        AND m.id NOT IN (SELECT subject_id FROM outbox)
      ORDER BY m.created_at, m.id

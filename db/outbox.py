@@ -1,6 +1,6 @@
-"""The outbox: what the database still owes Temporal. A row goes when Temporal agrees with its subject.
+"""The outbox: dispatches to Temporal that are still to be made. A row is deleted once its dispatch is done.
 
-Rows are dispatched by nearest need, in two lanes: fasts, and all others (messages, redrives, test pushes). Neither lane
+The soonest needed rows go first, in two lanes: fasts, and all others (messages, redrives, test pushes). Neither lane
 can take all places from the other (docs/decisions/0025-fair-shares.md).
 """
 
@@ -17,13 +17,13 @@ from db.engine import among
 from db.models.pushes import OutboxRow
 from telemetry import tracing
 
-GRACE = timedelta(seconds=5)  # the API process dispatches its own rows first; then they are anybody's
-LEASE = timedelta(seconds=30)  # a dispatcher that died keeps its rows from others this long
-KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, where something waits in it
+GRACE = timedelta(seconds=5)  # in which only the API process dispatches its own rows
+LEASE = timedelta(seconds=30)  # a dispatcher that died holds its rows this long
+KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, if it has rows
 FAST = "fasting_session"  # the kind that has a lane of its own
 _MAX_COUNTED = 1_000_000  # attempts of a row
 _LONGEST_BACK_OFF = 60.0  # seconds
-_FURTHEST = timedelta(seconds=65)  # nothing is put off for longer: an instant beyond is odd, and counts as past
+_FURTHEST = timedelta(seconds=65)  # no row is postponed for longer: a later instant is odd, and counts as past
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -36,16 +36,16 @@ class OutboxEntry:
     subject_id: UUID
     attempts: int
     traceparent: str | None = None
-    needed_at: datetime = _LONG_AGO  # by when Temporal has to know
+    needed_at: datetime = _LONG_AGO  # when Temporal has to know
 
     @property
     def place(self) -> tuple[datetime, int]:
-        """Say where it stands among those that wait: the nearest need first."""
+        """Say where it stands in the order of dispatch: the soonest needed first."""
         return self.needed_at, self.id
 
 
 async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: datetime | None = None) -> OutboxEntry:
-    """Owe Temporal a dispatch of this subject, which this process is to try first; None: it is needed now."""
+    """Add a dispatch of this subject, which this process tries first; `needed_at` None: now."""
     traceparent = tracing.traceparent()
     values = {
         "subject_kind": subject_kind,
@@ -60,7 +60,7 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
 
 
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
-    """Owe Temporal dispatches that no API process will try first."""
+    """Add dispatches that no API process tries first."""
     common = {
         "subject_kind": subject_kind,
         "next_attempt_at": func.clock_timestamp(),
@@ -72,28 +72,28 @@ async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Ite
 
 
 async def lease_due(db: AsyncSession, limit: int) -> Sequence[OutboxEntry]:
-    """Take the rows that are due, the nearest need first, and keep other sweepers off them for a while."""
+    """Take due rows, the soonest needed first, and keep other sweepers off them for a while."""
     fasts = await _lease(db, _IS_FAST, limit - int(limit * KEPT_FOR_OTHERS))
     others = await _lease(db, ~_IS_FAST, limit - len(fasts))
     if fasts and len(fasts) + len(others) < limit:
         fasts += await _lease(db, _IS_FAST, limit - len(fasts) - len(others))
-    return sorted((*fasts, *others), key=lambda owed: owed.place)
+    return sorted((*fasts, *others), key=lambda entry: entry.place)
 
 
 async def settle(db: AsyncSession, outbox_id: int) -> None:
-    """Forget a row: Temporal agrees."""
+    """Delete a row whose dispatch is done."""
     await db.execute(delete(OutboxRow).where(OutboxRow.id == outbox_id))
 
 
 async def give_back(db: AsyncSession, outbox_ids: Collection[int]) -> None:
-    """Let anybody have rows at once that were leased and not dispatched. Waits for no lock: a lease ends by itself."""
+    """Release rows that were leased and not dispatched. Waits for no lock, since a lease expires."""
     await _change(db, among(OutboxRow.id, outbox_ids), next_attempt_at=func.clock_timestamp())
 
 
 async def hurry(db: AsyncSession, subject_ids: Collection[UUID]) -> None:
-    """Let rows of these subjects come next: they were missed, whatever was thought before. Waits for no lock.
+    """Let rows of these subjects come next, because their workflows are missing. Waits for no lock.
 
-    What the process that wrote it has yet to try first is left as it is.
+    A row that its own process has yet to try stays as it is.
     """
     now = func.statement_timestamp()
     put_off = or_(OutboxRow.needed_at > now, OutboxRow.next_attempt_at > now + GRACE)

@@ -1,4 +1,4 @@
-"""Links to the preference page, each good for one use, and the sessions that they open; known by a digest alone."""
+"""Links to the preference page, each for one use, and the sessions that they open; stored as digests only."""
 
 import secrets
 from collections.abc import Collection, Mapping
@@ -17,8 +17,8 @@ from domain.naming import digest
 class LinkFor(StrEnum):
     """Where a link is opened."""
 
-    APP = "app"  # in a browser of the app, at once: opening it uses it up
-    EMAIL = "email"  # in a mail, some day: programs that look at mails open it first, so a button uses it up
+    APP = "app"  # in a browser of the app, at once; opening it uses it up
+    EMAIL = "email"  # in a mail, at any time; since mail scanners open links, only a button uses it up
 
 
 LIFETIMES: Mapping[LinkFor, timedelta] = {
@@ -26,25 +26,22 @@ LIFETIMES: Mapping[LinkFor, timedelta] = {
     LinkFor.EMAIL: timedelta(days=30),
 }
 
-MAX_LINKS = 10  # of each kind that one person may have; the oldest goes
-
-MAX_SESSIONS = 10  # browsers in which one person may have the page open; the oldest goes
-
+MAX_LINKS = 10  # of each kind per person; the oldest is deleted
+MAX_SESSIONS = 10  # browsers per person in which the page is open; the oldest is closed
 SESSION_LIFETIME = timedelta(hours=1)  # after the last visit
-
 LONGEST_SESSION = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
 class MadeLink:
-    """A new link; its code is nowhere else."""
+    """A new link; its code is not stored."""
 
     code: str = field(repr=False)  # 43 characters: letters, digits, - and _
     expires_at: datetime
 
 
 async def make(db: AsyncSession, user_id: str, kind: LinkFor) -> MadeLink:
-    """Make a link for somebody; of those of its kind that they have too many, the oldest go."""
+    """Make a link for somebody; beyond the limit of its kind the oldest are deleted."""
     code = secrets.token_urlsafe(32)
     values = {
         "digest": digest(code),
@@ -66,7 +63,7 @@ async def make(db: AsyncSession, user_id: str, kind: LinkFor) -> MadeLink:
 
 
 async def kind_of(db: AsyncSession, code: str) -> LinkFor | None:
-    """Say what a link is for; None where there is no such link, or not any more."""
+    """Say what a link is for; None if there is no such link, or it has expired."""
     query = select(PreferenceCode.kind).where(
         PreferenceCode.digest == digest(code), PreferenceCode.expires_at > func.clock_timestamp()
     )
@@ -75,7 +72,7 @@ async def kind_of(db: AsyncSession, code: str) -> LinkFor | None:
 
 
 async def redeem(db: AsyncSession, code: str, kinds: Collection[LinkFor]) -> str | None:
-    """Use a link of one of these kinds up and say whose it is; None where there is no such link, or not any more."""
+    """Use up a link of one of these kinds and say whose it is; None if there is none, or it has expired."""
     taken = delete(PreferenceCode).where(
         PreferenceCode.digest == digest(code),
         PreferenceCode.kind.in_(kinds),
@@ -87,7 +84,7 @@ async def redeem(db: AsyncSession, code: str, kinds: Collection[LinkFor]) -> str
     return user_id
 
 
-_PUT_OFF_AFTER = SESSION_LIFETIME / 12  # so that few visits write
+_EXTENDED_AFTER = SESSION_LIFETIME / 12  # so that few visits write
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +96,10 @@ class OpenPage:
 
 
 async def open_for(db: AsyncSession, user_id: str, instead_of: str | None) -> str:
-    """Open somebody's page and give the cookie's value, which only the browser keeps.
+    """Open somebody's page and give the cookie's value, which is not stored here.
 
-    `instead_of`: the cookie's value that the browser had before, of whomever; it is of no use any more. Of pages that
-    are open in too many browsers, the oldest are closed.
+    `instead_of`: the cookie's value that the browser had before; its page is closed. Beyond the limit of browsers the
+    oldest pages are closed.
     """
     if instead_of is not None:
         await close(db, instead_of)
@@ -125,26 +122,26 @@ async def open_for(db: AsyncSession, user_id: str, instead_of: str | None) -> st
 
 
 async def of(db: AsyncSession, value: str) -> OpenPage | None:
-    """Find whose page a cookie's value opens, and let it be open for longer."""
+    """Find whose page a cookie's value opens, and extend it."""
     mine, now = PreferenceSession.digest == digest(value), func.clock_timestamp()
     longest = PreferenceSession.created_at + LONGEST_SESSION
     query = select(
         PreferenceSession.user_id,
         PreferenceSession.csrf_token,
-        func.least(now + SESSION_LIFETIME, longest) > PreferenceSession.expires_at + _PUT_OFF_AFTER,
+        func.least(now + SESSION_LIFETIME, longest) > PreferenceSession.expires_at + _EXTENDED_AFTER,
     ).where(mine, PreferenceSession.expires_at > now)
     row = (await db.execute(query)).one_or_none()
     if row is None:
         return None
-    user_id, csrf_token, is_put_off = row
-    if is_put_off:
-        put_off = update(PreferenceSession).where(mine).values(expires_at=func.least(now + SESSION_LIFETIME, longest))
-        await db.execute(put_off, execution_options={"synchronize_session": False})
+    user_id, csrf_token, is_extended = row
+    if is_extended:
+        extended = update(PreferenceSession).where(mine).values(expires_at=func.least(now + SESSION_LIFETIME, longest))
+        await db.execute(extended, execution_options={"synchronize_session": False})
     return OpenPage(user_id, csrf_token)
 
 
 async def close(db: AsyncSession, value: str) -> None:
-    """Close a page: its cookie is worth nothing any more."""
+    """Close a page, so that its cookie is no longer valid."""
     await _delete(db, PreferenceSession.digest == digest(value))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models.people import DeviceToken, PreferencesRow
-from db.unreadable import tell, word
+from db.unreadable import log_unreadable, word
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode, zone
 from domain.problems import InvalidField, Outdated
 from domain.sessions import readable_minutes
@@ -24,18 +24,18 @@ async def of_user(db: AsyncSession, user_id: str) -> Preferences:
 
 
 async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Preferences]:
-    """Read the preferences of those who set any."""
+    """Read the preferences of those who have set any."""
     query = select(PreferencesRow).where(among(PreferencesRow.user_id, user_ids))
-    found = {row.user_id: _preferences(row) for row in await db.scalars(query)}
-    for user_id, fallback in (await _fallback_zones(db, found)).items():
-        quiet = found[user_id].quiet_hours
+    stored = {row.user_id: _preferences(row) for row in await db.scalars(query)}
+    for user_id, fallback in (await _fallback_zones(db, stored)).items():
+        quiet = stored[user_id].quiet_hours
         assert quiet is not None
-        found[user_id] = replace(found[user_id], quiet_hours=replace(quiet, fallback_zone=fallback))
-    return found
+        stored[user_id] = replace(stored[user_id], quiet_hours=replace(quiet, fallback_zone=fallback))
+    return stored
 
 
 async def held(db: AsyncSession, user_id: str) -> Preferences:
-    """Read a person's preferences; nobody changes them until the transaction ends."""
+    """Read a person's preferences, and hold off changes until the transaction ends."""
     await _hold(db, user_id)
     return await of_user(db, user_id)
 
@@ -46,11 +46,11 @@ async def update(
     change: Callable[[Preferences], Mapping[str, Any]],
     revs: Collection[str] | None = None,
 ) -> Preferences:
-    """Change a person's preferences, held until the transaction ends; gives what they are then.
+    """Change a person's preferences, locked until the transaction ends; gives the new ones.
 
-    `change` is given what is stored, and says which fields get which values. A column that keeps its value is not
-    written, so that a word of a newer release stays. Raises Outdated where the stored revision is none of `revs`
-    (None: any will do), unless the change alters nothing: what a client repeats is stored already.
+    `change` gets the stored ones, and gives the fields to set. A column that keeps its value is not written, so that a
+    value of a newer release stays. Raises Outdated if the stored revision is none of `revs` (None: any will do), unless
+    the change alters nothing: then a client repeats what is stored.
     """
     await _hold(db, user_id)
     row = await _locked(db, user_id)
@@ -61,7 +61,7 @@ async def update(
     except InvalidField as error:
         if is_newest:
             raise
-        raise _outdated(before) from error  # it may be right for what the client has read
+        raise _outdated(before) from error  # it may be valid for what the client has read
     for name, value in wanted.items():
         if name == "quiet_hours":
             _set_quiet_hours(row, before.quiet_hours, value)
@@ -82,12 +82,12 @@ def _outdated(stored: Preferences) -> Outdated:
 
 
 async def _hold(db: AsyncSession, user_id: str) -> None:
-    """Let nobody else hold or change these preferences until the transaction ends, whether there is a row or not."""
+    """Lock these preferences until the transaction ends, whether there is a row or not."""
     await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"preferences/{user_id}", 0))))
 
 
 async def _locked(db: AsyncSession, user_id: str) -> PreferencesRow:
-    """Hold a person's row; the defaults, with the revision 0, where there was none."""
+    """Lock a person's row; if there was none, it gets the defaults and revision 0."""
     query = select(PreferencesRow).where(PreferencesRow.user_id == user_id).with_for_update()
     row = await db.scalar(query)
     if row is None:
@@ -105,11 +105,11 @@ def _set_quiet_hours(row: PreferencesRow, before: QuietHours | None, wanted: Qui
         row.quiet_mode = wanted.mode
 
 
-async def _fallback_zones(db: AsyncSession, found: Mapping[str, Preferences]) -> dict[str, str]:
-    """Give for those whose quiet hours are wherever each phone is the zone of their phone seen last that told one."""
+async def _fallback_zones(db: AsyncSession, stored: Mapping[str, Preferences]) -> dict[str, str]:
+    """Give, for users whose quiet hours follow each phone, the time zone of their last seen phone that has one."""
     user_ids = [
         user_id
-        for user_id, each in found.items()
+        for user_id, each in stored.items()
         if each.quiet_hours is not None and each.quiet_hours.time_zone is None
     ]
     return await _zones_seen_last(db, user_ids) if user_ids else {}
@@ -138,22 +138,22 @@ def _preferences(row: PreferencesRow) -> Preferences:
 
 
 def _preview(value: str) -> Preview:
-    """Read how much a lock screen may show: as little as there is, where that cannot be read."""
+    """Read how much a lock screen may show: the least if that cannot be read."""
     return word(Preview, value, "preferences.preview") or Preview.GENERIC
 
 
 def _quiet_hours(row: PreferencesRow) -> QuietHours | None:
-    """Read quiet hours: none where their time zone cannot be read, since a push is missed for good."""
+    """Read quiet hours: none if their time zone cannot be read, since a withheld push is missed for good."""
     if row.quiet_starts is None or row.quiet_ends is None:
         return None
     if row.quiet_time_zone is not None and zone(row.quiet_time_zone) is None:
-        tell("preferences.quiet_time_zone", row.quiet_time_zone)
+        log_unreadable("preferences.quiet_time_zone", row.quiet_time_zone)
         return None
     return QuietHours(row.quiet_starts, row.quiet_ends, row.quiet_time_zone, _mode(row.quiet_mode))
 
 
 def _mode(value: str | None) -> QuietMode:
-    """Read what becomes of pushes: not sent, where a release stored them that knew nothing else."""
+    """Read the mode: `withhold` if an old release stored it, which knew no other."""
     if value is None:
         return QuietMode.WITHHOLD
     return word(QuietMode, value, "preferences.quiet_mode") or QuietMode.SILENT

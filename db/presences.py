@@ -1,4 +1,7 @@
-"""Presences: which installations have a stream open. A row counts until it expires; its API process puts that off."""
+"""Presences: which installations have an open stream. A row counts until it expires; its API process puts that off.
+
+Retention deletes a row an hour after it expired. Until then its process may come back from an outage, and renew it.
+"""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -11,33 +14,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import among
 from db.models.people import Presence
 
-_KEPT = timedelta(hours=1)  # a row that expired: its process may come back from an outage, and put it off again
-
 
 async def appear(db: AsyncSession, stream_id: UUID, user_id: str, installation_id: UUID, *, lives: float) -> None:
-    """Make an installation present for some seconds, by this stream alone: streams that it opened before are to end."""
+    """Make an installation present for some seconds by this stream; its earlier streams no longer count."""
     older = select(Presence.stream_id).where(Presence.installation_id == installation_id, Presence.user_id == user_id)
     await _delete(db, older.order_by(Presence.stream_id).with_for_update())
     values = {"stream_id": stream_id, "user_id": user_id, "installation_id": installation_id}
     await db.execute(insert(Presence).values(values | {"expires_at": _in(lives)}))
 
 
-async def put_off(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
-    """Let these streams count for some more seconds; gives those that still have a row. Waits for nobody's."""
+async def renew(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
+    """Extend these streams by some seconds; gives those that still have a row. Waits for no lock."""
     columns = {"stream_ids": list(stream_ids), "lives": timedelta(seconds=lives)}
-    return set(await db.scalars(_PUT_OFF, columns))
+    return set(await db.scalars(_RENEW, columns))
 
 
 async def leave(db: AsyncSession, stream_ids: Collection[UUID]) -> None:
-    """Forget streams that ended, but for those whose row somebody holds: that one expires."""
+    """Delete streams that ended, except locked rows, which expire."""
     ended = select(Presence.stream_id).where(among(Presence.stream_id, stream_ids))
     await _delete(db, ended.order_by(Presence.stream_id).with_for_update(skip_locked=True))
-
-
-async def forget_expired(db: AsyncSession) -> None:
-    """Forget streams whose process is gone for good."""
-    expired = select(Presence.stream_id).where(Presence.expires_at < func.clock_timestamp() - _KEPT)
-    await _delete(db, expired.with_for_update(skip_locked=True))
 
 
 def _in(seconds: float) -> ColumnElement[datetime]:
@@ -49,11 +44,11 @@ async def _delete(db: AsyncSession, stream_ids: Select[UUID]) -> None:
     await db.execute(statement, execution_options={"synchronize_session": False})
 
 
-_PUT_OFF = text("""
+_RENEW = text("""
     WITH mine AS (
         SELECT stream_id FROM presences WHERE stream_id = ANY(CAST(:stream_ids AS uuid[]))
          ORDER BY stream_id FOR UPDATE SKIP LOCKED
-    ), put_off AS (
+    ), renewed AS (
         UPDATE presences p
            SET expires_at = clock_timestamp() + CAST(:lives AS interval)
           FROM mine

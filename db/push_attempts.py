@@ -1,4 +1,4 @@
-"""Push attempts: every provider call, from just before it starts."""
+"""Push attempts: every provider call, recorded just before it starts."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import once_committed
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.pushes import PushAttempt
 from telemetry import metrics
 
@@ -27,7 +27,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class FinalAttempt:
-    """What a call came to for good."""
+    """The final result of a call."""
 
     task_id: UUID
     started_at: datetime
@@ -37,7 +37,7 @@ class FinalAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What an attempt came to."""
+    """The result of an attempt."""
 
     attempt_id: UUID
     outcome: str
@@ -49,14 +49,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Uncalled:
-    """An attempt that came to no call."""
+    """An attempt that ended without a call."""
 
     attempt_id: UUID
     task_id: UUID
 
 
 async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, Begun]:
-    """Find the attempts of these tasks whose outcome nobody has stored."""
+    """Find the attempts of these tasks that have no outcome yet."""
     query = select(PushAttempt.attempt_id, PushAttempt.task_id, PushAttempt.number, PushAttempt.started_at).where(
         among(PushAttempt.task_id, task_ids), PushAttempt.outcome.is_(None)
     )
@@ -64,7 +64,7 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
 
 
 async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, FinalAttempt]:
-    """Find what the latest calls of these tasks came to for good: a task's own row may have been stuck at the time."""
+    """Find the final results of these tasks' calls; a task's own row may have been locked when the call ended."""
     query = (
         select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.outcome, PushAttempt.reason)
         .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
@@ -76,61 +76,45 @@ async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, F
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
     """Record that calls are about to start."""
     if attempts:
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in attempts],
-            "task_ids": [a.task_id for a in attempts],
-            "numbers": [a.number for a in attempts],
-            "started_ats": [a.started_at for a in attempts],
-            "silent_becauses": [a.silent_because for a in attempts],
-        }
-        await db.execute(_BEGIN, columns)
+        await db.execute(
+            _BEGIN, columns_of(attempts, "attempt_id", "task_id", "number", "started_at", "silent_because")
+        )
 
 
 async def end(db: AsyncSession, attempts: Collection[Ended]) -> None:
-    """Record what calls came to; an outcome once stored stays."""
+    """Record the results of calls; a stored outcome stays."""
     if attempts:
         ordered = sorted(attempts, key=lambda a: a.attempt_id)
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in ordered],
-            "outcomes": [a.outcome for a in ordered],
-            "reasons": [a.reason for a in ordered],
-            "latencies": [a.latency_ms for a in ordered],
-            "provider_ids": [a.provider_id for a in ordered],
-            "retry_ats": [a.retry_at for a in ordered],
-        }
-        await db.execute(_END, columns)
+        names = ("attempt_id", "outcome", "reason", "latency_ms", "provider_id", "retry_at")
+        await db.execute(_END, columns_of(ordered, *names))
 
 
 async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
-    """Record of calls that their worker was lost before it could say what they came to."""
+    """Record of calls that their worker was lost before it stored the result."""
     await end(db, [Ended(a.attempt_id, "unknown", "worker_lost", None, None) for a in attempts])
     once_committed(db, lambda: metrics.push_attempts_lost.inc(len(attempts)))
 
 
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
-    """Forget attempts without a call, and count them off; one whose worker was taken for lost stays as it is."""
+    """Delete attempts without a call, and uncount them; one already recorded as lost stays."""
     if attempts:
-        columns: dict[str, list[object]] = {
-            "attempt_ids": [a.attempt_id for a in attempts],
-            "task_ids": [a.task_id for a in attempts],
-        }
-        await db.execute(_FORGET, columns)
+        await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
 
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""
     INSERT INTO push_attempts (attempt_id, task_id, number, started_at, silent_because)
-    SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:task_ids AS uuid[]), CAST(:numbers AS int[]),
-                         CAST(:started_ats AS timestamptz[]), CAST(:silent_becauses AS text[]))
+    SELECT * FROM unnest(CAST(:attempt_id AS uuid[]), CAST(:task_id AS uuid[]), CAST(:number AS int[]),
+                         CAST(:started_at AS timestamptz[]), CAST(:silent_because AS text[]))
 """)
 
 _END = text("""
     UPDATE push_attempts AS a
        SET outcome = new.outcome, reason = new.reason, latency_ms = new.latency_ms, provider_id = new.provider_id,
            retry_at = new.retry_at
-      FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[]),
-                  CAST(:latencies AS int[]), CAST(:provider_ids AS text[]), CAST(:retry_ats AS timestamptz[]))
+      FROM unnest(CAST(:attempt_id AS uuid[]), CAST(:outcome AS text[]), CAST(:reason AS text[]),
+                  CAST(:latency_ms AS int[]), CAST(:provider_id AS text[]), CAST(:retry_at AS timestamptz[]))
            AS new (attempt_id, outcome, reason, latency_ms, provider_id, retry_at)
      WHERE a.attempt_id = new.attempt_id
        AND (a.outcome IS NULL OR a.outcome = 'unknown')
@@ -138,10 +122,10 @@ _END = text("""
 
 _FORGET = text("""
     WITH held AS (
-        SELECT task_id FROM push_tasks WHERE task_id = ANY(CAST(:task_ids AS uuid[])) ORDER BY task_id FOR UPDATE
+        SELECT task_id FROM push_tasks WHERE task_id = ANY(CAST(:task_id AS uuid[])) ORDER BY task_id FOR UPDATE
     ), gone AS (
         DELETE FROM push_attempts AS a USING held
-         WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_ids AS uuid[])) AND a.outcome IS NULL
+         WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_id AS uuid[])) AND a.outcome IS NULL
         RETURNING a.task_id
     )
     UPDATE push_tasks AS t SET attempt_count = t.attempt_count - 1 FROM gone WHERE t.task_id = gone.task_id

@@ -11,14 +11,13 @@ from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
-from db.engine import among
+from db.engine import among, columns_of
 from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, route_of, word
 from domain.kinds import Kind
 from domain.messages import LONGEST_GRACE
 from domain.naming import user_digest
-from domain.push import Environment, Provider, Route, TaskState
-from domain.wire import PlannedSend
+from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from telemetry import metrics
 
 
@@ -47,12 +46,12 @@ class DueMessage:
     collapse_key: str
     due_at: datetime
     expires_at: datetime
-    validate_only: bool = False  # FCM is asked, no phone is told
+    validate_only: bool = False  # FCM checks it, no phone shows it
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A push task as the last-moment check needs it."""
+    """A push task as the last check needs it."""
 
     task_id: UUID
     kind: Kind
@@ -75,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How a push task stands after a check or a call."""
+    """The state of a push task after a check or a call."""
 
     task_id: UUID
     state: TaskState
@@ -96,10 +95,10 @@ async def plan(
     reason: str | None = None,
     late_since: Mapping[UUID, datetime] = _AT_ONCE,
 ) -> None:
-    """Make one push task per device, all in one statement; those made before stay as they are.
+    """Make one push task per device, all in one statement; existing ones stay as they are.
 
-    A state other than pending is for those that are withdrawn as they are planned. `late_since`: by installation, where
-    a push was not meant to go out as soon as its message is due.
+    Another state than pending is for pushes that are withdrawn as they are planned. `late_since`: by installation, if a
+    push is meant to go out later than its message is due.
     """
     if not devices:
         return
@@ -119,14 +118,14 @@ async def plan(
 async def pending_of(
     db: AsyncSession, message_id: UUID, *, after: PlannedSend | None = None, most: int | None = None
 ) -> list[PlannedSend]:
-    """List a message's unfinished tasks that this release can send, `most` at most, always in the same order."""
+    """List a message's pending tasks that this release can send, `most` at most, always in the same order."""
     query = (
         select(PushTask)
         .where(PushTask.message_id == message_id, PushTask.state == TaskState.PENDING)
         .order_by(PushTask.provider, PushTask.task_id)
         .limit(most)
     )
-    if most is not None:  # so that a full page is one, whatever lies between
+    if most is not None:  # so that a full page is full, whatever other rows there are
         query = query.where(PushTask.provider.in_(list(Provider)), PushTask.environment.in_(list(Environment)))
         query = query.where(PushTask.kind.in_(list(Kind)))
     if after is not None:
@@ -134,7 +133,7 @@ async def pending_of(
     return [send for row in await db.scalars(query) if (send := planned(row)) is not None]
 
 
-def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has what it takes
+def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row with these columns
     """Give the send of a task; None for one that this release cannot send."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
@@ -143,21 +142,23 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row that has
 
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
-    """Read tasks and hold them until the transaction ends; those that this release cannot read are left out."""
+    """Read tasks and lock them until the transaction ends; those that this release cannot read are left out."""
     query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
-    return [task for row in rows if (task := _task(row)) is not None]
+    return [task for row in rows if (task := task_of(row)) is not None]
 
 
 async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
-    """Say which of these tasks there are."""
+    """Say which of these tasks exist."""
     return set(await db.scalars(select(PushTask.task_id).where(among(PushTask.task_id, task_ids))))
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
-    """Store how tasks stand. Acceptance always wins; anything else changes only a pending task."""
+    """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
-        settled = (await db.execute(_APPLY, _columns(sorted(updates, key=lambda u: u.task_id)))).all()
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id")
+        columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
+        settled = (await db.execute(_APPLY, columns)).all()
         if settled:
             count_settled(db, {tuple(group[:4]): group.total for group in settled})
             once_committed(db, lambda: _count_accepted(settled))
@@ -176,16 +177,16 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
 
 
 async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
-    """Make dead what was settled because a token was refused, reason kept, so that a person can redrive it."""
+    """Mark tasks dead that ended with a refused token, reason kept, so that a person can redrive them."""
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)
     query = query.values(state=TaskState.DEAD, settled_at=func.clock_timestamp())
-    buried = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
-    count_settled(db, Counter(map(tuple, buried)))
+    dead = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
+    count_settled(db, Counter(map(tuple, dead)))
 
 
 async def state_of(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, tuple[TaskState, str | None]]:
-    """Read where tasks stand; what a newer release made of one is over for this one."""
+    """Read the states of tasks; a state of a newer release counts as withdrawn."""
     query = select(PushTask.task_id, PushTask.state, PushTask.last_reason).where(among(PushTask.task_id, task_ids))
     return {
         task_id: (word(TaskState, state, "push_tasks.state") or TaskState.WITHDRAWN, reason)
@@ -205,15 +206,15 @@ async def counts_by_message(db: AsyncSession, conversation_ids: Collection[UUID]
         .where(among(PushTask.conversation_id, conversation_ids))
         .group_by(PushTask.message_id, PushTask.state)
     )
-    found: dict[UUID, dict[TaskState, int]] = {}
+    counts: dict[UUID, dict[TaskState, int]] = {}
     for message_id, word_of_state, count in await db.execute(query):
         if state := word(TaskState, word_of_state, "push_tasks.state"):
-            found.setdefault(message_id, {})[state] = count
-    return found
+            counts.setdefault(message_id, {})[state] = count
+    return counts
 
 
 def late_from(task: PushTask) -> datetime:
-    """Say since when an accepted push was late: since it was due, but for what a message was meant to wait."""
+    """Say since when an accepted push was late: since it was due, or since the end of a message's intended wait."""
     again_at = known_or_none(task.again_at)
     was_meant = again_at is not None and task.kind == Kind.MESSAGE and again_at - task.due_at <= LONGEST_GRACE
     return again_at if was_meant and again_at is not None else task.due_at
@@ -226,7 +227,7 @@ async def late_from_of(db: AsyncSession, task_id: UUID) -> datetime | None:
 
 
 async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
-    """Note when the person first tapped it; False when it is not theirs."""
+    """Record when the person first tapped it; False when it is not theirs."""
     query = (
         update(PushTask)
         .where(PushTask.task_id == task_id, PushTask.user_id == user_id)
@@ -257,7 +258,7 @@ _PLAN = text("""
     RETURNING provider
 """)
 
-# Gives those that are settled, to be counted. One that is accepted replaces what its line on the screen showed unread.
+# Gives the settled ones to count. An accepted one replaces the unread push of its collapse group on the screen.
 _APPLY = text(
     f"""
     WITH applied AS (
@@ -272,9 +273,9 @@ _APPLY = text(
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
-          FROM unnest(CAST(:task_ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                      CAST(:next_attempt_ats AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_ids AS uuid[]))
+          FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
+                      CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
+                      CAST(:device_id AS uuid[]))
                AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
@@ -319,18 +320,8 @@ def _count_accepted(groups: Rows) -> None:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
-def _columns(updates: Sequence[Update]) -> dict[str, list[object]]:
-    return {
-        "task_ids": [u.task_id for u in updates],
-        "states": [u.state.value for u in updates],
-        "reasons": [u.reason for u in updates],
-        "next_attempt_ats": [u.next_attempt_at for u in updates],
-        "new_attempts": [u.new_attempts for u in updates],
-        "device_ids": [u.device_id for u in updates],
-    }
-
-
-def _task(row: Row[Any]) -> Task | None:
+def task_of(row: Row[Any] | PushTask) -> Task | None:
+    """Read a push task; None for one that this release cannot read."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     state = word(TaskState, row.state, "push_tasks.state")
     if route is None or kind is None or state is None:

@@ -1,7 +1,7 @@
-"""Retention: what was kept long enough goes, in batches that hold nobody up. All by the database's clock."""
+"""Retention: purges what has been kept long enough, in small batches. All by the database's clock."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,33 +15,41 @@ from db.engine import is_contended
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
 from db.models.people import Presence
 from db.workers import KEPT
-from domain.housekeeping import Keep, Purged, RetentionTarget
+from domain.housekeeping import Keep, RetentionTarget
 
 _BATCH = 500  # rows
 _LOG_BATCH = 1000  # items of one user's log
 _A_WHILE = timedelta(hours=1)
-_LAZY = timedelta(days=1)  # so that each log is cut at most once a day
+_LAZY = timedelta(days=1)  # so that each log is purged at most once a day; and of collapse groups
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows were purged, and whether that was all."""
+
+    count: int
+    is_all: bool
 
 
 async def purge(db: AsyncSession, what: RetentionTarget, keep: Keep) -> Purged:
-    """Let go of a batch of what was kept long enough."""
-    return await _LETS_GO[what](db, keep)
+    """Purge a batch of what has been kept long enough."""
+    return await _PURGES[what](db, keep)
 
 
 async def _push_tasks(db: AsyncSession, keep: Keep) -> Purged:
-    """Delete settled push tasks that were due so long ago, with their attempts; never one that may be of use.
+    """Delete settled push tasks that were due so long ago, with their attempts; never one that may still be useful.
 
-    What is known of lines that have not been pushed to for a day goes, too, uncounted.
+    Collapse groups without a push for a day are deleted too, uncounted.
     """
-    lines = len((await db.execute(_COLLAPSE_GROUPS, {"limit": _BATCH})).all())
+    groups = await _batch(db, _COLLAPSE_GROUPS, _LAZY)
     gone = await _batch(db, _TASKS, keep.finished)
-    return replace(gone, is_all=gone.is_all and lines < _BATCH)
+    return replace(gone, is_all=gone.is_all and groups.is_all)
 
 
 async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
-    """Delete tokens that are not pushed to for so long; of each installation and user the newest row stays.
+    """Delete tokens that have been inactive for so long; of each installation and user the newest row stays.
 
-    That one keeps its reason, so that the app is still told to register again, and loses the token itself.
+    It loses the token and keeps its reason, so that the app still learns that it should register again.
     """
     older = await _batch(db, _OLDER_TOKENS, keep.finished)
     blanked = await _batch(db, _BLANK_TOKENS, keep.finished)
@@ -49,32 +57,32 @@ async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
 
 
 async def _log_items(db: AsyncSession, keep: Keep) -> Purged:
-    """Let go of one user's items so old, where there are some; their messages stay in their conversations.
+    """Delete one user's old log items, if there are any; their messages stay in their conversations.
 
-    A log whose head somebody holds is passed over; one whose items are held has its turn a day later.
+    A log with a locked head is skipped. One with locked items is tried again a day later.
     """
     look = await db.begin_nested()
-    found = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
-    await look.rollback()  # the head is held at the end of this, not from its start
-    if found is None:
+    ripe = (await db.execute(_RIPE, {"keep": keep.log, "lazy": _LAZY, "limit": _LOG_BATCH})).one_or_none()
+    await look.rollback()  # the head is locked at the end of this, not from its start
+    if ripe is None:
         return Purged(0, is_all=True)
     try:
         async with db.begin_nested():
-            if found.upto is not None:
-                await log.purge(db, found.user_id, upto=found.upto)
-            await db.execute(_OLDEST, {"user_id": found.user_id, "oldest_at": found.oldest_at})
+            if ripe.until is not None:
+                await log.purge(db, ripe.user_id, until=ripe.until)
+            await db.execute(_OLDEST, {"user_id": ripe.user_id, "oldest_at": ripe.oldest_at})
     except DBAPIError as error:
         if not is_contended(error):
             raise
-        await db.execute(_A_DAY_LATER, {"user_id": found.user_id, "keep": keep.log})
+        await db.execute(_A_DAY_LATER, {"user_id": ripe.user_id, "keep": keep.log})
         return Purged(0, is_all=False)
-    return Purged(found.gone, is_all=False)
+    return Purged(ripe.gone, is_all=False)
 
 
 async def _expired(
     db: AsyncSession, key: InstrumentedAttribute[Any], expires_at: InstrumentedAttribute[datetime]
 ) -> Purged:
-    """Delete what expired a while ago."""
+    """Delete what expired an hour ago."""
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
     gone = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
     count = len((await db.scalars(gone, execution_options={"synchronize_session": False})).all())
@@ -84,6 +92,16 @@ async def _expired(
 async def _batch(db: AsyncSession, statement: TextClause, keep: timedelta) -> Purged:
     count = len((await db.execute(statement, {"keep": keep, "limit": _BATCH})).all())
     return Purged(count, is_all=count < _BATCH)
+
+
+def _delete(table: str, key: str, condition: str) -> TextClause:
+    """Write the deletion of a batch of unlocked rows; `key`: the columns of the primary key."""
+    keys = key.split(", ")
+    same = " AND ".join(f"t.{each} = old.{each}" for each in keys)
+    return text(f"""
+        WITH old AS (SELECT {key} FROM {table} AS t WHERE {condition} LIMIT :limit FOR UPDATE OF t SKIP LOCKED)
+        DELETE FROM {table} AS t USING old WHERE {same} RETURNING 1
+    """)  # noqa: S608 -- of this module alone
 
 
 _TASKS = text("""
@@ -102,19 +120,8 @@ _TASKS = text("""
     RETURNING t.task_id
 """)
 
-_COLLAPSE_GROUPS = text("""
-    DELETE FROM collapse_groups g
-     USING (SELECT installation_id, collapse_key
-              FROM collapse_groups
-             WHERE greatest(planned_at, sounded_at) < statement_timestamp() - interval '1 day'
-             LIMIT :limit
-               FOR UPDATE SKIP LOCKED) AS old
-     WHERE g.installation_id = old.installation_id AND g.collapse_key = old.collapse_key
-    RETURNING 1
-""")
-
-# Ids grow with time, so what comes later keeps nothing here: an instant in the future is odd. Left alone, such rows
-# would fill the batch one day, and nothing behind them would ever go.
+# Ids grow with time, so an instant in the future is odd, and such rows are deleted too. Otherwise they would one day
+# fill the batch, and no row after them would be deleted.
 _OLD_AT = """
     (eldest.at < statement_timestamp() - CAST(:keep AS interval)
      OR eldest.at > statement_timestamp() + interval '1 day')
@@ -125,16 +132,16 @@ _TOKEN_EVENTS = text(f"""
      USING (SELECT id, at FROM device_token_events ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
      WHERE e.id = eldest.id AND {_OLD_AT}
     RETURNING e.id
-""")  # noqa: S608 -- it stands above
+""")  # noqa: S608 -- its part is above
 
 _WITHHELD = text(f"""
     DELETE FROM withheld_pushes w
      USING (SELECT id, at FROM withheld_pushes ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
      WHERE w.id = eldest.id AND {_OLD_AT}
     RETURNING w.id
-""")  # noqa: S608 -- it stands above
+""")  # noqa: S608 -- its part is above
 
-# Whatever refers to a row is let go first, and after as long. `newer` says which row of an installation stays.
+# What refers to a row is purged first, after the same time. `_NEWER` says which row of an installation stays.
 _OLD_TOKENS = """
     d.last_seen_at < statement_timestamp() - CAST(:keep AS interval) AND NOT d.active
        AND NOT EXISTS (SELECT FROM device_token_events e WHERE e.device_id = d.id)
@@ -164,7 +171,7 @@ _OLDER_TOKENS = text(f"""
     )
     DELETE FROM device_tokens d USING older WHERE d.id = older.id
     RETURNING d.id
-""")  # noqa: S608 -- both parts stand above
+""")  # noqa: S608 -- both parts are above
 
 _BLANK_TOKENS = text(f"""
     WITH newest AS (
@@ -179,66 +186,31 @@ _BLANK_TOKENS = text(f"""
     )
     UPDATE device_tokens d SET token = '' FROM newest WHERE d.id = newest.id
     RETURNING d.id
-""")  # noqa: S608 -- both parts stand above
+""")  # noqa: S608 -- both parts are above
 
-_SYNC_POSITIONS = text("""
-    WITH old AS (
-        SELECT p.user_id, p.installation_id
-          FROM sync_positions p
-         WHERE p.synced_at < statement_timestamp() - CAST(:keep AS interval)
-           AND NOT EXISTS (SELECT FROM device_tokens d
-                            WHERE d.user_id = p.user_id AND d.installation_id = p.installation_id AND d.active)
-         ORDER BY p.synced_at
-         LIMIT :limit
-           FOR UPDATE OF p SKIP LOCKED
-    )
-    DELETE FROM sync_positions p USING old
-     WHERE p.user_id = old.user_id AND p.installation_id = old.installation_id
-    RETURNING p.seq
-""")
-
-_REMINDERS = text("""
-    WITH old AS (
-        SELECT m.id
-          FROM messages m
-         WHERE m.kind = 'reminder' AND m.created_at < statement_timestamp() - CAST(:keep AS interval)
-           AND NOT EXISTS (SELECT FROM log_items i WHERE i.message_id = m.id)
-         ORDER BY m.created_at, m.id
-         LIMIT :limit
-           FOR UPDATE OF m SKIP LOCKED
-    )
-    DELETE FROM messages m USING old WHERE m.id = old.id
-    RETURNING m.id
-""")
-
-_WORKERS = text("""
-    WITH gone AS (
-        SELECT worker_id FROM workers WHERE seen_at < statement_timestamp() - CAST(:keep AS interval)
-            OR seen_at > statement_timestamp() + CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM workers w USING gone WHERE w.worker_id = gone.worker_id
-    RETURNING w.worker_id
-""")
-
-_BRAKES = text("""
-    WITH old AS (
-        SELECT id FROM brakes WHERE resumed_at < statement_timestamp() - CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM brakes b USING old WHERE b.id = old.id
-    RETURNING b.id
-""")
-
-_SPENT_TICKETS = text("""
-    WITH old AS (
-        SELECT installation_id, digest FROM spent_tickets
-         WHERE expires_at < statement_timestamp() - CAST(:keep AS interval)
-         LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM spent_tickets s USING old WHERE s.installation_id = old.installation_id AND s.digest = old.digest
-    RETURNING 1
-""")
+_AGO = "statement_timestamp() - CAST(:keep AS interval)"
+_COLLAPSE_GROUPS = _delete(
+    "collapse_groups", "installation_id, collapse_key", f"greatest(planned_at, sounded_at) < {_AGO}"
+)
+_SYNC_POSITIONS = _delete(
+    "sync_positions",
+    "user_id, installation_id",
+    f"""synced_at < {_AGO}
+        AND NOT EXISTS (SELECT FROM device_tokens d
+                         WHERE d.user_id = t.user_id AND d.installation_id = t.installation_id AND d.active)
+      ORDER BY synced_at""",
+)
+_REMINDERS = _delete(
+    "messages",
+    "id",
+    f"""kind = 'reminder' AND created_at < {_AGO} AND NOT EXISTS (SELECT FROM log_items i WHERE i.message_id = t.id)
+      ORDER BY created_at, id""",
+)
+_WORKERS = _delete(
+    "workers", "worker_id", f"seen_at < {_AGO} OR seen_at > statement_timestamp() + CAST(:keep AS interval)"
+)
+_BRAKES = _delete("brakes", "id", f"resumed_at < {_AGO}")
+_SPENT_TICKETS = _delete("spent_tickets", "installation_id, digest", f"expires_at < {_AGO}")
 
 _RIPE = text("""
     WITH ripe AS (
@@ -257,7 +229,7 @@ _RIPE = text("""
          LIMIT :limit
     )
     SELECT ripe.user_id,
-           (SELECT max(seq) FROM eldest WHERE is_old) AS upto,
+           (SELECT max(seq) FROM eldest WHERE is_old) AS until,
            (SELECT count(*) FROM eldest WHERE is_old) AS gone,
            CASE WHEN (SELECT count(*) FROM eldest WHERE is_old) < :limit
                 THEN least((SELECT min(created_at) FROM eldest WHERE NOT is_old), statement_timestamp())
@@ -273,30 +245,30 @@ _A_DAY_LATER = text("""
     UPDATE log_heads SET oldest_at = statement_timestamp() - CAST(:keep AS interval) WHERE user_id = :user_id
 """)
 
-_LETS_GO: Mapping[RetentionTarget, Callable[[AsyncSession, Keep], Awaitable[Purged]]] = {
+_PURGES: Mapping[RetentionTarget, Callable[[AsyncSession, Keep], Awaitable[Purged]]] = {
     RetentionTarget.PUSH_TASKS: _push_tasks,
     RetentionTarget.TOKEN_EVENTS: lambda db, keep: _batch(db, _TOKEN_EVENTS, keep.finished),
-    # streams of API processes that did not say goodbye
+    # streams of API processes that stopped without deregistering
     RetentionTarget.PRESENCES: lambda db, _: _expired(db, Presence.stream_id, Presence.expires_at),
     RetentionTarget.LOG_ITEMS: _log_items,
     RetentionTarget.WITHHELD_PUSHES: lambda db, keep: _batch(db, _WITHHELD, keep.finished),
     RetentionTarget.CONSOLE_SESSIONS: lambda db, _: _expired(db, ConsoleSession.digest, ConsoleSession.expires_at),
-    # sign-in codes that nobody used in time
+    # sign-in codes that were not used in time
     RetentionTarget.CONSOLE_CODES: lambda db, _: _expired(db, ConsoleCode.digest, ConsoleCode.expires_at),
     RetentionTarget.DEVICE_TOKENS: _device_tokens,
-    # of installations that have no token any more, and read nothing for so long
+    # of installations without an active token that have read nothing for so long
     RetentionTarget.SYNC_POSITIONS: lambda db, keep: _batch(db, _SYNC_POSITIONS, keep.finished),
-    # messages of reminders that are in nobody's log
+    # messages of reminders that are in no log
     RetentionTarget.REMINDERS: lambda db, keep: _batch(db, _REMINDERS, max(keep.log, keep.finished)),
-    # of workers that did not say goodbye
+    # of workers that stopped without deregistering
     RetentionTarget.WORKERS: lambda db, _: _batch(db, _WORKERS, KEPT),
-    # that a person resumed; that they did stays among the support actions
+    # ended cutoffs; the support action of the resume stays
     RetentionTarget.BRAKES: lambda db, keep: _batch(db, _BRAKES, keep.finished),
-    # links to the preference page that nobody followed, and pages that nobody came back to
+    # unused links to the preference page, and its expired sessions
     RetentionTarget.PREFERENCE_CODES: lambda db, _: _expired(db, PreferenceCode.digest, PreferenceCode.expires_at),
     RetentionTarget.PREFERENCE_SESSIONS: lambda db, _: _expired(
         db, PreferenceSession.digest, PreferenceSession.expires_at
     ),
-    # sign-out tickets that no registration under way can name any more
+    # sign-out tickets that no pending registration can name
     RetentionTarget.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
 }

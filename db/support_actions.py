@@ -1,7 +1,8 @@
-"""Support actions: who did what to pushes and gates, and when; never updated."""
+"""Support actions: who did what, and when; never updated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,22 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models.operations import SupportAction
-from db.unreadable import tell
-from domain.support import ShownAction
+from db.unreadable import log_unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAction:
+    """What a person did."""
+
+    at: datetime
+    actor: str
+    action: str
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What somebody does, to subjects of one kind."""
+    """An action of somebody on subjects of one kind."""
 
     actor: str
     action: str
@@ -23,7 +33,7 @@ class Deed:
 
 
 async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, Any]]) -> None:
-    """Record a deed, with a detail for each subject."""
+    """Record an action, with a detail for each subject."""
     rows = [
         {
             "actor": deed.actor,
@@ -39,7 +49,7 @@ async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, A
 
 
 async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
-    """List what was done to a subject, in order."""
+    """List the actions on a subject, in order."""
     query = (
         select(SupportAction.at, SupportAction.actor, SupportAction.action, SupportAction.detail)
         .where(SupportAction.subject_id == subject_id)
@@ -52,5 +62,5 @@ async def about(db: AsyncSession, subject_id: UUID) -> list[ShownAction]:
 def _detail(written: Any) -> dict[str, Any]:  # noqa: ANN401 -- what any release wrote
     if isinstance(written, dict):
         return written
-    tell("support_actions.detail", written)
+    log_unreadable("support_actions.detail", written)
     return {}

@@ -1,7 +1,7 @@
-"""The mass-failure brake: engaged by a worker, resumed by a person.
+"""The token-error cutoff: engaged by a worker, ended by a person.
 
-Whoever deactivates tokens of a route holds its lock in common and looks at its brake first; whoever engages the brake
-holds the lock alone. So no token is deactivated from the moment at which the brake is engaged.
+A transaction that deactivates tokens of a route holds the route's lock in shared mode, and checks for a cutoff first.
+One that engages a cutoff holds the lock exclusively. So no token is deactivated once the cutoff is engaged.
 """
 
 from collections.abc import Collection
@@ -12,22 +12,20 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import support_actions
 from db.models.operations import TokenErrorCutoffRow
-from db.support_actions import Deed
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure
 from domain.push import Route
 
 
 async def engaged(db: AsyncSession) -> dict[Route, TokenErrorCutoffRow]:
-    """Find the brakes that are engaged."""
+    """Find the engaged cutoffs."""
     rows = await db.scalars(select(TokenErrorCutoffRow).where(TokenErrorCutoffRow.resumed_at.is_(None)))
-    return {braked: row for row in rows if (braked := route_of(row, "brakes")) is not None}
+    return {route: row for row in rows if (route := route_of(row, "brakes")) is not None}
 
 
 async def between(db: AsyncSession, since: datetime, until: datetime) -> list[TokenErrorCutoffRow]:
-    """List the brakes that were engaged at some instant between these, the latest first."""
+    """List the cutoffs that were engaged at some instant between these, the latest first."""
     query = select(TokenErrorCutoffRow).where(
         TokenErrorCutoffRow.engaged_at <= until, func.coalesce(TokenErrorCutoffRow.resumed_at, until) >= since
     )
@@ -35,7 +33,7 @@ async def between(db: AsyncSession, since: datetime, until: datetime) -> list[To
 
 
 async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Route]:
-    """Find the routes whose brake is engaged; the others' cannot be engaged before the transaction ends."""
+    """Find the routes with an engaged cutoff; none can be engaged on the others before the transaction ends."""
     if not routes:
         return set()
     for name in sorted(map(_lock, routes)):
@@ -44,7 +42,7 @@ async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Rout
 
 
 async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
-    """Engage a route's brake, alone until the transaction ends; False when it was engaged already."""
+    """Engage a route's cutoff, with its lock until the transaction ends; False when it is already engaged."""
     await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(_lock(route), 0))))
     values = {
         "provider": route.provider,
@@ -62,20 +60,15 @@ async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
     )
 
 
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> bool:
-    """Resume a route; False when there is no such brake or somebody did before."""
+async def release(db: AsyncSession, cutoff_id: UUID, actor: str) -> bool:
+    """End a cutoff; False when there is no such cutoff, or it has ended before."""
     query = (
         update(TokenErrorCutoffRow)
-        .where(TokenErrorCutoffRow.id == brake_id, TokenErrorCutoffRow.resumed_at.is_(None))
+        .where(TokenErrorCutoffRow.id == cutoff_id, TokenErrorCutoffRow.resumed_at.is_(None))
         .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
-        .returning(TokenErrorCutoffRow.reason, TokenErrorCutoffRow.token_errors, TokenErrorCutoffRow.answers)
+        .returning(TokenErrorCutoffRow.id)
     )
-    row = (await db.execute(query, execution_options={"synchronize_session": False})).one_or_none()
-    if row is None:
-        return False
-    detail = {"reason": row.reason, "token_errors": row.token_errors, "answers": row.answers}
-    await support_actions.note(db, Deed(actor, "resume", "brake"), {brake_id: detail})
-    return True
+    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
 def _lock(route: Route) -> str:

@@ -1,4 +1,4 @@
-"""Withheld pushes: each decision not to push to somebody, or to one of their phones, once."""
+"""Withheld pushes: each decision not to push to a user, or to one of their phones, once."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -25,9 +25,9 @@ class About:
 
 
 async def note(db: AsyncSession, about: About, reasons: Mapping[Whom, str]) -> None:
-    """Note why a message is not pushed to these; whoever else has it in their log and no active token is found here.
+    """Record why a message is not pushed to these users, and to those with it in their log and no active token.
 
-    One statement for any number of people; what was noted before stays as it is.
+    One statement for any number of users; what was recorded before stays.
     """
     columns: dict[str, list[object]] = {
         "user_ids": [user_id for user_id, _ in reasons],
@@ -43,21 +43,21 @@ async def counts_by_message(db: AsyncSession, message_ids: Collection[UUID]) -> 
     return {row[0]: row[1] for row in await db.execute(query.group_by(WithheldPush.message_id))}
 
 
-# A push that was planned tells by itself what became of it.
+# A planned push has its own state.
 _NOTE = text("""
     INSERT INTO withheld_pushes (user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, reason)
-    SELECT told.user_id, told.installation_id, :kind, :conversation_id, :message_id, :reminder_minutes, told.reason
+    SELECT new.user_id, new.installation_id, :kind, :conversation_id, :message_id, :reminder_minutes, new.reason
       FROM (SELECT *
               FROM unnest(CAST(:user_ids AS text[]), CAST(:installation_ids AS uuid[]), CAST(:reasons AS text[]))
-                   AS told (user_id, installation_id, reason)
+                   AS new (user_id, installation_id, reason)
              UNION ALL
             SELECT i.user_id, NULL, 'no_active_token'
               FROM log_items i JOIN messages m ON m.id = i.message_id
              WHERE i.message_id = :message_id AND i.user_id IS DISTINCT FROM m.sender_id
-               AND NOT EXISTS (SELECT FROM device_tokens d WHERE d.user_id = i.user_id AND d.active)) AS told
+               AND NOT EXISTS (SELECT FROM device_tokens d WHERE d.user_id = i.user_id AND d.active)) AS new
      WHERE NOT EXISTS (SELECT FROM push_tasks t
-                        WHERE t.message_id = :message_id AND t.user_id = told.user_id
-                          AND t.installation_id = coalesce(told.installation_id, t.installation_id))
-     ORDER BY told.user_id
+                        WHERE t.message_id = :message_id AND t.user_id = new.user_id
+                          AND t.installation_id = coalesce(new.installation_id, t.installation_id))
+     ORDER BY new.user_id
         ON CONFLICT DO NOTHING
 """)

@@ -1,4 +1,4 @@
-"""The workers that live, by their heartbeats, and the leases by which one of them works for all."""
+"""The live workers, by their heartbeats, and the leases by which one of them works for all."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -17,26 +17,24 @@ from db.unreadable import reported_route
 from domain.push import Route
 
 LATELY = timedelta(seconds=10)
-
-KEPT = timedelta(days=1)  # a row of a worker that did not say goodbye
-
-_AHEAD = timedelta(minutes=5)  # a worker that is seen later than that is odd, and shares no rate
+KEPT = timedelta(days=1)  # a row of a worker that stopped without deregistering
+_AHEAD = timedelta(minutes=5)  # a worker seen further ahead is odd, and gets no share of the rate
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a heartbeat saw, by the database's clock."""
+    """What a heartbeat read, by the database's clock."""
 
     at: datetime
-    others: int  # live workers besides oneself
-    oldest_other: datetime | None  # when the one of them that was longest silent was seen
+    others: int  # other live workers
+    oldest_other: datetime | None  # when the one silent for longest was seen
 
 
 async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, lives: float) -> Seen:
-    """Say that a worker lives, and see who else does: who was seen in the last `lives` seconds.
+    """Record that a worker lives, and read which others do: those seen in the last `lives` seconds.
 
-    Heartbeats queue, so of any two workers one sees the other. Commit at once: whoever freezes before it holds the
-    others up for 2 s, then PostgreSQL ends it.
+    Heartbeats queue, so of any two workers one sees the other. Commit at once: a worker that freezes before it delays
+    the others for 2 s, then PostgreSQL ends its transaction.
     """
     await db.execute(_ONE_AT_A_TIME)
     values = {"id": worker_id, "gates": json.dumps(gates), "lives": timedelta(seconds=lives), "ahead": _AHEAD}
@@ -44,22 +42,22 @@ async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, l
 
 
 async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:
-    """Forget the workers of this host that did not say goodbye; `is_dead` knows it of a process id."""
+    """Delete the workers of this host whose process is dead, by `is_dead` of a process id."""
     here = select(WorkerRow.worker_id, WorkerRow.gates["pid"]).where(WorkerRow.gates["host"].as_string() == host)
-    found = await db.execute(here)
-    dead = [worker_id for worker_id, pid in found if isinstance(pid, int) and is_dead(pid)]
+    rows = await db.execute(here)
+    dead = [worker_id for worker_id, pid in rows if isinstance(pid, int) and is_dead(pid)]
     await db.execute(delete(WorkerRow).where(among(WorkerRow.worker_id, dead)))
 
 
 async def leave(db: AsyncSession, worker_id: UUID) -> None:
-    """Say goodbye, so that the others share the rate at once; forget who left without a word."""
+    """Deregister, so that the others share the rate at once; also delete those that stopped without it."""
     now = func.clock_timestamp()
     gone = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
     await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | gone))
 
 
 async def live(db: AsyncSession) -> list[WorkerRow]:
-    """List the workers that were seen lately, with the state of their gates: `{"gates": [GateReport, …]}`."""
+    """List the live workers, with their route limiters: `{"gates": [GateReport, …]}`."""
     now = func.clock_timestamp()
     lately = and_(WorkerRow.seen_at > now - LATELY, WorkerRow.seen_at < now + _AHEAD)
     tells = func.jsonb_typeof(WorkerRow.gates) == "object"
@@ -67,7 +65,7 @@ async def live(db: AsyncSession) -> list[WorkerRow]:
 
 
 def gates_of(worker: WorkerRow) -> Iterator[tuple[Route, dict[str, Any]]]:
-    """List the gates that a worker reports; what a newer release's worker says in another way is left out."""
+    """List the route limiters that a worker reports, without those that this release cannot read."""
     reports = worker.gates.get("gates")
     for report in reports if isinstance(reports, list) else ():
         if (route := reported_route(report)) is not None:
@@ -95,11 +93,11 @@ _BEAT = text("""
 """)
 
 
-_LONGEST = timedelta(minutes=5)  # a lease that ends later than any is granted for is odd, and nobody's
+_LONGEST = timedelta(minutes=5)  # a lease that ends later than any can is odd, and free
 
 
 async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> datetime | None:
-    """Take or renew a lease; the database's clock, or None while another one holds it."""
+    """Take or renew a lease; gives the database's clock, or None while another process holds it."""
     now = func.clock_timestamp()
     row = insert(Lease).values(name=name, holder=holder, expires_at=now + lasts)
     taken = row.on_conflict_do_update(
@@ -111,19 +109,19 @@ async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> d
     return at
 
 
-async def report(db: AsyncSession, name: str, holder: UUID, found: Mapping[str, Any]) -> None:
-    """Tell what the holder found at last."""
+async def report(db: AsyncSession, name: str, holder: UUID, findings: Mapping[str, Any]) -> None:
+    """Publish the findings of the holder."""
     mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
-    await db.execute(mine.values(found=found), execution_options={"synchronize_session": False})
+    await db.execute(mine.values(found=findings), execution_options={"synchronize_session": False})
 
 
 async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
-    """Read what was found at last; empty where nobody has looked yet, or a newer release tells it in another way."""
-    found: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
-    return found if isinstance(found, dict) else {}
+    """Read the last findings; empty if there are none, or this release cannot read them."""
+    findings: Any = await db.scalar(select(Lease.found).where(Lease.name == name))
+    return findings if isinstance(findings, dict) else {}
 
 
 async def give_up(db: AsyncSession, name: str, holder: UUID) -> None:
-    """Let another one take it at once; what was found stays."""
+    """Let another process take it at once; the findings stay."""
     mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
     await db.execute(mine.values(expires_at=func.clock_timestamp()), execution_options={"synchronize_session": False})

@@ -1,4 +1,4 @@
-"""How processes reach Temporal: by the SDK's own environment settings, with the converter that all of them share."""
+"""How processes reach Temporal: by the SDK's environment settings, with one converter for all."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ from telemetry.temporal_tracing import Tracing
 _PORTS_TRIED = 5
 _WATCH_EVERY = 5.0  # seconds
 _ANSWERS_WITHIN = timedelta(seconds=5)
-_reached = threading.Event()  # set while the server answers, and before it was asked
+_reached = threading.Event()  # set while the server answers, and before the first question
 _reached.set()
 _PYDANTIC = PydanticPayloadConverter()
 
@@ -51,7 +51,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A runtime of the SDK (None: the common one), and where on this machine its own metrics can be had."""
+    """A runtime of the SDK (None: the common one), and the port of this machine that serves its metrics."""
 
     runtime: Runtime | None
     port: int | None
@@ -77,7 +77,7 @@ data_converter = DataConverter(payload_converter_class=OneConverter)
 async def connect(
     *, lazy: bool = False, runtime: Runtime | None = None, environ: Mapping[str, str] = os.environ
 ) -> Client:
-    """Connect to the configured server; a lazy client connects when it is first used, so a process may start before."""
+    """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier."""
     interceptors = [Tracing()] if tracing.is_on() else []
     return await Client.connect(
         **connection(environ), lazy=lazy, runtime=runtime, data_converter=data_converter, interceptors=interceptors
@@ -101,14 +101,14 @@ def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:
 
 
 async def connect_when_up(runtime: Runtime | None) -> Client:
-    """Connect, however long the server takes to appear; raises ConfigError where it has no such namespace."""
+    """Connect, however long the server takes to start; raises ConfigError where it has no such namespace."""
     wait = 0.5
     while True:
         try:
             client = await connect(runtime=runtime)
             await _find_namespace(client)
-        except RuntimeError as error:  # what the SDK raises when nobody answers
-            log.warning("temporal is not reachable yet", error=type(error).__name__)
+        except RuntimeError as error:  # what the SDK raises when there is no answer
+            log.warning("temporal unreachable, will retry", error=type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(wait * 2, 10.0)
         else:
@@ -116,7 +116,7 @@ async def connect_when_up(runtime: Runtime | None) -> Client:
 
 
 def metered_runtime() -> Metered:
-    """Make a runtime that tells its own metrics on a port of this machine; without them if none can be had."""
+    """Make a runtime that serves the SDK's metrics on a local port; without them where no port is free."""
     for _ in range(_PORTS_TRIED):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -124,15 +124,15 @@ def metered_runtime() -> Metered:
         exporter = PrometheusConfig(f"127.0.0.1:{port}", durations_as_seconds=True, counters_total_suffix=True)
         try:
             return Metered(Runtime(telemetry=TelemetryConfig(_FORWARDED, exporter)), port)
-        except (RuntimeError, ValueError):  # somebody else was quicker to take the port
+        except (RuntimeError, ValueError):  # another process took the port
             continue
-    log.warning("temporal's own metrics cannot be had")
+    log.warning("temporal metrics unavailable")
     return Metered(Runtime(telemetry=TelemetryConfig(_FORWARDED)), None)
 
 
 @cache
 def silent_runtime() -> Runtime:
-    """Give a runtime for commands, whose own lines say what is wrong."""
+    """Give a runtime without logs for commands, which say themselves what is wrong."""
     return Runtime(telemetry=TelemetryConfig(logging=None))
 
 
@@ -160,17 +160,17 @@ async def _find_namespace(client: Client) -> None:
 
 
 def reaches_temporal() -> bool:
-    """Tell whether the server answered this process when it was asked last; true before it was asked."""
+    """Tell whether the server answered the last question of this process; true before the first."""
     return _reached.is_set()
 
 
 async def watch(client: Client) -> None:
-    """Tell the metrics whether the server answers, until cancelled."""
+    """Keep the metric of whether the server answers, until cancelled."""
     while True:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
                 await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=_ANSWERS_WITHIN)
-        except Exception:  # noqa: BLE001 -- whoever stops to watch would never see it come back
+        except Exception:  # noqa: BLE001 -- a watch that ends would never see it come back
             metrics.temporal_reachable.set(0)
             _reached.clear()
         else:

@@ -1,7 +1,7 @@
-"""Outbox to Temporal: reads a subject as it is now and makes Temporal agree with it.
+"""Outbox to Temporal: reads a subject as it is now, and starts or signals its workflow accordingly.
 
-Level-triggered, so it may run twice, late or out of order. The API process dispatches what it has just committed; the
-sweeper in each worker dispatches whatever is left.
+Level-triggered, so it may run twice, late or out of order. The API process dispatches what it has just committed. The
+sweeper in each worker dispatches the rest.
 """
 
 import asyncio
@@ -16,12 +16,13 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.handoff import HandoffState
+from activities.reminders import SessionState
 from db import fasting_sessions, handoffs, messages, outbox
 from db.engine import Sessions
 from dispatch import starts
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession
-from domain.wire import HandoffState, SessionState
 from operations import diagnostic_push as test_pushes
 from operations import redrive as redrives
 from telemetry import metrics, tracing
@@ -44,9 +45,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A row that this process is to dispatch, with the context of the request that wrote it."""
+    """A row for this process to dispatch, with the context of the request that wrote it."""
 
-    owed: outbox.OutboxEntry
+    entry: outbox.OutboxEntry
     context: Context
 
 
@@ -58,37 +59,37 @@ class Relay:
         self._client = client
         self._arm_window = arm_window
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._waiting: list[_Waiting] = []  # the nearest need first
+        self._waiting: list[_Waiting] = []  # soonest needed first
         self._under_way: set[asyncio.Task[None]] = set()
-        self._held: set[int] = set()  # rows that we leased and could not give back: the database was away
+        self._held: set[int] = set()  # leased rows that we could not give back, because the database was away
 
-    def dispatch_soon(self, owed: outbox.OutboxEntry) -> None:
-        """Dispatch a row that was just committed, after the answer, the nearest need first.
+    def dispatch_soon(self, entry: outbox.OutboxEntry) -> None:
+        """Dispatch a row that was just committed, after the answer, the soonest needed first.
 
-        If that fails, a sweeper will; it gets the rows that have most time where there are too many, too.
+        Where that fails a sweeper does it. Sweepers also get the least urgent rows where there are too many.
         """
-        insort(self._waiting, _Waiting(owed, copy_context()), key=lambda each: each.owed.place)
+        insort(self._waiting, _Waiting(entry, copy_context()), key=lambda each: each.entry.place)
         self._dispatch_next()
         del self._waiting[_MAX_WAITING:]
 
     async def sweep_forever(self) -> None:
-        """Dispatch what is due, for ever; trouble with the database is logged and outlived.
+        """Dispatch what is due, for ever; an error of the database is logged, and the next round tries again.
 
-        A dispatch that takes long keeps its place among those under way, and holds no later one up.
+        A slow dispatch delays no later one.
         """
         under_way: set[asyncio.Task[None]] = set()
         try:
             while True:
                 room, due = _SWEEP_MOST - len(under_way), 0
                 try:
-                    found = await self._lease(room)
-                    under_way |= {asyncio.create_task(self.dispatch(owed)) for owed in found}
-                    due = len(found)
+                    entries = await self._lease(room)
+                    under_way |= {asyncio.create_task(self.dispatch(entry)) for entry in entries}
+                    due = len(entries)
                 except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
                     log.warning("sweep failed", error=type(error).__name__)
                 if under_way:
                     _, under_way = await asyncio.wait(under_way, timeout=_SWEEP_EVERY)
-                if due < room and not under_way:  # what takes long was waited for already
+                if due < room and not under_way:  # slow ones were waited for already
                     await asyncio.sleep(_SWEEP_EVERY)
         finally:
             for task in under_way:
@@ -97,25 +98,25 @@ class Relay:
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
         due = await self._lease(_SWEEP_MOST)
-        await asyncio.gather(*(self.dispatch(owed) for owed in due))
+        await asyncio.gather(*(self.dispatch(entry) for entry in due))
         return len(due)
 
-    async def dispatch(self, owed: outbox.OutboxEntry) -> None:
-        """Make Temporal agree with one subject, then forget the row; on trouble note it for later."""
-        subject = {_SUBJECT_IDS.get(owed.subject_kind, "subject_id"): str(owed.subject_id)}
+    async def dispatch(self, entry: outbox.OutboxEntry) -> None:
+        """Bring Temporal up to date with one subject, then delete the row; on an error, postpone it."""
+        subject = {_SUBJECT_IDS.get(entry.subject_kind, "subject_id"): str(entry.subject_id)}
         async with self._at_once:
             with structlog.contextvars.bound_contextvars(**subject):
                 try:
-                    await self._dispatch(owed)
-                except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays owed
+                    await self._dispatch(entry)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, the row stays
                     log.warning("dispatch postponed", error=_name(error))
-                    metrics.dispatches.labels(owed.subject_kind, "postponed", metrics.reason(_name(error))).inc()
-                    await self._postpone(owed, _name(error))
+                    metrics.dispatches.labels(entry.subject_kind, "postponed", metrics.reason(_name(error))).inc()
+                    await self._postpone(entry, _name(error))
                 else:
-                    metrics.dispatches.labels(owed.subject_kind, "agreed", "").inc()
+                    metrics.dispatches.labels(entry.subject_kind, "agreed", "").inc()
 
     def state_of(self, session: FastingSession) -> SessionState:
-        """Put into words for Temporal what the session is, its reminders computed."""
+        """Give the session as its workflow needs it, its reminders computed."""
         return SessionState(
             session_id=session.session_id,
             rev=session.rev,
@@ -131,7 +132,7 @@ class Relay:
             async with asyncio.timeout(_CLOSE_WITHIN):
                 while self._under_way:
                     await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-        self._waiting.clear()  # these rows stay owed; a sweeper has them
+        self._waiting.clear()  # these rows stay; a sweeper dispatches them
         for task in self._under_way:
             task.cancel()
 
@@ -147,7 +148,7 @@ class Relay:
     def _dispatch_next(self) -> None:
         while self._waiting and len(self._under_way) < _AT_ONCE:
             first = self._waiting.pop(0)
-            task = asyncio.create_task(self.dispatch(first.owed), context=first.context)
+            task = asyncio.create_task(self.dispatch(first.entry), context=first.context)
             self._under_way.add(task)
             task.add_done_callback(self._done)
 
@@ -155,33 +156,33 @@ class Relay:
         self._under_way.discard(task)
         self._dispatch_next()
 
-    async def _dispatch(self, owed: outbox.OutboxEntry) -> None:
-        parent = tracing.context_of(owed.traceparent)
-        with tracing.span(f"dispatch {owed.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
+    async def _dispatch(self, entry: outbox.OutboxEntry) -> None:
+        parent = tracing.context_of(entry.traceparent)
+        with tracing.span(f"dispatch {entry.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
             async with asyncio.timeout(_DISPATCH_TIMEOUT):
-                await self._make_agree(owed)
+                await self._bring_up_to_date(entry)
         async with self._sessions.begin() as db:
-            await outbox.settle(db, owed.id)
+            await outbox.settle(db, entry.id)
 
-    async def _make_agree(self, owed: outbox.OutboxEntry) -> None:
-        match owed.subject_kind:
+    async def _bring_up_to_date(self, entry: outbox.OutboxEntry) -> None:
+        match entry.subject_kind:
             case fasting_sessions.OUTBOX_KIND:
-                await self._remind_as(owed.subject_id)
+                await self._remind_as(entry.subject_id)
             case messages.OUTBOX_KIND:
-                await self._hand_off(owed.subject_id)
+                await self._hand_off(entry.subject_id)
             case redrives.OUTBOX_KIND:
-                await self._redrive(owed.subject_id)
+                await self._redrive(entry.subject_id)
             case test_pushes.OUTBOX_KIND:
-                await self._test(owed.subject_id)
+                await self._test(entry.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
 
     async def _remind_as(self, session_id: UUID) -> None:
-        """Tell Temporal until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
-        told_rev = None
-        while (session := await self._read(session_id)) is not None and session.rev != told_rev:
+        """Repeat until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
+        dispatched_rev = None
+        while (session := await self._read(session_id)) is not None and session.rev != dispatched_rev:
             await starts.remind_as(self._client, self.state_of(session))
-            told_rev = session.rev
+            dispatched_rev = session.rev
 
     async def _read(self, session_id: UUID) -> FastingSession | None:
         async with self._sessions() as db:
@@ -205,13 +206,13 @@ class Relay:
         if state is not None:
             await starts.test(self._client, state)
 
-    async def _postpone(self, owed: outbox.OutboxEntry, error: str) -> None:
+    async def _postpone(self, entry: outbox.OutboxEntry, error: str) -> None:
         try:
             async with self._sessions.begin() as db:
-                await outbox.postpone(db, owed.id, owed.attempts, error)
-        except Exception as trouble:  # noqa: BLE001 -- the lease runs out by itself, or is given back
-            self._held.add(owed.id)
-            log.warning("outbox row not postponed", outbox_id=owed.id, error=type(trouble).__name__)
+                await outbox.postpone(db, entry.id, entry.attempts, error)
+        except Exception as trouble:  # noqa: BLE001 -- the lease expires, or is given back
+            self._held.add(entry.id)
+            log.warning("postponing a dispatch failed", outbox_id=entry.id, error=type(trouble).__name__)
 
 
 def _name(error: Exception) -> str:

@@ -1,13 +1,14 @@
-"""What is registered in Temporal: search attributes, and the schedule of retention; the console shows how it runs.
+"""What is registered in Temporal: search attributes, and the schedule of retention; the console shows its runs.
 
-Each worker makes it true again and again, for a Temporal that was emptied knows of nothing.
+Each worker registers them again from time to time, because an emptied Temporal has lost them.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -27,7 +28,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import ShownSchedule, findings
+from domain.housekeeping import RetentionTarget
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from workflows.housekeeping import Retention
 
@@ -40,15 +41,35 @@ _ASIDE = timedelta(seconds=20)  # after the full minute, when most reminders are
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class ShownSchedule:
+    """A schedule as an operator sees it."""
+
+    name: str
+    started_at: datetime | None  # its latest run; None: it never ran
+    state: str | None  # of that run: running, completed, failed, …; missing: there is no such schedule
+    found: str | None  # in words, once it is completed
+    next_at: datetime | None  # None: paused
+
+
+def findings(name: str, result: Mapping[str, Any]) -> str:
+    """Say what a completed run did."""
+    words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
+    if name == RETENTION:
+        words = {what: f"{what.replace('_', ' ')} deleted" for what in RetentionTarget}
+    parts = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
+    return ", ".join(parts) or "nothing"
+
+
 async def keep_registered(client: Client, *, every: float = _AGAIN_AFTER) -> None:
-    """Make what is missing, now and from time to time, until cancelled; however long Temporal takes to let us."""
+    """Register what is missing, now and from time to time, until cancelled; retries while Temporal is away."""
     wait = min(1.0, every)
     while True:
         try:
             await register_attributes(client)
             await make_schedules(client)
-        except Exception as error:  # noqa: BLE001 -- sends go on without housekeeping
-            log.warning("not registered in temporal yet", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- sends continue without housekeeping
+            log.warning("registering in temporal failed, will retry", error=type(error).__name__)
             wait = min(wait * 2, every)
             await asyncio.sleep(wait)
         else:
@@ -57,16 +78,16 @@ async def keep_registered(client: Client, *, every: float = _AGAIN_AFTER) -> Non
 
 
 async def make_schedules(client: Client) -> None:
-    """Make what is missing; one that exists stays as it is, paused by a person or not. Raises what Temporal raises."""
+    """Make missing schedules; an existing one stays as it is, paused or not. Raises what Temporal raises."""
     for name, schedule in _schedules().items():
         with suppress(ScheduleAlreadyRunningError):
             await client.create_schedule(name, schedule, rpc_timeout=_RPC_TIMEOUT)
-    with _what_is_not_there():  # an earlier release made it; that one's workers make it again when they start
+    with _skipping_missing():  # an earlier release made it, and its workers make it again when they start
         await client.get_schedule_handle(ORPHAN_SWEEP).delete(rpc_timeout=_RPC_TIMEOUT)
 
 
 async def register_attributes(client: Client) -> None:
-    """Register the search attributes that are missing, where the server lets us; Temporal Cloud does not."""
+    """Register missing search attributes, where the server allows it; Temporal Cloud does not."""
     operator, namespace = client.operator_service, client.namespace
     try:
         listed = await operator.list_search_attributes(
@@ -89,7 +110,7 @@ def _schedules() -> Mapping[str, Schedule]:
         id=RETENTION,
         task_queue=WORKFLOW_QUEUE,
         execution_timeout=timedelta(hours=2),
-        static_summary="Deletes what was kept long enough",
+        static_summary="Deletes what has been kept long enough",
     )
     return {RETENTION: _every(timedelta(hours=1), retention, "docs/operations.md, Retention")}
 
@@ -104,13 +125,13 @@ def _every(interval: timedelta, action: ScheduleActionStartWorkflow, note: str) 
 
 
 async def latest_runs(client: Client) -> list[ShownSchedule]:
-    """Tell of each schedule when it last ran, and what it found; raises what Temporal raises."""
+    """Say of each schedule when it last ran, and what it did; raises what Temporal raises."""
     return list(await asyncio.gather(*(_latest_run(client, name) for name in _schedules())))
 
 
 async def _latest_run(client: Client, name: str) -> ShownSchedule:
     shown = ShownSchedule(name, None, "missing", None, None)
-    with _what_is_not_there():
+    with _skipping_missing():
         described = await client.get_schedule_handle(name).describe(rpc_timeout=_LOOKS_FOR)
         next_at = next(iter(described.info.next_action_times), None)
         shown = replace(shown, state=None, next_at=None if described.schedule.state.paused else next_at)
@@ -127,8 +148,8 @@ async def _latest_run(client: Client, name: str) -> ShownSchedule:
 
 
 @contextmanager
-def _what_is_not_there() -> Iterator[None]:
-    """Leave it out: a schedule that nobody made yet, or a run so old that Temporal has let it go."""
+def _skipping_missing() -> Iterator[None]:
+    """Leave out a schedule that does not exist yet, or a run that Temporal has deleted."""
     try:
         yield
     except RPCError as error:

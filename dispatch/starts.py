@@ -1,4 +1,4 @@
-"""How each workflow is started, or told of news: one call each, which may be repeated at any time."""
+"""How each workflow is started or signalled: one call each, which may be repeated at any time."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,6 +7,8 @@ from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.handoff import HandoffState
+from activities.reminders import SessionState
 from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -21,7 +23,8 @@ from domain.naming import (
     test_push_workflow_id,
 )
 from domain.sessions import SessionStatus
-from domain.wire import HandoffState, RedriveState, SessionState, TestPushState
+from operations.diagnostic_push import TestPushState
+from operations.redrive import RedriveState
 from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
@@ -29,7 +32,7 @@ from workflows.redrive import Redrive, about
 from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
 
 _RPC_TIMEOUT = timedelta(seconds=5)
-_ALIKE: dict[str, Any] = {  # one that runs goes on; one that has ended is followed by another
+_COMMON: dict[str, Any] = {  # a running one continues; after an ended one another starts
     "task_queue": WORKFLOW_QUEUE,
     "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
     "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE,
@@ -38,7 +41,7 @@ _ALIKE: dict[str, Any] = {  # one that runs goes on; one that has ended is follo
 
 
 async def remind_as(client: Client, state: SessionState) -> None:
-    """Have the reminders of a fasting session sent, or called off, as it is now."""
+    """Have the reminders of a fasting session sent, or cancelled, by its present state."""
     if state.status is SessionStatus.ACTIVE and state.reminders:
         await client.start_workflow(
             FastingReminder.run,
@@ -52,7 +55,7 @@ async def remind_as(client: Client, state: SessionState) -> None:
                 {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
             ),
             priority=_priority(Kind.REMINDER),
-            **_ALIKE,
+            **_COMMON,
         )
         return
     handle = client.get_workflow_handle(reminder_workflow_id(state.session_id))
@@ -63,7 +66,7 @@ async def remind_as(client: Client, state: SessionState) -> None:
     try:
         await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to call off
+        if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to cancel
             raise
 
 
@@ -83,7 +86,7 @@ async def hand_off(client: Client, state: HandoffState) -> None:
             }
         ),
         priority=_priority(Kind.MESSAGE),
-        **_ALIKE,
+        **_COMMON,
     )
 
 
@@ -99,7 +102,7 @@ async def redrive(client: Client, state: RedriveState) -> None:
         static_details=ABOUT_REDRIVE,
         search_attributes=found_by(about(state, "redriving")),
         priority=_priority(state.send.kind),
-        **_ALIKE,
+        **_COMMON,
     )
 
 
@@ -113,10 +116,10 @@ async def test(client: Client, state: TestPushState) -> None:
         static_details=ABOUT_TEST_PUSH,
         search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(state.test_push_id)}),
         priority=_priority(Kind.TEST),
-        **_ALIKE,
+        **_COMMON,
     )
 
 
 def _priority(kind: Kind) -> Priority:
-    """Let the tasks of reminders' workflows go before those of all others."""
+    """Let the workflow tasks of reminders go first."""
     return Priority(priority_key=RULES[kind].urgency)

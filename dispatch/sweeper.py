@@ -1,6 +1,6 @@
-"""Finds again what lost its workflow: fasts before they are due, messages and pushes soon after. One worker does it.
+"""Finds what has lost its workflow: fasts before they are due, messages and pushes soon after. One worker does it.
 
-It runs beside Temporal, not in it, so an emptied Temporal does not end it, and its list shows people's fasts.
+It runs beside Temporal, not in it, so it survives when Temporal is emptied.
 """
 
 import asyncio
@@ -15,36 +15,33 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.housekeeping import GONE, Sweeping, WorkflowState
-from activities.reminders import ReminderOpening
+from activities.housekeeping import GONE, Sweeping, Walk, WorkflowState
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db import device_tokens, fasting_sessions, orphans, preferences, workers
 from db.engine import Sessions, present_instant
-from db.orphans import Unopened, Window
-from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED, Mark, Walk
+from db.orphans import Mark, Unopened, Window
+from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED
 from domain.kinds import Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_OF_USE, message_id, reminders
-from domain.wire import Moment, OpenReminder
+from domain.reminders import LONGEST_USEFUL, message_id, reminders
 
 _EVERY = 1.0  # seconds between looks at what is near
 _STANDS_BY = 5.0  # seconds between tries to take the lease
 _RENEWS_EVERY = 4.0  # seconds
-_LASTS = timedelta(seconds=15)  # the lease; whoever stalls this long is relieved
-_READS_EVERY = 5.0  # seconds between readings of what is near, where they are quick
-_MAX_READS = 20  # of a reading's own time lie between two: the database is not read all the time
+_LASTS = timedelta(seconds=15)  # the lease; after a stall this long another worker takes over
+_READS_EVERY = 5.0  # seconds between readings of what is near, where these are quick
+_MAX_READS = 20  # times as long as a reading took passes before the next, to spare the database
 _WALKS_EVERY = 30.0  # seconds
-_MAX_ASKED = 50  # questions to Temporal in one look
-_MAX_STARTED = 200  # fasts owed to Temporal in one look
+_MAX_QUESTIONS = 50  # questions to Temporal in one look
+_MAX_STARTED = 200  # fasts dispatched again in one look
 _MAX_NEAR = 5_000  # reminders in one reading
-_MAX_OVER = 100  # reminders that have expired, written down after one reading
-_SAMPLE = 10  # so many answers, and all of them *lost*: Temporal was emptied
+_MAX_OVER = 100  # expired reminders recorded after one reading
+_SAMPLE = 10  # if this many answers are all *lost*, Temporal was emptied
 _MAX_PAGES = 50  # of one walk in one round; the next round goes on
 _OVERDUE = timedelta(seconds=5)  # after which a reminder that was not opened is counted
-_GIVES_UP_ON = timedelta(
-    seconds=10
-)  # after which its fast is owed to Temporal again, and then at twice that, and so on
+_GIVES_UP_ON = timedelta(seconds=10)  # late; then its fast is dispatched again, and again whenever that doubles
 
 _NOT = timedelta(0)
 
@@ -64,10 +61,10 @@ class _Near:
 
 
 class Sweeper:
-    """Holds the lease, where no other worker does, and remembers when it last asked about each fast that is near.
+    """Sweeps while it holds the lease, and remembers when it last asked Temporal about each fast that is near.
 
-    A fast is asked about when half the time is over that was left at the last question: seldom while there is much
-    time to mend it, and once more a second before it is due. What is armed is in the database, so nobody asks.
+    It asks about a fast again when half of the time has passed that was left at the last question: seldom while there
+    is much time to repair it, and last a second before it is due. Armed reminders are in the database: no question.
     """
 
     def __init__(
@@ -86,15 +83,15 @@ class Sweeper:
         self._id = uuid4()
         self._near: _Near | None = None
         self._read_again_at = 0.0
-        self._left: dict[_Key, timedelta] = {}  # until it is due, at the last question
-        self._late: dict[_Key, timedelta] = {}  # since it was due, when it was owed last
+        self._left: dict[_Key, timedelta] = {}  # time until it is due, at the last question
+        self._late: dict[_Key, timedelta] = {}  # time since it was due, at the last dispatch
         self._renew_at = 0.0
         self._walking: asyncio.Task[None] | None = None
         self._walk_again_at = 0.0
         self._strays_after: Mark | None = None
 
     async def sweep_forever(self) -> None:
-        """Sweep, or stand by, until cancelled; whatever ails database or Temporal is outlived."""
+        """Sweep, or stand by, until cancelled; errors of the database or Temporal are logged, and it goes on."""
         try:
             while True:
                 holds = False
@@ -141,37 +138,37 @@ class Sweeper:
             self._walking = asyncio.create_task(self._walk())
 
     async def _read(self) -> _Near:
-        """Read what is near, and tell everybody what is overdue."""
+        """Read what is near, and publish what is overdue."""
         read_at = asyncio.get_running_loop().time()
         async with self._sessions.begin() as db:
             at = await present_instant(db)
             ahead = await orphans.unopened(db, Window(at, at + AHEAD), _MAX_NEAR)
-            window = Window(at - LONGEST_OF_USE, at - _OVERDUE)
+            window = Window(at - LONGEST_USEFUL, at - _OVERDUE)
             behind = await self._wanted(db, await orphans.unopened(db, window, _MAX_NEAR))
             await workers.report(db, SWEEP, self._id, _report(at, behind))
         self._left = {_key(each): self._left[_key(each)] for each in ahead if _key(each) in self._left}
         self._late = {_key(each): self._late[_key(each)] for each in behind if _key(each) in self._late}
         return _Near(at, read_at, ahead, behind)
 
-    async def _wanted(self, db: AsyncSession, found: Sequence[Unopened]) -> list[Unopened]:
-        """Leave out what nobody wants to be reminded of, and what has reached a log all the same."""
-        if not found:
+    async def _wanted(self, db: AsyncSession, unopened: Sequence[Unopened]) -> list[Unopened]:
+        """Leave out reminders that are not wanted, and those that have reached a log anyway."""
+        if not unopened:
             return []
-        user_ids = {each.user_id for each in found}
+        user_ids = {each.user_id for each in unopened}
         wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
 
         def is_wanted(each: Unopened) -> bool:
             wish = wishes.get(each.user_id, Preferences())
             return not unwanted_everywhere(Kind.REMINDER, wish, each.due_at, zones.get(each.user_id, ()))
 
-        wanted = [each for each in found if is_wanted(each)]
+        wanted = [each for each in unopened if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})
         return [each for each in wanted if _message(each) not in opened]
 
     async def _open_too_late(self, near: _Near) -> None:
-        """Open reminders that expired unopened, as their workflow would: so each ends on record, once, as dead.
+        """Open reminders that expired unopened, as their workflow would, so that each is recorded once as dead.
 
-        Temporal may be away until their fasts are over, and nobody would open them then.
+        Temporal may be away until their fasts are over, and no workflow would open them then.
         """
         async with self._sessions() as db:
             fasts = await fasting_sessions.by_id(db, {each.session_id for each in near.behind})
@@ -186,34 +183,36 @@ class Sweeper:
             for each in near.behind
             if expires_at.get((each.session_id, each.minutes, each.due_at), near.at) <= latest
         ]
-        for each in random.sample(over, min(len(over), _MAX_OVER)):  # so that no hundred keeps its place for ever
+        for each in random.sample(over, min(len(over), _MAX_OVER)):  # so that the same hundred is not taken every time
             try:
                 await self._opening.open_reminder(OpenReminder(each.session_id, each.minutes, each.due_at, Moment.DUE))
-            except Exception as error:  # noqa: BLE001 -- what is odd about one stays with it
-                log.warning("reminder not opened", session_id=str(each.session_id), error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- one that fails does not stop the others
+                log.warning(
+                    "processing an expired reminder failed", session_id=str(each.session_id), error=type(error).__name__
+                )
 
     async def _start_overdue(self, near: _Near) -> None:
-        """Owe what is due and was not opened: late, but not lost. It may have a workflow that forgot it."""
+        """Dispatch again what is due and unopened: late, but not lost. Its workflow may have missed it."""
         late = {each: near.at - each.due_at for each in near.behind}
         up = [each for each in near.behind if late[each] >= max(_GIVES_UP_ON, 2 * self._late.get(_key(each), _NOT))]
         await self._start(up[:_MAX_STARTED])
         self._late |= {_key(each): late[each] for each in up[:_MAX_STARTED]}
 
     async def _look(self, near: _Near) -> None:
-        """Ask Temporal about the nearest of those whose turn it is, and owe it those that it does not run."""
+        """Ask Temporal about the nearest whose turn it is, and dispatch again those that it does not run."""
         now = near.at + timedelta(seconds=asyncio.get_running_loop().time() - near.read_at)
         waiting = {each.session_id: each for each in reversed(near.ahead) if each.due_at > now and each.has_phone}
         up = sorted((each for each in waiting.values() if self._is_up(each, now)), key=lambda each: each.due_at)
-        asked = up[:_MAX_ASKED]
-        if not asked:
+        batch = up[:_MAX_QUESTIONS]
+        if not batch:
             return
-        fates = await self._sweeping.fates([reminder_workflow_id(each.session_id) for each in asked])
-        gone = [each for each in asked if fates[reminder_workflow_id(each.session_id)] in GONE]
-        if len(asked) >= _SAMPLE and set(fates.values()) == {WorkflowState.LOST}:
-            gone = up[:_MAX_STARTED]  # an emptied Temporal need not be asked about each
+        states = await self._sweeping.workflow_states([reminder_workflow_id(each.session_id) for each in batch])
+        gone = [each for each in batch if states[reminder_workflow_id(each.session_id)] in GONE]
+        if len(batch) >= _SAMPLE and set(states.values()) == {WorkflowState.LOST}:
+            gone = up[:_MAX_STARTED]  # no need to ask an emptied Temporal about each
         answered = (
-            asked if set(fates.values()) != {WorkflowState.UNKNOWN} else []
-        )  # silence about one alone is an answer, too
+            batch if set(states.values()) != {WorkflowState.UNKNOWN} else []
+        )  # no answer about one of several counts as an answer
         await self._start(gone)
         self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
 
@@ -222,12 +221,12 @@ class Sweeper:
         return each.due_at - now <= before / 2
 
     async def _start(self, lost: Sequence[Unopened]) -> None:
-        count = await self._sweeping.owe(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
+        count = await self._sweeping.dispatch_again(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
         if count:
             log.warning("fasts without a workflow", started_again=count)
 
     async def _walk(self) -> None:
-        """Look through messages and push tasks that do not move."""
+        """Look through messages and push tasks that make no progress."""
         try:
             handoffs = Walk(self._untouched)
             for _ in range(_MAX_PAGES):
@@ -236,7 +235,7 @@ class Sweeper:
                     break
                 handoffs = Walk(self._untouched, walked.after, upto=walked.upto)
             for _ in range(_MAX_PAGES):
-                walked = await self._sweeping.bury_orphans(Walk(self._untouched, self._strays_after))
+                walked = await self._sweeping.mark_orphans_dead(Walk(self._untouched, self._strays_after))
                 self._strays_after = walked.after
                 if walked.after is None:
                     break

@@ -1,14 +1,14 @@
-"""How long to wait before the next attempt: exponential, full jitter, the provider's own word as a floor."""
+"""How long to wait before the next attempt: exponential, full jitter, the provider's own wait as a floor."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
-LAST_LOOK = timedelta(seconds=5)  # before a push expires, it is tried or looked at once more
-_LEAST = timedelta(seconds=1)  # until then: what has just failed is not asked for at once
+LAST_LOOK = timedelta(seconds=5)  # before a push expires, it is tried or checked once more
+_LEAST = timedelta(seconds=1)  # before that: what has just failed is not tried at once
 
 
 def in_time(delay: timedelta, left: timedelta) -> timedelta | None:
-    """Shorten a wait so that a push that expires in `left` is looked at once more; None where no try is left."""
+    """Shorten a wait so that a push that expires in `left` is tried once more; None if no try is left."""
     if delay > left - LAST_LOOK > timedelta(0):
         return max(left - LAST_LOOK, min(delay, _LEAST))
     return delay if delay < left else None
@@ -16,7 +16,7 @@ def in_time(delay: timedelta, left: timedelta) -> timedelta | None:
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """First and longest wait of one class of trouble."""
+    """First and longest wait of one class of errors."""
 
     first: timedelta
     longest: timedelta

@@ -1,18 +1,17 @@
-"""What is known of a phone: what an app tells when it registers, and how support sees it."""
+"""What is known of a phone: what an app reports when it registers."""
 
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from uuid import UUID
 
 from domain import preferences as time_zones
 from domain.problems import Conflict, InvalidField, NotFound
-from domain.push import Environment, Provider
+from domain.push import Provider
 
 
 class Permission(StrEnum):
-    """Whether a phone's system lets the app show notifications, by its last registration."""
+    """Whether a phone's system lets the app show notifications, as of its last registration."""
 
     UNDETERMINED = "undetermined"
     GRANTED = "granted"
@@ -24,60 +23,21 @@ SHOWS_NOTHING = frozenset({Permission.UNDETERMINED, Permission.DENIED})
 
 
 @dataclass(frozen=True, slots=True)
-class ToldPermission:
-    """What an app told when it registered last; the person may have changed it since."""
+class ReportedPermission:
+    """What an app reported at its last registration; the person may have changed it since."""
 
     permission: Permission
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ShownTokenEvent:
-    """Something that happened to a device token."""
-
-    at: datetime
-    event: str  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
-    reason: str | None  # the provider's (invalidated), too_many_installations (signed_out), or the permission
-
-
-@dataclass(frozen=True, slots=True)
-class ShownToken:
-    """A device token."""
-
-    id: UUID
-    installation_id: UUID
-    provider: Provider
-    app_id: str | None
-    environment: Environment
-    token: str  # its last 6 characters; nothing of a very short one
-    active: bool
-    inactive_reason: str | None
-    refresh_required: bool  # the app should fetch its token from the system and register again
-    registered_at: datetime
-    last_seen_at: datetime
-    locale: str | None
-    time_zone: str | None
-    app_version: str | None
-    os_version: str | None
-    permission: Permission | None  # as the app told when it registered last; None: it did not tell
-    has_public_key: bool  # whether texts can be sealed for this installation
-
-
-@dataclass(frozen=True, slots=True)
-class ShownDevice(ShownToken):
-    """A device token with its history, for support."""
-
-    history: list[ShownTokenEvent]  # the latest first, as far back as events are kept, at most 50
-
-
 class InstallationStanding(StrEnum):
-    """What its device tokens say about an installation."""
+    """The state of an installation, by its device tokens."""
 
     ACTIVE = "active"
-    INVALIDATED = "invalidated"  # its provider calls the token dead
-    INACTIVE = "inactive"  # signed out, or somebody else signed in
+    INVALIDATED = "invalidated"  # its provider called the token dead
+    INACTIVE = "inactive"  # signed out, or another user signed in
     FOREIGN = "foreign"
-    UNKNOWN = "unknown"  # never registered: a phone that may show no notifications may sync all the same
+    UNKNOWN = "unknown"  # never registered; a phone without notifications may still sync
 
 
 def check_may_sync(standing: InstallationStanding) -> None:
@@ -86,15 +46,13 @@ def check_may_sync(standing: InstallationStanding) -> None:
         case InstallationStanding.FOREIGN:
             raise NotFound("installation")
         case InstallationStanding.INACTIVE:
-            raise Conflict("installation-inactive", "Nobody is signed in there any more; register its token first.")
+            raise Conflict("installation-inactive", "This installation is signed out. Register its token first.")
         case InstallationStanding.ACTIVE | InstallationStanding.INVALIDATED | InstallationStanding.UNKNOWN:
             return
 
 
 LONGEST_TOKEN = 4096  # characters
-
-LONGEST_LOCALE = 35  # characters, what BCP 47 asks to have room for (RFC 5646, 4.4.1)
-
+LONGEST_LOCALE = 35  # characters, as BCP 47 recommends (RFC 5646, 4.4.1)
 LONGEST_VERSION = 50  # characters
 
 
@@ -109,7 +67,7 @@ _TOKEN_FORMS = {
     ),
 }
 
-_LEAST_VARIETY = 8  # different characters; in 64 random hexadecimal digits fewer are out of the question
+_LEAST_VARIETY = 8  # different characters; 64 random hexadecimal digits never have fewer
 
 # A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
 _LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
@@ -120,19 +78,19 @@ def token(provider: Provider, value: str) -> str:
     form, detail = _TOKEN_FORMS[provider]
     if not form.fullmatch(value):
         raise InvalidField("token", detail)
-    told = value.lower() if provider is Provider.APNS else value
-    if len(set(told)) < _LEAST_VARIETY:
+    normalized = value.lower() if provider is Provider.APNS else value
+    if len(set(normalized)) < _LEAST_VARIETY:
         raise InvalidField("token", f"A token has {_LEAST_VARIETY} different characters or more.")
-    return told
+    return normalized
 
 
 def locale(value: object) -> str | None:
-    """Give a locale as BCP 47 writes it, without keywords, an encoding or what is too long; None where it is none."""
-    found = _LOCALE.match(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    """Give a locale in the form of BCP 47, without keywords, encoding or overlong parts; None if it is none."""
+    match = _LOCALE.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
         return None
-    kept = found[1]
-    for subtag in found[2].replace("_", "-").split("-")[1:]:
+    kept = match[1]
+    for subtag in match[2].replace("_", "-").split("-")[1:]:
         if len(kept) + 1 + len(subtag) > LONGEST_LOCALE:
             break
         kept = f"{kept}-{subtag}"
@@ -140,18 +98,18 @@ def locale(value: object) -> str | None:
 
 
 def language(value: str | None) -> str | None:
-    """Give a locale's language in lower case; None where it names none."""
+    """Give a locale's language in lower case; None if it has none."""
     known = locale(value)
     return None if known is None else known.split("-", 1)[0].lower()
 
 
 def time_zone(value: object) -> str | None:
-    """Give the IANA name of a time zone; None where it is none."""
+    """Give the IANA name of a time zone; None if it is none."""
     return time_zones.known(value) if isinstance(value, str) else None
 
 
 def version(value: object) -> str | None:
-    """Give a version as it can be shown on one line; None where nothing is left of it."""
+    """Give a version that can be shown on one line; None if nothing is left of it."""
     if not isinstance(value, str):
         return None
     shown = "".join(each for each in value[: 4 * LONGEST_VERSION] if each.isprintable())
@@ -159,5 +117,5 @@ def version(value: object) -> str | None:
 
 
 def permission(value: object) -> Permission | None:
-    """Give what the system lets the app do; None where nobody can tell."""
+    """Give the permission; None if it is unknown."""
     return Permission(value) if isinstance(value, str) and value in set(Permission) else None

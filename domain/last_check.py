@@ -1,4 +1,4 @@
-"""The last-moment check: still due, still wanted, still theirs? Facts in, verdict out."""
+"""The last check before a call: still due, still wanted, still this user's token? Facts in, verdict out."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from domain.sessions import FastingSession, SessionStatus
 
 
 class CollapseGroupTurn(Enum):
-    """When a push may take its line."""
+    """When a push may be sent, of those in its collapse group."""
 
     NOW = "now"
     LATER = "later"
@@ -22,9 +22,9 @@ class CollapseGroupTurn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CollapseGroupUse:
-    """What else goes to the same line of the same screen: pushes with one collapse key to one installation."""
+    """Other pushes with the same collapse key to the same installation."""
 
-    newer_begun: bool  # accepted, or being called
+    newer_begun: bool  # accepted, or being sent
     newer_waits: bool
     call_under_way: bool
     has_sounded: bool = False  # within the last minute
@@ -32,7 +32,7 @@ class CollapseGroupUse:
 
 @dataclass(frozen=True, slots=True)
 class AddressedDevice:
-    """Where a push goes: a device token's owner and kind."""
+    """Where a push goes: a device token's user and route."""
 
     user_id: str
     route: Route
@@ -40,10 +40,10 @@ class AddressedDevice:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is true around a push at one moment."""
+    """The facts about a push at one moment."""
 
-    session: FastingSession | None  # that a reminder is of
-    is_member: bool  # of the conversation that a message is in
+    session: FastingSession | None  # of a reminder
+    is_member: bool  # of a message's conversation
     is_synced: bool  # the installation has read it
     preferences: Preferences
     now: datetime
@@ -51,7 +51,7 @@ class Circumstances:
 
 
 def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
-    """Say why a push must not go out any more, wherever it goes to; None when it may."""
+    """Say why a push must no longer be sent, to any phone; None when it may."""
     if around.is_synced:
         return "synced"
     match RULES[kind].subject:
@@ -73,7 +73,7 @@ def withheld(
     preferences: Preferences,
     time_zones: Collection[str | None] = (),
 ) -> str | None:
-    """Say why a reminder must not go out any more, to none of the phones in these time zones; None when it may."""
+    """Say why a reminder must no longer be sent to any phone in these time zones; None when it may."""
     if session is None:
         return "session_missing"
     if session.status is SessionStatus.CANCELLED:
@@ -88,13 +88,13 @@ def withheld(
 def unwanted_everywhere(
     kind: Kind, preferences: Preferences, at: datetime, time_zones: Collection[str | None]
 ) -> str | None:
-    """Say why none of a person's phones is to get a push of this kind at that instant; None when one is."""
+    """Say why none of a person's phones should get a push of this kind at that instant; None when one should."""
     wishes = [unwanted(kind, preferences, at, each) for each in time_zones or (None,)]
     return wishes[0] if all(wishes) else None
 
 
 def unwanted(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> str | None:
-    """Say why a person does not want such a push at that instant, on a phone in that time zone; None when they do."""
+    """Say why a person does not want such a push at that instant on a phone in that time zone; None if they do."""
     rules = RULES[kind]
     if not rules.is_wanted(preferences):
         return f"{kind}s_off"
@@ -107,20 +107,20 @@ def unwanted(kind: Kind, preferences: Preferences, at: datetime, time_zone: str 
 def is_quiet(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> bool:
     """Tell whether a push of this kind must make no sound at that instant, on a phone in that time zone."""
     quiet = preferences.quiet_hours
-    return RULES[kind].heeds_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
+    return RULES[kind].observes_quiet_hours and quiet is not None and quiet.contain(at, time_zone)
 
 
-def turn_of(line: CollapseGroupUse | None, attempts: int) -> CollapseGroupTurn:
-    """Say whether a push may be sent now, of all that share its line on a screen; the newest is what stays there.
+def turn_of(group: CollapseGroupUse | None, attempts: int) -> CollapseGroupTurn:
+    """Say whether a push may be sent now, of all in its collapse group; the newest is what the screen shows.
 
-    One call at a time, so that an older text never replaces a newer one. The first attempt at a free line always goes
-    ahead, so that someone writing without a pause cannot starve it.
+    One call at a time, so that an older text never replaces a newer one. A first attempt goes ahead if no call is under
+    way, so that someone who writes without a pause cannot starve it.
     """
-    if line is None:
+    if group is None:
         return CollapseGroupTurn.NOW
-    if line.newer_begun or (line.newer_waits and (attempts or line.call_under_way)):
+    if group.newer_begun or (group.newer_waits and (attempts or group.call_under_way)):
         return CollapseGroupTurn.NEVER
-    return CollapseGroupTurn.LATER if line.call_under_way else CollapseGroupTurn.NOW
+    return CollapseGroupTurn.LATER if group.call_under_way else CollapseGroupTurn.NOW
 
 
 def misaddressed(planned: AddressedDevice, current: AddressedDevice | None) -> str | None:

@@ -1,6 +1,6 @@
-"""The mass-failure brake's judgement: when token errors say more about us than about tokens. The clock is passed in.
+"""When token errors are a mass failure, which says more about us than about tokens. The clock is passed in.
 
-It counts users: one of them may register as many tokens as they please, true or invented, and is one voice.
+It counts users, because one user can register any number of tokens, real or invented.
 """
 
 from collections import Counter, OrderedDict
@@ -10,17 +10,17 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From when on token errors count as a mass failure: both many, and a large share of what was answered lately."""
+    """When token errors are a mass failure: both many, and a large share of the recent answers."""
 
     share: float = 0.5
     token_errors: int = 20  # of as many users
     window: timedelta = timedelta(minutes=10)
-    answers: int = 200  # the last ones, of as many users; older ones do not count
+    answers: int = 200  # the last ones, of as many users
 
 
 @dataclass(frozen=True, slots=True)
 class MassFailure:
-    """What was found."""
+    """A mass failure."""
 
     reason: str  # the most frequent one
     token_errors: int  # users whose last answer was one
@@ -28,10 +28,9 @@ class MassFailure:
 
 
 class Record:
-    """The last answer for each of the users that were called lately over one route.
+    """The last answer for each user to whom one route sent lately.
 
-    A user counts once, however many devices they have and however often these were called. Instants are seconds on any
-    clock that only runs forward.
+    A user counts once, whatever the number of their devices and calls. Instants are seconds of a monotonic clock.
     """
 
     def __init__(self, threshold: Threshold) -> None:
@@ -40,15 +39,15 @@ class Record:
         self._reasons: Counter[str] = Counter()
 
     def accepted(self, at: float, user_id: str) -> None:
-        """Note that the provider took a push for a device of this user."""
+        """Record that the provider accepted a push to this user."""
         self._note(at, user_id, None)
 
     def token_error(self, at: float, user_id: str, reason: str) -> None:
-        """Note that the provider refused a token of this user."""
+        """Record that the provider refused a token of this user."""
         self._note(at, user_id, reason)
 
     def judged(self, at: float) -> MassFailure | None:
-        """Judge the answers of the window that ends now; None where all is well."""
+        """Judge the answers of the window that ends now; None if there is no mass failure."""
         self._forget_before(at)
         errors, answers = self._reasons.total(), len(self._answers)
         if errors < self._threshold.token_errors or errors < self._threshold.share * answers:
@@ -57,7 +56,7 @@ class Record:
         return MassFailure(reason, errors, answers)
 
     def acceptances_outnumber(self, at: float, suspects: int) -> bool:
-        """Tell whether more users' pushes were taken in the window that ends now than were refused or suspected."""
+        """Tell whether pushes of more users were accepted in the window that ends now than refused or suspected."""
         self._forget_before(at)
         errors = self._reasons.total()
         return len(self._answers) - errors > max(errors, suspects)

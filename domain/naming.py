@@ -1,4 +1,4 @@
-"""What the database knows a secret by: nobody who reads it there can use it."""
+"""Names: of workflows, task queues and search attributes; digests of secrets and users."""
 
 import hashlib
 from urllib.parse import quote
@@ -9,24 +9,17 @@ from domain.push import Provider
 
 
 def digest(secret: str) -> bytes:
-    """Give SHA-256 over the UTF-8 bytes. Secrets are random and long, so a salt would add nothing."""
+    """Give SHA-256 over the UTF-8 bytes. Secrets are random and long, so they need no salt."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 WORKFLOW_QUEUE = "fastbell"
-
-ORPHAN_SWEEP = "orphan-sweep"  # schedules, and with the time of each run its workflow
-
+ORPHAN_SWEEP = "orphan-sweep"  # schedules; with the time of each run, its workflow
 RETENTION = "retention"
-
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
-
 CONVERSATION_ID_ATTRIBUTE = "ConversationId"  # Keyword
-
 MESSAGE_ID_ATTRIBUTE = "MessageId"  # Keyword
-
 REMINDER_STATE_ATTRIBUTE = "ReminderState"  # Keyword
-
 HANDOFF_STATE_ATTRIBUTE = "HandoffState"  # Keyword
 
 SEARCH_ATTRIBUTES = (
@@ -44,7 +37,7 @@ _SUBJECTS = {_FASTING_REMINDER: "session_id", _MESSAGE_HANDOFF: "message_id", _R
 
 
 def user_digest(user_id: str) -> int:
-    """Tell users apart without naming them."""
+    """Give a number that distinguishes users without naming them."""
     return crc32(user_id.encode())
 
 
@@ -79,7 +72,7 @@ def redrive_workflow_id(task_id: UUID) -> str:
 
 
 def subject_of(workflow_id: str) -> dict[str, str]:
-    """Read what a workflow is about from its id, by the name of the subject's own id; nothing of an unknown one."""
+    """Read the subject of a workflow from its id, by the name of the subject's id; empty for an unknown one."""
     kind, _, rest = workflow_id.partition("/")
     name = _SUBJECTS.get(kind)
     return {name: rest.partition("/")[0]} if name else {}

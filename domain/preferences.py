@@ -1,4 +1,4 @@
-"""What a person wants to be told, and how."""
+"""What notifications a person wants, and how."""
 
 import re
 from collections.abc import Mapping
@@ -10,21 +10,19 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from domain.sessions import DEFAULT_REMINDER_MINUTES
 
-# What Android (GMT+02:00) and iOS (GMT+0200) give where a fixed offset is set, and what people write.
+# What Android (GMT+02:00) and iOS (GMT+0200) give for a fixed offset, and what people write.
 _OFFSET = re.compile(r"(?:GMT|UTC|UT)?([+\u2212-])(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE)
-
-
 _FIXED = re.compile(r"Etc/GMT([+-][1-9]\d?)")  # by IANA's sign: hours behind UTC
 
 
 def known(name: str) -> str | None:
-    """Give the IANA name of a time zone, whatever its case; None where this machine knows none, or it is `Factory`.
+    """Give the IANA name of a time zone in any case; None if this machine does not know it, or it is `Factory`.
 
-    An offset of whole hours becomes its `Etc/` zone, which counts the other way round: `GMT+02:00` is `Etc/GMT-2`.
+    An offset of whole hours becomes its `Etc/` zone, which has the opposite sign: `GMT+02:00` is `Etc/GMT-2`.
     """
     name = name.strip()
-    if found := _names().get(name.casefold()):
-        return found
+    if iana := _names().get(name.casefold()):
+        return iana
     offset = _OFFSET.fullmatch(name)
     if offset is None or int(offset[3] or 0):
         return None
@@ -34,27 +32,27 @@ def known(name: str) -> str | None:
 
 
 def zone(name: str) -> ZoneInfo | None:
-    """Read a time zone; None where this machine knows none of that name, or cannot use what it has."""
+    """Read a time zone; None if this machine does not know it, or cannot read its data."""
     try:
-        return None if (found := known(name)) is None else ZoneInfo(found)
+        return None if (iana := known(name)) is None else ZoneInfo(iana)
     except (KeyError, ValueError, OSError):
         return None
 
 
 def in_words(name: str) -> str:
-    """Say a time zone to people: UTC+2 for `Etc/GMT-2`, whose sign is the other way round; others by their name."""
+    """Name a time zone for people: UTC+2 for `Etc/GMT-2`, which has the opposite sign; others by their name."""
     behind = _FIXED.fullmatch(known(name) or "")
     return name if behind is None else f"UTC{-int(behind[1]):+d}"
 
 
 @cache
 def _names() -> Mapping[str, str]:
-    names = available_timezones() - {"localtime", "Factory"}  # the one of this machine, and what means "not set"
+    names = available_timezones() - {"localtime", "Factory"}  # the machine's own, and the one that means "not set"
     return {name.casefold(): name for name in names}
 
 
 class QuietMode(StrEnum):
-    """What becomes of a push in quiet hours."""
+    """What happens to a push in quiet hours."""
 
     SILENT = "silent"  # shown without sound or light
     WITHHOLD = "withhold"  # not sent
@@ -62,20 +60,20 @@ class QuietMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From `starts` up to, not including, `ends`, in `time_zone`; over midnight when `ends` is not after `starts`.
+    """From `starts` to `ends` (not included) in `time_zone`; over midnight when `ends` is not after `starts`.
 
-    Compared with the clock on the wall at that instant, so daylight saving time needs no rule: an hour that comes twice
-    is in them twice, one that is left out is not missed. In a time zone that this machine does not know there are none.
+    They are compared with the wall clock at that instant, so daylight saving time needs no rule: an hour that comes
+    twice counts twice. In a time zone that this machine does not know there are no quiet hours.
     """
 
     starts: time
     ends: time
-    time_zone: str | None  # IANA name; None: wherever each phone is
+    time_zone: str | None  # IANA name; None: that of each phone
     mode: QuietMode = QuietMode.SILENT
-    fallback_zone: str | None = None  # of a phone that never told its own; None: UTC
+    fallback_zone: str | None = None  # of a phone that never reported its own; None: UTC
 
     def contain(self, at: datetime, phone_zone: str | None = None) -> bool:
-        """Tell whether the instant `at` falls into them, on a phone whose last registration named `phone_zone`."""
+        """Tell whether an instant is in them, on a phone whose last registration named `phone_zone`."""
         place = self.place(phone_zone)
         if place is None:
             return False
@@ -85,7 +83,7 @@ class QuietHours:
         return local >= self.starts or local < self.ends
 
     def place(self, phone_zone: str | None) -> ZoneInfo | None:
-        """Give the zone whose clocks count for a phone whose last registration named `phone_zone`."""
+        """Give the time zone that counts for a phone whose last registration named `phone_zone`."""
         if self.time_zone is not None:
             return zone(self.time_zone)
         named = (each for each in (phone_zone, self.fallback_zone, "UTC") if each is not None)
@@ -101,7 +99,7 @@ class Preview(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """A person's notification preferences; the defaults hold for whoever never set any."""
+    """A person's notification preferences; the defaults apply until some are set."""
 
     reminders: bool = True
     reminder_minutes: tuple[int, ...] = DEFAULT_REMINDER_MINUTES

@@ -1,15 +1,15 @@
-"""What can be wrong with a request, as exceptions that the API turns into problem+json."""
+"""What can be wrong with a request, as exceptions that the API turns into problem+json; and quotas."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 
 class DomainError(Exception):
-    """A request cannot be served as it is."""
+    """A request that cannot be served."""
 
 
 class InvalidField(DomainError):
-    """A field has a value that the rules forbid."""
+    """A field has an invalid value."""
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
@@ -18,25 +18,25 @@ class InvalidField(DomainError):
 
 
 class NotFound(DomainError):
-    """Nothing of that kind is the caller's."""
+    """The caller has no such thing."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"There is no such {kind}.")
 
 
 class CursorTooOld(DomainError):
-    """The log no longer holds what came right after the cursor."""
+    """The log no longer holds the items right after the cursor."""
 
     def __init__(self, horizon: int) -> None:
         super().__init__(
-            "The log holds no items so old any more. Nothing is lost: read /v1/conversations with their messages and "
-            f"/v1/fasting-sessions anew, then go on from cursor {horizon}."
+            "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
+            f"/v1/fasting-sessions again, then continue from cursor {horizon}."
         )
         self.horizon = horizon
 
 
 class Conflict(DomainError):
-    """The request contradicts what was accepted before."""
+    """The request contradicts an earlier one."""
 
     def __init__(self, code: str, detail: str, reason: str | None = None) -> None:
         super().__init__(detail)
@@ -45,7 +45,7 @@ class Conflict(DomainError):
 
 
 class Outdated(DomainError):
-    """The request was made for a revision that is not the newest."""
+    """The request is for a revision that is not the newest."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -53,7 +53,7 @@ class Outdated(DomainError):
 
 
 class LimitReached(DomainError):
-    """So much was asked for lately that this has to wait."""
+    """Too many requests; this one has to wait."""
 
     def __init__(self, detail: str, retry_after: timedelta, code: str = "too-many-requests") -> None:
         super().__init__(detail)
@@ -63,23 +63,23 @@ class LimitReached(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class MessageQuota:
-    """How many messages a member may post in one conversation: a burst, which fills up again one by one."""
+    """How many messages a member may post in one conversation: a burst, which refills one by one."""
 
     burst: int
-    every: timedelta  # one more may be posted
+    every: timedelta  # time in which one more is allowed
 
     @property
     def span(self) -> timedelta:
-        """How long an empty burst takes to fill up."""
+        """Give the time in which an empty burst refills."""
         return self.burst * self.every
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What every user is granted."""
+    """The limits of every user."""
 
-    installations: int | None = None  # that have an active token
-    active_fasts: int | None = None  # whose end lies ahead
+    installations: int | None = None  # with an active token
+    active_fasts: int | None = None  # with an end in the future
     messages: MessageQuota | None = None
 
 
@@ -87,13 +87,13 @@ UNLIMITED = Quotas()
 
 
 def too_many_fasts(most: int) -> Conflict:
-    """Tell that another fast has to end first."""
+    """Say that another fast has to end first."""
     return Conflict(
         "too-many-active-fasts", f"A user may have {most} active fasts at a time. End or cancel one of them first."
     )
 
 
 def too_many_messages(retry_after: timedelta) -> LimitReached:
-    """Tell that a message has to wait."""
+    """Say that a message has to wait."""
     detail = "Too many messages in this conversation. Post this one again later."
     return LimitReached(detail, retry_after, code="too-many-messages")

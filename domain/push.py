@@ -1,4 +1,4 @@
-"""Value types of a push: whom it addresses, what it says, how it ended."""
+"""Value types of a push: where it goes, what it says, how it ended."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ class Provider(StrEnum):
 
 
 class Environment(StrEnum):
-    """The token space of a device token; FCM knows only production."""
+    """The token space of a device token; FCM has only production."""
 
     PRODUCTION = "production"
     SANDBOX = "sandbox"
@@ -27,7 +27,7 @@ class Environment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to phones, which fails, is throttled and is paused as a whole."""
+    """A provider, an app and an environment, which fail, are throttled and are paused together."""
 
     provider: Provider
     app_id: str | None  # None: the default app
@@ -35,7 +35,7 @@ class Route:
 
 
 class TaskState(StrEnum):
-    """Where a push task stands; every state but PENDING is final."""
+    """The state of a push task; every state but PENDING is final."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -46,27 +46,48 @@ class TaskState(StrEnum):
     DEAD = "dead"
 
 
-# What several pushes for one thing came to where none was accepted: the first of these that any of them came to.
+# The result of several pushes of which none was accepted is the first of these that one of them has.
 FAILED = (TaskState.DEAD, TaskState.REJECTED, TaskState.EXPIRED, TaskState.UNREGISTERED)
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One notification for one device token, in our words."""
+    """One notification for one device token, the same for all providers."""
 
     task_id: UUID
-    attempt_id: UUID  # new for each provider call; APNs echoes it as apns-id
+    attempt_id: UUID  # new for each provider call; the apns-id for APNs
     kind: Kind
     token: str = field(repr=False)
     title: str = field(repr=False)
     body: str = field(repr=False)
-    generic_title: str = field(repr=False)  # shown in its place by an app whose texts are sealed
+    generic_title: str = field(repr=False)  # shown instead by an app whose texts are sealed
     generic_body: str = field(repr=False)
     url: str  # deep link that a tap opens
-    collapse_key: str | None  # at most 64 bytes; replaces the line with the same key; None: not sent again in doubt
-    thread_id: str  # groups lines of one conversation on the lock screen
-    expires_at: datetime  # aware UTC; the push is of no use afterwards
+    collapse_key: str | None  # at most 64 bytes; replaces an earlier one; None: no retry in doubt
+    thread_id: str  # groups the notifications of one conversation on the lock screen
+    expires_at: datetime  # aware UTC; the push is not useful afterwards
     public_key: bytes | None = None  # X25519, of the installation; seals the text
-    sounds: bool = True  # False: its line on the screen is replaced without a noise
-    validate_only: bool = False  # FCM checks it, no phone is told; APNs has no such thing
-    user_id: str = field(default="", repr=False)  # whose it is; no provider is told
+    sounds: bool = True  # False: it replaces a notification without a sound
+    validate_only: bool = False  # FCM checks it, no phone shows it; APNs cannot do that
+    user_id: str = field(default="", repr=False)  # whose it is; not sent to providers
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSend:
+    """One push task to send."""
+
+    task_id: UUID
+    provider: Provider
+    environment: Environment
+    app_id: str | None = None
+    kind: Kind = Kind.REMINDER
+    user_digest: int = 0  # distinguishes users without naming them, so that each has a turn; 0: of an older release
+
+
+@dataclass(frozen=True, slots=True)
+class SentPush:
+    """The state of a push task after its send."""
+
+    task_id: UUID
+    state: TaskState
+    reason: str | None

@@ -1,4 +1,4 @@
-"""How often something is allowed, as settings write it: `600/minute`."""
+"""A rate limit as settings write it: `600/minute`."""
 
 import re
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_5
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many in so many seconds."""
+    """A number of requests in a number of seconds."""
 
     amount: int
     seconds: int = 60
 
 
 def parse(text: str) -> RateLimit:
-    """Read `600/minute`, `10 per 5 minutes`; raises ValueError, for nought and for an empty time, too."""
-    found = _FORM.fullmatch(text)
-    limit = found and RateLimit(int(found[1]), int(found[2] or 1) * _SECONDS[found[3].lower()])
+    """Read `600/minute` or `10 per 5 minutes`; raises ValueError, also for zero."""
+    match = _FORM.fullmatch(text)
+    limit = match and RateLimit(int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower()])
     if not limit or not limit.amount or not limit.seconds:
         raise ValueError("not a rate")
     return limit

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 
 from domain.push import Provider, TaskState
 
@@ -24,51 +25,51 @@ TOKEN_REFUSED = frozenset({
 SAYS_GONE = frozenset({"ExpiredToken", "Unregistered", "UNREGISTERED"})
 
 _BY_MEANING: Mapping[str, tuple[str, ...]] = {
-    # decided here: `domain/last_check.py`, and whoever plans
-    "only a dead one can be redriven.": ("not_dead",),
+    # decided by Fastbell: `domain/last_check.py`, and planning
+    "only a dead push can be redriven.": ("not_dead",),
     "it has expired, and showing it now would mislead.": ("expired", "too_late"),
-    "the fast does not exist any more.": ("session_missing",),
+    "the fast no longer exists.": ("session_missing",),
     "the fast had ended.": ("session_ended",),
     "the fast was cancelled.": ("session_cancelled",),
-    "the fast has another goal or other reminders now.": ("goal_moved",),
-    "the person switched reminders off.": ("reminders_off",),
-    "the person switched pushes of messages off.": ("messages_off",),
+    "the goal or the reminders of the fast were changed.": ("goal_moved",),
+    "the person has switched off reminders.": ("reminders_off",),
+    "the person has switched off pushes of messages.": ("messages_off",),
     "it falls into the person's quiet hours.": ("quiet_hours",),
     "the person has left the conversation.": ("not_a_member",),
-    "the app has read it already.": ("synced",),
+    "the app has already read it.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
-    "this person registered more phones than one may have. Opening the app there registers it again.": (
+    "this person registered more phones than are allowed. Opening the app there registers it again.": (
         "too_many_installations",
     ),
     "the phone has no active token: the app was signed out there, its token was refused, or another account took it.": (
         "no_active_token",
     ),
     "another account has signed in on the phone.": ("token_transferred",),
-    "the app has registered with another provider, app or environment since.": ("token_changed", "readdressed"),
+    "the app has since registered with another provider, app or environment.": ("token_changed", "readdressed"),
     "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),
     "it was not processed in time, because the workers, Temporal or the database were down or late.": (
         "opened_too_late",
         "time_ran_out",
     ),
-    "its workflow was lost, or somebody terminated it.": ("orphaned",),
-    "its record does not exist any more.": ("task_missing",),
+    "its workflow was lost or terminated.": ("orphaned",),
+    "its record no longer exists.": ("task_missing",),
     "the check before sending failed for this push alone, which is our fault. An operator has to look into it.": (
         "check_failed",
     ),
     "a newer release planned it, and this one cannot read it.": ("not_understood",),
     "it is unclear whether {provider} took it, and a second try might show it twice.": ("fate_unknown",),
-    "{provider} checked the push and would take it; no phone was sent anything.": ("validated",),
+    "{provider} checked the push and would accept it. No phone was sent anything.": ("validated",),
     # nothing was called, or the worker was lost
-    "another push for the same line of the screen is being sent.": ("line_taken",),
-    "a call for it is under way.": ("call_under_way",),
-    "the worker was stopped and another one takes over.": ("worker_shutdown", "closing"),
-    "the worker stood still for a while, and another one takes over.": ("worker_stood_still",),
-    "the database does not take the outcome of the call yet.": ("outcome_not_stored",),
-    "the outcome is certain, but the words that came with it could not be stored.": ("unstorable_answer",),
-    "the worker stopped before it stored what came of the call.": ("worker_lost",),
+    "another push that it would replace on the screen is being sent.": ("line_taken",),
+    "it is already being sent.": ("call_under_way",),
+    "the worker was stopped, and another one takes over.": ("worker_shutdown", "closing"),
+    "the worker stalled, and another one takes over.": ("worker_stood_still",),
+    "storing the result of the call failed, and is tried again.": ("outcome_not_stored",),
+    "the result is known, but the answer that came with it could not be stored.": ("unstorable_answer",),
+    "the worker stopped before it stored the result of the call.": ("worker_lost",),
     "the database did not answer in time, so the check had to be made again.": ("claim_too_old",),
     "what the app registered is not a token.": ("MalformedDeviceToken",),
-    "many others are ahead of it.": ("crowded",),
+    "many other pushes are ahead of it.": ("crowded",),
     "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),
     "{provider} failed a moment ago, so sending to it is paused.": ("paused", "resting_after_failed_connection"),
     # the way to the provider
@@ -97,7 +98,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the answer of {provider} could not be understood.": ("unreadable_answer", "malformed_answer"),
     "something else answered in the place of {provider}: a gateway or a sign-in page.": ("answered_by_another",),
     # what providers say: push/apns/errors.py, push/fcm/errors.py
-    "{provider} says that the app was removed from the phone, or has a newer token. Opening the app fixes it.": (
+    "{provider} says that the app was removed from the phone, or has a newer token. Opening the app once fixes it.": (
         "Unregistered",
         "ExpiredToken",
         "UNREGISTERED",
@@ -141,7 +142,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
         "PayloadTooLarge",
         "INVALID_ARGUMENT",
     ),
-    "{provider} says that this phone was sent too many pushes lately.": (
+    "{provider} says that this phone was sent too many pushes.": (
         "TooManyRequests",
         "QUOTA_EXCEEDED",
         "QUOTA_EXCEEDED_DEVICE",
@@ -159,53 +160,59 @@ _TO_ACT = re.compile(r" An operator has to [^.]+\.$")
 _STATUS = re.compile(r"(http|proxy_refused)_(\d{3})")
 
 
+class _Why(StrEnum):
+    """Meanings that depend on more than the reason."""
+
+    NONE = "no reason was recorded."
+    STATUS = "{provider} answered with the HTTP status {status}."
+    STATUS_OF_PROXY = "the proxy on the way to {provider} answered with the HTTP status {status}."
+    TOKEN_REFUSED_THEN = "{provider} refused the token at that time."  # noqa: S105
+    STOPPED_NOW = (
+        "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it."
+    )
+    DIED_OF_CUTOFF = (
+        "{provider} refused the token, as so many at that time that sending was stopped. "
+        "This says nothing about the phone."
+    )
+
+
 def meaning(reason: str, provider: Provider | None = None) -> str | None:
-    """Say what a reason means, to follow a colon; None for one that nobody here has seen."""
-    who = PROVIDERS[provider]
+    """Say what a reason means, to follow a colon; None for an unknown one."""
     if status := _STATUS.fullmatch(reason):
-        sayer = who if status[1] == "http" else f"the proxy on the way to {who}"
-        return f"{sayer} answered with the HTTP status {status[2]}."
+        sentence = _Why.STATUS if status[1] == "http" else _Why.STATUS_OF_PROXY
+        return sentence.format(provider=PROVIDERS[provider], status=status[2])
     found = _MEANINGS.get(reason)
-    return None if found is None else found.replace("{provider}", who)
+    return None if found is None else found.format(provider=PROVIDERS[provider])
 
 
 def why(reason: str | None, provider: Provider | None = None) -> str:
     """Say what a reason means, or name it."""
-    if reason is None:
-        return "no reason was noted."
-    return meaning(reason, provider) or f"{reason}."
+    return _Why.NONE if reason is None else meaning(reason, provider) or f"{reason}."
 
 
 def why_then(reason: str | None, provider: Provider | None = None) -> str:
-    """Say what a call came to, or what held a push up, that went on since: nobody has to act on that any more."""
+    """Say how a call ended, or what held a push up, that has gone on since, so nobody has to act."""
     if reason in TOKEN_REFUSED:
-        return f"{PROVIDERS[provider]} refused the token at that time."
+        return _Why.TOKEN_REFUSED_THEN.format(provider=PROVIDERS[provider])
     return _TO_ACT.sub("", why(reason, provider))
 
 
 def why_not(refusal: str | None, provider: Provider | None = None) -> str:
     """Say why a push cannot be sent, or redriven, at this moment."""
-    if refusal == "brake_engaged":
-        return (
-            "sending on its route is stopped, because many tokens were refused at once. An operator has to resume it."
-        )
-    return why(refusal, provider)
+    return _Why.STOPPED_NOW if refusal == "brake_engaged" else why(refusal, provider)
 
 
 def why_so(state: str, reason: str | None, provider: Provider | None = None) -> str:
-    """Say why a push stands as it does; one that died of the token-error cutoff is not its phone's fault.
+    """Say why a push is in its state; one that died of the token-error cutoff is not its phone's fault.
 
     Where it was redriven since, what was said of the token is of that time.
     """
     if state == TaskState.DEAD and reason in TOKEN_REFUSED:
-        return (
-            f"{PROVIDERS[provider]} refused the token, as so many at that time that sending was stopped. "
-            "This says nothing about the phone."
-        )
+        return _Why.DIED_OF_CUTOFF.format(provider=PROVIDERS[provider])
     is_over = state in {TaskState.UNREGISTERED, TaskState.REJECTED}
     return why_then(reason, provider) if reason in TOKEN_REFUSED and not is_over else why(reason, provider)
 
 
 def is_unclear(outcome: str | None, reason: str | None) -> bool:
-    """Tell whether nobody knows if the provider took a push that it was asked to take."""
+    """Tell whether it is unknown if the provider accepted a push."""
     return outcome == "unknown" and reason not in NOT_TAKEN

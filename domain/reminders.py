@@ -1,4 +1,4 @@
-"""Reminders: when each is due, until when it is of use, and what became of it."""
+"""Reminders: when each is due, when it expires, and its state."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,27 +11,27 @@ from domain.push import FAILED, TaskState
 from domain.sessions import MAX_REMINDER_MINUTES, FastingSession, SessionStatus
 from domain.timeline import CALL_LASTS
 
-AFTER_THE_END = timedelta(minutes=15)  # how long a reminder due at the very end is of use
-LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be; so long push tasks are there if there were any
-LONGEST_OF_USE = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
-DERIVED = 5  # the version of UUIDs that are made from others, as reminders' messages are
+AFTER_THE_END = timedelta(minutes=15)  # how long a reminder at the end of a fast is useful
+LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be, so push tasks are kept this long
+LONGEST_USEFUL = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+DERIVED = 5  # the version of UUIDs that are derived from others, as those of reminders' messages
 _NO_HASTE = timedelta(minutes=10)
-ARM_LEAD = 2.0  # seconds; the latest moment before the due instant at which arming starts
+ARM_LEAD = 2.0  # seconds before the due instant at which arming starts at the latest
 
 
 class ReminderState(StrEnum):
-    """What an API caller is told about one reminder of a session."""
+    """The state of one reminder of a session in the API."""
 
     SCHEDULED = "scheduled"
-    SKIPPED = "skipped"  # its moment was past when it was set
-    DUE = "due"  # its moment has come, nothing is accepted yet, or nobody has opened it yet
+    SKIPPED = "skipped"  # it was already past when it was set
+    DUE = "due"  # it is due, and no push of it is accepted yet
     SENT = "sent"  # a provider accepted it for at least one device
-    WITHDRAWN = "withdrawn"  # the session was over, it was not wanted, or there was no phone to push to
-    DEAD = "dead"  # a push of it is dead, or nobody opened it before it expired
-    REJECTED = "rejected"  # this and the next two: as the push tasks stand of which none is dead
+    WITHDRAWN = "withdrawn"  # the session had ended, it was not wanted, or there was no phone
+    DEAD = "dead"  # a push of it is dead, or it expired without being opened
+    REJECTED = "rejected"  # this and the next two: the state of its push tasks, none of which is dead
     EXPIRED = "expired"
     UNREGISTERED = "unregistered"  # the token of each phone was refused
-    PAST = "past"  # long ago, and no push of it is on record any more
+    PAST = "past"  # long ago, and its push tasks are deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +40,36 @@ class Reminder:
 
     minutes: int
     due_at: datetime
-    expires_at: datetime  # the next reminder takes its place, or the fast is over
+    expires_at: datetime  # when the next reminder is due, or the fast is over
 
 
 def reminders(session: FastingSession) -> tuple[Reminder, ...]:
     """List the session's reminders in order of time, skipped ones included."""
-    found: list[Reminder] = []
+    listed: list[Reminder] = []
     expires_at = session.ends_at + AFTER_THE_END
     for minutes in sorted(session.reminder_minutes):
         due_at = session.ends_at - timedelta(minutes=minutes)
-        found.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
-        if minutes not in session.late_minutes:  # what is never sent takes nobody's place
+        listed.append(Reminder(minutes, due_at, expires_at if minutes == 0 else min(expires_at, session.ends_at)))
+        if minutes not in session.late_minutes:  # a reminder that is never sent ends no other
             expires_at = due_at
-    return tuple(reversed(found))
+    return tuple(reversed(listed))
 
 
 def upcoming(session: FastingSession) -> tuple[Reminder, ...]:
-    """List the reminders whose moment lay ahead when they were set."""
+    """List the reminders that were not yet due when they were set."""
     return tuple(reminder for reminder in reminders(session) if not is_skipped(session, reminder))
 
 
 def is_skipped(session: FastingSession, reminder: Reminder) -> bool:
-    """Tell whether the reminder's moment was already past when it was set."""
+    """Tell whether the reminder was already past when it was set."""
     return reminder.minutes in session.late_minutes or reminder.due_at <= session.scheduled_at
 
 
 def rescheduled(before: FastingSession, after: FastingSession, now: datetime) -> FastingSession:
     """Set the changed session's reminders.
 
-    A moved goal sets all of them anew. Otherwise one that was there before stays as it was, though it be due by now;
-    one that is added too late is skipped.
+    A moved goal sets all of them again. Otherwise earlier ones stay as they were, even if they are due now, and one
+    that is added too late is skipped.
     """
     if after.ends_at != before.ends_at:
         return replace(after, scheduled_at=now, late_minutes=())
@@ -79,18 +79,17 @@ def rescheduled(before: FastingSession, after: FastingSession, now: datetime) ->
 
 
 def needed_at(before: FastingSession | None, after: FastingSession, now: datetime) -> datetime:
-    """Say by when Temporal has to know of a change: before the next reminder that it sets, moves or calls off is due.
+    """Say when Temporal has to know of a change: before the next reminder that it sets, moves or cancels is due.
 
-    Where none lies ahead, whatever is left to tell can wait behind those who have one; the database is asked before
-    each send in any case.
+    If none lies ahead, the change can wait behind others. The database is checked before each send in any case.
     """
-    told = [session for session in (before, after) if session is not None and session.status is SessionStatus.ACTIVE]
-    ahead = [reminder.due_at for session in told for reminder in upcoming(session) if reminder.due_at > now]
+    states = [session for session in (before, after) if session is not None and session.status is SessionStatus.ACTIVE]
+    ahead = [reminder.due_at for session in states for reminder in upcoming(session) if reminder.due_at > now]
     return min(ahead, default=now + _NO_HASTE)
 
 
 def message_id(session_id: UUID, minutes: int, due_at: datetime) -> UUID:
-    """Name the message of one reminder at one due instant: the same wherever and however often it is planned."""
+    """Derive the message id of one reminder at one due instant."""
     return uuid5(session_id, f"reminder/{minutes}/{due_at.timestamp():.6f}")
 
 
@@ -107,15 +106,15 @@ def arm_seconds(session_id: UUID, arm_window: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class OnRecord:
-    """What was decided about one reminder: nothing, as long as nobody has opened it."""
+    """What is on record about one reminder: nothing before it is opened."""
 
     tasks: Mapping[TaskState, int]  # how many push tasks of it are in each state
     withheld: int  # decisions not to push it
 
 
-def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: datetime) -> ReminderState:
-    """Derive a reminder's state from the session and from what was decided about it."""
-    tasks = found.tasks
+def state_of(session: FastingSession, reminder: Reminder, record: OnRecord, now: datetime) -> ReminderState:
+    """Derive a reminder's state from the session and from what is on record."""
+    tasks = record.tasks
     if tasks.get(TaskState.ACCEPTED):
         return ReminderState.SENT
     if tasks.get(TaskState.PENDING) and session.status is SessionStatus.ACTIVE:
@@ -127,13 +126,13 @@ def state_of(session: FastingSession, reminder: Reminder, found: OnRecord, now: 
         return ReminderState.SKIPPED
     if not tasks and reminder.expires_at <= now - LEAST_KEPT:
         return ReminderState.PAST
-    if tasks or found.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
+    if tasks or record.withheld or (session.ended_at is not None and session.ended_at < reminder.expires_at):
         return ReminderState.WITHDRAWN
     return _pending(reminder, now, lasts=timedelta())
 
 
 def _pending(reminder: Reminder, now: datetime, *, lasts: timedelta) -> ReminderState:
-    """Tell by the clock alone; what expired is dead once a last call had time to end, though no worker noted it."""
+    """Decide by the clock; an expired one is dead once a last call could end, even if no worker has recorded it."""
     if reminder.expires_at + lasts <= now:
         return ReminderState.DEAD
     return ReminderState.DUE if reminder.due_at <= now else ReminderState.SCHEDULED

@@ -8,21 +8,22 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from domain.devices import Permission
+from domain.push import TaskState
 from domain.timeline import Event, WaitsFor
 
 PAST: Mapping[Event, str] = {
     Event.REGISTERED: "Registered {phone} for pushes.",
-    Event.REACTIVATED: "Registered {phone} again; it can be pushed to once more.",
-    Event.ROTATED: "The app on {phone} registered another token; this one is not used any more.",
+    Event.REACTIVATED: "Registered {phone} again. It gets pushes again.",
+    Event.ROTATED: "The app on {phone} registered a new token. The old one is no longer used.",
     Event.TRANSFERRED: (
-        "The token of {phone} was registered by another account, or by another installation of the app; "
-        "this installation gets no pushes any more."
+        "The token of {phone} was registered by another account, or by another installation of the app. "
+        "This installation no longer gets pushes."
     ),
-    Event.SIGNED_OUT: "Signed out on {phone}; it gets no pushes any more.",
-    Event.INVALIDATED: "Stopped pushing to {phone} until the app is opened there: {why}",
-    Event.FAST_COMPLETED: "Completed the fast; reminders that were not sent before are not sent.",
-    Event.FAST_BROKEN: "Broke the fast; reminders that were not sent before are not sent.",
-    Event.FAST_CANCELLED: "Cancelled the fast; reminders that were not sent before are not sent.",
+    Event.SIGNED_OUT: "Signed out on {phone}. It no longer gets pushes.",
+    Event.INVALIDATED: "Stopped sending to {phone}: {why}",
+    Event.FAST_COMPLETED: "Completed the fast. Reminders that had not been sent are not sent.",
+    Event.FAST_BROKEN: "Broke the fast. Reminders that had not been sent are not sent.",
+    Event.FAST_CANCELLED: "Cancelled the fast. Reminders that had not been sent are not sent.",
     Event.PLANNED: "Planned {push} for {phone}, due at {due_at}.",
     Event.OPENED: "Tapped {push} on {phone}.",
     Event.SYNCED: "The app on {phone} has read what {push} is about.",
@@ -30,11 +31,13 @@ PAST: Mapping[Event, str] = {
     Event.UNREGISTERED: "{Provider} refused the token of {phone}, so {push} did not reach it: {why}",
     Event.WITHDRAWN: "{Push} was not sent to {phone}: {why}",
     Event.EXPIRED: "{Push} was not sent to {phone}: it expired at {expires_at}.",
-    Event.REDRIVEN: "{actor} redrove {push} for {phone}, which was dead: {why}",
-    Event.UNOPENED: "{Push} has been due since {due_at}, and has not been processed yet.",
+    Event.REDRIVEN: "{actor} redrove {push} for {phone}. It had been dead: {why}",
+    Event.UNOPENED: (
+        "{Push} has been due since {due_at}. It has not been processed yet: the background service may be down."
+    ),
     Event.WITHHELD: "Did not push {push} to {whom}: {why}",
-    Event.OTHER: "Something happened that this release cannot tell; a newer one wrote it.",
-    Event.TEST_PUSH: "{actor} asked for a test push,{dry} to {phones_count}.",
+    Event.OTHER: "Something happened that this release cannot describe. A newer release recorded it.",
+    Event.TEST_PUSH: "{actor} sent a test push to {phones_count}.{dry}",
 }
 
 
@@ -69,25 +72,38 @@ NO_PHONE_SHOWS = " None of this person's phones shows notifications, according t
 
 
 class Past(StrEnum):
-    """Sentences of events that have more than one."""
+    """Sentences of events that have more than one, and their parts."""
 
+    STARTED = "Started a fast until {first_ends_at}."
+    MOVED = "Moved the fast's goal to {ends_at}."
+    CHANGED = " The fast was changed {changes} times."
+    REMINDERS_CHANGED = " Its reminders were changed later."
+    REMINDERS = " Reminders, in minutes before the end: {minutes}."
+    NO_REMINDERS = " Without reminders."
+    REMINDERS_NOW = " Reminders now, in minutes before the end: {minutes}."
+    NO_REMINDERS_NOW = " There are no reminders now."
+    REMINDERS_FIRST = " Reminders, in minutes before the end: {first_minutes}. They were changed later."
+    SKIPPED = " Skipped, because it was too late for them: {skipped}."
+    SKIPPED_UNLESS_SENT = " Skipped, because it was too late for them, unless sent before: {skipped}."
+    QUIET_NOW = " Quiet hours are now from {starts:%H:%M} to {ends:%H:%M}, {where}."
+    NO_QUIET_NOW = " There are no quiet hours now."
     CROWDED_OUT = "Signed out on {phone}: {why}"
     NOT_CALLED = "Did not ask {provider} to show {push} on {phone}: {why}"
-    CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). What came of it is not known yet."
+    CALLING = "Began to ask {provider} to show {push} on {phone} (call {attempt}). The result is not known yet."
     CALL_LOST = "Was about to ask {provider} to show {push} on {phone} (call {attempt})."
     CALLED = "Asked {provider} to show {push} on {phone} (call {attempt})."
-    SILENT_AT_NIGHT = " Without a sound: it fell into the person's quiet hours."
-    SILENT_SO_SOON = " Without a sound: its line on the screen had sounded less than a minute before."
-    TOOK_IT = "{Provider}, call {attempt}: accepted{after}."
-    NO_CALL = "{Provider}, call {attempt}: not made; {why}"
-    ANSWERED = "{Provider}, call {attempt}{after_comma}: {why}"
+    SILENT_AT_NIGHT = " Without a sound, because of the person's quiet hours."
+    SILENT_SO_SOON = " Without a sound: the notification that it replaces had sounded less than a minute before."
+    TOOK_IT = "{Provider} accepted call {attempt}{after}."
+    NO_CALL = "Call {attempt} to {provider} was not made: {why}"
+    ANSWERED = "Call {attempt} to {provider} ended{after}: {why}"
     UNCLEAR = " It is unclear whether {provider} took it."
     REFUSED_IN_A_MASS = (
-        "{Provider}, call {attempt}{after_comma}: refused the token ({reason}). So many tokens were refused at that "
-        "time that this says nothing about the phone."
+        "Call {attempt} to {provider} ended{after}: the token was refused ({reason}). So many tokens were refused at "
+        "that time that this says nothing about the phone."
     )
     TRIED_AGAIN = " The next try is at {retry_at}."
-    ASKED_FOR_PATIENCE = " It asked for no other call before {asked_until}, and {push} expires before that."
+    ASKED_FOR_PATIENCE = " {Provider} asked not to be called before {asked_until}. {Push} expires before that."
     ACCEPTED = "{Provider} accepted {push} for {phone}{when}.{cause}{shows}"
     SETTINGS_DECIDE = " From here the phone's own settings decide: focus, muted notifications, no network."
     VALIDATED = "Checked {push} for {phone}: {why}"
@@ -95,7 +111,7 @@ class Past(StrEnum):
     LATE = ", {late} late"
     HELD_UP = " What held it up last: {why}"
     HELD_UP_BY_CUTOFF = " Sending to {phones} had been stopped, because many tokens were refused at once."
-    REDRIVEN_LATE = " It was on its way again only at {again_at}: it was redriven, or its phone registered again."
+    REDRIVEN_LATE = " It was sent again only at {again_at}: it was redriven, or its phone registered again."
     REDRIVEN_AFTER_CUTOFF = (
         "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
     )
@@ -107,7 +123,10 @@ class Past(StrEnum):
     )
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"
-    UNOPENED_EXPIRED = "{Push} was due at {due_at} and expired at {expires_at} without being processed: the workers, Temporal or the database were down or late."  # noqa: E501 (one sentence of the table)
+    UNOPENED_EXPIRED = (
+        "{Push} was due at {due_at} and expired at {expires_at}. It was not processed: the background service was down "
+        "or late."
+    )
     DIED = "Gave up on {push} for {phone}: {why}"
     DIED_EXPIRED = "Gave up on {push} for {phone} when it expired at {expires_at}: {why}"
     DIED_OF_CUTOFF = (
@@ -118,10 +137,11 @@ class Past(StrEnum):
         "Sending to {phones} was stopped{engaged}, because many tokens were refused at once. "
         "So the phone is not to blame. {Push} for {phone} was given up when it expired at {expires_at}."
     )
+    DRY = " Only the provider checks it. No phone shows it."
     REDRIVABLE = " A person can redrive it until {expires_at}."
     RESUME_FIRST = (
-        " It cannot be redriven yet: first an operator has to find the cause and resume the route; "
-        "after that a person can redrive it, until {expires_at}."
+        " It cannot be redriven yet. First an operator has to find the cause and resume the route. "
+        "After that a person can redrive it until {expires_at}."
     )
     NOT_REDRIVABLE = " It cannot be redriven: {refusal}"
 
@@ -130,17 +150,17 @@ PRESENT: Mapping[WaitsFor, str] = {
     WaitsFor.CHECK: "{head} It will not be sent: {refusal}",
     WaitsFor.EXPIRY: "{Push}{to} expired at {expires_at} and was not sent. The workers or Temporal may be down.",
     WaitsFor.RESUME: (
-        "{head} Sending to {phones} is stopped since {engaged_at}, because many tokens were refused at once "
-        "({token_errors} of {answers} users, most often {cutoff_reason}); this says nothing about the phone. "
+        "{head} Sending to {phones} has been stopped since {engaged_at}, because many tokens were refused at once "
+        "({token_errors} of {answers} users, most often {cutoff_reason}). This says nothing about the phone. "
         "An operator has to find the cause and resume the route (cli.py gates resume {brake_id}).{then}"
     ),
     WaitsFor.REDRIVE: "{head} {Why} A person can redrive it until {expires_at}.",
-    WaitsFor.ANSWER: "{head} {Provider} is being asked since {call_since}.",
+    WaitsFor.ANSWER: "{head} {Provider} was called at {call_since} and has not answered yet.",
     WaitsFor.WORKER: (
-        "{head} No worker has reported for 10 s, so nothing is sent. An operator has to look at the workers.{until}"
+        "{head} No worker has reported for 10 s, so nothing is sent. An operator has to check the workers.{until}"
     ),
-    WaitsFor.TEMPORAL: "{head} {temporal} An operator has to look at Temporal.{until}",
-    WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{next}{until}",
+    WaitsFor.TEMPORAL: "{head} {temporal} An operator has to check Temporal.{until}",
+    WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{trial}{next}{until}",
     WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
     WaitsFor.DUE: "{head} No obstacle is known.{until}",
     WaitsFor.TURN: "{head} No obstacle is known: the workers are busy or late.{until}",
@@ -154,22 +174,34 @@ class Present(StrEnum):
     DUE = "{Push}{to} is due at {due_at}."
     LATE = "{Push}{to} has been due since {due_at} and has not been sent yet."
     ACCEPTED_JUST_NOW = "{Push}{to} was accepted at {due_at}. Open apps get it first, and other phones within seconds."
-    DEAD = "{Push}{to} is dead; it was due at {due_at}."
+    DEAD = "{Push}{to} is dead. It was due at {due_at}."
     EXPIRES = " It expires at {expires_at}."
-    THEN_REDRIVE = " After that a person can redrive it, until {expires_at}."
-    THEN_SENT = " After that it is sent, if that is before {expires_at}."
+    THEN_REDRIVE = " After that a person can redrive it until {expires_at}."
+    THEN_SENT = " After that it is sent, unless it has expired at {expires_at}."
     NEXT = " The next try is at {next_attempt_at}."
     NO_NEXT = " There is no other try before it expires."
     AFTER_REST = " After that it is tried again."
     REST = " until {route_until}"
-    ONE_CALL = "; one push at a time is tried"
+    ONE_CALL = " One push at a time is tried."
     CUTOFF_OVER = (
-        "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}); this says "
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once ({reason}). This says "
         "nothing about the phone. A person can redrive it until {expires_at}."
     )
     ROUTE_RESUMED = (
-        "{head} Sending to {phones} had been stopped, because many tokens were refused at once; this says nothing "
+        "{head} Sending to {phones} had been stopped, because many tokens were refused at once. This says nothing "
         "about the phone. The route was resumed, and the push is tried again.{next}{until}"
     )
     OWED = "It has been waiting for Temporal since {owed_since}."
     SILENT = "It waits for Temporal, which does not answer the workers."
+
+
+# The state of a test push on one phone.
+STANDINGS: Mapping[TaskState, str] = {
+    TaskState.ACCEPTED: "Accepted by the provider.",
+    TaskState.PENDING: "On its way{because}",
+    TaskState.REJECTED: "Refused by the provider{because}",
+    TaskState.UNREGISTERED: "Its token was refused by the provider{because}",
+    TaskState.EXPIRED: "Not sent before it expired{because}",
+    TaskState.WITHDRAWN: "Not sent{because}",
+    TaskState.DEAD: "Given up{because}",
+}

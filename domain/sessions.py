@@ -9,14 +9,14 @@ from uuid import UUID
 from domain.problems import Conflict, InvalidField
 
 LONGEST_FAST = timedelta(days=21)
-EARLIEST_START = timedelta(days=1)  # how far ahead a fast may be planned
+EARLIEST_START = timedelta(days=1)  # how far ahead a fast may start
 MAX_REMINDERS = 5
 MAX_REMINDER_MINUTES = 1440
 DEFAULT_REMINDER_MINUTES = (30,)
 
 
 class SessionStatus(StrEnum):
-    """Where a fasting session stands; every status but ACTIVE is final."""
+    """The status of a fasting session; every one but ACTIVE is final."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -26,7 +26,7 @@ class SessionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FastingSession:
-    """One fast of one user, as the database has it."""
+    """One fast of one user."""
 
     session_id: UUID
     user_id: str
@@ -37,14 +37,14 @@ class FastingSession:
     reminder_minutes: tuple[int, ...]
     scheduled_at: datetime  # when ends_at was last set
     rev: int
-    late_minutes: tuple[int, ...] = ()  # of the reminders those that were added when their moment was past
-    follows_preferences: bool = False  # its reminder minutes are those of its user's preferences, whenever they change
+    late_minutes: tuple[int, ...] = ()  # those reminders that were added too late
+    follows_preferences: bool = False  # its reminder minutes follow its user's preferences
 
 
 def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
-    """Give those of stored reminder minutes that a fast can have, each once; an array may hold nulls, and arrays."""
-    found = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
-    return tuple(found)[:MAX_REMINDERS]
+    """Give the valid ones of stored reminder minutes, each once; an array may hold nulls and arrays."""
+    minutes = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
+    return tuple(minutes)[:MAX_REMINDERS]
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:
@@ -60,9 +60,9 @@ def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:
 
 
 def finished_status(session: FastingSession, wanted: SessionStatus, now: datetime) -> SessionStatus | None:
-    """Say which final status `session` gets when its user ends (COMPLETED) or cancels (CANCELLED) it at `now`.
+    """Give the final status of a session that its user ends (COMPLETED) or cancels (CANCELLED) at `now`.
 
-    None: it is already finished in that way. Raises Conflict when it is finished in the other way.
+    None: it has already been finished in that way. Raises Conflict if it was finished in the other way.
     """
     if session.status is SessionStatus.ACTIVE:
         early = wanted is SessionStatus.COMPLETED and now < session.ends_at
@@ -73,5 +73,5 @@ def finished_status(session: FastingSession, wanted: SessionStatus, now: datetim
 
 
 def already_finished(session: FastingSession) -> Conflict:
-    """Tell that a finished session takes no more changes."""
-    return Conflict("session-finished", f"This fasting session is {session.status}; it cannot be changed any more.")
+    """Say that a finished session takes no more changes."""
+    return Conflict("session-finished", f"This fasting session is {session.status}. It can no longer be changed.")

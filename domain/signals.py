@@ -1,4 +1,4 @@
-"""Operational signals: how the service stands at a moment, as the database tells it."""
+"""Operational signals: the state of the service at a moment, by the database."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,12 +20,12 @@ TOKEN_ERRORS = frozenset(
     }
 )
 
-UNCALLED_FOR_US = frozenset({"app_not_configured", "oauth_refused"})  # there is no call that could have been refused
+UNCALLED_FOR_US = frozenset({"app_not_configured", "oauth_refused"})  # without a call that could be refused
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Pushes whose token was refused, or which were refused for a fault of ours, and whose they are."""
+    """Pushes whose token was refused, or that were refused because of our error, and their users."""
 
     pushes: int
     users: int
@@ -35,18 +35,18 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Users on one route whose pushes, due lately, came to something."""
+    """Users on one route whose recently due pushes were settled."""
 
     route: Route
     users: int
     token_errors: int  # of these, whose token was refused
-    rejected: int  # of these, whose push was refused for a fault of ours
+    rejected: int  # of these, whose push was refused because of our error
     refusals: Refusals | None  # None where there were none
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedPushes:
-    """Pushes on one route that are refused, or died refused, for our credentials; due within the hour."""
+    """Pushes on one route that are or died refused because of our credentials; due within the last hour."""
 
     route: Route
     reason: str
@@ -58,30 +58,30 @@ class RefusedPushes:
 class Backlog:
     """The pushes of one kind that are pending for one route."""
 
-    route: Route  # as the phones say it, so its app may be unknown
+    route: Route  # as the phones name it, so its app may be unknown
     kind: Kind
-    pending: int  # those armed or posted ahead of their due instant, too
-    overdue: int  # due by now
-    retrying: int  # of these, hindered at least once; each waits for its next attempt
-    behind_gate: int  # of these, on a route whose gate is shut in some worker, or braked
-    oldest_due_at: datetime | None  # of those overdue; of one that was redriven or revived, when it was
+    pending: int  # including those armed or planned before they are due
+    overdue: int  # already due
+    retrying: int  # of these, put off at least once; each waits for its next attempt
+    behind_gate: int  # of these, on a route that is paused in some worker, or stopped
+    oldest_due_at: datetime | None  # of the overdue ones; for one redriven or revived, when it was
 
 
 @dataclass(frozen=True, slots=True)
 class DeadPushes:
-    """The pushes of one kind that are dead on one route, of those due so lately that they may be of use."""
+    """The dead pushes of one kind on one route, of those due so lately that some may not have expired."""
 
     route: Route
     kind: Kind
     count: int
     unexpired: int  # a person can still redrive them
-    unexpired_users: int  # whose those are
-    lately_users: int  # whose died in the last minutes
+    unexpired_users: int  # their users
+    lately_users: int  # users whose pushes died in the last minutes
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxBacklog:
-    """What waits to be handed over."""
+    """What is waiting to be handed over."""
 
     count: int
     oldest_at: datetime | None
@@ -97,21 +97,19 @@ class Transfers:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """All of them, read at one moment."""
+    """All signals, read at one moment."""
 
     at: datetime  # by the database's clock
     backlogs: tuple[Backlog, ...]
     dead: tuple[DeadPushes, ...]
     outbox: OutboxBacklog  # dispatches to Temporal
-    handoffs: OutboxBacklog  # messages of which it is not decided yet how each phone is told
-    rejected: int  # pushes that were due in the last hour and refused for a fault of ours
+    handoffs: OutboxBacklog  # messages whose delivery is not decided yet for each phone
+    rejected: int  # pushes due in the last hour and refused because of our error
     brakes: tuple[Route, ...]  # engaged
     answered: tuple[Answered, ...]
     refused: tuple[RefusedPushes, ...]
     workers: int  # seen lately
     streams: int  # open
-    unopened: OutboxBacklog = OutboxBacklog(
-        0, None
-    )  # reminders that are due and that nobody opened, when a worker looked last
-    swept_at: datetime | None = None  # when that was; None: no worker has looked yet
+    unopened: OutboxBacklog = OutboxBacklog(0, None)  # due reminders that were not opened, at the last sweep
+    swept_at: datetime | None = None  # when that was; None: no sweep yet
     transfers: Transfers = Transfers()

@@ -1,4 +1,4 @@
-"""What a push that is not settled waits for, at this moment: facts in, one obstacle out."""
+"""What an unsettled push waits for at this moment: facts in, one obstacle out. And the items of a timeline."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,27 +9,25 @@ from uuid import UUID
 from domain.kinds import Kind
 from domain.push import Provider
 
-A_MOMENT = timedelta(seconds=5)  # in which workers that are there take up what has come due
-
-CALL_LASTS = timedelta(seconds=16)  # after so long a call without an outcome has lost its worker
-
-MAX_PRESENT = 50  # lines about one person; the longest due come first
+A_MOMENT = timedelta(seconds=5)  # in which live workers begin what has become due
+CALL_LASTS = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
+MAX_PRESENT = 50  # lines about one person; the longest due first
 
 
 class WaitsFor(StrEnum):
-    """What has to happen before a push goes out, or is given up."""
+    """What has to happen before a push is sent or given up."""
 
     CHECK = "check"  # it will be withdrawn at its next check
-    EXPIRY = "expiry"  # it has expired, and nobody has noted that yet
+    EXPIRY = "expiry"  # it has expired, which is not recorded yet
     RESUME = "resume"  # the token-error cutoff is engaged: an operator has to resume the route
     REDRIVE = "redrive"  # it is dead, and a person may redrive it
     ANSWER = "answer"  # its provider is being called
     WORKER = "worker"  # no worker is alive
-    TEMPORAL = "temporal"  # Temporal has not taken it, or does not answer
+    TEMPORAL = "temporal"  # its dispatch is waiting, or Temporal does not answer
     ROUTE = "route"  # the breaker is open
-    RETRY = "retry"  # trouble of its own, such as too many pushes to this phone
+    RETRY = "retry"  # an error of its own, such as too many pushes to this phone
     DUE = "due"  # its due instant
-    TURN = "turn"  # nothing known holds it up, and yet it is late
+    TURN = "turn"  # it is late without a known obstacle
     NOTHING = "nothing"  # it is being sent at this moment
 
 
@@ -46,16 +44,16 @@ class Cutoff:
 
 @dataclass(frozen=True, slots=True)
 class RouteNow:
-    """How the route of a push stands."""
+    """The state of the route of a push."""
 
     cutoff: Cutoff | None = None
     reason: str | None = None  # why the breaker is open; None: calls pass
-    until: datetime | None = None  # while it rests; None: one call is tried
+    until: datetime | None = None  # end of the pause; None: one call is tried
 
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """What is known of a push that is not settled."""
+    """What is known of an unsettled push."""
 
     now: datetime
     due_at: datetime
@@ -63,16 +61,16 @@ class Unsettled:
     next_attempt_at: datetime | None
     last_reason: str | None
     is_dead: bool
-    refused: str | None  # why the check would not let it go out now
+    refused: str | None  # why the last check would not let it pass now
     call_since: datetime | None  # a call without an outcome
-    owed_since: datetime | None  # Temporal is owed a dispatch of it
+    owed_since: datetime | None  # its dispatch to Temporal has been waiting
     workers: int  # alive
     temporal_answers: bool  # as far as the workers know
     route: RouteNow
 
 
 def waits_for(push: Unsettled) -> WaitsFor:
-    """Name the obstacle that has to go first."""
+    """Give the obstacle that has to be removed first."""
     if push.is_dead:
         return WaitsFor.RESUME if push.route.cutoff else WaitsFor.REDRIVE
     if push.expires_at <= push.now:
@@ -85,7 +83,7 @@ def waits_for(push: Unsettled) -> WaitsFor:
 
 
 def _obstacle(push: Unsettled) -> WaitsFor | None:
-    """Name what holds up others, too."""
+    """Give an obstacle that also holds up others."""
     if push.route.cutoff:
         return WaitsFor.RESUME
     if not push.workers:
@@ -106,9 +104,9 @@ def _by_the_clock(push: Unsettled) -> WaitsFor:
 
 
 def next_try(push: Unsettled) -> datetime | None:
-    """Say when it is tried next, where that is known, lies ahead, and comes before it expires.
+    """Give the next try, if it is known, in the future, and before the push expires.
 
-    While its route rests it is only looked at, not tried.
+    While its route is paused the push is checked but not tried.
     """
     planned = push.next_attempt_at or push.due_at
     not_before = push.now if push.route.until is None else max(push.now, push.route.until)
@@ -124,19 +122,19 @@ class Event(StrEnum):
     TRANSFERRED = "transferred"
     SIGNED_OUT = "signed_out"
     INVALIDATED = "invalidated"
-    PERMISSION_TOLD = "permission_told"  # whether the phone shows notifications, where that is news
+    PERMISSION_TOLD = "permission_told"  # whether the phone shows notifications, when that changes
     FAST_STARTED = "fast_started"
     GOAL_MOVED = "goal_moved"
     FAST_COMPLETED = "fast_completed"
     FAST_BROKEN = "fast_broken"
     FAST_CANCELLED = "fast_cancelled"
     WITHHELD = "withheld"  # no push was planned, for any phone or for one
-    WAITS = "waits"  # stands for the present: a push that is not settled, and what it waits for
-    UNOPENED = "unopened"  # a reminder is due, and neither was a push planned nor withheld
+    WAITS = "waits"  # the present: an unsettled push, and what it waits for
+    UNOPENED = "unopened"  # a reminder is due, without a planned or withheld push
     PLANNED = "planned"
-    ATTEMPTED = "attempted"  # a provider call began; with a reason: none was made
+    ATTEMPTED = "attempted"  # a provider call began; with a reason: it was not made
     ANSWERED = "answered"
-    ACCEPTED = "accepted"  # this, and the five from `rejected` on: what a push came to
+    ACCEPTED = "accepted"  # this, and the five from `rejected` on: how a push ended
     OPENED = "opened"
     SYNCED = "synced"
     REJECTED = "rejected"
@@ -146,22 +144,22 @@ class Event(StrEnum):
     DEAD = "dead"
     REDRIVEN = "redriven"
     TEST_PUSH = "test_push"
-    OTHER = "other"  # something that this release does not know
+    OTHER = "other"  # an event that this release does not know
 
 
 @dataclass(frozen=True, slots=True)
 class TimelinePart:
-    """Which part of a timeline is meant; None: all of it."""
+    """A part of a timeline; None: all of it."""
 
     session_id: UUID | None = None
     message_id: UUID | None = None
     at_from: datetime | None = None
-    at_to: datetime | None = None  # itself not included
+    at_to: datetime | None = None  # not included
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What is put into words."""
+    """An event to put into words."""
 
     event: Event
     kind: Kind | None  # of the push
@@ -170,17 +168,17 @@ class Happening:
     reminder_minutes: int | None
     reason: str | None
     detail: dict[str, Any]
-    now: datetime  # when it is told
+    now: datetime  # when it is read
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineItem:
-    """One thing that happened; never a token, never a message's text."""
+    """One event; without tokens and texts of messages."""
 
-    id: UUID  # stable; orders what happened at one instant
+    id: UUID  # stable; orders events of one instant
     at: datetime
     event: Event
-    text: str  # in words that can be read out
+    text: str  # a sentence that can be read out
     session_id: UUID | None
     conversation_id: UUID | None
     message_id: UUID | None
@@ -188,4 +186,4 @@ class TimelineItem:
     installation_id: UUID | None
     provider: Provider | None
     reason: str | None
-    detail: dict[str, Any]  # what else is known, by event (docs/support.md)
+    detail: dict[str, Any]  # by event (docs/support.md)

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.devices import Permission, ToldPermission
+from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
 from domain.preferences import QuietHours
 from domain.preferences import in_words as zone_in_words
-from domain.push import Provider
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_then
-from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, Past, Present
+from domain.push import Provider, TaskState
+from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_so, why_then
+from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, STANDINGS, Past, Present
 from domain.timeline import Event, Happening, WaitsFor
 
 _PHONES = {Provider.APNS: "iPhone", Provider.FCM: "Android phone", None: "phone"}
@@ -25,16 +25,26 @@ def in_words(what: Happening) -> str:
 
 
 def now_quiet(hours: QuietHours | None) -> str:
-    """Say when the person's quiet hours are now, after what they withheld: they may have been others then."""
+    """Say what the person's quiet hours are now, after a push that they withheld: they may have changed."""
     if hours is None:
-        return " There are none now."
+        return Past.NO_QUIET_NOW
     where = zone_in_words(hours.time_zone) if hours.time_zone else "by each phone's clock"
-    return f" They are now from {hours.starts:%H:%M} to {hours.ends:%H:%M}, {where}."
+    return Past.QUIET_NOW.format(starts=hours.starts, ends=hours.ends, where=where)
 
 
-def shows(told: ToldPermission | None) -> str:
-    """Say what a phone does with a push, after what became of it; nothing where the app told of no obstacle."""
-    return "" if told is None else SHOWS[told.permission].format(permission_told_at=_written(told.at))
+def shows(reported: ReportedPermission | None) -> str:
+    """Say what a phone does with a push, by its reported permission; nothing if it shows it."""
+    return "" if reported is None else SHOWS[reported.permission].format(permission_told_at=_written(reported.at))
+
+
+def standing_in_words(
+    state: TaskState, reason: str | None, provider: Provider | None = None, reported: ReportedPermission | None = None
+) -> str:
+    """Give the state of a test push on a phone, which may not show it, by its `reported` permission."""
+    if state is TaskState.ACCEPTED and reason is not None:
+        return f"Accepted: {why(reason, provider)}"
+    stands = STANDINGS[state].format(because="." if reason is None else f": {why_so(state, reason, provider)}")
+    return stands + (shows(reported) if state in {TaskState.PENDING, TaskState.ACCEPTED} else "")
 
 
 def duration(length: timedelta) -> str:
@@ -46,14 +56,15 @@ def duration(length: timedelta) -> str:
 
 
 def _waits(what: Happening) -> str:
-    """Put the sentence together that tells what an unsettled push waits for."""
-    waits, told = WaitsFor(what.detail["waits_for"]), what.detail
+    """Choose the sentence for what an unsettled push waits for."""
+    waits, reported = WaitsFor(what.detail["waits_for"]), what.detail
     parts: dict[str, str] = {
         "head": _head(what, waits),
         "until": Present.EXPIRES,
-        "then": Present.THEN_REDRIVE if told["is_dead"] else Present.THEN_SENT,
+        "then": Present.THEN_REDRIVE if reported["is_dead"] else Present.THEN_SENT,
         "next": _next(what),
-        "rest": Present.REST if _has(what, "route_until") else Present.ONE_CALL,
+        "rest": Present.REST if _has(what, "route_until") else "",
+        "trial": "" if _has(what, "route_until") else Present.ONE_CALL,
         "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
     }
     sentence = PRESENT[waits]
@@ -96,7 +107,7 @@ def _attempted(what: Happening) -> str:
 
 
 def _silence(what: Happening) -> str:
-    """Say why the phone was not to ring, if so."""
+    """Say why the push was without a sound, if it was."""
     return {"quiet_hours": Past.SILENT_AT_NIGHT, "sounded_lately": Past.SILENT_SO_SOON}.get(
         what.detail.get("silent_because") or "", ""
     )
@@ -131,7 +142,7 @@ def _accepted(what: Happening) -> str:
 
 
 def _cause(what: Happening) -> str:
-    """Say why a push was late, as far as the tables know."""
+    """Say why a push was late, as far as it is on record."""
     if what.detail.get("is_redriven"):
         return Past.REDRIVEN_LATE
     held_up_by = what.detail.get("held_up_by")
@@ -163,7 +174,7 @@ def _dead(what: Happening) -> str:
     else:
         died = Past.DIED_EXPIRED if at_its_end else Past.DIED
     refused = what.detail.get("redrive_refused")
-    if expired or "redrive_refused" not in what.detail:  # too late, or it was redriven afterwards
+    if expired or "redrive_refused" not in what.detail:  # too late, or redriven afterwards
         return died
     if refused == "brake_engaged":
         return died + Past.RESUME_FIRST
@@ -175,48 +186,39 @@ def _redriven(what: Happening) -> str:
 
 
 def _fast_started(what: Happening) -> str:
-    started = f"Started a fast until {_at(what, 'first_ends_at')}."
     if not what.detail["changes"]:
-        return started + _reminders(what)
+        return Past.STARTED + _reminders(what)
     is_moved = _instant(what, "first_ends_at") != _instant(what, "ends_at")
-    return started if is_moved else started + _reminders_of_then(what)
+    return Past.STARTED + ("" if is_moved else _reminders_of_then(what))
 
 
 def _goal_moved(what: Happening) -> str:
-    moved = f"Moved the fast's goal to {_at(what, 'ends_at')}"
     if what.detail["changes"] == 1:
-        return f"{moved}.{_reminders(what)}"
-    return f"{moved}; the fast was changed {what.detail['changes']} times.{_present_reminders(what)}"
+        return Past.MOVED + _reminders(what)
+    return Past.MOVED + Past.CHANGED + _present_reminders(what)
 
 
 def _reminders(what: Happening) -> str:
-    """List the reminders, which are what they were at that time, and those that came too late to be set."""
-    minutes = _minutes(what)
-    if not minutes:
-        return " Without reminders."
-    skipped = _due_when_set(what)
-    late = f" Skipped, since that was past already: {_listed(skipped)}." if skipped else ""
-    return f" Reminders, in minutes before the end: {_listed(minutes)}.{late}"
+    """List the reminders, which are what they were at that time, and those that it was too late for."""
+    if not _minutes(what):
+        return Past.NO_REMINDERS
+    return Past.REMINDERS + (Past.SKIPPED if _due_when_set(what) else "")
 
 
 def _reminders_of_then(what: Happening) -> str:
-    """Tell the reminders that a fast was started with, as far as they are known, and what they are now."""
-    first: list[int] | None = what.detail["first_reminder_minutes"]
+    """List the reminders that a fast was started with, as far as they are known, and those that it has now."""
+    first = what.detail["first_reminder_minutes"]
     if first is not None and set(first) != set(_minutes(what)):
-        then = _listed(sorted(first, reverse=True)) if first else "none"
-        return f" Reminders, in minutes before the end: {then}. They were changed later.{_present_reminders(what)}"
+        return Past.REMINDERS_FIRST + _present_reminders(what)
     is_certain = what.detail["changes"] == 1  # for the goal is where it was
-    return f"{' Its reminders were changed later.' if is_certain else ''}{_present_reminders(what)}"
+    return (Past.REMINDERS_CHANGED if is_certain else "") + _present_reminders(what)
 
 
 def _present_reminders(what: Happening) -> str:
     """List the reminders as they are now; one that was due when they were set may have been sent before that."""
-    minutes = _minutes(what)
-    if not minutes:
-        return " Now it is without reminders."
-    late = _due_when_set(what)
-    skipped = f" Skipped, unless sent before, since that was past already: {_listed(late)}." if late else ""
-    return f" Now its reminders are, in minutes before the end: {_listed(minutes)}.{skipped}"
+    if not _minutes(what):
+        return Past.NO_REMINDERS_NOW
+    return Past.REMINDERS_NOW + (Past.SKIPPED_UNLESS_SENT if _due_when_set(what) else "")
 
 
 def _minutes(what: Happening) -> list[int]:
@@ -276,12 +278,12 @@ def _filled(sentence: str, what: Happening) -> str:
         "to": "" if what.installation_id is None else f" for {_phone(what)}",
         "whom": "any phone" if what.installation_id is None else _phone(what),
         "after": after,
-        "after_comma": after and f",{after}",
         "late": duration(_late(what) or timedelta()),
         "engaged": f" at {_at(what, 'cutoff_at')}" if _has(what, "cutoff_at") else "",
         "refusal": _refusal(what),
-        "dry": " which only its provider checks," if detail.get("validate_only") else "",
+        "dry": Past.DRY if detail.get("validate_only") else "",
         "phones_count": _count(len(detail.get("installations", ()))),
+        **(_reminder_lists(what) if what.event in {Event.FAST_STARTED, Event.GOAL_MOVED} else {}),
     }
     return sentence.format_map(values)
 
@@ -316,7 +318,7 @@ def _push(what: Happening) -> str:
 
 
 def _phone(what: Happening) -> str:
-    """Name a phone by the first characters of its installation's id."""
+    """Name a phone by the first characters of its installation id."""
     return f"the {_PHONES[what.provider]} {str(what.installation_id)[:8]}"
 
 
@@ -325,16 +327,21 @@ def _late(what: Happening) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
+def _reminder_lists(what: Happening) -> Mapping[str, str]:
+    lists = {
+        "minutes": _minutes(what),
+        "skipped": _due_when_set(what),
+        "first_minutes": sorted(what.detail["first_reminder_minutes"] or (), reverse=True),
+    }
+    return {name: ", ".join(map(str, minutes)) or "none" for name, minutes in lists.items()}
+
+
 def _count(phones: int) -> str:
     return f"{phones} {'phone' if phones == 1 else 'phones'}"
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _listed(minutes: list[int]) -> str:
-    return ", ".join(map(str, minutes))
 
 
 def _has(what: Happening, field: str) -> bool:

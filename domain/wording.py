@@ -1,7 +1,6 @@
-"""What a notification says: one catalogue, a language an entry.
+"""The texts of notifications: one catalogue, with an entry for each language.
 
-To add a language, add an entry to `_CATALOGUE`: every field of `Texts` has to be given, so none can be forgotten.
-To add a kind, add its texts to `Texts` and its words to `_FULL`.
+To add a language, add an entry to `_CATALOGUE`. To add a kind, add its texts to `Texts` and its words to `_FULL`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from domain.preferences import Preview
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the words of a notification may draw on."""
+    """What the text of a notification may contain."""
 
     minutes_left: int = 0  # until the fast's end
     body: str = field(default="", repr=False)  # of the message
@@ -38,7 +37,7 @@ class Texts:
     reminder_hours: Mapping[str, str]
     message_title: str
     test: Words
-    generic: Mapping[Kind, Words]  # gives nothing away
+    generic: Mapping[Kind, Words]  # without any content
 
 
 _CATALOGUE: Mapping[str, Texts] = {
@@ -73,7 +72,7 @@ _FALLBACK = "en"
 
 
 def worded(kind: Kind, locale: str | None, preview: Preview, content: Content) -> Words:
-    """Say it in the language of `locale` (BCP 47), English where we lack it."""
+    """Give the text in the language of `locale` (BCP 47), or else in English."""
     texts = _CATALOGUE.get(language(locale) or _FALLBACK, _CATALOGUE[_FALLBACK])
     return texts.generic[kind] if preview is Preview.GENERIC else _FULL[kind](texts, content)
 

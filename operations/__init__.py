@@ -1,1 +1,1 @@
-"""What people and phones set off: rules over several tables."""
+"""What people and phones trigger: rules over several tables."""

@@ -1,50 +1,82 @@
-"""Redrives: a dead push task is pending again, Temporal is owed a dispatch, the deed is noted; one transaction."""
+"""Redrives: a dead push task becomes pending, with an outbox entry and a support action; one transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import outbox, push_tasks, support_actions
+from db import last_check, outbox, push_tasks, support_actions
 from db.engine import Sessions, among
 from db.models.pushes import PushTask
 from db.support_actions import Deed
 from db.unreadable import Unreadable
-from db.views import dead_tasks, refusals
+from db.views import dead_tasks
+from db.views.dead_tasks import NOT_DEAD, PushTaskFilter
 from domain.problems import Conflict, NotFound
-from domain.push import TaskState
-from domain.support import NOT_DEAD, Redriven, Wanted, refusal_in_words
-from domain.wire import RedriveState
+from domain.push import PlannedSend, TaskState
+from domain.reasons import meaning
 
 OUTBOX_KIND = "push_task"
 _BATCH = 100  # tasks in one transaction, so that none is held for long
 
 
+MAX_AT_ONCE = 10_000  # redriven by one request
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveState:
+    """A redriven push task: the input of `Redrive`."""
+
+    send: PlannedSend
+    conversation_id: UUID
+    due_at: datetime
+    expires_at: datetime
+    message_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """The result of a redrive by filter."""
+
+    redriven: int
+    withheld: Mapping[str, int]  # by reason; they stay dead
+    limit_reached: bool  # there may be more
+
+
+def refusal_in_words(reason: str) -> str:
+    """Say why a push cannot be redriven."""
+    return f"This push cannot be redriven: {meaning(reason) or f'it would be withheld ({reason}).'}"
+
+
 class RedriveMode(Enum):
-    """Whether a redrive by filter is meant."""
+    """Whether a redrive by filter is real or a rehearsal."""
 
     REAL = "real"
     REHEARSAL = "rehearsal"
 
 
 async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
-    """Redrive one task; raises NotFound, and Conflict where it is not dead or would be withheld."""
+    """Redrive one task; raises NotFound, and Conflict if it is not dead or would be withheld."""
     task = await db.get(PushTask, task_id, with_for_update=True)
     if task is None:
         raise NotFound("push task")
     if task.state != TaskState.DEAD:
-        raise Conflict("push-not-dead", f"This push task is {task.state}; only a dead one can be redriven.", NOT_DEAD)
-    refused = (await refusals.of(db, [task])).get(task_id)
+        raise Conflict("push-not-dead", f"This push task is {task.state}. Only a dead one can be redriven.", NOT_DEAD)
+    refused = (await last_check.refusals(db, [task])).get(task_id)
     if refused:
         raise Conflict("redrive-refused", refusal_in_words(refused), refused)
     await _accept(db, [task], actor)
 
 
-async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor: str, mode: RedriveMode) -> Redriven:
-    """Redrive dead tasks, the latest due first, until none is left or `limit` were; many short transactions."""
+async def redrive_matching(
+    sessions: Sessions, wanted: PushTaskFilter, limit: int, actor: str, mode: RedriveMode
+) -> Redriven:
+    """Redrive dead tasks, the latest due first, at most `limit`, in many short transactions."""
     withheld: Counter[str] = Counter()
     redriven = 0
     async with sessions() as db:
@@ -58,7 +90,7 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
                     batch = await dead_tasks.dead_among_locked(db, candidates[start : start + _BATCH])
                 case RedriveMode.REHEARSAL:
                     batch = await dead_tasks.dead_among(db, candidates[start : start + _BATCH])
-            refused = await refusals.of(db, batch)
+            refused = await last_check.refusals(db, batch)
             going = [task for task in batch if task.task_id not in refused][: limit - redriven]
             if mode is RedriveMode.REAL:
                 await _accept(db, going, actor)
@@ -70,7 +102,7 @@ async def redrive_matching(sessions: Sessions, wanted: Wanted, limit: int, actor
 
 
 async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
-    """Read what Temporal has to know of a redriven task; None when it is finished. Raises Unreadable."""
+    """Read the input of a redrive's workflow; None when the task is finished. Raises Unreadable."""
     task = await db.scalar(select(PushTask).where(PushTask.task_id == task_id, PushTask.state == TaskState.PENDING))
     if task is None:
         return None
@@ -81,7 +113,7 @@ async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
 
 
 async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> None:
-    """Take tasks that this transaction holds from dead to pending."""
+    """Make dead tasks pending that this transaction has locked."""
     if not tasks:
         return
     query = update(PushTask).where(

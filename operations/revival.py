@@ -1,4 +1,4 @@
-"""Revivals: what a phone missed for want of a token is on its way again once it registers anew."""
+"""Revivals: a phone that registers again gets the pushes that it missed without a token."""
 
 from collections.abc import Collection, Sequence
 from uuid import UUID
@@ -14,10 +14,10 @@ from telemetry import tracing
 
 
 async def revive(db: AsyncSession, device: DeviceToken) -> int:
-    """Take back the pushes that failed for the address alone and are of use yet; returns how many.
+    """Make pushes pending again that failed because of the token alone and have not expired; returns how many.
 
-    Of each line on the screen only the newest, and only its user's. They go to the new address, whatever provider, app
-    or environment it is of. One statement, which waits for no lock: what another transaction holds is left as it is.
+    Of each collapse group only the newest, and only the user's own. They go to the new token, whatever its provider,
+    app and environment. One statement, which waits for no lock: locked pushes stay as they are.
     """
     values = {
         "user_id": device.user_id,
@@ -33,7 +33,7 @@ async def revive(db: AsyncSession, device: DeviceToken) -> int:
 
 
 async def registered_meanwhile(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[DeviceToken]:
-    """List tokens that were registered while these tasks were refused for older ones."""
+    """List the tokens that were registered while these tasks were refused for older ones."""
     began_at = select(func.max(PushAttempt.started_at)).where(PushAttempt.task_id == PushTask.task_id)
     query = (
         select(DeviceToken)
@@ -44,7 +44,7 @@ async def registered_meanwhile(db: AsyncSession, task_ids: Collection[UUID]) -> 
     return (await db.scalars(query)).unique().all()
 
 
-# A batch of other people's pushes may wait for it: each question walks an index to its answer.
+# A batch of other people's pushes may wait for this: each subquery reads the end of an index.
 _REVIVE = text("""
     WITH missed AS (
         SELECT t.*

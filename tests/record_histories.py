@@ -14,9 +14,9 @@ from uuid import UUID
 from temporalio.client import WorkflowHistory
 from temporalio.service import RPCError
 
+from activities.housekeeping import SweepOrphans
 from db.migrate import migrate
 from demo.embedded import start_postgres
-from domain.housekeeping import SweepOrphans
 from domain.naming import WORKFLOW_QUEUE
 from settings import logs
 from simulator import Simulator

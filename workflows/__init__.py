@@ -1,1 +1,1 @@
-"""Durable flows: what happens when, and what is asked of the world at each step."""
+"""Durable flows: what happens when."""

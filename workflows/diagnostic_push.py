@@ -1,4 +1,4 @@
-"""One durable workflow per test push: the same sends as ever, with all checks."""
+"""One durable workflow per test push: the same sends as for other pushes, with all checks."""
 
 from collections import Counter
 
@@ -8,7 +8,8 @@ from workflows.fan_out import never_over, send_all
 from workflows.status import Pushes, clock
 
 with workflow.unsafe.imports_passed_through():
-    from domain.wire import SentPush, TestPushState
+    from domain.push import SentPush
+    from operations.diagnostic_push import TestPushState
 
 
 @workflow.defn(name="TestPush")
@@ -17,12 +18,12 @@ class DiagnosticPush:
 
     @workflow.init
     def __init__(self, _: TestPushState) -> None:
-        """Begin with no push on its way."""
+        """Begin without pushes."""
         self._pushes = Pushes()
 
     @workflow.run
     async def run(self, ask: TestPushState) -> dict[str, int]:
-        """Live until each push is finished; returns how many came to what."""
+        """Run until each push is finished; returns their number by state."""
         waiting_for = f"the providers' answers, until {clock(ask.expires_at)} at the latest"
 
         def on_sent(sent: SentPush) -> None:
@@ -32,7 +33,7 @@ class DiagnosticPush:
         self._pushes.begin(ask.sends)
         self._describe(waiting_for)
         sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, on_sent)
-        self._describe("nothing any more")
+        self._describe("nothing")
         return dict(Counter(each.state.value for each in sent))
 
     def _describe(self, waiting_for: str) -> None:

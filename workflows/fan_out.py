@@ -1,4 +1,4 @@
-"""The fan-out that all workflows share: one send activity per device, and the truth about each in the end."""
+"""The fan-out that all workflows share: one send activity per device, and the true state of each at the end."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -9,17 +9,16 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reminders import ReminderOpening
-    from activities.sending import SEND_BUDGET, PushSending
+    from activities.reminders import CloseTasks, ReminderOpening
+    from activities.sending import SEND_BUDGET, PushSending, SendPush
     from domain.kinds import RULES
     from domain.naming import push_queue
-    from domain.push import TaskState
-    from domain.wire import CloseTasks, PlannedSend, SendPush, SentPush
+    from domain.push import PlannedSend, SentPush, TaskState
 
 LOCAL_TIMEOUT = timedelta(seconds=10)
-_LONGEST_WAIT = timedelta(seconds=5)  # where no provider said how long: the database is away, or a worker was lost
+_LONGEST_WAIT = timedelta(seconds=5)  # without a wait from a provider: the database is away, or a worker was lost
 LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
-LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers of the workflow's, which hold up no worker's shutdown
+LOCAL_WAIT = timedelta(milliseconds=1)  # longer waits are timers, which delay no worker's shutdown
 
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_WAIT)
 
@@ -31,17 +30,16 @@ async def send_all(
     over: Callable[[], str | None],
     on_sent: Callable[[SentPush], None],
 ) -> tuple[SentPush, ...]:
-    """Start all sends at once and wait until each is finished; `over` tells when to withdraw them, and why.
+    """Start all sends at once and wait until each is finished; `over` says when to withdraw them, and why.
 
-    `told` is told of each when it is finished.
-
-    A send that backs off is cancelled at once. One that holds or calls is left to report what really happened.
+    `on_sent` gets each result when it is there. A send that backs off is cancelled at once. One that holds or calls may
+    finish, and reports what really happened.
     """
     handles = [_start(send, due_at, expires_at) for send in sends]
     for handle in handles:
-        handle.add_done_callback(partial(_tell, on_sent))
+        handle.add_done_callback(partial(_report_to, on_sent))
     await workflow.wait_condition(lambda: over() is not None or _all_done(handles))
-    reason = over()  # why what is cancelled here is withdrawn, though the goal may be back before all have reported
+    reason = over()  # of the withdrawals below, even if the goal moves back meanwhile
     for handle in handles:
         if not handle.done():
             handle.cancel()
@@ -64,7 +62,7 @@ async def send_all(
 
 
 def never_over() -> str | None:
-    """Withdraw nothing: no signal tells of an end, the check before each attempt finds out."""
+    """Withdraw nothing: there is no signal of an end, and the check before each attempt decides."""
     return None
 
 
@@ -89,14 +87,14 @@ def _all_done(handles: Sequence[ActivityHandle[SentPush]]) -> bool:
     return all(handle.done() for handle in handles)
 
 
-def _tell(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
+def _report_to(on_sent: Callable[[SentPush], None], handle: ActivityHandle[SentPush]) -> None:
     sent = _report(handle)
     if sent is not None:
         on_sent(sent)
 
 
 def _report(handle: ActivityHandle[SentPush]) -> SentPush | None:
-    """Read what a send came to; None when it was cancelled or its time ran out."""
+    """Read the result of a send; None if it was cancelled or timed out."""
     if handle.cancelled() or handle.exception() is not None:
         return None
     return handle.result()

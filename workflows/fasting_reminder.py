@@ -1,4 +1,4 @@
-"""One durable workflow per fasting session: sleeps until each reminder is nearly due, asks the database, fans out."""
+"""One durable workflow per fasting session: sleeps until each reminder is nearly due, then sends it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,37 +11,37 @@ from temporalio.common import SearchAttributeKey
 
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 from workflows.status import Pushes, clock, of_reminders
+from workflows.updatable_timer import sleep_until
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reminders import ReminderOpening
+    from activities.reminders import Moment, OpenedReminder, OpenReminder, ReminderOpening, ReminderStatus, SessionState
     from domain.naming import REMINDER_STATE_ATTRIBUTE
-    from domain.push import FAILED, TaskState
+    from domain.push import FAILED, SentPush, TaskState
     from domain.reminders import Reminder
     from domain.sessions import SessionStatus
-    from domain.wire import Moment, OpenedReminder, OpenReminder, ReminderStatus, SentPush, SessionState
 
 _REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
 
 
 @workflow.defn
 class FastingReminder:
-    """Sends the reminders of one fasting session, unless the fast is over before.
+    """Sends the reminders of one fasting session, unless the fast ends before.
 
-    Its input and each signal carry the session's whole state; the highest `rev` counts. It finishes when no reminder
-    lies ahead; should the goal move afterwards, the relay starts it again.
+    Its input and each signal have the session's whole state; the highest `rev` counts. It finishes when no reminder
+    lies ahead. If the goal moves afterwards, the relay starts it again.
     """
 
     @workflow.init
     def __init__(self, state: SessionState) -> None:
-        """Know the state from the first moment: a signal may come before `run` does."""
+        """Take the state at once: a signal may come before `run`."""
         self._state = state
         self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
-        self._came_to: dict[tuple[int, datetime], Pushes | str] = {}
+        self._outcomes: dict[tuple[int, datetime], Pushes | str] = {}
         self._waiting_for = "its first task"
 
     @workflow.run
     async def run(self, _: SessionState) -> str:
-        """Live until the session is over or its last reminder is settled; returns what it came to."""
+        """Run until the session is over or its last reminder is settled; returns the outcome."""
         while True:
             wake_at = self._open_what_is_near()
             if not self._open_ones():
@@ -54,36 +54,36 @@ class FastingReminder:
             task.result()
         outcome = self._outcome()
         workflow.upsert_search_attributes([_REMINDER_STATE.value_set(outcome)])
-        self._describe(f"nothing any more: {outcome}")
+        self._describe(f"nothing: {outcome}")
         return outcome
 
     @workflow.signal
     def reschedule(self, state: SessionState) -> None:
-        """Learn that the goal was set or moved."""
-        self._learn(state)
+        """Take a new state: the goal was set or moved."""
+        self._take(state)
 
     @workflow.signal
     def end(self, state: SessionState) -> None:
-        """Learn that the fast was ended by its user."""
-        self._learn(state)
+        """Take a new state: the user ended the fast."""
+        self._take(state)
 
     @workflow.signal
     def cancel(self, state: SessionState) -> None:
-        """Learn that the fast was cancelled."""
-        self._learn(state)
+        """Take a new state: the fast was cancelled."""
+        self._take(state)
 
     @workflow.query
     def status(self) -> ReminderStatus:
-        """Tell what this workflow knows and waits for."""
+        """Say what this workflow knows and waits for."""
         return ReminderStatus(
             session_id=self._state.session_id,
             rev=self._state.rev,
             status=self._state.status,
             waiting_for=self._waiting_for,
-            reminders=tuple(self._lines()),
+            reminders=tuple(self._described()),
         )
 
-    def _learn(self, state: SessionState) -> None:
+    def _take(self, state: SessionState) -> None:
         if state.rev > self._state.rev:
             self._state = state
 
@@ -97,13 +97,13 @@ class FastingReminder:
                 return "session_ended"
 
     def _over_for(self, reminder: Reminder) -> str | None:
-        if workflow.now() < reminder.due_at:  # a moved goal may move back; held sends ask the database when due
+        if workflow.now() < reminder.due_at:  # a moved goal may move back; held sends check the database when due
             return self._over()
         moved = self._state.ends_at - timedelta(minutes=reminder.minutes) != reminder.due_at
         return self._over() or ("goal_moved" if moved else None)
 
     def _open_what_is_near(self) -> datetime | None:
-        """Open each reminder whose time to be armed has come; returns when the next one's comes."""
+        """Open each reminder that has to be armed; returns when the next one has to be."""
         if self._over():
             return None
         ahead: list[datetime] = []
@@ -119,23 +119,10 @@ class FastingReminder:
         return min(ahead, default=None)
 
     async def _sleep(self, wake_at: datetime | None) -> None:
-        """Sleep until it is time to wake, something is learnt, or an opened reminder is settled."""
+        """Sleep until the next reminder has to be armed, a signal brings news, or an opened reminder is settled."""
         rev, open_ones = self._state.rev, self._open_ones()
-
-        def stirred() -> bool:
-            return self._state.rev != rev or self._open_ones() != open_ones
-
-        if wake_at is None:
-            self._describe("the sends under way")
-            await workflow.wait_condition(stirred)
-            return
-        self._describe(f"the next reminder, to be armed at {clock(wake_at)}")
-        try:
-            await workflow.wait_condition(
-                stirred, timeout=wake_at - workflow.now(), timeout_summary=f"until {clock(wake_at)}"
-            )
-        except TimeoutError:
-            return
+        self._describe(f"the next reminder, to be armed at {clock(wake_at)}" if wake_at else "the sends under way")
+        await sleep_until(wake_at, lambda: self._state.rev != rev or self._open_ones() != open_ones)
 
     def _open_ones(self) -> int:
         return sum(not task.done() for task in self._opened.values())
@@ -152,12 +139,12 @@ class FastingReminder:
             over = partial(self._over_for, reminder)
             on_sent = partial(self._note_end, pushes)
             await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, on_sent)
-            opened = await self._open(reminder, Moment.DUE)  # for phones that were registered after arming
+            opened = await self._open(reminder, Moment.DUE)  # for phones registered after arming
         if not pushes.states:
             self._note(reminder, opened.withheld or "no_active_token")
 
     async def _open_when_due(self, reminder: Reminder) -> OpenedReminder:
-        """No device to arm for: look again at the due instant, when the reminder enters the log at the least."""
+        """Open it at the due instant, since there was no device to arm; then it enters at least the log."""
         left = reminder.due_at - workflow.now()
         if left > timedelta(0):
             until = f"due at {clock(reminder.due_at)}"
@@ -176,7 +163,7 @@ class FastingReminder:
         )
 
     def _note(self, reminder: Reminder, what: Pushes | str) -> None:
-        self._came_to[reminder.minutes, reminder.due_at] = what
+        self._outcomes[reminder.minutes, reminder.due_at] = what
         self._describe(self._waiting_for)
 
     def _note_end(self, pushes: Pushes, sent: SentPush) -> None:
@@ -185,17 +172,17 @@ class FastingReminder:
 
     def _describe(self, waiting_for: str) -> None:
         self._waiting_for = waiting_for
-        workflow.set_current_details(of_reminders(self._state, waiting_for, self._came_to, self._over() or "asleep"))
+        workflow.set_current_details(of_reminders(self._state, waiting_for, self._outcomes, self._over() or "asleep"))
 
-    def _lines(self) -> Iterator[str]:
-        for (minutes, due_at), what in self._came_to.items():
+    def _described(self) -> Iterator[str]:
+        for (minutes, due_at), what in self._outcomes.items():
             for push, stands in [("no push", what)] if isinstance(what, str) else what.rows():
                 yield f"{minutes} min before the end ({clock(due_at)}): {push} {stands}"
 
     def _outcome(self) -> str:
-        """Sum up for the search attribute: the best that any send came to, else why there was none."""
-        states = {state for what in self._came_to.values() if isinstance(what, Pushes) for state in what.states}
+        """Sum up for the search attribute: the best result of any send, or else why there was none."""
+        states = {state for what in self._outcomes.values() if isinstance(what, Pushes) for state in what.states}
         for state in (TaskState.ACCEPTED, *FAILED):
             if state in states:
                 return state
-        return self._over() or ("withheld" if self._came_to else "nothing_due")
+        return self._over() or ("withheld" if self._outcomes else "nothing_due")

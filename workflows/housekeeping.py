@@ -1,4 +1,4 @@
-"""Housekeeping, one run at a time, started by the schedules of `schedules.py`."""
+"""Housekeeping, one run at a time, started by the schedules of `dispatch/schedules.py`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -9,57 +9,40 @@ from temporalio import workflow
 from workflows.fan_out import LOCAL_RETRY, LOCAL_WAIT
 
 with workflow.unsafe.imports_passed_through():
-    from activities.housekeeping import Purging, Sweeping
-    from domain.housekeeping import Purged, RetentionTarget, SweepOrphans, Swept, Walk, Walked
+    from activities.housekeeping import Purging, Sweeping, SweepOrphans, Swept, Walk, Walked
+    from db.retention import Purged
+    from domain.housekeeping import RetentionTarget
 
 _PAGE_TIMEOUT = timedelta(minutes=2)
-_MAX_PAGES = 50  # of waiting push tasks in one sweep; the next one goes on from there
-_MAX_ROUNDS = 100  # of each kind of leftover in one run, some two seconds each
-_FIRST_LEFTOVERS = (
-    RetentionTarget.PUSH_TASKS,
-    RetentionTarget.TOKEN_EVENTS,
-    RetentionTarget.PRESENCES,
-    RetentionTarget.LOG_ITEMS,
-)
-_MORE_LEFTOVERS = (
-    *_FIRST_LEFTOVERS,
-    RetentionTarget.WITHHELD_PUSHES,
-    RetentionTarget.CONSOLE_SESSIONS,
-    RetentionTarget.CONSOLE_CODES,
-)
-_LEFTOVERS_BEFORE_PAGES = (
-    *_MORE_LEFTOVERS,
-    RetentionTarget.DEVICE_TOKENS,
-    RetentionTarget.SYNC_POSITIONS,
-    RetentionTarget.REMINDERS,
-    RetentionTarget.WORKERS,
-    RetentionTarget.BRAKES,
-)
-_LEFTOVERS_BEFORE_TICKETS = (
-    *_LEFTOVERS_BEFORE_PAGES,
-    RetentionTarget.PREFERENCE_CODES,
-    RetentionTarget.PREFERENCE_SESSIONS,
-)
+_MAX_PAGES = 50  # of pending push tasks in one sweep; the next one continues there
+_MAX_ROUNDS = 100  # for each kind in one run, some two seconds each
+_ALL = tuple(RetentionTarget)  # new ones are added at the end
+_OF_RELEASES = {  # how many of them a release purged that has this patch, the latest release first
+    "leftovers-of-sign-outs": 15,
+    "leftovers-of-preference-page": 14,
+    "all-leftovers": 12,
+    "more-leftovers": 7,
+}
+_AT_FIRST = 4
 
 _Page = Callable[[Sweeping, Walk], Awaitable[Walked]]
 
 
 @workflow.defn
 class OrphanSweep:
-    """One sweep by hand; workers do what it does by themselves (`dispatch/sweeper.py`), earlier ones on a schedule.
+    """One sweep by hand; workers sweep by themselves (`dispatch/sweeper.py`), those of earlier releases by schedule.
 
-    Looks for what lost its workflow: starts again what nobody was told of, makes dead what was under way.
-
-    What is started again comes first, so that its push tasks are owed to Temporal and not taken for orphans.
+    Looks for what has lost its workflow: first dispatches fasts and messages again, so that their push tasks are not
+    taken for orphans, then marks orphans dead.
     """
 
     @workflow.run
     async def run(self, ask: SweepOrphans) -> Swept:
-        """Make one sweep, from where the last one stopped."""
+        """Sweep from where the last sweep stopped."""
         last = workflow.get_last_completion_result(Swept) or Swept()
         sessions = await _walk(Sweeping.restart_sessions, Walk(ask.untouched, since=last.upto))
         handoffs = await _walk(Sweeping.restart_handoffs, Walk(ask.untouched))
-        orphans = await _walk(Sweeping.bury_orphans, Walk(ask.untouched, last.after), _MAX_PAGES)
+        orphans = await _walk(Sweeping.mark_orphans_dead, Walk(ask.untouched, last.after), _MAX_PAGES)
         workflow.set_current_details(
             f"Without a workflow: {sessions.changed} fasts and {handoffs.changed} handoffs, to be started again;"
             f" {orphans.changed} push tasks, dead now."
@@ -69,28 +52,22 @@ class OrphanSweep:
 
 @workflow.defn
 class Retention:
-    """Lets go of what was kept long enough."""
+    """Purges what has been kept long enough."""
 
     @workflow.run
     async def run(self) -> dict[str, int]:
-        """Let go until nothing is left to; returns how many rows of each kind went."""
-        gone = {what.value: await _let_go(what) for what in _wanted()}
+        """Purge until nothing is left; returns the number of rows of each kind."""
+        gone = {what.value: await _purge(what) for what in _wanted()}
         workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
         return gone
 
 
 def _wanted() -> tuple[RetentionTarget, ...]:
-    if workflow.patched("leftovers-of-sign-outs"):
-        return tuple(RetentionTarget)
-    if workflow.patched("leftovers-of-preference-page"):
-        return _LEFTOVERS_BEFORE_TICKETS
-    if workflow.patched("all-leftovers"):
-        return _LEFTOVERS_BEFORE_PAGES
-    return _MORE_LEFTOVERS if workflow.patched("more-leftovers") else _FIRST_LEFTOVERS
+    return _ALL[: next((count for patch, count in _OF_RELEASES.items() if workflow.patched(patch)), _AT_FIRST)]
 
 
 async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walked:
-    """Ask for page after page, to the end or to so many; returns the last one, with all that was changed."""
+    """Walk page by page, to the end or a number of pages; returns the last one, with the total of changes."""
     changed, pages = 0, 0
     while True:
         walked = await workflow.execute_local_activity_method(
@@ -106,11 +83,11 @@ async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walke
         walk = replace(walk, after=walked.after, upto=walked.upto)
 
 
-async def _let_go(what: RetentionTarget) -> int:
+async def _purge(what: RetentionTarget) -> int:
     count = 0
     for _ in range(_MAX_ROUNDS):
         gone: Purged = await workflow.execute_local_activity_method(
-            Purging.let_go,
+            Purging.purge,
             what,
             start_to_close_timeout=_PAGE_TIMEOUT,
             retry_policy=LOCAL_RETRY,

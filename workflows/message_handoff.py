@@ -1,4 +1,4 @@
-"""One durable workflow per message: plans as late as possible, and pushes to the phones that sleep."""
+"""One durable workflow per message: plans as late as possible, and pushes to the phones without open streams."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, never_over
 from workflows.status import ABOUT_PAGE, Pushes, clock, found_by
 
 with workflow.unsafe.imports_passed_through():
-    from activities.handoff import PAGE, HandoffPlanning
+    from activities.handoff import PAGE, HandoffPlanning, HandoffState, MoreSends, PlanHandoff, PlannedHandoff, SendPage
     from domain.messages import PRESENCE_TRUSTED, PresencePolicy
     from domain.naming import (
         CONVERSATION_ID_ATTRIBUTE,
@@ -22,13 +22,12 @@ with workflow.unsafe.imports_passed_through():
         MESSAGE_ID_ATTRIBUTE,
         sending_workflow_id,
     )
-    from domain.push import FAILED, TaskState
-    from domain.wire import HandoffState, MoreSends, PlanHandoff, PlannedHandoff, PlannedSend, SendPage, SentPush
+    from domain.push import FAILED, PlannedSend, SentPush, TaskState
 
-PAGE_STARTS = 3  # of one page; whoever terminates it so often means it
-PAGE_REST = timedelta(seconds=5)  # before a page that was lost is started anew: its handoff may be terminated next
+PAGE_STARTS = 3  # of one page; who terminates it so often means it
+PAGE_REST = timedelta(seconds=5)  # before a lost page starts again, since its handoff may be terminated next
 
-_LOOK = timedelta(seconds=0.1)  # more after each look at lines that stay taken, so that a day of them is 10 000 events
+_LOOK = timedelta(seconds=0.1)  # longer after each look at taken groups, so that a day of looks is 10 000 events
 _LONGEST_LOOK = timedelta(seconds=60)
 
 _Sending = list[asyncio.Task[Mapping[str, int]]]
@@ -41,23 +40,23 @@ class SendingPage:
 
     @workflow.run
     async def run(self, page: SendPage) -> dict[str, int]:
-        """Live until each send is finished; returns how many came to what."""
+        """Run until each send is finished; returns their number by state."""
         pushes = Pushes()
         return await _send_page(page, pushes, lambda: workflow.set_current_details(pushes.table()))
 
 
 @workflow.defn
 class MessageHandoff:
-    """Hands one accepted message off to the phones that sleep.
+    """Pushes one accepted message to the phones that have not got it.
 
-    Whoever is connected is left to the stream for some seconds; who has not said by then that the message arrived is
-    pushed after all. Where the line on a screen is taken by an earlier message's push, this one waits for it, unless a
-    later message takes its place. What was read meanwhile is withdrawn by the last-moment check.
+    A connected phone gets some seconds to acknowledge the message from its stream, and a push if it does not. While an
+    earlier message's push is under way to a phone, this one waits, unless a later message replaces it. What was read
+    meanwhile is withdrawn by the last check.
     """
 
     @workflow.init
     def __init__(self, ask: HandoffState) -> None:
-        """Know the message."""
+        """Take the message."""
         self._message_id = ask.message_id
         self._begun: set[UUID] = set()
         self._conversation_id = ask.conversation_id
@@ -68,24 +67,24 @@ class MessageHandoff:
 
     @workflow.run
     async def run(self, _: HandoffState) -> str:
-        """Live until each push is finished; returns what they came to."""
+        """Run until each push is finished; returns the outcome."""
         sending, planned = await (self._send_all() if self._paged else self._send_at_once())
-        came_to = Counter[str]()
-        for counts in await asyncio.gather(*sending):
-            came_to.update(counts)
-        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if came_to[state]), "no_push")
+        outcomes = Counter[str]()
+        for of_page in await asyncio.gather(*sending):
+            outcomes.update(of_page)
+        outcome = next((state for state in (TaskState.ACCEPTED, *FAILED) if outcomes[state]), "no_push")
         workflow.upsert_search_attributes([_HANDOFF_STATE.value_set(outcome)])
-        on_sent = ", ".join(f"{count} {state}" for state, count in sorted(came_to.items()))
-        self._describe(f"nothing any more: {on_sent or 'no push'}; without a push: {planned.quiet} phones")
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(outcomes.items()))
+        self._describe(f"nothing: {counts or 'no push'}; without a push: {planned.quiet} phones")
         return outcome
 
     async def _send_all(self) -> tuple[_Sending, PlannedHandoff]:
-        """Plan and send, again and again, until it is decided for each phone how it is told."""
+        """Plan and send repeatedly, until the delivery is decided for each phone."""
         sending: _Sending = []
-        heed, looks = PresencePolicy.PRESENCE, 0
+        policy, looks = PresencePolicy.PRESENCE, 0
         trusted_until = workflow.now() + PRESENCE_TRUSTED
         while True:
-            planned = await self._plan(heed)
+            planned = await self._plan(policy)
             sending += await self._send_pages(planned)
             over = planned.expires_at is not None and planned.expires_at <= workflow.now()
             if over or not (planned.streaming or planned.later):
@@ -94,13 +93,13 @@ class MessageHandoff:
             if planned.later:
                 looks += 1
                 waits.append(max(timedelta(seconds=planned.again_in), min(looks * _LOOK, _LONGEST_LOOK)))
-            self._describe(f"{planned.streaming} phones' open streams, {planned.later} phones' lines")
-            await workflow.sleep(min(waits), summary="until open streams had their time, or lines are free")
+            self._describe(f"{planned.streaming} phones' open streams, earlier pushes to {planned.later} phones")
+            await workflow.sleep(min(waits), summary="until open streams had their time, or earlier pushes are over")
             if workflow.now() >= trusted_until:
-                heed = PresencePolicy.NOTHING
+                policy = PresencePolicy.NOTHING
 
     async def _send_at_once(self) -> tuple[_Sending, PlannedHandoff]:
-        """Plan and send as older releases did, which started this."""
+        """Plan and send as the older release did that started this."""
         planned = await self._plan(PresencePolicy.PRESENCE)
         sending = self._send(planned)
         if planned.streaming:
@@ -110,7 +109,7 @@ class MessageHandoff:
         return sending, planned
 
     async def _send_pages(self, planned: PlannedHandoff) -> _Sending:
-        """Start what is planned: one page in this history, more of them in workflows of their own."""
+        """Start what is planned: a single page in this history, several in child workflows."""
         if not planned.more:
             return self._send(planned)
         sending: _Sending = []
@@ -126,7 +125,7 @@ class MessageHandoff:
             page = await self._more(page.sends[-1])
 
     def _send(self, planned: PlannedHandoff) -> _Sending:
-        """Start what is planned and not yet begun: a few in this history, more in pages of their own."""
+        """Start what is planned and not yet begun: a single page in this history, several in child workflows."""
         sends = [send for send in planned.sends if send.task_id not in self._begun]
         if not sends or planned.due_at is None or planned.expires_at is None:
             return []
@@ -139,20 +138,20 @@ class MessageHandoff:
         return [asyncio.create_task(self._send_apart(page)) for page in pages]
 
     async def _send_apart(self, page: SendPage) -> Mapping[str, int]:
-        """Make a page's sends in a workflow of their own, started anew where somebody terminates it.
+        """Make a page's sends in a child workflow, which is started again if somebody terminates it.
 
-        No send is made twice by that: each is checked against the database as ever.
+        That makes no send twice, since each is checked against the database.
         """
         self._pages += 1
         workflow_id = sending_workflow_id(self._message_id, self._pages)
         for left in reversed(range(PAGE_STARTS)):
             try:
                 return await self._send_as(workflow_id, page)
-            except (ChildWorkflowError, WorkflowAlreadyStartedError):  # the latter: it was reset by hand
+            except (ChildWorkflowError, WorkflowAlreadyStartedError):  # the latter after a reset by hand
                 if not left or workflow.cancellation_reason() is not None or not workflow.patched("pages-start-anew"):
                     break
-            await workflow.sleep(PAGE_REST, summary=f"until {workflow_id} is started anew")
-        return {"orphaned": len(page.sends)}  # the orphan sweep has them once the other pages are through
+            await workflow.sleep(PAGE_REST, summary=f"until {workflow_id} starts again")
+        return {"orphaned": len(page.sends)}  # the orphan sweep gets them once the other pages are done
 
     async def _send_as(self, workflow_id: str, page: SendPage) -> Mapping[str, int]:
         return await workflow.execute_child_workflow(
@@ -174,14 +173,14 @@ class MessageHandoff:
         pages = f"\n\nIn {self._pages} workflows of their own, see Relationships." if self._pages else ""
         workflow.set_current_details(f"Waits for **{self._waiting_for}**.\n\n{self._pushes.table()}{pages}")
 
-    async def _plan(self, heed: PresencePolicy) -> PlannedHandoff:
+    async def _plan(self, policy: PresencePolicy) -> PlannedHandoff:
         return await workflow.execute_local_activity_method(
             HandoffPlanning.plan_handoff,
-            PlanHandoff(self._message_id, heed, self._paged),
+            PlanHandoff(self._message_id, policy, self._paged),
             start_to_close_timeout=LOCAL_TIMEOUT,
             retry_policy=LOCAL_RETRY,
             local_retry_threshold=LOCAL_WAIT,
-            summary=f"heeding {heed.value}",
+            summary=f"presence policy: {policy.value}",
         )
 
     async def _more(self, after: PlannedSend) -> PlannedHandoff:

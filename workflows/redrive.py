@@ -1,4 +1,4 @@
-"""One durable workflow per redriven push task: the same send as ever, with all checks again."""
+"""One durable workflow per redriven push task: the same send as for other pushes, with all checks again."""
 
 from typing import assert_never
 
@@ -17,11 +17,12 @@ with workflow.unsafe.imports_passed_through():
         REMINDER_STATE_ATTRIBUTE,
         SESSION_ID_ATTRIBUTE,
     )
-    from domain.wire import RedriveState, SentPush
+    from domain.push import SentPush
+    from operations.redrive import RedriveState
 
 
 def about(ask: RedriveState, state: str) -> dict[str, str]:
-    """Name by what a redrive is found, as the workflow of its reminder or message is."""
+    """Give the search attributes of a redrive, as the workflow of its reminder or message has them."""
     message = {MESSAGE_ID_ATTRIBUTE: str(ask.message_id)} if ask.message_id else {}
     match RULES[ask.send.kind].subject:
         case Subject.SESSION:
@@ -36,33 +37,33 @@ def about(ask: RedriveState, state: str) -> dict[str, str]:
 
 @workflow.defn
 class Redrive:
-    """Sends one push task that a person took from dead to pending.
+    """Sends one push task that a person redrove.
 
-    Nothing is decided here: the last-moment check withdraws a push that is of no use any more. Whoever redrives the
-    task again while this closes, or where the push goes by then, is heard by the signal.
+    It decides nothing: the last check withdraws a push that is no longer useful. The signal brings another redrive that
+    comes while this one closes, or a new address of the push.
     """
 
     @workflow.init
     def __init__(self, ask: RedriveState) -> None:
-        """Know that there is something to send."""
-        self._asked, self._ask = True, ask
+        """Take the task."""
+        self._is_wanted, self._ask = True, ask
         self._pushes = Pushes()
 
     @workflow.run
     async def run(self, _: RedriveState) -> str:
-        """Live until the task is finished; returns what it came to."""
-        came_to: tuple[SentPush, ...] = ()
-        while self._asked:
-            self._asked, ask = False, self._ask
+        """Run until the task is finished; returns its state."""
+        sends: tuple[SentPush, ...] = ()
+        while self._is_wanted:
+            self._is_wanted, ask = False, self._ask
             self._pushes.begin([ask.send])
             self._describe(f"its answer, until {clock(ask.expires_at)} at the latest")
-            came_to = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
-        [sent] = came_to
-        self._describe("nothing any more")
-        found = about(self._ask, sent.state).items()
-        if found and workflow.patched("state-in-the-end"):
+            sends = await send_all([ask.send], ask.due_at, ask.expires_at, never_over, self._pushes.end)
+        [sent] = sends
+        self._describe("nothing")
+        attributes = about(self._ask, sent.state).items()
+        if attributes and workflow.patched("state-in-the-end"):
             workflow.upsert_search_attributes(
-                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in found]
+                [SearchAttributeKey.for_keyword(name).value_set(to) for name, to in attributes]
             )
         return sent.state
 
@@ -71,5 +72,5 @@ class Redrive:
 
     @workflow.signal
     def again(self, ask: RedriveState | None = None) -> None:  # None: an older release's relay
-        """Learn that the task was redriven, for the first time or once more."""
-        self._asked, self._ask = True, ask or self._ask
+        """Take a redrive, the first or another."""
+        self._is_wanted, self._ask = True, ask or self._ask

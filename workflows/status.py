@@ -1,4 +1,4 @@
-"""What Temporal's Web UI shows of a workflow: what it waits for, and a table of its pushes, kept up to date."""
+"""What Temporal's Web UI shows of a workflow: what it waits for, and a table of its pushes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,67 +9,67 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 with workflow.unsafe.imports_passed_through():
-    from domain.push import Provider, TaskState
-    from domain.wire import PlannedSend, SentPush, SessionState
+    from activities.reminders import SessionState
+    from domain.push import PlannedSend, Provider, SentPush, TaskState
 
-# Shown beside each workflow of its kind, from its start on.
+# Shown with each workflow of its kind.
 ABOUT_REMINDERS = (
     "Sleeps until each reminder of one fast is nearly due, then sends it. Ends by itself, or when the fast ends."
 )
-ABOUT_HANDOFF = "Pushes one message to the phones that sleep, after open streams have had their time."
-ABOUT_PAGE = "Some of the pushes of one message; its parent adds up what they came to."
-ABOUT_REDRIVE = "Sends a push once more that was dead, because a person asked for it. All checks are made again."
-ABOUT_TEST_PUSH = "Sends a test to phones of one person, because support asked for it. All checks are made."
+ABOUT_HANDOFF = "Pushes one message to the phones that have not got it from their open stream after some seconds."
+ABOUT_PAGE = "Some of the pushes of one message. Its parent adds up the results."
+ABOUT_REDRIVE = "Sends a dead push again, because a person asked for it. All checks are made again."
+ABOUT_TEST_PUSH = "Sends a test push to phones of one person, because support asked for it. All checks are made."
 
-MAX_ROWS = 10  # more pushes than these are counted
+MAX_ROWS = 10  # more pushes are shown as counts
 
 
 class Pushes:
-    """The pushes of one fan-out, and what each came to so far."""
+    """The pushes of one fan-out, and their present states."""
 
     def __init__(self) -> None:
-        self.states: set[TaskState] = set()  # what any of them came to
-        self._stands: dict[UUID, tuple[Provider, str]] = {}
+        self.states: set[TaskState] = set()  # of finished ones
+        self._by_task: dict[UUID, tuple[Provider, str]] = {}
 
     def begin(self, sends: Iterable[PlannedSend]) -> None:
-        """Note that these are on their way."""
-        self._stands |= {send.task_id: (send.provider, "on its way") for send in sends}
+        """Add pushes that begin."""
+        self._by_task |= {send.task_id: (send.provider, "on its way") for send in sends}
 
     def end(self, sent: SentPush) -> None:
-        """Note what one came to."""
+        """Take the result of one."""
         self.states.add(sent.state)
-        provider, _ = self._stands[sent.task_id]
-        self._stands[sent.task_id] = (provider, f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else ""))
+        provider, _ = self._by_task[sent.task_id]
+        self._by_task[sent.task_id] = (provider, f"**{sent.state}**" + (f": {sent.reason}" if sent.reason else ""))
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name each, and say how it stands; many are counted."""
-        if len(self._stands) <= MAX_ROWS:
-            return [(f"{provider} `{task_id}`", stands) for task_id, (provider, stands) in self._stands.items()]
-        counts = Counter(self._stands.values())
-        return [(f"{provider}: {count}", stands) for (provider, stands), count in sorted(counts.items())]
+        """Give each with its state; many as counts."""
+        if len(self._by_task) <= MAX_ROWS:
+            return [(f"{provider} `{task_id}`", status) for task_id, (provider, status) in self._by_task.items()]
+        counts = Counter(self._by_task.values())
+        return [(f"{provider}: {count}", status) for (provider, status), count in sorted(counts.items())]
 
     def table(self) -> str:
-        """Draw them; nothing where there is none."""
-        return _table(("Push", "State"), self.rows()) if self._stands else ""
+        """Give the table; empty if there are no pushes."""
+        return _table(("Push", "State"), self.rows()) if self._by_task else ""
 
 
 def of_reminders(
-    state: SessionState, waiting_for: str, came_to: Mapping[tuple[int, datetime], Pushes | str], ahead: str
+    state: SessionState, waiting_for: str, outcomes: Mapping[tuple[int, datetime], Pushes | str], ahead: str
 ) -> str:
-    """Describe a fasting session's reminders; `ahead` says how those stand that were not opened."""
+    """Describe a fasting session's reminders; `ahead` is the state of those that are not opened."""
     rows: list[tuple[str, str, str, str]] = []
-    for (minutes, due_at), what in came_to.items():
+    for (minutes, due_at), what in outcomes.items():
         pushes = [("", what)] if isinstance(what, str) else what.rows()
-        for push, stands in pushes:
-            rows.append((f"{minutes} min before the end", clock(due_at), push, stands))
-    unopened = [each for each in state.reminders if (each.minutes, each.due_at) not in came_to]
+        for push, status in pushes:
+            rows.append((f"{minutes} min before the end", clock(due_at), push, status))
+    unopened = [each for each in state.reminders if (each.minutes, each.due_at) not in outcomes]
     rows += [(f"{each.minutes} min before the end", clock(each.due_at), "", ahead) for each in unopened]
     fast = f"The fast is *{state.status}* (revision {state.rev}), its end {clock(state.ends_at)}."
     return f"Waits for **{waiting_for}**. {fast}\n\n{_table(('Reminder', 'Due', 'Push', 'State'), rows)}"
 
 
 def found_by(values: Mapping[str, str]) -> TypedSearchAttributes:
-    """By what a workflow is found: its search attributes, all of them keywords."""
+    """Give search attributes, all of them keywords."""
     pairs = [SearchAttributePair(SearchAttributeKey.for_keyword(name), value) for name, value in values.items()]
     return TypedSearchAttributes(pairs)
 

@@ -1,24 +1,17 @@
-"""Tables of operation: workers, leases, cutoffs, what support did, and who is signed in to our pages."""
+"""Tables of operations: workers, leases, cutoffs, support actions, and sign-ins to our pages."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    Identity,
-    Index,
-    String,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, Identity, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.table import Table
 
 
 class WorkerRow(Table):
-    """A worker process that was seen lately, and how its gates stand."""
+    """A worker process that was seen lately, with the states of its route limiters."""
 
     __tablename__ = "workers"
 
@@ -29,7 +22,7 @@ class WorkerRow(Table):
 
 
 class Lease(Table):
-    """What one of several processes does at a time: who does until when, and what it found."""
+    """What only one process does at a time: which one until when, and its findings."""
 
     __tablename__ = "leases"
 
@@ -40,7 +33,7 @@ class Lease(Table):
 
 
 class TokenErrorCutoffRow(Table):
-    """A mass of token errors on one route: no token is deactivated and nothing is sent until a person resumes."""
+    """A token-error cutoff of one route: it deactivates no token and sends nothing until a person resumes it."""
 
     __tablename__ = "brakes"
     __table_args__ = (
@@ -67,7 +60,7 @@ class TokenErrorCutoffRow(Table):
 
 
 class SupportAction(Table):
-    """What a person did to pushes or gates; never updated."""
+    """What a person did to pushes or routes; never updated."""
 
     __tablename__ = "support_actions"
 
@@ -81,7 +74,7 @@ class SupportAction(Table):
 
 
 class ConsoleSession(Table):
-    """Somebody signed in to the console; the cookie's value is known by its digest alone."""
+    """Somebody signed in to the console; of the cookie's value only the digest is stored."""
 
     __tablename__ = "console_sessions"
     __table_args__ = (Index("ix_console_sessions_expires_at", "expires_at"),)
@@ -94,7 +87,7 @@ class ConsoleSession(Table):
 
 
 class ConsoleCode(Table):
-    """A code that signs somebody in to the console, once; known by its digest alone."""
+    """A code that signs somebody in to the console, once; only its digest is stored."""
 
     __tablename__ = "console_codes"
     __table_args__ = (Index("ix_console_codes_expires_at", "expires_at"),)
@@ -105,7 +98,7 @@ class ConsoleCode(Table):
 
 
 class PreferenceCode(Table):
-    """A link to the preference page, which opens it once; known by its code's digest alone."""
+    """A link to the preference page, which opens it once; only its code's digest is stored."""
 
     __tablename__ = "preference_codes"
     __table_args__ = (
@@ -121,7 +114,7 @@ class PreferenceCode(Table):
 
 
 class PreferenceSession(Table):
-    """A browser in which the preference page is open; the cookie's value is known by its digest alone."""
+    """A browser in which the preference page is open; of the cookie's value only the digest is stored."""
 
     __tablename__ = "preference_sessions"
     __table_args__ = (
@@ -133,4 +126,4 @@ class PreferenceSession(Table):
     user_id: Mapped[str] = mapped_column(String(200))
     csrf_token: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    expires_at: Mapped[datetime]  # put off by each visit, up to a bound after `created_at`
+    expires_at: Mapped[datetime]  # extended by visits, up to a limit after `created_at`

@@ -1,4 +1,4 @@
-"""Tables of what people have: phones, fasts, preferences, conversations, messages, a log and a place in it."""
+"""Tables of what people have: phones, fasts, preferences, conversations, messages, logs."""
 
 from datetime import datetime, time
 from typing import Any
@@ -22,9 +22,9 @@ from db.models.table import Table
 
 
 class DeviceToken(Table):
-    """A provider's address for one app installation of one user; `active` rows are the only ones ever pushed to.
+    """A provider's address for one app installation of one user; only `active` rows are pushed to.
 
-    Indexes hold a token's digest, since a B-tree takes no value as long as a token may be.
+    Indexes hold a token's digest, since a token may be too long for a B-tree.
     """
 
     __tablename__ = "device_tokens"
@@ -65,7 +65,7 @@ class DeviceToken(Table):
 
 
 class DeviceTokenEvent(Table):
-    """What happened to a device token; never updated, never deleted by failures."""
+    """What happened to a device token; never updated."""
 
     __tablename__ = "device_token_events"
     __table_args__ = (
@@ -78,7 +78,18 @@ class DeviceTokenEvent(Table):
     event: Mapped[str]  # registered, reactivated, rotated, transferred, signed_out, invalidated, permission_told
     reason: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the other user who has it since
+    taken_by: Mapped[str | None] = mapped_column(String(200))  # transferred: the user who has it now
+
+
+class SpentTicket(Table):
+    """A used sign-out ticket; kept as long as a registration that names it may be pending."""
+
+    __tablename__ = "spent_tickets"
+    __table_args__ = (Index("ix_spent_tickets_expires_at", "expires_at"),)
+
+    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    expires_at: Mapped[datetime]
 
 
 class FastingSessionRow(Table):
@@ -103,8 +114,8 @@ class FastingSessionRow(Table):
     reminder_minutes: Mapped[tuple[int, ...]]
     scheduled_at: Mapped[datetime]
     late_minutes: Mapped[tuple[int, ...]] = mapped_column(server_default=text("'{}'"))
-    follows_preferences: Mapped[bool] = mapped_column(server_default=text("false"))  # it has no minutes of its own
-    started_with: Mapped[dict[str, Any]]  # the accepted start request, so that its repeat is known as one
+    follows_preferences: Mapped[bool] = mapped_column(server_default=text("false"))  # without minutes of its own
+    started_with: Mapped[dict[str, Any]]  # the accepted start request, to recognize a repeat
     rev: Mapped[int]
 
 
@@ -122,13 +133,13 @@ class PreferencesRow(Table):
     message_preview: Mapped[str]
     quiet_starts: Mapped[time | None]
     quiet_ends: Mapped[time | None]
-    quiet_time_zone: Mapped[str | None]  # null beside quiet hours: wherever each phone is
-    quiet_mode: Mapped[str | None]  # null beside quiet hours: stored by a release that knew only `withhold`
+    quiet_time_zone: Mapped[str | None]  # null with quiet hours: by each phone's clock
+    quiet_mode: Mapped[str | None]  # null with quiet hours: stored by a release with `withhold` only
     rev: Mapped[int] = mapped_column(server_default=text("1"))  # grows with each change
 
 
 class ConversationRow(Table):
-    """A thread of messages; its row lock orders those who post to it."""
+    """A thread of messages; its row lock orders the posts."""
 
     __tablename__ = "conversations"
 
@@ -147,7 +158,7 @@ class Member(Table):
 
 
 class MessageAllowance(Table):
-    """What a member may still post in a conversation; a row of its own, which no check of a push ever locks."""
+    """What a member may still post in a conversation; a row of its own, which no check of a push locks."""
 
     __tablename__ = "message_allowances"
     __table_args__ = (
@@ -158,11 +169,11 @@ class MessageAllowance(Table):
 
     conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    full_at: Mapped[datetime]  # when all of MESSAGE_BURST is there again, if nothing is posted until then
+    full_at: Mapped[datetime]  # when all of MESSAGE_BURST is available again, if nothing is posted until then
 
 
 class MessageRow(Table):
-    """A durable item; a reminder that came due is one too. Its id is computed for reminders, so it exists once."""
+    """A message, or a reminder that was due. The id of a reminder is computed, so it exists once."""
 
     __tablename__ = "messages"
     __table_args__ = (
@@ -185,18 +196,18 @@ class MessageRow(Table):
     body: Mapped[str | None]
     reminder_minutes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    handed_off_at: Mapped[datetime | None]  # when it was decided for each phone how it is told
+    handed_off_at: Mapped[datetime | None]  # when its delivery was decided for each phone
 
 
 class LogHead(Table):
-    """The last sequence number given out in a user's log; its row lock orders the writers of that log."""
+    """The last sequence number of a user's log; its row lock orders the log's writers."""
 
     __tablename__ = "log_heads"
     __table_args__ = (Index("ix_log_heads_oldest_at", "oldest_at"),)
 
     user_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
-    horizon: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # items up to here were let go
+    horizon: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # items up to here were deleted
     oldest_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # no item is older
 
 
@@ -225,7 +236,7 @@ class SyncPosition(Table):
 
 
 class Presence(Table):
-    """A stream that is open; counts until `expires_at`, which its API process keeps putting off."""
+    """An open stream; counts until `expires_at`, which its API process keeps extending."""
 
     __tablename__ = "presences"
     __table_args__ = (Index("ix_presences_installation_id", "installation_id"),)

@@ -1,26 +1,16 @@
-"""Tables of pushes: tasks, attempts, collapse groups, what was withheld, and what Temporal is still to be told."""
+"""Tables of pushes: tasks, attempts, collapse groups, withheld pushes, and the outbox."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Identity,
-    Index,
-    String,
-    UniqueConstraint,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.table import Table
 
 
 class PushTask(Table):
-    """One message on its way to one device token of one installation."""
+    """One message for one device token of one installation."""
 
     __tablename__ = "push_tasks"
     __table_args__ = (
@@ -84,11 +74,11 @@ class PushTask(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     accepted_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]  # when its state became final
-    again_at: Mapped[datetime | None]  # when it was redriven or revived, or was meant to go out first: late since
-    held_up_by: Mapped[str | None]  # the last reason why it was not sent or taken at once; stays once it is accepted
+    again_at: Mapped[datetime | None]  # when it was redriven or revived, or meant to go out first: late since then
+    held_up_by: Mapped[str | None]  # the last reason why it was not accepted at once; stays after acceptance
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
-    validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM is asked, no phone is told
+    validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM checks it, no phone shows it
 
 
 class PushAttempt(Table):
@@ -108,12 +98,12 @@ class PushAttempt(Table):
     reason: Mapped[str | None]
     latency_ms: Mapped[int | None]
     provider_id: Mapped[str | None]
-    retry_at: Mapped[datetime | None]  # when the next attempt was planned, or as late as the provider asked for it
-    silent_because: Mapped[str | None]  # quiet_hours or sounded_lately; null: the phone was to ring
+    retry_at: Mapped[datetime | None]  # the planned next attempt, or the end of the wait that the provider asked for
+    silent_because: Mapped[str | None]  # quiet_hours or sounded_lately; null: with a sound
 
 
 class CollapseGroup(Table):
-    """The pushes of messages that share one line on one phone's screen: when it was last pushed to, and last rang."""
+    """The pushes of one conversation to one phone, which replace each other on its screen."""
 
     __tablename__ = "collapse_groups"
 
@@ -125,7 +115,7 @@ class CollapseGroup(Table):
 
 
 class WithheldPush(Table):
-    """A decision not to push: to any phone of somebody, or to one of them."""
+    """A decision not to push: to any phone of a user, or to one of them."""
 
     __tablename__ = "withheld_pushes"
     __table_args__ = (
@@ -152,7 +142,7 @@ class WithheldPush(Table):
 
 
 class OutboxRow(Table):
-    """What the database still owes Temporal."""
+    """A dispatch to Temporal that is still to be made."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -167,6 +157,6 @@ class OutboxRow(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     next_attempt_at: Mapped[datetime]
-    needed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # by when Temporal has to know
+    needed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when Temporal has to know
     last_error: Mapped[str | None]
     traceparent: Mapped[str | None]  # W3C Trace Context of the request that wrote it

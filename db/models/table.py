@@ -1,18 +1,11 @@
-"""The tables. Invariants are constraints first, code second."""
+"""What all tables share: names of constraints, and types of columns."""
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import (
-    DateTime,
-    Index,
-    Integer,
-    MetaData,
-    Text,
-)
+from sqlalchemy import DateTime, Integer, MetaData, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -33,14 +26,3 @@ class Table(DeclarativeBase):
         tuple[int, ...]: ARRAY(Integer, as_tuple=True),
         dict[str, Any]: JSONB(),
     }
-
-
-class SpentTicket(Table):
-    """A sign-out ticket that was used; kept for as long as a registration that names it may still be under way."""
-
-    __tablename__ = "spent_tickets"
-    __table_args__ = (Index("ix_spent_tickets_expires_at", "expires_at"),)
-
-    installation_id: Mapped[UUID] = mapped_column(primary_key=True)
-    digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
-    expires_at: Mapped[datetime]

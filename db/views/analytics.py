@@ -1,9 +1,9 @@
-"""What became of pushes. Each count walks a bounded range of the index of due instants, for some seconds at most."""
+"""How pushes ended. Each count reads a bounded range of the index of due instants, for some seconds at most."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, cast, func, or_, select, text
@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import CANCELED, Sessions, present_instant
 from db.models.pushes import PushAttempt, PushTask
 from db.unreadable import readable
-from domain.analytics import Analytics, Asked, Fate, Step, Tally, TimeSpan, Unaccepted
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Provider, TaskState
@@ -23,12 +22,110 @@ _MAX_REASONS = 200
 _ACCEPTED = PushTask.state == TaskState.ACCEPTED
 
 
-async def by_day(sessions: Sessions, asked: Asked) -> Analytics:
+MAX_DAYS = 31
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsQuery:
+    """Which pushes are counted; None means any. Days are UTC days, the last one today."""
+
+    days: int = 7
+    kind: Kind | None = None
+    provider: Provider | None = None
+    app_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The pushes of one kind, provider and app that were due on one day."""
+
+    day: date
+    kind: Kind
+    provider: Provider
+    app_id: str | None
+    pushes: int
+    attempts: int  # to call the provider; a few end without a call
+    accepted: int
+    opened: int  # of those accepted
+    synced: int  # of those accepted
+    pending: int
+    dead: int
+    withdrawn: int  # not sent by decision: the fast had ended, the app had read it, …; no failure
+
+
+@dataclass(frozen=True, slots=True)
+class Unaccepted:
+    """Attempts that were not accepted; no outcome: still under way."""
+
+    kind: Kind
+    provider: Provider
+    app_id: str | None
+    outcome: str | None
+    reason: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPushes:
+    """Pushes that ended without acceptance."""
+
+    kind: Kind
+    provider: Provider
+    app_id: str | None
+    state: TaskState
+    reason: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Analytics:
+    """All counts; few enough rows for one page."""
+
+    from_at: datetime
+    to_at: datetime  # itself not included
+    items: list[Tally]  # the latest day first
+    unaccepted: list[Unaccepted]  # the most frequent first
+    fates: list[EndedPushes]  # the most frequent first
+    next_cursor: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """The last hours, cut into equal steps; the first begins at a full step of the clock."""
+
+    hours: int
+    step: timedelta
+
+
+SPANS = (TimeSpan(1, timedelta(minutes=2)), TimeSpan(6, timedelta(minutes=10)), TimeSpan(24, timedelta(minutes=40)))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The pushes that were due in one step, and the provider calls for them."""
+
+    at: datetime
+    pushes: int = 0
+    accepted: int = 0
+    dead: int = 0
+    withdrawn: int = 0  # not sent by decision; no failure
+    synced: int = 0  # of those accepted
+    superseded: int = 0  # replaced by a newer push before it was accepted
+    late_p50: float | None = None  # seconds from due to accepted; without test pushes, and waits for a stream
+    late_p99: float | None = None
+    calls: int = 0  # that were answered
+    refused: int = 0  # calls that were not accepted
+    invalid_tokens: int = 0
+    call_p50: float | None = None  # seconds
+    call_p99: float | None = None
+
+
+async def by_day(sessions: Sessions, query: AnalyticsQuery) -> Analytics:
     """Count the pushes of some days; raises InvalidField where that takes too long."""
     async with _in_time(sessions, "days") as db:
         to_at = await present_instant(db)
-        from_at = datetime.combine(to_at.astimezone(UTC).date() - timedelta(days=asked.days - 1), time(), UTC)
-        wanted = _wanted(asked, from_at, to_at)
+        from_at = datetime.combine(to_at.astimezone(UTC).date() - timedelta(days=query.days - 1), time(), UTC)
+        wanted = _wanted(query, from_at, to_at)
         return Analytics(
             from_at, to_at, await _tallies(db, wanted), await _unaccepted(db, wanted), await _fates(db, wanted)
         )
@@ -52,7 +149,7 @@ async def lately(sessions: Sessions, span: TimeSpan) -> list[Step]:
 
 @asynccontextmanager
 async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession]:
-    """Open a transaction whose statements are cut off after a while."""
+    """Open a transaction whose statements have 5 s each."""
     try:
         async with sessions.begin() as db:
             await db.execute(text("SET LOCAL statement_timeout = '5s'"))
@@ -60,14 +157,14 @@ async def _in_time(sessions: Sessions, field: str) -> AsyncIterator[AsyncSession
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) != CANCELED:
             raise
-        raise InvalidField(field, "So many pushes cannot be counted in 5 s; ask for less.") from None
+        raise InvalidField(field, "This many pushes cannot be counted within 5 s. Ask for a shorter time.") from None
 
 
-def _wanted(asked: Asked, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:
-    narrow = ((PushTask.kind, asked.kind), (PushTask.provider, asked.provider), (PushTask.app_id, asked.app_id))
-    found = [column == value for column, value in narrow if value is not None]
+def _wanted(query: AnalyticsQuery, from_at: datetime, to_at: datetime) -> list[ColumnElement[bool]]:
+    narrow = ((PushTask.kind, query.kind), (PushTask.provider, query.provider), (PushTask.app_id, query.app_id))
+    matches = [column == value for column, value in narrow if value is not None]
     known = (PushTask.kind.in_(tuple(Kind)), PushTask.provider.in_(tuple(Provider)))  # to this release
-    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *known, *found]
+    return [PushTask.due_at >= from_at, PushTask.due_at < to_at, *known, *matches]
 
 
 async def _tallies(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Tally]:
@@ -102,12 +199,12 @@ async def _unaccepted(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> li
     ]
 
 
-async def _fates(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[Fate]:
+async def _fates(db: AsyncSession, wanted: list[ColumnElement[bool]]) -> list[EndedPushes]:
     key = (PushTask.kind, PushTask.provider, PushTask.app_id, PushTask.state, PushTask.last_reason)
     ended = set(TaskState) - {TaskState.ACCEPTED, TaskState.PENDING}
     query = select(*key, func.count()).where(*wanted, PushTask.state.in_(sorted(ended)))
     return [
-        Fate(Kind(kind), Provider(provider), app_id, TaskState(state), *more)
+        EndedPushes(Kind(kind), Provider(provider), app_id, TaskState(state), *more)
         for kind, provider, app_id, state, *more in await db.execute(_most_frequent_first(query))
     ]
 
@@ -117,8 +214,8 @@ def _most_frequent_first(query: Any) -> Any:  # noqa: ANN401 -- SQLAlchemy's typ
     return grouped.order_by(func.count().desc(), text("1, 2, 3, 4, 5")).limit(_MAX_REASONS)
 
 
-def _filled(step: Step, *found: Mapping[str, Any]) -> Step:
-    for counts in found:
+def _filled(step: Step, *rows: Mapping[str, Any]) -> Step:
+    for counts in rows:
         step = replace(step, **counts)
     return step
 

@@ -1,26 +1,29 @@
 """Push tasks as support looks for them, dead ones above all."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import support_actions
+from db import last_check, support_actions
 from db.engine import among
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
+from db.support_actions import ShownAction
 from db.views import devices as device_history
-from db.views import refusals
-from domain.devices import ToldPermission
+from db.views.devices import SHOWN
+from db.views.rows import answer_of
+from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
+from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
-from domain.reminders import LONGEST_OF_USE
-from domain.support import NOT_DEAD, SHOWN, ShownAttempt, ShownTask, Wanted, WholeTask
+from domain.reminders import LONGEST_USEFUL
 
 _MAX_WALKED = 100_000
-KNOWN = (  # to this release; whatever else there is, a newer one shows
+KNOWN = (  # to this release
     PushTask.kind.in_(tuple(Kind)),
     PushTask.provider.in_(tuple(Provider)),
     PushTask.environment.in_(tuple(Environment)),
@@ -29,8 +32,90 @@ KNOWN = (  # to this release; whatever else there is, a newer one shows
 _LATEST_FIRST = (PushTask.due_at.desc(), PushTask.task_id.desc())
 
 
+NOT_DEAD = "not_dead"
+
+
+@dataclass(frozen=True, slots=True)
+class PushTaskFilter:
+    """Which push tasks to list; None means any."""
+
+    state: TaskState = TaskState.DEAD
+    provider: Provider | None = None
+    app_id: str | None = None
+    environment: Environment | None = None
+    kind: Kind | None = None
+    reason: str | None = None
+    user_id: str | None = None
+    conversation_id: UUID | None = None
+    message_id: UUID | None = None
+    due_from: datetime | None = None
+    due_to: datetime | None = None  # not included
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTask:
+    """A push task as support sees it."""
+
+    task_id: UUID
+    state: TaskState
+    last_reason: str | None
+    kind: Kind
+    user_id: str
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str  # its last 6 characters; nothing of a very short one
+    conversation_id: UUID
+    message_id: UUID
+    reminder_minutes: int | None
+    due_at: datetime
+    expires_at: datetime
+    attempt_count: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+    accepted_at: datetime | None
+    opened_at: datetime | None
+    synced_at: datetime | None
+    held_up_by: str | None  # the last reason why it was not sent or taken at once
+    accepted_to_synced_seconds: float | None  # push to sync; null unless both happened
+    redrive_refused: str | None  # why a redrive would be refused now; null where it would not
+    permission: Permission | None  # as the app reported at its last registration
+    permission_told_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """One provider call."""
+
+    number: int
+    started_at: datetime
+    outcome: str | None  # null while it is under way
+    reason: str | None
+    latency_ms: int | None
+    provider_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTask:
+    """A push task with its attempts, and the actions of people."""
+
+    task: ShownTask
+    attempts: list[ShownAttempt]
+    actions: list[ShownAction]
+
+
+def check_filter(wanted: PushTaskFilter) -> None:
+    """Raise InvalidField for a search that no index serves."""
+    narrow = (wanted.user_id, wanted.conversation_id, wanted.message_id)
+    if wanted.state is not TaskState.DEAD and not any(narrow):
+        raise InvalidField(
+            "state", "Push tasks that are not dead can be listed of one user, conversation or message only."
+        )
+
+
 async def matching(
-    db: AsyncSession, wanted: Wanted, after: tuple[datetime, UUID] | None, limit: int
+    db: AsyncSession, wanted: PushTaskFilter, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[ShownTask]:
     """List tasks, the latest due first."""
     query = with_token().where(*_conditions(wanted, after)).order_by(*_LATEST_FIRST).limit(limit)
@@ -61,14 +146,14 @@ async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
     )
 
 
-async def expired_count(db: AsyncSession, wanted: Wanted) -> int:
-    """Count the tasks that nobody can use any more, of those due so lately that others may still be of use."""
+async def expired_count(db: AsyncSession, wanted: PushTaskFilter) -> int:
+    """Count the expired tasks among those due so lately that others may still be useful."""
     query = select(func.count()).select_from(PushTask).where(*_conditions(wanted, None), _lately_due(), _expired())
     return (await db.execute(query)).scalar_one()
 
 
-async def unexpired(db: AsyncSession, wanted: Wanted) -> Sequence[UUID]:
-    """Find tasks that may be of use yet, the latest due first."""
+async def unexpired(db: AsyncSession, wanted: PushTaskFilter) -> Sequence[UUID]:
+    """Find tasks that have not expired, the latest due first."""
     query = select(PushTask.task_id).where(*_conditions(wanted, None), _lately_due(), ~_expired())
     return (await db.scalars(query.order_by(*_LATEST_FIRST).limit(_MAX_WALKED))).all()
 
@@ -79,7 +164,7 @@ async def dead_among(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[P
 
 
 async def dead_among_locked(db: AsyncSession, task_ids: Collection[UUID]) -> Sequence[PushTask]:
-    """Read them and hold them until the transaction ends; those that somebody else holds are passed over."""
+    """Read them and lock them until the transaction ends; locked ones are skipped."""
     return (await db.scalars(_dead_among(task_ids).with_for_update(skip_locked=True))).all()
 
 
@@ -90,8 +175,8 @@ def with_token() -> Select[PushTask, str]:
     return select(PushTask, tail).join(DeviceToken, DeviceToken.id == PushTask.device_id)
 
 
-def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
-    found = [
+def _conditions(wanted: PushTaskFilter, after: tuple[datetime, UUID] | None) -> list[ColumnElement[bool]]:
+    conditions = [
         column == value
         for column, value in (
             (PushTask.provider, wanted.provider),
@@ -105,21 +190,21 @@ def _conditions(wanted: Wanted, after: tuple[datetime, UUID] | None) -> list[Col
         )
         if value is not None
     ]
-    # written out, so that the planner sees that the index of dead tasks serves
-    found.extend(KNOWN)
-    found.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
+    # written out, so that the planner uses the index of dead tasks
+    conditions.extend(KNOWN)
+    conditions.append(PushTask.state == bindparam(None, wanted.state.value, literal_execute=True))
     if wanted.due_from is not None:
-        found.append(PushTask.due_at >= wanted.due_from)
+        conditions.append(PushTask.due_at >= wanted.due_from)
     if wanted.due_to is not None:
-        found.append(PushTask.due_at < wanted.due_to)
+        conditions.append(PushTask.due_at < wanted.due_to)
     if after is not None:
-        found.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
-    return found
+        conditions.append(tuple_(PushTask.due_at, PushTask.task_id) < after)
+    return conditions
 
 
 def _lately_due() -> ColumnElement[bool]:
-    """Bound the walk through the index of dead tasks: whatever was due before has expired."""
-    return PushTask.due_at > func.statement_timestamp() - LONGEST_OF_USE
+    """Bound the range of the index of dead tasks: what was due earlier has expired."""
+    return PushTask.due_at > func.statement_timestamp() - LONGEST_USEFUL
 
 
 def _expired() -> ColumnElement[bool]:
@@ -133,48 +218,28 @@ def _dead_among(task_ids: Collection[UUID]) -> Select[PushTask]:
 
 async def _shown(db: AsyncSession, query: Select[PushTask, str]) -> list[ShownTask]:
     rows = (await db.execute(query)).all()
-    refused = await refusals.of(db, [task for task, _ in rows if task.state == TaskState.DEAD])
-    told = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
+    refused = await last_check.refusals(db, [task for task, _ in rows if task.state == TaskState.DEAD])
+    reported = await device_history.permissions(db, {(task.user_id, task.installation_id) for task, _ in rows})
     return [
-        _show(task, token, refused.get(task.task_id), told.get((task.user_id, task.installation_id)))
+        _show(task, token, refused.get(task.task_id), reported.get((task.user_id, task.installation_id)))
         for task, token in rows
     ]
 
 
-def _show(task: PushTask, token: str, refused: str | None, told: ToldPermission | None) -> ShownTask:
-    state = TaskState(task.state)
-    return ShownTask(
-        task_id=task.task_id,
-        state=state,
-        last_reason=task.last_reason,
-        kind=Kind(task.kind),
-        user_id=task.user_id,
-        installation_id=task.installation_id,
-        provider=Provider(task.provider),
-        app_id=task.app_id,
-        environment=Environment(task.environment),
+def _show(task: PushTask, token: str, refused: str | None, reported: ReportedPermission | None) -> ShownTask:
+    return answer_of(
+        ShownTask,
+        task,
         token=token,
-        conversation_id=task.conversation_id,
-        message_id=task.message_id,
-        reminder_minutes=task.reminder_minutes,
-        due_at=task.due_at,
-        expires_at=task.expires_at,
-        attempt_count=task.attempt_count,
-        next_attempt_at=task.next_attempt_at,
-        created_at=task.created_at,
-        accepted_at=task.accepted_at,
-        opened_at=task.opened_at,
-        synced_at=task.synced_at,
-        held_up_by=task.held_up_by,
         accepted_to_synced_seconds=_seconds(task.accepted_at, task.synced_at),
-        redrive_refused=refused if state is TaskState.DEAD else NOT_DEAD,
-        permission=told.permission if told else None,
-        permission_told_at=told.at if told else None,
+        redrive_refused=refused if task.state == TaskState.DEAD else NOT_DEAD,
+        permission=reported.permission if reported else None,
+        permission_told_at=reported.at if reported else None,
     )
 
 
 def _seconds(accepted_at: datetime | None, synced_at: datetime | None) -> float | None:
-    """Tell how long the person took; nothing at all where the app read it while the provider was still called."""
+    """Give how long the person took; 0 if the app read it while the provider was being called."""
     if accepted_at is None or synced_at is None:
         return None
     return max(synced_at - accepted_at, timedelta(0)).total_seconds()

@@ -1,7 +1,7 @@
-"""Gates and brakes as support sees them: every route that a worker has a gate for, or that is braked."""
+"""Routes as support sees them: every route with a route limiter in some worker, or with a cutoff."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -12,21 +12,81 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
-from db.unreadable import route_of, tell
-from domain.problems import Conflict, NotFound
-from domain.push import Route
+from db.unreadable import log_unreadable, route_of
+from db.views.rows import answer_of
+from domain.push import Environment, Provider, Route
 from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
-from domain.support import ShownBrake, ShownGate, ShownGates, ShownRefusal, ShownRoute
 
-MOST = 20_000  # pushes looked at, the latest ones
+MOST = 20_000  # pushes counted, the latest ones
+MAX_SECONDS = 2.0  # for one query; an operator's page has others
 
-MAX_SECONDS = 2.0  # for one question; an operator's page has others
+
+ROUTE_STATES = {"closed": "sending", "open": "paused", "half_open": "paused, testing", "braked": "stopped"}  # to people
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGate:
+    """The state of one worker's limiter of a route."""
+
+    worker_id: UUID
+    seen_at: datetime  # the worker's last heartbeat
+    state: str  # closed: calls pass, as in an electric circuit; open; half_open: one call is tried; braked
+    reason: str | None
+    until: datetime | None  # while open: the earliest next call
+    waiting: int
+    in_flight: int
+    rate: float | None  # calls per second of this worker; null: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBrake:
+    """A token-error cutoff; while it is engaged, its route sends nothing and no token is deactivated."""
+
+    id: UUID
+    reason: str  # the most frequent one
+    token_errors: int  # users whose token was refused
+    answers: int  # users whose pushes were answered
+    engaged_at: datetime
+    resumed_at: datetime | None
+    resumed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRoute:
+    """One route, as all workers see it."""
+
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    brake: ShownBrake | None  # engaged
+    workers: list[ShownGate]
+    errors: Refusals | None = None  # of the pushes due in the last 15 minutes; null where none was refused
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRefusal:
+    """An answer of a provider that no table of ours has."""
+
+    provider: Provider
+    status: int  # 0 with the reason `others`: beyond the number of kinds that are counted
+    reason: str
+    count: int  # in all live workers together, each since it began
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGates:
+    """All routes, and unknown answers on them; both are few, so there is one page."""
+
+    items: list[ShownRoute]
+    unknown_refusals: list[ShownRefusal]
+    next_cursor: None = None
 
 
 async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[Answered, ...]:
-    """Count the users whose pushes of late came to something, by route; `routes` are those that workers know.
+    """Count the users whose recent pushes were settled, by route; `routes` are those that workers know.
 
-    Gives nothing where that takes too long.
+    Gives nothing if that takes too long.
     """
     values = {"now": now, "since": now - LATELY, "apps": _apps(routes), "errors": sorted(TOKEN_ERRORS), "most": MOST}
     return tuple(
@@ -45,7 +105,7 @@ async def refused_of_late(db: AsyncSession, routes: Collection[Route], now: date
 async def refused(db: AsyncSession, routes: Collection[Route], now: datetime) -> tuple[RefusedPushes, ...]:
     """Count the pushes that our credentials keep from being sent, and their users, by route and reason.
 
-    Gives nothing where that takes too long.
+    Gives nothing if that takes too long.
     """
     values = {"now": now, "apps": _apps(routes), "uncalled": sorted(UNCALLED_FOR_US)}
     rows = await within(db, MAX_SECONDS, _REFUSED, values)
@@ -107,25 +167,13 @@ _REFUSED = text("""
 
 
 _GATE = TypeAdapter(ShownGate)
-
 _REFUSALS = TypeAdapter(list[ShownRefusal])
 
 
 async def shown(db: AsyncSession) -> ShownGates:
-    """Show the routes with the gates of all live workers, by name, and what no table of these workers knows."""
+    """Show the routes with the limiters of all live workers, in order, and the answers that no table has."""
     reporting = await workers.live(db)
     return ShownGates(await _routes(db, reporting), _unknown_refusals(reporting))
-
-
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
-    """Let go of a brake; raises NotFound, and Conflict where somebody did before."""
-    resumed = await token_error_cutoffs.resume(db, brake_id, actor)
-    row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)
-    if row is None:
-        raise NotFound("brake")
-    if not resumed:
-        raise Conflict("brake-resumed", f"This brake was resumed by {row.resumed_by} before.")
-    return _brake(row)
 
 
 async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[ShownRoute]:
@@ -138,35 +186,35 @@ async def _routes(db: AsyncSession, reporting: Sequence[WorkerRow]) -> list[Show
     known = gates.keys() | engaged.keys()
     of_late = await refused_of_late(db, known, await present_instant(db))
     refused = {each.route: each.refusals for each in of_late if each.refusals}
-    found = known | refused.keys()
+    listed = known | refused.keys()
     return [
         ShownRoute(
             provider=route.provider,
             app_id=route.app_id,
             environment=route.environment,
-            brake=_brake(engaged[route]) if route in engaged else None,
+            brake=shown_cutoff(engaged[route]) if route in engaged else None,
             workers=gates.get(route, []),
             errors=refused.get(route),
         )
-        for route in sorted(found, key=lambda route: (route.provider, route.app_id or "", route.environment))
+        for route in sorted(listed, key=lambda route: (route.provider, route.app_id or "", route.environment))
     ]
 
 
 def _unknown_refusals(reporting: Sequence[WorkerRow]) -> list[ShownRefusal]:
-    found: dict[tuple[str, int, str], ShownRefusal] = {}
+    totals: dict[tuple[str, int, str], ShownRefusal] = {}
     for worker in reporting:
         for each in _refusals(worker):
             key = (each.provider, each.status, each.reason)
-            known = found.get(key, replace(each, count=0))
-            found[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
-    return [found[key] for key in sorted(found)]
+            known = totals.get(key, replace(each, count=0))
+            totals[key] = replace(known, count=known.count + each.count, last_at=max(known.last_at, each.last_at))
+    return [totals[key] for key in sorted(totals)]
 
 
 def _refusals(worker: WorkerRow) -> list[ShownRefusal]:
     try:
         return _REFUSALS.validate_python(worker.gates.get("unknown_refusals", ()))
     except ValidationError:
-        tell("workers.unknown_refusals", "")
+        log_unreadable("workers.unknown_refusals", "")
         return []
 
 
@@ -174,17 +222,10 @@ def _gate(worker: WorkerRow, report: dict[str, object]) -> ShownGate | None:
     try:
         return _GATE.validate_python(report | {"worker_id": worker.worker_id, "seen_at": worker.seen_at})
     except ValidationError:
-        tell("workers.gates", "")
+        log_unreadable("workers.gates", "")
         return None
 
 
-def _brake(row: TokenErrorCutoffRow) -> ShownBrake:
-    return ShownBrake(
-        id=row.id,
-        reason=row.reason,
-        token_errors=row.token_errors,
-        answers=row.answers,
-        engaged_at=row.engaged_at,
-        resumed_at=row.resumed_at,
-        resumed_by=row.resumed_by,
-    )
+def shown_cutoff(row: TokenErrorCutoffRow) -> ShownBrake:
+    """Show one cutoff."""
+    return answer_of(ShownBrake, row)

@@ -1,4 +1,4 @@
-"""The present state of a person's pushes: one line for each that is not settled, with what it waits for."""
+"""The present state of a person's pushes: one line for each unsettled one, with what it waits for."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,17 @@ from uuid import UUID, uuid5
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_tokens, fasting_sessions, preferences, push_attempts, workers
+from db import device_tokens, fasting_sessions, last_check, preferences, push_attempts, workers
 from db.engine import among, present_instant
 from db.models.people import DeviceToken, LogItemRow, MessageRow
 from db.models.pushes import OutboxRow, PushTask
 from db.push_tasks import planned
 from db.views import devices as device_history
-from db.views import gates, refusals
+from db.views import gates
 from db.views import standings as reminder_standings
+from db.views.gates import ShownGates, ShownRoute
 from db.views.standings import ReminderStanding
-from domain.devices import SHOWS_NOTHING, ToldPermission
+from domain.devices import SHOWS_NOTHING, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.messages import LONGEST_GRACE
@@ -27,7 +28,6 @@ from domain.push import Environment, Provider, Route, TaskState
 from domain.reminders import ReminderState
 from domain.sentences import NO_PHONE_SHOWS
 from domain.sessions import LONGEST_FAST
-from domain.support import ShownGates, ShownRoute
 from domain.timeline import (
     MAX_PRESENT,
     Cutoff,
@@ -43,12 +43,12 @@ from domain.timeline import (
 )
 from domain.timeline_words import in_words, now_quiet, shows
 
-_LATEST_MESSAGES = 100  # of a person's log, of which it may not be decided yet how their phones are told
+_LATEST_MESSAGES = 100  # of a person's log, whose delivery may not be decided yet
 
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """A push, planned or not, of which it is told what it waits for."""
+    """An unsettled push, planned or not."""
 
     kind: Kind
     conversation_id: UUID
@@ -57,13 +57,13 @@ class _Push:
     expires_at: datetime
     reminder_minutes: int | None = None
     refused: str | None = None
-    task: PushTask | None = None  # None: nothing is planned yet
-    device: DeviceToken | None = None  # the one that it is for, where one is not planned for each yet
+    task: PushTask | None = None  # None: not planned yet
+    device: DeviceToken | None = None  # its phone, if it is not planned yet and routes differ
 
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """What holds for all pushes at this moment."""
+    """What is true of all pushes at this moment."""
 
     now: datetime
     routes: ShownGates
@@ -71,8 +71,8 @@ class _World:
     temporal_answers: bool
     wishes: Preferences
     devices: Sequence[DeviceToken]
-    permissions: Mapping[tuple[str, UUID], ToldPermission]
-    owed: Mapping[UUID, datetime]  # since when Temporal is owed what is about these ids
+    permissions: Mapping[tuple[str, UUID], ReportedPermission]
+    owed: Mapping[UUID, datetime]  # since when a dispatch of these subjects has been waiting
     calls: Mapping[UUID, push_attempts.Begun]
 
 
@@ -80,9 +80,9 @@ _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, 
 
 
 async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
-    """List somebody's pushes that are not settled, the one that is due for longest first; at most MOST_PRESENT.
+    """List a user's unsettled pushes, the longest due first, at most MAX_PRESENT.
 
-    Several statements have to see one moment: `engine.as_of_one_moment` first.
+    The statements have to read one moment: call `engine.as_of_one_moment` first.
     """
     now = await present_instant(db)
     wishes = await preferences.of_user(db, user_id)
@@ -110,21 +110,21 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
 
 
 async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: datetime) -> list[_Push]:
-    """Find what is pending, and what is dead but can be redriven, now or once its route is resumed."""
+    """Find pending pushes, and dead ones that can be redriven now or once their route is resumed."""
     redrivable = and_(PushTask.state == TaskState.DEAD, PushTask.expires_at > now)
     query = select(PushTask).where(
         PushTask.user_id == user_id, or_(PushTask.state == TaskState.PENDING, redrivable), *_of_part(part)
     )
     tasks = (await db.scalars(query.order_by(PushTask.due_at, PushTask.task_id).limit(MAX_PRESENT))).all()
-    refused = await refusals.of(db, tasks)
-    found = []
+    refused = await last_check.refusals(db, tasks)
+    pushes = []
     for task in tasks:
         reason = refused.get(task.task_id)
         if planned(task) is None:
-            continue  # a newer release's, which this one has no words for
+            continue  # of a newer release; this one has no words for it
         if task.state == TaskState.DEAD and reason not in {None, "brake_engaged"}:
-            continue  # nothing will come of it
-        found.append(
+            continue  # it stays dead
+        pushes.append(
             _Push(
                 kind=Kind(task.kind),
                 conversation_id=task.conversation_id,
@@ -136,7 +136,7 @@ async def _planned(db: AsyncSession, user_id: str, part: TimelinePart, now: date
                 task=task,
             )
         )
-    return found
+    return pushes
 
 
 def _of_part(part: TimelinePart) -> Iterable[ColumnElement[bool]]:
@@ -154,7 +154,7 @@ async def _reminders(
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
-    """Find the reminders that lie ahead, or are due, and of which no push is planned yet."""
+    """Find the reminders that are scheduled or due, and have no planned push."""
     around = await fasting_sessions.ending(db, user_id, now, now + LONGEST_FAST)
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     standings = (await reminder_standings.of_sessions(db, sessions)).values() if sessions else ()
@@ -177,7 +177,7 @@ async def _reminders(
         )
         for of_one in standings
         for each in of_one
-        if each.state in {ReminderState.SCHEDULED, ReminderState.DUE} and not each.found.tasks
+        if each.state in {ReminderState.SCHEDULED, ReminderState.DUE} and not each.record.tasks
         if part.message_id in {None, each.message_id}
     ]
 
@@ -190,9 +190,9 @@ async def _messages(
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
-    """Find the latest messages in somebody's log of which it is not decided yet how their phones are told."""
-    of_use = RULES[Kind.MESSAGE].of_use
-    assert of_use is not None
+    """Find the latest messages in a user's log whose delivery is not decided yet."""
+    useful_for = RULES[Kind.MESSAGE].useful_for
+    assert useful_for is not None
     if part.session_id is not None:
         return []
     latest = (
@@ -206,13 +206,13 @@ async def _messages(
         select(MessageRow.id, MessageRow.conversation_id, MessageRow.created_at)
         .join(latest, latest.c.message_id == MessageRow.id)
         .where(MessageRow.kind == Kind.MESSAGE, MessageRow.handed_off_at.is_(None), MessageRow.sender_id != user_id)
-        .where(MessageRow.created_at > now - of_use)
+        .where(MessageRow.created_at > now - useful_for)
         .where(~select(PushTask).where(PushTask.message_id == MessageRow.id, PushTask.user_id == user_id).exists())
     )
     wish = unwanted_everywhere(Kind.MESSAGE, wishes, now, [device.time_zone for device in devices])
     refused = wish or (None if devices else "no_active_token")
     return [
-        _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + of_use, refused=refused)
+        _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + useful_for, refused=refused)
         for row in await db.execute(query)
         if part.message_id in {None, row.id}
     ]
@@ -226,7 +226,7 @@ async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datet
 
 
 def _by_phone(push: _Push, world: _World) -> list[_Push]:
-    """Tell what is not planned yet phone by phone, where their routes differ: what holds one up sends to another."""
+    """Split what is not planned yet by phone if their routes differ, since one may be paused and another not."""
     if push.task is not None or len({_worst(world, {_route(device)})[1] for device in world.devices}) < 2:
         return [push]
     return [replace(push, device=device) for device in world.devices]
@@ -251,20 +251,20 @@ def _item(push: _Push, world: _World) -> TimelineItem:
         temporal_answers=world.temporal_answers,
         route=route,
     )
-    return _told(push, unsettled, provider, world)
+    return _described(push, unsettled, provider, world)
 
 
 def _shows(push: _Push, world: _World) -> str:
-    """Say what the phones will do with a push, by what their apps told last."""
+    """Say what the phones will do with a push, by the last reports of their apps."""
     phone = push.task or push.device
     if phone is not None:
         return shows(world.permissions.get((phone.user_id, phone.installation_id)))
-    told = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
-    is_for_none = told and all(each is not None and each.permission in SHOWS_NOTHING for each in told)
+    reported = [world.permissions.get((each.user_id, each.installation_id)) for each in world.devices]
+    is_for_none = reported and all(each is not None and each.permission in SHOWS_NOTHING for each in reported)
     return NO_PHONE_SHOWS if is_for_none else ""
 
 
-def _told(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _World) -> TimelineItem:
+def _described(push: _Push, unsettled: Unsettled, provider: Provider | None, world: _World) -> TimelineItem:
     waits, task = waits_for(unsettled), push.task
     reason = _reason(waits, unsettled)
     detail = _detail(waits, push, unsettled)
@@ -307,7 +307,7 @@ def _reason(waits: WaitsFor, push: Unsettled) -> str | None:
 
 
 def _detail(waits: WaitsFor, push: _Push, unsettled: Unsettled) -> dict[str, Any]:
-    """Give what is known, as JSON."""
+    """Give the detail as JSON."""
     cutoff = unsettled.route.cutoff if waits is WaitsFor.RESUME else None
     instants = {
         "due_at": push.due_at,
@@ -318,12 +318,12 @@ def _detail(waits: WaitsFor, push: _Push, unsettled: Unsettled) -> dict[str, Any
         "route_until": unsettled.route.until if waits is WaitsFor.ROUTE else None,
         "engaged_at": cutoff and cutoff.engaged_at,
     }
-    told: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
-    told |= {"waits_for": waits.value, "is_dead": unsettled.is_dead, "refused": push.refused}
+    detail: dict[str, Any] = {name: at and at.isoformat() for name, at in instants.items()}
+    detail |= {"waits_for": waits.value, "is_dead": unsettled.is_dead, "refused": push.refused}
     if cutoff is not None:
-        told |= {"brake_id": cutoff.brake_id, "token_errors": cutoff.token_errors, "answers": cutoff.answers}
-        told["cutoff_reason"] = cutoff.reason
-    return told
+        detail |= {"brake_id": cutoff.brake_id, "token_errors": cutoff.token_errors, "answers": cutoff.answers}
+        detail["cutoff_reason"] = cutoff.reason
+    return detail
 
 
 def _route(of: PushTask | DeviceToken) -> Route:
@@ -331,24 +331,24 @@ def _route(of: PushTask | DeviceToken) -> Route:
 
 
 def _worst(world: _World, wanted: Collection[Route]) -> tuple[Provider | None, RouteNow]:
-    """Say how the worst of these routes stands, and whose it is; a cutoff is worse than a breaker."""
+    """Give the worst state of these routes, and its provider; a cutoff is worse than a breaker."""
     known = {Route(each.provider, each.app_id, each.environment): each for each in world.routes.items}
-    found = []
+    states = []
     for route in wanted:
         serving = known.get(route) or known.get(Route(route.provider, None, route.environment))
-        found.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
-    return max(found, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
+        states.append((route.provider, RouteNow() if serving is None else _stands(serving, world.now)))
+    return max(states, key=lambda each: (each[1].cutoff is not None, each[1].reason or ""), default=(None, RouteNow()))
 
 
 def _stands(route: ShownRoute, now: datetime) -> RouteNow:
-    """Tell whether calls pass; where workers differ, as long as one of them calls they do.
+    """Give the state of a route: calls pass as long as one worker lets them.
 
-    A rest that is over is none, though its worker has not told so yet: one call is tried. Nor is a gate shut that a
-    worker still tells as braked once a person has resumed the route.
+    A pause that is over counts as none, even before its worker reports that: one call is tried. A limiter that is still
+    reported as stopped counts as open once a person has resumed the route.
     """
-    brake = route.brake
-    if brake is not None:
-        return RouteNow(Cutoff(str(brake.id), brake.engaged_at, brake.token_errors, brake.answers, brake.reason))
+    if (engaged := route.brake) is not None:
+        cutoff = Cutoff(str(engaged.id), engaged.engaged_at, engaged.token_errors, engaged.answers, engaged.reason)
+        return RouteNow(cutoff)
     shut = [gate for gate in route.workers if gate.state not in {"closed", "braked"}]
     if not shut or len(shut) < len(route.workers):
         return RouteNow()

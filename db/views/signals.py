@@ -1,4 +1,4 @@
-"""Operational signals: what is counted once for the whole fleet. Old tasks, however many, cost nothing."""
+"""Operational signals: counts for the whole fleet. Old tasks, however many, cost nothing."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -18,12 +18,12 @@ from db.workers import gates_of
 from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
-from domain.reminders import LONGEST_OF_USE
+from domain.reminders import LONGEST_USEFUL
 from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers
 
 
 async def present(db: AsyncSession) -> Signals:
-    """Read all signals, as they are now."""
+    """Read all signals."""
     now = await present_instant(db)
     engaged = (await token_error_cutoffs.engaged(db)).keys()
     reporting = await workers.live(db)
@@ -31,7 +31,7 @@ async def present(db: AsyncSession) -> Signals:
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now})).all()
     swept = await workers.reported(db, SWEEP)
-    dead = (await db.execute(_DEAD, {"now": now, "of_use": LONGEST_OF_USE, "lately": LATELY})).all()
+    dead = (await db.execute(_DEAD, {"now": now, "useful_for": LONGEST_USEFUL, "lately": LATELY})).all()
     return Signals(
         at=now,
         backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
@@ -51,7 +51,7 @@ async def present(db: AsyncSession) -> Signals:
 
 
 def _backlog(row: Row[Any], shut: Collection[Route], known: Collection[Route]) -> Backlog | None:
-    """Tell whether the gate is shut: that of the app, or of the default app where it has none of its own."""
+    """Count a backlog; pushes wait behind the limiter of their app, or else of the default app."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     if route is None or kind is None:
         return None
@@ -81,14 +81,14 @@ def _unopened(swept: Mapping[str, Any]) -> OutboxBacklog:
 
 
 def _instant(text: object) -> datetime | None:
-    """Read what the sweep told; whatever a newer release writes there costs nobody the other signals."""
+    """Read an instant of the sweep's findings; None if this release cannot."""
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
-# States and kinds are written out, so that the planner sees that partial indexes serve.
+# States and kinds are written out, so that the planner uses partial indexes.
 _PENDING = text("""
     SELECT provider, app_id, environment, kind, count(*) AS pending,
            count(*) FILTER (WHERE due_at <= :now) AS overdue,
@@ -107,7 +107,7 @@ _DEAD = text("""
                WHERE settled_at > CAST(:now AS timestamptz) - CAST(:lately AS interval)
            ) AS lately_users
       FROM push_tasks
-     WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:of_use AS interval)
+     WHERE state = 'dead' AND due_at > CAST(:now AS timestamptz) - CAST(:useful_for AS interval)
      GROUP BY provider, app_id, environment, kind
 """)
 

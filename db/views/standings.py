@@ -1,4 +1,4 @@
-"""How each reminder of a fast stands, and which of them nobody opened."""
+"""The state of each reminder of a fast, and which of them were not opened."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from domain.kinds import Kind
 from domain.reminders import (
     AFTER_THE_END,
     LEAST_KEPT,
-    LONGEST_OF_USE,
+    LONGEST_USEFUL,
     OnRecord,
     Reminder,
     ReminderState,
@@ -28,18 +28,18 @@ from domain.timeline_words import in_words
 
 @dataclass(frozen=True, slots=True)
 class ReminderStanding:
-    """How one reminder stands."""
+    """The state of one reminder."""
 
     session_id: UUID
     message_id: UUID
     reminder: Reminder
     state: ReminderState
-    found: OnRecord
-    now: datetime  # when it stood so
+    record: OnRecord
+    now: datetime  # when that was read
 
 
 async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> dict[UUID, list[ReminderStanding]]:
-    """Say how each reminder of these sessions stands, in order of time for each session."""
+    """Give the state of each reminder of these sessions, in order of time for each session."""
     tasks = await push_tasks.counts_by_message(db, [session.session_id for session in sessions])
     now = await present_instant(db)
     named = {session.session_id: _named(session) for session in sessions}
@@ -47,15 +47,26 @@ async def of_sessions(db: AsyncSession, sessions: Sequence[FastingSession]) -> d
     undecided = [message for message in due if message not in tasks]
     withheld = await withheld_pushes.counts_by_message(db, undecided) if undecided else {}
 
-    def standing(session: FastingSession, message: UUID, reminder: Reminder) -> ReminderStanding:
-        found = OnRecord(tasks.get(message, {}), withheld.get(message, 0))
-        state = state_of(session, reminder, found, now)
-        return ReminderStanding(session.session_id, message, reminder, state, found, now)
-
     return {
-        session.session_id: [standing(session, *each) for each in named[session.session_id].items()]
+        session.session_id: [
+            _standing(session, message, reminder, OnRecord(tasks.get(message, {}), withheld.get(message, 0)), now)
+            for message, reminder in named[session.session_id].items()
+        ]
         for session in sessions
     }
+
+
+def of_new(session: FastingSession) -> list[ReminderStanding]:
+    """Give the state of each reminder of a session that starts in this transaction: nothing is on record."""
+    nothing = OnRecord({}, 0)
+    return [_standing(session, *each, nothing, session.scheduled_at) for each in _named(session).items()]
+
+
+def _standing(
+    session: FastingSession, message: UUID, reminder: Reminder, record: OnRecord, now: datetime
+) -> ReminderStanding:
+    state = state_of(session, reminder, record, now)
+    return ReminderStanding(session.session_id, message, reminder, state, record, now)
 
 
 def _named(session: FastingSession) -> dict[UUID, Reminder]:
@@ -63,9 +74,9 @@ def _named(session: FastingSession) -> dict[UUID, Reminder]:
 
 
 async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[TimelineItem]:
-    """List somebody's reminders of this part of the timeline that are due, or expired, and that nobody opened."""
+    """List a user's reminders of this part of the timeline that are due or expired, and were not opened."""
     now = await present_instant(db)
-    around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_OF_USE)
+    around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_USEFUL)
     sessions = [session for session in around if part.session_id in {None, session.session_id}]
     if not sessions:
         return []
@@ -75,9 +86,9 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
 
 
 def is_unopened(standing: ReminderStanding) -> bool:
-    """Tell whether a reminder is due with no push planned; what was decided against is not due, but withdrawn."""
+    """Tell whether a reminder is due without a planned push, and was not withheld."""
     is_late = standing.reminder.due_at <= standing.now - A_MOMENT
-    return is_late and not standing.found.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
+    return is_late and not standing.record.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
 
 def _item(standing: ReminderStanding) -> TimelineItem:

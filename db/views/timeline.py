@@ -1,7 +1,7 @@
 """A person's timeline, derived from the tables that hold the truth, by indexes of the person alone.
 
-One statement finds what happened; what ought to have happened and did not is computed (`db/views/standings.py`),
-and so is what is true now (`db/views/present.py`).
+One statement finds what happened. What should have happened and did not is computed (`db/views/standings.py`), and so
+is what is true now (`db/views/present.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import preferences, push_tasks, token_error_cutoffs
+from db import last_check, preferences, push_tasks, token_error_cutoffs
 from db.engine import among
 from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
-from db.unreadable import known_or_none, readable, tell, word
+from db.unreadable import known_or_none, log_unreadable, readable, word
 from db.views import devices as device_history
-from db.views import refusals, standings
-from domain.devices import ToldPermission
+from db.views import standings
+from domain.devices import ReportedPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
@@ -30,13 +30,13 @@ from domain.timeline import Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words, now_quiet
 
 _REFUSED_ALONE = {TaskState.UNREGISTERED, TaskState.REJECTED}
-_CUTOFF_FOLLOWS = Threshold().window  # an error of a mass came so long before the cutoff at the most
+_CUTOFF_FOLLOWS = Threshold().window  # the errors of a mass come at most so long before the cutoff
 
 
 async def of_user(
     db: AsyncSession, user_id: str, part: TimelinePart, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[TimelineItem]:
-    """List what happened to somebody's pushes, the latest first, from below an item's (at, id)."""
+    """List what happened to a user's pushes, the latest first, below an item's (at, id)."""
     before_at, before_id = after or (part.at_to, None)
     values = {"user_id": user_id, "before_at": before_at, "before_id": before_id, "limit": limit}
     rows = (await db.execute(ITEMS, asdict(part) | values)).all()
@@ -51,13 +51,13 @@ async def of_user(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What sentences about pushes have to know beside what happened."""
+    """What sentences about pushes need besides the event."""
 
     tasks: Mapping[UUID, PushTask]
     refused: Mapping[UUID, str]  # why a dead one cannot be redriven now
     brakes: Sequence[TokenErrorCutoffRow]  # of these days, the latest first
-    permissions: Mapping[tuple[str, UUID], ToldPermission]
-    kept: Mapping[UUID, datetime]  # when tokens were registered that are active, of pushes whose token was refused
+    permissions: Mapping[tuple[str, UUID], ReportedPermission]
+    kept: Mapping[UUID, datetime]  # registration of tokens that are active, although a push was refused for them
 
 
 async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
@@ -77,18 +77,18 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
             among(DeviceToken.id, refused), DeviceToken.active
         )
         kept = {row.id: row.registered_at for row in await db.execute(active)}
-    return _Known(tasks, await refusals.of(db, dead), engaged, permissions, kept)
+    return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept)
 
 
 _CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
 
 
-def _told(what: Happening) -> str:
-    """Put it into words; where a newer release wrote what these words need in another way, say so."""
+def _in_words(what: Happening) -> str:
+    """Put an event into words; as `other` if a newer release recorded it in a way that this one cannot read."""
     try:
         return in_words(what)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        tell(f"detail of {what.event} in a timeline", "")
+        log_unreadable(f"detail of {what.event} in a timeline", "")
         return in_words(replace(what, event=Event.OTHER, detail={}))
 
 
@@ -97,7 +97,7 @@ def _place(item: TimelineItem) -> tuple[datetime, UUID]:
 
 
 def _is_asked_for(item: TimelineItem, part: TimelinePart, after: tuple[datetime, UUID] | None) -> bool:
-    """Tell what the statement tells of its items by its last conditions."""
+    """Apply the last conditions of the statement to an item."""
     in_time = (part.at_from is None or item.at >= part.at_from) and (part.at_to is None or item.at < part.at_to)
     return in_time and (after is None or _place(item) < after)
 
@@ -111,13 +111,13 @@ def _item(row: Row[Any], known: _Known, quiet: str) -> TimelineItem:
     subject = None if kind is None else RULES[kind].subject
     task = known.tasks.get(row.task_id)
     detail: dict[str, Any] = row.detail if isinstance(row.detail, dict) else {}
-    told = detail if task is None else detail | _more(row, event, task, known)
-    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, told, row.now)
+    facts = detail if task is None else detail | _more(row, event, task, known)
+    happening = Happening(event, kind, provider, row.installation_id, row.reminder_minutes, row.reason, facts, row.now)
     return TimelineItem(
         id=row.id,
         at=row.at,
         event=event,
-        text=_told(happening) + quiet,
+        text=_in_words(happening) + quiet,
         session_id=row.conversation_id if subject in {None, Subject.SESSION} else None,
         conversation_id=row.conversation_id if subject is Subject.MESSAGE else None,
         message_id=row.message_id,
@@ -125,12 +125,12 @@ def _item(row: Row[Any], known: _Known, quiet: str) -> TimelineItem:
         installation_id=row.installation_id,
         provider=provider,
         reason=None if event is Event.ATTEMPTED and row.reason not in UNCALLED else row.reason,
-        detail=detail if event is not Event.ACCEPTED else detail | _of_acceptance(told),
+        detail=detail if event is not Event.ACCEPTED else detail | _of_acceptance(facts),
     )
 
 
 def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[str, Any]:
-    """Tell what a sentence about this push needs to know beside what happened."""
+    """Give what a sentence about this push needs besides the event."""
     match event:
         case Event.ACCEPTED:
             return _acceptance(task, known)
@@ -141,7 +141,7 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
                 and task.state == TaskState.PENDING
                 and row.now < retry_at < task.expires_at,
                 "asked_until": row.detail["retry_at"] if retry_at and retry_at >= task.expires_at else None,
-                # what was refused for itself before the cutoff engaged stays so, and the token with it
+                # a push refused by itself, before the cutoff engaged, stays refused
                 "cutoff_at": None if task.state in _REFUSED_ALONE else _cutoff_at(task, row.at, known),
             }
         case Event.UNREGISTERED:
@@ -164,14 +164,13 @@ def _readable(instant: str | None) -> datetime | None:
 
 
 def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
-    """Tell how late a push was accepted: since it was due, but for what a message was meant to wait.
-
-    And what its app told of the phone's permission, unless a tap on it has shown that the phone did show it.
-    """
+    """Give how late a push was accepted, and the reported permission, unless a tap proves that the phone showed it."""
     assert task.accepted_at is not None
     late_from, again_at = push_tasks.late_from(task), known_or_none(task.again_at)
-    told = None if task.opened_at else known.permissions.get((task.user_id, task.installation_id))
-    permission = {} if told is None else {"permission": told.permission, "permission_told_at": told.at.isoformat()}
+    reported = None if task.opened_at else known.permissions.get((task.user_id, task.installation_id))
+    permission: dict[str, Any] = {}
+    if reported is not None:
+        permission = {"permission": reported.permission, "permission_told_at": reported.at.isoformat()}
     return permission | {
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
@@ -182,13 +181,13 @@ def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
     }
 
 
-def _of_acceptance(told: Mapping[str, Any]) -> dict[str, Any]:
+def _of_acceptance(facts: Mapping[str, Any]) -> dict[str, Any]:
     names = ("late_seconds", "held_up_by", "permission", "permission_told_at")
-    return {name: told[name] for name in names if name in told}
+    return {name: facts[name] for name in names if name in facts}
 
 
 def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:
-    """Say when the token-error cutoff engaged to which an error of that instant belongs."""
+    """Give when the cutoff engaged that an error of that instant belongs to."""
     for brake in known.brakes:
         on_route = (brake.provider, brake.environment) == (task.provider, task.environment)
         ended_at = brake.resumed_at or at
@@ -198,7 +197,7 @@ def _cutoff_at(task: PushTask, at: datetime, known: _Known) -> str | None:
 
 
 def _instant(json_text: str) -> str:
-    """Read an instant from JSON in SQL: null where it is none, since a cast that fails would fail the statement."""
+    """Read an instant from JSON in SQL: null if it is none, since a failing cast would fail the statement."""
     is_one = (
         r"^[1-9]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[T ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?"
         r"(Z|[+-](0\d|1[0-4])(:[0-5]\d)?)$"
@@ -208,10 +207,10 @@ def _instant(json_text: str) -> str:
     return f"CASE WHEN {json_text} ~ '{is_one}' THEN {of_month} + {days} END"
 
 
-# Nothing happens to a push before it is planned, so tasks planned after the page are not looked at. Of those before it,
-# the latest `limit` alone fill a page: of older ones only what happened since then can be on it. What was settled
-# before that was noted (migration 0004) is told as of its due instant. OFFSET 0 has attempts and actions looked up by
-# index, task by task: the planner cannot know how few tasks are left.
+# Nothing happens to a push before it is planned, so tasks planned after the page are not read. Of the others the latest
+# `limit` fill a page, so of older ones only later events can be on it. What was settled before migration 0004 has its
+# due instant. OFFSET 0 makes the planner look attempts and actions up by index, task by task: it cannot know how few
+# tasks are left.
 ITEMS = text(
     f"""
     WITH mine AS MATERIALIZED (

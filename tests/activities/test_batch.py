@@ -12,13 +12,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.reminders import ReminderOpening
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db.batch import LANES, Batch
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
-from domain.wire import Moment, OpenReminder
-from sending.attempts import begin_attempts, unheld_claims
+from sending.attempts import check_pushes, unheld_pushes
 from sending.outcomes import Outcome, end_attempts, unheld_outcomes
 from sending.precheck import Claim, Deferred, Proceed
 from tests.routes.worker_harness import due_now
@@ -222,7 +221,7 @@ async def test_a_claim_that_postgresql_refuses_fails_alone(stack: Stack) -> None
     )
     async with stack.sessions.begin() as db:
         await db.execute(text(taken), {"id": bad})
-    begin = Batch(partial(begin_attempts, stack.sessions))
+    begin = Batch(partial(check_pushes, stack.sessions))
 
     refused, *verdicts = await _ask_for_each(begin.ask, [Claim(task_id) for task_id in (bad, *good)])
 
@@ -236,7 +235,7 @@ async def test_a_claim_that_postgresql_refuses_fails_alone(stack: Stack) -> None
 
 async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(stack: Stack) -> None:
     task_ids = await _many_planned(stack, 200)
-    begin = Batch(partial(begin_attempts, stack.sessions))
+    begin = Batch(partial(check_pushes, stack.sessions))
     stuck, *others = task_ids
 
     async with asyncio.timeout(5):  # halving one part after the other took 7 to 28
@@ -271,7 +270,7 @@ async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one
         await db.execute(text(entered), {"user": user_id})
     others = await _many_planned(stack, 140)
     task_ids = [each for pair in zip(mallorys, others, strict=False) for each in pair] + others[60:]
-    begin = Batch(partial(begin_attempts, stack.sessions), unheld=partial(unheld_claims, stack.sessions))
+    begin = Batch(partial(check_pushes, stack.sessions), unheld=partial(unheld_pushes, stack.sessions))
     asked_at, waits = time.monotonic(), list[float]()
 
     async def ask(task_id: UUID) -> object:
@@ -291,7 +290,7 @@ async def test_what_one_user_holds_up_with_all_their_pushes_costs_the_others_one
 
 async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(stack: Stack) -> None:
     task_ids = await _many_planned(stack, 200)
-    goes = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
+    goes = await check_pushes(stack.sessions, [Claim(task_id) for task_id in task_ids])
     rejected = [_rejected(go) for go in goes if isinstance(go, Proceed)]
     stuck = task_ids[::4]
     end = Batch(partial(end_attempts, stack.sessions), unheld=partial(unheld_outcomes, stack.sessions))
@@ -309,7 +308,7 @@ async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(stack: Sta
 
 async def test_who_is_held_for_a_moment_only_is_answered(stack: Stack) -> None:
     first, *others = task_ids = await _many_planned(stack, 9)
-    begin = Batch(partial(begin_attempts, stack.sessions), unheld=partial(unheld_claims, stack.sessions))
+    begin = Batch(partial(check_pushes, stack.sessions), unheld=partial(unheld_pushes, stack.sessions))
 
     async with uncommitted(stack, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=first):
         asked = {task_id: asyncio.ensure_future(begin.ask(Claim(task_id))) for task_id in task_ids}
@@ -325,7 +324,7 @@ async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothi
     async with stack.sessions.begin() as db:
         await db.execute(text(f"UPDATE push_tasks SET {odd} WHERE task_id = :id"), {"id": bad})
 
-    refused, *verdicts = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
+    refused, *verdicts = await check_pushes(stack.sessions, [Claim(task_id) for task_id in task_ids])
 
     assert isinstance(refused, Deferred)
     assert refused.hindrance.reason == "not_understood"
@@ -337,7 +336,7 @@ async def test_a_row_of_a_newer_release_is_not_judged_and_costs_the_others_nothi
 
 async def test_an_outcome_that_postgresql_refuses_fails_alone(stack: Stack) -> None:
     task_ids = await _planned(stack)
-    goes = await begin_attempts(stack.sessions, [Claim(task_id) for task_id in task_ids])
+    goes = await check_pushes(stack.sessions, [Claim(task_id) for task_id in task_ids])
     bad, *good = [_rejected(go) for go in goes if isinstance(go, Proceed)]
     bad = Outcome(bad.ended, Update(bad.update.task_id, TaskState.REJECTED, "\x00"))  # no text for PostgreSQL
     end = Batch(partial(end_attempts, stack.sessions))

@@ -1,5 +1,6 @@
 """One attempt: a claim that took too long leads to no call, and no answer leaves a call unrecorded."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -39,11 +40,9 @@ _TRIGGER = """
 """
 
 
-class Unreadable:
-    """A lease whose provider answers what nobody can read."""
-
-    async def send(self, push: Push) -> Answer:
-        raise TypeError(f"not an answer to {push.kind}")
+async def unreadable(push: Push) -> Answer:
+    """Make a call whose answer nobody can read."""
+    raise TypeError(f"not an answer to {push.kind}")
 
 
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
@@ -54,9 +53,9 @@ async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
     async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
-        called = await _call(permit, Unreadable(), go, ApnsSender(apns_account(simulator)))
+        attempted = await _call(permit, unreadable, go, ApnsSender(apns_account(simulator)), time.monotonic())
 
-    assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
+    assert made_of(attempted.result) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
     assert "TypeError" in capsys.readouterr().out
 
 
@@ -85,7 +84,7 @@ async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(
     assert late.endswith(": the database did not answer in time, so the check had to be made again.")
     assert again.endswith(" (call 2).")
     [ended, _] = [item["text"] for item in told if item["event"] == "answered"]
-    assert ended.startswith("Apple, call 1: not made; the database did not answer in time")
+    assert ended.startswith("Call 1 to Apple was not made: the database did not answer in time")
 
 
 @asynccontextmanager

@@ -15,8 +15,10 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
-from api.streams.open_streams import Terms
-from tests.stack import Stack, StackPlace, iphone, make_app, make_stack
+from api.app import create_app
+from api.streams.open_streams import OpenStreamLimits
+from settings.environment import auth_settings, service_settings
+from tests.stack import Place, Stack, iphone, make_stack
 from tests.support.dead import dead_task
 from tests.talk import conversation_of
 
@@ -37,7 +39,8 @@ CHECKS = (
 @pytest.fixture
 async def hasty(detached: StackPlace) -> AsyncIterator[Stack]:
     """An API whose streams end at once, so that one can wait for their ends."""
-    app = make_app(detached, Terms(longest=0))
+    environment = detached.environment()
+    app = create_app(service_settings(environment), auth_settings(environment), OpenStreamLimits(max_duration=0))
     async with make_stack(detached, app) as stack:
         yield stack
 

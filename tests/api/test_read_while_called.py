@@ -9,7 +9,7 @@ from sqlalchemy import text
 from db import device_tokens, push_attempts, push_tasks
 from domain.kinds import Kind
 from domain.push import TaskState
-from sending.attempts import begin_attempts
+from sending.attempts import check_pushes
 from sending.outcomes import Outcome, end_attempts
 from sending.precheck import Claim, Final, InFlight, Proceed
 from tests.stack import Stack, User, iphone
@@ -40,12 +40,12 @@ async def test_a_push_that_is_read_while_its_worker_is_lost_is_not_sent_again(
     alice: User, bob: User, api: Stack
 ) -> None:
     task_id, attempt_id = await _read_while_called(alice, bob)
-    [busy] = await begin_attempts(api.sessions, [Claim(task_id)])
+    [busy] = await check_pushes(api.sessions, [Claim(task_id)])
     ages = text("UPDATE push_attempts SET started_at = started_at - interval '1 minute' WHERE attempt_id = :id")
     async with api.sessions.begin() as db:
         await db.execute(ages, {"id": attempt_id})
 
-    [settled] = await begin_attempts(api.sessions, [Claim(task_id)])
+    [settled] = await check_pushes(api.sessions, [Claim(task_id)])
 
     assert isinstance(busy, InFlight)
     assert settled == Final(TaskState.WITHDRAWN, "synced")
@@ -64,7 +64,7 @@ async def _read_while_called(sender: User, reader: User) -> tuple[UUID, UUID]:
             db, _due(message_id, conversation_id), await device_tokens.active_for_user(db, reader.user_id)
         )
     [task] = await tasks_of(stack, message_id)
-    [go] = await begin_attempts(stack.sessions, [Claim(task.task_id)])
+    [go] = await check_pushes(stack.sessions, [Claim(task.task_id)])
     assert isinstance(go, Proceed)
     await sync(reader, phone.installation_id, after=1)
     return task.task_id, go.push.attempt_id

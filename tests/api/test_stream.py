@@ -90,7 +90,7 @@ async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api:
     for _ in range(4):
         await post(alice, conversation_id)
     async with api.sessions.begin() as db:
-        await log.purge(db, alice.user_id, upto=3)
+        await log.purge(db, alice.user_id, until=3)
 
     status, problem = await refused(alice, f"installation_id={phone}&after=2")
     async with streaming(alice, phone) as events:

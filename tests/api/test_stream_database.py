@@ -12,7 +12,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from api.streams.log_feed import APPLICATION_NAME, LogFeed
-from db import presences
 from db.engine import async_url
 from db.log import LogPage
 from tests.stack import Stack, StackPlace, eventually, uncommitted
@@ -138,17 +137,6 @@ async def test_an_item_that_this_release_cannot_show_is_passed_over_and_ends_nob
     async with streaming(bob, uuid4()) as others, streaming(alice, uuid4()) as hers:
         await posted(bob, room)
         assert [len(await each.take(1)) for each in (others, hers)] == [1, 1]
-
-
-async def test_presences_are_swept_when_their_process_is_gone_for_good(brisk: Stack) -> None:
-    alice, stream_ids = brisk.user(), [uuid4() for _ in range(3)]
-    async with brisk.sessions.begin() as db:
-        for stream_id, lives in zip(stream_ids, (10, -3500, -3700), strict=True):
-            await presences.appear(db, stream_id, alice.user_id, uuid4(), lives=lives)
-        await presences.forget_expired(db)
-
-    rows = await brisk.rows("SELECT stream_id FROM presences WHERE user_id = :id", id=alice.user_id)
-    assert {row.stream_id for row in rows} == set(stream_ids[:2])
 
 
 @contextmanager

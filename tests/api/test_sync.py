@@ -129,7 +129,7 @@ async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api:
     for n in range(4):
         await post(alice, conversation_id, f"number {n}")
     async with api.sessions.begin() as db:
-        await log.purge(db, alice.user_id, upto=3)
+        await log.purge(db, alice.user_id, until=3)
     phone = uuid4()
 
     status, problem = await answer_to(alice, f"installation_id={phone}&after=2")
@@ -154,7 +154,7 @@ async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: 
         reading = asyncio.create_task(answer_to(alice, f"installation_id={phone}&after=2"))
         await eventually(api.someone_waits_for_a_lock)
         async with api.sessions.begin() as db:
-            await log.purge(db, alice.user_id, upto=3)
+            await log.purge(db, alice.user_id, until=3)
     status, page = await reading
 
     assert (status, [item["seq"] for item in page["items"]]) == (200, [3, 4])

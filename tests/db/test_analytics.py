@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from db.engine import make_engine, make_sessions
 from db.views import analytics
-from domain.analytics import SPANS
+from db.views.analytics import SPANS
 
 _DEVICE = """
     INSERT INTO device_tokens (id, user_id, installation_id, provider, environment, token, active, registered_at,

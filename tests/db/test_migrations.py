@@ -190,7 +190,7 @@ async def test_a_database_that_postgresql_does_not_know_is_reported_in_one_sente
 ) -> None:
     url = async_url(postgres).set(**wrong).render_as_string(hide_password=False)  # type: ignore[arg-type] # one of many
 
-    with pytest.raises(ConfigError, match=r"^DATABASE_URL: PostgreSQL knows no such user, password or database\.$"):
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL: [^.]* user, password or database\.$"):
         await migrate_named(url)
 
 

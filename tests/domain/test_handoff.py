@@ -10,7 +10,7 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.mark.parametrize(
-    ("line", "means"),
+    ("group", "channel"),
     [
         (CollapseGroupPlan(), DeliveryChannel.PUSH),
         (CollapseGroupPlan(newer_to_come=True), DeliveryChannel.PUSH),  # nobody starves
@@ -25,9 +25,9 @@ SECOND = timedelta(seconds=1)
     ids=str,
 )
 def test_the_newest_takes_the_line_and_a_line_left_alone_is_taken_at_once(
-    line: CollapseGroupPlan, means: DeliveryChannel
+    group: CollapseGroupPlan, channel: DeliveryChannel
 ) -> None:
-    assert planned_for(line) is means
+    assert planned_for(group) is channel
 
 
 def test_a_line_rests_longer_after_each_push_of_a_burst() -> None:

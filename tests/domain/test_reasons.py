@@ -8,12 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from domain.diagnostic_push import standing_in_words
 from domain.kinds import Kind
 from domain.push import Provider, TaskState
 from domain.reasons import meaning, why, why_not, why_so, why_then
 from domain.timeline import Event, Happening, WaitsFor
-from domain.timeline_words import in_words
+from domain.timeline_words import in_words, standing_in_words
 from push.apns import errors as apns_verdicts
 from push.fcm import errors as fcm_verdicts
 from tests.stack import ROOT
@@ -24,7 +23,7 @@ CALLS = frozenset({
     "Final", "Throttled", "Unavailable", "Unsendable", "Update", "_again", "_booked", "_drop", "_failed",
     "_not_called", "close", "fail", "fail_all", "retire", "turn_away",
 })  # fmt: skip
-DECIDE = frozenset({"useless", "withheld", "unwanted", "misaddressed", "unneeded"})  # their return values are reasons
+DECIDE = frozenset({"misaddressed", "refusal", "unneeded", "unwanted", "useless", "withheld"})  # they return reasons
 REASON = re.compile(r"[a-z]+(_[a-z]+)*|[A-Z][A-Za-z]+")
 OUTCOMES = {"accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown"}
 INSTANTS = (
@@ -117,7 +116,7 @@ def _reasons(code: str) -> Iterator[str]:
             yield from _literals(parts)
         elif isinstance(node, ast.FunctionDef) and node.name in DECIDE:
             yield from _literals([each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value])
-        elif isinstance(node, ast.Assign) and _name(node.targets[0]) in {"BRAKED", "reason", "validated"}:
+        elif isinstance(node, ast.Assign) and _name(node.targets[0]) in {"CUT_OFF", "reason", "validated"}:
             yield from _literals([node.value])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             yield from (first or second for first, second in IN_SQL.findall(node.value))

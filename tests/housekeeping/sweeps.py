@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from domain.housekeeping import SweepOrphans, Swept
+from activities.housekeeping import SweepOrphans, Swept
 from domain.naming import WORKFLOW_QUEUE, reminder_workflow_id
 from tests.stack import Phone, Stack, User, eventually
 from tests.support.dead import dead_task

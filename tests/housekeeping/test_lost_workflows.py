@@ -9,10 +9,10 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
-from activities.housekeeping import Sweeping
+from activities.housekeeping import Sweeping, Walk
 from db import device_tokens, fasting_sessions, push_tasks
 from db.engine import present_instant
-from domain.housekeeping import AHEAD, Walk
+from domain.housekeeping import AHEAD
 from domain.kinds import Kind
 from domain.push import TaskState
 from domain.reminders import message_id

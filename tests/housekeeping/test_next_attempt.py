@@ -11,20 +11,19 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import PushSending
+from activities.sending import PushSending, SendPush
 from db import push_tasks
 from domain.kinds import Kind
 from domain.push import Environment, Provider, TaskState
-from domain.wire import SendPush
-from sending.attempts import begin_attempts
-from sending.precheck import LINE_TAKEN, Claim, Deferred, Hindrance, InFlight, Proceed
+from sending.attempts import check_pushes
+from sending.precheck import LINE_TAKEN, Claim, Deferred, Hindered, Hindrance, InFlight, Proceed
 from settings.credentials import make_rotation
 from simulator import Simulator
 from tests.housekeeping.sweeps import aged, change, stray, sweep
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
-from worker import make_means
+from worker import make_send_dependencies
 
 CLOSE_TO = timedelta(seconds=2)  # what a busy machine may take between two readings of clocks
 
@@ -34,8 +33,8 @@ async def sending(stack: Stack, simulator: Simulator) -> AsyncIterator[PushSendi
     """The sends to Apple, started by hand."""
     environment = stack.place.environment(**simulator.environment)
     rotation = make_rotation(environment)
-    dependencies = make_means(stack.sessions, rotation.apps, environment)
-    dependencies.gates.share(1.0)
+    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
+    dependencies.limiters.share(1.0)
     yield PushSending(Provider.APNS, stack.sessions, dependencies)
     await rotation.close()
 
@@ -91,7 +90,7 @@ async def test_what_is_planned_after_it_was_due_is_tried_at_once(stack: Stack, a
 async def test_behind_a_shut_limiter_it_is_tried_when_it_looks_in_again(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
 
-    [verdict] = await begin_attempts(stack.sessions, [Claim(task_id, Hindrance("paused", timedelta(seconds=9)))])
+    [verdict] = await check_pushes(stack.sessions, [Hindered(task_id, Hindrance("paused", timedelta(seconds=9)))])
 
     assert isinstance(verdict, Deferred)
     await is_tried(stack, task_id, datetime.now(UTC) + timedelta(seconds=9))
@@ -101,8 +100,8 @@ async def test_behind_a_shut_limiter_it_is_tried_when_it_looks_in_again(stack: S
 async def test_during_the_call_there_is_no_next_attempt_and_this_one_counts(stack: Stack, alice: User) -> None:
     [task_id] = await stray(alice, iphone())
 
-    [begun] = await begin_attempts(stack.sessions, [Claim(task_id)])
-    [other] = await begin_attempts(stack.sessions, [Claim(task_id)])
+    [begun] = await check_pushes(stack.sessions, [Claim(task_id)])
+    [other] = await check_pushes(stack.sessions, [Claim(task_id)])
 
     assert isinstance(begun, Proceed)
     assert isinstance(other, InFlight)
@@ -134,10 +133,10 @@ async def test_a_push_whose_line_is_taken_is_tried_soon(stack: Stack, alice: Use
         await handed_off(stack, message_id)  # to nobody: bob has no phone yet
     await bob.register(android())
     older, newer = [await _planned(stack, bob, conversation_id, message_id) for message_id in message_ids]
-    [begun] = await begin_attempts(stack.sessions, [Claim(older)])
+    [begun] = await check_pushes(stack.sessions, [Claim(older)])
     assert isinstance(begun, Proceed)
 
-    [verdict] = await begin_attempts(stack.sessions, [Claim(newer)])
+    [verdict] = await check_pushes(stack.sessions, [Claim(newer)])
 
     assert isinstance(verdict, Deferred)
     assert verdict.hindrance == Hindrance("line_taken", LINE_TAKEN)
@@ -205,7 +204,7 @@ async def test_what_is_redriven_is_tried_at_once_and_goes_on_counting(
 ) -> None:
     phone = android()
     [task_id] = await stray(alice, phone)
-    await begin_attempts(stack.sessions, [Claim(task_id)])
+    await check_pushes(stack.sessions, [Claim(task_id)])
     await aged(stack, task_id)
     await sweep(stack)
     refuse_once(simulator, phone)
@@ -252,10 +251,10 @@ async def test_what_is_of_no_use_any_more_is_tried_no_more(stack: Stack, alice: 
     match state:
         case "withdrawn":
             await alice.end((await task(stack, task_id)).conversation_id)
-            await begin_attempts(stack.sessions, [Claim(task_id)])
+            await check_pushes(stack.sessions, [Claim(task_id)])
         case "expired":
             await change(stack, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=task_id)
-            await begin_attempts(stack.sessions, [Claim(task_id)])
+            await check_pushes(stack.sessions, [Claim(task_id)])
         case _:
             async with stack.sessions.begin() as db:
                 await push_tasks.close(db, [task_id], TaskState.DEAD, "time_ran_out")

@@ -8,9 +8,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.housekeeping import PAGE, Sweeping
+from activities.housekeeping import PAGE, Sweeping, Walk
 from db import orphans
-from domain.housekeeping import Walk
 from simulator import Simulator
 from tests.housekeeping.sweeps import AGO, aged, change, stray, sweep
 from tests.servers import TemporalServer, free_port
@@ -200,7 +199,7 @@ async def test_a_push_that_something_happened_to_while_temporal_was_asked_is_lef
     await change(stack, MEANWHILE[meanwhile], id=task_id)
 
     async with stack.sessions.begin() as db:
-        assert await orphans.bury(db, seen) == 0
+        assert await orphans.mark_dead(db, seen) == 0
 
     assert (await task(stack, task_id)).state != "dead"
     await change(stack, "DELETE FROM outbox WHERE subject_kind = 'later'")
@@ -211,7 +210,7 @@ async def test_while_temporal_cannot_tell_nothing_is_an_orphan(stack: Stack, ali
     async with TemporalServer.start(free_port(), namespaces=("default",)) as server:
         away = await Client.connect(server.address)
 
-    walked = await ActivityEnvironment().run(Sweeping(stack.sessions, away).bury_orphans, Walk(untouched=10))
+    walked = await ActivityEnvironment().run(Sweeping(stack.sessions, away).mark_orphans_dead, Walk(untouched=10))
 
     assert walked.changed == 0
     assert (await task(stack, task_id)).state == "pending"

@@ -22,10 +22,10 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
+from activities.housekeeping import SweepOrphans
 from db.engine import make_engine, make_sessions
 from db.views import signals
-from dispatch.schedules import keep_registered, latest_runs, make_schedules, register_attributes
-from domain.housekeeping import SweepOrphans, findings
+from dispatch.schedules import findings, keep_registered, latest_runs, make_schedules, register_attributes
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from simulator import Simulator
 from tests.conftest import NewDatabase

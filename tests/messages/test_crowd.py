@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import event
 from temporalio.api.history.v1 import HistoryEvent
 
-from activities.handoff import HandoffPlanning
+from activities.handoff import HandoffPlanning, PlanHandoff
 from db.engine import make_engine, make_sessions
 from domain.messages import PresencePolicy
-from domain.wire import PlanHandoff
 from tests.stack import Stack
 from tests.talk import conversation_of, give_phones, handed_off, handoff, posted
 

@@ -7,9 +7,8 @@ from uuid import UUID
 import pytest
 from temporalio.service import RPCError
 
-from activities.handoff import HandoffPlanning
+from activities.handoff import HandoffPlanning, PlanHandoff, PlannedHandoff
 from domain.messages import PRESENCE_TRUSTED, PresencePolicy
-from domain.wire import PlanHandoff, PlannedHandoff
 from simulator import Simulator
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.timelines import timeline

@@ -121,7 +121,7 @@ async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd
     for phone in reached:
         assert len(await simulator.received(phone.token, 2)) == 2, phone
     assert [list(simulator.requests.for_token(phone.token)) for phone in unreached] == [[]] * len(unreached)
-    told = [each["what"] for each in logs if each["event"] == unreadable.TOLD]
+    told = [each["what"] for each in logs if each["event"] == unreadable.NOT_UNDERSTOOD]
     assert len(told) == len(set(told))
 
 
@@ -129,9 +129,10 @@ def test_what_cannot_be_read_is_reported_once_and_cut_short() -> None:
     column = f"table.{uuid4()}"
     with capture_logs() as logs:
         for value in ("x" * 1000, "another"):
-            unreadable.tell(column, value)
+            unreadable.log_unreadable(column, value)
 
-    assert logs == [{"event": unreadable.TOLD, "log_level": "warning", "what": column, "value": "'" + "x" * 39}]
+    event = unreadable.NOT_UNDERSTOOD
+    assert logs == [{"event": event, "log_level": "warning", "what": column, "value": "'" + "x" * 39}]
 
 
 async def test_a_push_that_turns_odd_while_it_is_held_costs_nobody_else_theirs(

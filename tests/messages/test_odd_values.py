@@ -16,9 +16,9 @@ from db import push_tasks
 from db.push_tasks import Update
 from db.unreadable import EARLIEST, LATEST, read_json
 from db.views import analytics
-from domain.analytics import SPANS
+from db.views.analytics import SPANS
 from domain.push import TaskState
-from sending.attempts import begin_attempts
+from sending.attempts import check_pushes
 from sending.precheck import Claim, Proceed
 from tests.messages.test_odd_rows import ODD, asks, change, member, refused
 from tests.stack import Stack, User, iphone, make_app, make_stack
@@ -177,7 +177,7 @@ async def test_outcomes_of_a_batch_are_stored_at_once_though_one_push_was_redriv
     await change(stack, f"{query} WHERE task_id = :id", at=again_at, id=task_ids[0])
     await change(stack, "UPDATE push_tasks SET state = 'pending' WHERE task_id = ANY(:ids)", ids=task_ids[1:])
 
-    verdicts = await begin_attempts(stack.sessions, [Claim(each) for each in task_ids])
+    verdicts = await check_pushes(stack.sessions, [Claim(each) for each in task_ids])
     async with stack.sessions.begin() as db:
         await push_tasks.apply(db, [Update(each, TaskState.ACCEPTED, None) for each in task_ids])
 

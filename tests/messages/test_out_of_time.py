@@ -33,11 +33,11 @@ async def test_a_push_that_an_outage_outlasts_is_dead_with_the_providers_reason(
 
 async def _posted_long_ago(user: User, conversation_id: UUID) -> UUID:
     """Post a message that the handoff gets to when its pushes are nearly of no use."""
-    message_id, of_use = uuid4(), RULES[Kind.MESSAGE].of_use
-    assert of_use is not None
+    message_id, useful_for = uuid4(), RULES[Kind.MESSAGE].useful_for
+    assert useful_for is not None
     ago = text("UPDATE messages SET created_at = created_at - CAST(:ago AS interval) WHERE id = :id")
     async with user.stack.sessions.begin() as db:
         await messages.post(db, conversation_id, message_id, user.user_id, "Hello")
-        await db.execute(ago, {"id": message_id, "ago": of_use - LEFT})
+        await db.execute(ago, {"id": message_id, "ago": useful_for - LEFT})
         await outbox.add_for_sweepers(db, messages.OUTBOX_KIND, [message_id])
     return message_id

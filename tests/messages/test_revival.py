@@ -9,11 +9,11 @@ from sqlalchemy import text
 
 from db import device_tokens
 from domain.kinds import Kind
-from domain.push import Environment, Provider
-from domain.wire import PlannedSend, RedriveState
+from domain.push import Environment, PlannedSend, Provider
 from operations import revival as revivals
+from operations.redrive import RedriveState
 from push.sender import Unregistered
-from sending.attempts import begin_attempts
+from sending.attempts import check_pushes
 from sending.outcomes import answered, end_attempts
 from sending.precheck import Claim, Proceed
 from simulator import Simulator
@@ -227,7 +227,7 @@ async def test_a_push_that_is_checked_while_its_phone_registers_finds_the_new_to
     async with stack.sessions.begin() as db:
         row = await device_tokens.register(db, alice.user_id, phone.installation_id, told)
         await revivals.revive(db, row)
-        checking = asyncio.create_task(begin_attempts(stack.sessions, [Claim(task_id)]))
+        checking = asyncio.create_task(check_pushes(stack.sessions, [Claim(task_id)]))
         await eventually(stack.someone_waits_for_a_lock)
     [verdict] = await checking
 
@@ -241,7 +241,7 @@ async def test_a_push_refused_for_a_token_that_was_replaced_meanwhile_goes_to_th
     phone = iphone()
     task_id = await missed(stack, alice, phone, state="pending")
     await alice.register(phone)
-    [go] = await begin_attempts(stack.sessions, [Claim(task_id)])
+    [go] = await check_pushes(stack.sessions, [Claim(task_id)])
     assert isinstance(go, Proceed)
     fresh = again(phone)
     await alice.register(fresh)
@@ -259,7 +259,7 @@ async def test_a_push_refused_where_its_user_has_no_new_token_stays_refused(
     phone = iphone()
     task_id = await missed(stack, alice, phone, state="pending")
     await alice.register(phone)
-    [go] = await begin_attempts(stack.sessions, [Claim(task_id)])
+    [go] = await check_pushes(stack.sessions, [Claim(task_id)])
     assert isinstance(go, Proceed)
     if new_owner:
         await bob.register(again(phone))

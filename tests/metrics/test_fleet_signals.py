@@ -216,7 +216,7 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
         now = (await db.execute(text("SELECT now()"))).scalar_one()
         for query, values in (
             (signals._PENDING, {"now": now}),
-            (signals._DEAD, {"now": now, "of_use": timedelta(days=1), "lately": timedelta(minutes=15)}),
+            (signals._DEAD, {"now": now, "useful_for": timedelta(days=1), "lately": timedelta(minutes=15)}),
             (signals._REJECTED, {"now": now}),
             (signals._UNDECIDED, {}),
             (gates._OF_LATE, {"now": now, "since": now - LATELY, "apps": [], "errors": [], "most": 20_000}),

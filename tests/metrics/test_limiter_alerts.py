@@ -18,7 +18,7 @@ from push.apns.sender import ApnsSender
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
 from push.registry import SenderRegistry
-from push.sender import Misconfigured
+from push.sender import NotConfigured
 from simulator import Simulator
 from telemetry.fleet_gauges import families
 from tests.calm import calm
@@ -47,9 +47,10 @@ async def test_pushes_behind_the_limiter_of_an_app_without_credentials_page_some
     limiters.share(1.0)
     routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
     for route in routes:
-        with suppress(Misconfigured):
+        assert apps.sender(route.provider, route.app_id) is None
+        with suppress(NotConfigured):
             async with limiters.at(route).enter(Priority.REMINDER, uuid4()):
-                apps.sender(route.provider, route.app_id)
+                raise NotConfigured("app_not_configured")
 
     told_series = list(_series([*LimiterGauges(limiters, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
 

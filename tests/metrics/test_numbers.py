@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db.views import analytics
-from domain.analytics import SPANS, Step
+from db.views.analytics import SPANS, Step
 from simulator import Simulator
 from tests.metrics.conftest import Troubled
 from tests.metrics.pages import by, samples

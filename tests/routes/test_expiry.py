@@ -11,8 +11,8 @@ from temporalio.exceptions import ApplicationError
 
 from domain.back_off import LAST_LOOK, BackOff
 from domain.push import TaskState
-from sending.attempts import begin_attempts
-from sending.precheck import Claim, Deferred, Final, Hindrance
+from sending.attempts import check_pushes
+from sending.precheck import Deferred, Final, Hindered, Hindrance
 from sending.retry import BACK_OFFS
 from simulator import Simulator
 from tests.routes.worker_harness import WorkerHarness, due_now, worker_harness
@@ -167,8 +167,8 @@ async def test_who_waits_before_a_shut_limiter_is_never_told_a_try_beyond_its_ex
     [due] = await due_now(without_worker, [iphone()])
     await _let_expire(without_worker, due.task_id, in_seconds=left)
 
-    hindered = Claim(due.task_id, Hindrance("paused", timedelta(seconds=45)))
-    [verdict] = await begin_attempts(without_worker.sessions, [hindered])
+    hindered = Hindered(due.task_id, Hindrance("paused", timedelta(seconds=45)))
+    [verdict] = await check_pushes(without_worker.sessions, [hindered])
 
     [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
     if looks_in is None:
@@ -187,4 +187,4 @@ async def _let_expire(stack: Stack, task_id: UUID, *, in_seconds: float = 0) -> 
 
 
 async def _shut(worker: WorkerHarness) -> bool:
-    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])
+    return any(limiter["state"] == "open" for limiter in worker.dependencies.limiters.report()["gates"])

@@ -153,7 +153,7 @@ async def watched() -> AsyncIterator[Watch]:
 
 
 def _rate(worker: WorkerHarness) -> float:
-    return worker.dependencies.gates.at(FCM).report().rate or 0.0
+    return worker.dependencies.limiters.at(FCM).report().rate or 0.0
 
 
 async def _shares(worker: WorkerHarness, rate: float) -> bool:

@@ -41,7 +41,7 @@ async def _sweep(db: AsyncSession, task_id: UUID) -> None:
     owed = text("DELETE FROM outbox WHERE subject_id IN (SELECT conversation_id FROM push_tasks WHERE task_id = :id)")
     await db.execute(owed, {"id": task_id})
     strays = await orphans.strays(db, timedelta(0), None, 10_000)
-    assert await orphans.bury(db, [each for each in strays if each.task_id == task_id]) == 1
+    assert await orphans.mark_dead(db, [each for each in strays if each.task_id == task_id]) == 1
 
 
 async def _refuse(db: AsyncSession, task_id: UUID) -> None:

@@ -7,14 +7,15 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from activities.reminders import ReminderOpening
+from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db.views.timeline import ITEMS
+from domain.push import Provider
+from domain.reasons import why
 from domain.timeline import TimelinePart
-from domain.wire import Moment, OpenReminder
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
-from tests.support.timelines import events_of, pass_unopened, timeline
+from tests.support.timelines import pass_unopened, says, timeline, told
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 
@@ -46,25 +47,19 @@ async def test_a_reminders_life_is_told_from_registration_to_the_tap(
     assert late >= 1
     ends_at, due_at = (_clock(items[1]["detail"]["ends_at"]), _clock(items[2]["detail"]["due_at"]))
     calls = [item["detail"].get("latency_ms") for item in items]
-    push = "the reminder 1 minute before the end"
-    texts = [
-        f"Registered the iPhone {short} for pushes.",
-        (
-            f"Started a fast until {ends_at}. Reminders, in minutes before the end: 60, 1. "
-            "Skipped, since that was past already: 60."
-        ),
-        f"Planned {push} for the iPhone {short}, due at {due_at}.",
-        f"Asked Apple to show {push} on the iPhone {short} (call 1).",
-        f"Apple, call 1, after {calls[4]} ms: Apple answered that it is unavailable.",
-        f"Asked Apple to show {push} on the iPhone {short} (call 2).",
-        f"Apple, call 2: accepted after {calls[6]} ms.",
-        (
-            f"Apple accepted {push} for the iPhone {short}, {late} s late. What held it up last: Apple answered that "
-            "it is unavailable. From here the phone's own settings decide: focus, muted notifications, no network."
-        ),
-        f"Tapped {push} on the iPhone {short}.",
+    push, on, unavailable = "the reminder 1 minute before the end", f"the iPhone {short}", _why("ServiceUnavailable")
+    facts = [
+        (on,),
+        (ends_at, "60, 1", ": 60."),
+        (push, on, due_at),
+        ("Apple", push, on, "call 1"),
+        ("all 1", f"{calls[4]} ms", unavailable),
+        ("Apple", push, on, "call 2"),
+        ("accepted", "2", f"{calls[6]} ms"),
+        ("Apple accepted", push, on, f"{late} s late", unavailable, "settings"),
+        (push, on),
     ]
-    assert [item["text"] for item in items] == texts
+    assert [item["text"] for item, each in zip(items, facts, strict=True) if not says(item["text"], *each)] == []
     about = {"session_id": str(session_id), "task_id": str(task.task_id), "message_id": str(task.message_id)}
     assert all(items[2][name] == value for name, value in about.items())
     assert items[2]["conversation_id"] is None
@@ -80,7 +75,7 @@ async def test_what_becomes_of_a_fast_is_reported(alice: User, carol: User) -> N
     of_moved = await timeline(carol, alice.user_id, session_id=str(moved))
 
     assert [item["event"] for item in of_moved] == ["fast_started", "goal_moved", "fast_broken"]
-    assert of_moved[0]["text"] == f"Started a fast until {_clock(of_moved[0]['detail']['first_ends_at'])}."
+    assert of_moved[0]["text"].endswith(f" {_clock(of_moved[0]['detail']['first_ends_at'])}.")
     assert of_moved[1]["text"] == (
         f"Moved the fast's goal to {_clock(of_moved[1]['detail']['ends_at'])}. Reminders, in minutes before the end: 1."
     )
@@ -99,11 +94,10 @@ async def test_reminders_that_were_changed_are_not_reported_as_those_of_the_star
 
     texts = [(await timeline(carol, alice.user_id, session_id=str(each)))[0]["text"] for each in (chosen, preferred)]
 
-    now = " Now its reminders are, in minutes before the end: 45, 20."
-    assert [text.partition(" UTC.")[2] for text in texts] == [
-        f" Reminders, in minutes before the end: 60. They were changed later.{now}",
-        f" Its reminders were changed later.{now}",
-    ]
+    of_chosen, of_preferred = (text.partition(" UTC.")[2] for text in texts)
+    assert says(of_chosen, "60.", "changed later", "now", "45, 20.")
+    assert says(of_preferred, "changed later", "now", "45, 20.")
+    assert "60" not in of_preferred
 
 
 async def test_a_goal_is_not_reported_as_moved_when_a_reminder_was_added_too_late(alice: User, carol: User) -> None:
@@ -114,14 +108,11 @@ async def test_a_goal_is_not_reported_as_moved_when_a_reminder_was_added_too_lat
 
     started, by_then = await timeline(carol, alice.user_id, session_id=str(session_id))
 
-    goal = f"Moved the fast's goal to {_clock(moved['detail']['ends_at'])}"
-    assert moved["text"] == f"{goal}. Reminders, in minutes before the end: 1."
+    goal = f"goal to {_clock(moved['detail']['ends_at'])}."
+    assert says(moved["text"], goal, "before the end: 1.")
     assert by_then["at"] == moved["at"]
-    assert by_then["text"] == (
-        f"{goal}; the fast was changed 2 times. Now its reminders are, in minutes before the end: "
-        "1440, 1. Skipped, unless sent before, since that was past already: 1440."
-    )
-    assert started["text"] == f"Started a fast until {_clock(started['detail']['first_ends_at'])}."
+    assert says(by_then["text"], goal, "2 times", "now", "before the end: 1440, 1.", "unless sent before: 1440.")
+    assert started["text"].endswith(f" {_clock(started['detail']['first_ends_at'])}.")
 
 
 async def test_an_attempt_that_made_no_call_is_not_reported_as_one(stack: Stack, alice: User, carol: User) -> None:
@@ -136,12 +127,16 @@ async def test_an_attempt_that_made_no_call_is_not_reported_as_one(stack: Stack,
     items = await timeline(carol, alice.user_id, session_id=str(session_id))
 
     push, on = "the reminder 1 minute before the end", f"the iPhone {str(phone.installation_id)[:8]}"
-    why = "what the app registered is not a token."
-    assert [(item["event"], item["reason"], item["text"]) for item in items[-3:]] == [
-        ("attempted", "MalformedDeviceToken", f"Did not ask Apple to show {push} on {on}: {why}"),
-        ("answered", "MalformedDeviceToken", f"Apple, call 1: not made; {why}"),
-        ("rejected", "MalformedDeviceToken", f"The reminder 1 minute before the end was not sent to {on}: {why}"),
+    reason = "MalformedDeviceToken"
+    attempted, answered, rejected = items[-3:]
+    assert [(each["event"], each["reason"]) for each in items[-3:]] == [
+        ("attempted", reason),
+        ("answered", reason),
+        ("rejected", reason),
     ]
+    assert says(attempted["text"], "Did not ask Apple", push, on, _why(reason))
+    assert says(answered["text"], "all 1", "was not made", _why(reason))
+    assert says(rejected["text"], push[1:], "was not sent", on, _why(reason))
 
 
 async def test_why_a_reminder_was_withheld_is_reported_once(stack: Stack, alice: User, bob: User, carol: User) -> None:
@@ -162,14 +157,10 @@ async def test_why_a_reminder_was_withheld_is_reported_once(stack: Stack, alice:
     found = [await timeline(carol, user.user_id, session_id=str(fast)) for user, fast in zip(users, fasts, strict=True)]
 
     withheld = [[item["text"] for item in items if item["event"] == "withheld"] for items in found]
-    push = "Did not push the reminder 1 minute before the end to any phone"
-    quiet = f"{push}: it falls into the person's quiet hours. They are now from {starts} to {ends}"
-    assert withheld == [
-        [f"{push}: no phone of theirs has an active token."],
-        [f"{push}: the person switched reminders off."],
-        [f"{quiet}, UTC."],
-        [f"{quiet}, by each phone's clock."],
-    ]
+    hours = (_why("quiet_hours"), starts, ends)
+    facts = [("no phone", "active token"), (_why("reminders_off"),), (*hours, "UTC."), (*hours, "each phone")]
+    for [sentence], each in zip(withheld, facts, strict=True):
+        assert says(sentence, "Did not push", "the reminder 1 minute before the end", "any phone", *each)
 
 
 async def test_who_gets_no_push_of_a_message_is_told_why(stack: Stack, alice: User, bob: User, carol: User) -> None:
@@ -211,8 +202,8 @@ async def test_what_the_app_reads_before_the_push_goes_out_is_reported(
     assert planned["text"].endswith(f", due at {_clock(planned['detail']['due_at'])}.")
     texts = {item["event"]: item["text"] for item in await timeline(carol, bob.user_id, message_id=str(message_id))}
     short = str(phone.installation_id)[:8]
-    assert texts["synced"] == f"The app on the Android phone {short} has read what the message is about."
-    assert texts["withdrawn"] == f"The message was not sent to the Android phone {short}: the app has read it already."
+    assert says(texts["synced"], f"the Android phone {short}", "has read", "the message")
+    assert texts["withdrawn"] == f"The message was not sent to the Android phone {short}: {_why('synced')}"
 
 
 async def test_a_dead_push_and_who_redrove_it_are_reported(stack: Stack, alice: User, carol: User) -> None:
@@ -226,8 +217,8 @@ async def test_a_dead_push_and_who_redrove_it_are_reported(stack: Stack, alice: 
     assert [item["event"] for item in items] == ["planned", "dead", "redriven", "attempted", "answered", "accepted"]
     short = str(phone.installation_id)[:8]
     push = f"the reminder 1 minute before the end for the iPhone {short}"
-    assert items[1]["text"] == (f"Gave up on {push}: Apple answered that it is unavailable.")
-    assert items[2]["text"] == f"{carol.user_id} redrove {push}, which was dead: Apple answered that it is unavailable."
+    assert items[1]["text"] == f"Gave up on {push}: {_why('ServiceUnavailable')}"
+    assert says(items[2]["text"], f"{carol.user_id} redrove {push}", "dead", _why("ServiceUnavailable"))
 
 
 async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_reported_as_dead(
@@ -257,9 +248,9 @@ async def test_a_token_that_died_before_others_were_refused_in_a_mass_is_reporte
     async with stack.sessions.begin() as db:
         for left in ("brakes WHERE id", "push_attempts WHERE task_id", "push_tasks WHERE task_id"):
             await db.execute(text(f"DELETE FROM {left} = :id"), {"id": task_id})
-    fix = "Apple says that the app was removed from the phone, or has a newer token. Opening the app fixes it."
-    assert told_now["answered"] == f"Apple, call 1, after 3 ms: {fix}"
-    assert told_now["unregistered"].endswith(fix)
+    assert "Opening the app once fixes it." in _why("Unregistered")
+    assert says(told_now["answered"], "all 1", "3 ms", _why("Unregistered"))
+    assert told_now["unregistered"].endswith(_why("Unregistered"))
 
 
 async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
@@ -274,7 +265,7 @@ async def test_a_push_that_cannot_be_redriven_any_more_is_not_said_to_be(
 
     push = f"the reminder 1 minute before the end for the iPhone {str(phone.installation_id)[:8]}"
     assert dead["text"].startswith(f"Gave up on {push}")
-    assert dead["text"].endswith(": Apple answered that it is unavailable.")
+    assert dead["text"].endswith(f": {_why('ServiceUnavailable')}")
 
 
 async def test_a_reminder_that_nobody_opens_is_reported_as_due_as_expired_and_as_given_up(
@@ -292,21 +283,19 @@ async def test_a_reminder_that_nobody_opens_is_reported_as_due_as_expired_and_as
     await ReminderOpening(stack.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
     recovered = await timeline(carol, alice.user_id)
 
-    assert due["text"] == (
-        f"The reminder 1 minute before the end has been due since {_clock(due['at'])}, and has not been processed yet."
+    assert says(
+        due["text"],
+        "The reminder 1 minute before the end",
+        f"due since {_clock(due['at'])}",
+        "It has not been processed yet: the background service may be down.",
     )
-    assert expired["text"] == (
-        f"The reminder 1 minute before the end was due at {_clock(expired['at'])} and expired at "
-        f"{_clock(expired['detail']['expires_at'])} without being processed: "
-        "the workers, Temporal or the database were down or late."
-    )
+    of_expired = (_clock(expired["at"]), f"expired at {_clock(expired['detail']['expires_at'])}", "not processed")
+    assert says(expired["text"], "The reminder 1 minute before the end", *of_expired)
     assert (due["session_id"], _clock(due["detail"]["due_at"])) == (str(session_id), _clock(due["at"]))
     assert (due_states, expired_states) == (["due"], ["dead"])
     assert "unopened" not in {item["event"] for item in recovered}
     [dead] = [item["text"] for item in recovered if item["event"] == "dead"]
-    assert dead.endswith(
-        ": it was not processed in time, because the workers, Temporal or the database were down or late."
-    )
+    assert dead.endswith(f": {_why('opened_too_late')}")
     assert await _reminder_states(alice, session_id) == ["dead"]
 
 
@@ -468,6 +457,10 @@ async def _withheld(carol: User, user: User, message_id: object) -> list[tuple[s
     return [
         (each["text"].removeprefix("Did not push the message to ").partition(":")[0], each["reason"]) for each in found
     ]
+
+
+def _why(reason: str) -> str:
+    return why(reason, Provider.APNS)
 
 
 def _clock(instant: Any) -> str:

@@ -28,6 +28,15 @@ async def events_of(carol: User, user_id: str, **query: str | int) -> list[tuple
     return [(item["event"], item["reason"]) for item in await timeline(carol, user_id, **query)]
 
 
+def says(sentence: str, *facts: str) -> bool:
+    """Tell whether a sentence names these facts, each after the one before; its other words are free."""
+    for fact in facts:
+        _, found, sentence = sentence.partition(fact)
+        if not found:
+            return False
+    return True
+
+
 async def pass_unopened(stack: Stack, session_id: UUID, time: timedelta) -> None:
     """Let time pass for a fast as it does in an outage: its workflow, asleep by then, learns nothing of it.
 

@@ -5,8 +5,7 @@ from uuid import uuid4
 
 from temporalio.client import WorkflowHandle
 
-from domain.push import Environment, Provider, TaskState
-from domain.wire import PlannedSend, SentPush
+from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from simulator import Simulator
 from tests.stack import Stack, android, eventually, iphone
 from tests.support.dead import dead_task, redrive, redriven
@@ -73,7 +72,7 @@ async def test_what_each_push_of_a_reminder_came_to_is_shown_as_soon_as_it_is_kn
         f"apns `{apns_task}` | **withdrawn**: session_ended |",
         f"fcm `{fcm_task}` | **accepted** |",
     ]
-    assert (await details(stack.workflow(session_id)))[0].startswith("Waits for **nothing any more: accepted**")
+    assert (await details(stack.workflow(session_id)))[0].startswith("Waits for **nothing: accepted**")
 
 
 async def test_a_redrive_is_found_by_what_it_is_about(stack: Stack) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
+from push.limiter.probes import CheckTimes
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import RouteLimiter
-from push.limiter.scouts import Looks
 from push.limiter.settings import Limits, Timings
-from push.sender import Accepted, RestsAlone
+from push.sender import Accepted, AwaitsCredentials
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 
@@ -20,7 +20,7 @@ ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 @pytest.mark.parametrize(("waiting", "each"), [(1, 5), (100, 5), (400, 20), (3000, 34)])
 def test_looks_of_all_who_wait_are_few_a_second(waiting: int, each: int) -> None:
     chances = iter(number % 100 / 100 for number in range(10**6))
-    looks = Looks(5, 45, 20, lambda: next(chances))
+    looks = CheckTimes(5, 45, 20, lambda: next(chances))
     due = sorted(looks.wait(0) for _ in range(waiting))
     waits = []
 
@@ -35,13 +35,13 @@ async def test_a_push_that_rests_alone_makes_no_call_and_the_others_do_not_notic
     limiter = _limiter()
     refused = uuid4()
 
-    look = limiter.rest_alone(refused, "wrong_key", timedelta(seconds=30))
+    look = limiter.await_credentials(refused, "wrong_key", timedelta(seconds=30))
 
     assert look == timedelta(seconds=5.05)
-    with pytest.raises(RestsAlone, match="wrong_key"):
+    with pytest.raises(AwaitsCredentials, match="wrong_key"):
         await _passes(limiter, refused)
     await _passes(limiter, uuid4())
-    with pytest.raises(RestsAlone):  # another's acceptance says nothing about it
+    with pytest.raises(AwaitsCredentials):  # another's acceptance says nothing about it
         await _passes(limiter, refused)
 
 
@@ -49,8 +49,8 @@ async def test_a_push_that_rests_alone_is_tried_at_the_end_of_its_rest_at_the_la
     limiter = _limiter()
     refused = uuid4()
 
-    assert limiter.rest_alone(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
-    limiter.rest_alone(refused, "wrong_key", timedelta(0))
+    assert limiter.await_credentials(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
+    limiter.await_credentials(refused, "wrong_key", timedelta(0))
 
     await _passes(limiter, refused)
 
@@ -58,8 +58,8 @@ async def test_a_push_that_rests_alone_is_tried_at_the_end_of_its_rest_at_the_la
 async def test_once_one_refused_push_is_accepted_the_others_rests_are_over() -> None:
     limiter = _limiter()
     first, second = uuid4(), uuid4()
-    limiter.rest_alone(first, "wrong_key", timedelta(0))
-    limiter.rest_alone(second, "wrong_key", timedelta(seconds=30))
+    limiter.await_credentials(first, "wrong_key", timedelta(0))
+    limiter.await_credentials(second, "wrong_key", timedelta(seconds=30))
 
     await _passes(limiter, first)
 
@@ -72,11 +72,11 @@ async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
     other = Route(Provider.APNS, "other", Environment.PRODUCTION)
     refused = uuid4()
     for route in (ROUTE, other):
-        limiters.serving(route, "old").rest_alone(refused, "wrong_key", timedelta(seconds=30))
+        limiters.serving(route, "old").await_credentials(refused, "wrong_key", timedelta(seconds=30))
 
     await _passes(limiters.serving(ROUTE, "new"), refused)
 
-    with pytest.raises(RestsAlone):
+    with pytest.raises(AwaitsCredentials):
         await _passes(limiters.serving(other, "old"), refused)
 
 

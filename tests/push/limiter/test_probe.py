@@ -19,10 +19,10 @@ from push.sender import (
     Accepted,
     Answer,
     AnsweredUnavailable,
-    Appointed,
     Delivery,
     Misconfigured,
     Paused,
+    ProbesNext,
     ProviderTrouble,
     SuspectToken,
     Throttled,
@@ -34,7 +34,7 @@ from push.sender import (
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
-DOWN = AnsweredUnavailable("ServiceUnavailable", Delivery.NEVER_PROCESSED)
+DOWN = AnsweredUnavailable("ServiceUnavailable", Delivery.NOT_PROCESSED)
 LEFT = 3600.0  # seconds
 RARELY = Timings(shortest_pause=45.0)  # as where thousands wait
 
@@ -65,7 +65,7 @@ class Scene:
                 return "called"
         except Paused as paused:
             permit.hindered(paused, user_id, LEFT)
-            return "appointed" if isinstance(paused, Appointed) else "paused"
+            return "appointed" if isinstance(paused, ProbesNext) else "paused"
 
     async def shut(self, by: ProviderTrouble = WRONG) -> list[tuple[UUID, str]]:
         """Let three users be refused; gives their pushes."""
@@ -150,7 +150,7 @@ async def test_one_who_was_to_come_and_does_not_holds_up_the_refused_for_a_momen
     scene.rest()
     assert await scene.comes(*first) == "paused"
 
-    scene.now += Timings().looking_again
+    scene.now += Timings().check_again
 
     assert await scene.comes(*first, Accepted("id")) == "called"
     assert scene.limiter.report().state == "closed"
@@ -160,7 +160,7 @@ async def test_the_appointed_comes_when_the_rest_is_over_and_earlier_if_it_would
     scene = Scene()
     await scene.shut()
     permit = scene.limiter.enter(Priority.REMINDER, uuid4())
-    with pytest.raises(Appointed) as appointed:
+    with pytest.raises(ProbesNext) as appointed:
         await permit.__aenter__()
     assert appointed.value.retry_after == timedelta(seconds=30)
 
@@ -207,7 +207,7 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
         scene.rest()
         with pytest.raises(Unavailable):
             async with scene.limiter.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
-                raise Unavailable("connect_failed", Delivery.NEVER_PROCESSED)
+                raise Unavailable("connect_failed", Delivery.NOT_PROCESSED)
 
         assert (scene.limiter.report().state, scene.limiter.report().reason) == ("open", told)
 
@@ -218,7 +218,7 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
         Misconfigured("InvalidProviderToken"),
         TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"),
         Throttled("RESOURCE_EXHAUSTED", ThrottleExtent.UNNAMED, retry_after=timedelta(hours=1)),
-        AnsweredUnavailable("UNAVAILABLE", Delivery.NEVER_PROCESSED, retry_after=timedelta(hours=1)),
+        AnsweredUnavailable("UNAVAILABLE", Delivery.NOT_PROCESSED, retry_after=timedelta(hours=1)),
     ],
     ids=lambda odd: odd.reason,
 )
