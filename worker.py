@@ -134,7 +134,7 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_means(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
     metrics_server = _tell(settings, metered, dependencies.gates, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
@@ -166,13 +166,13 @@ async def main() -> None:
     log.info("worker stopped")
 
 
-def make_means(
+def make_send_dependencies(
     sessions: Sessions,
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
 ) -> SendDependencies:
-    """Make the gates and the brake, with the limits that are set."""
+    """Make what sending needs, with the limits that are set."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),

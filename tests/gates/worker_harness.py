@@ -30,7 +30,7 @@ from push.sender import Booked
 from sending.retry import BACK_OFFS, BackOffs
 from settings.credentials import make_rotation
 from tests.stack import Phone, Stack
-from worker import make_means, make_workers
+from worker import make_send_dependencies, make_workers
 
 QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))
 BRISK = Timings(
@@ -121,7 +121,7 @@ async def worker_harness(
     """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
     environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
-    dependencies = make_means(stack.sessions, rotation.apps, environment, timings)
+    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment, timings)
     cutoff = brake_type(stack.sessions, dependencies.gates, threshold, clock=clock)
     dependencies = dataclasses.replace(dependencies, cutoff=cutoff, back_offs=back_offs)
     heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff, heartbeat_timings, process=process)
