@@ -129,7 +129,6 @@ Rate = Annotated[str, AfterValidator(_rate)]
 Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit
 PageUrl = Annotated[str, AfterValidator(_page)]
 PublicUrl = Annotated[str, AfterValidator(_public)]  # where people reach the API from outside
-
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

@@ -107,8 +107,7 @@ async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str
         await asyncio.to_thread(threads[0].join, 20)
     await asyncio.to_thread(server.close)
 
-    assert logged == [{"event": "scrape failed"
-, "log_level": "error", "exc_info": failure}]
+    assert logged == [{"event": "scrape failed", "log_level": "error", "exc_info": failure}]
     assert capfd.readouterr() == ("", "")
 
 
