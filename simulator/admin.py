@@ -40,10 +40,12 @@ class Running(Protocol):
     def is_open(self) -> bool: ...
 
 
-class PhoneForm(BaseModel):
-    """A phone declared before its first push."""
-
+class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhoneForm(_Form):
+    """A phone declared before its first push."""
 
     provider: SimulatedProvider
     environment: SimulatedEnvironment = SimulatedEnvironment.PRODUCTION
@@ -62,26 +64,20 @@ class PhoneForm(BaseModel):
         return permission
 
 
-class RotationForm(BaseModel):
-    """What becomes of a token that is rotated away."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RotationForm(_Form):
+    """What becomes of a rotated token."""
 
     after_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0  # the provider calls it unregistered so much later
 
 
-class TapForm(BaseModel):
+class TapForm(_Form):
     """Which line is tapped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task_id: str | None = None  # None: the newest
 
 
-class PermissionForm(BaseModel):
-    """What the system lets the app do from now on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PermissionForm(_Form):
+    """What the system allows the app from now on."""
 
     permission: PhonePermission
 
@@ -207,7 +203,7 @@ def _add_faults(app: FastAPI, simulator: Running) -> None:
 
     @app.post("/faults", status_code=201)
     async def add_fault(fields: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Put a fault in force."""
+        """Add a fault."""
         return views.fault_row(simulator.faults.add(**fields))
 
     @app.delete("/faults", status_code=204)
@@ -255,7 +251,7 @@ def _problem(status: int, kind: str, title: str, more: dict[str, Any]) -> JSONRe
 
 
 class AdminServer:
-    """Serves on a socket that is bound already."""
+    """Serves on a bound socket."""
 
     def __init__(self, simulator: Running, bound: socket.socket) -> None:
         self._bound = bound
@@ -265,19 +261,18 @@ class AdminServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Start to serve."""
+        """Start serving."""
         self._closing = asyncio.Event()
         app = admin_app(self._simulator, self._closing)
-        self._server = _Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
-            )
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
         )
+        self._server = _Server(config)
         self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._bound]))
         await self._server.ready.wait()
 
     async def close(self) -> None:
-        """Answer what is in hand, then stop."""
+        """Answer the requests in flight, then stop."""
         if self._server is None or self._serving is None or self._closing is None:
             self._bound.close()
             return
@@ -288,7 +283,7 @@ class AdminServer:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the simulator, and says when it is up."""
+    """Leaves signals to the process that runs the simulator, and tells when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -26,19 +26,13 @@ class Rejection(Exception):
 
 
 _PATH = b"/3/device/"
-
 _TOKEN = re.compile(r"(?:[0-9a-f]{2}){32,100}")  # Apple: assume no size; 64 digits today
-
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
 _TOPIC = re.compile(rb"[A-Za-z0-9.-]{1,255}")
-
 _PRIORITIES = frozenset({b"10", b"5", b"1"})
-
 _PUSH_TYPES = frozenset(
     b"alert background controls location voip complication fileprovider mdm liveactivity pushtotalk widgets".split()
 )
-
 _TOPIC_SUFFIXES = {
     b"liveactivity": b".push-type.liveactivity",
     b"controls": b".push-type.controls",
@@ -49,11 +43,8 @@ _TOPIC_SUFFIXES = {
     b"fileprovider": b".pushkit.fileprovider",
     b"pushtotalk": b".voip-ptt",
 }
-
 _LARGEST_PAYLOAD = 4096
-
 _LARGEST_VOIP_PAYLOAD = 5120
-
 _LONGEST_COLLAPSE_ID = 64
 
 
@@ -129,11 +120,8 @@ def _check_topic(headers: dict[bytes, bytes], topics: Container[str]) -> None:
 
 
 _LONGEST_LIFE = 60 * 60
-
 _SHORTEST_LIFE = 20 * 60
-
 _CLOCK_SKEW = 5 * 60
-
 _REMEMBERED = 1000
 
 

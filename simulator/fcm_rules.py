@@ -15,13 +15,9 @@ from simulator.http.exchange import Answer
 from simulator.phones import Notification
 
 _JSON = (b"content-type", b"application/json; charset=UTF-8")
-
 _FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
-
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
-
 _QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
-
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
@@ -35,7 +31,6 @@ _ERROR_CODES = {
     "INTERNAL": (500, "Internal error encountered."),
     "THIRD_PARTY_AUTH_ERROR": (401, "Request is missing required authentication credential."),
 }
-
 _STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -48,8 +43,6 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-
-
 NO_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 (a sentence)
 
 
@@ -152,29 +145,20 @@ def _field_violation(field: str, description: str) -> dict[str, Any]:
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9_:%.~-]{1,4096}")
-
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,9})?s")
-
 _LONGEST_TTL = 28 * 24 * 60 * 60
-
 _LARGEST_MESSAGE = 4096
-
 _TARGETS = ("token", "fid", "topic", "condition")
-
 _MESSAGE_FIELDS = frozenset(
     {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", *_TARGETS}
 )
-
 _APNS_HEADERS = {
     "apns-collapse-id": re.compile(r".{1,64}"),
     "apns-expiration": re.compile(r"\d{1,12}"),
     "apns-priority": re.compile(r"1|5|10"),
 }
-
 _PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
-
 _QUIET_CHANNEL = "quiet"  # of low importance, as the documents tell apps to make it
-
 _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
 

@@ -55,12 +55,12 @@ def line_view(line: ScreenLine) -> dict[str, Any]:
 
 
 def rotation(phone: Phone, former: FormerToken, former_token: str) -> dict[str, Any]:
-    """Show a phone with its new token, and what became of the one before."""
+    """Show a phone with its new token and its former one."""
     return phone_row(phone) | {"former_token": former_token, "former_token_dies_at": _instant(former.dies_timestamp)}
 
 
 def tapped(line: ScreenLine) -> dict[str, Any]:
-    """Show what a tap on a line hands to the app."""
+    """Show what the app gets from a tap on a line."""
     return {name: line.data.get(name) for name in ("task_id", "kind", "url")} | {"line": line_view(line)}
 
 
@@ -108,15 +108,10 @@ def _instant(timestamp: float | None) -> str | None:
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-
 _SNAPSHOT_PLACE = "{{snapshot}}"
-
 _INTERVAL = 0.25  # seconds between looks at the phones
-
 _PHONES_SHOWN = 8
-
 _LINES_SHOWN = 8
-
 _BEATS_BETWEEN_COMMENTS = 60
 
 
@@ -125,7 +120,7 @@ Closing = asyncio.Event
 
 def html(phones: Phones) -> str:
     """Write the page with the phones as they are now."""
-    snapshot = json.dumps(_snapshot(phones)).replace("<", "\\u003c")  # no script element can be closed by content
+    snapshot = json.dumps(_snapshot(phones)).replace("<", "\\u003c")  # so that no content can close the script element
     return files("simulator").joinpath("page.html").read_text().replace(_SNAPSHOT_PLACE, snapshot, 1)
 
 

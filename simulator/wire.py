@@ -1,4 +1,4 @@
-"""The wire log: every request that reached a provider's socket, whatever became of it."""
+"""The wire log: every request that reached a provider's socket, accepted or not."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ class WireLog:
         headers: dict[bytes, bytes],
         body: bytes,
     ) -> WireRequest:
-        """Write down a request before it is judged."""
+        """Record a request before it is checked."""
         self._count += 1
         request = WireRequest(self._count, received_timestamp, provider, environment, token, headers, body)
         self._requests.append(request)
