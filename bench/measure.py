@@ -31,7 +31,7 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run came to. CPU is in milliseconds per reminder."""
+    """The results of one run. CPU is in milliseconds per reminder."""
 
     arm_window: float
     accepted_per_second: float
@@ -46,7 +46,7 @@ class Figures:
     cpu: Mapping[str, float]  # by part, from the first call to the last workflow's end
     last_moment: float  # seconds: from one second before the due instant until the last push was received
     last_moment_cpu: Mapping[str, float]
-    others: float  # share of the machine that everything else took in the last moment
+    others: float  # share of the machine that everything else used in the last moment
     events: float  # per reminder
     actions: float
     memory: Mapping[str, float]  # peak megabytes by part
@@ -64,9 +64,7 @@ class Figures:
 
 async def measure(count: int, arm_window: float, cores: int) -> Figures:
     """Run once, on a stack of its own."""
-    starting = Progress("start all parts", 1)
     async with running(arm_window) as stack:
-        starting.finish()
         return await _measured(stack, count, arm_window, cores)
 
 
