@@ -49,12 +49,12 @@ _LONGEST_COLLAPSE_ID = 64
 
 
 def device_token(path: bytes) -> str:
-    """Take the device token from the path, unchecked; empty when the path is not a device's."""
+    """Read the device token from the path, unchecked; empty when the path is not a device's."""
     return path[len(_PATH) :].decode("latin-1").lower() if path.startswith(_PATH) else ""
 
 
 def topic_of(headers: dict[bytes, bytes]) -> str | None:
-    """Take the app's topic, without the suffix that the push type asks for; None without a fitting topic."""
+    """Read the app's topic, without the push type's suffix; None without a matching topic."""
     suffix = _TOPIC_SUFFIXES.get(headers.get(b"apns-push-type", b"alert"), b"")
     received = headers.get(b"apns-topic", b"")
     return received.removesuffix(suffix).decode("latin-1") if received.endswith(suffix) and received else None
@@ -134,7 +134,7 @@ class _Issued:
 
 
 class ProviderTokens:
-    """Verifies each token once; its age every time."""
+    """Verifies each token's signature once, and its age every time."""
 
     def __init__(self, apps: Sequence[AppCredentials]) -> None:
         self.topics = {each.app.topic: each.app.team_id for each in apps}
@@ -142,7 +142,7 @@ class ProviderTokens:
         self._issued: dict[bytes, _Issued] = {}  # by authorization header
 
     def check(self, authorization: bytes | None, topic: str, session: dict[bytes, Any], now: float) -> None:
-        """Raise Rejection unless this token may be used on this connection, for this topic, now."""
+        """Raise Rejection unless this token may be used now, on this connection and for this topic."""
         if authorization is None:
             raise Rejection(403, "MissingProviderToken")
         issued = self._issued.get(authorization)
@@ -181,7 +181,7 @@ class ProviderTokens:
 
 
 def _check_change(issued: _Issued, before: Sequence[_Issued]) -> None:
-    """Raise Rejection unless a connection that has seen these tokens may go over to this one."""
+    """Raise Rejection unless a connection with these tokens may change to this one."""
     if any(each.team_id != issued.team_id for each in before):
         raise Rejection(403, "UnrelatedKeyIdInToken")
     if before and issued.timestamp - max(each.timestamp for each in before) < _SHORTEST_LIFE:

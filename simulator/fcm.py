@@ -113,9 +113,9 @@ class _FcmPush:
         if phone.app is None:
             phone.app = self.request.app
         elif phone.app != self.request.app:
-            return fcm_rules.sender_id_mismatch()
+            return fcm_rules.refused("SENDER_ID_MISMATCH")
         if phones.dead_since(self.request.token, now) is not None:
-            return fcm_rules.unregistered()
+            return fcm_rules.refused("UNREGISTERED")
         self.request.message_id = f"{name}{uuid.uuid4().hex}"
         expires = None if message.ttl is None else (now + message.ttl if message.ttl else 0.0)
         phones.deliver(phone, Receipt(self.request, message.notification, expires), now)
