@@ -136,7 +136,7 @@ async def main() -> None:
     sessions = make_sessions(engine)
     dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    metrics_server = _serve_metrics(settings, metered, dependencies.gates, fleet)
+    metrics_server = _serve(settings, metered, dependencies.gates, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
     client = await _or_stopped(stop, connect_when_up(metered.runtime))
     if client is not None:
@@ -189,9 +189,7 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _serve_metrics(
-    settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals
-) -> MetricsServer:
+def _serve(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
     """Serve the metrics, even while Temporal and the database are down; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))
@@ -200,7 +198,7 @@ def _serve_metrics(
     try:
         return MetricsServer(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:
-        raise ConfigError(f"METRICS_HOST and METRICS_PORT: cannot listen there: {error.strerror}.") from None
+        raise ConfigError(f"METRICS_HOST and METRICS_PORT: listening there failed: {error.strerror}.") from None
 
 
 async def _or_stopped(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:

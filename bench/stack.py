@@ -23,7 +23,7 @@ from bench.progress import Progress
 from db.engine import make_engine
 from db.migrate import migrate
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
-from demo.parts import ProcessPart, Terminal, answering
+from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
 from dispatch.client import data_converter
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
@@ -51,8 +51,6 @@ _OURS = (
     "SIMULATOR_",
     "TEMPORAL_",
 )
-_PATIENCE = 60.0  # seconds until a part must be ready
-_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends in flight is 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
         admin, apns, sandbox, fcm, temporal_port, api_port, metrics_port = _free_ports(7)
         ports = Ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
-        leaving.push_async_callback(postgres.stop, _STOP_PATIENCE)
+        leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
         await migrate(postgres.database_url)
         own = {
             **provider_environment(directory, ports),
@@ -129,7 +127,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
 
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
             part = await ProcessPart.start(name, command, more, logs=directory, terminal=terminal)
-            leaving.push_async_callback(part.stop, _STOP_PATIENCE)
+            leaving.push_async_callback(part.stop, STOP_PATIENCE)
             return part
 
         server = temporal_command(temporal_port, None, directory / "temporal.db")
@@ -168,7 +166,7 @@ def _free_ports(count: int) -> list[int]:
 
 async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
     waiting = asyncio.ensure_future(ready)
-    await asyncio.wait({waiting, part.ended}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({waiting, part.ended}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     if waiting.done():
         return waiting.result()
     waiting.cancel()

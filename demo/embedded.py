@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from demo.parts import LAST_LINES
 from domain.naming import SEARCH_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -63,9 +64,6 @@ def temporal_environment() -> dict[str, str]:
     return {**os.environ, "GOGC": "400"}  # fewer garbage collections, for a little memory
 
 
-_LAST_LINES = 20
-
-
 class PostgresPart:
     """A running PostgreSQL. The server of a killed run is adopted."""
 
@@ -99,7 +97,7 @@ class PostgresPart:
     def last_lines(self) -> Iterable[str]:
         """What it logged last."""
         with suppress(OSError):
-            return (self._directory / "log").read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            return (self._directory / "log").read_text(errors="replace").splitlines()[-LAST_LINES:]
         return []
 
     async def stop(self, patience: float) -> None:

@@ -46,8 +46,8 @@ class Terminal:
         return f"\x1b[{code}m{text}\x1b[0m" if self._is_coloured and code else text
 
 
-_PATIENCE = 60.0  # seconds until a part must be ready
-_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends in flight is 25
+PATIENCE = 60.0  # seconds until a part must be ready
+STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends in flight is 25
 
 
 class NotReady(Exception):
@@ -89,11 +89,11 @@ class Parts:
         self._running.append(part)
         part.ended.add_done_callback(lambda _: self._note_end(part))
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await ready
         except TimeoutError:
             self.show_last_lines(part)
-            raise NotReady(f"{part.name} was not ready within {_PATIENCE:.0f} s.") from None
+            raise NotReady(f"{part.name} was not ready within {PATIENCE:.0f} s.") from None
         took = time.monotonic() - self._began
         self._terminal.say(f"  {part.name:<9}  ready at {took:4.1f} s, process {part.pid}")
 
@@ -106,7 +106,7 @@ class Parts:
         """Stop all, the last started first."""
         self._terminal.hides_parts = True
         while self._running:
-            await self._running.pop().stop(_STOP_PATIENCE)
+            await self._running.pop().stop(STOP_PATIENCE)
 
     def _note_end(self, part: Part) -> None:
         if not self.first_ended.done():
@@ -152,7 +152,7 @@ def _readable(event: str, fields: dict[str, Any]) -> str:
     return f"{event}  {more}" if more else event
 
 
-_LAST_LINES = 20
+LAST_LINES = 20
 _LONGEST_LINE = 1024 * 1024  # bytes
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -163,7 +163,7 @@ class ProcessPart:
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, terminal: Terminal) -> None:
         self.name = name
         self.pid = process.pid
-        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._process = process
         self._terminal = terminal
         self._events: dict[str, asyncio.Event] = {}

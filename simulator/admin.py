@@ -86,7 +86,7 @@ class _NotFound(Exception):
     """Nothing has this token or id."""
 
 
-def admin_app(simulator: Running, closing: views.Closing) -> FastAPI:
+def admin_app(simulator: Running, closing: asyncio.Event) -> FastAPI:
     """Build the application over one simulator."""
     app = FastAPI(title="Fastbell provider simulator", docs_url="/docs", redoc_url=None)
     app.add_exception_handler(_NotFound, _answer_not_found)
@@ -241,7 +241,7 @@ def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _field(problem: Mapping[str, Any]) -> str:
-    """Name the field: pydantic puts where it looked first, "body" or "query" for a form, the kind for a fault."""
+    """Name the field; pydantic puts "body", "query" or the kind of a fault before it."""
     return ".".join(str(part) for part in problem["loc"][1:]) or problem.get("ctx", {}).get("field", "fault")
 
 
@@ -255,30 +255,25 @@ class AdminServer:
 
     def __init__(self, simulator: Running, bound: socket.socket) -> None:
         self._bound = bound
-        self._simulator = simulator
-        self._closing: asyncio.Event | None = None
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        """Start serving."""
         self._closing = asyncio.Event()
-        app = admin_app(self._simulator, self._closing)
+        app = admin_app(simulator, self._closing)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
         )
         self._server = _Server(config)
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._bound]))
+        self._serving: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start serving."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         await self._server.ready.wait()
 
     async def close(self) -> None:
         """Answer the requests in flight, then stop."""
-        if self._server is None or self._serving is None or self._closing is None:
-            self._bound.close()
-            return
         self._closing.set()
         self._server.should_exit = True
-        await self._serving
+        if self._serving is not None:
+            await self._serving
         self._bound.close()
 
 

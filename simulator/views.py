@@ -115,16 +115,13 @@ _LINES_SHOWN = 8
 _BEATS_BETWEEN_COMMENTS = 60
 
 
-Closing = asyncio.Event
-
-
 def html(phones: Phones) -> str:
     """Write the page with the phones as they are now."""
     snapshot = json.dumps(_snapshot(phones)).replace("<", "\\u003c")  # so that no content can close the script element
     return files("simulator").joinpath("page.html").read_text().replace(_SNAPSHOT_PLACE, snapshot, 1)
 
 
-async def events(phones: Phones, closing: Closing) -> AsyncIterator[str]:
+async def events(phones: Phones, closing: asyncio.Event) -> AsyncIterator[str]:
     """Send a snapshot now and after every change, as server-sent events, until the simulator closes."""
     seen = -1
     beats = 0

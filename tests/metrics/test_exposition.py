@@ -120,7 +120,7 @@ async def test_a_port_that_is_taken_is_told_in_one_sentence(simulator: Simulator
             assert await worker.process.wait() == 1
             await worker._reading
 
-    assert worker.lines == ["METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"]
+    assert worker.lines == ["METRICS_HOST and METRICS_PORT: listening there failed: Address already in use.\n"]
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
