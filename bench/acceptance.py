@@ -55,19 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=500, metavar="N", help="in each half of the run (500)")
     options = parser.parse_args(arguments)
     try:
-        found = asyncio.run(measure(options.messages))
+        acceptance = asyncio.run(measure(options.messages))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     print(f"{options.messages} messages at {_PER_SECOND} a second to conversations of {_MEMBERS}; {machine()}\n")
     print(f"{'acceptance in ms':<44} {'p50':>8} {'p90':>8} {'p99':>8} {'max':>8}")
-    for name, calls in (("all up", found.up), ("Temporal and both providers down", found.down)):
+    for name, calls in (("all up", acceptance.up), ("Temporal and both providers down", acceptance.down)):
         cells = " ".join(f"{1000 * percentile(calls.each, share):8.1f}" for share in (0.5, 0.9, 0.99, 1.0))
         print(f"{name:<44} {cells}")
-    print(
-        f"\np99 down / up: {found.ratio:.2f} (goal: at most {GOAL}: {'reached' if found.ratio <= GOAL else 'missed'})"
-    )
-    print(f"not accepted: {found.refused}")
-    return 0 if found.reached else 1
+    goal = "reached" if acceptance.ratio <= GOAL else "missed"
+    print(f"\np99 down / up: {acceptance.ratio:.2f} (goal: at most {GOAL}: {goal})")
+    print(f"not accepted: {acceptance.refused}")
+    return 0 if acceptance.reached else 1
 
 
 async def measure(count: int) -> Acceptance:

@@ -15,7 +15,7 @@ from bench.progress import Progress
 from bench.stack import Stack
 from commands.sign_in import bearer_token
 
-_AT_ONCE = 32  # calls under way
+_MAX_IN_FLIGHT = 32  # calls
 _MINUTES = 30  # from the reminder to the end, when it expires; slow runs need some
 
 
@@ -98,10 +98,10 @@ async def _all(
             answer.raise_for_status()
             progress.show(len(each))
 
-    limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
+    limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
     async with httpx.AsyncClient(base_url=stack.api_url, timeout=60, limits=limits, trust_env=False) as http:
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
+            for _ in range(_MAX_IN_FLIGHT):
                 group.create_task(work(http))
     return Calls(time.perf_counter() - began, tuple(sorted(each)))

@@ -16,7 +16,7 @@ from bench.usage import Usage, watching
 from domain.reminders import ARM_LEAD
 
 _HISTORIES = 25  # fetched
-_GIVE_UP = 180.0  # seconds after the due instant
+_TIMEOUT = 180.0  # seconds after the due instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ async def _measured(stack: Stack, count: int, arm_window: float, cores: int) -> 
         with phase("until due", round(due - time.time())) as progress:
             await _until(due, progress)
         with phase("until received", count) as progress:
-            await wait_for(stack.simulator_url, count, due + _GIVE_UP, progress)
+            await wait_for(stack.simulator_url, count, due + _TIMEOUT, progress)
         with phase("until every workflow has ended", count) as progress:
-            await _all_end(stack, count, due + _GIVE_UP, progress)
+            await _all_end(stack, count, due + _TIMEOUT, progress)
         ended = usage.look().at
     arrivals = await read_all(stack.simulator_url, crowd)
     events, actions = await events_and_actions(stack.temporal, [p.session_id for p in crowd[:_HISTORIES]])

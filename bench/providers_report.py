@@ -130,14 +130,14 @@ def _goals(rounds: Sequence[Round], orders: Orders) -> list[str]:
     ways = [name for name in measured if "firebase" in name]
     lines = []
     for number, in_flight in enumerate(orders.levels):
-        found = []
+        ratios = []
         if {apns, _AIOAPNS} <= measured.keys():
             ratio = statistics.median(_ratio(one, apns, (_AIOAPNS,), number) for one in rounds)
-            found.append(f"APNs ours / aioapns {ratio:.2f} (goal 0.9 at 32 to 100)")
+            ratios.append(f"APNs ours / aioapns {ratio:.2f} (goal 0.9 at 32 to 100)")
         if fcm in measured and ways:
-            found.append(_best_of_firebase(rounds, ways, number))
-        if found:
-            lines.append(f"{in_flight:>4} in flight: {'; '.join(found)}")
+            ratios.append(_best_of_firebase(rounds, ways, number))
+        if ratios:
+            lines.append(f"{in_flight:>4} in flight: {'; '.join(ratios)}")
     return lines
 
 

@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _runs(sessions: int, windows: Sequence[float], repeats: int) -> list[Figures]:
-    found = []
+    runs = []
     for number in range(repeats):
         for window in windows:
             print(f"Run {number + 1}, ARM_WINDOW={window:g}, {sessions} reminders", file=sys.stderr)
-            found.append(await measure(sessions, window, psutil.cpu_count() or 1))
-    return found
+            runs.append(await measure(sessions, window, psutil.cpu_count() or 1))
+    return runs
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ from bench.usage import Usage
 
 _ENDS_IN = timedelta(hours=16)
 _STEPS = 10
-_SETTLE = 3.0  # seconds after the last fast of a step
-_GIVE_UP = 600.0  # seconds for one step
+_PAUSE = 3.0  # seconds after the last fast of a step
+_TIMEOUT = 600.0  # seconds for one step
 _MEGABYTE = 1024 * 1024
 
 
@@ -58,15 +58,15 @@ async def _measured(sessions: int) -> list[Footprint]:
             with phase(f"{first + len(some)} fasts", len(some)) as progress:
                 await start_fasts(stack, some, datetime.now(UTC) + _ENDS_IN, progress)
                 await _all_sleep(stack, first + len(some))
-                await asyncio.sleep(_SETTLE)
+                await asyncio.sleep(_PAUSE)
             footprints.append(await _footprint(stack, first + len(some)))
         return footprints
 
 
 async def _all_sleep(stack: Stack, count: int) -> None:
     """Wait until so many workflows sleep: started, their first task done."""
-    give_up = time.monotonic() + _GIVE_UP
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + _TIMEOUT
+    while time.monotonic() < deadline:
         started = (await stack.temporal.count_workflows()).count
         if started >= count and not await stack.ask_database("SELECT count(*) FROM outbox"):
             return

@@ -34,7 +34,7 @@ from simulator.settings import Ports
 T = TypeVar("T")
 
 SECRET = "what the benchmark signs its bearer tokens with"
-_OURS = (
+_SETTINGS = (
     "API_",
     "APNS_",
     "ARM_",
@@ -122,7 +122,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             "MESSAGE_RATE": "0",  # here few people post what many would
             **launch.settings,
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | own
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)} | own
         terminal = Terminal(sys.stderr)
 
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
@@ -158,10 +158,10 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
 def _free_ports(count: int) -> list[int]:
     """Find unused ports; each is held until the last is found."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(probe.getsockname()[1]) for probe in probes]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
         probe.close()
-    return found
+    return ports
 
 
 async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:

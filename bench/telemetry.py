@@ -28,8 +28,8 @@ GOAL = 0.95  # of the throughput without metrics and traces
 
 _WITHOUT = "neither"
 _VARIANTS = {_WITHOUT: signal.SIGHUP, "metrics": signal.SIGUSR2, "metrics and all traces": signal.SIGUSR1}
-_OURS = ("worker", "api")
-_GIVE_UP = 180.0  # seconds after the due instant
+_MEASURED = ("worker", "api")
+_TIMEOUT = 180.0  # seconds after the due instant
 _TAIL = 4.0  # seconds; the last workflows end
 
 
@@ -80,14 +80,14 @@ async def _rounds(sessions: int, count: int) -> list[Mapping[str, Wave]]:
         async with running(0.0, launch) as stack:
             rounds, last = list[Mapping[str, Wave]](), 0
             for number in range(-1, count):  # the first one warms up
-                found = {}
+                waves = {}
                 for name in list(_VARIANTS)[:: -1 if number % 2 else 1]:
                     print(f"Round {number + 1} of {count}: {name}", file=sys.stderr)
-                    for part in _OURS:
+                    for part in _MEASURED:
                         stack.kill(part, _VARIANTS[name])
-                    found[name] = await _wave(stack, sessions, last)
-                    last = found[name].last
-                rounds.append(found)
+                    waves[name] = await _wave(stack, sessions, last)
+                    last = waves[name].last
+                rounds.append(waves)
             return rounds[1:]
 
 
@@ -96,13 +96,13 @@ async def _wave(stack: Stack, count: int, last: int) -> Wave:
     crowd = people(stack, count, first=last)
     with phase("sign in", count) as progress:
         signed_in = await sign_in(stack, crowd, progress)
-    async with watching({part: stack.pids[part] for part in _OURS}) as usage:
+    async with watching({part: stack.pids[part] for part in _MEASURED}) as usage:
         began = usage.look().at
         due = float(round(time.time() + 2 + 2 * count / signed_in.rate))
         with phase("start fasts", count) as progress:
             await start_fasts(stack, crowd, datetime.fromtimestamp(due, UTC), progress)
         with phase("until received", count) as progress:
-            while (sent := await _accepted(stack, due)) < count and time.time() < due + _GIVE_UP:
+            while (sent := await _accepted(stack, due)) < count and time.time() < due + _TIMEOUT:
                 progress.show(sent)
                 await asyncio.sleep(0.5)
             await asyncio.sleep(_TAIL)
@@ -110,7 +110,7 @@ async def _wave(stack: Stack, count: int, last: int) -> Wave:
     arrivals = await read_all(stack.simulator_url, crowd, after=last)
     instants = arrivals.instants
     is_sound = not (arrivals.lost or arrivals.doubled or instants[0] < due)
-    cpu = sum(used[part] for part in _OURS) * 1000 / count
+    cpu = sum(used[part] for part in _MEASURED) * 1000 / count
     return Wave(len(instants) / (instants[-1] - due), cpu, is_sound, arrivals.last)
 
 

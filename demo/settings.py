@@ -131,13 +131,13 @@ class LocalSettings:
     @property
     def ports(self) -> dict[str, int]:
         """Every port to listen on, by the setting that moves it."""
-        found = {"API_PORT": self.api_port, "METRICS_PORT": self.metrics_port}
+        ports = {"API_PORT": self.api_port, "METRICS_PORT": self.metrics_port}
         if self.starts_temporal:
-            found |= {"TEMPORAL_PORT": self.temporal_port, "TEMPORAL_UI_PORT": self.temporal_ui_port}
+            ports |= {"TEMPORAL_PORT": self.temporal_port, "TEMPORAL_UI_PORT": self.temporal_ui_port}
         if self.simulated:
-            found["SIMULATOR_PORT"] = self.simulator_port
-            found |= {f"SIMULATOR_PORT + {more}": self.simulator_port + more for more in (1, 2, 3)}
-        return found
+            ports["SIMULATOR_PORT"] = self.simulator_port
+            ports |= {f"SIMULATOR_PORT + {more}": self.simulator_port + more for more in (1, 2, 3)}
+        return ports
 
 
 def local_settings(environ: Mapping[str, str]) -> LocalSettings:
@@ -195,20 +195,20 @@ def check_ports(settings: LocalSettings) -> None:
 
 def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, str]:
     """Compose the settings of all parts, making missing keys and secrets."""
-    found = dict(settings.given)
+    shared = dict(settings.given)
     if settings.starts_temporal:
-        found = {name: value for name, value in found.items() if not name.startswith("TEMPORAL_")}
-        found["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
-        found["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
-        found["TEMPORAL_UI_URL"] = settings.temporal_ui_url
-        found["TEMPORAL_CONFIG_FILE"] = os.devnull  # so that no profile for another server is read
+        shared = {name: value for name, value in shared.items() if not name.startswith("TEMPORAL_")}
+        shared["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
+        shared["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
+        shared["TEMPORAL_UI_URL"] = settings.temporal_ui_url
+        shared["TEMPORAL_CONFIG_FILE"] = os.devnull  # so that no profile for another server is read
     if settings.simulated:
-        made = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
+        simulated = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
         prefixes = tuple(_prefix(provider) for provider in settings.simulated)
-        found |= {name: value for name, value in made.items() if name.startswith(prefixes)}
-    if not _has_own_auth(found):
-        found["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
-    return found | {
+        shared |= {name: value for name, value in simulated.items() if name.startswith(prefixes)}
+    if not _has_own_auth(shared):
+        shared["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
+    return shared | {
         "RUN_DIR": str(settings.run_dir),
         "DATABASE_URL": database_url,
         "API_HOST": settings.api_host,

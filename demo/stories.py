@@ -19,8 +19,8 @@ _ALICE_DUE = timedelta(seconds=8)
 
 _BOB_DUE, _BOB_ENDS = timedelta(seconds=6), timedelta(seconds=3)
 
-_NO_REMINDER_WITHIN = timedelta(seconds=2)  # a reminder that is later than this does not come
-_REMINDER_WITHIN = timedelta(seconds=30)
+_SECOND_REMINDER_TIMEOUT = timedelta(seconds=2)  # a reminder that is later than this does not come
+_REMINDER_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class FastStory(Story):
         await self.api("bob", "POST", f"{bobs_fast.path}/end")
         self.say("bob ends his fast early.")
         came = await asyncio.gather(*(self._await_reminder(phone, alices_fast) for phone in alices))
-        await until(alices_fast.due_at + _NO_REMINDER_WITHIN)
+        await until(alices_fast.due_at + _SECOND_REMINDER_TIMEOUT)
         for phone in (phone for phone, has_come in zip(alices, came, strict=True) if has_come):
             await self.say_screen(phone, alices_fast.url)
         await self._check_silence(bobs, bobs_fast)
@@ -67,11 +67,11 @@ class FastStory(Story):
     async def _await_reminder(self, phone: StagePhone, fast: _Fast) -> bool:
         """Wait until one phone has its reminder, and print how late it was."""
         try:
-            async with asyncio.timeout((fast.due_at + _REMINDER_WITHIN - datetime.now(UTC)).total_seconds()):
+            async with asyncio.timeout((fast.due_at + _REMINDER_TIMEOUT - datetime.now(UTC)).total_seconds()):
                 push = await self.await_push(phone, fast.url)
         except TimeoutError:
             state = (await self.api(fast.owner, "GET", fast.path))["reminders"][0]["state"]
-            waited = f"{phone.name} got no reminder within {_REMINDER_WITHIN.seconds} s of the due instant"
+            waited = f"{phone.name} got no reminder within {_REMINDER_TIMEOUT.seconds} s of the due instant"
             self.say_failure(f"{waited}; the API calls the reminder {state}.")
             return False
         late = (datetime.fromisoformat(push["received_at"]) - fast.due_at) / timedelta(milliseconds=1)
@@ -86,8 +86,8 @@ class FastStory(Story):
             self.say(f"{phone.name} shows nothing: his fast ended before its reminder was due.", "good")
 
 
-_MESSAGE_WITHIN = 30.0  # seconds
-_NO_PUSH_WITHIN = PRESENCE_TRUSTED.total_seconds() + 2  # by then a push to a connected phone would have come
+_MESSAGE_TIMEOUT = 30.0  # seconds
+_PUSH_TIMEOUT = PRESENCE_TRUSTED.total_seconds() + 2  # by then a push to a connected phone would have come
 _TEXT = "Shall we break our fast together?"
 
 
@@ -105,7 +105,7 @@ class MessageStory(Story):
         await self.api("backend", "PUT", path, {"member_ids": ["alice", "bob"]}, "service")
         stream = self._stream(online)
         try:
-            async with asyncio.timeout(_MESSAGE_WITHIN):
+            async with asyncio.timeout(_MESSAGE_TIMEOUT):
                 await anext(stream)
                 self.say(f"{online.name} has the app open and connected. {asleep.name} is asleep.")
                 began = time.monotonic()
@@ -117,12 +117,12 @@ class MessageStory(Story):
                 await self.await_push(asleep, url)
                 self.say(f"{PROVIDER_NAMES[asleep.provider]} received the push for {asleep.name}.")
         except TimeoutError:
-            self.say_failure(f"the message did not reach both phones within {_MESSAGE_WITHIN:.0f} s.")
+            self.say_failure(f"the message did not reach both phones within {_MESSAGE_TIMEOUT:.0f} s.")
             return
         finally:
             await stream.aclose()
         await self.say_screen(asleep, url)
-        await asyncio.sleep(_NO_PUSH_WITHIN)
+        await asyncio.sleep(_PUSH_TIMEOUT)
         _, pushes = await self.look(online, url)
         if pushes:
             self.say_failure(f"{online.name} got a push {times(len(pushes))} although it was connected.")

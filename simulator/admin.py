@@ -102,10 +102,10 @@ def admin_app(simulator: Running, closing: asyncio.Event) -> FastAPI:
         after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
     ) -> dict[str, Any]:
         """Every request on the wire after a number, refused ones included, oldest first."""
-        found = simulator.requests.after(after, limit)
+        rows = simulator.requests.after(after, limit)
         return {
-            "items": [views.wire_request(request) for request in found],
-            "next_cursor": found[-1].number if len(found) == limit else None,
+            "items": [views.wire_request(request) for request in rows],
+            "next_cursor": rows[-1].number if len(rows) == limit else None,
         }
 
     @app.get("/apps")

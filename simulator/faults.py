@@ -132,9 +132,9 @@ class Faults:
 
     def remove(self, fault_id: str) -> bool:
         """End one fault; False when there is none."""
-        kept = [active for active in self._faults if active.id != fault_id]
-        is_found = len(kept) < len(self._faults)
-        self._faults = kept
+        remaining = [active for active in self._faults if active.id != fault_id]
+        is_found = len(remaining) < len(self._faults)
+        self._faults = remaining
         self.on_change(None)
         return is_found
 

@@ -296,8 +296,8 @@ def _text(parent: dict[str, Any], name: str, path: str) -> str | None:
     return value
 
 
-def _no_unknown(found: dict[str, Any], known: frozenset[str], path: str) -> None:
-    for name in found:
+def _no_unknown(fields: dict[str, Any], known: frozenset[str], path: str) -> None:
+    for name in fields:
         if name not in known:
             where = f" at '{path}'" if path else ""
             raise InvalidMessage(

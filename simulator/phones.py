@@ -12,7 +12,7 @@ from typing import Any
 from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.wire import WireRequest
 
-_LINES_KEPT = 500
+_MAX_LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,11 @@ class Screen:
         is_repeated = replaced is not None and replaced.notification.identity == notification.identity
         times = replaced.times_received + 1 if replaced is not None and is_repeated else 1
         self._lines[key] = ScreenLine(notification, now, times)
-        if len(self._lines) > _LINES_KEPT:
+        if len(self._lines) > _MAX_LINES:
             del self._lines[next(iter(self._lines))]
 
 
-_LOG_KEPT = 10_000
+_MAX_LOG = 10_000
 
 # https://firebase.google.com/docs/cloud-messaging/customize-messages/collapsible-message-types
 _STORED_BY_GOOGLE = 100  # for a phone that is offline; at one more all are discarded
@@ -170,7 +170,7 @@ class Phone:
         """Receive an accepted push: show it, keep it, or drop it."""
         self.accepted_count += 1
         self.log.append(receipt)
-        if len(self.log) > _LOG_KEPT:
+        if len(self.log) > _MAX_LOG:
             del self.log[0]
         if self.state is PhoneState.INSTALLED:
             self._show(receipt, now)

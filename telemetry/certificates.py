@@ -37,11 +37,11 @@ class CertificateExpiry(Collector):
         yield family
 
     def _in_files(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        expiries: dict[str, float] = {}
         for name, file in self._files.items():
             try:
                 certificates = load_pem_x509_certificates(file.read_bytes())
             except (OSError, ValueError):
                 continue
-            found[name] = min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
-        return found
+            expiries[name] = min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
+        return expiries

@@ -88,12 +88,12 @@ def _gauges(
     combine: Callable[[float, float], float] = operator.add,
 ) -> Iterator[GaugeMetricFamily]:
     """Give one gauge for each column. Rows with the same labels are combined; expected labels without a row are 0."""
-    found: dict[Labels, list[float]] = {each: [0.0] * len(meanings) for each in expected}
+    totals: dict[Labels, list[float]] = {each: [0.0] * len(meanings) for each in expected}
     for key, values in rows:
-        found[key] = list(map(combine, found.get(key, [0.0] * len(meanings)), values))
+        totals[key] = list(map(combine, totals.get(key, [0.0] * len(meanings)), values))
     for column, (name, meaning) in enumerate(meanings.items()):
         family = GaugeMetricFamily(f"fastbell_fleet_{name}", meaning, labels=names)
-        for key, values in found.items():
+        for key, values in totals.items():
             family.add_metric(key, values[column])
         yield family
 
