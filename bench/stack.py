@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -34,22 +35,8 @@ from simulator.settings import Ports
 T = TypeVar("T")
 
 SECRET = "what the benchmark signs its bearer tokens with"
-_SETTINGS = (
-    "API_",
-    "APNS_",
-    "ARM_",
-    "AUTH_",
-    "DATABASE_",
-    "FCM_",
-    "LOG_",
-    "METRICS_",
-    "OTEL_",
-    "MOST_REQUESTS",
-    "RATE_",
-    "REQUEST_TIMEOUT",
-    "RUN_DIR",
-    "SIMULATOR_",
-    "TEMPORAL_",
+_SETTINGS = re.compile(
+    "(API|APNS|ARM|AUTH|DATABASE|FCM|LOG|METRICS|OTEL|RATE|SIMULATOR|TEMPORAL)_|MOST_REQUESTS|REQUEST_TIMEOUT|RUN_DIR"
 )
 
 
@@ -122,7 +109,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             "MESSAGE_RATE": "0",  # here few people post what many would
             **launch.settings,
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)} | own
+        environment = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)} | own
         terminal = Terminal(sys.stderr)
 
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:

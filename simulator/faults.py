@@ -7,27 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from simulator.fault_kinds import (
-    FAULTS,
-    AcceptThenFail,
-    AnswerFault,
-    BrokenFrame,
-    Close,
-    CutAnswer,
-    EmptyBody,
-    Error,
-    Fault,
-    Freeze,
-    GoAway,
-    Html,
-    OauthDown,
-    OtherId,
-    PushFault,
-    Reset,
-    Silent,
-    Slow,
-    SplitBody,
-)
+from simulator import fault_kinds as kinds
 from simulator.http.exchange import (
     Answer,
     Exchange,
@@ -57,7 +37,7 @@ class ReceivedPush(Protocol):
         """Give the answer that it was accepted under this id."""
         ...
 
-    def error(self, error: Error) -> Answer:
+    def error(self, error: kinds.Error) -> Answer:
         """Give a scripted error in this provider's form."""
         ...
 
@@ -65,7 +45,7 @@ class ReceivedPush(Protocol):
 class ActiveFault:
     """A fault in force, and how often it struck."""
 
-    def __init__(self, number: int, fault: Fault) -> None:
+    def __init__(self, number: int, fault: kinds.Fault) -> None:
         self.id = f"fault-{number}"
         self.fault = fault
         self.seen = 0
@@ -123,7 +103,7 @@ class Faults:
 
     def add(self, **fields: object) -> ActiveFault:
         """Put a fault in force; the fields are those of `POST /faults`. Raises pydantic.ValidationError."""
-        fault = FAULTS.validate_python(fields)
+        fault = kinds.FAULTS.validate_python(fields)
         self._count += 1
         active = ActiveFault(self._count, fault)
         self._faults.append(active)
@@ -146,15 +126,15 @@ class Faults:
     def carry(self, push: ReceivedPush) -> None:
         """Answer a push as the real provider would, or as the first fault that strikes it says."""
         for active in self._faults:
-            if isinstance(active.fault, PushFault) and active.strikes(push.request):
+            if isinstance(active.fault, kinds.PushFault) and active.strikes(push.request):
                 _apply(active.fault, push)
                 return
         _answer(push, push.processed())
 
-    def oauth(self) -> OauthDown | None:
+    def oauth(self) -> kinds.OauthDown | None:
         """Find the fault of this access token request; None where there is none."""
         for active in self._faults:
-            if isinstance(active.fault, OauthDown) and active.happens():
+            if isinstance(active.fault, kinds.OauthDown) and active.happens():
                 return active.fault
         return None
 
@@ -168,55 +148,57 @@ def _answer(push: ReceivedPush, answer: Answer) -> None:
         push.request.reason = "nobody_listens"
 
 
-def _apply(fault: PushFault, push: ReceivedPush) -> None:
+def _apply(fault: kinds.PushFault, push: ReceivedPush) -> None:
     match fault:
-        case AnswerFault():
+        case kinds.AnswerFault():
             _answer(push, push.error(fault))
-        case SplitBody():
+        case kinds.SplitBody():
             _answer(push, _split(push.error(fault)))
-        case AcceptThenFail():
+        case kinds.AcceptThenFail():
             push.processed()
             _answer(push, push.error(fault))
-        case EmptyBody() | Html():
+        case kinds.EmptyBody() | kinds.Html():
             _answer(push, _as_a_proxy(fault))
-        case Slow():
+        case kinds.Slow():
             answer = push.processed()
             asyncio.get_running_loop().call_later(fault.delay, _answer, push, answer)
-        case GoAway():
+        case kinds.GoAway():
             _send_goaway(fault, push)
-        case CutAnswer():
+        case kinds.CutAnswer():
             _cut_answer(fault, push)
-        case OtherId():
+        case kinds.OtherId():
             answer = push.processed()
             _answer(push, push.accepted(fault.id) if answer.status == 200 else answer)
-        case Silent() | Reset() | Close() | Freeze() | BrokenFrame():
+        case kinds.Silent() | kinds.Reset() | kinds.Close() | kinds.Freeze() | kinds.BrokenFrame():
             _interrupt(fault, push)
 
 
-def _as_a_proxy(fault: EmptyBody | Html) -> Answer:
-    if isinstance(fault, EmptyBody):
+def _as_a_proxy(fault: kinds.EmptyBody | kinds.Html) -> Answer:
+    if isinstance(fault, kinds.EmptyBody):
         return Answer(fault.status, "empty_body")
     return Answer(fault.status, "html", ((b"content-type", b"text/html; charset=UTF-8"),), (_HTML,))
 
 
-def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: ReceivedPush) -> None:
+def _interrupt(
+    fault: kinds.Silent | kinds.Reset | kinds.Close | kinds.Freeze | kinds.BrokenFrame, push: ReceivedPush
+) -> None:
     push.request.reason = fault.fault
     if fault.processed:
         push.processed()
     match fault:
-        case Silent():
+        case kinds.Silent():
             pass
-        case Reset():
+        case kinds.Reset():
             push.exchange.reset(fault.code)
-        case Close():
+        case kinds.Close():
             push.exchange.abort()
-        case Freeze():
+        case kinds.Freeze():
             push.exchange.freeze()
-        case BrokenFrame():
+        case kinds.BrokenFrame():
             push.exchange.send_frame(fault.type, bytes(fault.size))
 
 
-def _cut_answer(fault: CutAnswer, push: ReceivedPush) -> None:
+def _cut_answer(fault: kinds.CutAnswer, push: ReceivedPush) -> None:
     push.request.reason = fault.fault
     answer = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
     push.exchange.begin_answer(answer)
@@ -227,7 +209,7 @@ def _cut_answer(fault: CutAnswer, push: ReceivedPush) -> None:
             push.exchange.abort()
 
 
-def _send_goaway(fault: GoAway, push: ReceivedPush) -> None:
+def _send_goaway(fault: kinds.GoAway, push: ReceivedPush) -> None:
     push.request.reason = fault.fault
     answer = push.processed() if fault.processed else None
     debug = b"" if fault.reason is None else json.dumps({"reason": fault.reason}).encode()

@@ -49,16 +49,12 @@ class Simulator:
         self._fcm = FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
         apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
         self._listeners = {
-            (SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION): self._listener(
-                sockets[1], self._apns(SimulatedEnvironment.PRODUCTION), apns_limits
-            ),
-            (SimulatedProvider.APNS, SimulatedEnvironment.SANDBOX): self._listener(
-                sockets[2], self._apns(SimulatedEnvironment.SANDBOX), apns_limits
-            ),
-            (SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION): self._listener(
-                sockets[3], self._fcm, StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
-            ),
+            (SimulatedProvider.APNS, environment): self._listener(bound, self._apns(environment), apns_limits)
+            for environment, bound in zip(SimulatedEnvironment, sockets[1:3], strict=True)
         }
+        fcm_limits = StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
+        fcm = self._listener(sockets[3], self._fcm, fcm_limits)
+        self._listeners[SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION] = fcm
         self._admin = AdminServer(self, sockets[0])
 
     @classmethod
