@@ -28,7 +28,7 @@ class ApnsEndpoint:
 
     def receive(self, exchange: Exchange) -> None:
         """Answer a push."""
-        self._faults.carry(self._push(exchange))
+        self._faults.answer(self._push(exchange))
 
     def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
         """Note a push that the connection itself refused."""

@@ -123,7 +123,7 @@ class Faults:
         self._faults.clear()
         self.on_change(None)
 
-    def carry(self, push: ReceivedPush) -> None:
+    def answer(self, push: ReceivedPush) -> None:
         """Answer a push as the real provider would, or as the first fault that strikes it says."""
         for active in self._faults:
             if isinstance(active.fault, kinds.PushFault) and active.strikes(push.request):

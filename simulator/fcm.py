@@ -37,7 +37,7 @@ class FcmEndpoint:
         if exchange.path == _TOKEN_PATH:
             self._grant(exchange)
             return
-        self._faults.carry(self._push(exchange))
+        self._faults.answer(self._push(exchange))
 
     def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
         """Note a message that the connection itself refused."""
