@@ -103,6 +103,7 @@ THE_OTHERS = {name: row for name, row in TABLE.items() if name not in DROPS_THE_
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.alone
 async def test_each_fault_ends_as_it_must_and_nobody_beside_them_loses_or_doubles_a_call(service: Service) -> None:
     troubled = {name: _phone(service, row) for name, row in THE_OTHERS.items()}
 

@@ -219,7 +219,7 @@ async def test_temporal_that_is_away_is_named(without_worker: Stack, sign: str) 
 
 _OWE = text("""
     INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)
-    VALUES ('push_task', :id, now() - interval '1 minute', now() + interval '1 hour')
+    VALUES ('push_task', :id, now() - interval '1 minute', now() + interval '1 minute')
 """)
 
 _EARLIER = text("""

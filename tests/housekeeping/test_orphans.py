@@ -173,7 +173,7 @@ async def test_a_push_that_a_running_workflow_owns_is_left_alone_however_long_it
 @pytest.mark.parametrize("subject", ["task_id", "conversation_id", "message_id"])
 async def test_a_push_that_the_outbox_still_owes_is_left_alone(stack: Stack, alice: User, subject: str) -> None:
     [task_id] = await stray(alice, iphone())
-    owed = f"SELECT 'later', {subject}, now() + interval '1 hour' FROM push_tasks WHERE task_id = :id"
+    owed = f"SELECT 'later', {subject}, now() + interval '1 minute' FROM push_tasks WHERE task_id = :id"
     await change(stack, f"INSERT INTO outbox (subject_kind, subject_id, next_attempt_at) {owed}", id=task_id)
 
     await sweep(stack)
@@ -191,7 +191,7 @@ MEANWHILE = {
     "fast changed": "UPDATE fasting_sessions SET rev = rev + 1 WHERE id IN "
     "(SELECT conversation_id FROM push_tasks WHERE task_id = :id)",
     "dispatched": "INSERT INTO outbox (subject_kind, subject_id, next_attempt_at) "
-    "SELECT 'later', conversation_id, now() + interval '1 hour' FROM push_tasks WHERE task_id = :id",
+    "SELECT 'later', conversation_id, now() + interval '1 minute' FROM push_tasks WHERE task_id = :id",
 }
 
 

@@ -85,7 +85,7 @@ async def _end_without_dispatch(stack: Stack, fast: _Fast) -> None:
     async with stack.sessions.begin() as db:
         await db.execute(text(ended), {"id": fast.session_id})
         await outbox.add(db, fasting_sessions.OUTBOX_KIND, fast.session_id)
-        later = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour' WHERE subject_id = :id"
+        later = "UPDATE outbox SET next_attempt_at = now() + interval '1 minute' WHERE subject_id = :id"
         await db.execute(text(later), {"id": fast.session_id})
 
 

@@ -218,7 +218,7 @@ _FORGET_ATTEMPTS = text("""
 """)
 _OWE = text("""
     INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)
-    VALUES ('message', :id, now() - interval '1 minute', now() + interval '1 hour')
+    VALUES ('message', :id, now() - interval '1 minute', now() + interval '1 minute')
 """)
 
 

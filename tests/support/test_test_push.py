@@ -126,7 +126,7 @@ async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(stack: Stack,
     await alice.register(android())
     async with stack.sessions.begin() as db:
         waits = await test_pushes.send(db, AskedTest(alice.user_id), carol.user_id)
-        later = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour' WHERE subject_id = :id"
+        later = "UPDATE outbox SET next_attempt_at = now() + interval '1 minute' WHERE subject_id = :id"
         await db.execute(text(later), {"id": waits.test_push_id})
     path, headers = f"{FATES}/{waits.test_push_id}", carol.headers | {"Accept": "text/event-stream"}
 
