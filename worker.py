@@ -193,7 +193,7 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _serve(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
+def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
     """Serve the metrics, even while Temporal and the database are down; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))

@@ -240,7 +240,7 @@ async def working(
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
     dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
     heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff)
-    asides = [
+    background_tasks = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(heartbeat.beat_forever()),

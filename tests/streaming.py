@@ -14,13 +14,13 @@ import httpx
 from api.app import create_app
 from api.streams.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, Stack, User, make_stack
+from tests.stack import Stack, StackPlace, User, make_stack
 
 BRISK = OpenStreamLimits(heartbeat=0.1, write_timeout=0.5, renew_every=0.2, presence_lifetime=0.6, check_every=0.3)
 
 
 @asynccontextmanager
-async def served(place: Place, stream_limits: OpenStreamLimits) -> AsyncIterator[Stack]:
+async def served(place: StackPlace, stream_limits: OpenStreamLimits) -> AsyncIterator[Stack]:
     """Serve an API with these limits of streams and few connections. A vanished peer is noticed within a second."""
     environment = place.environment(DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
     limits = limit_settings(environment)

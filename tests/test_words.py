@@ -184,6 +184,7 @@ def _replaced(definitions: Iterable[Definition]) -> dict[str, str]:
 def _missing(page: str, text: str) -> list[str]:
     """Find what stands in backticks like a path of the tree and is none, seen from the root and from the page."""
     paths = {*TRACKED, *(str(parent) for path in TRACKED for parent in Path(path).parents)}
+    paths |= {Path(path).name for path in TRACKED}  # a file by its name alone, where the page says in which room
     rooms = {path.split("/")[0] for path in TRACKED}
     missing = []
     for number, line in enumerate(text.splitlines(), 1):

@@ -15,8 +15,7 @@ from api.body_limit import LARGEST_BODY, MAX_HELD
 from api.http.bounds import MAX_HEADERS, RequestBounds
 from api.http.connection import connection_of
 from api.http.problems import Detail
-from settings.environment import auth_settings, limit_settings, service_settings
-from tests.stack import Place, Stack, User, eventually, iphone, make_stack, uncommitted
+from tests.stack import Stack, StackPlace, User, eventually, iphone, make_app, make_stack, uncommitted
 from tests.streaming import streaming
 
 PREFERENCES = "/v1/notification-preferences"

@@ -18,7 +18,7 @@ from schemathesis.hooks import HookContext
 from api.app import create_app
 from api.streams.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, service_settings
-from tests.stack import Place, Stack, iphone, make_stack
+from tests.stack import Stack, StackPlace, iphone, make_stack
 from tests.support.dead import dead_task
 from tests.talk import conversation_of
 

@@ -87,7 +87,7 @@ def test_what_a_server_accepts_breaks_when_the_peer_acknowledges_nothing() -> No
     assert not waits_for_more
 
 
-async def test_a_process_and_a_user_have_so_many_streams_and_no_more(fragile: Place) -> None:
+async def test_a_process_and_a_user_have_so_many_streams_and_no_more(fragile: StackPlace) -> None:
     async with served(fragile, OpenStreamLimits(max_streams=3, max_streams_per_user=2)) as stack:
         alice, bob = stack.user(), stack.user()
         async with streaming(alice, uuid4()) as oldest, streaming(alice, uuid4()), streaming(alice, uuid4()) as newest:

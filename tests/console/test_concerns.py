@@ -11,6 +11,7 @@ from db.views.gates import ShownGate, ShownGates, ShownRefusal, ShownRoute
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Backlog, OutboxBacklog, Signals
+from tests.calm import calm
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WELL = calm(NOW)

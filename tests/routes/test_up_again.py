@@ -159,7 +159,7 @@ async def _next_try(stack: Stack, due: Due) -> float:
     return float(row.left)
 
 
-async def _braked(worker: WorkerHarness) -> bool:
+async def _cut_off(worker: WorkerHarness) -> bool:
     return any(report.state == "braked" for report in worker.dependencies.limiters.reports())
 
 

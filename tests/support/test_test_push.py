@@ -22,7 +22,7 @@ from operations import diagnostic_push as test_pushes
 from operations.diagnostic_push import MAX_PER_MINUTE, TestPushRequest
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
-from tests.support.timelines import of, says, timeline, told
+from tests.support.timelines import events_of, of, says, timeline
 from tests.talk import sync
 
 FATES = "/v1/support/test-pushes"

@@ -15,7 +15,7 @@ from domain.timeline import TimelinePart
 from simulator import Simulator
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
-from tests.support.timelines import pass_unopened, says, timeline, told
+from tests.support.timelines import events_of, pass_unopened, says, timeline
 from tests.talk import connected, conversation_of, handed_off, post, posted, sync, tasks_of
 
 

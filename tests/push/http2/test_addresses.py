@@ -150,7 +150,7 @@ async def test_an_address_that_answers_too_late_is_hung_up_on(addresses: list[st
     server = await loop.create_server(lambda: PeerConnection(late), BAD, port_of(peer.url))
     pool = Pool(on_localhost(peer.url), ca_file=None, connections=1, timeouts=PATIENT)
     async with asyncio.timeout(5), pool.lease():
-        [line] = late.lines
+        [line] = late.connections
         while not line.transport.is_closing():
             await asyncio.sleep(0.01)
     await pool.close()

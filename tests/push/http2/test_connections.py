@@ -89,7 +89,7 @@ async def test_three_thousand_error_answers_on_one_connection_are_all_heard(peer
     await pool.close()
 
     assert deliveries(outcomes) == [400] * 3000
-    assert len(peer.lines) == 1
+    assert len(peer.connections) == 1
 
 
 async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Peer, pool: Pool) -> None:
@@ -243,7 +243,7 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
     assert (trouble.value.reason, trouble.value.delivery) == ("answer_timeout", Delivery.UNKNOWN)
     assert 0.49 < time.monotonic() - started < 1.5
     assert 400 not in deliveries(others)
-    assert len(peer.lines) == 1, "a connection that answers others is kept"
+    assert len(peer.connections) == 1, "a connection that answers others is kept"
 
 
 async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pings(peer: Peer, pool: Pool) -> None:
@@ -307,7 +307,7 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
 ) -> None:
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
-    peer.lines[0].is_deaf = is_deaf
+    peer.connections[0].is_deaf = is_deaf
     pool._connections[0]._keep_alive.replied_at -= QUIET_AFTER + 1
 
     assert (await send(pool)).status == 200
@@ -443,7 +443,7 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
 async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, pool: Pool) -> None:
     await send(pool)
     async with pool.lease() as lease:
-        peer.lines[0].reset()
+        peer.connections[0].reset()
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable) as trouble:
             await lease.call(headers(), BODY)
@@ -604,7 +604,7 @@ async def test_close_lets_the_answer_come(peer: Peer) -> None:
 
 
 async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> None:
-    peer.script = lambda request: request.line.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    peer.script = lambda request: request.connection.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert deliveries(await send_all(pool, 1)) == [Delivery.UNKNOWN]
 
     peer.script = Request.answer

@@ -34,7 +34,7 @@ RESTS = dict.fromkeys(Cause, Rest(first=0.1, longest=0.4))
 TIMINGS = Timings(rests=RESTS, patience=0.5, check_again=0.05, max_reserved=5.0, ramp=0.2)
 
 
-def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> RouteLimiter:
+def make_limiter(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> RouteLimiter:
     limiter = RouteLimiter(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
     limiter.share(1.0)
     return limiter
@@ -69,8 +69,8 @@ async def in_line(limiter: RouteLimiter, count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
-    limiter = make_gate()
+async def test_a_limiter_without_limits_reached_never_yields_to_the_loop() -> None:
+    limiter = make_limiter()
     turns = 0
 
     async def count_turns() -> None:
@@ -89,7 +89,7 @@ async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
 
 
 async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_messages_and_tests_last() -> None:
-    limiter = make_gate(concurrency=1)
+    limiter = make_limiter(concurrency=1)
     order: list[Priority] = []
 
     async def note(priority: Priority) -> None:
@@ -108,7 +108,7 @@ async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_mess
 
 
 async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_the_rest() -> None:
-    limiter = make_gate(concurrency=8)
+    limiter = make_limiter(concurrency=8)
     over = asyncio.Event()
 
     async def slow() -> None:
@@ -126,7 +126,7 @@ async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_t
 
 
 async def test_one_users_slow_calls_fill_a_quarter_of_the_room_whatever_their_number() -> None:
-    limiter = make_gate(concurrency=8)
+    limiter = make_limiter(concurrency=8)
     over = asyncio.Event()
 
     async def slow() -> None:
@@ -145,7 +145,7 @@ async def test_one_users_slow_calls_fill_a_quarter_of_the_room_whatever_their_nu
 
 
 async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
-    limiter = make_gate(concurrency=1)
+    limiter = make_limiter(concurrency=1)
 
     async with limiter.enter(Priority.REMINDER, uuid4()):
         with pytest.raises(Reserved, match="limit_reached"):
@@ -178,7 +178,7 @@ async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
 
 
 async def test_leave_that_was_not_used_is_given_to_the_next_one() -> None:
-    limiter = make_gate(rate=0.1)
+    limiter = make_limiter(rate=0.1)
 
     for _ in range(5):
         async with limiter.enter(Priority.REMINDER, uuid4()):
@@ -198,7 +198,7 @@ async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_d
 
 
 async def test_who_gave_up_waiting_takes_nobodys_turn() -> None:
-    limiter = make_gate(concurrency=1)
+    limiter = make_limiter(concurrency=1)
     async with limiter.enter(Priority.REMINDER, uuid4()):
         quitter, other = asyncio.create_task(send(limiter)), asyncio.create_task(send(limiter))
         await in_line(limiter, 2)
@@ -210,7 +210,7 @@ async def test_who_gave_up_waiting_takes_nobodys_turn() -> None:
 
 
 async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_passed() -> None:
-    limiter = make_gate(concurrency=2)
+    limiter = make_limiter(concurrency=2)
     async with (
         limiter.enter(Priority.REMINDER, uuid4()) as passed,
         limiter.enter(Priority.REMINDER, uuid4()) as calling,
@@ -229,7 +229,7 @@ async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_
 
 
 async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> None:
-    limiter = make_gate()
+    limiter = make_limiter()
     await fail(limiter, Throttled("slower", ThrottleExtent.ROUTE))
     with pytest.raises(Paused) as paused:
         await send(limiter)
@@ -247,7 +247,7 @@ async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> 
 
 @pytest.mark.parametrize("harmless", [Throttled("this_token"), Unavailable("once", Delivery.UNKNOWN)])
 async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: ProviderTrouble) -> None:
-    limiter = make_gate()
+    limiter = make_limiter()
 
     await fail(limiter, harmless)
 
@@ -255,7 +255,7 @@ async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: P
 
 
 async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
-    limiter = make_gate()
+    limiter = make_limiter()
 
     async def find_no_connection(user_id: str) -> None:
         permit, failed = (
@@ -276,7 +276,7 @@ async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
 
 
 async def test_after_a_pause_the_rate_grows_slowly() -> None:
-    limiter = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
+    limiter = make_limiter(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
     limiter.cut_off()
     limiter.resume()
 
@@ -287,8 +287,8 @@ async def test_after_a_pause_the_rate_grows_slowly() -> None:
     assert limiter.report().rate == pytest.approx(20, abs=5)
 
 
-async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None:
-    limiter = make_gate()
+async def test_a_cut_off_limiter_lets_nothing_through_until_it_is_released() -> None:
+    limiter = make_limiter()
     limiter.cut_off()
     with pytest.raises(Paused, match="brake_engaged"):
         await send(limiter)
@@ -299,7 +299,7 @@ async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None
     assert await send(limiter) == ACCEPTED
 
 
-async def test_other_credentials_open_the_gate_at_once() -> None:
+async def test_other_credentials_open_the_limiter_at_once() -> None:
     limiters = RouteLimiters({Provider.APNS: Limits(10)}, TIMINGS)
     limiters.share(1.0)
     old, new = object(), object()
@@ -310,7 +310,7 @@ async def test_other_credentials_open_the_gate_at_once() -> None:
     assert await send(limiters.serving(ROUTE, new)) == ACCEPTED
 
 
-async def test_gates_tell_how_they_stand_as_json() -> None:
+async def test_limiters_tell_how_they_stand_as_json() -> None:
     limiters = RouteLimiters({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
     limiters.share(0.5)
     await refuse(limiters.at(ROUTE), Misconfigured("wrong_key"))

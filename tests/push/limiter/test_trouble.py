@@ -47,7 +47,7 @@ class Clock:
         return self.now
 
 
-def make_gate(clock: Clock, limits: Limits, timings: Timings) -> RouteLimiter:
+def make_limiter(clock: Clock, limits: Limits, timings: Timings) -> RouteLimiter:
     limiter = RouteLimiter(ROUTE, limits, timings, clock=clock, chance=lambda: 0.0)
     limiter.share(1.0)
     return limiter
@@ -90,7 +90,7 @@ async def booked(limiter: RouteLimiter, priority: Priority = Priority.REMINDER) 
 
 async def test_refusals_of_a_credential_that_was_renewed_since_open_nothing_however_many() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
 
     for _ in range(100):
         clock.now += MOMENT * 2
@@ -101,7 +101,7 @@ async def test_refusals_of_a_credential_that_was_renewed_since_open_nothing_howe
 
 async def test_what_we_refuse_ourselves_opens_nothing_whether_before_a_call_or_instead_of_one() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
 
     for _ in range(100):
         clock.now += MOMENT * 2
@@ -115,7 +115,7 @@ async def test_what_we_refuse_ourselves_opens_nothing_whether_before_a_call_or_i
 
 async def test_a_failed_connection_counts_once_and_our_refusals_after_it_not_at_all() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
 
     await come_to(limiter, Unavailable("connect_failed", Delivery.NOT_PROCESSED))
     for _ in range(20):
@@ -127,7 +127,7 @@ async def test_a_failed_connection_counts_once_and_our_refusals_after_it_not_at_
 
 async def test_a_push_that_was_rejected_without_a_call_is_no_probe() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
     await shut(limiter)
     clock.now += 30
 
@@ -138,7 +138,7 @@ async def test_a_push_that_was_rejected_without_a_call_is_no_probe() -> None:
 
 async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_reported() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
 
     await shut(limiter, CENTURIES)
 
@@ -147,8 +147,8 @@ async def test_a_provider_that_asks_for_centuries_gets_ten_minutes_and_is_report
     assert limiter.report().state == "half_open"
 
 
-async def test_who_finds_a_gate_shut_for_long_looks_in_sooner_the_fewer_they_are() -> None:
-    limiter = make_gate(Clock(), Limits(10), Timings())
+async def test_who_finds_a_limiter_shut_for_long_looks_in_sooner_the_fewer_they_are() -> None:
+    limiter = make_limiter(Clock(), Limits(10), Timings())
     await shut(limiter, timedelta(minutes=5))
 
     looks = [await looks_in(limiter) for _ in range(2000)]
@@ -181,7 +181,7 @@ async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_me
     first: Sequence[ProviderTrouble],
 ) -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
     told = []
 
     with structlog.testing.capture_logs() as logs:
@@ -198,7 +198,7 @@ async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_me
 
 async def test_a_quota_of_the_whole_project_is_reported_at_once() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(10), Timings())
+    limiter = make_limiter(clock, Limits(10), Timings())
     await shut(limiter)
     clock.now += 60
 
@@ -207,7 +207,7 @@ async def test_a_quota_of_the_whole_project_is_reported_at_once() -> None:
     assert (limiter.report().cause, limiter.report().reason) == ("throttled", "QUOTA_EXCEEDED_PROJECT")
 
 
-async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:
+async def test_other_credentials_leave_a_limiter_that_was_open_as_it_is() -> None:
     limiters = RouteLimiters({Provider.APNS: Limits(10)})
     limiters.share(1.0)
     limiters.serving(ROUTE, "old")
@@ -219,8 +219,8 @@ async def test_other_credentials_leave_a_gate_that_was_open_as_it_is() -> None:
     assert limiter.report().rate is None
 
 
-async def test_those_who_wait_too_long_at_a_full_gate_come_back_one_after_the_other() -> None:
-    limiter = make_gate(Clock(), Limits(1000), HURRIED)
+async def test_those_who_wait_too_long_at_a_full_limiter_come_back_one_after_the_other() -> None:
+    limiter = make_limiter(Clock(), Limits(1000), HURRIED)
     for _ in range(1000):
         await limiter.enter(Priority.REMINDER, uuid4()).__aenter__()
 
@@ -233,7 +233,7 @@ async def test_those_who_wait_too_long_at_a_full_gate_come_back_one_after_the_ot
 
 async def test_a_full_limiter_that_moves_fast_calls_them_back_soon() -> None:
     clock = Clock()
-    limiter = make_gate(clock, Limits(1), HURRIED)
+    limiter = make_limiter(clock, Limits(1), HURRIED)
     for _ in range(10):
         clock.now += 0.01
         await come_to(limiter, Unsendable("quick"))
@@ -255,7 +255,7 @@ async def test_nobody_is_called_back_at_one_instant_where_nothing_may_go_out() -
 
 
 async def test_a_reminders_turn_does_not_lie_behind_the_messages() -> None:
-    limiter = make_gate(Clock(), Limits(1000, rate=1.0), HURRIED)
+    limiter = make_limiter(Clock(), Limits(1000, rate=1.0), HURRIED)
     async with limiter.enter(Priority.REMINDER, uuid4()):
         messages = [await booked(limiter, Priority.MESSAGE) for _ in range(20)]
 
