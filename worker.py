@@ -136,7 +136,7 @@ async def main() -> None:
     sessions = make_sessions(engine)
     dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    metrics_server = _serve(settings, metered, dependencies.gates, fleet)
+    metrics_server = _serve(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
     client = await _or_stopped(stop, connect_when_up(metered.runtime))
     if client is not None:

@@ -121,7 +121,7 @@ async def worker_harness(
     environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
     dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment, timings)
-    cutoff = cutoff_type(stack.sessions, dependencies.gates, threshold, clock=clock)
+    cutoff = cutoff_type(stack.sessions, dependencies.limiters, threshold, clock=clock)
     dependencies = dataclasses.replace(dependencies, cutoff=cutoff, back_offs=back_offs)
     heartbeat = Heartbeat(
         stack.sessions, dependencies.limiters, dependencies.cutoff, heartbeat_timings, process=process
