@@ -27,7 +27,7 @@ from temporalio.service import RPCError
 
 from api.app import create_app
 from api.http.connection import UNACKNOWLEDGED, HttpConnection, bind
-from api.streams.open_streams import DEFAULT_TERMS, Terms
+from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay
@@ -218,10 +218,12 @@ def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
-def make_app(place: StackPlace, terms: Terms = DEFAULT_TERMS, /, **settings: str) -> FastAPI:
+def make_app(place: StackPlace, stream_limits: OpenStreamLimits = DEFAULT_STREAM_LIMITS, /, **settings: str) -> FastAPI:
     """Make an API with these settings."""
     environment = place.environment(**settings)
-    return create_app(service_settings(environment), auth_settings(environment), terms, limit_settings(environment))
+    return create_app(
+        service_settings(environment), auth_settings(environment), stream_limits, limit_settings(environment)
+    )
 
 
 @asynccontextmanager
