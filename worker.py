@@ -136,13 +136,17 @@ async def main() -> None:
     sessions = make_sessions(engine)
     dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    metrics_server = _serve(settings, metered, dependencies.gates, fleet)
+    metrics_server = _serve(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
     client = await _or_stopped(stop, connect_when_up(metered.runtime))
     if client is not None:
         sweeper = Sweeper(sessions, Sweeping(sessions, client))
         heartbeat = Heartbeat(
-            sessions, dependencies.gates, dependencies.cutoff, process=this_process(), reaches_temporal=reaches_temporal
+            sessions,
+            dependencies.limiters,
+            dependencies.cutoff,
+            process=this_process(),
+            reaches_temporal=reaches_temporal,
         )
         background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
@@ -179,9 +183,9 @@ def make_send_dependencies(
         Provider.FCM: Limits(settings.fcm_concurrency, settings.fcm_rate or None),
     }
     window = timedelta(seconds=settings.brake_window)
-    gates = RouteLimiters(limits, timings)
-    cutoff = TokenErrorCutoff(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), gates, cutoff)
+    limiters = RouteLimiters(limits, timings)
+    cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
+    return SendDependencies(apps, DueLoad(), limiters, cutoff)
 
 
 def _keep() -> Keep:
@@ -189,12 +193,12 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _serve(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
+def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
     """Serve the metrics, even while Temporal and the database are down; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
-    exposition = expose(metrics.WORKER, [LimiterGauges(gates, fleet.apps), fleet, certificates], metered.port)
+    exposition = expose(metrics.WORKER, [LimiterGauges(limiters, fleet.apps), fleet, certificates], metered.port)
     try:
         return MetricsServer(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:

@@ -102,8 +102,8 @@ class _LeasedCalls:
         self._sender = sender
 
     async def __call__(self, push: Push) -> None:
-        async with self._sender.lease(Environment.PRODUCTION) as lease:
-            answer = await lease.send(push)
+        async with self._sender.lease(Environment.PRODUCTION) as send:
+            answer = await send(push)
         if not isinstance(answer, Accepted):
             raise RuntimeError(answer.reason)  # noqa: TRY004 (a refusal, no wrong type)
 

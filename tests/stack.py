@@ -238,7 +238,7 @@ async def working(
     rotation = make_rotation(environment, every=looks_every)
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
     dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
-    heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff)
+    heartbeat = Heartbeat(stack.sessions, dependencies.limiters, dependencies.cutoff)
     asides = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),

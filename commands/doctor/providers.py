@@ -111,8 +111,8 @@ NOBODY = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # to
 
 async def probe(sender: Sender, provider: Provider, environment: Environment) -> Answer:
     """Make one provider call, which is not repeated; raises ProviderTrouble."""
-    async with sender.lease(environment) as lease:
-        return await lease.send(_push(provider))
+    async with sender.lease(environment) as send:
+        return await send(_push(provider))
 
 
 def _push(provider: Provider) -> Push:

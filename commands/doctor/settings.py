@@ -9,7 +9,7 @@ from commands.doctor.report import Area, ReportLine
 from dispatch.client import connection
 from domain.push import Provider
 from push.apns.sender import ApnsAccount
-from push.http2.proxy import STRAIGHT
+from push.http2.proxy import DIRECT
 from push.registry import Account, Key, UnusableFile, sender_of
 from push.sender import Sender
 from settings.apps_file import each_app
@@ -83,7 +83,7 @@ def _look_at_apps(found: FoundSettings, environ: Mapping[str, str]) -> None:
     try:
         proxies = proxies_of(environ)
     except ConfigError:  # told with its section
-        proxies = STRAIGHT
+        proxies = DIRECT
     apps = list(_apps(environ))
     for app_id, app in apps:
         if isinstance(app, ConfigError):

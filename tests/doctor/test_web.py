@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from commands.doctor.report import Area, Check, Level, ReportLine, clock_line, lines_of
 from commands.doctor.servers import look_at_clock, look_at_key_set
-from push.http2.proxy import STRAIGHT
+from push.http2.proxy import DIRECT
 from tests.api.issuer import open_issuer
 from tests.doctor.conftest import Examine
 from tests.stack import SECRET
@@ -50,7 +50,7 @@ def test_clocks_are_compared(ahead: float, level: Level, found: str) -> None:
 
 async def test_a_provider_that_tells_another_time() -> None:
     async with dated(datetime.now(UTC) + timedelta(hours=1)) as url:
-        [line] = await look_at_clock(AREA, url, None, STRAIGHT)
+        [line] = await look_at_clock(AREA, url, None, DIRECT)
 
     assert line.level is Level.FAILURE
     assert line.found.startswith("this machine's clock is 3")

@@ -35,7 +35,7 @@ async def sending(stack: Stack, simulator: Simulator) -> AsyncIterator[PushSendi
     environment = stack.place.environment(**simulator.environment)
     rotation = make_rotation(environment)
     dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
-    dependencies.gates.share(1.0)
+    dependencies.limiters.share(1.0)
     yield PushSending(Provider.APNS, stack.sessions, dependencies)
     await rotation.close()
 
