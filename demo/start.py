@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx
 
-from commands.context import ROOT, actor, migrate_named, opened
+from commands.context import ROOT, actor, migrate_named, open_database
 from commands.sign_in import bearer_token, sign_in_code
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
 from demo.parts import Parts, ProcessPart, Terminal, answering
@@ -35,7 +35,7 @@ async def start_and_demonstrate(settings: LocalSettings, terminal: Terminal, par
     await _start_processes(settings, shared, terminal, parts)
     terminal.say()
     session_id = await _demonstrate(settings, shared, terminal)
-    async with opened(database_url) as sessions:
+    async with open_database(database_url) as sessions:
         code = await sign_in_code(sessions, actor(), _CODE_LIFETIME)
     _print_addresses(settings, terminal, session_id, code)
 

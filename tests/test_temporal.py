@@ -90,4 +90,4 @@ async def test_an_api_process_whose_port_is_taken_says_so_in_one_sentence() -> N
             assert await api.process.wait() == 1
             await api._reading
 
-    assert api.lines[-1] == f"API_HOST and API_PORT: nobody can listen at 127.0.0.1:{port}.\n"
+    assert api.lines[-1] == f"API_HOST and API_PORT: cannot listen at 127.0.0.1:{port}.\n"
