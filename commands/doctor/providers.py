@@ -110,7 +110,7 @@ PROBE_TOKENS = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}
 
 
 async def probe(sender: Sender, provider: Provider, environment: Environment) -> Answer:
-    """Make one call, without a retry; raises ProviderTrouble."""
+    """Make one provider call, which is not repeated; raises ProviderTrouble."""
     async with sender.lease(environment) as send:
         return await send(_push(provider))
 
