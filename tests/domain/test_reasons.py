@@ -20,8 +20,8 @@ from tests.stack import ROOT
 ROOMS = ("activities", "db", "dispatch", "domain", "fleet", "operations", "push", "sending", "workflows")
 CALLS = frozenset({
     "CloseTasks", "Ended", "Hindrance", "Misconfigured", "NoRoom", "OpenedReminder", "Paused", "ProxyTrouble",
-    "Final", "Throttled", "Unavailable", "Unsendable", "Update", "_again", "_booked", "_drop", "_failed",
-    "_not_called", "close", "fail", "fail_all", "retire", "turn_away",
+    "Final", "NotConfigured", "Throttled", "Unavailable", "Unsendable", "Update", "_again", "_drop", "_failed",
+    "_not_called", "_reserved", "close", "fail", "fail_all", "refuse", "retire",
 })  # fmt: skip
 DECIDE = frozenset({"misaddressed", "refusal", "unneeded", "unwanted", "useless", "withheld"})  # they return reasons
 REASON = re.compile(r"[a-z]+(_[a-z]+)*|[A-Z][A-Za-z]+")
