@@ -64,7 +64,7 @@ async def test_a_worker_that_cannot_serve_its_metrics_says_so_in_one_sentence(si
         told, _ = await worker.communicate()
 
     assert worker.returncode == 1
-    assert told.decode() == "METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"
+    assert told.decode() == "METRICS_HOST and METRICS_PORT: listening there failed: Address already in use.\n"
 
 
 async def test_a_worker_whose_namespace_is_not_there_says_so_in_one_sentence(
