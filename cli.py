@@ -9,23 +9,21 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import NoReturn
 
-from commands import dead, gates, timeline
+from commands import dead, doctor, gates, timeline
 from commands import diagnostic_push as test_push
 from commands import sign_in as console
 from commands.context import migrate_named, read_settings, run_directory
-from commands.doctor import command as doctor
-from commands.sign_in import bearer_token
+from commands.sign_in import bearer_token, user_id
 from domain.problems import DomainError, InvalidField
 from settings.environment import AuthSettings, ConfigError, auth_settings, service_settings
 
-_LONGEST_USER_ID = 200
-_UNREAD = 141  # what shells make of SIGPIPE
+_UNREAD = 141  # as shells report SIGPIPE
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status.
 
-    1: what was asked for cannot be done. 2: the caller has something to set right, as argparse has it.
+    1: the request cannot be served. 2: wrong arguments or settings, as in argparse.
     """
     parser = _parser()
     given = sys.argv[1:] if words is None else words
@@ -52,27 +50,27 @@ def _is_utf8(word: str) -> bool:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    """Print a bearer token, and nothing else."""
+    """Print a bearer token."""
     print(bearer_token(_auth_settings(), arguments.user, arguments.scope, timedelta(hours=arguments.hours)))
     return 0
 
 
 def _migrate(_: argparse.Namespace) -> int:
-    """Bring the database that DATABASE_URL names to the newest migration."""
+    """Migrate the database at DATABASE_URL to the newest migration."""
     named = {"DATABASE_URL": os.environ.get("DATABASE_URL", "")}
     asyncio.run(migrate_named(service_settings(named).database_url.get_secret_value()))
     return 0
 
 
 def _auth_settings() -> AuthSettings:
-    """Read how tokens are checked: from the environment, or as the run in RUN_DIR has it."""
+    """Read how tokens are checked: from the environment, or from the run in RUN_DIR."""
     environ = {name: value for name, value in os.environ.items() if value}
     if "AUTH_JWT_SECRET" in environ or "AUTH_JWKS_URL" in environ:
         return auth_settings(environ)
     run_dir = run_directory(environ)
     settings = read_settings(run_dir)
     if not settings:
-        raise ConfigError(f"AUTH_JWT_SECRET is not set, and there is no local run in {run_dir}; `make run` starts one.")
+        raise ConfigError(f"AUTH_JWT_SECRET is not set, and there is no local run in {run_dir}. `make run` starts one.")
     return auth_settings({**settings, **environ})
 
 
@@ -81,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     token = commands.add_parser("token", help="print a bearer token", description=_token.__doc__)
-    token.add_argument("--user", required=True, type=_user_id, metavar="ID", help="whom it names")
-    token.add_argument("--scope", action="append", default=[], metavar="S", help="support or service; may be repeated")
-    token.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how long it is valid (24)")
+    token.add_argument("--user", required=True, type=user_id, metavar="ID", help="the user or service that it names")
+    token.add_argument("--scope", action="append", default=[], metavar="S", help="support or service (can be repeated)")
+    token.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how many hours it is valid (24)")
     token.set_defaults(command=_token)
 
     migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
@@ -94,31 +92,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():  # the API would refuse the token
-        raise argparse.ArgumentTypeError(f"a user id has 1 to {_LONGEST_USER_ID} printable characters")
-    return text
-
-
 def _hours(text: str) -> float:
     try:
         hours = float(text)
     except ValueError:
         hours = 0.0
     if not 0 < hours <= 24 * 365:
-        raise argparse.ArgumentTypeError("a number of hours above 0, at most a year")
+        raise argparse.ArgumentTypeError("must be a number of hours above 0, at most a year")
     return hours
 
 
 def _run() -> NoReturn:
-    """Run the command of this process, and end at once.
+    """Run the command, and exit without an interpreter shutdown.
 
-    The Temporal SDK's threads may crash an interpreter that shuts down (sdk-python #300).
+    The Temporal SDK's threads may crash it (sdk-python #300).
     """
     try:
         status = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads has read enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         status = _UNREAD
     with suppress(BrokenPipeError):
         sys.stderr.flush()

@@ -8,7 +8,7 @@ from typing import Any
 
 from demo.parts import NotReady, Parts, Terminal
 from demo.settings import LocalSettings, check_ports, local_settings, locked
-from demo.start import start_and_tell
+from demo.start import start_and_demonstrate
 from settings.environment import ConfigError
 
 
@@ -29,7 +29,7 @@ async def main() -> int:
 
 async def _run(settings: LocalSettings, terminal: Terminal, stop: asyncio.Event) -> int:
     parts = Parts(terminal)
-    starting = asyncio.create_task(start_and_tell(settings, terminal, parts))
+    starting = asyncio.create_task(start_and_demonstrate(settings, terminal, parts))
     stopping = asyncio.create_task(stop.wait())
     until: list[asyncio.Future[Any]] = [stopping, parts.first_ended]
     try:
@@ -41,7 +41,7 @@ async def _run(settings: LocalSettings, terminal: Terminal, stop: asyncio.Event)
             terminal.say("Stopping.")
             return 0
         ended = parts.first_ended.result()
-        terminal.say(terminal.colour(f"{ended.name} ended by itself, so all stop. Its last lines:", "error"))
+        terminal.say(terminal.colour(f"{ended.name} ended unexpectedly, so everything stops. Its last lines:", "error"))
         parts.show_last_lines(ended)
     except NotReady as error:
         terminal.say(terminal.colour(str(error), "error"))

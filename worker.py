@@ -1,4 +1,4 @@
-"""Composition root of the worker process: workflows, the sends of each configured provider, the outbox sweeper."""
+"""Composition root of the worker process: workflows, the sends of each configured provider, background tasks."""
 
 import asyncio
 import gc
@@ -59,8 +59,8 @@ from workflows.redrive import Redrive
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
 _COLLECT_EVERY = 30.0  # seconds
-_COLLECT_WITHIN = 120  # seconds; where some send is always near, memory comes first then
-_CACHED_WORKFLOWS = 2_500  # more than are awake at once, at some 60 KB each; sleepers beyond cost rows, not memory
+_COLLECT_PATIENCE = 120  # seconds of waiting for a quiet moment
+_CACHED_WORKFLOWS = 2_500  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
 
 T = TypeVar("T")
 
@@ -72,10 +72,10 @@ def make_workers(
 ) -> list[Worker]:
     """Make one worker for the workflows and one for the sends of each provider.
 
-    Unsandboxed: the sandbox costs more CPU than all else a workflow does; replayed histories guard determinism.
+    Unsandboxed: the sandbox costs more CPU than the workflow itself. Replayed histories guard determinism.
     """
     opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
-    sweeping, letting_go = Sweeping(sessions, client), Purging(sessions, keep)
+    sweeping, purging = Sweeping(sessions, client), Purging(sessions, keep)
     workers = [
         Worker(
             client,
@@ -89,7 +89,7 @@ def make_workers(
                 sweeping.restart_sessions,
                 sweeping.restart_handoffs,
                 sweeping.bury_orphans,
-                letting_go.let_go,
+                purging.let_go,
             ],
             no_remote_activities=True,
             workflow_runner=UnsandboxedWorkflowRunner(),
@@ -118,7 +118,7 @@ def make_workers(
 
 
 async def main() -> None:
-    """Work until SIGTERM or SIGINT, then finish what is under way."""
+    """Work until SIGTERM or SIGINT, then finish the sends in flight."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -134,15 +134,19 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_means(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
-    metrics_server = _tell(settings, metered, dependencies.gates, fleet)
+    metrics_server = _serve(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
-    client = await _unless(stop, connect_when_up(metered.runtime))
+    client = await _or_stopped(stop, connect_when_up(metered.runtime))
     if client is not None:
         sweeper = Sweeper(sessions, Sweeping(sessions, client))
         heartbeat = Heartbeat(
-            sessions, dependencies.gates, dependencies.cutoff, process=this_process(), reaches_temporal=reaches_temporal
+            sessions,
+            dependencies.limiters,
+            dependencies.cutoff,
+            process=this_process(),
+            reaches_temporal=reaches_temporal,
         )
         background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
@@ -166,22 +170,22 @@ async def main() -> None:
     log.info("worker stopped")
 
 
-def make_means(
+def make_send_dependencies(
     sessions: Sessions,
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
 ) -> SendDependencies:
-    """Make the gates and the brake, with the limits that are set."""
+    """Make what sending needs, with the limits that are set."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
         Provider.FCM: Limits(settings.fcm_concurrency, settings.fcm_rate or None),
     }
     window = timedelta(seconds=settings.brake_window)
-    gates = RouteLimiters(limits, timings)
-    cutoff = TokenErrorCutoff(sessions, gates, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), gates, cutoff)
+    limiters = RouteLimiters(limits, timings)
+    cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
+    return SendDependencies(apps, DueLoad(), limiters, cutoff)
 
 
 def _keep() -> Keep:
@@ -189,20 +193,20 @@ def _keep() -> Keep:
     return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
 
 
-def _tell(settings: ServiceSettings, metered: Metered, gates: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
-    """Serve the metrics from now on, while Temporal and the database may be away; raises ConfigError."""
+def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:
+    """Serve the metrics, even while Temporal and the database are down; raises ConfigError."""
     for provider, app_id in fleet.apps.keys:
         metrics.expect(provider, metrics.app(app_id))
     certificates = CertificateExpiry(certificate_files() | temporal_certificates())
-    exposition = expose(metrics.WORKER, [LimiterGauges(gates, fleet.apps), fleet, certificates], metered.port)
+    exposition = expose(metrics.WORKER, [LimiterGauges(limiters, fleet.apps), fleet, certificates], metered.port)
     try:
         return MetricsServer(settings.metrics_host, settings.metrics_port, exposition.text)
     except OSError as error:
-        raise ConfigError(f"METRICS_HOST and METRICS_PORT: nobody can listen there: {error.strerror}.") from None
+        raise ConfigError(f"METRICS_HOST and METRICS_PORT: listening there failed: {error.strerror}.") from None
 
 
-async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:
-    """Wait for what is wanted; None when the process is told to stop before."""
+async def _or_stopped(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:
+    """Wait for `wanted`; None when the process is stopped before."""
     task, stopped = asyncio.ensure_future(wanted), asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -213,7 +217,7 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | No
 
 
 async def _work(workers: Sequence[Worker], due_load: DueLoad, stop: asyncio.Event) -> None:
-    """Run all workers until told to stop or until one of them fails; then let sends under way finish."""
+    """Run all workers until `stop` or until one of them fails, then let sends in flight finish."""
     running = [asyncio.create_task(worker.run()) for worker in workers]
     collecting = asyncio.create_task(_collect_in_quiet_moments(due_load))
     stopped = asyncio.ensure_future(stop.wait())
@@ -224,22 +228,22 @@ async def _work(workers: Sequence[Worker], due_load: DueLoad, stop: asyncio.Even
     log.info("worker stopping")
     shutting_down = [asyncio.ensure_future(worker.shutdown()) for worker in workers]
     _, hanging = await asyncio.wait([*shutting_down, *running], timeout=(GRACE + timedelta(seconds=5)).total_seconds())
-    if hanging:  # an activity that does not end, whatever its timeout says
+    if hanging:  # an activity that does not end at its timeout
         log.warning("worker did not stop in time")
         return
     await asyncio.gather(*running)
 
 
 async def _collect_in_quiet_moments(due_load: DueLoad) -> None:
-    """Free what evicted workflows leave: cycles, which only a full collection finds.
+    """Free the cycles that evicted workflows leave; only a full collection finds them.
 
-    It stops the process for up to half a second, so Python does not choose the moment.
+    It stops the process for up to half a second, so it runs while no send is near.
     """
-    gc.freeze()  # what was imported stays, so it need not be looked through
-    gc.set_threshold(5_000, 10, 1_000)  # young objects rarely enough for a burst, all objects only here
+    gc.freeze()  # imported objects stay, so collections skip them
+    gc.set_threshold(5_000, 10, 1_000)  # young objects rarely, because of bursts; all objects only here
     while True:
         await asyncio.sleep(_COLLECT_EVERY)
-        for _ in range(_COLLECT_WITHIN):
+        for _ in range(_COLLECT_PATIENCE):
             if not due_load.is_near():
                 break
             await asyncio.sleep(1.0)

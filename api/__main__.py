@@ -8,25 +8,25 @@ from uvicorn.config import STARTUP_FAILURE
 
 from api.app import create_app
 from api.http.connection import allow_connections, bind, connection_of
-from api.streams.open_streams import DEFAULT_TERMS, Terms
+from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
 from dispatch.client import connection, leave, metered_runtime
 from settings import logs
 from settings.environment import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
 from telemetry import tracing
 
-KEEP_ALIVE = 75  # seconds; longer than proxies keep an idle connection, so that they never write to a closed one
+KEEP_ALIVE = 75  # seconds; proxies keep idle connections for less, so they never write to a closed one
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT, then let requests under way finish."""
+    """Serve until SIGTERM or SIGINT, then finish the requests under way."""
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
-        connection()  # read again as the app starts, where a refusal would be a traceback
-        limits, streams = limit_settings(), allow_connections(DEFAULT_TERMS.most)
+        connection()  # a wrong setting is one sentence here; later, as the app starts, it would be a traceback
+        limits, streams = limit_settings(), allow_connections(DEFAULT_STREAM_LIMITS.max_streams)
         if endpoint := tracing_settings().endpoint:
             tracing.start(tracing_settings().otel_service_name or "fastbell-api", endpoint)
-        app = create_app(settings, auth, Terms(most=streams), limits, metered_runtime())
+        app = create_app(settings, auth, OpenStreamLimits(max_streams=streams), limits, metered_runtime())
     except ConfigError as error:
         sys.exit(str(error))
     config = uvicorn.Config(
@@ -46,8 +46,8 @@ def main() -> None:
     server = uvicorn.Server(config)
     try:
         bound = bind(config)
-    except SystemExit:  # uvicorn has logged why
-        sys.exit(f"API_HOST and API_PORT: nobody can listen at {settings.api_host}:{settings.api_port}.")
+    except SystemExit:  # uvicorn has logged the cause
+        sys.exit(f"API_HOST and API_PORT: cannot listen at {settings.api_host}:{settings.api_port}.")
     with suppress(KeyboardInterrupt):
         server.run([bound])
     tracing.stop()

@@ -1,4 +1,4 @@
-"""The application: routers, problems, and what is held while it runs."""
+"""The application: routers, problems, middleware, and what the process holds while it runs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,18 +27,18 @@ from api.body_limit import BodyLimit
 from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
-from api.dependencies import ReadinessLook, Services
+from api.dependencies import ReadinessCheck, Services
 from api.http import problems
 from api.http.auth import TokenCheck
 from api.http.bounds import RequestBounds
 from api.http.rates import Rate, Rates, RunningRequests
-from api.http.request_log import UNTOLD, RequestLog, RequestMetrics
+from api.http.request_log import NO_TELEMETRY, RequestLog, RequestMetrics
 from api.http.security_headers import SecurityHeaders
 from api.preference_page.app import make_preference_page
 from api.preference_page.session import PageServices
 from api.preference_page.view import PATH as PREFERENCES
 from api.row_queue import LOCK_TIMEOUT, Writes
-from api.streams.open_streams import DEFAULT_TERMS, OpenStreams, Terms
+from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
@@ -50,19 +50,19 @@ from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
 
-SIGN_OUTS = "30/minute"  # by ticket, of one address; a phone owes eight at most
+SIGN_OUTS = "30/minute"  # by ticket, from one address; a phone has at most eight to send
 
 
 def create_app(
     settings: ServiceSettings,
     auth: AuthSettings,
-    terms: Terms = DEFAULT_TERMS,
+    stream_limits: OpenStreamLimits = DEFAULT_STREAM_LIMITS,
     limits: LimitSettings = DEFAULT_LIMITS,
     metered: Metered = UNMETERED,
 ) -> FastAPI:
     """Make the application, to be served over `HttpConnection`. Raises ConfigError.
 
-    It comes up while its database and Temporal are away.
+    It starts without its database and without Temporal.
     """
     app_ids = AppIds(settings.apps_file)
     rates = Rates(limits.rate_limit, limits.rate_limit_service)
@@ -77,7 +77,7 @@ def create_app(
         sessions = make_sessions(engine)
         temporal = await connect(lazy=True, runtime=metered.runtime)
         relay = Relay(sessions, temporal, settings.arm_window)
-        streams = OpenStreams(sessions, database_url, terms)
+        streams = OpenStreams(sessions, database_url, stream_limits)
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(
             sessions=sessions,
@@ -85,7 +85,7 @@ def create_app(
             rates=rates,
             sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
-            readiness=ReadinessLook(sessions),
+            readiness=ReadinessCheck(sessions),
             writes=Writes(sessions, settings.database_pool_size, _quotas(limits)),
             relay=relay,
             app_ids=app_ids,
@@ -101,19 +101,19 @@ def create_app(
         await relay.close()
         await engine.dispose()
 
-    app = FastAPIOffline(  # its pages load their scripts from here, not from a network that may be closed
-        redoc_url=None,  # which asks for a picture elsewhere
+    app = FastAPIOffline(  # its pages load their scripts from here, not from the internet
+        redoc_url=None,  # it loads a picture from the internet
         title="Fastbell",
         summary="Push notifications that stay boring.",
-        description="Reminders of fasting sessions, on every phone of a person, once, on time. The backend is the "
-        "source of truth; a push only says: come and look.",
+        description="Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is "
+        "the source of truth. A push only asks the app to read it.",
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry=UNTOLD,
+        telemetry=NO_TELEMETRY,
     )
     problems.install(app)
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
-    app.add_middleware(BodyLimit)  # the last one added is the first one passed: no body on its way takes a place
+    app.add_middleware(BodyLimit)  # added later, so passed earlier: an unfinished body takes no request's place
     if limits.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,4 +1,4 @@
-"""Bodies: the largest one that is read at all, and how many bytes of those on their way are held."""
+"""Request bodies: the largest size that is read, and how many bytes of unfinished bodies are held."""
 
 import asyncio
 from collections import Counter
@@ -11,37 +11,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import Services
 from api.http.auth import Caller
-from api.http.problems import ProblemResponse, ServiceUnavailable, Unauthorized, problem
+from api.http.problems import Detail, ProblemResponse, ServiceUnavailable, Unauthorized, problem, unavailable
 
 LARGEST_BODY = 64 * 1024  # bytes
-MAX_HELD = 16 * 1024 * 1024  # bytes of all bodies that are not whole yet
-MAX_OF_USER = 8 * LARGEST_BODY
-MAX_OF_SERVICE = 64 * LARGEST_BODY
-MAX_OF_NOBODY = 16 * LARGEST_BODY  # of all together who send no bearer token that is valid
-_NOW = {"Retry-After": "1"}
+MAX_HELD = 16 * 1024 * 1024  # bytes of all unfinished bodies
+MAX_PER_USER = 8 * LARGEST_BODY
+MAX_PER_SERVICE = 64 * LARGEST_BODY
+MAX_ANONYMOUS = 16 * LARGEST_BODY  # of all requests without a valid bearer token together
 
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """Whose bodies count together."""
+    """The caller, or all anonymous callers, whose bodies are counted together."""
 
     name: tuple[str, ...]
     most: int  # bytes
 
     def refusal(self) -> ProblemResponse:
-        if self is _NOBODY:
-            return _unavailable()
-        detail = f"At most {self.most} bytes of one caller's bodies are read at a time. Try again when they are read."
-        return problem(429, "too-many-concurrent-requests", detail, headers=_NOW)
+        if self is _ANONYMOUS:
+            return unavailable(Detail.ALL_BODIES)
+        detail = Detail.CALLER_BODIES.format(most=self.most)
+        return problem(429, "too-many-concurrent-requests", detail, headers={"Retry-After": "1"})
 
 
-_NOBODY = _Owner((), MAX_OF_NOBODY)
+_ANONYMOUS = _Owner((), MAX_ANONYMOUS)
 
 
 class BodyLimit:
-    """Reads each body whole before the app sees it, up to the limit; a longer one is answered with 413.
+    """Reads each body up to the limit before the app sees the request; a longer one is answered with 413.
 
-    What is there at the first look takes nobody's room, so slow bodies, which have little, turn no others away.
+    A body that has arrived with its head is not counted. So slow bodies, which hold little, turn no others away.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -76,15 +75,15 @@ class BodyLimit:
         await self._app(scope, receive_whole, send)
 
     async def _rest(self, first: bytes, scope: Scope, receive: Receive) -> Message | ProblemResponse:
-        """Read a body on; gives it whole, or what to answer in its place."""
-        owner, body, piece, more = _NOBODY, bytearray(), first, True
-        asking = asyncio.create_task(_caller(scope))
-        await asyncio.sleep(0)  # then it has its answer, unless the issuer's keys have to be fetched
+        """Read the rest of a body; gives the whole body, or the problem to answer with."""
+        owner, body, piece, more = _ANONYMOUS, bytearray(), first, True
+        owner_task = asyncio.create_task(_caller(scope))
+        await asyncio.sleep(0)  # the task is done after this, unless the issuer's keys have to be fetched
         try:
             while True:
-                if owner is _NOBODY and asking.done():
+                if owner is _ANONYMOUS and owner_task.done():
                     self._give_back(owner, len(body))
-                    owner = _owner(asking.result())
+                    owner = _owner(owner_task.result())
                     self._take(owner, len(body))
                 self._take(owner, len(piece))
                 body += piece
@@ -93,7 +92,7 @@ class BodyLimit:
                 if more and self._held[owner.name] > owner.most:
                     return owner.refusal()
                 if more and self._all > MAX_HELD:
-                    return _unavailable()
+                    return unavailable(Detail.ALL_BODIES)
                 if not more:
                     return {"type": "http.request", "body": bytes(body), "more_body": False}
                 message = await receive()
@@ -101,7 +100,7 @@ class BodyLimit:
                     return message
                 piece, more = message.get("body", b""), message.get("more_body", False)
         finally:
-            asking.cancel()
+            owner_task.cancel()
             self._give_back(owner, len(body))
 
     def _take(self, owner: _Owner, count: int) -> None:
@@ -115,7 +114,7 @@ class BodyLimit:
 
 
 async def _caller(scope: Scope) -> Caller | None:
-    """Say whose a request is, before its body is there; None for nobody's."""
+    """Find the caller of a request before its body is there; None where no valid token came."""
     services: Services = scope["app"].state.services
     scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
     with suppress(Unauthorized, ServiceUnavailable):
@@ -126,15 +125,11 @@ async def _caller(scope: Scope) -> Caller | None:
 
 def _owner(caller: Caller | None) -> _Owner:
     if caller is None:
-        return _NOBODY
+        return _ANONYMOUS
     if "service" in caller.scopes:
-        return _Owner(("service", caller.user_id), MAX_OF_SERVICE)
-    return _Owner(("user", caller.user_id), MAX_OF_USER)
+        return _Owner(("service", caller.user_id), MAX_PER_SERVICE)
+    return _Owner(("user", caller.user_id), MAX_PER_USER)
 
 
 def _too_large() -> ProblemResponse:
-    return problem(413, "body-too-large", f"A body may have at most {LARGEST_BODY} bytes.")
-
-
-def _unavailable() -> ProblemResponse:
-    return problem(503, "unavailable", "This process reads too many bodies at the moment. Try again.", headers=_NOW)
+    return problem(413, "body-too-large", Detail.BODY_TOO_LARGE.format(most=LARGEST_BODY))

@@ -1,4 +1,4 @@
-"""Conversations: who belongs to them, what is posted in them. A message is accepted when it is committed."""
+"""Conversations: their members and their messages. A message is accepted when it is committed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from api.dependencies import (
     cut,
     next_cursor,
 )
-from api.fields import Body
+from api.fields import Body, Out, UserId
 from api.http.problems import responses
 from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
@@ -33,13 +33,7 @@ router = APIRouter(prefix="/v1/conversations", tags=["messages"])
 
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) != len(value):
-        raise ValueError("must not name a user twice")
-    return value
-
-
-def _printable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("must consist of printable characters")
+        raise ValueError("must not contain a user twice")
     return value
 
 
@@ -47,24 +41,21 @@ def _storable(value: str) -> str:
     if len(value.encode()) > LARGEST_BODY:
         raise ValueError(f"must have at most {LARGEST_BODY} bytes of UTF-8")
     if "\0" in value:
-        raise ValueError("must not hold the character U+0000")
+        raise ValueError("must not contain the character U+0000")
     return value
 
 
-UserId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-
-
 class ConversationIn(Body):
-    """Who belongs to a conversation, from now on."""
+    """The members of a conversation from now on."""
 
     member_ids: Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MAX_MEMBERS), AfterValidator(_distinct)]
 
 
-class ConversationOut(BaseModel):
+class ConversationOut(Out):
     """A conversation."""
 
-    id: UUID
-    member_ids: list[str] = Field(description=f"In a list the first {MEMBERS_LISTED}; all of them by its id.")
+    id: UUID = Field(validation_alias="conversation_id")
+    member_ids: list[str] = Field(description=f"A list shows the first {MEMBERS_LISTED}, a single conversation all.")
     member_count: int
     created_at: datetime
 
@@ -77,15 +68,15 @@ class ConversationList(BaseModel):
 
 
 def _not_derived(value: UUID) -> UUID:
-    """Refuse what a reminder's id could be, which is made from its fast (`domain/reminders.py`): it exists once."""
+    """Refuse an id that a reminder could have. A reminder's id is derived from its fast (`domain/reminders.py`)."""
     if value.version == DERIVED:
-        raise ValueError("must not be a UUID of version 5; take one of version 4 or 7")
+        raise ValueError("must not be a UUID of version 5; use version 4 or 7")
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePlace:
-    """Where a message is posted, under an id of the caller's choice."""
+    """Where a message is posted, and its id, which the caller chooses."""
 
     conversation_id: UUID
     message_id: Annotated[UUID, AfterValidator(_not_derived)]
@@ -99,12 +90,12 @@ class MessageIn(Body):
     ]
 
 
-class MessageOut(BaseModel):
+class MessageOut(Out):
     """A message."""
 
-    id: UUID
+    id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID
-    number: int = Field(description="Counts the conversation's messages from 1.")
+    number: int = Field(description="Position in the conversation, from 1.")
     sender_id: str
     body: str
     created_at: datetime
@@ -124,7 +115,7 @@ _CONVERSATION = TypeAdapter(Conversation)
 async def store(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
 ) -> ConversationOut:
-    """Make a conversation: 201; or replace the members of one: 200."""
+    """Create a conversation (201), or replace the members of an existing one (200)."""
 
     async def change(db: AsyncSession) -> tuple[Conversation | None, bool]:
         is_new = await conversations.store(db, conversation_id, body.member_ids)
@@ -134,7 +125,7 @@ async def store(
     assert stored is not None
     if not is_new:
         response.status_code = 200
-    return _conversation(stored)
+    return ConversationOut.model_validate(stored)
 
 
 @router.get("", responses=responses())
@@ -144,19 +135,19 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Conve
         found = await conversations.of_member(db, caller.user_id, page.after, page.limit + 1)
     shown, more = cut(found, page.limit, _CONVERSATION)
     return ConversationList(
-        items=[_conversation(each) for each in shown],
+        items=[ConversationOut.model_validate(each) for each in shown],
         next_cursor=next_cursor(shown[-1].created_at, shown[-1].conversation_id) if more else None,
     )
 
 
 @router.get("/{conversation_id}", responses=responses(404))
 async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> ConversationOut:
-    """Read a conversation of the caller's; with scope `service`, any."""
+    """Read one of the caller's conversations. With scope `service`: any conversation."""
     async with sessions() as db:
         found = await conversations.read(db, conversation_id)
     if found is None or not ("service" in caller.scopes or caller.user_id in found.member_ids):
         raise NotFound("conversation")
-    return _conversation(found)
+    return ConversationOut.model_validate(found)
 
 
 @router.put(
@@ -172,7 +163,10 @@ async def post(
     relay: Dispatch,
     response: Response,
 ) -> MessageOut:
-    """Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409."""
+    """Post a message under an id that the caller chooses.
+
+    201: accepted. 200: the same message was accepted before. 409: the id has other content.
+    """
 
     async def store(db: AsyncSession) -> tuple[Message, outbox.OutboxEntry | None]:
         await conversations.lock(db, place.conversation_id)
@@ -186,16 +180,16 @@ async def post(
             return message, None
         await conversations.spend(db, place.conversation_id, caller.user_id, writes.quotas.messages)
         message = await messages.post(db, place.conversation_id, place.message_id, caller.user_id, body.body)
-        if message is None:  # somebody took its id in another conversation, at the same moment
+        if message is None:  # another conversation took the id at the same moment
             raise NotFound("message")
         return message, await outbox.add(db, messages.OUTBOX_KIND, place.message_id)
 
-    message, owed = await writes.run(store, _row(place.conversation_id))
-    if owed is None:
+    message, entry = await writes.run(store, _row(place.conversation_id))
+    if entry is None:
         response.status_code = 200
     else:
-        relay.dispatch_soon(owed)
-    return _message(message)
+        relay.dispatch_soon(entry)
+    return MessageOut.model_validate(message)
 
 
 @router.get("/{conversation_id}/messages", responses=responses(404))
@@ -203,40 +197,20 @@ async def list_messages(
     conversation_id: UUID,
     caller: AnyCaller,
     sessions: Database,
-    cursor: Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="`next_cursor` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> MessageList:
-    """List a conversation's messages, those from before the caller joined, too."""
+    """List a conversation's messages, including those from before the caller joined."""
     async with sessions() as db:
         if not await conversations.has_member(db, conversation_id, caller.user_id):
             raise NotFound("conversation")
         size = messages.PageSize(limit, LARGEST_PAGE)
         page = await messages.of_conversation(db, conversation_id, cursor, size)
     return MessageList(
-        items=[_message(each) for each in page.items],
+        items=[MessageOut.model_validate(each) for each in page.items],
         next_cursor=str(page.items[-1].number) if page.has_more else None,
     )
 
 
 def _row(conversation_id: UUID) -> str:
     return f"conversation/{conversation_id}"
-
-
-def _conversation(stored: Conversation) -> ConversationOut:
-    return ConversationOut(
-        id=stored.conversation_id,
-        member_ids=list(stored.member_ids),
-        member_count=stored.member_count,
-        created_at=stored.created_at,
-    )
-
-
-def _message(message: Message) -> MessageOut:
-    return MessageOut(
-        id=message.message_id,
-        conversation_id=message.conversation_id,
-        number=message.number,
-        sender_id=message.sender_id,
-        body=message.body,
-        created_at=message.created_at,
-    )

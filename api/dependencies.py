@@ -1,4 +1,4 @@
-"""What routes ask for: the caller, the database, the relay, a page; and whether the database is ready."""
+"""What routes depend on: the caller, the database, the relay, a page of a list, and whether the database is ready."""
 
 import asyncio
 import base64
@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Security
@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 
 from api.http.auth import Caller, TokenCheck
-from api.http.problems import Forbidden, Unauthorized
+from api.http.problems import Detail, Forbidden, Unauthorized
 from api.http.rates import Rate, Rates, RunningRequests
 from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
@@ -25,65 +25,61 @@ from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
 LARGEST_PAGE = 1024 * 1024  # bytes; a single item may be larger
-
-
 T = TypeVar("T")
 
 
-def cut(found: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
-    """Cut a list, of which one item more than `limit` was asked for; tells whether there are more.
+def cut(rows: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
+    """Cut a list to a page; tells whether there are more. `rows` were read with `limit + 1`.
 
-    What is left out for its size is the start of the next page.
+    A page ends early where it would be larger than `LARGEST_PAGE`; the next page starts there.
     """
     size = 0
-    for count, item in enumerate(found[:limit]):
+    for count, item in enumerate(rows[:limit]):
         size += len(kind.dump_json(item))
         if size > LARGEST_PAGE and count:
-            return list(found[:count]), True
-    return list(found[:limit]), len(found) > limit
+            return list(rows[:count]), True
+    return list(rows[:limit]), len(rows) > limit
 
 
-ANSWERS_WITHIN = 3.0  # seconds; a balancer's probe waits for little longer
+ANSWERS_WITHIN = 3.0  # seconds; load balancers' probes wait little longer
 
 
-class ReadinessLook:
-    """Looks at the database for all who ask meanwhile."""
+class ReadinessCheck:
+    """Checks whether the database is ready. Concurrent requests share one check."""
 
     def __init__(self, sessions: Sessions, *, within: float = ANSWERS_WITHIN) -> None:
         self.within = within  # seconds
         self._sessions = sessions
         self._under_way: asyncio.Task[bool] | None = None
 
-    async def look(self) -> bool:
-        """Tell whether the database is ready; raises TimeoutError. A look that hangs is given up for all who wait."""
+    async def check(self) -> bool:
+        """Tell whether the database is ready; raises TimeoutError, which also cancels the shared check."""
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(is_ready(self._sessions))
-        looking = self._under_way
-        await asyncio.wait({looking}, timeout=self.within)
-        if looking.done() and not looking.cancelled():
-            return looking.result()
-        looking.cancel()
-        if self._under_way is looking:
+        check_under_way = self._under_way
+        await asyncio.wait({check_under_way}, timeout=self.within)
+        if check_under_way.done() and not check_under_way.cancelled():
+            return check_under_way.result()
+        check_under_way.cancel()
+        if self._under_way is check_under_way:
             self._under_way = None
         raise TimeoutError
 
 
-MAX_WATCHERS = 20  # of test pushes at once; each asks the database four times a second
-
-
+MAX_WATCHERS = 20  # streams of test pushes at once; each reads the database four times a second
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the process holds for all requests; set by the composition root."""
+    """What the process holds for all requests."""
 
     sessions: Sessions
     tokens: TokenCheck
     rates: Rates
     sign_outs: Rate  # by address
     running: RunningRequests
-    readiness: ReadinessLook
+    readiness: ReadinessCheck
     writes: Writes
     relay: Relay
     app_ids: AppIds
@@ -92,51 +88,39 @@ class Services:
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _sessions(services: Annotated[Services, Depends(_services)]) -> Sessions:
-    return services.sessions
+def _held(name: str) -> Any:  # noqa: ANN401 -- FastAPI's own `Depends` is typed so
+    """Depend on one of the `Services`."""
+
+    async def held(services: AllServices) -> object:
+        return getattr(services, name)
+
+    return Depends(held)
 
 
-def _app_ids(services: Annotated[Services, Depends(_services)]) -> AppIds:
-    return services.app_ids
-
-
-def _relay(services: Annotated[Services, Depends(_services)]) -> Relay:
-    return services.relay
-
-
-def _streams(services: Annotated[Services, Depends(_services)]) -> OpenStreams:
-    return services.streams
-
-
-def _looking(services: Annotated[Services, Depends(_services)]) -> ReadinessLook:
-    return services.readiness
-
-
-def _exposition(services: Annotated[Services, Depends(_services)]) -> Exposition:
-    return services.exposition
-
-
-def _watchers(services: Annotated[Services, Depends(_services)]) -> asyncio.Semaphore:
-    return services.watchers
-
-
-def _writes(services: Annotated[Services, Depends(_services)]) -> Writes:
-    return services.writes
+AllServices = Annotated[Services, Depends(_services)]
+AllowedApps = Annotated[AppIds, _held("app_ids")]
+Database = Annotated[Sessions, _held("sessions")]
+RowWrites = Annotated[Writes, _held("writes")]
+Dispatch = Annotated[Relay, _held("relay")]
+Streams = Annotated[OpenStreams, _held("streams")]
+Ready = Annotated[ReadinessCheck, _held("readiness")]
+MetricsText = Annotated[Exposition, _held("exposition")]
+Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
 
 
 async def _caller(
     request: Request,
-    services: Annotated[Services, Depends(_services)],
+    services: AllServices,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> AsyncIterator[Caller]:
-    """Let a caller's request run until it is answered. An answer that lasts releases `request.state.permit` itself."""
+    """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself."""
     if credentials is None:
-        raise Unauthorized("Send a bearer token in the Authorization header.")
+        raise Unauthorized(Detail.NOT_SIGNED_IN)
     caller = await services.tokens.caller(credentials.credentials)
     services.rates.spend(caller)
     request.state.permit = await services.running.enter(caller)
@@ -147,70 +131,50 @@ async def _caller(
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-    """Let nobody pass but those whose token has the scope `support`."""
-    if "support" not in caller.scopes:
-        raise Forbidden("This needs a bearer token with the scope support.")
-    return caller
+    """Require the scope `support`."""
+    return _with_scope(caller, "support")
 
 
 async def service(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-    """Let nobody pass but those whose token has the scope `service`."""
-    if "service" not in caller.scopes:
-        raise Forbidden("This needs a bearer token with the scope service.")
+    """Require the scope `service`."""
+    return _with_scope(caller, "service")
+
+
+def _with_scope(caller: Caller, scope: str) -> Caller:
+    if scope not in caller.scopes:
+        raise Forbidden(Detail.NEEDS_SCOPE.format(scope=scope))
     return caller
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for: what comes after an item, and how many."""
+    """The part of a list to read: after which item, and how many."""
 
     after: tuple[datetime, UUID] | None
     limit: int
 
 
 def next_cursor(at: datetime, item_id: UUID) -> str:
-    """Write where the next page starts; opaque to callers."""
+    """Encode where the next page starts; opaque to callers."""
     return base64.urlsafe_b64encode(json.dumps([at.isoformat(), str(item_id)]).encode()).decode()
 
 
-Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
-
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
 def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
-    """Read which page is asked for; raises InvalidField."""
+    """Decode a cursor; raises InvalidField."""
     if cursor is None:
         return Page(None, limit)
     try:
         at, item_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return Page((datetime.fromisoformat(at).astimezone(UTC), UUID(item_id)), limit)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        raise InvalidField("cursor", "This is no cursor of ours; leave it out to start over.") from None
+        raise InvalidField("cursor", Detail.UNKNOWN_CURSOR) from None
 
-
-AllServices = Annotated[Services, Depends(_services)]
-
-AllowedApps = Annotated[AppIds, Depends(_app_ids)]
 
 AnyCaller = Annotated[Caller, Depends(_caller)]
-
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
-
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
-
-Database = Annotated[Sessions, Depends(_sessions)]
-
-RowWrites = Annotated[Writes, Depends(_writes)]
-
-Dispatch = Annotated[Relay, Depends(_relay)]
-
-Streams = Annotated[OpenStreams, Depends(_streams)]
-
-Looking = Annotated[ReadinessLook, Depends(_looking)]
-
-Told = Annotated[Exposition, Depends(_exposition)]
-
-Watchers = Annotated[asyncio.Semaphore, Depends(_watchers)]
-
 Paged = Annotated[Page, Depends(page_at)]

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
 from api.fields import Body, Ticket
-from api.http.problems import responses
+from api.http.problems import Detail, responses
 from db import device_tokens
 from db.models.people import DeviceToken
 from db.views import devices as device_history
@@ -35,7 +35,7 @@ def _public_key(value: str) -> str:
 
 
 class RegistrationIn(Body):
-    """What an app tells about itself after each sign-in and whenever its token changes."""
+    """What an app sends after each sign-in and whenever its token changes."""
 
     provider: Provider
     token: Annotated[str, Field(min_length=1, max_length=registration.LONGEST_TOKEN)]
@@ -44,69 +44,58 @@ class RegistrationIn(Body):
     locale: Annotated[
         str | None,
         BeforeValidator(registration.locale),
-        Field(description="Of the app's language. What is none is stored as null.", examples=["de-AT"]),
+        Field(description="Locale of the app. A value that is not a locale is stored as null.", examples=["de-AT"]),
     ] = None
     time_zone: Annotated[
         str | None,
         BeforeValidator(registration.time_zone),
         Field(
-            description="An IANA name, or an offset of whole hours such as GMT+02:00. What is none is stored as null.",
+            description="An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.",
             examples=["Europe/Berlin"],
         ),
     ] = None
     app_version: Annotated[
         str | None,
         BeforeValidator(registration.version),
-        Field(description="Shown to support; what cannot be shown is left out."),
+        Field(description="Shown to support. Unprintable characters are left out."),
     ] = None
     os_version: Annotated[
         str | None,
         BeforeValidator(registration.version),
-        Field(description="Of the phone's system; shown to support, what cannot be shown is left out."),
+        Field(description="Version of the phone's system, shown to support. Unprintable characters are left out."),
     ] = None
     permission: Annotated[
         Permission | None,
         BeforeValidator(registration.permission),
-        Field(
-            description="Whether the system lets the app show notifications. Told to support; it never holds up a push."
-        ),
+        Field(description="Whether the system lets the app show notifications. Shown to support; never stops a push."),
     ] = None
     sign_out_digest: Annotated[
         str | None,
         Field(
             pattern=r"^[0-9A-Fa-f]{64}$",
-            description="SHA-256, hexadecimal, of the ticket that may end this registration without a bearer token "
-            "(`POST /v1/sign-outs`), over its UTF-8 bytes.",
+            description="SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without "
+            "a bearer token (`POST /v1/sign-outs`).",
         ),
     ] = None
     former_ticket: Annotated[
         Ticket | None,
-        Field(description="Of the person who was signed in on this installation before, where their sign-out is owed."),
+        Field(description="Ticket of the user who was signed in here before, if their sign-out was not sent yet."),
     ] = None
     public_key: Annotated[
         Annotated[str, AfterValidator(_public_key)] | None,
-        Field(description="X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md)."),
+        Field(description="X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md)."),
     ] = None
 
     def checked(self) -> device_tokens.Registration:
-        """Check what depends on the provider; raises InvalidField."""
+        """Check the token and its environment by the provider's rules; raises InvalidField."""
         token = registration.token(self.provider, self.token)
         if self.provider is Provider.FCM and self.environment is not Environment.PRODUCTION:
-            raise InvalidField("environment", "FCM knows only production.")
-        return device_tokens.Registration(
-            provider=self.provider,
-            token=token,
-            environment=self.environment,
-            app_id=self.app_id,
-            locale=self.locale,
-            time_zone=self.time_zone,
-            app_version=self.app_version,
-            os_version=self.os_version,
-            permission=self.permission,
-            sign_out_digest=None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
-            former_ticket=self.former_ticket,
-            public_key=None if self.public_key is None else base64.b64decode(self.public_key),
-        )
+            raise InvalidField("environment", Detail.FCM_ENVIRONMENT)
+        as_bytes = {
+            "sign_out_digest": None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
+            "public_key": None if self.public_key is None else base64.b64decode(self.public_key),
+        }
+        return device_tokens.Registration(**self.model_dump() | as_bytes | {"token": token})
 
 
 class DeviceTokenList(BaseModel):
@@ -127,23 +116,25 @@ async def register(
     writes: RowWrites,
     apps: AllowedApps,
 ) -> ShownToken:
-    """Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
+    """Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
 
-    One installation too many signs out the caller's one that was not seen for longest. An installation whose
-    registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
+    If the caller has too many installations, the one that was not seen for longest is signed out. An installation
+    that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-    `ticket-spent`: the request is from before that sign-out, or the app has to make a new ticket.
+    `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
     """
-    told = body.checked()
-    if not await apps.allow(told.app_id):
-        raise InvalidField("app_id", "There is no such app.")
+    registered = body.checked()
+    if not await apps.allow(registered.app_id):
+        raise InvalidField("app_id", Detail.UNKNOWN_APP)
 
     async def store(db: AsyncSession) -> DeviceToken:
-        row = await device_tokens.register(db, caller.user_id, installation_id, told, most=writes.quotas.installations)
+        row = await device_tokens.register(
+            db, caller.user_id, installation_id, registered, most=writes.quotas.installations
+        )
         await revivals.revive(db, row)
         return row
 
-    rows = device_tokens.locks_of(caller.user_id, installation_id, told)
+    rows = device_tokens.locks_of(caller.user_id, installation_id, registered)
     row = await writes.run(store, *rows)
     return device_history.shown(row, {installation_id})
 
@@ -163,7 +154,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
 async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
-    """Deactivate the caller's own row; whoever owns the token by now keeps it."""
+    """Sign this installation out. If another user has since registered the token, their registration is kept."""
 
     async def leave(db: AsyncSession) -> None:
         await device_tokens.sign_out(db, caller.user_id, installation_id)

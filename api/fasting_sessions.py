@@ -1,4 +1,4 @@
-"""Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; Temporal is told afterwards."""
+"""Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; the dispatch follows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, ReminderMinutes
-from api.http.problems import responses
+from api.fields import Body, Instant, Out, ReminderMinutes
+from api.http.problems import Detail, responses
 from api.row_queue import Writes
 from db import fasting_sessions, outbox, preferences
 from db.engine import Sessions, present_instant
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
 
 
 class StartIn(Body):
-    """A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences, as they change."""
+    """A fast to start. `started_at` defaults to now. Without `reminder_minutes` it follows the caller's preferences."""
 
     ends_at: Instant
     started_at: Instant | None = None
@@ -39,11 +39,11 @@ class ChangeIn(Body):
     reminder_minutes: ReminderMinutes | None = None
 
 
-class ReminderOut(BaseModel):
+class ReminderOut(Out):
     """One reminder of a session."""
 
-    minutes: int
-    due_at: datetime
+    minutes: int = Field(validation_alias=AliasPath("reminder", "minutes"))
+    due_at: datetime = Field(validation_alias=AliasPath("reminder", "due_at"))
     state: ReminderState
 
 
@@ -56,10 +56,10 @@ class SessionOut(BaseModel):
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
-    rev: int = Field(description="Grows with each change.")
+    rev: int = Field(description="Increases with each change.")
 
 
-Changed = tuple[SessionOut, outbox.OutboxEntry | None]  # how it stands, and what Temporal is owed where it was changed
+Changed = tuple[SessionOut, outbox.OutboxEntry | None]  # the session, and what to dispatch if it was changed
 
 
 class SessionList(BaseModel):
@@ -78,33 +78,34 @@ async def start(
     relay: Dispatch,
     response: Response,
 ) -> SessionOut:
-    """Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409.
+    """Start a fast under an id that the caller chooses.
 
-    One active fast too many is 409, too; a fast whose end has passed does not count.
+    201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
+    active fasts. A fast whose end has passed does not count.
     """
     started_with = body.model_dump(mode="json", exclude_none=True)
 
     async def store(db: AsyncSession) -> Changed:
-        owed = None
+        entry = None
         session = await fasting_sessions.locked(db, session_id)
         if session is None:
             session = await _new_session(db, session_id, caller.user_id, body)
-            owed = await fasting_sessions.start(db, session, started_with, most=writes.quotas.active_fasts)
-        if owed is None:
+            entry = await fasting_sessions.start(db, session, started_with, most=writes.quotas.active_fasts)
+        if entry is None:
             session = await _mine(db, session_id, caller.user_id)
             if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
-                raise Conflict("session-exists", "This fasting session was started with other content; use PATCH.")
+                raise Conflict("session-exists", Detail.SESSION_EXISTS)
         [answer] = await _out(db, [session])
-        return answer, owed
+        return answer, entry
 
     rows = [_row(session_id), f"fasts-of/{caller.user_id}"]
     if body.reminder_minutes is None:
         rows.append(f"preferences/{caller.user_id}")
-    answer, owed = await writes.run(store, *rows)
-    if owed is None:
+    answer, entry = await writes.run(store, *rows)
+    if entry is None:
         response.status_code = 200
     else:
-        relay.dispatch_soon(owed)
+        relay.dispatch_soon(entry)
     return answer
 
 
@@ -115,7 +116,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Sessi
 
 
 async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
-    """List somebody's fasting sessions."""
+    """List a user's fasting sessions."""
     async with sessions() as db:
         found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
         shown = found[: page.limit]
@@ -138,7 +139,7 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
 
 @router.patch("/{session_id}", responses=responses(404, 409))
 async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
-    """Move the goal, choose other reminders, or both."""
+    """Move the goal, change the reminders, or both."""
 
     async def store(db: AsyncSession) -> Changed:
         session = await _mine(db, session_id, caller.user_id)
@@ -148,23 +149,23 @@ async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: Ro
         changed = replace(session, ends_at=body.ends_at or session.ends_at)
         if body.reminder_minutes not in {None, session.reminder_minutes}:
             changed = replace(changed, reminder_minutes=body.reminder_minutes, follows_preferences=False)
-        owed = None
+        entry = None
         if changed != session:
             if body.ends_at is not None:
                 check_times(changed.started_at, changed.ends_at, now)
-            if session.ends_at <= now < changed.ends_at:  # it counts again
+            if session.ends_at <= now < changed.ends_at:  # it counts as active again
                 await fasting_sessions.check_room(db, caller.user_id, writes.quotas.active_fasts)
             changed = replace(rescheduled(session, changed, now), rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, changed, now)
+            entry = await fasting_sessions.change(db, changed, now)
         [answer] = await _out(db, [changed])
-        return answer, owed
+        return answer, entry
 
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
 @router.post("/{session_id}/end", responses=responses(404, 409))
 async def end(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
-    """End a fast: completed, or broken when its end still lies ahead. Repeats are harmless."""
+    """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
@@ -179,20 +180,20 @@ async def _finish(session_id: UUID, user_id: str, wanted: SessionStatus, writes:
         session = await _mine(db, session_id, user_id)
         now = await present_instant(db)
         status = finished_status(session, wanted, now)
-        owed = None
+        entry = None
         if status is not None:
             session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
-            owed = await fasting_sessions.change(db, session, now)
+            entry = await fasting_sessions.change(db, session, now)
         [answer] = await _out(db, [session])
-        return answer, owed
+        return answer, entry
 
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
 def _dispatched(relay: Relay, changed: Changed) -> SessionOut:
-    answer, owed = changed
-    if owed is not None:
-        relay.dispatch_soon(owed)
+    answer, entry = changed
+    if entry is not None:
+        relay.dispatch_soon(entry)
     return answer
 
 
@@ -229,7 +230,7 @@ async def _mine(db: AsyncSession, session_id: UUID, user_id: str) -> FastingSess
 
 
 def _asks_for(body: StartIn, session: FastingSession) -> bool:
-    """Tell whether a start request asks for just what the session is."""
+    """Tell whether a start request matches the session as it is now."""
     return (
         body.ends_at == session.ends_at
         and body.started_at in {None, session.started_at}
@@ -239,13 +240,6 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
 
 async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
     standings = await reminder_standings.of_sessions(db, sessions)
-
-    def reminders_of(session: FastingSession) -> list[ReminderOut]:
-        return [
-            ReminderOut(minutes=each.reminder.minutes, due_at=each.reminder.due_at, state=each.state)
-            for each in standings[session.session_id]
-        ]
-
     return [
         SessionOut(
             id=session.session_id,
@@ -253,7 +247,7 @@ async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[Ses
             ends_at=session.ends_at,
             status=session.status,
             ended_at=session.ended_at,
-            reminders=reminders_of(session),
+            reminders=[ReminderOut.model_validate(each) for each in standings[session.session_id]],
             rev=session.rev,
         )
         for session in sessions

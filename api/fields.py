@@ -1,4 +1,4 @@
-"""Field types that several resources share; each error says what to send instead."""
+"""Bodies, answers and field types that several resources share. Each error says what to send instead."""
 
 import re
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from api.http.auth import LONGEST_USER_ID
 from domain import preferences as time_zones
 from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
@@ -18,15 +19,21 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+class Out(BaseModel):
+    """An answer, made from the attributes of a domain object."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 def printable(value: str) -> str:
-    """Refuse text with characters that nobody sees."""
+    """Refuse text with invisible characters."""
     if not value.isprintable():
         raise ValueError("must be printable")
     return value
 
 
-def _text(value: Any) -> Any:  # noqa: ANN401 -- anything may come
-    """Refuse what pydantic takes for a time besides: numbers, and strings of digits."""
+def _text(value: Any) -> Any:  # noqa: ANN401 -- clients may send anything
+    """Refuse numbers and strings of digits, which pydantic would read as instants."""
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("must be an RFC 3339 instant such as 2026-01-31T18:00:00Z")
     return value
@@ -48,10 +55,11 @@ def _time_zone(value: str) -> str:
 
 def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(value)) != len(value):
-        raise ValueError("must not name the same number of minutes twice")
+        raise ValueError("must not contain the same number of minutes twice")
     return tuple(sorted(value, reverse=True))
 
 
+UserId = Annotated[str, Field(min_length=1, max_length=LONGEST_USER_ID), AfterValidator(printable)]
 Ticket = Annotated[str, Field(min_length=32, max_length=128), AfterValidator(printable)]
 Instant = Annotated[
     AwareDatetime,

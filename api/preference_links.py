@@ -1,4 +1,4 @@
-"""Links to the hosted preference page, for the person whom a token names."""
+"""Links to the hosted preference page of the caller."""
 
 from datetime import datetime
 from typing import Annotated
@@ -20,20 +20,20 @@ router = APIRouter(prefix="/v1/preference-links", tags=["preferences"])
 
 
 class LinkIn(Body):
-    """What a link is for."""
+    """How the link will be opened."""
 
     kind: Annotated[
         LinkFor,
         Field(
             alias="for",
-            description="`app`: opened at once in a browser of the app; 15 minutes. `email`: 30 days, and a button "
-            "comes first, so that programs that look at mails do not use it up.",
+            description="`app`: opens the page directly; valid for 15 minutes. `email`: shows a button first, so that "
+            "mail scanners do not use up the link; valid for 30 days.",
         ),
     ] = LinkFor.APP
 
 
 class LinkOut(BaseModel):
-    """A link that opens the person's preferences, once. Whoever has it can change them: do not log it."""
+    """A link that opens the user's preferences once. It is a secret: do not log it."""
 
     url: str
     expires_at: datetime
@@ -43,15 +43,15 @@ class LinkOut(BaseModel):
 async def make_preference_link(
     caller: AnyCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
 ) -> LinkOut:
-    """Make a link to the page with the caller's preferences, for a browser without an app's token.
+    """Create a link to the caller's preference page, for a browser that has no bearer token.
 
-    It works once. Of more than ten of a kind the oldest stops working.
+    It works once. A user has at most ten links of each kind: one more ends the oldest.
     """
     return await make_link(caller.user_id, (body or LinkIn()).kind, writes, services)
 
 
 async def make_link(user_id: str, kind: LinkFor, writes: Writes, services: PageServices) -> LinkOut:
-    """Make a link for somebody; raises LimitReached, Unavailable."""
+    """Create a link for a user; raises LimitReached, ServiceUnavailable."""
     services.new_links.spend(user_id)
 
     async def store(db: AsyncSession) -> MadeLink:

@@ -1,4 +1,4 @@
-"""Notification preferences: what a person wants to be told, and how."""
+"""Notification preferences: which pushes a user wants, and how they are shown."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,12 +6,12 @@ from datetime import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, RowWrites
-from api.fields import Body, ReminderMinutes, TimeZone
-from api.http.problems import responses
+from api.fields import Body, Out, ReminderMinutes, TimeZone
+from api.http.problems import Detail, responses
 from api.row_queue import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
@@ -21,46 +21,42 @@ from domain.problems import InvalidField
 from domain.sessions import DEFAULT_REMINDER_MINUTES
 
 router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
-
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 _PARTS = ("starts", "ends", "time_zone")
-
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["22:00"])]
+ShownTime = Annotated[ClockTime, BeforeValidator(lambda at: f"{at:%H:%M}")]
 Zone = Annotated[
     TimeZone | None,
     Field(
-        description="An IANA name; null: wherever each phone is, by its last registration. A phone that never told "
-        "its zone has that of the person's phone seen last that did, else UTC.",
+        description="An IANA name. null: the zone of each phone, by its last registration. For a phone without one: "
+        "the zone of the user's phone that was seen last and has one, else UTC.",
         examples=["Europe/Berlin", None],
     ),
 ]
 Mode = Annotated[
     QuietMode,
     Field(
-        description="`silent`: pushes are shown without sound or light. `withhold`: they are not sent. Left out: as "
-        "stored; `silent` where there were no quiet hours."
+        description="`silent`: pushes are shown without sound or light. `withhold`: they are not sent. Default: the "
+        "stored mode, or `silent` if there were no quiet hours."
     ),
 ]
 Rev = Annotated[
     int | None,
-    Field(
-        description="Of answers. A request may bear it, where an answer is sent back changed; it says nothing there: "
-        "`If-Match` does."
-    ),
+    Field(description="Ignored, so that a changed answer can be sent back. Use `If-Match` to check the revision."),
 ]
 IfMatch = Annotated[
     str | None,
     Header(
         alias="If-Match",
         max_length=200,
-        description='The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, '
-        "unless all that the request names is stored already: a repeat is answered as the first was.",
+        description='The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, '
+        "unless everything in the request is stored already. So a repeat gets the same answer as the first request.",
     ),
 ]
 
 
 class QuietHoursBody(Body):
-    """A daily span of local time in which phones stay silent; over midnight when it ends before it starts."""
+    """A daily span of local time in which phones stay silent. It may pass midnight."""
 
     starts: ClockTime
     ends: ClockTime
@@ -69,7 +65,7 @@ class QuietHoursBody(Body):
 
 
 class PreferencesBody(Body):
-    """All preferences; PUT replaces them, and what is left out gets its default, but `mode` stays as it is."""
+    """All preferences. A field that is left out gets its default, except `mode`, which stays."""
 
     reminders: StrictBool = True
     reminder_minutes: ReminderMinutes = DEFAULT_REMINDER_MINUTES
@@ -81,7 +77,7 @@ class PreferencesBody(Body):
 
 
 class QuietHoursPatch(Body):
-    """What to change of the quiet hours; where there are none, `mode` alone may be left out."""
+    """What to change about the quiet hours. Without stored quiet hours only `mode` may be left out."""
 
     starts: ClockTime = Field(default_factory=str)
     ends: ClockTime = Field(default_factory=str)
@@ -90,7 +86,7 @@ class QuietHoursPatch(Body):
 
 
 class PreferencesPatch(Body):
-    """What to change; what is left out stays. `quiet_hours: null` removes them."""
+    """What to change. A field that is left out stays. `quiet_hours: null` removes the quiet hours."""
 
     reminders: StrictBool = Field(default_factory=bool)
     reminder_minutes: ReminderMinutes = Field(default_factory=tuple)
@@ -101,17 +97,17 @@ class PreferencesPatch(Body):
     rev: Rev = Field(default_factory=lambda: None)
 
 
-class QuietHoursOut(BaseModel):
-    """The quiet hours that hold."""
+class QuietHoursOut(Out):
+    """The stored quiet hours."""
 
-    starts: ClockTime
-    ends: ClockTime
+    starts: ShownTime
+    ends: ShownTime
     time_zone: str | None
     mode: QuietMode
 
 
-class PreferencesOut(BaseModel):
-    """The preferences that hold."""
+class PreferencesOut(Out):
+    """The stored preferences."""
 
     reminders: bool
     reminder_minutes: tuple[int, ...]
@@ -119,7 +115,7 @@ class PreferencesOut(BaseModel):
     reminder_preview: Preview
     message_preview: Preview
     quiet_hours: QuietHoursOut | None
-    rev: int = Field(description="0 until preferences are stored first; grows with each change. Also the `ETag`.")
+    rev: int = Field(description="0 until preferences are first stored; increases with each change. Also the `ETag`.")
 
 
 @router.get("", responses=responses())
@@ -138,11 +134,11 @@ async def replace(
     response: Response,
     if_match: IfMatch = None,
 ) -> PreferencesOut:
-    """Replace the caller's preferences; they hold for pushes from now on, waiting ones included.
+    """Replace the caller's preferences. They apply at once, also to waiting pushes.
 
-    `reminder_minutes` hold for running fasts, too, where those were given none of their own.
+    `reminder_minutes` also apply to running fasts that have none of their own.
 
-    Clients should use PATCH: PUT sets back to its default whatever a client does not know, but for `mode`.
+    Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
     """
     wanted = {name: getattr(body, name) for name in PreferencesBody.model_fields if name != "rev"}
 
@@ -162,14 +158,14 @@ async def change(
     response: Response,
     if_match: IfMatch = None,
 ) -> PreferencesOut:
-    """Change some of the caller's preferences; what is left out stays, within the quiet hours too."""
+    """Change some of the caller's preferences. A field that is left out stays, also within the quiet hours."""
     return _answer(await apply(body, caller.user_id, if_match, writes, relay), response)
 
 
 async def apply(
     body: PreferencesPatch, user_id: str, if_match: str | None, writes: Writes, relay: Relay
 ) -> Preferences:
-    """Change some of a person's preferences, running fasts included; raises InvalidField, Outdated, Unavailable."""
+    """Change some of a user's preferences; raises InvalidField, Outdated, ServiceUnavailable."""
     named = {name: getattr(body, name) for name in body.model_fields_set - {"rev"}}
 
     def change(stored: Preferences) -> Mapping[str, Any]:
@@ -202,52 +198,40 @@ async def _update(
             return now, []
         return now, await fasting_sessions.follow(db, user_id, now.reminder_minutes)
 
-    wanted, owed = await writes.run(store, f"preferences/{user_id}")
-    for each in owed:
+    wanted, entry = await writes.run(store, f"preferences/{user_id}")
+    for each in entry:
         relay.dispatch_soon(each)
     return wanted
 
 
 def _matching(if_match: str | None) -> set[str] | None:
-    """Read which revisions will do; None: any. A weak tag never matches."""
+    """Read the revisions that match; None: any. A weak tag never matches."""
     if if_match is None or if_match.strip() == "*":
         return None
     tags = [_ENTITY_TAG.fullmatch(each.strip()) for each in if_match.split(",")]
     if not all(tags):
-        raise InvalidField("If-Match", 'must be the revision in quotes, such as "7"')
+        raise InvalidField("If-Match", Detail.REV_NOT_QUOTED)
     return {tag[2] for tag in tags if tag is not None and not tag[1]}
 
 
-def _quiet_hours(told: QuietHoursBody | QuietHoursPatch, stored: QuietHours | None) -> QuietHours:
-    """Put together quiet hours from what a client tells and what is stored; raises InvalidField."""
-    missing = [part for part in _PARTS if stored is None and part not in told.model_fields_set]
+def _quiet_hours(body: QuietHoursBody | QuietHoursPatch, stored: QuietHours | None) -> QuietHours:
+    """Merge the quiet hours of a request into the stored ones; raises InvalidField."""
+    given = body.model_fields_set
+    missing = [part for part in _PARTS if stored is None and part not in given]
     if missing:
-        raise InvalidField(f"quiet_hours.{missing[0]}", "Field required")
-    of = told.model_fields_set
-    starts = time.fromisoformat(told.starts) if stored is None or "starts" in of else stored.starts
-    ends = time.fromisoformat(told.ends) if stored is None or "ends" in of else stored.ends
+        raise InvalidField(f"quiet_hours.{missing[0]}", Detail.FIELD_REQUIRED)
+    starts = time.fromisoformat(body.starts) if stored is None or "starts" in given else stored.starts
+    ends = time.fromisoformat(body.ends) if stored is None or "ends" in given else stored.ends
     if starts == ends:
-        raise InvalidField("quiet_hours.ends", "Quiet hours must end at another time than they start.")
+        raise InvalidField("quiet_hours.ends", Detail.QUIET_HOURS_EMPTY)
     return QuietHours(
         starts,
         ends,
-        told.time_zone if stored is None or "time_zone" in of else stored.time_zone,
-        told.mode if stored is None or "mode" in of else stored.mode,
+        body.time_zone if stored is None or "time_zone" in given else stored.time_zone,
+        body.mode if stored is None or "mode" in given else stored.mode,
     )
 
 
 def _answer(wanted: Preferences, response: Response) -> PreferencesOut:
     response.headers["ETag"] = f'"{wanted.rev}"'
-    quiet = wanted.quiet_hours
-    return PreferencesOut(
-        reminders=wanted.reminders,
-        reminder_minutes=wanted.reminder_minutes,
-        messages=wanted.messages,
-        reminder_preview=wanted.reminder_preview,
-        message_preview=wanted.message_preview,
-        quiet_hours=quiet
-        and QuietHoursOut(
-            starts=f"{quiet.starts:%H:%M}", ends=f"{quiet.ends:%H:%M}", time_zone=quiet.time_zone, mode=quiet.mode
-        ),
-        rev=wanted.rev,
-    )
+    return PreferencesOut.model_validate(wanted)

@@ -1,4 +1,4 @@
-"""Push tasks, as the phone sees them: the person tapped it."""
+"""Push tasks, as the phone sees them: the user tapped one."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 @router.post("/{task_id}/opened", status_code=204, responses=responses(404))
 async def opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
-    """Note that the person tapped the notification; the first time counts."""
+    """Record that the user tapped the notification. The first time counts."""
 
     async def note(db: AsyncSession) -> bool:
         return await push_tasks.mark_opened(db, caller.user_id, task_id)

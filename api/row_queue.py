@@ -1,4 +1,4 @@
-"""Transactions that lock rows: those that want the same row queue here, where waiting takes no database connection."""
+"""Transactions that lock rows. Those that need the same row queue here, where waiting takes no database connection."""
 
 import asyncio
 import random
@@ -11,22 +11,22 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.http.problems import ServiceUnavailable
+from api.http.problems import Detail, ServiceUnavailable
 from db.engine import Sessions, is_contended
 from domain.problems import Quotas
 
-LOCK_TIMEOUT = 0.25  # seconds that a connection is kept waiting for a lock that another process holds
-PATIENCE = 3.0  # seconds that a request waits for its rows in all
+LOCK_TIMEOUT = 0.25  # seconds that a connection waits for a lock of another process
+PATIENCE = 3.0  # seconds that a request waits for all its rows
 MAX_WAITING = 200  # requests for one row
 _PAUSE = (0.05, 0.25)  # seconds without a connection, before the next try
-_OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # the rest is for those who only read, and for other kinds of rows
+_OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # shares of the pool; the rest is for reads and for other kinds of rows
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Queue:
-    """Those who want one row, in the order they came."""
+    """The requests for one row, in the order of their arrival."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     wanted: int = 0
@@ -44,10 +44,10 @@ class Writes:
         self._places_of_kind: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(most_of_kind))
 
     async def run(self, write: Callable[[AsyncSession], Awaitable[T]], *rows: str) -> T:
-        """Run a transaction when it is its turn at all these rows; raises Unavailable where that takes too long.
+        """Run a transaction when it has its turn at all these rows; raises ServiceUnavailable after `PATIENCE`.
 
-        Where another process holds one of them, the connection is given back and `write` is called again after a while:
-        it must change nothing but the database.
+        If another process holds one of them, the connection is given back and `write` is called again later. So `write`
+        must change nothing but the database.
         """
         until = asyncio.get_running_loop().time() + PATIENCE
         async with AsyncExitStack() as turns:
@@ -99,4 +99,4 @@ async def _held(lock: asyncio.Lock | asyncio.Semaphore, until: float) -> AsyncIt
 
 
 def _too_many() -> ServiceUnavailable:
-    return ServiceUnavailable("Too many are changing this at the moment. Try again: repeats are harmless.")
+    return ServiceUnavailable(Detail.TOO_MANY_WRITES)

@@ -1,4 +1,4 @@
-"""Sign-outs that are owed: a phone that was offline when its person left tells of it later, without a bearer token."""
+"""Late sign-outs: a phone that was offline at the sign-out sends it later, without a bearer token."""
 
 from typing import Annotated
 from uuid import UUID
@@ -17,26 +17,26 @@ router = APIRouter(prefix="/v1/sign-outs", tags=["device tokens"])
 
 
 class SignOutIn(Body):
-    """A sign-out, by the ticket whose digest the registration carried."""
+    """A sign-out by the ticket whose digest was registered."""
 
     installation_id: UUID
     ticket: Annotated[Ticket, Field(description="The text whose SHA-256 was sent as `sign_out_digest`.")]
 
 
-def _of_one_address(request: Request, services: AllServices) -> None:
+def _limit_by_address(request: Request, services: AllServices) -> None:
     services.sign_outs.spend(address(request))
 
 
 _RESPONSES = {status: response for status, response in responses().items() if status != 401}
 
 
-@router.post("", status_code=204, dependencies=[Depends(_of_one_address)], responses=_RESPONSES)
+@router.post("", status_code=204, dependencies=[Depends(_limit_by_address)], responses=_RESPONSES)
 async def sign_out_by_ticket(body: SignOutIn, writes: RowWrites) -> Response:
-    """Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
+    """Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
 
-    A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
-    signed in. A registration that names it and is still under way is refused. Needs no bearer token; limited by
-    address.
+    A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
+    user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
+    requests are limited by address.
     """
 
     async def leave(db: AsyncSession) -> None:

@@ -1,4 +1,4 @@
-"""The stream: realtime delivery of the caller's log, and presence while connected."""
+"""The stream: the caller's log in real time, and presence while connected."""
 
 import asyncio
 import random
@@ -24,26 +24,22 @@ from db import presences
 from db.log import LogExtent
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
-
 HEARTBEAT = b":\n\n"
-
-_FAREWELL = 2.0  # seconds that a client has to read the rest, once its stream ended
-
-
+_FAREWELL = 2.0  # seconds that a client has to read the rest after its stream ended
 log = structlog.get_logger()
 
 
 class EventStream(StreamingResponse):
-    """Sends the items of a log as they come, until the stream is over or `lasts` seconds have passed."""
+    """Sends the items of a log as they come, until the stream ends or `lasts` seconds have passed."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, streams: OpenStreams, *, line: ConnectionState, lasts: float) -> None:
+    def __init__(self, stream: Stream, streams: OpenStreams, *, connection: ConnectionState, lasts: float) -> None:
         self._events = _events(stream, streams)
         super().__init__(self._events, headers=HEADERS)
         self._stream = stream
         self._streams = streams
-        self._line = line
+        self._connection = connection
         self._lasts = lasts
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
@@ -65,45 +61,45 @@ class EventStream(StreamingResponse):
         async with aclosing(self._events) as events:
             async for event in events:
                 try:
-                    async with asyncio.timeout(self._streams.terms.patience):
+                    async with asyncio.timeout(self._streams.limits.write_timeout):
                         await send({"type": "http.response.body", "body": event, "more_body": True})
                 except TimeoutError:
-                    raise _DoesNotReadError("nobody reads") from None
+                    raise _SlowReaderError("the client does not read") from None
 
     async def _end(self, sending: asyncio.Task[None], receive: Receive, send: Send) -> None:
         try:
             sending.result()
         except asyncio.CancelledError:
             pass
-        except _DoesNotReadError as error:
-            log.info("stream cut off", why=str(error), stream_id=str(self._stream.stream_id))
-            self._line.abort()
+        except _SlowReaderError as error:
+            log.info("stream aborted", reason=str(error), stream_id=str(self._stream.stream_id))
+            self._connection.abort()
             while (await receive())["type"] != "http.disconnect":
                 continue
             return
-        asyncio.get_running_loop().call_later(_FAREWELL, self._line.abort)
+        asyncio.get_running_loop().call_later(_FAREWELL, self._connection.abort)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class _DoesNotReadError(Exception):
-    """Nothing could be written for longer than we are patient."""
+class _SlowReaderError(Exception):
+    """The client read nothing for `OpenStreamLimits.patience` seconds."""
 
 
 async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
-    yield f": hello\nretry: {random.randint(1000, 4000)}\n\n".encode()  # noqa: S311 -- all of a process do not come back at once
+    yield f": hello\nretry: {random.randint(1000, 4000)}\n\n".encode()  # noqa: S311 -- clients do not reconnect all at once
     while True:
         page = asyncio.create_task(streams.next_page(stream))
         try:
-            while not (await asyncio.wait({page}, timeout=streams.terms.heartbeat))[0]:
+            while not (await asyncio.wait({page}, timeout=streams.limits.heartbeat))[0]:
                 yield HEARTBEAT
         finally:
             page.cancel()
         for item in page.result():
-            if item.seq != stream.seq + 1:  # retention was faster: who comes again is told how to go on
+            if item.seq != stream.seq + 1:  # retention was faster; after reconnecting the client gets 410
                 return
             stream.seq = item.seq
             shown = item_out(item)
-            if shown is not None:  # sync passes over what only a newer release can show, too
+            if shown is not None:  # items of a newer release are left out, as in sync
                 yield _event(shown)
 
 
@@ -116,19 +112,21 @@ router = APIRouter(prefix="/v1/stream", tags=["messages"])
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last item that the client has, and the name of the field that says so."""
+    """The last item that the client has, and the field that it was given in."""
 
     seq: int
     field: str
 
 
 def cursor_at(
-    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges the items up to it.")
+    ] = 0,
     last_event_id: Annotated[
-        int | None, Header(alias="Last-Event-ID", ge=0, le=MAX_SEQ, description="As `after`, over which it wins.")
+        int | None, Header(alias="Last-Event-ID", ge=0, le=MAX_SEQ, description="Like `after`, and overrides it.")
     ] = None,
 ) -> Cursor:
-    """Read where the client wants to go on."""
+    """Read where the client wants to continue."""
     return Cursor(after, "after") if last_event_id is None else Cursor(last_event_id, "Last-Event-ID")
 
 
@@ -146,26 +144,26 @@ async def stream(
     streams: Streams,
     cursor: Annotated[Cursor, Depends(cursor_at)],
 ) -> EventStream:
-    """Follow the log of the caller after a cursor, as server-sent events.
+    """Follow the caller's log after a cursor, as server-sent events.
 
-    Each event `item` has the item's `seq` as its id, and as its data the same JSON as an item of `/v1/sync`. A comment
-    comes every few seconds. While the stream is open the installation is present: a message that is not acknowledged
-    within a few seconds is pushed all the same. Acknowledge with `GET /v1/sync?after=`, or by coming again with
-    `Last-Event-ID`. An installation has one stream: another one ends it. A stream ends when the bearer token expires,
-    after a day, when nobody reads, and whenever the service needs it to; come again with `Last-Event-ID`, and nothing
-    is lost.
+    The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
+    every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
+    does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
+    `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
+    expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
+    `Last-Event-ID`, and nothing is lost.
     """
     streams.check_room()
     stream_id = uuid4()
 
     async def open_here(db: AsyncSession) -> LogExtent:
         _, extent = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
-        await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.terms.life)
+        await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.limits.presence_lifetime)
         return extent
 
     extent = await writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
-    request.state.permit.release()  # a stream lasts, and runs nothing
-    line: ConnectionState = request.state.line
-    opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), line.over)
-    lasts = min(caller.expires_at.timestamp() - time.time(), streams.terms.longest)
-    return EventStream(opened, streams, line=line, lasts=lasts)
+    request.state.permit.release()  # a stream lasts, and does no work
+    connection: ConnectionState = request.state.connection
+    opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), connection.over)
+    lasts = min(caller.expires_at.timestamp() - time.time(), streams.limits.max_duration)
+    return EventStream(opened, streams, connection=connection, lasts=lasts)

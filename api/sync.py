@@ -1,4 +1,4 @@
-"""Sync: the caller's log after a cursor. The backend is the source of truth; a push only says: come and look."""
+"""Sync: the caller's log after a cursor. The backend is the source of truth; a push only asks the app to read it."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,42 +9,42 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import LARGEST_PAGE, AnyCaller, Database, RowWrites
-from api.http.problems import responses
+from api.fields import Out
+from api.http.problems import Detail, responses
 from db import device_tokens as installations
 from db import log
 from db.messages import PageSize
 from domain.devices import InstallationStanding, check_may_sync
-from domain.kinds import RULES, Kind
+from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/sync", tags=["messages"])
-
 MAX_SEQ = 2**63 - 1
 
 
-class ItemOut(BaseModel):
+class ItemOut(Out):
     """One item of the caller's log."""
 
     seq: int
     kind: Kind
-    id: UUID
-    conversation_id: UUID = Field(description="Of a reminder: the id of its fasting session.")
+    id: UUID = Field(validation_alias="message_id")
+    conversation_id: UUID = Field(description="For a reminder: the id of its fasting session.")
     created_at: datetime
     url: str = Field(description="Deep link.")
-    number: int | None = Field(description="Of a message: its place in the conversation.")
+    number: int | None = Field(description="For a message: its position in the conversation.")
     sender_id: str | None
     body: str | None
     reminder_minutes: int | None
 
 
 class SyncOut(BaseModel):
-    """What came after the cursor."""
+    """The items after the cursor."""
 
     items: list[ItemOut]
-    next_cursor: int = Field(description="Send it as `after` next time; that also says that the items arrived.")
+    next_cursor: int = Field(description="Send it as `after` next time. That also acknowledges these items.")
     has_more: bool
-    refresh_required: bool = Field(description="The app should fetch its token from the system and register again.")
+    refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
 @router.get("", responses=responses(404, 409, 410))
@@ -53,17 +53,19 @@ async def sync(
     caller: AnyCaller,
     sessions: Database,
     writes: RowWrites,
-    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges what it passes.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges the items up to it.")
+    ] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SyncOut:
-    """Read the log of the caller after a cursor; `after` says what this installation has already.
+    """Read the caller's log after a cursor. `after` acknowledges what this installation has.
 
-    An answer holds 1 MiB of texts at most, so it may have fewer items than `limit`; `has_more` tells.
+    An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
     """
     size = PageSize(limit, LARGEST_PAGE)
 
     async def read(db: AsyncSession) -> tuple[log.LogPage, InstallationStanding, log.LogExtent]:
-        page = await log.page_after(db, caller.user_id, after, size)  # before it is known that none was let go
+        page = await log.page_after(db, caller.user_id, after, size)  # before the extent: a purge is noticed
         standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
         return page, standing, extent
 
@@ -83,7 +85,7 @@ async def sync(
 async def arrive(
     db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str
 ) -> tuple[InstallationStanding, log.LogExtent]:
-    """Check that an installation may go on after a cursor, and note that it has read so far.
+    """Check that an installation may continue after a cursor, and store the cursor as acknowledged.
 
     Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.
     """
@@ -91,7 +93,7 @@ async def arrive(
     check_may_sync(standing)
     extent = await log.extent(db, user_id)
     if after > extent.head:
-        raise InvalidField(field, f"This cursor lies in the future; the log ends at {extent.head}.")
+        raise InvalidField(field, Detail.FUTURE_CURSOR.format(head=extent.head))
     if 0 < after < extent.horizon:
         raise CursorTooOld(extent.horizon)
     await log.acknowledge(db, user_id, installation_id, after)
@@ -99,18 +101,5 @@ async def arrive(
 
 
 def item_out(item: LogItem) -> ItemOut | None:
-    """Show an item of a log; nothing of one that only a newer release understands."""
-    if item.kind is None:
-        return None
-    return ItemOut(
-        seq=item.seq,
-        kind=item.kind,
-        id=item.message_id,
-        conversation_id=item.conversation_id,
-        created_at=item.created_at,
-        url=RULES[item.kind].deep_link(item.conversation_id),
-        number=item.number,
-        sender_id=item.sender_id,
-        body=item.body,
-        reminder_minutes=item.reminder_minutes,
-    )
+    """Show an item of a log; None for an item of a newer release."""
+    return None if item.kind is None else ItemOut.model_validate(item)

@@ -1,4 +1,4 @@
-"""`python -m bench.acceptance`: how long a message takes to be accepted, with all parts up and with half of them gone.
+"""`python -m bench.acceptance`: how long acceptance of a message takes, with all parts up and with half of them killed.
 
 One run: messages are posted at a steady pace, first with everything running, then after the Temporal server and the
 provider simulator were killed. The status is 1 where a message was refused, or the p99 of the second half is above the
@@ -19,12 +19,12 @@ import httpx
 
 from bench.load import Calls, Person, people, sign_in
 from bench.percentiles import percentile
-from bench.progress import Progress, phase
+from bench.progress import phase
 from bench.report import machine
 from bench.stack import Stack, running
 from commands.sign_in import bearer_token
 
-GOAL = 1.5  # p99 with half of the parts gone, times p99 with all up
+GOAL = 1.5  # p99 with half of the parts killed, divided by p99 with all up
 _PER_SECOND = 25  # messages; well below what the machine can do, so that it measures waiting, not queueing
 _MEMBERS = 10
 _WARM_UP = 50  # messages
@@ -45,36 +45,33 @@ class Acceptance:
 
     @property
     def reached(self) -> bool:
-        """Tell whether nothing was refused, and nobody waited longer for what is gone."""
+        """Tell whether all were accepted, as fast without the missing parts."""
         return not self.refused and self.ratio <= GOAL
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the status is 1 if a message was not accepted, or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.acceptance", description=__doc__)
     parser.add_argument("--messages", type=int, default=500, metavar="N", help="in each half of the run (500)")
-    asked = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     try:
-        found = asyncio.run(measure(asked.messages))
-    except KeyboardInterrupt:
+        acceptance = asyncio.run(measure(options.messages))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    print(f"{asked.messages} messages at {_PER_SECOND} a second to conversations of {_MEMBERS}; {machine()}\n")
+    print(f"{options.messages} messages at {_PER_SECOND} a second to conversations of {_MEMBERS}; {machine()}\n")
     print(f"{'acceptance in ms':<44} {'p50':>8} {'p90':>8} {'p99':>8} {'max':>8}")
-    for name, calls in (("all up", found.up), ("Temporal and both providers down", found.down)):
+    for name, calls in (("all up", acceptance.up), ("Temporal and both providers down", acceptance.down)):
         cells = " ".join(f"{1000 * percentile(calls.each, share):8.1f}" for share in (0.5, 0.9, 0.99, 1.0))
         print(f"{name:<44} {cells}")
-    print(
-        f"\np99 down / up: {found.ratio:.2f} (goal: at most {GOAL}: {'reached' if found.ratio <= GOAL else 'missed'})"
-    )
-    print(f"not accepted: {found.refused}")
-    return 0 if found.reached else 1
+    goal = "reached" if acceptance.ratio <= GOAL else "missed"
+    print(f"\np99 down / up: {acceptance.ratio:.2f} (goal: at most {GOAL}: {goal})")
+    print(f"not accepted: {acceptance.refused}")
+    return 0 if acceptance.reached else 1
 
 
 async def measure(count: int) -> Acceptance:
     """Run once, on a stack of its own."""
-    starting = Progress("start all parts", 1)
     async with running(arm_window=60.0) as stack:
-        starting.finish()
         crowd = people(stack, _MEMBERS)
         with phase("sign in", len(crowd)) as progress:
             await sign_in(stack, crowd, progress)

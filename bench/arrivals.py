@@ -34,7 +34,7 @@ class Arrivals:
 
 
 async def wait_for(simulator_url: str, count: int, until: float, progress: Progress) -> None:
-    """Wait until so many requests were made, or until an instant; asks for single numbers, which costs little."""
+    """Wait until so many requests were made, or until an instant; reads single rows, which costs little."""
     seen, step = 0, max(count // _STEPS, 1)
     async with _client(simulator_url) as http:
         while seen < count and time.time() < until:
@@ -47,7 +47,7 @@ async def wait_for(simulator_url: str, count: int, until: float, progress: Progr
 
 
 async def read_all(simulator_url: str, crowd: Sequence[Person], after: int = 0) -> Arrivals:
-    """Read the record, behind its first `after` requests."""
+    """Read the wire log after its first `after` requests."""
     accepted: Counter[str] = Counter()
     received: dict[str, list[float]] = {"apns": [], "fcm": []}
     refused = 0

@@ -1,6 +1,6 @@
-"""`python -m bench.launched worker.py`, or `-m api`: that process, whose metrics and traces can be switched off and on.
+"""`python -m bench.launched worker.py`, or `-m api`: that process, with metrics and traces switched by signals.
 
-SIGUSR1: as ever. SIGUSR2: no traces. SIGHUP: no metrics either.
+SIGUSR1: both on. SIGUSR2: traces off. SIGHUP: both off.
 """
 
 import runpy
@@ -21,30 +21,28 @@ _METRICS = (
     (Gauge, "set_to_current_time"),
     (Histogram, "observe"),
 )
-
-
-_AS_EVER = [(kind, name, getattr(kind, name)) for kind, name in _METRICS]
+_ORIGINAL = [(kind, name, getattr(kind, name)) for kind, name in _METRICS]
 _IS_ON = tracing.is_on
 
 
 def main() -> None:
-    """Run what the arguments name as if it had been started by itself."""
+    """Run the script or module that the arguments name."""
     signal.signal(signal.SIGUSR1, lambda *_: _switch(metrics=True, traces=True))
     signal.signal(signal.SIGUSR2, lambda *_: _switch(metrics=True, traces=False))
     signal.signal(signal.SIGHUP, lambda *_: _switch(metrics=False, traces=False))
-    words = sys.argv[1:]
-    if words[0] == "-m":
-        sys.argv = words[1:]
+    arguments = sys.argv[1:]
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
-        sys.argv = words
+        sys.argv = arguments
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _switch(*, metrics: bool, traces: bool) -> None:
-    """Where no request begins a trace, nothing behind it has one to go on with."""
+    """Where no request begins a trace, nothing after it continues one."""
     tracing.is_on = _IS_ON if traces else _never
-    for kind, name, recording in _AS_EVER:
+    for kind, name, recording in _ORIGINAL:
         setattr(kind, name, recording if metrics else _same if name == "labels" else _nothing)
 
 

@@ -15,13 +15,13 @@ from bench.progress import Progress
 from bench.stack import Stack
 from commands.sign_in import bearer_token
 
-_AT_ONCE = 32  # calls under way
-_MINUTES = 30  # before the end: when the one reminder is due; it expires at the end, so slow runs need some
+_MAX_IN_FLIGHT = 32  # calls
+_MINUTES = 30  # from the reminder to the end, when it expires; slow runs need some
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody with one phone and one fast."""
+    """A user with one phone and one fast."""
 
     headers: dict[str, str]
     provider: str
@@ -44,7 +44,7 @@ class Calls:
 
 
 def people(stack: Stack, count: int, first: int = 0) -> list[Person]:
-    """Invent them, numbered from `first`; every other phone is an iPhone. Who is invented again has one more phone."""
+    """Create users, numbered from `first`; every other phone is an iPhone. The same number again has one more phone."""
     return [_person(stack, number) for number in range(first, first + count)]
 
 
@@ -91,17 +91,17 @@ async def _all(
             began = time.perf_counter()
             try:
                 answer = await call(http, person)
-            except httpx.TransportError as error:  # repeats are harmless: that is the API's word
+            except httpx.TransportError as error:  # the API promises that repeats are harmless
                 progress.tell(f"an API call was repeated after {type(error).__name__}")
                 answer = await call(http, person)
             each.append(time.perf_counter() - began)
             answer.raise_for_status()
             progress.show(len(each))
 
-    limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
+    limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
     async with httpx.AsyncClient(base_url=stack.api_url, timeout=60, limits=limits, trust_env=False) as http:
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
+            for _ in range(_MAX_IN_FLIGHT):
                 group.create_task(work(http))
     return Calls(time.perf_counter() - began, tuple(sorted(each)))

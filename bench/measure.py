@@ -16,7 +16,7 @@ from bench.usage import Usage, watching
 from domain.reminders import ARM_LEAD
 
 _HISTORIES = 25  # fetched
-_GIVE_UP = 180.0  # seconds after the due instant
+_TIMEOUT = 180.0  # seconds after the due instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run came to. CPU is in milliseconds per reminder."""
+    """The results of one run. CPU is in milliseconds per reminder."""
 
     arm_window: float
     accepted_per_second: float
@@ -46,7 +46,7 @@ class Figures:
     cpu: Mapping[str, float]  # by part, from the first call to the last workflow's end
     last_moment: float  # seconds: from one second before the due instant until the last push was received
     last_moment_cpu: Mapping[str, float]
-    others: float  # share of the machine that everything else took in the last moment
+    others: float  # share of the machine that everything else used in the last moment
     events: float  # per reminder
     actions: float
     memory: Mapping[str, float]  # peak megabytes by part
@@ -64,9 +64,7 @@ class Figures:
 
 async def measure(count: int, arm_window: float, cores: int) -> Figures:
     """Run once, on a stack of its own."""
-    starting = Progress("start all parts", 1)
     async with running(arm_window) as stack:
-        starting.finish()
         return await _measured(stack, count, arm_window, cores)
 
 
@@ -85,9 +83,9 @@ async def _measured(stack: Stack, count: int, arm_window: float, cores: int) -> 
         with phase("until due", round(due - time.time())) as progress:
             await _until(due, progress)
         with phase("until received", count) as progress:
-            await wait_for(stack.simulator_url, count, due + _GIVE_UP, progress)
+            await wait_for(stack.simulator_url, count, due + _TIMEOUT, progress)
         with phase("until every workflow has ended", count) as progress:
-            await _all_end(stack, count, due + _GIVE_UP, progress)
+            await _all_end(stack, count, due + _TIMEOUT, progress)
         ended = usage.look().at
     arrivals = await read_all(stack.simulator_url, crowd)
     events, actions = await events_and_actions(stack.temporal, [p.session_id for p in crowd[:_HISTORIES]])

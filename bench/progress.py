@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WIDTH = 30
-_AT_MOST_EVERY = 0.1  # seconds
+_REFRESH = 0.1  # seconds
 
 
 class Progress:
@@ -22,7 +22,7 @@ class Progress:
     def show(self, done: int) -> None:
         """Tell how many are done."""
         now = time.monotonic()
-        if self._is_terminal and now - self._shown_at >= _AT_MOST_EVERY:
+        if self._is_terminal and now - self._shown_at >= _REFRESH:
             self._shown_at = now
             full = _WIDTH * min(done, self._total) // self._total
             bar = "█" * full + "·" * (_WIDTH - full)

@@ -1,4 +1,4 @@
-"""`python -m bench.providers`: what a send to a provider costs, with ours and with the usual clients."""
+"""`python -m bench.providers`: what a send to a provider costs, with our clients and with the usual ones."""
 
 import argparse
 import itertools
@@ -25,22 +25,22 @@ _WIRE = "the wire: h2load, HTTP/2"
 Work = Callable[[Orders, Callable[[], None]], list[LoadLevel]]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the status is 1 if a send of ours failed. Slowness is no failure."""
-    asked = _parser().parse_args(words)
-    orders = _QUICK if asked.quick else replace(_FULL, seconds=asked.seconds)
+    options = _parser().parse_args(arguments)
+    orders = _QUICK if options.quick else replace(_FULL, seconds=options.seconds)
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # all of it stays on this machine
     try:
         with tempfile.TemporaryDirectory(prefix="fastbell-bench-") as made:
             directory = Path(made)
             with running_server(directory) as server:
-                numbers = range(1 if asked.quick else asked.rounds)
-                rounds = [_round(asked.only, orders, server, directory, number) for number in numbers]
+                numbers = range(1 if options.quick else options.rounds)
+                rounds = [_round(options.only, orders, server, directory, number) for number in numbers]
     except KeyboardInterrupt:
         return 130
     print(report(rounds, orders))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in rounds], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in rounds], indent=1))
     return 0 if sound(rounds) else 1
 
 
@@ -50,7 +50,7 @@ def _round(only: Sequence[str], orders: Orders, server: TargetServer, directory:
     if _WIRE in wanted:
         works[_WIRE] = partial(wire_limit, server.target, directory)
     levels, cores = {}, {}
-    for name in random.Random(number).sample(list(works), len(works)):  # so that nobody always runs first
+    for name in random.Random(number).sample(list(works), len(works)):  # in another order each round
         mine = replace(orders, memory=orders.memory if number == 0 and name in OURS else 0)
         levels[name], cores[name] = _watched(f"{number + 1}: {name}", works[name], mine, server)
     missing = []
@@ -62,16 +62,16 @@ def _round(only: Sequence[str], orders: Orders, server: TargetServer, directory:
 
 
 def _watched(title: str, work: Work, orders: Orders, server: TargetServer) -> tuple[list[LoadLevel], float]:
-    """Let one sender work; tell also how many cores the server used in its busiest level."""
+    """Run one sender; also gives how many cores the server used in its busiest level."""
     progress = Progress(title, len(orders.levels))
     progress.show(0)
     looks = [(time.perf_counter(), server.cpu())]
 
-    def told() -> None:
+    def on_level() -> None:
         looks.append((time.perf_counter(), server.cpu()))
         progress.show(len(looks) - 1)
 
-    levels = work(orders, told)
+    levels = work(orders, on_level)
     progress.finish()
     pairs = itertools.pairwise(looks)
     return levels, max(((cpu - cpu0) / (at - at0) for (at0, cpu0), (at, cpu) in pairs), default=0.0)

@@ -30,7 +30,7 @@ async def our_apns(target: Target) -> AsyncIterator[Run]:
         ca_file=target.ca_file,
     )
     sender = apns.ApnsSender(account)
-    yield one_by_one(_Slots(sender))
+    yield one_by_one(_LeasedCalls(sender))
     await sender.close()
 
 
@@ -39,7 +39,7 @@ async def our_fcm(target: Target) -> AsyncIterator[Run]:
     """Send over push/fcm/sender.py and its transport."""
     account = fcm.FcmAccount(service_account_file=target.service_account_file, url=target.url, ca_file=target.ca_file)
     sender = fcm.FcmSender(account)
-    yield one_by_one(_Slots(sender))
+    yield one_by_one(_LeasedCalls(sender))
     await sender.close()
 
 
@@ -95,15 +95,15 @@ async def firebase_send_each_async(target: Target) -> AsyncIterator[Run]:
     yield in_batches(send)
 
 
-class _Slots:
-    """A slot and a call for each push, as the service does it."""
+class _LeasedCalls:
+    """A lease and a call for each push, as in the service."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
     async def __call__(self, push: Push) -> None:
-        async with self._sender.lease(Environment.PRODUCTION) as lease:
-            answer = await lease.send(push)
+        async with self._sender.lease(Environment.PRODUCTION) as send:
+            answer = await send(push)
         if not isinstance(answer, Accepted):
             raise RuntimeError(answer.reason)  # noqa: TRY004 (a refusal, no wrong type)
 

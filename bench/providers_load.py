@@ -66,8 +66,8 @@ def main() -> None:
 async def _carried_out(name: str, orders: dict[str, Any]) -> None:
     candidate, pushes = CANDIDATES[name]
     given = orders["target"]
-    told: dict[str, Any] = {key: Path(value) if key.endswith("_file") else value for key, value in given.items()}
-    async with candidate(Target(**told)) as run:
+    on_level: dict[str, Any] = {key: Path(value) if key.endswith("_file") else value for key, value in given.items()}
+    async with candidate(Target(**on_level)) as run:
         for in_flight in orders["levels"]:
             await _level(run, Supply(pushes(), until=time.perf_counter() + orders["seconds"] * _WARM_UP), in_flight)
             supply = Supply(pushes())

@@ -87,7 +87,7 @@ def running_server(directory: Path) -> Iterator[TargetServer]:
             process.terminate()
 
 
-def worked(name: str, target: Target, orders: Orders, told: Callable[[], None]) -> list[LoadLevel]:
+def worked(name: str, target: Target, orders: Orders, on_level: Callable[[], None]) -> list[LoadLevel]:
     """Have one sender work through its orders."""
     files = {"REQUESTS_CA_BUNDLE": str(target.ca_file), "SSL_CERT_FILE": str(target.ca_file)}
     levels = []
@@ -105,13 +105,13 @@ def worked(name: str, target: Target, orders: Orders, told: Callable[[], None]) 
         process.stdin.close()
         for line in process.stdout:
             levels.append(LoadLevel(**json.loads(line)))
-            told()
+            on_level()
     if process.returncode:
         raise SystemExit(f"{name} ended with status {process.returncode}.")
     return levels
 
 
-def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[], None]) -> list[LoadLevel]:
+def wire_limit(target: Target, directory: Path, orders: Orders, on_level: Callable[[], None]) -> list[LoadLevel]:
     """Have h2load, a client in C, post what our FCM posts; [] where it is not installed."""
     program = shutil.which("h2load")
     if program is None:
@@ -134,7 +134,7 @@ def wire_limit(target: Target, directory: Path, orders: Orders, told: Callable[[
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         levels.append(_level(in_flight, ended.stdout, log, cpu))
-        told()
+        on_level()
     return levels
 
 

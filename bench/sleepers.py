@@ -1,8 +1,7 @@
-"""`python -m bench.sleepers`: what fasts cost that only sleep: the worker's memory, the databases' size."""
+"""`python -m bench.sleepers`: what sleeping fasts cost in the worker's memory and the databases' size."""
 
 import argparse
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,21 +10,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.load import people, start_fasts
-from bench.progress import Progress, phase
+from bench.progress import phase
 from bench.report import machine
 from bench.stack import Stack, running
 from bench.usage import Usage
 
 _ENDS_IN = timedelta(hours=16)
 _STEPS = 10
-_SETTLE = 3.0  # seconds after the last fast of a step
-_GIVE_UP = 600.0  # seconds for one step
+_PAUSE = 3.0  # seconds after the last fast of a step
+_TIMEOUT = 600.0  # seconds for one step
 _MEGABYTE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """How it stands with so many sleepers; all in megabytes."""
+class Footprint:
+    """Memory and disk with this many sleepers; all in megabytes."""
 
     sleepers: int
     worker: float
@@ -35,28 +34,23 @@ class Sight:
     temporal_size: float
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Let fasts sleep, and print what they cost."""
     parser = argparse.ArgumentParser(prog="python -m bench.sleepers", description=__doc__)
     parser.add_argument("--sessions", type=int, default=20_000, metavar="N", help="sleeping fasts (20000)")
-    asked = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     try:
-        sights = asyncio.run(_sights(asked.sessions))
+        footprints = asyncio.run(_measured(options.sessions))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    print(f"{asked.sessions} sleeping fasts; {machine()}\n")
-    print(_report(sights))
+    print(f"{options.sessions} sleeping fasts; {machine()}\n")
+    print(_report(footprints))
     return 0
 
 
-async def _sights(sessions: int) -> list[Sight]:
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    starting = Progress("start all parts", 1)
+async def _measured(sessions: int) -> list[Footprint]:
     async with running(arm_window=60.0) as stack:
-        starting.finish()
-        sights = [await _sight(stack, 0)]
+        footprints = [await _footprint(stack, 0)]
         crowd = people(stack, sessions)
         step = -(-sessions // _STEPS)
         for first in range(0, sessions, step):
@@ -64,15 +58,15 @@ async def _sights(sessions: int) -> list[Sight]:
             with phase(f"{first + len(some)} fasts", len(some)) as progress:
                 await start_fasts(stack, some, datetime.now(UTC) + _ENDS_IN, progress)
                 await _all_sleep(stack, first + len(some))
-                await asyncio.sleep(_SETTLE)
-            sights.append(await _sight(stack, first + len(some)))
-        return sights
+                await asyncio.sleep(_PAUSE)
+            footprints.append(await _footprint(stack, first + len(some)))
+        return footprints
 
 
 async def _all_sleep(stack: Stack, count: int) -> None:
     """Wait until so many workflows sleep: started, their first task done."""
-    give_up = time.monotonic() + _GIVE_UP
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + _TIMEOUT
+    while time.monotonic() < deadline:
         started = (await stack.temporal.count_workflows()).count
         if started >= count and not await stack.ask_database("SELECT count(*) FROM outbox"):
             return
@@ -80,10 +74,10 @@ async def _all_sleep(stack: Stack, count: int) -> None:
     raise SystemExit(f"Not all of {count} fasts reached Temporal.")
 
 
-async def _sight(stack: Stack, sleepers: int) -> Sight:
+async def _footprint(stack: Stack, sleepers: int) -> Footprint:
     memory = Usage(stack.pids).look().memory
     size = await stack.ask_database("SELECT pg_database_size(current_database())")
-    return Sight(
+    return Footprint(
         sleepers,
         worker=memory["worker"],
         temporal=memory["temporal"],
@@ -98,7 +92,7 @@ def _size(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.glob("temporal.db*"))
 
 
-def _report(sights: Sequence[Sight]) -> str:
+def _report(footprints: Sequence[Footprint]) -> str:
     lines = [
         f"{'':>10}{'memory in MB':>33}{'size in MB':>26}",
         f"{'sleepers':>10}{'worker':>11}{'Temporal':>11}{'API':>11}{'PostgreSQL':>15}{'Temporal':>11}",
@@ -106,9 +100,9 @@ def _report(sights: Sequence[Sight]) -> str:
     lines += [
         f"{each.sleepers:>10}{each.worker:>11.0f}{each.temporal:>11.0f}{each.api:>11.0f}"
         f"{each.postgres_size:>15.0f}{each.temporal_size:>11.0f}"
-        for each in sights
+        for each in footprints
     ]
-    first, last = sights[0], sights[-1]
+    first, last = footprints[0], footprints[-1]
     grown = (last.postgres_size - first.postgres_size + last.temporal_size - first.temporal_size) * 1024
     lines.append(f"A sleeping fast takes {grown / max(last.sleepers, 1):.1f} KB on disk, both databases together.")
     return "\n".join(lines)

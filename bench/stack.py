@@ -1,7 +1,8 @@
-"""Everything that a run needs, as processes of their own: PostgreSQL, Temporal, simulator, worker, API."""
+"""Everything that a run needs, each in a process of its own: PostgreSQL, Temporal, simulator, worker, API."""
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,10 +20,11 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from bench.progress import Progress
 from db.engine import make_engine
 from db.migrate import migrate
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
-from demo.parts import ProcessPart, Terminal
+from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
 from dispatch.client import data_converter
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
@@ -33,36 +35,20 @@ from simulator.settings import Ports
 T = TypeVar("T")
 
 SECRET = "what the benchmark signs its bearer tokens with"
-_OURS = (
-    "API_",
-    "APNS_",
-    "ARM_",
-    "AUTH_",
-    "DATABASE_",
-    "FCM_",
-    "LOG_",
-    "METRICS_",
-    "OTEL_",
-    "MOST_REQUESTS",
-    "RATE_",
-    "REQUEST_TIMEOUT",
-    "RUN_DIR",
-    "SIMULATOR_",
-    "TEMPORAL_",
+_SETTINGS = re.compile(
+    "(API|APNS|ARM|AUTH|DATABASE|FCM|LOG|METRICS|OTEL|RATE|SIMULATOR|TEMPORAL)_|MOST_REQUESTS|REQUEST_TIMEOUT|RUN_DIR"
 )
-_PATIENCE = 60.0  # seconds until a part must be ready
-_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How worker and API are started: with further settings, and by a launcher."""
+class Launch:
+    """How worker and API are started: with further settings, and by a command."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
-    launcher: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
-AS_EVER = Way()
+PLAIN = Launch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +77,18 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(arm_window: float, way: Way = AS_EVER) -> AsyncIterator[Stack]:
-    """Start everything in a temporary directory on free ports, as production would; stop it when the block is left."""
+async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[Stack]:
+    """Start everything in a temporary directory on free ports; stop it at the end of the block, or at SIGTERM."""
+    starting = Progress("start all parts", 1)
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
         admin, apns, sandbox, fcm, temporal_port, api_port, metrics_port = _free_ports(7)
         ports = Ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
-        leaving.push_async_callback(postgres.stop, _STOP_PATIENCE)
+        leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
         await migrate(postgres.database_url)
         own = {
             **provider_environment(directory, ports),
@@ -116,29 +106,31 @@ async def running(arm_window: float, way: Way = AS_EVER) -> AsyncIterator[Stack]
             "ARM_WINDOW": str(arm_window),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "WARNING",
-            "MESSAGE_RATE": "0",  # few people post what a crowd would
-            **way.settings,
+            "MESSAGE_RATE": "0",  # here few people post what many would
+            **launch.settings,
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)} | own
+        environment = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)} | own
         terminal = Terminal(sys.stderr)
 
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
             part = await ProcessPart.start(name, command, more, logs=directory, terminal=terminal)
-            leaving.push_async_callback(part.stop, _STOP_PATIENCE)
+            leaving.push_async_callback(part.stop, STOP_PATIENCE)
             return part
 
         server = temporal_command(temporal_port, None, directory / "temporal.db")
         temporal = await start("temporal", *server, more=temporal_environment())
         simulator = await start("simulator", sys.executable, "-m", "simulator")
         client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
-        worker = await start("worker", sys.executable, *way.launcher, "worker.py")
-        api = await start("api", sys.executable, *way.launcher, "-m", "api")
+        worker = await start("worker", sys.executable, *launch.command, "worker.py")
+        api = await start("api", sys.executable, *launch.command, "-m", "api")
         parts = [temporal, simulator, worker, api]
         api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
-        await _ready(simulator, _answering(f"{simulator_url}/healthz"))
-        await _ready(worker, _polled(client))
-        await _ready(api, _answering(f"{api_url}/readyz"))
-        leaving.callback(_hush, terminal)  # while stopping, parts complain about each other's end
+        async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
+            await _ready(simulator, answering(http, f"{simulator_url}/healthz"))
+            await _ready(worker, _polled(client))
+            await _ready(api, answering(http, f"{api_url}/readyz"))
+        starting.finish()
+        leaving.callback(setattr, terminal, "hides_parts", True)  # while stopping: parts log each other's end as errors
         yield Stack(
             directory=directory,
             database_url=postgres.database_url,
@@ -151,17 +143,17 @@ async def running(arm_window: float, way: Way = AS_EVER) -> AsyncIterator[Stack]
 
 
 def _free_ports(count: int) -> list[int]:
-    """Find ports that nobody uses, all held until the last is found."""
+    """Find unused ports; each is held until the last is found."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(probe.getsockname()[1]) for probe in probes]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
         probe.close()
-    return found
+    return ports
 
 
 async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
     waiting = asyncio.ensure_future(ready)
-    await asyncio.wait({waiting, part.ended}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({waiting, part.ended}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     if waiting.done():
         return waiting.result()
     waiting.cancel()
@@ -172,18 +164,7 @@ async def _connected(address: str) -> Client:
     while True:
         try:
             return await Client.connect(address, data_converter=data_converter)
-        except RuntimeError:  # what the SDK raises when nobody answers
-            await asyncio.sleep(0.1)
-
-
-async def _answering(url: str) -> None:
-    async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
-        while True:
-            try:
-                if (await http.get(url)).is_success:
-                    return
-            except httpx.HTTPError:
-                pass
+        except RuntimeError:  # what the SDK raises without an answer
             await asyncio.sleep(0.1)
 
 
@@ -197,7 +178,3 @@ async def _polled(client: Client) -> None:
         )
         while not (await client.workflow_service.describe_task_queue(request)).pollers:  # noqa: ASYNC110 -- it only answers
             await asyncio.sleep(0.1)
-
-
-def _hush(terminal: Terminal) -> None:
-    terminal.hides_parts = True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 OTHERS = "others"  # whatever else runs on this machine, the benchmark itself excepted
-_EVERY = 0.25  # seconds between samples
+_INTERVAL = 0.25  # seconds between samples
 _MEGABYTE = 1024 * 1024
 
 
@@ -72,7 +72,7 @@ async def watching(pids: Mapping[str, int]) -> AsyncIterator[Usage]:
 
 async def _watch(usage: Usage) -> None:
     while True:
-        await asyncio.sleep(_EVERY)
+        await asyncio.sleep(_INTERVAL)
         usage.look()
 
 

@@ -1,1 +1,1 @@
-"""What the operators' commands are made of; `cli.py` puts them together."""
+"""The operators' commands. `cli.py` puts them together."""

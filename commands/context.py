@@ -1,4 +1,4 @@
-"""What commands share: the settings of a local run, the database, who asks, and how they answer."""
+"""What commands share: the settings of a local run, the database, the operator, and the output."""
 
 import asyncio
 import getpass
@@ -13,6 +13,7 @@ from typing import TypeVar
 import asyncpg
 from pydantic import TypeAdapter
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate
@@ -28,17 +29,16 @@ def run_directory(environ: Mapping[str, str]) -> Path:
 
 
 def read_settings(run_dir: Path) -> dict[str, str]:
-    """Read `run.env` back; empty where nothing ever ran."""
+    """Read `run.env`; empty if there is none."""
     try:
         lines = shlex.split((run_dir / "run.env").read_text())
-    except (OSError, ValueError):  # none, or not as we wrote it
+    except (OSError, ValueError):  # none, or not written by us
         return {}
     pairs = (line.partition("=") for line in lines)
     return {name: value for name, _, value in pairs}
 
 
 _REFUSED = ("28000", "28P01", "3D000")  # SQLSTATEs: user, password, database
-
 _NO_SUCH_TABLE = ("42P01", "42703")  # SQLSTATEs: undefined table, undefined column
 
 
@@ -47,14 +47,14 @@ def database_url(environ: Mapping[str, str]) -> str:
     run_dir = run_directory(environ)
     url = environ.get("DATABASE_URL") or read_settings(run_dir).get("DATABASE_URL")
     if not url:
-        raise ConfigError(f"DATABASE_URL is not set, and there is no local run in {run_dir}; `make run` starts one.")
+        raise ConfigError(f"DATABASE_URL is not set, and there is no local run in {run_dir}. `make run` starts one.")
     return service_settings({"DATABASE_URL": url}).database_url.get_secret_value()
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Sessions]:
-    """Open a migrated database; raises ConfigError where it cannot be used."""
-    with told_in_one_sentence():
+async def open_database(url: str) -> AsyncIterator[Sessions]:
+    """Open a migrated database; raises ConfigError if it cannot be used."""
+    with as_config_errors():
         engine = make_engine(url, pool_size=2)
         try:
             yield make_sessions(engine)
@@ -63,58 +63,78 @@ async def opened(url: str) -> AsyncIterator[Sessions]:
 
 
 async def migrate_named(url: str) -> None:
-    """Bring a database to the newest migration; raises ConfigError where it cannot be used."""
-    with told_in_one_sentence():
+    """Migrate a database to the newest migration; raises ConfigError if it cannot be used."""
+    with as_config_errors():
         await migrate(url)
 
 
 @contextmanager
-def told_in_one_sentence() -> Iterator[None]:
-    """Raise ConfigError for whatever keeps a database from being used."""
+def as_config_errors() -> Iterator[None]:
+    """Turn errors of a database that cannot be used into a ConfigError of one sentence."""
     try:
         yield
     except ReadOnly:
-        raise ConfigError("DATABASE_URL: PostgreSQL answers and takes no writes: a standby, or read-only.") from None
+        raise ConfigError("DATABASE_URL: PostgreSQL accepts no writes. It is a standby, or read-only.") from None
     except UNREACHABLE as error:
         raise ConfigError(f"DATABASE_URL: PostgreSQL cannot be reached ({type(error).__name__}).") from None
     except (DBAPIError, asyncpg.PostgresError) as error:
         state = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
         if state in _REFUSED:
-            raise ConfigError("DATABASE_URL: PostgreSQL knows no such user, password or database.") from None
+            raise ConfigError("DATABASE_URL: PostgreSQL does not know this user, password or database.") from None
         if state not in _NO_SUCH_TABLE:
             raise
-        raise ConfigError("DATABASE_URL: this database is not up to date; `cli.py migrate` makes it so.") from None
+        raise ConfigError("DATABASE_URL: this database is not up to date. Run `cli.py migrate`.") from None
 
 
 T = TypeVar("T")
 
 
-def asked(ask: Callable[[Sessions], Awaitable[T]]) -> T:
-    """Ask the database; raises ConfigError where it cannot be used."""
+def query(ask: Callable[[Sessions], Awaitable[T]]) -> T:
+    """Run a query on the database; raises ConfigError if it cannot be used."""
     url = database_url(os.environ)
 
     async def answer() -> T:
-        async with opened(url) as sessions:
+        async with open_database(url) as sessions:
             return await ask(sessions)
 
     return asyncio.run(answer())
 
 
+def read(ask: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Run a query in a session of its own; raises ConfigError."""
+
+    async def answer(sessions: Sessions) -> T:
+        async with sessions() as db:
+            return await ask(db)
+
+    return query(answer)
+
+
+def write(change: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Run a change in a transaction of its own; raises ConfigError."""
+
+    async def answer(sessions: Sessions) -> T:
+        async with sessions.begin() as db:
+            return await change(db)
+
+    return query(answer)
+
+
 def actor() -> str:
-    """Name who sits at the command line."""
+    """Name the operator at the command line."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user id without a name
         return f"cli:{os.getuid()}"
 
 
-def say_json(found: object) -> None:
-    """Print as JSON, in the API's words."""
+def print_json(found: object) -> None:
+    """Print as JSON, with the API's field names."""
     print(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
 
 
-def say_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print columns that line up."""
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print aligned columns."""
     lines = [list(titles), *([cell(each) for each in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     for line in lines:
@@ -122,7 +142,7 @@ def say_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def cell(value: object) -> str:
-    """Write one value; whatever a provider or a person made up cannot steer the terminal."""
+    """Write one value. Control characters, which could steer the terminal, are replaced."""
     if value is None:
         return "-"
     if isinstance(value, datetime):

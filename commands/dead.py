@@ -5,8 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from uuid import UUID
 
-from commands.context import actor, asked, cell, say_json, say_table
-from db.engine import Sessions
+from commands.context import actor, cell, print_json, print_table, query, read, write
 from db.views import dead_tasks
 from domain.kinds import Kind
 from domain.problems import NotFound
@@ -14,7 +13,7 @@ from domain.push import Environment, Provider, TaskState
 from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, check_wanted
 from operations import redrive as redrives
 
-_EPILOG = "Most dead reminders cannot be redriven: a reminder expires when its fast ends, and stays dead then."
+_EPILOG = "Most dead reminders cannot be redriven, because a reminder expires when its fast ends."
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,55 +24,49 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     listing = actions.add_parser("list", help="list them, the latest due first")
     _add_filter(listing)
     listing.add_argument(
-        "--state", type=TaskState, default=TaskState.DEAD, help="beside --user, --conversation or --message"
+        "--state",
+        type=TaskState,
+        default=TaskState.DEAD,
+        help="default: dead; others need --user, --conversation or --message",
     )
-    listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most so many (50)")
+    listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (50)")
     listing.set_defaults(command=_list)
 
     showing = actions.add_parser("show", help="show one with its attempts")
     showing.add_argument("task", type=UUID, metavar="ID")
     showing.set_defaults(command=_show)
 
-    redriving = actions.add_parser("redrive", help="send again, with all checks again", epilog=_EPILOG)
-    redriving.add_argument("--task", type=UUID, metavar="ID", help="this one; no filter beside it")
+    redriving = actions.add_parser("redrive", help="send again; all checks run again", epilog=_EPILOG)
+    redriving.add_argument("--task", type=UUID, metavar="ID", help="only this one, without a filter")
     _add_filter(redriving)
-    redriving.add_argument("--all", action="store_true", help="whatever is dead, in place of a filter")
-    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most so many; needed with a filter or --all")
-    redriving.add_argument("--dry-run", action="store_true", help="only tell what would happen")
+    redriving.add_argument("--all", action="store_true", help="all dead ones, instead of a filter")
+    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most N; needed with a filter or --all")
+    redriving.add_argument("--dry-run", action="store_true", help="only show what would happen")
     redriving.set_defaults(command=_redrive, parser=redriving)
     for each in (listing, showing, redriving):
-        each.add_argument("--json", action="store_true", help="as JSON")
+        each.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _list(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     check_wanted(wanted)
-
-    async def ask(sessions: Sessions) -> list[ShownTask]:
-        async with sessions() as db:
-            return await dead_tasks.matching(db, wanted, None, arguments.limit)
-
-    found = asked(ask)
+    found = read(lambda db: dead_tasks.matching(db, wanted, None, arguments.limit))
     if arguments.json:
-        say_json(found)
+        print_json(found)
     else:
         titles = ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE")
-        say_table(titles, [_line(task) for task in found])
+        print_table(titles, [_line(task) for task in found])
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> WholeTask | None:
-        async with sessions() as db:
-            return await dead_tasks.whole(db, arguments.task)
-
-    found = asked(ask)
+    found = read(lambda db: dead_tasks.whole(db, arguments.task))
     if found is None:
         raise NotFound("push task")
     if arguments.json:
-        say_json(found)
+        print_json(found)
     else:
-        _tell(found)
+        _print(found)
     return 0
 
 
@@ -83,52 +76,39 @@ def _redrive(arguments: argparse.Namespace) -> int:
     filtered = wanted != Wanted()
     if arguments.task is None:
         if filtered == arguments.all or arguments.limit is None:
-            parser.error("name a --task, or a --limit beside a filter or --all")
+            parser.error("give --task, or --limit with a filter or --all")
         mode = redrives.RedriveMode.REHEARSAL if arguments.dry_run else redrives.RedriveMode.REAL
-        came_to = asked(lambda db: redrives.redrive_matching(db, wanted, arguments.limit, actor(), mode))
+        result = query(lambda sessions: redrives.redrive_matching(sessions, wanted, arguments.limit, actor(), mode))
     else:
         if filtered or arguments.all or arguments.limit is not None or arguments.dry_run:
-            parser.error("--task stands alone; `dead show` tells whether it can be redriven")
-        came_to = asked(lambda db: _redrive_one(db, arguments.task))
+            parser.error("--task allows no other option; `dead show` says whether it can be redriven")
+        write(lambda db: redrives.redrive(db, arguments.task, actor()))
+        result = Redriven(1, {}, limit_reached=False)
     if arguments.json:
-        say_json(came_to)
+        print_json(result)
         return 0
-    rows = [("would be redriven" if arguments.dry_run else "redriven", came_to.redriven)]
-    rows += [(f"stays dead: {reason}", count) for reason, count in sorted(came_to.withheld.items())]
-    say_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
+    rows = [("would be redriven" if arguments.dry_run else "redriven", result.redriven)]
+    rows += [(f"stays dead: {reason}", count) for reason, count in sorted(result.withheld.items())]
+    print_table(("WHAT HAPPENED" if not arguments.dry_run else "WHAT WOULD HAPPEN", "PUSH TASKS"), rows)
     return 0
 
 
-async def _redrive_one(sessions: Sessions, task_id: UUID) -> Redriven:
-    async with sessions.begin() as db:
-        await redrives.redrive(db, task_id, actor())
-    return Redriven(1, {}, limit_reached=False)
-
-
-def _tell(found: WholeTask) -> None:
+def _print(found: WholeTask) -> None:
     for field in fields(found.task):
         print(f"{field.name.replace('_', ' ') + ':':17} {cell(getattr(found.task, field.name))}")
     print()
     attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in found.attempts]
-    say_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
+    print_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
     if found.actions:
         print()
-        say_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
+        print_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
 
 
 def _line(task: ShownTask) -> tuple[object, ...]:
     route = "/".join(filter(None, (task.provider, task.app_id, task.environment)))
     redrive = task.redrive_refused or "possible"
-    return (
-        task.task_id,
-        task.due_at,
-        task.state,
-        route,
-        task.attempt_count,
-        task.last_reason,
-        task.user_id,
-        redrive,
-    )
+    what = (task.task_id, task.due_at, task.state, route)
+    return (*what, task.attempt_count, task.last_reason, task.user_id, redrive)
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
@@ -136,14 +116,14 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", dest="app_id", metavar="ID")
     parser.add_argument("--environment", type=Environment, metavar="E", help="production or sandbox")
     parser.add_argument("--kind", type=Kind, metavar="K")
-    parser.add_argument("--reason", metavar="R", help="the last reason, exactly")
+    parser.add_argument("--reason", metavar="R", help="the last reason, an exact match")
     parser.add_argument("--user", dest="user_id", metavar="ID")
     parser.add_argument(
-        "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="its id, or a fasting session's"
+        "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="a conversation or fasting session"
     )
     parser.add_argument("--message", dest="message_id", type=UUID, metavar="ID")
     parser.add_argument("--due-from", type=_instant, metavar="T", help="an instant such as 2026-01-31T18:00:00Z")
-    parser.add_argument("--due-to", type=_instant, metavar="T", help="itself not included")
+    parser.add_argument("--due-to", type=_instant, metavar="T", help="exclusive")
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
@@ -154,11 +134,11 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 def _instant(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        raise argparse.ArgumentTypeError("an instant needs its offset: 2026-01-31T18:00:00Z")
+        raise argparse.ArgumentTypeError("an instant needs an offset, such as 2026-01-31T18:00:00Z")
     return at.astimezone(UTC)
 
 
 def _limit(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_AT_ONCE:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {MAX_AT_ONCE}")
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_AT_ONCE}")
     return int(text)

@@ -1,62 +1,56 @@
-"""`cli.py gates`: how each route to phones stands, and the end of a brake."""
+"""`cli.py gates`: the state of each route to phones, and the end of a token-error cutoff."""
 
 import argparse
 from uuid import UUID
 
-from commands.context import actor, asked, say_json, say_table
-from db.engine import Sessions
+from commands.context import actor, print_json, print_table, read, write
 from db.views import gates
-from domain.support import ShownBrake, ShownGates, ShownRoute
+from domain.support import ROUTE_STATES, ShownGate, ShownRoute
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `gates` with its own commands."""
-    actions = commands.add_parser("gates", help="routes to phones and their brakes").add_subparsers(
+    actions = commands.add_parser("gates", help="routes to phones and their token-error cutoffs").add_subparsers(
         required=True, metavar="action"
     )
-    listing = actions.add_parser("list", help="list the routes, worker by worker, and refusals that no table knows")
+    listing = actions.add_parser("list", help="list the routes, worker by worker, and unknown reasons of providers")
     listing.set_defaults(command=_list)
-    resuming = actions.add_parser("resume", help="let go of a brake, so that its route sends again")
-    resuming.add_argument("brake", type=UUID, metavar="ID", help="as `gates list` tells it")
+    resuming = actions.add_parser("resume", help="end a token-error cutoff, so that its route sends again")
+    resuming.add_argument("brake", type=UUID, metavar="ID", help="from the column CUTOFF of `gates list`")
     resuming.set_defaults(command=_resume)
     for each in (listing, resuming):
-        each.add_argument("--json", action="store_true", help="as JSON")
+        each.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> ShownGates:
-        async with sessions() as db:
-            return await gates.shown(db)
-
-    found = asked(ask)
+    found = read(gates.shown)
     if arguments.json:
-        say_json(found)
+        print_json(found)
         return 0
-    titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "BRAKE")
-    say_table(titles, [line for route in found.items for line in _lines(route)])
+    titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "CUTOFF")
+    print_table(titles, [line for route in found.items for line in _lines(route)])
     if found.unknown_refusals:
         print()
         unknown = [
             (each.provider, each.status, each.reason, each.count, f"{each.last_at:%Y-%m-%d %H:%M:%S}Z")
             for each in found.unknown_refusals
         ]
-        say_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
+        print_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
     if refused := [route for route in found.items if route.errors]:
         print()
-        say_table(("ROUTE", "REFUSED PUSHES", "OF USERS", "MOST OF", "THEIRS"), [_errors(route) for route in refused])
+        print_table(
+            ("ROUTE", "REFUSED PUSHES", "USERS", "USER WITH MOST", "PUSHES OF THAT USER"),
+            [_errors(route) for route in refused],
+        )
     return 0
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    async def ask(sessions: Sessions) -> ShownBrake:
-        async with sessions.begin() as db:
-            return await gates.resume(db, arguments.brake, actor())
-
-    resumed = asked(ask)
+    resumed = write(lambda db: gates.resume(db, arguments.brake, actor()))
     if arguments.json:
-        say_json(resumed)
+        print_json(resumed)
     else:
-        print(f"Resumed; {resumed.token_errors} of {resumed.answers} users had token errors ({resumed.reason}).")
+        print(f"Resumed. {resumed.token_errors} of {resumed.answers} users had token errors ({resumed.reason}).")
     return 0
 
 
@@ -66,19 +60,13 @@ def _lines(route: ShownRoute) -> list[tuple[object, ...]]:
     if not route.workers:
         return [(name, *[None] * 7, brake)]
     return [
-        (
-            name,
-            gate.worker_id,
-            gate.state,
-            gate.reason,
-            gate.until,
-            gate.waiting,
-            gate.in_flight,
-            _share(gate.rate),
-            brake,
-        )
+        (name, gate.worker_id, ROUTE_STATES[gate.state], gate.reason, gate.until, *_load(gate), brake)
         for gate in route.workers
     ]
+
+
+def _load(gate: ShownGate) -> tuple[object, ...]:
+    return gate.waiting, gate.in_flight, "no limit" if gate.rate is None else f"{gate.rate:g}/s"
 
 
 def _errors(route: ShownRoute) -> tuple[object, ...]:
@@ -89,8 +77,3 @@ def _errors(route: ShownRoute) -> tuple[object, ...]:
 
 def _name(route: ShownRoute) -> str:
     return "/".join(filter(None, (route.provider, route.app_id, route.environment)))
-
-
-def _share(rate: float | None) -> str:
-    """Write calls per second of one worker."""
-    return "no limit" if rate is None else f"{rate:g}/s"

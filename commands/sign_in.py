@@ -1,4 +1,4 @@
-"""Who may call: one-time codes for the console, and bearer tokens by a shared secret."""
+"""Credentials: one-time codes for the console, and bearer tokens signed with the shared secret."""
 
 import argparse
 import os
@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 
-from commands.context import actor, asked, read_settings, run_directory
+from api.http.auth import LONGEST_USER_ID, is_user_id
+from commands.context import actor, query, read_settings, run_directory
 from db import console_sessions
 from db.console_sessions import CODE_LIFETIME
 from db.engine import Sessions
@@ -15,49 +16,48 @@ from settings.environment import AuthSettings, ConfigError
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound
 
-_LONGEST_USER_ID = 200
-
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `console`."""
-    console = commands.add_parser("console", help="sign in to the console", description=_console.__doc__)
-    console.add_argument("--user", type=_user_id, metavar="NAME", help="who does what is done there (you)")
+    console = commands.add_parser("console", help="print a code for the console", description=_console.__doc__)
+    console.add_argument("--user", type=user_id, metavar="NAME", help="the operator's name (default: yours)")
     console.set_defaults(command=_console)
 
 
 async def sign_in_code(sessions: Sessions, user_id: str, lifetime: timedelta) -> str:
-    """Make a code, for once."""
+    """Make a one-time code."""
     async with sessions.begin() as db:
         return await console_sessions.issue(db, user_id, lifetime)
 
 
 def api_address(host: str, port: str | int) -> str:
-    """Tell where this machine reaches the API that listens there."""
+    """Give the address at which this machine reaches the API."""
     if host in {"", *_EVERY_ADDRESS}:
-        host = "127.0.0.1"  # the console's cookie goes over http on loopback alone
+        host = "127.0.0.1"  # browsers send the console's cookie over http only to loopback
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _console(arguments: argparse.Namespace) -> int:
-    """Print the console's address and a code that signs in once, within ten minutes."""
-    user_id = arguments.user or actor()
-    code = asked(lambda sessions: sign_in_code(sessions, user_id, CODE_LIFETIME))
+    """Print the console's address and a code that works once, within ten minutes."""
+    operator = arguments.user or actor()
+    code = query(lambda sessions: sign_in_code(sessions, operator, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
     print(f"console  {api_address(settings.get('API_HOST', ''), settings.get('API_PORT') or '8000')}/console")
     print(f"code     {code}")
     return 0
 
 
-def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"a name has 1 to {_LONGEST_USER_ID} printable characters")
+def user_id(text: str) -> str:
+    """Read a user id, or an operator's name; raises ArgumentTypeError."""
+    if not is_user_id(text):
+        raise argparse.ArgumentTypeError(f"a user id has 1 to {LONGEST_USER_ID} printable characters")
     return text
 
 
 def bearer_token(settings: AuthSettings, user_id: str, scopes: Sequence[str], lifetime: timedelta) -> str:
-    """Sign a token that the API accepts; raises ConfigError where only the issuer can."""
+    """Sign a token that the API accepts; raises ConfigError if only the issuer can."""
     if settings.jwt_secret is None:
-        raise ConfigError("AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.")
+        raise ConfigError("AUTH_JWKS_URL is set, so only its issuer can make bearer tokens.")
     now = datetime.now(UTC)
     claims: dict[str, object] = {"sub": user_id, "iat": now, "exp": now + lifetime}
     if scopes:

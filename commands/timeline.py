@@ -1,11 +1,13 @@
-"""`cli.py timeline`: what somebody's pushes wait for now, what was decided about them, and why."""
+"""`cli.py timeline`: what a user's pushes wait for now, what was decided about them, and why."""
 
 import argparse
 import sys
 from uuid import UUID
 
-from commands.context import asked, cell, say_json
-from db.engine import Sessions, as_of_one_moment
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from commands.context import cell, print_json, read
+from db.engine import as_of_one_moment
 from db.views import present, timeline
 from domain.timeline import TimelineItem, TimelinePart
 
@@ -14,27 +16,26 @@ _MOST = 1000
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `timeline`."""
-    telling = commands.add_parser("timeline", help="what became of somebody's pushes, and why")
+    telling = commands.add_parser("timeline", help="what happened to a user's pushes, and why")
     telling.add_argument("--user", required=True, metavar="ID")
     telling.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
     telling.add_argument("--message", type=UUID, metavar="ID", help="only this message")
-    telling.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest so many (50)")
-    telling.add_argument("--json", action="store_true", help="as JSON: the present, then the latest first")
-    telling.set_defaults(command=_tell)
+    telling.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest N (50)")
+    telling.add_argument("--json", action="store_true", help="print JSON: the present, then the latest first")
+    telling.set_defaults(command=_timeline)
 
 
-def _tell(arguments: argparse.Namespace) -> int:
+def _timeline(arguments: argparse.Namespace) -> int:
     part = TimelinePart(arguments.session, arguments.message)
 
-    async def ask(sessions: Sessions) -> tuple[list[TimelineItem], list[TimelineItem]]:
-        async with sessions() as db:
-            await as_of_one_moment(db)
-            now = await present.of_user(db, arguments.user, part)
-            return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
+    async def ask(db: AsyncSession) -> tuple[list[TimelineItem], list[TimelineItem]]:
+        await as_of_one_moment(db)
+        now = await present.of_user(db, arguments.user, part)
+        return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 
-    now, found = asked(ask)
+    now, found = read(ask)
     if arguments.json:
-        say_json(now + found)
+        print_json(now + found)
     else:
         _print(now, found)
     if not now and not found:
@@ -44,7 +45,7 @@ def _tell(arguments: argparse.Namespace) -> int:
 
 
 def _print(now: list[TimelineItem], found: list[TimelineItem]) -> None:
-    """Print the present on top, then what happened, in order."""
+    """Print the present, then what happened, in order."""
     if now:
         print(f"Now ({cell(now[0].at)}):")
         for item in now:
@@ -56,5 +57,5 @@ def _print(now: list[TimelineItem], found: list[TimelineItem]) -> None:
 
 def _limit(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {_MOST}")
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST}")
     return int(text)

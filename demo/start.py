@@ -1,4 +1,4 @@
-"""Starts the parts in their order, then plays the demonstration and says where everything is."""
+"""Starts the parts in order, plays the demonstration, and prints the addresses."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx
 
-from commands.context import ROOT, actor, migrate_named, opened
+from commands.context import ROOT, actor, migrate_named, open_database
 from commands.sign_in import bearer_token, sign_in_code
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
 from demo.parts import Parts, ProcessPart, Terminal, answering
@@ -25,9 +25,9 @@ _TOKEN_LIFETIME = timedelta(hours=1)
 _CODE_LIFETIME = timedelta(hours=12)
 
 
-async def start_and_tell(settings: LocalSettings, terminal: Terminal, parts: Parts) -> None:
-    """Start everything; raises NotReady and ConfigError. Later parts find earlier ones ready."""
-    terminal.say(terminal.colour(f"Fastbell, all on this machine; its state is in {_short(settings.run_dir)}", "bold"))
+async def start_and_demonstrate(settings: LocalSettings, terminal: Terminal, parts: Parts) -> None:
+    """Start everything, each part when the earlier ones are ready; raises NotReady and ConfigError."""
+    terminal.say(terminal.colour(f"Fastbell, all on this machine. Its state is in {_short(settings.run_dir)}", "bold"))
     settings.logs.mkdir(exist_ok=True)
     database_url = await _start_database(settings, terminal, parts)
     shared = shared_environment(settings, database_url)
@@ -35,9 +35,9 @@ async def start_and_tell(settings: LocalSettings, terminal: Terminal, parts: Par
     await _start_processes(settings, shared, terminal, parts)
     terminal.say()
     session_id = await _demonstrate(settings, shared, terminal)
-    async with opened(database_url) as sessions:
+    async with open_database(database_url) as sessions:
         code = await sign_in_code(sessions, actor(), _CODE_LIFETIME)
-    _tell_addresses(settings, terminal, session_id, code)
+    _print_addresses(settings, terminal, session_id, code)
 
 
 async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Parts) -> str:
@@ -54,8 +54,8 @@ async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Pa
 async def _start_processes(
     settings: LocalSettings, shared: Mapping[str, str], terminal: Terminal, parts: Parts
 ) -> None:
-    """Start the API last: once it answers, all is up."""
-    level = "DEBUG" if shared.get("LOG_LEVEL") == "DEBUG" else "INFO"  # the worker says at INFO that it is ready
+    """Start the processes. The API is last: once it answers, all is up."""
+    level = "DEBUG" if shared.get("LOG_LEVEL") == "DEBUG" else "INFO"  # the worker logs at INFO that it is ready
     environment = {**settings.inherited, **shared, "LOG_FORMAT": "json", "LOG_LEVEL": level, "PYTHONUNBUFFERED": "1"}
 
     async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
@@ -85,7 +85,7 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
         terminal.say("No demonstration: it needs a simulated phone.")
         return None
     if auth.jwt_secret is None:
-        terminal.say("No demonstration: bearer tokens come from the issuer at AUTH_JWKS_URL, none can be made here.")
+        terminal.say("No demonstration: bearer tokens come only from the issuer at AUTH_JWKS_URL.")
         return None
     terminal.say(terminal.colour("A demonstration, through the HTTP API:", "bold"))
     stage = Stage(
@@ -98,16 +98,16 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
     return await demonstrate(stage)
 
 
-_PEOPLES = "WorkflowType != 'Retention' AND WorkflowType != 'OrphanSweep'"  # fasts, messages, pushes: not housekeeping
+_NO_HOUSEKEEPING = "WorkflowType != 'Retention' AND WorkflowType != 'OrphanSweep'"
 
 
-def _tell_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str) -> None:
+def _print_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str) -> None:
     terminal.say()
     terminal.say(f"  console            {settings.api_url}/console  sign-in code {code}")
     terminal.say(f"  API documentation  {settings.api_url}/docs")
     if settings.starts_temporal:
         workflows = f"{settings.temporal_ui_url}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows"
-        terminal.say(f"  Temporal Web UI    {workflows}?query={quote(_PEOPLES, safe='')}")
+        terminal.say(f"  Temporal Web UI    {workflows}?query={quote(_NO_HOUSEKEEPING, safe='')}")
         if session_id is not None:
             terminal.say(f"  alice's workflow   {workflows}/{quote(reminder_workflow_id(session_id), safe='')}")
     if settings.simulated:
@@ -126,5 +126,5 @@ def _temporal_command(settings: LocalSettings) -> list[str]:
 
 
 def _short(path: Path) -> str:
-    """Name a path as a person in this directory would."""
+    """Shorten a path below the current directory."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""The demonstration: fasts, then messages, told line by line; public addresses only."""
+"""The demonstration: fasts, then messages, printed line by line. It uses public addresses only."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from demo.stage import SPOKEN, Stage, StagePhone, Story, times, until
+from demo.stage import PROVIDER_NAMES, Stage, StagePhone, Story, times, until
 from domain.messages import PRESENCE_TRUSTED
 from domain.push import Provider
 
@@ -19,24 +19,23 @@ _ALICE_DUE = timedelta(seconds=8)
 
 _BOB_DUE, _BOB_ENDS = timedelta(seconds=6), timedelta(seconds=3)
 
-_NO_REMINDER_WITHIN = timedelta(seconds=2)  # what has not come so long after it was due does not come
-
-_REMINDER_WITHIN = timedelta(seconds=30)
+_SECOND_REMINDER_TIMEOUT = timedelta(seconds=2)  # a reminder that is later than this does not come
+_REMINDER_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fast:
     owner: str
     path: str
-    url: str  # what a phone is told to open
+    url: str  # what the app opens
     session_id: UUID
     due_at: datetime
 
 
 class FastStory(Story):
-    """Alice is reminded on all her phones; bob, who ends his fast early, is not."""
+    """Alice is reminded on all her phones. Bob ends his fast early and is not reminded."""
 
-    session_id: UUID | None = None  # of the fast that is to remind
+    session_id: UUID | None = None  # of alice's fast
 
     async def play(self) -> None:
         """Play it; raises httpx.HTTPError."""
@@ -49,12 +48,12 @@ class FastStory(Story):
         bobs_fast = await self._start("bob", _BOB_DUE)
         await until(bobs_fast.due_at - _BOB_DUE + _BOB_ENDS)
         await self.api("bob", "POST", f"{bobs_fast.path}/end")
-        self.tell("bob ends his fast early.")
+        self.say("bob ends his fast early.")
         came = await asyncio.gather(*(self._await_reminder(phone, alices_fast) for phone in alices))
-        await until(alices_fast.due_at + _NO_REMINDER_WITHIN)
+        await until(alices_fast.due_at + _SECOND_REMINDER_TIMEOUT)
         for phone in (phone for phone, has_come in zip(alices, came, strict=True) if has_come):
-            await self.tell_screen(phone, alices_fast.url)
-        await self._tell_silence(bobs, bobs_fast)
+            await self.say_screen(phone, alices_fast.url)
+        await self._check_silence(bobs, bobs_fast)
 
     async def _start(self, user: str, due_in: timedelta) -> _Fast:
         session_id = uuid4()
@@ -62,40 +61,38 @@ class FastStory(Story):
         ends_at = datetime.now(UTC) + timedelta(minutes=1) + due_in
         answer = await self.api(user, "PUT", path, {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]})
         due_at = datetime.fromisoformat(answer["reminders"][0]["due_at"])
-        self.tell(f"{user} starts a fast; its reminder is due in {due_in.seconds} s, at {due_at:%H:%M:%S} UTC.")
+        self.say(f"{user} starts a fast. Its reminder is due in {due_in.seconds} s, at {due_at:%H:%M:%S} UTC.")
         return _Fast(user, path, f"fastbell://fasting-sessions/{session_id}", session_id, due_at)
 
     async def _await_reminder(self, phone: StagePhone, fast: _Fast) -> bool:
-        """Wait until the reminder comes for one phone, and tell how late it was."""
+        """Wait until one phone has its reminder, and print how late it was."""
         try:
-            async with asyncio.timeout((fast.due_at + _REMINDER_WITHIN - datetime.now(UTC)).total_seconds()):
+            async with asyncio.timeout((fast.due_at + _REMINDER_TIMEOUT - datetime.now(UTC)).total_seconds()):
                 push = await self.await_push(phone, fast.url)
         except TimeoutError:
             state = (await self.api(fast.owner, "GET", fast.path))["reminders"][0]["state"]
-            waited = f"nothing for {phone.name} within {_REMINDER_WITHIN.seconds} s of the due instant"
-            self.tell_trouble(f"{waited}; the API calls the reminder {state}.")
+            waited = f"{phone.name} got no reminder within {_REMINDER_TIMEOUT.seconds} s of the due instant"
+            self.say_failure(f"{waited}; the API calls the reminder {state}.")
             return False
         late = (datetime.fromisoformat(push["received_at"]) - fast.due_at) / timedelta(milliseconds=1)
-        self.tell(f"{SPOKEN[phone.provider]} has received {fast.owner}'s reminder, {late:.0f} ms after it was due.")
+        self.say(f"{PROVIDER_NAMES[phone.provider]} received {fast.owner}'s reminder {late:.0f} ms after it was due.")
         return True
 
-    async def _tell_silence(self, phone: StagePhone, fast: _Fast) -> None:
+    async def _check_silence(self, phone: StagePhone, fast: _Fast) -> None:
         _, pushes = await self.look(phone, fast.url)
         if pushes:
-            self.tell_trouble(f"a reminder came to {phone.name}, {times(len(pushes))}, though the fast was over.")
+            self.say_failure(f"{phone.name} got a reminder {times(len(pushes))} although the fast had ended.")
         else:
-            self.tell(f"{phone.name} shows nothing: his fast was over before its reminder was due.", "good")
+            self.say(f"{phone.name} shows nothing: his fast ended before its reminder was due.", "good")
 
 
-_MESSAGE_WITHIN = 30.0  # seconds
-
-_NO_PUSH_WITHIN = PRESENCE_TRUSTED.total_seconds() + 2  # a connected phone that was to be pushed to has been by then
-
+_MESSAGE_TIMEOUT = 30.0  # seconds
+_PUSH_TIMEOUT = PRESENCE_TRUSTED.total_seconds() + 2  # by then a push to a connected phone would have come
 _TEXT = "Shall we break our fast together?"
 
 
 class MessageStory(Story):
-    """Alice writes to bob, who has one phone in his hand and one asleep."""
+    """Alice writes to bob, who has the app open on one phone; the other phone is asleep."""
 
     async def play(self) -> None:
         """Play it; raises httpx.HTTPError."""
@@ -108,33 +105,34 @@ class MessageStory(Story):
         await self.api("backend", "PUT", path, {"member_ids": ["alice", "bob"]}, "service")
         stream = self._stream(online)
         try:
-            async with asyncio.timeout(_MESSAGE_WITHIN):
+            async with asyncio.timeout(_MESSAGE_TIMEOUT):
                 await anext(stream)
-                self.tell(f"{online.name} is in his hand, its stream open; {asleep.name} sleeps.")
+                self.say(f"{online.name} has the app open and connected. {asleep.name} is asleep.")
                 began = time.monotonic()
                 await self.api("alice", "PUT", f"{path}/messages/{uuid4()}", {"body": _TEXT})
-                self.tell(f"alice writes to bob; accepted after {1000 * (time.monotonic() - began):.0f} ms.")
+                took = 1000 * (time.monotonic() - began)
+                self.say(f"alice writes to bob. The API accepts the message after {took:.0f} ms.")
                 seq = await self._await_item(stream, online, url)
                 await self._sync(online, seq)
                 await self.await_push(asleep, url)
-                self.tell(f"{SPOKEN[asleep.provider]} has received the push for {asleep.name}.")
+                self.say(f"{PROVIDER_NAMES[asleep.provider]} received the push for {asleep.name}.")
         except TimeoutError:
-            self.tell_trouble(f"the message was not on both phones within {_MESSAGE_WITHIN:.0f} s.")
+            self.say_failure(f"the message did not reach both phones within {_MESSAGE_TIMEOUT:.0f} s.")
             return
         finally:
             await stream.aclose()
-        await self.tell_screen(asleep, url)
-        await asyncio.sleep(_NO_PUSH_WITHIN)
+        await self.say_screen(asleep, url)
+        await asyncio.sleep(_PUSH_TIMEOUT)
         _, pushes = await self.look(online, url)
         if pushes:
-            self.tell_trouble(f"a push came to {online.name}, {times(len(pushes))}, though it was connected.")
+            self.say_failure(f"{online.name} got a push {times(len(pushes))} although it was connected.")
         else:
-            self.tell(f"{online.name} shows no notification: it had the message.", "good")
+            self.say(f"{online.name} shows no notification: it already had the message.", "good")
         woken = await self._sync(asleep, seq - 1)
-        self.tell(f"{asleep.name} wakes, syncs, and has “{woken['items'][0]['body']}”.", "good")
+        self.say(f"{asleep.name} wakes, syncs, and gets “{woken['items'][0]['body']}”.", "good")
 
     async def _stream(self, phone: StagePhone) -> AsyncGenerator[Any]:
-        """Open a phone's stream; gives None once it is open, then each item of its owner's log."""
+        """Open a phone's stream; yields None when it is open, then each item of its owner's log."""
         log = await self._sync(phone, 0)
         while log["has_more"]:
             log = await self._sync(phone, log["next_cursor"])
@@ -150,8 +148,8 @@ class MessageStory(Story):
     async def _await_item(self, stream: AsyncGenerator[Any], phone: StagePhone, url: str) -> int:
         async for item in stream:
             if item["url"] == url:
-                lag = datetime.now(UTC) - datetime.fromisoformat(item["created_at"])
-                self.tell(f"{phone.name} has it from its stream {lag / timedelta(milliseconds=1):.0f} ms later.")
+                lag = (datetime.now(UTC) - datetime.fromisoformat(item["created_at"])) / timedelta(milliseconds=1)
+                self.say(f"{phone.name} gets the message through its stream {lag:.0f} ms later.")
                 return int(item["seq"])
         raise TimeoutError
 
@@ -162,7 +160,7 @@ class MessageStory(Story):
 
 
 async def demonstrate(stage: Stage) -> UUID | None:
-    """Play it; gives the session that was to remind, if it was started. Trouble is told, not raised."""
+    """Play both stories; gives alice's session, if it was started. A failure is printed, not raised."""
     async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
         fast, message = FastStory(stage, http), MessageStory(stage, http)
         for story in (fast, message):
@@ -175,10 +173,10 @@ async def _play(story: FastStory | MessageStory) -> bool:
     try:
         await story.play()
     except httpx.HTTPStatusError as error:
-        asked = error.request
-        story.tell_trouble(f"it stops: {asked.method} {asked.url} answered {error.response.status_code}.")
+        request = error.request
+        story.say_failure(f"{request.method} {request.url} answered {error.response.status_code}.")
     except httpx.HTTPError as error:
-        story.tell_trouble(f"it stops: {error.request.url} did not answer ({type(error).__name__}).")
+        story.say_failure(f"{error.request.url} did not answer ({type(error).__name__}).")
     else:
         return True
     return False

@@ -53,6 +53,11 @@ class LogItem:
     body: str | None = field(repr=False)
     reminder_minutes: int | None
 
+    @property
+    def url(self) -> str | None:
+        """Give the deep link."""
+        return None if self.kind is None else RULES[self.kind].deep_link(self.conversation_id)
+
 
 def check_repeat(posted: Message, sender_id: str, body: str) -> None:
     """Check that a message posted again is the same; raises Conflict."""

@@ -107,6 +107,9 @@ class Redriven:
     limit_reached: bool  # there may be more
 
 
+ROUTE_STATES = {"closed": "sending", "open": "paused", "half_open": "paused, testing", "braked": "stopped"}  # to people
+
+
 @dataclass(frozen=True, slots=True)
 class ShownGate:
     """How one worker's gate of a route stands."""

@@ -1,8 +1,8 @@
-"""When thousands of sends are due at one instant, those that are done let the others go first.
+"""When thousands of sends are due at one instant, the finished ones report after the others have called.
 
 A finished activity costs the Temporal server more CPU than the send itself. Reported at once, the first few hundred
-would take the processors from those that are still to be sent. Nothing is lost by telling Temporal a moment later,
-since the database knows the outcome.
+would take the processors from those that are still to be sent. A later report loses nothing, since the database has
+the outcome.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-AT_MOST = 2.0  # seconds that a report is kept back
+MAX_DELAY = 2.0  # seconds, of a report
 NEAR = 3.0  # seconds
 
 
 class DueLoad:
-    """The sends of this process that are due and not yet answered, of all providers, and those that soon will be."""
+    """The sends of this process, of all providers, that are due and not answered, and those that are due soon."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -25,7 +25,7 @@ class DueLoad:
 
     @contextmanager
     def taking_part(self) -> Iterator[None]:
-        """Count as one of them."""
+        """Count one send as due until it is over."""
         self._count += 1
         self._over.clear()
         try:
@@ -37,7 +37,7 @@ class DueLoad:
 
     @contextmanager
     def expecting(self, seconds: float) -> Iterator[None]:
-        """Hold a send that comes due in so many seconds."""
+        """Count one send as due in so many seconds."""
         due = int(asyncio.get_running_loop().time() + seconds)
         self._held[due] += 1
         try:
@@ -53,9 +53,9 @@ class DueLoad:
         return self._count > 0 or min(self._held, default=now + NEAR) < now + NEAR
 
     async def over(self) -> None:
-        """Wait until none is left, or for as long as is good for the workflow."""
+        """Wait until no send is due, at most MAX_DELAY."""
         try:
-            async with asyncio.timeout(AT_MOST):
+            async with asyncio.timeout(MAX_DELAY):
                 await self._over.wait()
         except TimeoutError:
             return

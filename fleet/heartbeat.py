@@ -1,4 +1,4 @@
-"""The worker's heartbeat: tells the fleet of this process and its gates, learns who else is there, and the brakes."""
+"""The worker's heartbeat: it reports this process and its limiters, and reads which others live and what is cut off."""
 
 import asyncio
 import os
@@ -17,30 +17,32 @@ from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
 from telemetry import metrics
 
-_TIMEOUT = 4.0  # seconds that one heartbeat may take
+log = structlog.get_logger()
+
+_TIMEOUT = 4.0  # seconds for one heartbeat
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatTimings:
-    """How often a worker is heard, in seconds. Tests may live faster."""
+    """Seconds. Tests use shorter ones."""
 
     every: float = 2.0
-    lapses: float = 9.0  # without a heartbeat, a worker gives its share up so long after the last one
-    lives: float = 10.0  # and the others take it so long after
+    lapses: float = 9.0  # after its last heartbeat; then a worker gives up its share of the rate
+    lives: float = 10.0  # after its last heartbeat; then the others take that share
 
 
-DEFAULT_PULSE = HeartbeatTimings()
+DEFAULT_HEARTBEAT = HeartbeatTimings()
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Which process a worker is, so that its successor on the same host knows whether it is dead."""
+    """The process of a worker, by which its successor on the same host sees that it is dead."""
 
     host: str
     pid: int
 
     def is_dead(self, other: int) -> bool:
-        """Tell of another worker of this host. One with our own id was in this container before us."""
+        """Whether a worker of this host is dead. One with our own pid ran in this container before us."""
         if other == self.pid:
             return True
         try:
@@ -57,27 +59,24 @@ def this_process() -> Process:
     return Process(socket.gethostname(), os.getpid())
 
 
-log = structlog.get_logger()
-
-
 class Heartbeat:
-    """Shares the fleet's rate: who is alone takes all of it; a newcomer takes nothing before all others know of it.
+    """Divides the fleet's rate: a lone worker takes all, a new one takes nothing before all others know of it.
 
-    `process`: whose dead predecessors need not be waited for. `reaches_temporal`: whether Temporal answered last.
+    `process`: its dead predecessors lose their share at once. `reaches_temporal`: whether Temporal answered last.
     """
 
     def __init__(
         self,
         sessions: Sessions,
-        gates: RouteLimiters,
+        limiters: RouteLimiters,
         cutoff: TokenErrorCutoff,
-        heartbeat_timings: HeartbeatTimings = DEFAULT_PULSE,
+        heartbeat_timings: HeartbeatTimings = DEFAULT_HEARTBEAT,
         *,
         process: Process | None = None,
         reaches_temporal: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
-        self._gates = gates
+        self._limiters = limiters
         self._cutoff = cutoff
         self._heartbeat_timings = heartbeat_timings
         self._process = process
@@ -88,7 +87,7 @@ class Heartbeat:
         self._lapse: asyncio.TimerHandle | None = None
 
     async def beat_forever(self) -> None:
-        """Beat until cancelled, then say goodbye."""
+        """Beat until cancelled."""
         try:
             while True:
                 await self._try_to_beat()
@@ -98,12 +97,12 @@ class Heartbeat:
                 self._lapse.cancel()
 
     async def leave(self) -> None:
-        """Say goodbye, once nothing is sent any more."""
+        """Deregister, when the last send is over."""
         try:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
                 await workers.leave(db, self._worker_id)
-        except Exception as error:  # noqa: BLE001 -- whatever ails the database; the others will see that we are gone
-            log.warning("left without a word", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- whatever ails the database; the others see that we are gone
+            log.warning("stopped without deregistering", error=type(error).__name__)
 
     async def _try_to_beat(self) -> None:
         began = asyncio.get_running_loop().time()
@@ -111,7 +110,7 @@ class Heartbeat:
             async with asyncio.timeout(min(_TIMEOUT, self._heartbeat_timings.lapses)):
                 await self._beat()
         except Exception as error:  # noqa: BLE001 -- whatever ails the database
-            log.warning("no heartbeat", error=type(error).__name__)
+            log.warning("heartbeat failed", error=type(error).__name__)
             metrics.heartbeats_missed.inc()
             return
         metrics.heartbeat_at.set_to_current_time()
@@ -141,16 +140,16 @@ class Heartbeat:
 
     def _take(self, share: float) -> None:
         self._share = share
-        self._gates.share(share)
+        self._limiters.share(share)
 
     def _report(self) -> dict[str, Any]:
-        """Tell how all gates stand; what cannot be told costs nobody the rate."""
+        """Report all route limiters; if that fails, the heartbeat counts all the same."""
         process = {} if self._process is None else asdict(self._process)
         process["temporal_answers"] = self._reaches_temporal()
         try:
-            return self._gates.report() | process
-        except Exception as error:  # noqa: BLE001 -- for people only
-            log.warning("gates not reported", error=type(error).__name__)
+            return self._limiters.report() | process
+        except Exception as error:  # noqa: BLE001 -- the report is for people only
+            log.warning("reporting the route limiters failed", error=type(error).__name__)
             return {"gates": []} | process
 
     def _lapsed(self) -> None:

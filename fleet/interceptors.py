@@ -1,4 +1,4 @@
-"""What every activity passes through: its ids in the logs, and failures named by their type alone."""
+"""What every activity passes through: ids in its log lines, and failures that Temporal stores by their type alone."""
 
 import time
 from datetime import timedelta
@@ -13,15 +13,15 @@ from domain.naming import subject_of
 
 _FIRST, _LONGEST = timedelta(seconds=1), timedelta(seconds=30)  # as Temporal waits by `workflows/fan_out.py`
 
-
 log = structlog.get_logger()
+_IDS = ("session_id", "message_id", "task_id")
 
 
 class NamelessFailures(Interceptor):
     """Replaces unexpected exceptions, whose text may quote a token or a row, before Temporal stores them."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 -- the SDK's name
-        """Stand before each activity."""
+        """Wrap each activity."""
         return _NamelessInbound(next)
 
 
@@ -36,11 +36,11 @@ class _NamelessInbound(ActivityInboundInterceptor):
             name = type(error).__name__
             log.warning("activity failed", activity=input.fn.__name__, exc_info=error)
             failure = ApplicationError("unexpected error", type=name, next_retry_delay=_next_try(began))
-        raise failure  # outside of the handler, so that the original is no cause of it
+        raise failure  # outside of the handler, so that it does not carry the original as its cause
 
 
 def _next_try(began: float) -> timedelta | None:
-    """Have an activity tried once more before Temporal gives it up; None where it may wait as it is used to."""
+    """Fit one more try in before Temporal gives the activity up; None where the usual delay does."""
     info = activity.info()
     if info.is_local or info.schedule_to_close_timeout is None:
         return None
@@ -50,14 +50,11 @@ def _next_try(began: float) -> timedelta | None:
     return None if delay == usual else delay
 
 
-_IDS = ("session_id", "message_id", "task_id")
-
-
 class IdsInLogs(Interceptor):
     """Binds workflow and attempt, and ids from the workflow's name and the activity's input."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 -- the SDK's name
-        """Stand before each activity."""
+        """Wrap each activity."""
         return _BindingInbound(next)
 
 

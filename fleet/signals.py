@@ -1,4 +1,4 @@
-"""Reads the database's signals for the whole fleet: one worker does, the others stand by."""
+"""Reads the fleet's signals from the database: one worker does, the others stand by."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from push.registry import SenderRegistry
 from telemetry.fleet_gauges import families
 
 EVERY = 15.0  # seconds
-_SOON = 1.0  # seconds; until the sweep has looked for the first time
-_TIMEOUT = 10.0  # seconds that one reading may take
+_SOON = 1.0  # seconds, until the first sweep is over
+_TIMEOUT = 10.0  # seconds for one reading
 _LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
 
 log = structlog.get_logger()
 
 
 class FleetSignals(Collector):
-    """Holds what was read last, for who scrapes; nothing while another worker reads.
+    """Holds what was read last, for scrapes; nothing while another worker reads.
 
-    Who reads holds a lock of PostgreSQL on a connection of its own, so that it goes with the process.
+    The reader holds a lock of PostgreSQL on a connection of its own, so the lock ends with the process.
     """
 
     def __init__(self, sessions: Sessions, database_url: str, apps: SenderRegistry, *, every: float = EVERY) -> None:
@@ -45,7 +45,7 @@ class FleetSignals(Collector):
                     async with asyncio.timeout(_TIMEOUT):
                         self._signals = await self._read()
                 except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                    log.warning("signals not read", error=type(error).__name__)
+                    log.warning("reading the signals failed", error=type(error).__name__)
                     self._give_up()
                 is_whole = self._signals is None or self._signals.swept_at is not None
                 await asyncio.sleep(self._every if is_whole else min(self._every, _SOON))
@@ -53,7 +53,7 @@ class FleetSignals(Collector):
             self._give_up()
 
     def collect(self) -> Iterator[Metric]:
-        """Give the gauges, where this worker leads."""
+        """Give the gauges, if this worker is the reader."""
         signals_read = self._signals
         if signals_read is not None:
             yield from families(signals_read, self.apps.keys)
@@ -65,13 +65,13 @@ class FleetSignals(Collector):
         if self._signals is None and not await self._connection.fetchval(_LEADS):
             return None
         if self._signals is not None:
-            await look_alone(self._connection)  # whoever lost the connection has lost the lock
+            await look_alone(self._connection)  # without its connection it has lost the lock
         async with self._sessions() as db:
             read = await signals.present(db)
-        return None if self._connection.is_closed() else read  # lost meanwhile: another worker may lead
+        return None if self._connection.is_closed() else read  # lost meanwhile: another worker may read
 
     def _lost(self, connection: object) -> None:
-        """Tell nothing from now on: another worker may lead at once."""
+        """Give nothing from now on: another worker may read at once."""
         if connection is self._connection:
             self._signals = None
 

@@ -1,9 +1,10 @@
-"""The mass-failure brake's worker side: watches each route's answers, engages the brake, learns of it, lets go.
+"""The token-error cutoff in one worker: it watches the answers on each route, stops a route, and learns of stops.
 
-A doubtful token is only suspected. It is deactivated once the same route, with the same credentials and in this
-process, took another push so much later that no call of the time of the error was under way; and only while users
-whose push was taken outnumber those with suspects and token errors. What is lost by a restart comes back with the next
-push.
+Whether a route is cut off, its limiter knows in this process, and `db/token_error_cutoffs.py` for all of them.
+
+A suspect token is not deactivated at once, but when a later push was accepted: on the same route, with the same
+credentials, by this process, and so much later that no call overlapped the error. And only while more users have
+accepted pushes than have suspect tokens and token errors. Suspects that a restart forgets are found by the next push.
 """
 
 import asyncio
@@ -38,24 +39,23 @@ class TokenErrorCutoff:
     def __init__(
         self,
         sessions: Sessions,
-        gates: RouteLimiters,
+        limiters: RouteLimiters,
         threshold: Threshold = DEFAULT_THRESHOLD,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.changes = 0  # grows with what happens here, so that older news can be told
+        self.changes = 0  # grows with each stop of ours, so that an older reading of the database is told from a newer
         self._sessions = sessions
-        self._gates = gates
+        self._limiters = limiters
         self._threshold = threshold
         self._clock = clock
         self._watches: dict[Route, _Watch] = {}
-        self._engaged: set[Route] = set()
-        self._engaging: set[Route] = set()
-        self._unburied: dict[Route, list[UUID]] = {}
+        self._storing: set[Route] = set()  # stopped here; the database may not know it yet
+        self._to_mark_dead: dict[Route, list[UUID]] = {}  # push tasks that were refused before another worker's stop
 
     async def note(self, go: Proceed, sender: Sender, answer: Answer) -> tuple[ReportedToken, ...]:
-        """Take note of an answer; returns the tokens to deactivate, unless the brake is engaged by then."""
-        if not self._gates.serves(go.route, sender):
+        """Note an answer, and stop the route if it shows a mass failure; returns the tokens to deactivate."""
+        if not self._limiters.serves(go.route, sender):
             return ()  # a late answer to other credentials says nothing about those in use
         now, watch = self._clock(), self._watch(go.route, sender)
         match answer:
@@ -74,35 +74,34 @@ class TokenErrorCutoff:
         if not isinstance(answer, Unregistered):
             watch.redrivable.append((now, go.push.task_id))
         failure = watch.record.judged(now)
-        if failure is not None and go.route not in self._engaged | self._engaging:
+        if failure is not None and not self._limiters.at(go.route).is_cut_off:
             await self._engage(go.route, failure)
         return dead
 
     async def learn(self, engaged: Collection[Route], *, changes: int) -> None:
-        """Learn which brakes are engaged, from the database as it was when `changes` stood where it is given."""
-        for route in set(engaged) - self._engaged - self._engaging:
-            self._gates.at(route).cutoff()
-            self._engaged.add(route)
-            self._unburied[route] = self._unburied.get(route, []) + self._redrivable(route)
-            self._watches.pop(route, None)
-        if changes == self.changes:
-            for route in self._engaged - set(engaged) - self._engaging:
-                self._engaged.discard(route)
+        """Stop and resume routes as the database says; `changes` is from before it was read."""
+        for route in engaged:
+            if not self._limiters.at(route).is_cut_off:
+                self._limiters.at(route).cut_off()
+                self._to_mark_dead.setdefault(route, []).extend(self._redrivable(route))
                 self._watches.pop(route, None)
-                self._gates.at(route).release()
-                log.info("brake resumed", **_names(route))
-        await self._bury()
+        if changes == self.changes:
+            for route in self._limiters.cut_off() - set(engaged) - self._storing:
+                self._watches.pop(route, None)
+                self._limiters.at(route).resume()
+                log.info("token-error cutoff resumed", **_names(route))
+        await self._mark_dead()
 
-    async def _bury(self) -> None:
-        """Make dead what was refused before a brake engaged elsewhere; what fails is tried again at the next beat."""
-        for route, task_ids in list(self._unburied.items()):
+    async def _mark_dead(self) -> None:
+        """Make dead what was refused before another worker's stop; what fails is tried again at the next heartbeat."""
+        for route, task_ids in list(self._to_mark_dead.items()):
             try:
                 async with self._sessions.begin() as db:
                     await push_tasks.mark_dead(db, task_ids)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                log.warning("refused pushes not buried yet", error=type(error).__name__, **_names(route))
+                log.warning("marking pushes dead failed, will retry", error=type(error).__name__, **_names(route))
             else:
-                del self._unburied[route]
+                del self._to_mark_dead[route]
 
     def _watch(self, route: Route, sender: Sender) -> "_Watch":
         watch = self._watches.get(route)
@@ -111,31 +110,30 @@ class TokenErrorCutoff:
         return watch
 
     async def _engage(self, route: Route, failure: MassFailure) -> None:
-        """Shut the gate at once, then tell everybody; a database in trouble is asked again for a while."""
-        self._engaging.add(route)
-        self._gates.at(route).cutoff()
+        """Stop the route here at once, then for all workers; a failing database is tried for some seconds."""
+        self._storing.add(route)
+        self._limiters.at(route).cut_off()
         try:
             for wait in (0.1, 0.5, 2.0, 0.0):
                 try:
                     await self._store(route, failure)
                 except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                    log.warning("brake not stored yet", error=type(error).__name__, **_names(route))
+                    log.warning("storing the cutoff failed, will retry", error=type(error).__name__, **_names(route))
                     await asyncio.sleep(wait)
                 else:
                     return
-        finally:  # one that could not be stored is let go by the next heartbeat, and judged again by the next error
-            self._engaged.add(route)
-            self._engaging.discard(route)
+        finally:  # one that could not be stored is resumed at the next heartbeat, and engaged again by the next error
+            self._storing.discard(route)
             self.changes += 1
 
     async def _store(self, route: Route, failure: MassFailure) -> None:
         async with self._sessions.begin() as db:
-            is_news = await token_error_cutoffs.engage(db, route, failure)
+            is_first = await token_error_cutoffs.engage(db, route, failure)
             await push_tasks.mark_dead(db, self._redrivable(route))
         self._watches.pop(route, None)
-        if is_news:
+        if is_first:
             counts = {"token_errors": failure.token_errors, "answers": failure.answers}  # both in users
-            log.error("brake engaged", reason=failure.reason, **counts, **_names(route))
+            log.error("token-error cutoff engaged", reason=failure.reason, **counts, **_names(route))
 
     def _redrivable(self, route: Route) -> list[UUID]:
         watch = self._watches.get(route)
@@ -144,16 +142,16 @@ class TokenErrorCutoff:
 
 
 class _Watch:
-    """What one route's answers came to lately, with one sender."""
+    """The recent answers on one route, with one sender."""
 
     def __init__(self, sender: Sender, threshold: Threshold) -> None:
         self.sender = sender
         self.record = Record(threshold)
         self.redrivable: deque[tuple[float, UUID]] = deque(maxlen=_MAX_REDRIVABLE)
-        self._suspects: dict[UUID, tuple[float, str, ReportedToken]] = {}  # by device: since when, whose
+        self._suspects: dict[UUID, tuple[float, str, ReportedToken]] = {}  # by device: since when, and whose
 
     def accepted(self, now: float, go: Proceed) -> tuple[ReportedToken, ...]:
-        """Clear this device, and give the suspects of before, if the route is known to work by then."""
+        """Clear this device of suspicion; returns the older suspects if the route is known to work."""
         self.record.accepted(now, go.user_id)
         if not self._suspects:
             return ()
@@ -166,7 +164,7 @@ class _Watch:
         return tuple(dead)
 
     def suspect(self, now: float, user_id: str, token: ReportedToken) -> None:
-        """Keep a token in mind; where there are too many, the oldest is forgotten."""
+        """Remember a suspect token; beyond a thousand the oldest is forgotten."""
         self._suspects[token.device_id] = (now, user_id, token)
         if len(self._suspects) > _MAX_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]

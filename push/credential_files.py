@@ -1,4 +1,4 @@
-"""What the files of credentials have to hold. What is wrong with one is told in words that follow *cannot be used:*."""
+"""Reads files of credentials. An error message continues the words *cannot be used:*."""
 
 import json
 import re
@@ -12,27 +12,27 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 SHORTEST_RSA_KEY = 2048  # bits
-_PLAIN = {"127.0.0.1", "localhost"}  # hosts that may be asked without TLS
+_PLAIN = {"127.0.0.1", "localhost"}  # hosts that may be called without TLS
 _WORD = re.compile(r"[!-~]{1,1000}")
 _FORMS = {
-    "project_id": re.compile(r"[A-Za-z0-9._:-]{1,200}"),  # it stands in a path
+    "project_id": re.compile(r"[A-Za-z0-9._:-]{1,200}"),  # part of a path
     "client_email": _WORD,
     "token_uri": _WORD,
 }
 
 
 class UnusableCredential(ValueError):
-    """A file does not hold what it should; the message says what is missing."""
+    """A file has a wrong content; the message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """Who sends over FCM: a service account of one project."""
+    """A service account of one Firebase project."""
 
     project_id: str
     client_email: str
     private_key_id: str | None
-    token_uri: str  # where access tokens are given out
+    token_uri: str  # where access tokens are fetched
     private_key: RSAPrivateKey = field(repr=False)
 
 
@@ -59,7 +59,7 @@ def service_account(content: bytes) -> ServiceAccount:
         raise UnusableCredential("its type is not service_account")
     texts = {name: _text(account, name) for name in _FORMS}
     key_id = _text(account, "private_key_id") if account.get("private_key_id") else None
-    if not _is_askable(texts["token_uri"]):
+    if not _is_callable(texts["token_uri"]):
         raise UnusableCredential("its token_uri is not an https:// address")
     pem = account.get("private_key")
     if not isinstance(pem, str):
@@ -72,12 +72,12 @@ def service_account(content: bytes) -> ServiceAccount:
     return ServiceAccount(**texts, private_key_id=key_id, private_key=key)
 
 
-def _is_askable(url: str) -> bool:
+def _is_callable(url: str) -> bool:
     try:
         parts = urlsplit(url)
         is_secret = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _PLAIN)
         return bool(parts.hostname) and is_secret and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port that is none
+    except ValueError:  # unmatched brackets, or no valid port
         return False
 
 

@@ -1,4 +1,4 @@
-"""Makes a push's text fit for the wire: shortened to the provider's limit, or sealed (HPKE, RFC 9180)."""
+"""Prepares a push's text: shortened to the provider's limit, or sealed (HPKE, RFC 9180)."""
 
 import base64
 import json
@@ -14,28 +14,30 @@ from domain.kinds import Kind
 from domain.push import Push
 
 ELLIPSIS = "…"
-
 _JOINER = "\u200d"
+SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
+_PROBE = X25519PrivateKey.generate()
+BLOCK = 128  # bytes; texts are padded to a multiple, since a length may reveal a text
 
 
 def encoded(content: object) -> bytes:
-    """Write JSON as the bytes that are sent, and so measured: UTF-8; what that cannot hold becomes a question mark."""
+    """Write JSON as the bytes that are sent: UTF-8; a lone surrogate becomes a question mark."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def fitted(push: Push, encode: Callable[[Push], bytes], limit: int) -> bytes:
-    """Encode with as much of the body, then of the title, as `limit` bytes allow; too long a rest stays too long."""
+    """Encode with as much of the body, then of the title, as `limit` bytes allow; all else is kept in full."""
     whole = encode(push)
     if len(whole) <= limit:
         return whole
-    found = _longest(push.body, lambda text: encode(replace(push, body=text)), limit)
-    if len(found) <= limit:
-        return found
+    shorter = _longest(push.body, lambda text: encode(replace(push, body=text)), limit)
+    if len(shorter) <= limit:
+        return shorter
     return _longest(push.title, lambda text: encode(replace(push, title=text, body=ELLIPSIS)), limit)
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut to at most `length` characters, between two that a person would tell apart, and say so with an ellipsis."""
+    """Cut to at most `length` code points, never inside a visible character, and add an ellipsis."""
     while 0 < length < len(text) and not _ends_before(text, length):
         length -= 1
     return text[:length].rstrip() + ELLIPSIS
@@ -53,7 +55,7 @@ def _longest(text: str, encode: Callable[[str], bytes], limit: int) -> bytes:
 
 
 def _ends_before(text: str, at: int) -> bool:
-    """Tell whether a new character, as a person sees it, begins at `at`; near enough to Unicode's annex 29."""
+    """Whether a new visible character begins at `at`; close to Unicode's annex 29."""
     before, after = text[at - 1], text[at]
     if _JOINER in {before, after} or unicodedata.category(after) in {"Mn", "Mc", "Me"}:
         return False
@@ -73,28 +75,21 @@ def _flag_halves_before(text: str, at: int) -> int:
     return at - start
 
 
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
-
-_PROBE = X25519PrivateKey.generate()
-
-BLOCK = 128  # bytes; texts are padded to a multiple, since a length can give a text away
-
-
 def sealed(push: Push, public_key: bytes) -> str:
-    """Seal title and body, so that only the private key opens them and only in this push; base64."""
+    """Seal title and body, so that only the private key opens them, and only in this push; base64."""
     content = encoded({"title": push.title, "body": push.body})
-    padded = content.ljust(-(-len(content) // BLOCK) * BLOCK)  # JSON takes no notice of spaces at its end
+    padded = content.ljust(-(-len(content) // BLOCK) * BLOCK)  # JSON ignores spaces at its end
     key = X25519PublicKey.from_public_bytes(public_key)
     return base64.b64encode(SUITE.encrypt(padded, key, binding(push.task_id, push.kind))).decode()
 
 
 def binding(task_id: UUID, kind: Kind) -> bytes:
-    """Make HPKE's `info`: the construction's version, and the push that a sealed text belongs to."""
+    """Make HPKE's `info`: the version, and the push that a sealed text belongs to."""
     return f"fastbell/1/{task_id}/{kind.value}".encode()
 
 
 def is_usable(public_key: bytes) -> bool:
-    """Tell whether a key has the right size and no low order: what is sealed to such a point, everybody can open."""
+    """Whether a key has the right size and no low order: anybody can open what is sealed to such a point."""
     try:
         _PROBE.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError:

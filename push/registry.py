@@ -1,4 +1,4 @@
-"""The senders of all apps, by provider and app; made again when the files of their credentials change."""
+"""The senders of all apps, by provider and app; renewed when the files of their credentials change."""
 
 import asyncio
 import hashlib
@@ -16,17 +16,22 @@ from domain.push import Environment, Provider, Route
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.credential_files import UnusableCredential
 from push.fcm.sender import FcmAccount, FcmSender
-from push.sender import NotConfigured, Sender
+from push.sender import Sender
 
-Key = tuple[Provider, str | None]  # the app without a name is the default one
+log = structlog.get_logger()
+
+Key = tuple[Provider, str | None]  # None: the default app
 
 Senders = Mapping[Key, Sender]
+EVERY = timedelta(seconds=5)
+LINGER = timedelta(seconds=30)  # for sends that hold a sender that was just replaced
+Account = ApnsAccount | FcmAccount
 
 
 class SenderRegistry:
-    """Finds the sender of an app; another one than before means that the app's credentials changed.
+    """Finds the sender of an app; a different one than before means that the app's credentials have changed.
 
-    `named` are the apps that have credentials of their own; None: there is the default app only, whatever a phone says.
+    `named` are the apps with credentials of their own; None: all phones belong to the default app.
     """
 
     def __init__(self, senders: Senders, named: frozenset[str] | None = None) -> None:
@@ -35,7 +40,7 @@ class SenderRegistry:
 
     @property
     def providers(self) -> frozenset[Provider]:
-        """The providers to take work for: all where apps come and go, for then work of any may come."""
+        """The providers to take work for: all of them where apps can be added, since work of any may come then."""
         return frozenset(provider for provider, _ in self._senders) if self._named is None else frozenset(Provider)
 
     @property
@@ -44,18 +49,15 @@ class SenderRegistry:
         return frozenset(self._senders)
 
     def route(self, provider: Provider, app_id: str | None, environment: Environment) -> Route:
-        """Name the route to a phone: where no app has credentials of its own, whatever a phone says is the default."""
+        """Name the route to a phone; without apps of their own, all phones belong to the default app."""
         return Route(provider, None if self._named is None else app_id, environment)
 
-    def sender(self, provider: Provider, app_id: str | None) -> Sender:
-        """Find the sender; raises NotConfigured for an app without credentials for this provider."""
-        sender = self._senders.get((provider, None if self._named is None else app_id))
-        if sender is None:
-            raise NotConfigured("app_not_configured")
-        return sender
+    def sender(self, provider: Provider, app_id: str | None) -> Sender | None:
+        """Find the sender of an app; None where it has no credentials for this provider."""
+        return self._senders.get((provider, None if self._named is None else app_id))
 
     def replace(self, senders: Senders, named: frozenset[str] | None) -> list[Sender]:
-        """Use these senders from now on; returns those that were dropped, which may still have calls in flight."""
+        """Use these senders from now on; returns the dropped ones, which may still have calls in flight."""
         dropped = [sender for key, sender in self._senders.items() if senders.get(key) is not sender]
         self._senders, self._named = dict(senders), named
         return dropped
@@ -65,28 +67,17 @@ class SenderRegistry:
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
 
 
-log = structlog.get_logger()
-
-
-EVERY = timedelta(seconds=5)
-
-LINGER = timedelta(seconds=30)  # for sends that found a sender just before it was replaced
-
-
-Account = ApnsAccount | FcmAccount
-
-
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Who sends for which app, as the settings say it at the moment."""
+    """The account of each app, as the settings are at the moment."""
 
     of: Mapping[Key, Account]
-    named: frozenset[str] | None  # apps with credentials of their own; None: there is the default app only
-    unreadable: Mapping[Key, str] = field(default_factory=dict)  # whose settings cannot be used, with the sentence why
+    named: frozenset[str] | None  # apps with credentials of their own; None: only the default app
+    unreadable: Mapping[Key, str] = field(default_factory=dict)  # apps whose settings cannot be used, and why
 
 
 class UnusableFile(ValueError):
-    """A file of credentials cannot be read, or is not what it should be."""
+    """A file of credentials cannot be read, or has a wrong content."""
 
     def __init__(self, key: Key, why: str) -> None:
         super().__init__(why)
@@ -101,9 +92,9 @@ class _Made:
 
 
 class Rotation:
-    """Holds the senders of all apps, and makes a new one wherever its account or the content of its files changed.
+    """Holds the senders of all apps, and makes a new one where its account or the content of its files has changed.
 
-    `read` tells the accounts; it raises ValueError where the settings cannot be used, now or just now.
+    `read` returns the accounts; it raises ValueError where the settings cannot be used.
     """
 
     def __init__(self, read: Callable[[], Accounts], *, every: timedelta = EVERY, linger: timedelta = LINGER) -> None:
@@ -111,8 +102,8 @@ class Rotation:
         self._read = read
         self._every = every.total_seconds()
         self._linger = linger.total_seconds()
-        self._told: dict[Key | None, object] = {}  # trouble that the log has
-        self._unreadable: set[tuple[str | None, str]] = set()  # likewise, by app
+        self._reported: dict[Key | None, object] = {}  # trouble that is logged already
+        self._unreadable: set[tuple[str | None, str]] = set()  # the same, by app
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -128,18 +119,18 @@ class Rotation:
             await asyncio.sleep(self._every)
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001 -- whoever stops to look would never see the next change
-                log.warning("credentials not looked at", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- else the next change would go unseen
+                log.warning("checking the credentials failed", error=type(error).__name__)
 
     async def look(self) -> None:
-        """Look for changes once. Whatever cannot be used is told once, and the credentials in use stay in use."""
+        """Look for changes once. What cannot be used is logged once, and the present credentials stay in use."""
         async with self._looking:
             try:
                 accounts, digests = await asyncio.to_thread(self._seen)
             except (ValueError, OSError) as error:
-                self._tell(None, str(error), str(error))
+                self._report(None, str(error), str(error))
             else:
-                self._told.pop(None, None)
+                self._reported.pop(None, None)
                 self._use(accounts, digests)
 
     async def close(self) -> None:
@@ -148,7 +139,7 @@ class Rotation:
         await asyncio.gather(self.apps.close(), *self._retiring)
 
     def _seen(self) -> tuple[Accounts, dict[Key, bytes]]:
-        """Read all files; called in a thread, for a disk may be slow."""
+        """Read all files; called in a thread, since a disk may be slow."""
         accounts = self._read()
         return accounts, {key: _digest(account) for key, account in accounts.of.items()}
 
@@ -166,22 +157,22 @@ class Rotation:
             task.add_done_callback(self._retiring.discard)
 
     def _current(self, key: Key, account: Account, digest: bytes) -> _Made | None:
-        """Give what was made for an account, anew if the account changed; None for a new app that cannot send."""
+        """Return the sender of an account, renewed if the account has changed; None for a new app that cannot send."""
         kept = self._made.get(key)
-        if self._told.get(key) == (account, digest):
+        if self._reported.get(key) == (account, digest):
             return kept
         try:
             if kept is None or (kept.account, kept.digest) != (account, digest):
                 kept = _made(key, account, digest)
                 log.info("credentials renewed", provider=key[0].value, app_id=key[1])
-            self._told.pop(key, None)
+            self._reported.pop(key, None)
         except UnusableFile as error:
-            self._tell(key, (account, digest), str(error))
+            self._report(key, (account, digest), str(error))
         return kept
 
-    def _tell(self, key: Key | None, what: object, why: str) -> None:
-        if self._told.get(key) != what:
-            self._told[key] = what
+    def _report(self, key: Key | None, what: object, why: str) -> None:
+        if self._reported.get(key) != what:
+            self._reported[key] = what
             provider, app_id = (key[0].value, key[1]) if key else (None, None)
             log.error("credentials not renewed", provider=provider, app_id=app_id, why=why)
 
@@ -202,12 +193,12 @@ def sender_of(key: Key, account: Account) -> Sender:
         raise UnusableFile(key, f"{_file(account)} cannot be used: {error}") from None
     except ssl.SSLError:
         raise UnusableFile(key, f"{account.ca_file} cannot be used: it holds no certificates") from None
-    except Exception as error:  # noqa: BLE001 -- whatever ails one app's file, the other apps' senders are made
+    except Exception as error:  # noqa: BLE001 -- one app's broken file must not stop the others
         raise UnusableFile(key, f"{_file(account)} cannot be used: {type(error).__name__}") from None
 
 
 def _made(key: Key, account: Account, digest: bytes) -> _Made:
-    """Make a sender; its digest is of the files before it read them, so a change in between is seen next time."""
+    """Make a sender; the digest was taken before it read the files, so a change in between is seen next time."""
     return _Made(account, digest, sender_of(key, account))
 
 
@@ -222,7 +213,7 @@ def _sender(account: Account) -> Sender:
 
 
 def _digest(account: Account) -> bytes:
-    """Give the digest of an account's files; empty where one cannot be read, as whoever makes the sender will find."""
+    """Digest an account's files; empty where one cannot be read, which fails again when the sender is made."""
     files = [_file(account)] + ([account.ca_file] if account.ca_file else [])
     try:
         return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)

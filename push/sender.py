@@ -1,13 +1,29 @@
-"""What a provider call can come to, and the Sender protocol that both providers implement.
+"""The outcomes of a provider call, and the Sender protocol that both providers implement.
 
-An answer that no retry would change is a value. Trouble that time may cure is an exception.
+An answer that no retry would change is a value. Trouble that time may cure is an exception:
+
+    ProviderTrouble
+        Throttled             the provider asks for fewer calls
+        Misconfigured         our keys, topic or project are wrong
+            NotConfigured         the app has no credentials
+            TokenMisconfigured    something is missing for this token alone
+        Unavailable           the provider failed, or could not be reached
+            AnsweredUnavailable   it said so itself
+            StaleCredential       the credential is renewed by now
+            NoRoom                no stream was free; says nothing against the provider
+        Paused                the route is paused or stopped
+            ProbesNext            this push is the next probe
+            ChecksAgain           for longer; the push checks now and then
+        Reserved              too many are ahead; this push has a turn
+        AwaitsCredentials     refused for our credentials; waits for others
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from domain.push import Environment, Push
 
@@ -16,20 +32,20 @@ from domain.push import Environment, Push
 class Accepted:
     """The provider took the push. Says nothing about the phone."""
 
-    provider_id: str | None  # apns-id, or the FCM message name; None where what the provider gave has not its form
+    provider_id: str | None  # apns-id, or the FCM message name; None where the provider gave none in that form
 
 
 @dataclass(frozen=True, slots=True)
 class Unregistered:
-    """The token is dead: the provider knew it, and knows that it is gone."""
+    """The token is dead: the provider knew it, and says that it is gone."""
 
     reason: str
-    since: datetime | None  # when the provider saw it die, where it says so (APNs 410)
+    since: datetime | None  # when it died, where the provider says so (APNs 410)
 
 
 @dataclass(frozen=True, slots=True)
 class SuspectToken:
-    """The token is dead, or it lives elsewhere: in the other environment, for one."""
+    """The token is dead, or valid elsewhere, such as in the other environment."""
 
     reason: str
 
@@ -61,8 +77,8 @@ class Delivery(StrEnum):
     """What may have become of a push whose call failed."""
 
     NOT_SENT = "not_sent"  # no call was made
-    NEVER_PROCESSED = "never_processed"
-    DECLINED = "declined"  # the provider answered that it is unavailable; in the field, some were taken all the same
+    NOT_PROCESSED = "never_processed"
+    DECLINED = "declined"  # the provider answered that it is unavailable; some were shown all the same
     UNKNOWN = "unknown"
 
 
@@ -73,20 +89,20 @@ class ProviderTrouble(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after  # the floor for the next attempt
-        self.is_usual = False  # that floor is the provider's general advice; this answer named none
+        self.is_advised = False  # the floor is the provider's general advice; this answer named none
 
-    def or_usually(self, rest: timedelta) -> Self:
-        """Give it the floor that the provider advises in general, where it has none."""
+    def or_advised(self, rest: timedelta) -> Self:
+        """Set the floor that the provider advises in general, where its answer names none."""
         if self.retry_after is None:
-            self.retry_after, self.is_usual = rest, True
+            self.retry_after, self.is_advised = rest, True
         return self
 
 
 class ThrottleExtent(StrEnum):
-    """Whom a throttle concerns."""
+    """What a throttle concerns."""
 
     TOKEN = "token"  # noqa: S105 (a word)
-    ROUTE = "route"  # the answer names it: a project's quota, for one
+    ROUTE = "route"  # the answer names it, as with a project's quota
     UNNAMED = "unnamed"  # the answer does not say
 
 
@@ -105,26 +121,23 @@ class Misconfigured(ProviderTrouble):
 
 
 class NotConfigured(Misconfigured):
-    """We know ourselves that no call can be made on this route: the app has no credentials for the provider."""
+    """No call can be made: the app has no credentials for the provider."""
 
 
 class TokenMisconfigured(Misconfigured):
-    """Something is missing on our side for this one token: Firebase has no APNs key of its app, for one.
-
-    Says nothing about other tokens.
-    """
+    """Something is missing on our side for this token alone, such as its app's APNs key in Firebase."""
 
 
 class Unavailable(ProviderTrouble):
     """The provider could not be reached, or failed."""
 
-    def __init__(self, reason: str, fate: Delivery, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, reason: str, delivery: Delivery, *, retry_after: timedelta | None = None) -> None:
         super().__init__(reason, retry_after=retry_after)
-        self.fate = fate
+        self.delivery = delivery
 
 
 class AnsweredUnavailable(Unavailable):
-    """The provider answered this one call that it is in trouble; no connection was lost."""
+    """The provider answered this call that it is in trouble; no connection was lost."""
 
 
 class StaleCredential(Unavailable):
@@ -132,33 +145,36 @@ class StaleCredential(Unavailable):
 
 
 class NoRoom(Unavailable):
-    """No call was made, or it was turned away unread, for want of a place; says nothing against the provider.
+    """No stream was free, or the peer refused one more; the call was not processed.
 
-    So it opens no breaker. A connection that failed is plain Unavailable, for whoever waited for it.
+    Says nothing against the provider, so it opens no breaker. A failed connection is plain Unavailable.
     """
 
     def __init__(
-        self, reason: str, fate: Delivery = Delivery.NEVER_PROCESSED, *, retry_after: timedelta | None = None
+        self, reason: str, delivery: Delivery = Delivery.NOT_PROCESSED, *, retry_after: timedelta | None = None
     ) -> None:
-        super().__init__(reason, fate, retry_after=retry_after)
+        super().__init__(reason, delivery, retry_after=retry_after)
 
 
 class Paused(ProviderTrouble):
-    """The gate is shut: nothing was called, and nobody is to call before."""
+    """The route is paused or stopped: no call was made."""
 
 
-class Appointed(Paused):
-    """The gate is shut, and this push is the one to try it next: `retry_after` says when."""
+class ProbesNext(Paused):
+    """The route is paused, and this push is the next to probe it: `retry_after` says when."""
 
 
-class LooksIn(Paused):
-    """The gate is shut for longer, unless other credentials or a person open it: `retry_after` says when to ask."""
+class ChecksAgain(Paused):
+    """The route is paused or stopped for longer, unless new credentials or a person end it.
+
+    `retry_after` says when to check.
+    """
 
 
-class RestsAlone(ProviderTrouble):
+class AwaitsCredentials(ProviderTrouble):
     """The push was refused for our credentials, and is not sent with the same before `rest` is over.
 
-    `retry_after` says when to ask whether they are others.
+    `retry_after` says when to check whether they have changed.
     """
 
     def __init__(self, reason: str, rest: timedelta, *, retry_after: timedelta) -> None:
@@ -166,23 +182,22 @@ class RestsAlone(ProviderTrouble):
         self.rest = rest
 
 
-class Booked(ProviderTrouble):
-    """Too many are ahead; `retry_after` says when it is likely to be this push's turn."""
+class Reserved(ProviderTrouble):
+    """Too many are ahead; `retry_after` says when this push's turn is likely."""
 
 
-class CallLease(Protocol):
-    """Leave to make one provider call at once: a connection is up and has room."""
-
-    async def send(self, push: Push) -> Answer:
-        """Make exactly one provider call; raises ProviderTrouble."""
-        ...
+Send: TypeAlias = Callable[[Push], Awaitable[Answer]]  # makes exactly one provider call; raises ProviderTrouble
 
 
 class Sender(Protocol):
-    """One provider. A slot is taken *before* the last-moment check, so that nothing waits between check and call."""
+    """One app at one provider."""
 
-    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[CallLease]:
-        """Wait for room on a live connection; raises ProviderTrouble when none can be had in time."""
+    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[Send]:
+        """Lease a stream on a live connection, and give the function that makes the one call on it.
+
+        It is taken *before* the last check, so that nothing waits between check and call. A stream that was not used
+        goes back. Raises ProviderTrouble when no stream is free in time.
+        """
         ...
 
     async def close(self) -> None:

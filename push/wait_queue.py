@@ -1,4 +1,4 @@
-"""Those who wait for their turn: users take turns, and what each of them has waiting goes in the order it came."""
+"""A fair queue: users take turns, and the waiters of one user go in their order."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,11 +8,11 @@ from typing import Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 Waiter: TypeAlias = asyncio.Future[T]
 
-_EXACT = 64  # waiting of one user; who has more is told the number of all, so that counting stays cheap
+_EXACT = 64  # waiters of one user; beyond, all waiters are counted as ahead, so that counting stays cheap
 
 
 class QueueDepths:
-    """How many each user has waiting, and so how many go before a newcomer."""
+    """How many waiters each user has, and so how many go before a new one."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -38,8 +38,8 @@ class QueueDepths:
             self._users_with.pop()
         self.total -= 1
 
-    def ahead_of(self, user: int) -> int:
-        """Count those who go before this user's next one, at most: of every user as many as this one has then."""
+    def count_ahead(self, user: int) -> int:
+        """Count those who go before this user's next one, at most: of each user as many as this one has then."""
         depth = self._of_users.get(user, 0) + 1
         return self.total if depth > _EXACT else sum(self._users_with[:depth])
 
@@ -55,28 +55,28 @@ class FairQueue(Generic[T]):
         """Count those who wait."""
         return self._depths.total
 
-    def ahead_of(self, user: int) -> int:
-        """Count those who go before a newcomer of this user, at most."""
-        return self._depths.ahead_of(user)
+    def count_ahead(self, user: int) -> int:
+        """Count those who go before a new one of this user, at most."""
+        return self._depths.count_ahead(user)
 
     def join(self, user: int) -> Waiter[T]:
-        """Wait behind the others of this user; the future is settled when it is one's turn."""
+        """Wait behind the others of this user; the future is done when the turn comes."""
         waiter: Waiter[T] = asyncio.get_running_loop().create_future()
         self._of_users.setdefault(user, OrderedDict())[waiter] = None
         self._depths.add(user)
         return waiter
 
     def give_up(self, user: int, waiter: Waiter[T]) -> None:
-        """Wait no longer; harmless after one's turn."""
+        """Stop waiting; harmless after the turn."""
         queue = self._of_users.get(user)
         if queue is not None and waiter in queue:
             self._take_out(user, queue, waiter)
 
-    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> int | None:
-        """Tell which user's turn it is; None where nobody waits but users who are passed over."""
+    def first(self, is_skipped: Callable[[int], bool] = lambda _: False) -> int | None:
+        """Return the user of the next turn; None where only skipped users wait."""
         if not self._of_users:
             return None
-        while (user := next((each for each in self._of_users if not is_passed_over(each)), None)) is not None:
+        while (user := next((each for each in self._of_users if not is_skipped(each)), None)) is not None:
             queue = self._of_users[user]
             waiter = next(iter(queue))
             if not waiter.done():
@@ -85,7 +85,7 @@ class FairQueue(Generic[T]):
         return None
 
     def next(self, user: int) -> Waiter[T]:
-        """Take the turn of the user that `first` told; that one's next turn comes after all others'."""
+        """Take the turn of the user that `first` returned, whose next turn comes after all others'."""
         queue = self._of_users[user]
         waiter = next(iter(queue))
         self._take_out(user, queue, waiter)

@@ -1,6 +1,6 @@
-"""Begins attempts: the last-moment check and the record of a call, one transaction for many at once.
+"""Begins attempts: the last check and the record of a call, in one transaction for many pushes.
 
-Thousands of reminders come due at one instant. The check holds the sessions and tokens it judges until it commits, so
+Thousands of reminders are due at one instant. The check locks the sessions and tokens it reads until it commits, so
 an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
@@ -39,14 +39,14 @@ from sending.precheck import (
 )
 
 _MOVED = Final(TaskState.WITHDRAWN, "token_changed")
-_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a worker of a newer release may take it
+_UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a newer release may understand it
 
 
 async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Verdict]:
-    """Check each task a last time and begin an attempt where it may be sent; one transaction."""
+    """Check each task a last time, and begin an attempt where it may be sent; one transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
-        tasks, about_messages = await _hold(db, claims)
+        tasks, about_messages = await _locked(db, claims)
         tried = {task.task_id for task in tasks if task.attempt_count}
         missing = {claim.task_id for claim in claims} - {task.task_id for task in tasks}
         unreadable = await push_tasks.existing(db, missing) if missing else set()
@@ -55,16 +55,15 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
             messages=await messages.addressed(
                 db, {task.task_id: (task.message_id, task.user_id) for task in about_messages}
             ),
-            lines=await collapse_groups.around(db, about_messages, ATTEMPT_LEASE),
+            collapse_groups=await collapse_groups.around(db, about_messages, ATTEMPT_LEASE),
             devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
             preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
             under_way=dict(await push_attempts.under_way(db, tried)),
             final=dict(await push_attempts.final(db, tried)) if tried else {},
             now=await present_instant(db),
         )
-        asked = {claim.task_id: claim for claim in claims}
-        judged = precheck(tasks, asked, facts)
-        verdicts = judged.verdicts
+        checked = precheck(tasks, {claim.task_id: claim for claim in claims}, facts)
+        verdicts = checked.verdicts
 
         going = [verdict for verdict in verdicts.values() if isinstance(verdict, Proceed)]
         lost = [
@@ -85,9 +84,9 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
-        await messages.enter_reminders(db, [_message(task) for task in judged.entering])
+        await messages.enter_reminders(db, [_message(task) for task in checked.entering])
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
-        for installation_id in {task.installation_id for task in moved}:  # it has registered: there is no need to wait
+        for installation_id in {task.installation_id for task in moved}:  # it has registered already
             await revivals.revive(db, facts.devices[installation_id])
         await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
@@ -96,7 +95,7 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
     for claim in claims:
         unread = _UNREADABLE if claim.task_id in unreadable else Final(TaskState.WITHDRAWN, "task_missing")
         verdict = verdicts.get(claim.task_id, unread)
-        if isinstance(verdict, Proceed) and claim.task_id in taken:  # asked twice in one batch
+        if isinstance(verdict, Proceed) and claim.task_id in taken:  # claimed twice in one batch
             verdict = InFlight(ATTEMPT_LEASE)
         taken.add(claim.task_id)
         answers.append(verdict)
@@ -104,19 +103,19 @@ async def begin_attempts(sessions: Sessions, claims: Sequence[Claim]) -> list[Ve
 
 
 async def unheld_claims(sessions: Sessions, claims: Sequence[Claim]) -> list[bool]:
-    """Say of each claim whether it can be checked now, without a wait for what somebody else holds."""
+    """Say of each claim whether it can be checked now, without waiting for another transaction's locks."""
     async with sessions.begin() as db:
         free = await batch.unheld_around(db, {claim.task_id for claim in claims})
     return [claim.task_id in free for claim in claims]
 
 
-async def _hold(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:
-    """Hold all tasks; gives also those that are about messages."""
+async def _locked(db: AsyncSession, claims: Sequence[Claim]) -> tuple[list[push_tasks.Task], list[push_tasks.Task]]:
+    """Lock all tasks; returns them, and those about messages."""
     task_ids = {claim.task_id for claim in claims}
     tasks = await push_tasks.locked(db, task_ids)
     about_messages = [task for task in tasks if RULES[task.kind].subject is Subject.MESSAGE]
     if about_messages and await log.settle_read(db, [task.task_id for task in about_messages]):
-        return await _hold(db, claims)
+        return await _locked(db, claims)
     return tasks, about_messages
 
 

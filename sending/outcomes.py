@@ -1,4 +1,4 @@
-"""What a provider call came to, as it is recorded: one transaction for many attempts at once."""
+"""Records the outcomes of attempts, in one transaction for many at once."""
 
 import asyncio
 import time
@@ -34,16 +34,20 @@ from push.sender import (
     Unregistered,
 )
 from sending.precheck import ATTEMPT_LEASE, Proceed
-from sending.retry import GIVES_WAY
+from sending.retry import MAX_SHORTENED
 from telemetry import metrics as labels
 from telemetry import tracing
 
+logger = structlog.get_logger()
+
 UNSTORABLE = "unstorable_answer"
+MAX_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is dropped
+_KEPT_FOR = 900.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedToken:
-    """A token to deactivate by comparing."""
+    """A token to deactivate, if its registration is unchanged."""
 
     route: Route
     device_id: UUID
@@ -53,13 +57,13 @@ class ReportedToken:
 
     @property
     def named(self) -> device_tokens.DeadToken:
-        """Name the registration that it was."""
+        """Name the registration."""
         return device_tokens.DeadToken(self.device_id, self.token, self.since, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one attempt came to, and how its task stands now."""
+    """The outcome of one attempt, and the new state of its task."""
 
     ended: Ended | Uncalled
     update: Update
@@ -68,13 +72,13 @@ class Outcome:
     sounding: Sounding | None = None
 
     @property
-    def was_heard(self) -> bool:
-        """Whether the phone has rung, for all that is known."""
+    def has_sounded(self) -> bool:
+        """Whether the phone has rung, as far as we know."""
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
 def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
-    """Record an answer that settles the push; `latency` is in seconds."""
+    """Make the outcome of an answer, which is final for the push; `latency` is in seconds."""
     match answer:
         case Accepted(provider_id):
             validated = "validated" if go.push.validate_only else None
@@ -95,11 +99,11 @@ def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[Rep
 
 
 def failed(go: Proceed, trouble: ProviderTrouble, latency: float, again: Update) -> Outcome:
-    """Record trouble; `again` is how the task stands: when it is to be tried again, if it is.
+    """Make the outcome of trouble; `again` is the task's new state, with the time of the next attempt, if any.
 
-    If it is not, because the provider asked for more patience than is left, the attempt tells until when.
+    If there is none, since the provider asked for a longer rest than the push has left, the attempt has that time.
     """
-    if isinstance(trouble, Unavailable) and trouble.fate is Delivery.NOT_SENT:
+    if isinstance(trouble, Unavailable) and trouble.delivery is Delivery.NOT_SENT:
         return Outcome(Uncalled(go.push.attempt_id, go.push.task_id), again, sounding=go.sounding)
     ended = replace(
         _ended(go, word(trouble), trouble.reason, latency),
@@ -109,18 +113,18 @@ def failed(go: Proceed, trouble: ProviderTrouble, latency: float, again: Update)
 
 
 def _asked_until(go: Proceed, trouble: ProviderTrouble, latency: float) -> datetime | None:
-    if trouble.retry_after is None or trouble.retry_after <= GIVES_WAY:
+    if trouble.retry_after is None or trouble.retry_after <= MAX_SHORTENED:
         return None
     return go.began_at + timedelta(seconds=latency) + trouble.retry_after
 
 
 def never_called(attempt_id: UUID, task_id: UUID, why: str) -> Outcome:
-    """Record of an attempt, if it was begun at all, that it will come to no call; the push is tried anew."""
+    """Make the outcome of an attempt that may have begun and makes no call; the push is tried again."""
     return Outcome(Uncalled(attempt_id, task_id), Update(task_id, TaskState.PENDING, why))
 
 
 def bare(outcome: Outcome) -> Outcome:
-    """Leave out all that is not in our own words, which a database may refuse; what became of the push stays."""
+    """Leave out the provider's texts, which the database may refuse; the push's state stays."""
     ended = outcome.ended
     if isinstance(ended, Ended):
         ended = replace(ended, reason=ended.reason and UNSTORABLE, provider_id=None)
@@ -132,16 +136,16 @@ def bare(outcome: Outcome) -> Outcome:
     )
 
 
-def word(came_to: Answer | ProviderTrouble) -> str:
-    """Give the word for what a call came to, in `push_attempts` and in traces."""
-    match came_to:
+def word(result: Answer | ProviderTrouble) -> str:
+    """Name the result of a call, for `push_attempts` and traces."""
+    match result:
         case Accepted():
             return "accepted"
         case Rejected() | MismatchedToken():
             return "rejected"
         case Unregistered() | SuspectToken():
             return "unregistered"
-        case Unavailable(fate=Delivery.UNKNOWN):
+        case Unavailable(delivery=Delivery.UNKNOWN):
             return "unknown"
         case Throttled():
             return "throttled"
@@ -152,21 +156,21 @@ def word(came_to: Answer | ProviderTrouble) -> str:
 
 
 async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:
-    """Record what calls came to, in one transaction; returns how the tasks stand.
+    """Record outcomes in one transaction; returns the new states of the tasks.
 
-    An attempt without a call is forgotten, and its task counts one less. Dead tokens are deactivated by comparing.
-    A push that was refused for a token that its phone has replaced meanwhile goes to the new one; one that would be
-    tried again though its phone has read the message meanwhile is withdrawn.
-    While a route's brake is engaged none of its tokens is, and a push whose token was refused is dead, so that it can
-    be redriven.
+    An attempt without a call is deleted, and its task counts one less. A dead token is deactivated if its registration
+    is unchanged. A push whose token was refused goes to the phone's new token, if there is one. A push that would be
+    tried again is withdrawn if its phone has read the message.
+    While the token-error cutoff stops a route, none of its tokens is deactivated, and a push whose token was refused
+    is dead, so that it can be redriven.
     """
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         dead_tokens = [dead for outcome in outcomes for dead in outcome.dead_tokens]
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
-        braked = await token_error_cutoffs.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
+        cut_off = await token_error_cutoffs.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
         updates = [
-            replace(o.update, state=TaskState.DEAD) if o.token_refused_on in braked else o.update for o in outcomes
+            replace(o.update, state=TaskState.DEAD) if o.token_refused_on in cut_off else o.update for o in outcomes
         ]
         refused = [update.task_id for update in updates if update.state is TaskState.UNREGISTERED]
         if refused:
@@ -175,24 +179,29 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await push_tasks.apply(db, updates)
         await push_attempts.end(db, [o.ended for o in outcomes if isinstance(o.ended, Ended)])
         await log.withdraw_read(db, [update.task_id for update in updates if update.state is TaskState.PENDING])
-        await device_tokens.invalidate_all(db, [dead.named for dead in dead_tokens if dead.route not in braked])
+        await device_tokens.invalidate_all(db, [dead.named for dead in dead_tokens if dead.route not in cut_off])
         if refused:
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)
-        await collapse_groups.note_ended(db, {o.sounding: o.was_heard for o in outcomes if o.sounding})
+        await collapse_groups.note_ended(db, {o.sounding: o.has_sounded for o in outcomes if o.sounding})
     return [update.state for update in updates]
 
 
 async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[bool]:
-    """Say of each outcome whether it can be recorded now, as nobody else holds its task."""
+    """Say of each outcome whether it can be recorded now, without waiting for another transaction's locks."""
     async with sessions.begin() as db:
         free = await batch.unheld(db, {outcome.update.task_id for outcome in outcomes})
     return [outcome.update.task_id in free for outcome in outcomes]
 
 
 async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
-    """Record what calls came to on the attempts alone, where tasks are stuck: no task is sent again for that."""
-    uncalled = ("unavailable", "claim_too_old", 0, None)  # an attempt can only be forgotten together with its task
+    """Record outcomes on the attempts alone, where tasks are locked, so that no push is sent again."""
+    uncalled = (
+        "unavailable",
+        "claim_too_old",
+        0,
+        None,
+    )  # deleted it can be only with its task's change
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         await push_attempts.end(
@@ -205,23 +214,15 @@ def _ended(go: Proceed, outcome: str, reason: str | None, latency: float, provid
     return Ended(go.push.attempt_id, outcome, reason, round(latency * 1000), provider_id)
 
 
-MAX_KEPT = 10_000  # outcomes that could not be stored; beyond, the oldest is forgotten
-
-_KEPT_FOR = 900.0  # seconds
-
-
-logger = structlog.get_logger()
-
-
 class NotStored(Exception):
-    """The database did not take an outcome for as long as nobody else may call; it is kept for the next try."""
+    """The database did not take an outcome during the attempt's lease; it is kept for the next try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An outcome that is on record."""
+    """An outcome that is stored."""
 
-    outcome: Outcome  # without its content, where the database refused that
+    outcome: Outcome  # without its texts, where the database refused them
     state: TaskState
 
 
@@ -235,8 +236,8 @@ class _Kept:
 class Recording:
     """Records the outcomes of one provider's calls of one priority.
 
-    A task whose row is stuck, or whose outcome holds what no text may hold, costs the outcomes beside it nothing: it is
-    stored alone, without the content, and on the attempt first, which the next check heeds.
+    A task whose row is locked, or whose outcome holds a text that the database refuses, delays no other: it is stored
+    alone, without the text, and on the attempt first, which the next check reads.
     """
 
     def __init__(self, sessions: Sessions, *, in_flight: int = 3) -> None:
@@ -246,12 +247,12 @@ class Recording:
         self._kept: dict[UUID, _Kept] = {}
         self._later: set[asyncio.Task[None]] = set()
 
-    async def store(self, outcome: Outcome, route: Route, *, began: float) -> Stored:
-        """Store an outcome, and count it; raises NotStored when the attempt's lease is over.
+    async def store(self, outcome: Outcome, route: Route, *, claimed_at: float) -> Stored:
+        """Store an outcome, and count it in the metrics; raises NotStored when the attempt's lease is over.
 
-        `began` is when the attempt was asked for, by the monotonic clock.
+        `claimed_at` is by the monotonic clock.
         """
-        stored = await self._insist(outcome, began + ATTEMPT_LEASE.total_seconds())
+        stored = await self._insist(outcome, claimed_at + ATTEMPT_LEASE.total_seconds())
         if stored is None:
             self._keep(outcome, route)
             raise NotStored
@@ -259,16 +260,16 @@ class Recording:
         return stored
 
     async def store_kept(self, task_id: UUID) -> Stored | None:
-        """Store what an earlier try could not; None where there is nothing of the kind, raises NotStored."""
+        """Store what an earlier try could not; None where there is nothing. Raises NotStored."""
         kept = self._kept.pop(task_id, None)
         if kept is None or kept.at + _KEPT_FOR < time.monotonic():
             return None
         return await self.store(
-            kept.outcome, kept.route, began=time.monotonic() - ATTEMPT_LEASE.total_seconds()
+            kept.outcome, kept.route, claimed_at=time.monotonic() - ATTEMPT_LEASE.total_seconds()
         )  # once
 
     def store_later(self, outcome: Outcome) -> None:
-        """Store an attempt's end that nobody waits for, or else leave it to its lease."""
+        """Store an attempt's end in the background; if that fails, its lease ends it."""
         task = asyncio.create_task(self._store_quietly(outcome))
         self._later.add(task)
         task.add_done_callback(self._later.discard)
@@ -277,14 +278,14 @@ class Recording:
         await self._insist(outcome, time.monotonic() + ATTEMPT_LEASE.total_seconds())
 
     async def _insist(self, outcome: Outcome, until: float) -> Stored | None:
-        """Try until it is stored or it is too late; gives None then."""
+        """Try until it is stored; None where that lasts too long."""
         ask, is_noted = self._outcomes.ask, False
         for wait in _waits():
             try:
                 return Stored(outcome, await ask(outcome))
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 task_id, name = str(outcome.update.task_id), type(error).__name__
-                logger.warning("outcome not stored yet", task_id=task_id, error=name)
+                logger.warning("storing the result failed, will retry", task_id=task_id, error=name)
                 alone = may_be_ones_fault(error)
                 ask = self._outcomes.ask_alone if alone else self._outcomes.ask
                 if refused_for_its_content(error) and outcome != bare(outcome):
@@ -299,8 +300,10 @@ class Recording:
     async def _is_noted(self, outcome: Outcome) -> bool:
         try:
             await self._calls.ask(outcome)
-        except Exception as error:  # noqa: BLE001 -- the same ails it
-            logger.warning("call not noted yet", task_id=str(outcome.update.task_id), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- as above
+            logger.warning(
+                "recording the call failed, will retry", task_id=str(outcome.update.task_id), error=type(error).__name__
+            )
             return False
         return True
 
@@ -311,7 +314,7 @@ class Recording:
 
 
 def _waits() -> Iterator[float]:
-    """Seconds between tries: short at first, for a lock that is let go; for ever, since the caller has a bound."""
+    """Seconds between tries: short at first, for a lock that is released; without end, since the caller has a bound."""
     yield from (0.1, 0.5, 1.0)
     while True:
         yield 2.0
@@ -322,13 +325,13 @@ def _count(route: Route, outcome: Outcome) -> None:
         return
     provider, app_id, environment = labels.of_route(route)
     labels.push_attempts.labels(provider, app_id, environment, ended.outcome, labels.reason(ended.reason)).inc()
-    if ended.latency_ms:  # else it came to no call
+    if ended.latency_ms:  # 0: no call was made
         labels.provider_answer.labels(provider, app_id, ended.outcome).observe(ended.latency_ms / 1000)
 
 
 @contextmanager
 def call_span(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
-    """Trace a call; gives what is to be told its answer."""
+    """Trace a call; gives the function that takes its result."""
     about = {
         "fastbell.provider": go.route.provider.value,
         "fastbell.app": go.route.app_id or "default",
@@ -338,9 +341,9 @@ def call_span(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None
     }
     with tracing.span(f"call {go.route.provider}", tracing.Kind.CLIENT, None, about) as span:
 
-        def answered(came_to: Answer | ProviderTrouble) -> None:
-            span.set_attribute("fastbell.outcome", word(came_to))
-            if not isinstance(came_to, Accepted):
-                span.set_attribute("fastbell.reason", came_to.reason)
+        def answered(result: Answer | ProviderTrouble) -> None:
+            span.set_attribute("fastbell.outcome", word(result))
+            if not isinstance(result, Accepted):
+                span.set_attribute("fastbell.reason", result.reason)
 
         yield answered

@@ -1,4 +1,4 @@
-"""The last-moment check itself: facts about many push tasks in, a verdict on each out. Asks no database."""
+"""The rules of the last check: facts about many push tasks in, a verdict on each out. No database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,26 +30,26 @@ from domain.sessions import FastingSession
 from domain.wording import Content, worded
 from push.payload_limit import is_usable
 
-ATTEMPT_LEASE = timedelta(seconds=16)  # after this long a call without an outcome has lost its worker
-SOONEST_LOOK = timedelta(milliseconds=100)  # of who waits at a shut gate and is nearly of no use
-LINE_TAKEN = timedelta(milliseconds=300)  # until a push asks again for a line that another one is being sent to
+ATTEMPT_LEASE = timedelta(seconds=16)  # after this long, the worker of a call without an outcome is lost
+SOONEST_LOOK = timedelta(milliseconds=100)  # of a push that waits for its route and nearly expires
+LINE_TAKEN = timedelta(milliseconds=300)  # until a push checks again, while another one of its collapse group is sent
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """Why the provider cannot be called now, and when to ask again."""
+    """Why the provider cannot be called now, and when to try again."""
 
     reason: str
     delay: timedelta
-    share: float | None = None  # of what is left until the push expires, that it may wait at most
-    look: timedelta | None = None  # when to ask whether it may go sooner; nobody is told of that
+    share: float | None = None  # the part of the time until it expires that the push may wait at most
+    look: timedelta | None = None  # when to check whether it may go sooner; not recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask for one push task: to begin an attempt if all is well, or only to note that it is due but hindered."""
+    """Ask to check one push task, and to begin an attempt if it may be sent, or to record its hindrance."""
 
     task_id: UUID
     hindrance: Hindrance | None = None
@@ -68,12 +68,12 @@ class Proceed:
     expires_at: datetime
     user_id: str
     sounding: Sounding | None = None  # where its sound counts
-    silent_because: str | None = None  # why the phone is not to ring
+    silent_because: str | None = None  # why the phone must not ring
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """All is well, but for the hindrance."""
+    """It may be sent, once the hindrance is over."""
 
     hindrance: Hindrance
     user_id: str | None = None  # None: the push could not be checked
@@ -82,14 +82,14 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Another worker's call is under way, or was lost, for so much longer."""
+    """Another attempt is open, for so much longer at most."""
 
     wait: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The task is finished."""
+    """The task's state is final."""
 
     state: TaskState
     reason: str | None
@@ -102,13 +102,13 @@ CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is true in the transaction that asks."""
+    """What the transaction has read."""
 
     now: datetime
     sessions: dict[UUID, FastingSession]
     devices: dict[UUID, DeviceToken]
     messages: dict[UUID, messages.Addressed]
-    lines: dict[UUID, CollapseGroupUse]
+    collapse_groups: dict[UUID, CollapseGroupUse]
     preferences: dict[str, Preferences]
     under_way: dict[UUID, push_attempts.Begun]
     final: dict[UUID, push_attempts.FinalAttempt]
@@ -116,66 +116,66 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Prechecked:
-    """The verdicts on many tasks, and which of them are of reminders that still hold."""
+    """The verdicts on many tasks, and the tasks of valid reminders, which enter the log."""
 
     verdicts: dict[UUID, Verdict]
     entering: list[push_tasks.Task]
 
 
-def precheck(tasks: Sequence[push_tasks.Task], asked: Mapping[UUID, Claim], facts: Facts) -> Prechecked:
-    """Judge the newest first: of those that share a line only it goes."""
+def precheck(tasks: Sequence[push_tasks.Task], claims: Mapping[UUID, Claim], facts: Facts) -> Prechecked:
+    """Check the newest first: of one collapse group only the newest goes."""
     verdicts: dict[UUID, Verdict] = {}
     entering: list[push_tasks.Task] = []
     begun: set[tuple[UUID, str]] = set()
     for task in sorted(tasks, key=lambda t: t.due_at, reverse=True):
-        verdict, enters = _judge_alone(task, asked[task.task_id], facts)
+        verdict, enters = _check_alone(task, claims[task.task_id], facts)
         if enters:
             entering.append(task)
-        if isinstance(verdict, Proceed) and task.task_id in facts.lines:
-            line = (task.installation_id, task.collapse_key)
-            verdict = Final(TaskState.WITHDRAWN, "superseded") if line in begun else verdict
-            begun.add(line)
+        if isinstance(verdict, Proceed) and task.task_id in facts.collapse_groups:
+            group = (task.installation_id, task.collapse_key)
+            verdict = Final(TaskState.WITHDRAWN, "superseded") if group in begun else verdict
+            begun.add(group)
         verdicts[task.task_id] = verdict
     return Prechecked(verdicts, entering)
 
 
-def _judge_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
-    """Judge one of many, and say whether it enters the log; whatever is odd about it, the others are judged."""
+def _check_alone(task: push_tasks.Task, claim: Claim, facts: Facts) -> tuple[Verdict, bool]:
+    """Check one of many, and say whether it enters the log; an error concerns this task alone."""
     verdict: Verdict | None = None
     try:
-        verdict = _judge(task, claim, facts)
+        verdict = _check(task, claim, facts)
         return verdict, _enters_the_log(task, facts)
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
-        log.error("push not judged", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
+        log.error("checking a push failed", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
         left = task.expires_at - facts.now
         return verdict or Deferred(replace(CHECK_FAILED, delay=in_time(CHECK_FAILED.delay, left) or left)), False
 
 
-def _judge(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
+def _check(task: push_tasks.Task, claim: Claim, facts: Facts) -> Verdict:
     if task.state is not TaskState.PENDING:
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        return Final(TaskState(final.outcome), final.reason)  # the task was stuck when its call was over
+        return Final(TaskState(final.outcome), final.reason)  # the task was locked when its call was over
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
         return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)
     if task.expires_at <= facts.now:
-        outlasted = task.last_reason  # trouble that lasted until the end; nobody else would tell of it
+        outlasted = task.last_reason  # trouble that lasted until the end; nothing else shows it
         return Final(TaskState.DEAD, outlasted) if outlasted else Final(TaskState.EXPIRED, "too_late")
     device = facts.devices.get(task.installation_id)
     current = None if device is None else AddressedDevice(device.user_id, _route(device))
     reason = _withheld(task, facts) or misaddressed(AddressedDevice(task.user_id, task.route), current)
     if reason or device is None:
         return Final(TaskState.WITHDRAWN, reason)
-    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again might show it twice
+    if under_way is not None and not task.collapse_key:  # lost with its worker; to send it again may show it twice
         return Final(TaskState.DEAD, "fate_unknown")
     return _timed(task, claim.hindrance, facts) or _go(task, claim, device, facts)
 
 
 def _timed(task: push_tasks.Task, hindrance: Hindrance | None, facts: Facts) -> Verdict | None:
-    """Say why a push that may go out must wait, or is too late for its line; None when it is its turn."""
-    turn = turn_of(facts.lines.get(task.task_id), task.attempt_count)
+    """Say why a valid push has to wait, or is superseded in its collapse group; None when it may go."""
+    turn = turn_of(facts.collapse_groups.get(task.task_id), task.attempt_count)
     if turn is CollapseGroupTurn.NEVER:
         return Final(TaskState.WITHDRAWN, "superseded")
     left = task.expires_at - facts.now
@@ -201,32 +201,32 @@ def _go(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) 
 
 
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
-    """Say why a phone must not ring now; None when it may."""
-    at = max(facts.now, task.due_at)  # a push that comes late rings late
-    if is_quiet(task.kind, _wishes(task, facts), at, _time_zone(task, facts)):
+    """Say why the phone must not ring now; None when it may."""
+    at = max(facts.now, task.due_at)  # a push that is late rings late
+    if is_quiet(task.kind, _preferences(task, facts), at, _time_zone(task, facts)):
         return "quiet_hours"
-    line = facts.lines.get(task.task_id)
-    return "sounded_lately" if line is not None and line.has_sounded else None
+    group = facts.collapse_groups.get(task.task_id)
+    return "sounded_lately" if group is not None and group.has_sounded else None
 
 
-def _wishes(task: push_tasks.Task, facts: Facts) -> Preferences:
+def _preferences(task: push_tasks.Task, facts: Facts) -> Preferences:
     return facts.preferences.get(task.user_id, Preferences())
 
 
 def _time_zone(task: push_tasks.Task, facts: Facts) -> str | None:
-    """Say where the phone is, by its last registration."""
+    """Return the phone's time zone, by its last registration."""
     device = facts.devices.get(task.installation_id)
     return None if device is None else device.time_zone
 
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
-    """Name the sound of a message's push; reminders do not count, they lie a minute or more apart."""
-    counts = task.task_id in facts.lines and _silent_because(task, facts) is None
+    """Name the sound of a message's push; those of reminders do not count, since they are a minute or more apart."""
+    counts = task.task_id in facts.collapse_groups and _silent_because(task, facts) is None
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
 def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
-    """Look in once more before the push expires: waiting has cost the provider nothing. None where no look is left."""
+    """Fit the delay in before the push expires; None where no time is left for another try."""
     if hindrance.share is None:
         delay = in_time(hindrance.delay, left)
     else:
@@ -244,7 +244,7 @@ def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
         session=facts.sessions.get(task.conversation_id),
         is_member=message is not None and message.is_member,
         is_synced=task.is_synced,
-        preferences=_wishes(task, facts),
+        preferences=_preferences(task, facts),
         now=facts.now,
         time_zone=_time_zone(task, facts),
     )
@@ -252,15 +252,15 @@ def _withheld(task: push_tasks.Task, facts: Facts) -> str | None:
 
 
 def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
-    """Tell whether the task is of a reminder that still holds."""
+    """Whether the task is of a reminder that is still valid."""
     is_reminder = RULES[task.kind].subject is Subject.SESSION
     return is_reminder and task.state is TaskState.PENDING and _withheld(task, facts) is None
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, wishes = RULES[task.kind], _wishes(task, facts)
+    rules, preferences = RULES[task.kind], _preferences(task, facts)
     content = _content(task, facts)
-    words = worded(task.kind, device.locale, rules.preview(wishes), content)
+    words = worded(task.kind, device.locale, rules.preview(preferences), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)
     return Push(
         task_id=task.task_id,
@@ -283,7 +283,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
 
 
 def _public_key(device: DeviceToken) -> bytes | None:
-    """Give the key that seals the text; none where the stored one cannot, so that the phone gets the generic text."""
+    """Return the key that seals the text; None where the stored one is unusable, so the phone gets the generic text."""
     if device.public_key is None or is_usable(device.public_key):
         return device.public_key
     tell("device_tokens.public_key", "")

@@ -1,4 +1,4 @@
-"""The file that APPS_FILE names: which apps there are, and who signs for each. Its form is in docs/apps.md."""
+"""The file that APPS_FILE names: the apps and their credentials. docs/apps.md describes its form."""
 
 import asyncio
 import difflib
@@ -30,7 +30,7 @@ def app_settings(file: Path) -> dict[str, AppSettings]:
 
 
 def each_app(file: Path) -> Iterator[tuple[str, AppSettings | ConfigError]]:
-    """Read every app, or what is wrong with it; raises ConfigError where the file as a whole cannot be read."""
+    """Read every app, or its error; raises ConfigError where the file as a whole cannot be read."""
     for app_id, table in _tables(_content(file)).items():
         try:
             yield app_id, _app(file.parent, app_id, table)
@@ -39,19 +39,19 @@ def each_app(file: Path) -> Iterator[tuple[str, AppSettings | ConfigError]]:
 
 
 class AppIds:
-    """The apps that a phone may say it has, as the file named them lately. Needs no key to be there."""
+    """The apps for which a phone may register, read again when the file changes. Reads no keys."""
 
     def __init__(self, file: Path | None, *, every: timedelta = EVERY) -> None:
         """Read the file, if there is one; raises ConfigError."""
         self._file = file
         self._every = every.total_seconds()
         self._look_at = time.monotonic() + self._every
-        self._told: str | None = None  # trouble that the log has
+        self._logged: str | None = None  # the error that is in the log
         self._content = b"" if file is None else _content(file)
         self._known = frozenset(_tables(self._content) if file else ())
 
     async def allow(self, app_id: str | None) -> bool:
-        """Tell whether a phone may register for this app; without a file, or without a name, any may."""
+        """Tell whether a phone may register for this app. Without a file, or without an app, it may."""
         if self._file is None or app_id is None:
             return True
         now = time.monotonic()
@@ -64,13 +64,13 @@ class AppIds:
         try:
             content = await asyncio.to_thread(_content, file)
             if content != self._content:
-                self._content = content  # a broken one is not read again
+                self._content = content  # a broken file is not parsed again
                 self._known = frozenset(_tables(content))
-            self._told = None
+            self._logged = None
         except ConfigError as error:
-            if self._told != str(error):
-                self._told = str(error)
-                log.error("apps not read anew", why=self._told)  # noqa: TRY400 (the sentence says it)
+            if self._logged != str(error):
+                self._logged = str(error)
+                log.error("reading the apps file failed", why=self._logged)  # noqa: TRY400 (the sentence says it)
 
 
 def _content(file: Path) -> bytes:
@@ -108,14 +108,14 @@ def _app(directory: Path, app_id: str, table: dict[str, Any]) -> AppSettings:
 
 
 def _with_paths_from(directory: Path, table: dict[str, Any]) -> dict[str, Any]:
-    """Make paths absolute: relative ones start where the file is."""
-    found: dict[str, Any] = {}
+    """Make paths absolute: a relative one starts at the file's directory."""
+    absolute: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict):
-            found[name] = _with_paths_from(directory, value)
+            absolute[name] = _with_paths_from(directory, value)
         else:
-            found[name] = directory / value if name in _PATHS and isinstance(value, str) else value
-    return found
+            absolute[name] = directory / value if name in _PATHS and isinstance(value, str) else value
+    return absolute
 
 
 def _sentence(path: list[str], kind: str, message: str) -> str:

@@ -1,4 +1,4 @@
-"""Who sends for which app, composed from the settings: the environment's app is the default one."""
+"""The credentials of each app, composed from the settings. The environment's app is the default one."""
 
 import os
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def make_rotation(environ: Mapping[str, str] = os.environ, *, every: timedelta =
 
 
 def certificate_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
-    """Name the files of authorities that the providers' certificates are checked with."""
+    """Name the authority files that check the providers' certificates."""
     accounts = _accounts(environ)
     return {
         f"{provider.value} {app_id or ''}".strip(): account.ca_file
@@ -40,24 +40,24 @@ def certificate_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path
 
 
 def accounts_of(app_id: str | None, app: AppSettings, proxies: Proxies) -> dict[Key, Account]:
-    """Say who sends for one app."""
-    found: dict[Key, Account] = {}
+    """Give the accounts of one app, by provider."""
+    accounts: dict[Key, Account] = {}
     if app.apns:
-        found[Provider.APNS, app_id] = ApnsAccount(**app.apns.model_dump(), encrypted=app.encrypted, proxies=proxies)
+        accounts[Provider.APNS, app_id] = ApnsAccount(**app.apns.model_dump(), encrypted=app.encrypted, proxies=proxies)
     if app.fcm:
-        found[Provider.FCM, app_id] = FcmAccount(**app.fcm.model_dump(), encrypted=app.encrypted, proxies=proxies)
-    return found
+        accounts[Provider.FCM, app_id] = FcmAccount(**app.fcm.model_dump(), encrypted=app.encrypted, proxies=proxies)
+    return accounts
 
 
 def proxies_of(environ: Mapping[str, str]) -> Proxies:
-    """Read which proxy leads where; raises ConfigError."""
+    """Read the proxy and its exceptions; raises ConfigError."""
     settings = proxy_settings(environ)
     https = Proxy(settings.https_proxy.get_secret_value()) if settings.https_proxy else None
-    return Proxies(https, settings.spared)
+    return Proxies(https, settings.direct_hosts)
 
 
 def _accounts(environ: Mapping[str, str]) -> Accounts:
-    """Read who sends for which app; what one app lacks is told with it, and leaves the others as they are."""
+    """Read the account of each app and provider. An app that cannot be read does not affect the others."""
     apps_file, proxies = service_settings(environ).apps_file, proxies_of(environ)
     of: dict[Key, Account] = {}
     unreadable: dict[Key, str] = {}

@@ -1,4 +1,4 @@
-"""Every setting, typed, read once at the edges; secrets cannot be printed.
+"""Every setting of the environment, typed and read once at the edges. Secrets cannot be printed.
 
 Temporal's own settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_*) are read by the SDK:
 see `temporalio.envconfig`.
@@ -7,7 +7,7 @@ see `temporalio.envconfig`.
 import difflib
 import os
 from collections.abc import Mapping
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
 
@@ -29,8 +29,6 @@ from settings.fields import (
     Word,
 )
 
-SectionT = TypeVar("SectionT", bound="_Section")
-
 
 class ConfigError(ValueError):
     """A setting is missing, unknown or contradictory; the message is one sentence that says what to set."""
@@ -39,9 +37,40 @@ class ConfigError(ValueError):
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
+    prefix: ClassVar[str] = ""  # of the variables; a section with one refuses unknown variables that begin so
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the section; raises ConfigError."""
+        try:
+            return cls.model_validate(cls.values_in(environ))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            variable = cls.prefix + "_".join(str(part) for part in first["loc"]).upper()
+            if first["type"] == "missing":
+                raise ConfigError(f"{variable} is not set; see .env.example for what it means.") from None
+            problem = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{variable}: {problem}." if first["loc"] else f"{problem}.") from None
+
+    @classmethod
+    def values_in(cls, environ: Mapping[str, str]) -> dict[str, str]:
+        """Give the section's variables that are set, by field; raises ConfigError for an unknown one."""
+        fields = {cls.prefix + name.upper(): name for name in cls.model_fields}
+        if cls.prefix:
+            limits = [name.upper() for name in LimiterSettings.model_fields if name.upper().startswith(cls.prefix)]
+            known = [*fields, *limits]
+            for variable in environ:
+                if variable.startswith(cls.prefix) and variable not in known:
+                    near = difflib.get_close_matches(variable, known, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+                    raise ConfigError(f"{variable} is not a setting of Fastbell; {hint}")
+        return {name: environ[variable] for variable, name in fields.items() if environ.get(variable)}
+
 
 class ApnsSettings(_Section):
     """Apple: token authentication with a .p8 key."""
+
+    prefix = "APNS_"
 
     key_file: ReadableFile
     key_id: Word
@@ -54,6 +83,8 @@ class ApnsSettings(_Section):
 
 class FcmSettings(_Section):
     """Google: a service account; the project is named in its file."""
+
+    prefix = "FCM_"
 
     service_account_file: ReadableFile
     url: BaseUrl = "https://fcm.googleapis.com"
@@ -80,8 +111,10 @@ ANY_AUDIENCE = "*"
 class AuthSettings(_Section):
     """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
 
-    A key set's issuer signs for others, too, so its tokens need an audience, or `*`: whatever theirs is.
+    A key set's issuer also signs for other services, so its tokens need an audience, or `*` for any.
     """
+
+    prefix = "AUTH_"
 
     jwt_secret: SecretStr | None = None
     jwks_url: HttpsUrl | None = None
@@ -105,20 +138,20 @@ class AuthSettings(_Section):
 
 
 class ProxySettings(_Section):
-    """The proxy through which https:// addresses are reached, as other programs are told of it."""
+    """The proxy to https:// addresses, in the variables that other programs read."""
 
     https_proxy: ProxyUrl | None = None
     no_proxy: str = ""
 
     @property
-    def spared(self) -> tuple[str, ...]:
-        """The hosts that are reached straight; this machine is always one."""
+    def direct_hosts(self) -> tuple[str, ...]:
+        """The hosts that are reached without the proxy; always including this machine."""
         words = self.no_proxy.lower().replace(",", " ").split()
         return ("localhost", "127.0.0.0/8", "::1", *words)
 
 
 class ServiceSettings(_Section):
-    """What API and worker share."""
+    """What the API and the worker share."""
 
     database_url: PostgresqlUrl
     database_pool_size: int = Field(default=10, ge=2, le=200)
@@ -135,48 +168,48 @@ class ServiceSettings(_Section):
 
     @property
     def public_address(self) -> str:
-        """Where people reach the API: what links begin with."""
+        """Where people reach the API: the start of every link."""
         return self.public_url or f"http://127.0.0.1:{self.api_port}"
 
 
 class LimiterSettings(_Section):
-    """What a provider may be asked over one app's route, and from when on token errors count as a mass failure."""
+    """The limits of one app's route to a provider, and the number of token errors that stops it."""
 
     apns_concurrency: int = Field(default=800, ge=1)  # calls under way in each worker
     fcm_concurrency: int = Field(default=400, ge=1)
     apns_rate: float = Field(default=0, ge=0)  # calls per second of the whole fleet; 0: no limit
     fcm_rate: float = Field(default=10_000, ge=0)
-    brake_share: float = Field(default=0.5, gt=0, le=1)  # of the users answered for
+    brake_share: float = Field(default=0.5, gt=0, le=1)  # of the users with an answer
     brake_token_errors: int = Field(default=20, ge=1, le=200)  # of as many users
     brake_window: float = Field(default=600, gt=0, le=86_400)  # seconds
 
 
 class LimitSettings(_Section):
-    """What one API process grants its callers, and what it believes of whoever stands in front of it."""
+    """The limits of one API process for its callers, and the proxies whose headers it trusts."""
 
     rate_limit: Rate = "6000/minute"  # of each user
     rate_limit_service: Rate = "30000/minute"  # of each caller with the scope service or support
     request_timeout: float = Field(default=30.0, gt=0, le=600)  # seconds until an answer must begin
-    most_requests: int = Field(default=1000, ge=1)  # that wait for an answer at a time
+    most_requests: int = Field(default=1000, ge=1)  # waiting for an answer at a time
     max_concurrent_requests_per_caller: Quota = 8  # of each user
     max_concurrent_requests_per_service: Quota = 64  # of each caller with the scope service
     max_installations_per_user: Quota = 20  # that have an active token
     max_active_fasts_per_user: Quota = 20
     message_burst: Quota = 20  # of each sender in each conversation
-    message_rate: Rate = "1/second"  # at which a burst fills up again
+    message_rate: Rate = "1/second"  # at which a burst is refilled
     cors_origins: Origins = ()
-    forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+    forwarded_allow_ips: Addresses = ""  # proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted
 
 
 class RetentionSettings(_Section):
-    """How long what is finished is kept."""
+    """How long finished work is kept."""
 
-    retention_days: int = Field(default=30, ge=2, le=3650)  # a push is of use for at most some 24 hours
+    retention_days: int = Field(default=30, ge=2, le=3650)  # a push is useful for about 24 hours at most
     log_retention_days: int = Field(default=90, ge=2, le=3650)
 
 
 class TracingSettings(_Section):
-    """Whether to trace; what else the OpenTelemetry SDK knows of (OTEL_*) it reads by itself."""
+    """Whether to trace. The OpenTelemetry SDK reads the other OTEL_* variables by itself."""
 
     otel_exporter_otlp_endpoint: PageUrl | None = None
     otel_exporter_otlp_traces_endpoint: PageUrl | None = None
@@ -196,7 +229,7 @@ class TracingSettings(_Section):
 
     @property
     def endpoint(self) -> str | None:
-        """Where spans go; None: nowhere."""
+        """Where spans are sent; None: nowhere."""
         if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
             return None
         whole = self.otel_exporter_otlp_endpoint and f"{self.otel_exporter_otlp_endpoint}/v1/traces"
@@ -205,80 +238,25 @@ class TracingSettings(_Section):
 
 DEFAULT_LIMITS = LimitSettings()
 
-_SECTIONS: dict[str, type[_Section]] = {"APNS_": ApnsSettings, "FCM_": FcmSettings, "AUTH_": AuthSettings}
-
-
-def service_settings(environ: Mapping[str, str] = os.environ) -> ServiceSettings:
-    """Read what API and worker share."""
-    return _read(ServiceSettings, _unprefixed(ServiceSettings, environ), "")
-
-
-def limiter_settings(environ: Mapping[str, str] = os.environ) -> LimiterSettings:
-    """Read the limits of the gates and the threshold of the brake."""
-    return _read(LimiterSettings, _unprefixed(LimiterSettings, environ), "")
-
-
-def retention_settings(environ: Mapping[str, str] = os.environ) -> RetentionSettings:
-    """Read how long what is finished is kept."""
-    return _read(RetentionSettings, _unprefixed(RetentionSettings, environ), "")
-
-
-def limit_settings(environ: Mapping[str, str] = os.environ) -> LimitSettings:
-    """Read what the API grants its callers."""
-    return _read(LimitSettings, _unprefixed(LimitSettings, environ), "")
-
-
-def tracing_settings(environ: Mapping[str, str] = os.environ) -> TracingSettings:
-    """Read whether to trace."""
-    return _read(TracingSettings, _unprefixed(TracingSettings, environ), "")
-
-
-def auth_settings(environ: Mapping[str, str] = os.environ) -> AuthSettings:
-    """Read how bearer tokens are checked."""
-    return _read(AuthSettings, _values("AUTH_", environ), "AUTH_")
+service_settings = ServiceSettings.read
+limiter_settings = LimiterSettings.read
+limit_settings = LimitSettings.read
+retention_settings = RetentionSettings.read
+tracing_settings = TracingSettings.read
+auth_settings = AuthSettings.read
 
 
 def apns_settings(environ: Mapping[str, str] = os.environ) -> ApnsSettings | None:
     """Read Apple's settings; None where none is set."""
-    values = _values("APNS_", environ)
-    return _read(ApnsSettings, values, "APNS_") if values else None
+    return ApnsSettings.read(environ) if ApnsSettings.values_in(environ) else None
 
 
 def fcm_settings(environ: Mapping[str, str] = os.environ) -> FcmSettings | None:
     """Read Google's settings; None where none is set."""
-    values = _values("FCM_", environ)
-    return _read(FcmSettings, values, "FCM_") if values else None
+    return FcmSettings.read(environ) if FcmSettings.values_in(environ) else None
 
 
 def proxy_settings(environ: Mapping[str, str] = os.environ) -> ProxySettings:
     """Read HTTPS_PROXY and NO_PROXY; in lower case they win, as they do for other programs."""
-    names = {"https_proxy": ("https_proxy", "HTTPS_PROXY"), "no_proxy": ("no_proxy", "NO_PROXY")}
-    values = {field: next(filter(None, map(environ.get, spellings)), "") for field, spellings in names.items()}
-    return _read(ProxySettings, {field: value for field, value in values.items() if value}, "")
-
-
-def _unprefixed(section: type[_Section], environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: environ[name.upper()] for name in section.model_fields if environ.get(name.upper())}
-
-
-def _values(prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
-    known = {prefix + name.upper(): name for name in _SECTIONS[prefix].model_fields}
-    names = [*known, *(name.upper() for name in LimiterSettings.model_fields if name.upper().startswith(prefix))]
-    for variable in environ:
-        if variable.startswith(prefix) and variable not in names:
-            near = difflib.get_close_matches(variable, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise ConfigError(f"{variable} is not a setting of Fastbell; {hint}")
-    return {name: environ[variable] for variable, name in known.items() if environ.get(variable)}
-
-
-def _read(section: type[SectionT], values: dict[str, str], prefix: str) -> SectionT:
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        variable = prefix + "_".join(str(part) for part in first["loc"]).upper()
-        if first["type"] == "missing":
-            raise ConfigError(f"{variable} is not set; see .env.example for what it means.") from None
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{variable}: {problem}." if first["loc"] else f"{problem}.") from None
+    names = ("HTTPS_PROXY", "NO_PROXY")
+    return ProxySettings.read({name: environ.get(name.lower()) or environ.get(name, "") for name in names})

@@ -1,4 +1,4 @@
-"""The forms that settings may have; what is wrong with one is told in one sentence."""
+"""The types of settings. Each refuses a wrong value with one sentence."""
 
 import re
 import ssl
@@ -122,13 +122,13 @@ _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
 _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
-Word = Annotated[str, AfterValidator(_word)]  # it stands in a header
+Word = Annotated[str, AfterValidator(_word)]  # part of a header
 ClaimValue = Annotated[str, AfterValidator(_claim)]  # of bearer tokens
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Quota = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: no limit
 PageUrl = Annotated[str, AfterValidator(_page)]
-PublicUrl = Annotated[str, AfterValidator(_public)]  # where people come from outside
+PublicUrl = Annotated[str, AfterValidator(_public)]  # where people reach the API from outside
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

@@ -43,7 +43,7 @@ def configure(log_format: str, log_level: str) -> None:
 
 
 def name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
-    """Tell an exception by its type and place: its text may quote a token or a row of the database."""
+    """Log an exception's type and place only: its text may quote a token or a row of the database."""
     exc_info = event.pop("exc_info", None)
     error = sys.exc_info()[1] if exc_info is True else exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
@@ -54,12 +54,12 @@ def name_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 def _name_span(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
-    """Tell where in which trace this happened, where there is one."""
+    """Add the ids of the current trace, where there is one."""
     event.update(tracing.current_ids())
     return event
 
 
 def _first_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 -- structlog's signature
-    """Cut a message at its first line: asyncio puts the text of a lost task's exception on the next."""
+    """Keep a message's first line: asyncio puts the text of a lost task's exception on the next."""
     event["event"] = str(event["event"]).partition("\n")[0]
     return event

@@ -1,4 +1,4 @@
-"""`python -m simulator`: runs until it is told to stop."""
+"""`python -m simulator`: runs until SIGTERM or SIGINT."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ async def _run(settings: ProcessSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
-    gc.set_threshold(100_000, 50, 100)  # it keeps much and drops little: looking for cycles often only costs
+    gc.set_threshold(100_000, 50, 100)  # it keeps much and frees little, so collecting often only costs time
     async with Simulator.start(run_dir=settings.run_dir, ports=settings.ports, apps=settings.apps) as simulator:
         sys.stdout.write(f"Provider simulator: {simulator.url}\n")
         sys.stdout.flush()

@@ -40,10 +40,12 @@ class Running(Protocol):
     def is_open(self) -> bool: ...
 
 
-class PhoneForm(BaseModel):
-    """A phone declared before its first push."""
-
+class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhoneForm(_Form):
+    """A phone declared before its first push."""
 
     provider: SimulatedProvider
     environment: SimulatedEnvironment = SimulatedEnvironment.PRODUCTION
@@ -62,26 +64,20 @@ class PhoneForm(BaseModel):
         return permission
 
 
-class RotationForm(BaseModel):
-    """What becomes of a token that is rotated away."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RotationForm(_Form):
+    """What becomes of a rotated token."""
 
     after_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0  # the provider calls it unregistered so much later
 
 
-class TapForm(BaseModel):
+class TapForm(_Form):
     """Which line is tapped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task_id: str | None = None  # None: the newest
 
 
-class PermissionForm(BaseModel):
-    """What the system lets the app do from now on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PermissionForm(_Form):
+    """What the system allows the app from now on."""
 
     permission: PhonePermission
 
@@ -90,7 +86,7 @@ class _NotFound(Exception):
     """Nothing has this token or id."""
 
 
-def admin_app(simulator: Running, closing: views.Closing) -> FastAPI:
+def admin_app(simulator: Running, closing: asyncio.Event) -> FastAPI:
     """Build the application over one simulator."""
     app = FastAPI(title="Fastbell provider simulator", docs_url="/docs", redoc_url=None)
     app.add_exception_handler(_NotFound, _answer_not_found)
@@ -106,10 +102,10 @@ def admin_app(simulator: Running, closing: views.Closing) -> FastAPI:
         after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
     ) -> dict[str, Any]:
         """Every request on the wire after a number, refused ones included, oldest first."""
-        found = simulator.requests.after(after, limit)
+        rows = simulator.requests.after(after, limit)
         return {
-            "items": [views.wire_request(request) for request in found],
-            "next_cursor": found[-1].number if len(found) == limit else None,
+            "items": [views.wire_request(request) for request in rows],
+            "next_cursor": rows[-1].number if len(rows) == limit else None,
         }
 
     @app.get("/apps")
@@ -207,7 +203,7 @@ def _add_faults(app: FastAPI, simulator: Running) -> None:
 
     @app.post("/faults", status_code=201)
     async def add_fault(fields: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Put a fault in force."""
+        """Add a fault."""
         return views.fault_row(simulator.faults.add(**fields))
 
     @app.delete("/faults", status_code=204)
@@ -245,7 +241,7 @@ def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _field(problem: Mapping[str, Any]) -> str:
-    """Name the field: pydantic puts where it looked first, "body" or "query" for a form, the kind for a fault."""
+    """Name the field; pydantic puts "body", "query" or the kind of a fault before it."""
     return ".".join(str(part) for part in problem["loc"][1:]) or problem.get("ctx", {}).get("field", "fault")
 
 
@@ -255,40 +251,34 @@ def _problem(status: int, kind: str, title: str, more: dict[str, Any]) -> JSONRe
 
 
 class AdminServer:
-    """Serves on a socket that is bound already."""
+    """Serves on a bound socket."""
 
     def __init__(self, simulator: Running, bound: socket.socket) -> None:
         self._bound = bound
-        self._simulator = simulator
-        self._closing: asyncio.Event | None = None
-        self._server: _Server | None = None
+        self._closing = asyncio.Event()
+        app = admin_app(simulator, self._closing)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+        )
+        self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Start to serve."""
-        self._closing = asyncio.Event()
-        app = admin_app(self._simulator, self._closing)
-        self._server = _Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
-            )
-        )
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._bound]))
+        """Start serving."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         await self._server.ready.wait()
 
     async def close(self) -> None:
-        """Answer what is in hand, then stop."""
-        if self._server is None or self._serving is None or self._closing is None:
-            self._bound.close()
-            return
+        """Answer the requests in flight, then stop."""
         self._closing.set()
         self._server.should_exit = True
-        await self._serving
+        if self._serving is not None:
+            await self._serving
         self._bound.close()
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the simulator, and says when it is up."""
+    """Leaves signals to the process that runs the simulator, and tells when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

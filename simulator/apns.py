@@ -3,9 +3,9 @@
 import json
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
-from simulator import faults as mishap
 from simulator.apns_rules import ProviderTokens, Rejection, check_request, checked_payload, device_token, topic_of
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
@@ -18,12 +18,7 @@ class ApnsEndpoint:
     """Takes pushes for the phones of one environment."""
 
     def __init__(
-        self,
-        environment: SimulatedEnvironment,
-        tokens: ProviderTokens,
-        phones: Phones,
-        wire: WireLog,
-        faults: Faults,
+        self, environment: SimulatedEnvironment, tokens: ProviderTokens, phones: Phones, wire: WireLog, faults: Faults
     ) -> None:
         self.environment = environment
         self.tokens = tokens
@@ -32,16 +27,11 @@ class ApnsEndpoint:
         self._faults = faults
 
     def receive(self, exchange: Exchange) -> None:
-        """Judge a push, unless a fault comes first."""
-        push = self._push(exchange)
-        fault = self._faults.striking(push.request)
-        if fault is None:
-            mishap.answer(push, push.processed())
-        else:
-            mishap.inflict(fault, push)
+        """Answer a push."""
+        self._faults.answer(self._push(exchange))
 
     def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
-        """Note a push that the connection itself turned away."""
+        """Note a push that the connection itself refused."""
         self._push(exchange).request.reason = why.value
 
     def _push(self, exchange: Exchange) -> "_ApnsPush":
@@ -59,13 +49,11 @@ class ApnsEndpoint:
         return _ApnsPush(self, exchange, request)
 
 
+@dataclass(slots=True, eq=False)
 class _ApnsPush:
-    __slots__ = ("_endpoint", "exchange", "request")
-
-    def __init__(self, endpoint: ApnsEndpoint, exchange: Exchange, request: WireRequest) -> None:
-        self._endpoint = endpoint
-        self.exchange = exchange
-        self.request = request
+    _endpoint: ApnsEndpoint
+    exchange: Exchange
+    request: WireRequest
 
     def processed(self) -> Answer:
         now = self.request.received_timestamp
@@ -87,7 +75,7 @@ class _ApnsPush:
 
     def _deliver(self, payload: dict[str, Any], now: float) -> None:
         if not self.request.token.strip("f"):
-            raise Rejection(400, "BadDeviceToken")  # Apple gives no such token, and knows that it did not
+            raise Rejection(400, "BadDeviceToken")  # Apple never gives out such a token
         phones = self._endpoint.phones
         phone = phones.seen(self.request.token, SimulatedProvider.APNS, self._endpoint.environment)
         if phone.environment is not self._endpoint.environment or phone.provider is not SimulatedProvider.APNS:

@@ -26,19 +26,13 @@ class Rejection(Exception):
 
 
 _PATH = b"/3/device/"
-
 _TOKEN = re.compile(r"(?:[0-9a-f]{2}){32,100}")  # Apple: assume no size; 64 digits today
-
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
 _TOPIC = re.compile(rb"[A-Za-z0-9.-]{1,255}")
-
 _PRIORITIES = frozenset({b"10", b"5", b"1"})
-
 _PUSH_TYPES = frozenset(
     b"alert background controls location voip complication fileprovider mdm liveactivity pushtotalk widgets".split()
 )
-
 _TOPIC_SUFFIXES = {
     b"liveactivity": b".push-type.liveactivity",
     b"controls": b".push-type.controls",
@@ -49,21 +43,18 @@ _TOPIC_SUFFIXES = {
     b"fileprovider": b".pushkit.fileprovider",
     b"pushtotalk": b".voip-ptt",
 }
-
 _LARGEST_PAYLOAD = 4096
-
 _LARGEST_VOIP_PAYLOAD = 5120
-
 _LONGEST_COLLAPSE_ID = 64
 
 
 def device_token(path: bytes) -> str:
-    """Take the device token from the path, unchecked; empty when the path is not a device's."""
+    """Read the device token from the path, unchecked; empty when the path is not a device's."""
     return path[len(_PATH) :].decode("latin-1").lower() if path.startswith(_PATH) else ""
 
 
 def topic_of(headers: dict[bytes, bytes]) -> str | None:
-    """Take the app's topic, without the suffix that the push type asks for; None without a fitting topic."""
+    """Read the app's topic, without the push type's suffix; None without a matching topic."""
     suffix = _TOPIC_SUFFIXES.get(headers.get(b"apns-push-type", b"alert"), b"")
     received = headers.get(b"apns-topic", b"")
     return received.removesuffix(suffix).decode("latin-1") if received.endswith(suffix) and received else None
@@ -129,11 +120,8 @@ def _check_topic(headers: dict[bytes, bytes], topics: Container[str]) -> None:
 
 
 _LONGEST_LIFE = 60 * 60
-
 _SHORTEST_LIFE = 20 * 60
-
 _CLOCK_SKEW = 5 * 60
-
 _REMEMBERED = 1000
 
 
@@ -146,7 +134,7 @@ class _Issued:
 
 
 class ProviderTokens:
-    """Verifies each token once; its age every time."""
+    """Verifies each token's signature once, and its age every time."""
 
     def __init__(self, apps: Sequence[AppCredentials]) -> None:
         self.topics = {each.app.topic: each.app.team_id for each in apps}
@@ -154,7 +142,7 @@ class ProviderTokens:
         self._issued: dict[bytes, _Issued] = {}  # by authorization header
 
     def check(self, authorization: bytes | None, topic: str, session: dict[bytes, Any], now: float) -> None:
-        """Raise Rejection unless this token may be used on this connection, for this topic, now."""
+        """Raise Rejection unless this token may be used now, on this connection and for this topic."""
         if authorization is None:
             raise Rejection(403, "MissingProviderToken")
         issued = self._issued.get(authorization)
@@ -193,7 +181,7 @@ class ProviderTokens:
 
 
 def _check_change(issued: _Issued, before: Sequence[_Issued]) -> None:
-    """Raise Rejection unless a connection that has seen these tokens may go over to this one."""
+    """Raise Rejection unless a connection with these tokens may change to this one."""
     if any(each.team_id != issued.team_id for each in before):
         raise Rejection(403, "UnrelatedKeyIdInToken")
     if before and issued.timestamp - max(each.timestamp for each in before) < _SHORTEST_LIFE:

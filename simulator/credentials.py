@@ -1,4 +1,4 @@
-"""Everything a client of the simulator needs: keys made once under the run directory, and the settings naming them."""
+"""What a client of the simulator needs: keys, made once under the run directory, and the settings that name them."""
 
 import datetime
 import json
@@ -16,22 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from simulator.settings import DEMO, App, Ports
 
 
-def write_secret(path: Path, content: bytes) -> None:
-    """Write with mode 600."""
-    _write(path, content, 0o600)
-
-
-def write_public(path: Path, content: bytes) -> None:
-    """Write with mode 644."""
-    _write(path, content, 0o644)
-
-
 def private_pem(key: PrivateKeyTypes) -> bytes:
     """PKCS8 PEM, the form of Apple's .p8 files."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -40,7 +30,6 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 _SERVER_LIFETIME = datetime.timedelta(days=397)
-
 _RENEW_BEFORE = datetime.timedelta(days=7)
 
 
@@ -59,15 +48,15 @@ def certificate_files(directory: Path) -> CertificateFiles:
     authority_key = directory / "ca.key"
     if not (_is_valid(files.authority) and authority_key.is_file()):
         authority = trustme.CA(organization_name="Fastbell simulator")
-        write_secret(authority_key, authority.private_key_pem.bytes())
-        write_public(files.authority, authority.cert_pem.bytes())
+        _write(authority_key, authority.private_key_pem.bytes())
+        _write(files.authority, authority.cert_pem.bytes(), 0o644)
         files.certificate.unlink(missing_ok=True)
     if not (_is_valid(files.certificate) and files.key.is_file()):
         authority = trustme.CA.from_pem(files.authority.read_bytes(), authority_key.read_bytes())
         until = datetime.datetime.now(datetime.UTC) + _SERVER_LIFETIME
         server = authority.issue_cert("localhost", "127.0.0.1", not_after=until)
-        write_secret(files.key, server.private_key_pem.bytes())
-        write_public(files.certificate, b"".join(each.bytes() for each in server.cert_chain_pems))
+        _write(files.key, server.private_key_pem.bytes())
+        _write(files.certificate, b"".join(each.bytes() for each in server.cert_chain_pems), 0o644)
     return files
 
 
@@ -99,7 +88,7 @@ class Credentials:
 
 
 def provider_environment(run_dir: Path, ports: Ports, app: App = DEMO) -> dict[str, str]:
-    """Name the service's settings for a simulator on these ports. Makes the files; needs no running simulator."""
+    """Give the service's settings for a simulator on these ports. Makes the files; needs no running simulator."""
     credentials = credentials_in(run_dir, ports, (app,))
     [of_app] = credentials.apps
     authority = str(credentials.certificates.authority)
@@ -118,7 +107,7 @@ def provider_environment(run_dir: Path, ports: Ports, app: App = DEMO) -> dict[s
 
 
 def credentials_in(run_dir: Path, ports: Ports, apps: Sequence[App] = (DEMO,)) -> Credentials:
-    """Make what is missing under `run_dir`, reuse what is there; the ports must be known."""
+    """Make the missing files under `run_dir` and reuse the others; the ports must be known."""
     directory = run_dir.resolve() / "simulator"
     directory.mkdir(parents=True, exist_ok=True)
     token_uri = f"https://127.0.0.1:{ports.fcm}/token"
@@ -144,7 +133,7 @@ def _of_app(directory: Path, app: App, token_uri: str) -> AppCredentials:
 
 def _apns_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not path.is_file():
-        write_secret(path, private_pem(ec.generate_private_key(ec.SECP256R1())))
+        _write(path, private_pem(ec.generate_private_key(ec.SECP256R1())))
     key = load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError(f"{path} does not hold an EC key; delete it and start again")
@@ -159,7 +148,7 @@ def _service_account_key(path: Path, app: App, token_uri: str) -> rsa.RSAPrivate
         account = _service_account(app, private_pem(key).decode())
     if account.get("token_uri") != token_uri:
         account["token_uri"] = token_uri
-        write_secret(path, json.dumps(account, indent=2).encode())
+        _write(path, json.dumps(account, indent=2).encode())
     # It is our own key; checking that two primes are prime would double the time of a start.
     key_in_file = load_pem_private_key(
         account["private_key"].encode(), password=None, unsafe_skip_rsa_key_validation=True

@@ -1,4 +1,4 @@
-"""The kinds of scripted trouble, as `POST /faults` takes them."""
+"""The kinds of scripted faults, as `POST /faults` takes them."""
 
 from typing import Annotated, Literal, Self
 
@@ -16,7 +16,7 @@ def _wrong(field: str, message: str) -> PydanticCustomError:
 
 
 class Scope(BaseModel):
-    """Whom a fault hits, and when. Without any of it: every request to the provider, from now on."""
+    """The requests that a fault hits. By default: every request to the provider, from now on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +27,7 @@ class Scope(BaseModel):
     share: float = Field(default=1.0, gt=0, le=1)  # of the requests it applies to, by `seed`
     seed: int = 0
     skip: int = Field(default=0, ge=0)  # let this many pass first
-    count: int | None = Field(default=None, ge=1)  # spent after this many
+    count: int | None = Field(default=None, ge=1)  # over after this many
     after_seconds: Seconds = 0.0  # the time window's start, from now
     for_seconds: Seconds | None = None  # its length
 
@@ -106,7 +106,7 @@ class Reset(Scope):
 
 
 class GoAway(Scope):
-    """GOAWAY with a true last_stream_id. `processed`: whether the triggering stream is below the line."""
+    """GOAWAY with a true last_stream_id. `processed`: whether the triggering stream is included."""
 
     fault: Literal["goaway"]
     code: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -131,7 +131,7 @@ class CutAnswer(Scope):
 
 
 class Freeze(Scope):
-    """The connection stays open and says nothing any more, not even to a PING."""
+    """The connection stays open and sends nothing more, not even an answer to a PING."""
 
     fault: Literal["freeze"]
     processed: bool = False
@@ -159,7 +159,7 @@ class OtherId(Scope):
 
 
 class BrokenFrame(Scope):
-    """A frame of this type and size about the stream (of the connection, for types 4, 6 and 7), all noughts."""
+    """A frame of zeros with this type and size, on the stream (types 4, 6 and 7: on the connection)."""
 
     fault: Literal["broken_frame"]
     type: Annotated[int, Field(ge=0, le=255)] = 3  # RST_STREAM
@@ -168,7 +168,7 @@ class BrokenFrame(Scope):
 
 
 class ConnectionFault(Scope):
-    """Trouble before any request; `drop_open` also cuts the connections that are open."""
+    """A fault before any request; `drop_open` also cuts the open connections."""
 
     drop_open: bool = True
 
@@ -194,7 +194,7 @@ class StallConnections(ConnectionFault):
 
 
 class RevokeAccessTokens(Scope):
-    """Every access token given out so far (for the project `app`, where one is named) stops working, once."""
+    """All access tokens issued so far, or those of the project `app`, stop working."""
 
     fault: Literal["revoke_access_tokens"]
     reason: Literal["revoked", "expired"] = "revoked"

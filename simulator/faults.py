@@ -1,4 +1,4 @@
-"""Carrying out a fault on one push."""
+"""The faults in force, and what they do to one push."""
 
 import asyncio
 import json
@@ -7,152 +7,45 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from simulator.fault_kinds import (
-    FAULTS,
-    AcceptThenFail,
-    AnswerFault,
-    BrokenFrame,
-    Close,
-    CutAnswer,
-    EmptyBody,
-    Error,
-    Fault,
-    Freeze,
-    GoAway,
-    Html,
-    OauthDown,
-    OtherId,
-    PushFault,
-    Reset,
-    Silent,
-    Slow,
-    SplitBody,
-)
+from simulator import fault_kinds as kinds
 from simulator.http.exchange import (
     Answer,
     Exchange,
-    Farewell,
-    FarewellExtent,
     LastStream,
+    Shutdown,
     SimulatedEnvironment,
     SimulatedProvider,
+    StreamsInFlight,
 )
 from simulator.wire import WireRequest
 
 _INTERNAL_ERROR = 2  # RFC 9113
-
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Error</title></head><body><h1>Bad Gateway</h1></body></html>\n"
 
 
-class PushInHand(Protocol):
-    """One push in the hands of its provider."""
+class ReceivedPush(Protocol):
+    """One push that a provider has received."""
 
     exchange: Exchange
     request: WireRequest
 
     def processed(self) -> Answer:
-        """Check it and hand it to its phone; the honest answer."""
+        """Check it and hand it to its phone; gives the answer of the real provider."""
         ...
 
     def accepted(self, message_id: str) -> Answer:
-        """Say that it was accepted under this id."""
+        """Give the answer that it was accepted under this id."""
         ...
 
-    def error(self, error: Error) -> Answer:
-        """Put a scripted error in this provider's form."""
+    def error(self, error: kinds.Error) -> Answer:
+        """Give a scripted error in this provider's form."""
         ...
-
-
-def answer(push: PushInHand, said: Answer) -> None:
-    """Send an answer, and write down whether there was somebody to hear it."""
-    if push.exchange.answer(said):
-        push.request.status = said.status
-        push.request.reason = said.reason
-    else:
-        push.request.reason = "nobody_listens"
-
-
-def inflict(fault: PushFault, push: PushInHand) -> None:
-    """Let this push suffer."""
-    match fault:
-        case AnswerFault():
-            answer(push, push.error(fault))
-        case SplitBody():
-            answer(push, _split(push.error(fault)))
-        case AcceptThenFail():
-            push.processed()
-            answer(push, push.error(fault))
-        case EmptyBody() | Html():
-            answer(push, _as_a_proxy(fault))
-        case Slow():
-            said = push.processed()
-            asyncio.get_running_loop().call_later(fault.delay, answer, push, said)
-        case GoAway():
-            _say_goodbye(fault, push)
-        case CutAnswer():
-            _cut_answer(fault, push)
-        case OtherId():
-            said = push.processed()
-            answer(push, push.accepted(fault.id) if said.status == 200 else said)
-        case Silent() | Reset() | Close() | Freeze() | BrokenFrame():
-            _interrupt(fault, push)
-
-
-def _as_a_proxy(fault: EmptyBody | Html) -> Answer:
-    if isinstance(fault, EmptyBody):
-        return Answer(fault.status, "empty_body")
-    return Answer(fault.status, "html", ((b"content-type", b"text/html; charset=UTF-8"),), (_HTML,))
-
-
-def _interrupt(fault: Silent | Reset | Close | Freeze | BrokenFrame, push: PushInHand) -> None:
-    push.request.reason = fault.fault
-    if fault.processed:
-        push.processed()
-    match fault:
-        case Silent():
-            pass
-        case Reset():
-            push.exchange.reset(fault.code)
-        case Close():
-            push.exchange.abort()
-        case Freeze():
-            push.exchange.freeze()
-        case BrokenFrame():
-            push.exchange.utter(fault.type, bytes(fault.size))
-
-
-def _cut_answer(fault: CutAnswer, push: PushInHand) -> None:
-    push.request.reason = fault.fault
-    said = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
-    push.exchange.begin_answer(said)
-    match fault.by:
-        case "reset":
-            push.exchange.reset(_INTERNAL_ERROR)
-        case "close":
-            push.exchange.abort()
-
-
-def _say_goodbye(fault: GoAway, push: PushInHand) -> None:
-    push.request.reason = fault.fault
-    said = push.processed() if fault.processed else None
-    debug = b"" if fault.reason is None else json.dumps({"reason": fault.reason}).encode()
-    extent = FarewellExtent.ANSWER_IN_FLIGHT if fault.answer_in_flight else FarewellExtent.DROP_IN_FLIGHT
-    last = LastStream.THE_ONE_BEFORE if said is None else LastStream.THIS_ONE
-    push.exchange.goaway(Farewell(fault.code, debug, extent), last)
-    if said is not None and fault.answer_in_flight:
-        answer(push, said)
-
-
-def _split(said: Answer) -> Answer:
-    body = b"".join(said.chunks)
-    half = len(body) // 2
-    return Answer(said.status, said.reason, said.headers, (body[:half], b"", body[half:], b""))
 
 
 class ActiveFault:
     """A fault in force, and how often it struck."""
 
-    def __init__(self, number: int, fault: Fault) -> None:
+    def __init__(self, number: int, fault: kinds.Fault) -> None:
         self.id = f"fault-{number}"
         self.fault = fault
         self.seen = 0
@@ -186,7 +79,7 @@ class ActiveFault:
         return self.happens()
 
     def happens(self) -> bool:
-        """Whether it is the turn of something that it concerns; counts it if so."""
+        """Whether it strikes a request that it concerns; counts it if so."""
         fault = self.fault
         if not self.is_in_force:
             return False
@@ -210,7 +103,7 @@ class Faults:
 
     def add(self, **fields: object) -> ActiveFault:
         """Put a fault in force; the fields are those of `POST /faults`. Raises pydantic.ValidationError."""
-        fault = FAULTS.validate_python(fields)
+        fault = kinds.FAULTS.validate_python(fields)
         self._count += 1
         active = ActiveFault(self._count, fault)
         self._faults.append(active)
@@ -219,9 +112,9 @@ class Faults:
 
     def remove(self, fault_id: str) -> bool:
         """End one fault; False when there is none."""
-        kept = [active for active in self._faults if active.id != fault_id]
-        is_found = len(kept) < len(self._faults)
-        self._faults = kept
+        remaining = [active for active in self._faults if active.id != fault_id]
+        is_found = len(remaining) < len(self._faults)
+        self._faults = remaining
         self.on_change(None)
         return is_found
 
@@ -230,16 +123,104 @@ class Faults:
         self._faults.clear()
         self.on_change(None)
 
-    def striking(self, request: WireRequest) -> PushFault | None:
-        """Find what goes wrong with this push; None for nothing."""
+    def answer(self, push: ReceivedPush) -> None:
+        """Answer a push as the real provider would, or as the first fault that strikes it says."""
         for active in self._faults:
-            if isinstance(active.fault, PushFault) and active.strikes(request):
+            if isinstance(active.fault, kinds.PushFault) and active.strikes(push.request):
+                _apply(active.fault, push)
+                return
+        _answer(push, push.processed())
+
+    def oauth(self) -> kinds.OauthDown | None:
+        """Find the fault of this access token request; None where there is none."""
+        for active in self._faults:
+            if isinstance(active.fault, kinds.OauthDown) and active.happens():
                 return active.fault
         return None
 
-    def oauth(self) -> OauthDown | None:
-        """Find what goes wrong with this access token request; None for nothing."""
-        for active in self._faults:
-            if isinstance(active.fault, OauthDown) and active.happens():
-                return active.fault
-        return None
+
+def _answer(push: ReceivedPush, answer: Answer) -> None:
+    """Send an answer, and record whether the client still listened."""
+    if push.exchange.answer(answer):
+        push.request.status = answer.status
+        push.request.reason = answer.reason
+    else:
+        push.request.reason = "nobody_listens"
+
+
+def _apply(fault: kinds.PushFault, push: ReceivedPush) -> None:
+    match fault:
+        case kinds.AnswerFault():
+            _answer(push, push.error(fault))
+        case kinds.SplitBody():
+            _answer(push, _split(push.error(fault)))
+        case kinds.AcceptThenFail():
+            push.processed()
+            _answer(push, push.error(fault))
+        case kinds.EmptyBody() | kinds.Html():
+            _answer(push, _as_a_proxy(fault))
+        case kinds.Slow():
+            answer = push.processed()
+            asyncio.get_running_loop().call_later(fault.delay, _answer, push, answer)
+        case kinds.GoAway():
+            _send_goaway(fault, push)
+        case kinds.CutAnswer():
+            _cut_answer(fault, push)
+        case kinds.OtherId():
+            answer = push.processed()
+            _answer(push, push.accepted(fault.id) if answer.status == 200 else answer)
+        case kinds.Silent() | kinds.Reset() | kinds.Close() | kinds.Freeze() | kinds.BrokenFrame():
+            _interrupt(fault, push)
+
+
+def _as_a_proxy(fault: kinds.EmptyBody | kinds.Html) -> Answer:
+    if isinstance(fault, kinds.EmptyBody):
+        return Answer(fault.status, "empty_body")
+    return Answer(fault.status, "html", ((b"content-type", b"text/html; charset=UTF-8"),), (_HTML,))
+
+
+def _interrupt(
+    fault: kinds.Silent | kinds.Reset | kinds.Close | kinds.Freeze | kinds.BrokenFrame, push: ReceivedPush
+) -> None:
+    push.request.reason = fault.fault
+    if fault.processed:
+        push.processed()
+    match fault:
+        case kinds.Silent():
+            pass
+        case kinds.Reset():
+            push.exchange.reset(fault.code)
+        case kinds.Close():
+            push.exchange.abort()
+        case kinds.Freeze():
+            push.exchange.freeze()
+        case kinds.BrokenFrame():
+            push.exchange.send_frame(fault.type, bytes(fault.size))
+
+
+def _cut_answer(fault: kinds.CutAnswer, push: ReceivedPush) -> None:
+    push.request.reason = fault.fault
+    answer = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
+    push.exchange.begin_answer(answer)
+    match fault.by:
+        case "reset":
+            push.exchange.reset(_INTERNAL_ERROR)
+        case "close":
+            push.exchange.abort()
+
+
+def _send_goaway(fault: kinds.GoAway, push: ReceivedPush) -> None:
+    push.request.reason = fault.fault
+    answer = push.processed() if fault.processed else None
+    debug = b"" if fault.reason is None else json.dumps({"reason": fault.reason}).encode()
+    in_flight = StreamsInFlight.ANSWERED if fault.answer_in_flight else StreamsInFlight.DROPPED
+    last = LastStream.THE_ONE_BEFORE if answer is None else LastStream.THIS_ONE
+    push.exchange.goaway(Shutdown(fault.code, debug, in_flight), last)
+    if answer is not None and fault.answer_in_flight:
+        _answer(push, answer)
+
+
+def _split(answer: Answer) -> Answer:
+    body = b"".join(answer.chunks)
+    half = len(body) // 2
+    return Answer(answer.status, answer.reason, answer.headers, (body[:half], b"", body[half:], b""))

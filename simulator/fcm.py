@@ -5,9 +5,9 @@ import json
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
-from simulator import faults as mishap
 from simulator import fcm_rules
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
@@ -33,19 +33,14 @@ class FcmEndpoint:
         self.access_tokens_requested = 0
 
     def receive(self, exchange: Exchange) -> None:
-        """Judge a message, unless a fault comes first; or give out an access token."""
+        """Answer a message, or give out an access token."""
         if exchange.path == _TOKEN_PATH:
             self._grant(exchange)
             return
-        push = self._push(exchange)
-        fault = self._faults.striking(push.request)
-        if fault is None:
-            mishap.answer(push, push.processed())
-        else:
-            mishap.inflict(fault, push)
+        self._faults.answer(self._push(exchange))
 
     def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
-        """Note a message that the connection itself turned away."""
+        """Note a message that the connection itself refused."""
         self._push(exchange).request.reason = why.value
 
     def _push(self, exchange: Exchange) -> "_FcmPush":
@@ -76,14 +71,12 @@ class FcmEndpoint:
             asyncio.get_running_loop().call_later(trouble.delay, exchange.answer, answer)
 
 
+@dataclass(slots=True, eq=False)
 class _FcmPush:
-    __slots__ = ("_content", "_endpoint", "exchange", "request")
-
-    def __init__(self, endpoint: FcmEndpoint, exchange: Exchange, request: WireRequest, content: object) -> None:
-        self._endpoint = endpoint
-        self.exchange = exchange
-        self.request = request
-        self._content = content
+    _endpoint: FcmEndpoint
+    exchange: Exchange
+    request: WireRequest
+    _content: object
 
     def processed(self) -> Answer:
         project = self.request.app
@@ -120,9 +113,9 @@ class _FcmPush:
         if phone.app is None:
             phone.app = self.request.app
         elif phone.app != self.request.app:
-            return fcm_rules.sender_id_mismatch()
+            return fcm_rules.refused("SENDER_ID_MISMATCH")
         if phones.dead_since(self.request.token, now) is not None:
-            return fcm_rules.unregistered()
+            return fcm_rules.refused("UNREGISTERED")
         self.request.message_id = f"{name}{uuid.uuid4().hex}"
         expires = None if message.ttl is None else (now + message.ttl if message.ttl else 0.0)
         phones.deliver(phone, Receipt(self.request, message.notification, expires), now)

@@ -15,13 +15,9 @@ from simulator.http.exchange import Answer
 from simulator.phones import Notification
 
 _JSON = (b"content-type", b"application/json; charset=UTF-8")
-
 _FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
-
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
-
 _QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
-
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
@@ -35,7 +31,6 @@ _ERROR_CODES = {
     "INTERNAL": (500, "Internal error encountered."),
     "THIRD_PARTY_AUTH_ERROR": (401, "Request is missing required authentication credential."),
 }
-
 _STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -48,8 +43,6 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-
-
 NO_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 (a sentence)
 
 
@@ -68,27 +61,21 @@ def json_answer(status: int, content: object, *, reason: str | None = None) -> A
     return Answer(status, reason, (_JSON, _date()), (body,))
 
 
-def unregistered() -> Answer:
-    """Say that the app was removed."""
-    status, message = _ERROR_CODES["UNREGISTERED"]
-    return _error(status, message, "UNREGISTERED", [_fcm_error("UNREGISTERED")])
-
-
-def sender_id_mismatch() -> Answer:
-    """Say that the token belongs to another project."""
-    status, message = _ERROR_CODES["SENDER_ID_MISMATCH"]
-    return _error(status, message, "SENDER_ID_MISMATCH", [_fcm_error("SENDER_ID_MISMATCH")])
+def refused(code: str) -> Answer:
+    """Refuse a token with an FcmError.errorCode: the app was removed, or the token belongs to another project."""
+    status, message = _ERROR_CODES[code]
+    return _error(status, message, code, [_fcm_error(code)])
 
 
 def invalid_argument(invalid: InvalidMessage) -> Answer:
-    """Say that a field is wrong, named in `details`; of a token that looks like one FCM may say so in words alone."""
+    """Refuse a field, named in `details`. FCM may name a malformed token in the message only."""
     named = [] if invalid.field is None else [_field_violation(invalid.field, invalid.description)]
     details = [*named, _fcm_error("INVALID_ARGUMENT")]
     return _error(400, invalid.description, "INVALID_ARGUMENT", details)
 
 
 def unauthenticated(reason: str) -> Answer:
-    """Say that the access token is missing, unknown, expired or revoked: no FcmError here."""
+    """Refuse an access token that is missing, unknown, expired or revoked: no FcmError here."""
     message = (
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
         "authentication credential."
@@ -112,7 +99,7 @@ def not_found() -> Answer:
 
 
 def scripted(error: Error) -> Answer:
-    """Build what a fault asked for."""
+    """Build the answer of a scripted error."""
     default_status, default_message = _ERROR_CODES.get(error.error_code or "", (error.status or 500, "Scripted."))
     status = error.status or default_status
     message = error.message or default_message
@@ -152,42 +139,33 @@ def _field_violation(field: str, description: str) -> dict[str, Any]:
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9_:%.~-]{1,4096}")
-
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,9})?s")
-
 _LONGEST_TTL = 28 * 24 * 60 * 60
-
 _LARGEST_MESSAGE = 4096
-
 _TARGETS = ("token", "fid", "topic", "condition")
-
 _MESSAGE_FIELDS = frozenset(
     {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", *_TARGETS}
 )
-
 _APNS_HEADERS = {
     "apns-collapse-id": re.compile(r".{1,64}"),
     "apns-expiration": re.compile(r"\d{1,12}"),
     "apns-priority": re.compile(r"1|5|10"),
 }
-
 _PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
-
-_QUIET_CHANNEL = "quiet"  # of low importance, as the documents tell apps to make it
-
+_QUIET_CHANNEL = "quiet"  # of low importance, as the documentation requires
 _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
 
 @dataclass(frozen=True, slots=True)
 class FcmMessage:
-    """A message that FCM takes."""
+    """A message that FCM accepts."""
 
     ttl: float | None  # seconds
     notification: Notification
 
 
 def target(body: object) -> str:
-    """Take the registration token or installation id, unchecked; empty where there is none."""
+    """Read the registration token or installation id, unchecked; empty where there is none."""
     message = body.get("message") if isinstance(body, dict) else None
     if not isinstance(message, dict):
         return ""
@@ -213,13 +191,11 @@ def checked_message(body: object, raw: bytes) -> FcmMessage:
         data = _checked_data(android["data"], "message.android.data")
     if android.get("priority", "normal") not in _PRIORITIES:
         raise InvalidMessage("message.android.priority", "Invalid value at 'message.android.priority'")
-    by_app = {} if notification or on_android else data  # an app shows a data message itself, if it has a text
+    by_app = {} if notification or on_android else data  # the app itself shows a data message that has a text
     tag = _text(on_android, "tag", "message.android.notification") or by_app.get("tag")
-    title = _text(on_android, "title", "message.android.notification") or _text(
-        notification, "title", "message.notification"
-    )
-    text = _text(on_android, "body", "message.android.notification") or _text(
-        notification, "body", "message.notification"
+    title, text = (
+        _text(on_android, name, "message.android.notification") or _text(notification, name, "message.notification")
+        for name in ("title", "body")
     )
     _check_apns(message)
     if len(raw) > _LARGEST_MESSAGE:
@@ -260,7 +236,7 @@ def _check_target(message: dict[str, Any]) -> None:
 
 
 def _check_apns(message: dict[str, Any]) -> None:
-    """Check what is passed on to Apple, as far as Apple's rules for one push go."""
+    """Check the part for Apple by Apple's rules for one push."""
     apns = _object(message, "apns", "message.apns")
     _no_unknown(
         apns, frozenset({"headers", "payload", "fcm_options", "fcmOptions", "live_activity_token"}), "message.apns"
@@ -320,8 +296,8 @@ def _text(parent: dict[str, Any], name: str, path: str) -> str | None:
     return value
 
 
-def _no_unknown(found: dict[str, Any], known: frozenset[str], path: str) -> None:
-    for name in found:
+def _no_unknown(fields: dict[str, Any], known: frozenset[str], path: str) -> None:
+    for name in fields:
         if name not in known:
             where = f" at '{path}'" if path else ""
             raise InvalidMessage(

@@ -24,53 +24,53 @@ _SIGNED_FOR = "https://oauth2.googleapis.com/token"  # by google-auth, wherever 
 
 
 class AccessTokenState(StrEnum):
-    """What an access token is worth. The values are Google's ErrorInfo reasons."""
+    """The state of an access token. The values are Google's ErrorInfo reasons."""
 
     VALID = "VALID"
     EXPIRED = "ACCESS_TOKEN_EXPIRED"
-    UNKNOWN = "ACCESS_TOKEN_TYPE_UNSUPPORTED"  # never given out, or revoked
+    UNKNOWN = "ACCESS_TOKEN_TYPE_UNSUPPORTED"  # never issued, or revoked
     MISSING = "CREDENTIALS_MISSING"
 
 
 @dataclass(slots=True)
-class _Given:
-    """An access token that was given out."""
+class _Issued:
+    """An issued access token."""
 
     project: str
     expires: float
 
 
 class AccessTokens:
-    """Gives out access tokens for assertions of the apps' service accounts, and knows them again."""
+    """Issues access tokens for assertions of the apps' service accounts, and checks them."""
 
     def __init__(self, apps: Sequence[AppCredentials], token_uri: str, lifetime: timedelta) -> None:
         self._accounts = {each.app.client_email: each for each in apps}
         self._token_uri = token_uri
         self._lifetime = lifetime
-        self._given: dict[bytes, _Given] = {}  # by authorization header
+        self._issued: dict[bytes, _Issued] = {}  # by authorization header
 
     def revoke(self, project: str | None) -> None:
-        """Every token given out so far (for this project, where one is named) stops working."""
-        self._given = {key: given for key, given in self._given.items() if project not in {None, given.project}}
+        """Revoke all tokens, or those of one project."""
+        self._issued = {key: issued for key, issued in self._issued.items() if project not in {None, issued.project}}
 
     def expire(self, project: str | None) -> None:
-        """Every token given out so far (for this project, where one is named) has come to its end."""
-        for given in self._given.values():
-            if project in {None, given.project}:
-                given.expires = 0.0
+        """Expire all tokens, or those of one project."""
+        for issued in self._issued.values():
+            if project in {None, issued.project}:
+                issued.expires = 0.0
 
     def project(self, authorization: bytes) -> str:
-        """Tell for whose messages a known token is good."""
-        return self._given[authorization].project
+        """Give the project of a known token."""
+        return self._issued[authorization].project
 
     def state(self, authorization: bytes | None, now: float) -> AccessTokenState:
-        """Judge an authorization header."""
+        """Check an authorization header."""
         if authorization is None:
             return AccessTokenState.MISSING
-        given = self._given.get(authorization)
-        if given is None:
+        issued = self._issued.get(authorization)
+        if issued is None:
             return AccessTokenState.UNKNOWN
-        return AccessTokenState.VALID if now < given.expires else AccessTokenState.EXPIRED
+        return AccessTokenState.VALID if now < issued.expires else AccessTokenState.EXPIRED
 
     def grant(self, exchange: Exchange) -> Answer:
         """Answer `POST /token`."""
@@ -98,7 +98,7 @@ class AccessTokens:
             return _refused("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
         token = f"ya29.{secrets.token_urlsafe(32)}"
         expires = time.time() + self._lifetime.total_seconds()
-        self._given[f"Bearer {token}".encode()] = _Given(account.app.project, expires)
+        self._issued[f"Bearer {token}".encode()] = _Issued(account.app.project, expires)
         expires_in = int(self._lifetime.total_seconds())
         return json_answer(200, {"access_token": token, "expires_in": expires_in, "token_type": "Bearer"})
 

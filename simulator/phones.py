@@ -12,12 +12,12 @@ from typing import Any
 from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.wire import WireRequest
 
-_LINES_KEPT = 500
+_MAX_LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A push as the phone understands it, whichever provider carried it."""
+    """A push as the phone reads it, from either provider."""
 
     title: str | None
     body: str | None
@@ -25,8 +25,8 @@ class Notification:
     collapse_key: str | None
     identity: str | bytes  # the same notification received twice has the same one
     is_visible: bool
-    has_sound: bool = True  # a phone that shows it rings
-    level: str = "active"  # passive: it lights up no screen; an iPhone's interruption level
+    has_sound: bool = True  # the phone rings when it shows it
+    level: str = "active"  # passive: the screen stays dark; an iPhone's interruption level
     channel: str | None = None  # Android's
 
 
@@ -91,11 +91,11 @@ class Screen:
         is_repeated = replaced is not None and replaced.notification.identity == notification.identity
         times = replaced.times_received + 1 if replaced is not None and is_repeated else 1
         self._lines[key] = ScreenLine(notification, now, times)
-        if len(self._lines) > _LINES_KEPT:
+        if len(self._lines) > _MAX_LINES:
             del self._lines[next(iter(self._lines))]
 
 
-_LOG_KEPT = 10_000
+_MAX_LOG = 10_000
 
 # https://firebase.google.com/docs/cloud-messaging/customize-messages/collapsible-message-types
 _STORED_BY_GOOGLE = 100  # for a phone that is offline; at one more all are discarded
@@ -110,23 +110,23 @@ class PhoneState(StrEnum):
 
 
 class PhonePermission(StrEnum):
-    """Whether the system lets the app show notifications. The provider takes a push all the same."""
+    """Whether the system lets the app show notifications. The provider accepts a push in any case."""
 
-    UNDETERMINED = "undetermined"  # the person was not asked yet: nothing is shown
+    UNDETERMINED = "undetermined"  # the person has not been asked: nothing is shown
     GRANTED = "granted"
-    PROVISIONAL = "provisional"  # iOS alone: listed, without a sound or light
+    PROVISIONAL = "provisional"  # iOS only: listed, without a sound or light
     DENIED = "denied"
 
 
 class CannotHappen(Exception):
-    """Asked for something that no phone in this state does."""
+    """A request for something that no phone in this state does."""
 
 
 class Arrival(StrEnum):
     """What became of an accepted push."""
 
     SHOWN = "shown"
-    SILENT = "silent"  # nothing to show: data for the app alone
+    SILENT = "silent"  # nothing to show: data for the app only
     WAITING = "waiting"
     DROPPED = "dropped"  # by the provider or the phone; the receipt says why
 
@@ -167,10 +167,10 @@ class Phone:
         return self._screen.lines
 
     def receive(self, receipt: Receipt, now: float) -> None:
-        """Take an accepted push: show it, keep it, or drop it."""
+        """Receive an accepted push: show it, keep it, or drop it."""
         self.accepted_count += 1
         self.log.append(receipt)
-        if len(self.log) > _LOG_KEPT:
+        if len(self.log) > _MAX_LOG:
             del self.log[0]
         if self.state is PhoneState.INSTALLED:
             self._show(receipt, now)
@@ -184,7 +184,7 @@ class Phone:
                 self._forget_waiting("too_many_stored")
 
     def become(self, state: PhoneState, now: float) -> None:
-        """Change the state; coming online delivers what waited, uninstalling forgets it."""
+        """Change the state; coming online delivers the waiting pushes, uninstalling drops them."""
         if state is PhoneState.UNINSTALLED and self.state is not PhoneState.UNINSTALLED:
             self.uninstalled_timestamp = now
         self.state = state
@@ -200,7 +200,7 @@ class Phone:
             self._screen = Screen()
 
     def permit(self, permission: PhonePermission) -> None:
-        """Answer the system's question, or change the answer in its settings; without leave the screen is cleared.
+        """Grant or deny the permission; without it the screen is cleared.
 
         Raises CannotHappen for what Android does not know.
         """
@@ -211,7 +211,7 @@ class Phone:
             self._screen = Screen()
 
     def tap(self, task_id: str | None = None) -> ScreenLine:
-        """Tap a line, the newest unless one is named by its `task_id`: it leaves the screen, and the app opens.
+        """Tap a line, by default the newest: it leaves the screen, and the app opens.
 
         Raises CannotHappen where it is not on the screen.
         """
@@ -254,7 +254,7 @@ def _drop(receipt: Receipt, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FormerToken:
-    """A token that its phone has rotated away."""
+    """A token that its phone has replaced."""
 
     phone: Phone
     dies_timestamp: float  # from then on its provider calls it unregistered
@@ -267,7 +267,7 @@ class Phones:
         self._phones: dict[str, Phone] = {}
         self._former: dict[str, FormerToken] = {}
         self._arrivals: dict[str, list[asyncio.Event]] = {}
-        self.version = 0  # grows with every change, for those who watch
+        self.version = 0  # grows with every change; watchers compare it
 
     def __iter__(self) -> Iterator[Phone]:
         return iter(list(self._phones.values()))
@@ -276,12 +276,12 @@ class Phones:
         return len(self._phones)
 
     def get(self, token: str) -> Phone | None:
-        """Find the phone that has this token, or had it, if it was ever seen or declared."""
+        """Find the phone that has or had this token; None for an unknown token."""
         former = self._former.get(token)
         return self._phones.get(token) if former is None else former.phone
 
     def dead_since(self, token: str, now: float) -> float | None:
-        """Say since when a token is unregistered: its app was removed, or has another token. None: it is good."""
+        """Give when a token became unregistered: its app was removed, or got another token. None: it is valid."""
         former, phone = self._former.get(token), self.get(token)
         if former is not None and former.dies_timestamp <= now:
             return former.dies_timestamp
@@ -289,7 +289,7 @@ class Phones:
         return (phone.uninstalled_timestamp or now) if phone is not None and is_removed else None
 
     def rotate(self, phone: Phone, lives_on: float) -> FormerToken:
-        """Give a phone a new token; the old one is good for so many seconds yet.
+        """Give a phone a new token; the old one stays valid for `lives_on` seconds.
 
         Raises CannotHappen for a phone that cannot fetch one.
         """
@@ -313,7 +313,7 @@ class Phones:
         return phone
 
     def declare(self, token: str, provider: SimulatedProvider, environment: SimulatedEnvironment) -> Phone:
-        """Find the phone with this token; make it if it is new, or was another provider's or environment's."""
+        """Find the phone with this token; create it if it is new, or was another provider's or environment's."""
         known_token = token.lower() if provider is SimulatedProvider.APNS else token
         known = self._phones.get(known_token)
         if known is not None and (known.provider, known.environment) != (provider, environment):
@@ -338,7 +338,7 @@ class Phones:
         return line
 
     def deliver(self, phone: Phone, receipt: Receipt, now: float) -> None:
-        """Hand an accepted push to its phone."""
+        """Deliver an accepted push to its phone."""
         phone.receive(receipt, now)
         self.version += 1
         for token in {phone.token, receipt.request.token}:

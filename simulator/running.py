@@ -16,14 +16,14 @@ from simulator.fcm import FcmEndpoint
 from simulator.http.exchange import Endpoint, SimulatedEnvironment, SimulatedProvider
 from simulator.http.http1 import Http1Connection
 from simulator.http.http2 import Http2Connection, StreamLimits
-from simulator.http.listener import Connection, Door, Listener, bound_sockets, tls_context
+from simulator.http.listener import Connection, Listener, PortState, bound_sockets, tls_context
 from simulator.oauth import AccessTokens
 from simulator.phones import Phone, Phones, Receipt
 from simulator.settings import DEMO, FAITHFUL, App, Behaviour, Ports
 from simulator.wire import WireLog
 
 _FCM_STREAM_LIMIT = 100
-_STALLED = {"connect": Door.HANGING, "handshake": Door.STALLING, "greeting": Door.MUTE}
+_STALLED = {"connect": PortState.HANGING, "handshake": PortState.STALLING, "greeting": PortState.MUTE}
 
 
 class Simulator:
@@ -32,7 +32,7 @@ class Simulator:
     def __init__(
         self, run_dir: Path, ports: Ports, behaviour: Behaviour = FAITHFUL, apps: Sequence[App] = (DEMO,)
     ) -> None:
-        """Bind the ports and make the credentials; `open` starts to answer."""
+        """Bind the ports and make the credentials; `open` starts answering."""
         sockets = bound_sockets([ports.admin, ports.apns, ports.apns_sandbox, ports.fcm])
         self.ports = Ports(*(bound.getsockname()[1] for bound in sockets))  # the actual ones
         self.environments = {app.name: provider_environment(run_dir, self.ports, app) for app in apps}
@@ -49,16 +49,12 @@ class Simulator:
         self._fcm = FcmEndpoint(self._access_tokens, self.phones, self.requests, self.faults)
         apns_limits = StreamLimits(1, behaviour.apns_stream_limit, behaviour.stream_limit_after_rejection)
         self._listeners = {
-            (SimulatedProvider.APNS, SimulatedEnvironment.PRODUCTION): self._listener(
-                sockets[1], self._apns(SimulatedEnvironment.PRODUCTION), apns_limits
-            ),
-            (SimulatedProvider.APNS, SimulatedEnvironment.SANDBOX): self._listener(
-                sockets[2], self._apns(SimulatedEnvironment.SANDBOX), apns_limits
-            ),
-            (SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION): self._listener(
-                sockets[3], self._fcm, StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
-            ),
+            (SimulatedProvider.APNS, environment): self._listener(bound, self._apns(environment), apns_limits)
+            for environment, bound in zip(SimulatedEnvironment, sockets[1:3], strict=True)
         }
+        fcm_limits = StreamLimits(_FCM_STREAM_LIMIT, _FCM_STREAM_LIMIT, None)
+        fcm = self._listener(sockets[3], self._fcm, fcm_limits)
+        self._listeners[SimulatedProvider.FCM, SimulatedEnvironment.PRODUCTION] = fcm
         self._admin = AdminServer(self, sockets[0])
 
     @classmethod
@@ -102,7 +98,7 @@ class Simulator:
 
     @property
     def is_open(self) -> bool:
-        """Whether every provider takes connections."""
+        """Whether every provider accepts connections."""
         return all(listener.is_open for listener in self._listeners.values())
 
     @property
@@ -112,7 +108,7 @@ class Simulator:
 
     @property
     def access_tokens_requested(self) -> int:
-        """How often anybody asked for an access token."""
+        """How many access tokens were requested."""
         return self._fcm.access_tokens_requested
 
     def phone(self, token: str) -> Phone:
@@ -133,15 +129,15 @@ class Simulator:
         self.requests.clear()
 
     async def open(self) -> None:
-        """Start to answer."""
+        """Start answering."""
         self._loop = asyncio.get_running_loop()
         for listener in self._listeners.values():
-            listener.become(Door.OPEN)
+            listener.switch(PortState.OPEN)
         await self._admin.open()
 
     async def close(self) -> None:
         """Close every port and connection."""
-        self.faults.on_change = _unheard
+        self.faults.on_change = lambda _: None  # a closed simulator opens no ports
         self.faults.clear()
         await self._admin.close()
         for listener in self._listeners.values():
@@ -164,19 +160,19 @@ class Simulator:
         return Listener(bound, tls_context(files.certificate, files.key, protocols), connect)
 
     def _apply(self, added: ActiveFault | None) -> None:
-        """Bring doors and access tokens in line with the faults."""
+        """Adapt ports and access tokens to the faults."""
         if added is not None and added.fault.after_seconds:
             self._loop.call_later(added.fault.after_seconds + 0.001, self._begin, added)
         elif added is not None:
             self._begin(added)
         else:
-            self._set_doors()
+            self._set_ports()
 
     def _begin(self, added: ActiveFault) -> None:
         fault = added.fault
         if not added.is_in_force or added not in self.faults:
             return
-        self._set_doors()
+        self._set_ports()
         match fault:
             case RevokeAccessTokens(reason="expired"):
                 self._access_tokens.expire(fault.app)
@@ -187,30 +183,23 @@ class Simulator:
                     if fault.drop_open and added.concerns(provider, environment):
                         listener.cut()
                 if fault.for_seconds is not None:
-                    self._loop.call_later(fault.for_seconds + 0.001, self._reopen)
+                    self._loop.call_later(fault.for_seconds + 0.001, lambda: self.faults.on_change(None))
             case _:
                 pass
 
-    def _reopen(self) -> None:
-        self.faults.on_change(None)
-
-    def _set_doors(self) -> None:
+    def _set_ports(self) -> None:
         for (provider, environment), listener in self._listeners.items():
-            listener.become(self._door(provider, environment))
+            listener.switch(self._state(provider, environment))
 
-    def _door(self, provider: SimulatedProvider, environment: SimulatedEnvironment) -> Door:
+    def _state(self, provider: SimulatedProvider, environment: SimulatedEnvironment) -> PortState:
         for active in self.faults:
             if not active.is_in_force or not active.concerns(provider, environment):
                 continue
             match active.fault:
                 case RefuseConnections():
-                    return Door.REFUSING
+                    return PortState.REFUSING
                 case StallConnections(at=stage):
                     return _STALLED[stage]
                 case _:
                     pass
-        return Door.OPEN
-
-
-def _unheard(added: ActiveFault | None) -> None:
-    """Do nothing: a closed simulator opens no doors."""
+        return PortState.OPEN

@@ -1,4 +1,4 @@
-"""Where the simulator listens, where it keeps its files, and which of the providers' habits it shows."""
+"""Where the simulator listens, where it keeps its files, and how it behaves."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -65,11 +65,11 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Habits of the real providers that a test may want to change. The defaults are faithful."""
+    """Behaviour of the real providers that a test may change. The defaults are faithful."""
 
     apns_stream_limit: int = 1000  # after the first accepted push; before it the limit is 1
     stream_limit_after_rejection: int | None = 1  # after a 4xx, until the next accepted push; None: no drop
-    receive_window: int = 16 * 1024 * 1024  # bytes a client may have on the way per connection; at least 65 535
+    receive_window: int = 16 * 1024 * 1024  # bytes in flight from a client per connection; at least 65 535
     access_token_lifetime: timedelta = timedelta(hours=1)
 
 

@@ -55,12 +55,12 @@ def line_view(line: ScreenLine) -> dict[str, Any]:
 
 
 def rotation(phone: Phone, former: FormerToken, former_token: str) -> dict[str, Any]:
-    """Show a phone with its new token, and what became of the one before."""
+    """Show a phone with its new token and its former one."""
     return phone_row(phone) | {"former_token": former_token, "former_token_dies_at": _instant(former.dies_timestamp)}
 
 
 def tapped(line: ScreenLine) -> dict[str, Any]:
-    """Show what a tap on a line hands to the app."""
+    """Show what the app gets from a tap on a line."""
     return {name: line.data.get(name) for name in ("task_id", "kind", "url")} | {"line": line_view(line)}
 
 
@@ -108,49 +108,41 @@ def _instant(timestamp: float | None) -> str | None:
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-
-_SNAPSHOT_PLACE = "{{snapshot}}"
-
+_PLACEHOLDER = "{{snapshot}}"
 _INTERVAL = 0.25  # seconds between looks at the phones
-
-_PHONES_SHOWN = 8
-
-_LINES_SHOWN = 8
-
-_BEATS_BETWEEN_COMMENTS = 60
-
-
-Closing = asyncio.Event
+_MAX_PHONES = 8
+_MAX_LINES = 8
+_CYCLES_BETWEEN_COMMENTS = 60
 
 
 def html(phones: Phones) -> str:
     """Write the page with the phones as they are now."""
-    snapshot = json.dumps(_snapshot(phones)).replace("<", "\\u003c")  # no script element can be closed by content
-    return files("simulator").joinpath("page.html").read_text().replace(_SNAPSHOT_PLACE, snapshot, 1)
+    snapshot = json.dumps(_snapshot(phones)).replace("<", "\\u003c")  # so that no content can close the script element
+    return files("simulator").joinpath("page.html").read_text().replace(_PLACEHOLDER, snapshot, 1)
 
 
-async def events(phones: Phones, closing: Closing) -> AsyncIterator[str]:
+async def events(phones: Phones, closing: asyncio.Event) -> AsyncIterator[str]:
     """Send a snapshot now and after every change, as server-sent events, until the simulator closes."""
     seen = -1
-    beats = 0
+    cycles = 0
     while not closing.is_set():
         if phones.version != seen:
             seen = phones.version
             yield f"data: {json.dumps(_snapshot(phones))}\n\n"
-        beats += 1
-        if beats % _BEATS_BETWEEN_COMMENTS == 0:
+        cycles += 1
+        if cycles % _CYCLES_BETWEEN_COMMENTS == 0:
             yield ": still here\n\n"
         await asyncio.sleep(_INTERVAL)
 
 
 def _snapshot(phones: Phones) -> dict[str, object]:
     known = list(phones)
-    busiest = sorted(known, key=_latest, reverse=True)[:_PHONES_SHOWN]
+    busiest = sorted(known, key=_latest, reverse=True)[:_MAX_PHONES]
     shown = [phone for phone in known if phone in busiest]
     return {
         "hidden": len(known) - len(shown),
         "phones": [
-            phone_row(phone) | {"screen": [line_view(line) for line in phone.screen[:_LINES_SHOWN]]} for phone in shown
+            phone_row(phone) | {"screen": [line_view(line) for line in phone.screen[:_MAX_LINES]]} for phone in shown
         ],
     }
 

@@ -1,4 +1,4 @@
-"""The wire log: every request that reached a provider's socket, whatever became of it."""
+"""The wire log: every request that reached a provider's socket, accepted or not."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 
-_KEPT = 200_000
+_MAX_REQUESTS = 200_000
 _SECRET_HEADERS = frozenset({b"authorization"})
 _PSEUDO_HEADERS = frozenset({b":scheme", b":authority"})
 
@@ -62,7 +62,7 @@ class WireLog:
     """The latest requests in order of arrival."""
 
     def __init__(self) -> None:
-        self._requests: deque[WireRequest] = deque(maxlen=_KEPT)
+        self._requests: deque[WireRequest] = deque(maxlen=_MAX_REQUESTS)
         self._count = 0
         self._arrivals: list[asyncio.Event] = []
 
@@ -84,7 +84,7 @@ class WireLog:
         headers: dict[bytes, bytes],
         body: bytes,
     ) -> WireRequest:
-        """Write down a request before it is judged."""
+        """Record a request before it is checked."""
         self._count += 1
         request = WireRequest(self._count, received_timestamp, provider, environment, token, headers, body)
         self._requests.append(request)

@@ -1,6 +1,6 @@
-"""Metrics as text for Prometheus, and a server for processes that have none of their own.
+"""Metrics as text for Prometheus, and a server for processes without one of their own.
 
-Everything here runs in threads: a scrape never holds the event loop up.
+Everything here runs in threads: a scrape never blocks the event loop.
 """
 
 import http.client
@@ -18,30 +18,30 @@ from prometheus_client.registry import Collector
 from telemetry import metrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ANSWERS_WITHIN = 2.0  # seconds
-_READS_WITHIN = 5.0  # seconds
+_SDK_TIMEOUT = 2.0  # seconds
+_READ_TIMEOUT = 5.0  # seconds
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """Everything that one process tells: what is counted, what its collectors see, and the Temporal SDK's own.
+    """All metrics of one process: its counters, its collectors, and those of the Temporal SDK.
 
-    `sdk_port`: where on this machine the SDK's exporter listens; without it our own metrics are all there is.
+    `sdk_port`: the local port of the SDK's exporter; None leaves the SDK's metrics out.
     """
 
     registries: Collection[CollectorRegistry]
     sdk_port: int | None
 
     def text(self) -> bytes:
-        """Give all of it; called in a thread."""
+        """Give all metrics as text; called in a thread."""
         own = b"".join(generate_latest(registry) for registry in self.registries)
-        return own + _asked(self.sdk_port)
+        return own + _sdk_metrics(self.sdk_port)
 
 
 def expose(registry: CollectorRegistry, collectors: Collection[Collector], sdk_port: int | None) -> Exposition:
-    """Put together what a process tells; `registry` is the one of its kind."""
+    """Combine the metrics of a process; `registry` is the one of its kind."""
     held = CollectorRegistry()
     ProcessCollector(registry=held)
     for collector in collectors:
@@ -56,7 +56,7 @@ class MetricsServer:
         """Listen; raises OSError."""
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = _READS_WITHIN
+            timeout = _READ_TIMEOUT
 
             def do_GET(self) -> None:
                 if self.path.partition("?")[0] != "/metrics":
@@ -70,14 +70,14 @@ class MetricsServer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing of scrapes."""
+                """Do not log scrapes."""
 
         self._server = _Listener((host, port), Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -86,20 +86,21 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Log what went wrong with a scrape, on one line; nothing where the scraper just hung up."""
+        """Log a failed scrape on one line, unless the scraper hung up."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
-            log.error("a scrape was not answered", exc_info=error)
+            log.error("scrape failed", exc_info=error)
 
 
-def _asked(port: int | None) -> bytes:
+def _sdk_metrics(port: int | None) -> bytes:
     if port is None:
         return b""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWERS_WITHIN)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SDK_TIMEOUT)
     with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         if answer.status == 200:
             return answer.read()
-    log.warning("temporal's own metrics cannot be had")
+    log.warning("reading the temporal sdk's metrics failed")
+
     return b""

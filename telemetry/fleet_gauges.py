@@ -1,6 +1,7 @@
-"""The fleet's signals as gauges. Routes that are configured are told of even where nothing waits."""
+"""The fleet's signals as gauges. Configured routes are reported even while nothing waits for them."""
 
-from collections.abc import Collection, Iterator
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily
@@ -11,131 +12,95 @@ from domain.signals import OutboxBacklog, Signals
 from telemetry import metrics as labels
 
 Key = tuple[Provider, str | None]
+Labels = tuple[str, ...]
 
 _ROUTE = ("provider", "app_id", "environment")
 _BACKLOG = {
-    "pending": "Push tasks that are pending, armed ones included.",
-    "overdue": "Pending push tasks that are due by now.",
-    "retrying": "Overdue push tasks that were hindered at least once: the depth of the retry queue.",
-    "behind_gate": "Overdue push tasks on a route whose gate is shut in some worker, or braked.",
+    "pending_pushes": "Pending push tasks, including armed ones.",
+    "overdue_pushes": "Pending push tasks that are already due.",
+    "retrying_pushes": "Overdue push tasks that failed at least once: the depth of the retry queue.",
+    "behind_gate_pushes": "Overdue push tasks whose route is paused in some worker, or stopped.",
 }
+_OLDEST = {"oldest_overdue_push_seconds": "How long ago the oldest overdue push task became due or was redriven."}
 _DEAD = {
-    "dead": "Dead push tasks, of those due in the last 24 hours.",
-    "redrivable": "Dead push tasks that have not expired: a person can still save them.",
-}
-_DEAD_USERS = {
-    "redrivable": "Users with a dead push task that has not expired.",
-    "dead": "Users with a push task that died in the last 15 minutes.",
+    "dead_pushes": "Dead push tasks that were due in the last 24 hours.",
+    "redrivable_pushes": "Dead push tasks that have not expired: a person can redrive them.",
+    "redrivable_users": "Users with a dead push task that has not expired.",
+    "dead_users": "Users with a push task that died in the last 15 minutes.",
 }
 _ANSWERED = {
-    "answered": "Users whose pushes, due in the last 15 minutes, came to something.",
-    "token_error": "Of these, users whose token was refused.",
-    "rejected": "Of these, users whose push was refused for a fault of ours.",
+    "answered_users": "Users with an answered push that was due in the last 15 minutes.",
+    "token_error_users": "Of these, users whose token was refused.",
+    "rejected_users": "Of these, users whose push was refused because of our error.",
 }
+_REFUSED = {
+    f"misconfigured_{name.lower()}": f"{name} due within the hour that wait or died: our credentials were refused."
+    for name in ("Pushes", "Users")
+}
+_CUTOFF = {"brake_engaged": "1 while the token-error cutoff stops the route; a person resumes it."}
 
 
 def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
     """Give all gauges; an app that is configured for no provider counts as the default one."""
+
+    def label(route: Route, *more: str) -> Labels:
+        return (*labels.of_route(labels.known(route, configured)), *more)
+
+    routes = [label(Route(provider, app_id, Environment.PRODUCTION)) for provider, app_id in configured]
+    of_kind, kinds = (*_ROUTE, "kind"), [(*route, kind.value) for route in routes for kind in Kind]
     yield _single("read_timestamp_seconds", "When these signals were read.", read.at.timestamp())
-    yield from _backlogs(read, configured)
-    yield from _dead(read, configured)
-    yield from _answered(read, configured)
-    yield from _refused(read, configured)
-    yield from _owed("outbox", "Rows of the outbox", read.outbox, read.at)
-    yield from _owed("handoffs", "Messages of which it is not decided how each phone is told", read.handoffs, read.at)
-    yield from _owed("unopened_reminders", "Reminders that are due and that nobody opened", read.unopened, read.at)
+    backlogs = [(label(each.route, each.kind.value), each) for each in read.backlogs]
+    waiting = [(key, (each.pending, each.overdue, each.retrying, each.behind_gate)) for key, each in backlogs]
+    yield from _gauges(_BACKLOG, of_kind, kinds, waiting)
+    yield from _gauges(
+        _OLDEST, of_kind, kinds, [(key, [_age(each.oldest_due_at, read.at)]) for key, each in backlogs], max
+    )
+    dead = [
+        (label(each.route, each.kind.value), (each.count, each.unexpired, each.unexpired_users, each.lately_users))
+        for each in read.dead
+    ]
+    yield from _gauges(_DEAD, of_kind, kinds, dead)
+    answered = [(label(each.route), (each.users, each.token_errors, each.rejected)) for each in read.answered]
+    yield from _gauges(_ANSWERED, _ROUTE, routes, answered)
+    refused = [(label(each.route, labels.reason(each.reason)), (each.pushes, each.users)) for each in read.refused]
+    yield from _gauges(_REFUSED, (*_ROUTE, "reason"), (), refused)
+    yield from _backlog("outbox", "Rows of the outbox", read.outbox, read.at)
+    yield from _backlog(
+        "handoffs", "Messages whose handoff has not decided yet how to reach each phone", read.handoffs, read.at
+    )
+    yield from _backlog("unopened_reminders", "Due reminders that no workflow has processed", read.unopened, read.at)
     if read.swept_at is not None:
-        yield _single(
-            "swept_timestamp_seconds", "When fasts without a workflow were looked for.", read.swept_at.timestamp()
-        )
-    yield _brakes(read, configured)
+        meaning = "When a worker last looked for fasts without a workflow."
+        yield _single("swept_timestamp_seconds", meaning, read.swept_at.timestamp())
+    yield from _gauges(_CUTOFF, _ROUTE, routes, [(label(route), (1.0,)) for route in read.brakes], max)
     yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
     yield _single("streams", "Open streams.", read.streams)
-    taken = "Device tokens that passed from one user to another in the last hour"
+    taken = "Device tokens that moved from one user to another in the last hour"
     yield _single("token_transfers", f"{taken}.", read.transfers.count)
-    yield _single("token_transfers_by_one_user", f"{taken}: the most that one took.", read.transfers.by_one_user)
+    yield _single("token_transfers_by_one_user", f"{taken}: the most that one user took.", read.transfers.by_one_user)
 
 
-def _backlogs(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    found = {(route, kind): dict.fromkeys((*_BACKLOG, "age"), 0.0) for route in _routes(configured) for kind in Kind}
-    for each in read.backlogs:
-        key = (labels.known(each.route, configured), each.kind)
-        row = found.setdefault(key, dict.fromkeys((*_BACKLOG, "age"), 0.0))
-        for name in _BACKLOG:
-            row[name] += getattr(each, name)
-        row["age"] = max(row["age"], _age(each.oldest_due_at, read.at))
-    for name, meaning in _BACKLOG.items():
-        family = _family(f"{name}_pushes", meaning, (*_ROUTE, "kind"))
-        for (route, kind), row in found.items():
-            family.add_metric((*labels.of_route(route), kind.value), row[name])
-        yield family
-    family = _family("oldest_overdue_push_seconds", "How long the oldest overdue push task is due.", (*_ROUTE, "kind"))
-    for (route, kind), row in found.items():
-        family.add_metric((*labels.of_route(route), kind.value), row["age"])
-    yield family
-
-
-def _dead(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    found = {(route, kind): [0, 0, 0, 0] for route in _routes(configured) for kind in Kind}
-    for each in read.dead:
-        row = found.setdefault((labels.known(each.route, configured), each.kind), [0, 0, 0, 0])
-        for place, count in enumerate((each.count, each.unexpired, each.unexpired_users, each.lately_users)):
-            row[place] += count
-    names = [(f"{name}_pushes", meaning) for name, meaning in _DEAD.items()]
-    names += [(f"{name}_users", meaning) for name, meaning in _DEAD_USERS.items()]
-    for place, (name, meaning) in enumerate(names):
-        family = _family(name, meaning, (*_ROUTE, "kind"))
-        for (route, kind), counts in found.items():
-            family.add_metric((*labels.of_route(route), kind.value), counts[place])
+def _gauges(
+    meanings: Mapping[str, str],
+    names: Sequence[str],
+    expected: Iterable[Labels],
+    rows: Iterable[tuple[Labels, Sequence[float]]],
+    combine: Callable[[float, float], float] = operator.add,
+) -> Iterator[GaugeMetricFamily]:
+    """Give one gauge for each column. Rows with the same labels are combined; expected labels without a row are 0."""
+    totals: dict[Labels, list[float]] = {each: [0.0] * len(meanings) for each in expected}
+    for key, values in rows:
+        totals[key] = list(map(combine, totals.get(key, [0.0] * len(meanings)), values))
+    for column, (name, meaning) in enumerate(meanings.items()):
+        family = GaugeMetricFamily(f"fastbell_fleet_{name}", meaning, labels=names)
+        for key, values in totals.items():
+            family.add_metric(key, values[column])
         yield family
 
 
-def _answered(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    found = {route: [0, 0, 0] for route in _routes(configured)}
-    for each in read.answered:
-        row = found.setdefault(labels.known(each.route, configured), [0, 0, 0])
-        for place, count in enumerate((each.users, each.token_errors, each.rejected)):
-            row[place] += count
-    for place, (name, meaning) in enumerate(_ANSWERED.items()):
-        family = _family(f"{name}_users", meaning, _ROUTE)
-        for route, counts in found.items():
-            family.add_metric(labels.of_route(route), counts[place])
-        yield family
-
-
-def _refused(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
-    found: dict[tuple[Route, str], list[int]] = {}
-    for each in read.refused:
-        row = found.setdefault((labels.known(each.route, configured), labels.reason(each.reason)), [0, 0])
-        row[0] += each.pushes
-        row[1] += each.users
-    for place, name in enumerate(("pushes", "users")):
-        meaning = f"{name.capitalize()} that our credentials keep waiting, or let die; of those due within the hour."
-        family = _family(f"misconfigured_{name}", meaning, (*_ROUTE, "reason"))
-        for (route, reason), counts in found.items():
-            family.add_metric((*labels.of_route(route), reason), counts[place])
-        yield family
-
-
-def _owed(name: str, what: str, owed: OutboxBacklog, now: datetime) -> Iterator[GaugeMetricFamily]:
-    yield _single(name, f"{what}.", owed.count)
-    yield _single(f"{name}_oldest_seconds", f"{what}: the age of the oldest.", _age(owed.oldest_at, now))
-
-
-def _brakes(read: Signals, configured: Collection[Key]) -> GaugeMetricFamily:
-    family = _family("brake_engaged", "1 while a route's brake is engaged; a person resumes.", _ROUTE)
-    engaged = {labels.known(route, configured) for route in read.brakes}
-    for route in {*_routes(configured), *engaged}:
-        family.add_metric(labels.of_route(route), float(route in engaged))
-    return family
-
-
-def _routes(configured: Collection[Key]) -> list[Route]:
-    return [Route(provider, app_id, Environment.PRODUCTION) for provider, app_id in configured]
-
-
-def _family(name: str, meaning: str, names: Collection[str]) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"fastbell_fleet_{name}", meaning, labels=tuple(names))
+def _backlog(name: str, what: str, backlog: OutboxBacklog, now: datetime) -> Iterator[GaugeMetricFamily]:
+    yield _single(name, f"{what}.", backlog.count)
+    yield _single(f"{name}_oldest_seconds", f"{what}: the age of the oldest.", _age(backlog.oldest_at, now))
 
 
 def _single(name: str, meaning: str, value: float) -> GaugeMetricFamily:

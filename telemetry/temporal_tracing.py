@@ -1,7 +1,6 @@
 """Traces through Temporal: from a start or a signal into the workflow, and from it into its activities.
 
-The SDK's own interceptors would do it, but put exceptions' texts into spans (docs/decisions/0019-tracing.md). Headers
-are as theirs are.
+The SDK's own interceptors put exceptions' texts into spans (docs/decisions/0019-tracing.md). The headers are the same.
 """
 
 import re
@@ -26,21 +25,21 @@ Headers = Mapping[str, Payload]
 
 
 class Tracing(client.Interceptor, worker.Interceptor):
-    """For a client and the workers that use it, where tracing is on."""
+    """For a client and its workers, where tracing is on."""
 
     def intercept_client(self, next: client.OutboundInterceptor) -> client.OutboundInterceptor:  # noqa: A002 -- the SDK's name
-        """Stand before each call."""
+        """Intercept each call."""
         return _Outbound(next)
 
     def intercept_activity(self, next: worker.ActivityInboundInterceptor) -> worker.ActivityInboundInterceptor:  # noqa: A002 -- the SDK's name
-        """Stand before each activity."""
+        """Intercept each activity."""
         return _Activity(next)
 
     def workflow_interceptor_class(
         self,
         input: worker.WorkflowInterceptorClassInput,  # noqa: A002, ARG002 -- the SDK's name
     ) -> type[worker.WorkflowInboundInterceptor]:
-        """Stand before each workflow."""
+        """Intercept each workflow."""
         return _Workflow
 
 
@@ -78,7 +77,7 @@ class _Activity(worker.ActivityInboundInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Lineage:
-    """Where a run of a workflow stands in its trace."""
+    """The place of a workflow run in its trace."""
 
     parent: str
     own: str
@@ -86,9 +85,9 @@ class _Lineage:
 
 
 class _Workflow(worker.WorkflowInboundInterceptor):
-    """Its span takes no time: one that lasted for hours would be missed by its children until it ends, or for ever.
+    """The run's span has no duration: a longer one is exported only at its end, so its children would have no parent.
 
-    The span's id comes from the run's, so that every worker that takes the run up knows it.
+    The span's id is computed from the run's, so that every worker that continues the run knows it.
     """
 
     def init(self, outbound: worker.WorkflowOutboundInterceptor) -> None:
@@ -112,7 +111,7 @@ class _Workflow(worker.WorkflowInboundInterceptor):
         return await super().execute_workflow(input)
 
     async def handle_signal(self, input: worker.HandleSignalInput) -> None:  # noqa: A002 -- the SDK's name
-        """Link whoever signals to the trace of the run, unless it is what the run was started with."""
+        """Link the sender's trace to the run's, unless the run was started by this signal."""
         sender = _traceparent(input.headers)
         if sender and self.lineage and sender != self.lineage.parent and not workflow.unsafe.is_replaying():
             name = f"{workflow.info().workflow_type} {input.signal}"

@@ -1,6 +1,6 @@
-"""Traces: from the request to the provider's answer, where the standard variables ask for them; else nothing.
+"""Traces, from the request to the provider's answer. They are on where the standard variables name a collector.
 
-Every span is made here, of names, ids and counts of ours. What an exception says is in none: it may quote a token.
+Every span is made here from our own names, ids and counts. No span holds an exception's text: it may quote a token.
 """
 
 import threading
@@ -16,50 +16,50 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 Kind = SpanKind
 Attributes = Mapping[str, str | int]
 
-given_span_id: ContextVar[int | None] = ContextVar("given_span_id", default=None)
+_span_id: ContextVar[int | None] = ContextVar("span_id", default=None)
 
-_LAST_WORDS_WITHIN = 3.0  # seconds
+_FLUSH_TIMEOUT = 3.0  # seconds
 
 _tracer = trace.get_tracer("fastbell")
 _w3c = TraceContextTextMapPropagator()
 
 
 def start(service_name: str, endpoint: str) -> None:
-    """Trace from now on. Spans go to this address; all else is as the standard variables say."""
-    from telemetry.exporting import provider_of  # noqa: PLC0415 -- only who traces pays for these libraries
+    """Start tracing. Spans go to this address; the standard variables decide the rest."""
+    from telemetry.exporting import make_provider  # noqa: PLC0415 -- these libraries are loaded only where traces are on
 
-    trace.set_tracer_provider(provider_of(service_name, endpoint, given_span_id.get))
+    trace.set_tracer_provider(make_provider(service_name, endpoint, _span_id.get))
 
 
 def stop() -> None:
-    """Send what was not sent yet, for a few seconds at most; the last thing a process does."""
+    """Send the remaining spans, for a few seconds at most; the last thing a process does."""
     shutdown = getattr(trace.get_tracer_provider(), "shutdown", None)
-    if shutdown is not None:  # in a thread, for a collector that does not answer holds it up for longer
+    if shutdown is not None:  # in a thread, since a collector that does not answer blocks it for longer
         sending = threading.Thread(target=shutdown, daemon=True)
         sending.start()
-        sending.join(_LAST_WORDS_WITHIN)
+        sending.join(_FLUSH_TIMEOUT)
 
 
 def is_on() -> bool:
-    """Tell whether spans go anywhere."""
+    """Tell whether spans are sent."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def traceparent() -> str | None:
-    """Name the current span for others, as W3C Trace Context has it; None where there is none."""
+    """Give the current span in the form of W3C Trace Context; None where there is none."""
     carrier: dict[str, str] = {}
     _w3c.inject(carrier)
     return carrier.get("traceparent")
 
 
 def context_of(traceparent: str | None) -> Context:
-    """Read what somebody else named; where nobody did, or wrongly, a trace begins."""
+    """Read the parent that a caller named. Without one, or with a malformed one, a new trace begins."""
     return _w3c.extract({"traceparent": traceparent} if traceparent else {}, Context())
 
 
 @contextmanager
 def span(name: str, kind: Kind, parent: Context | None, attributes: Attributes) -> Iterator[Span]:
-    """Trace what happens inside; without a parent below the current span, and not at all where there is none."""
+    """Trace the block, below `parent` or else the current span; where there is neither, do nothing."""
     if not is_on() or (parent is None and not trace.get_current_span().get_span_context().is_valid):
         yield trace.INVALID_SPAN
         return
@@ -83,17 +83,17 @@ def instant(
     span_id: int | None = None,
     link: str | None = None,
 ) -> None:
-    """Trace something that takes no time, under an id that others know beforehand."""
+    """Trace an event without a duration, under an id that others can compute."""
     links = [Link(trace.get_current_span(context_of(link)).get_span_context())] if link else []
-    token = given_span_id.set(span_id)
+    token = _span_id.set(span_id)
     try:
         _tracer.start_span(name, context_of(parent), kind, attributes, links).end()
     finally:
-        given_span_id.reset(token)
+        _span_id.reset(token)
 
 
 def current_ids() -> Mapping[str, str]:
-    """Name the current span for log lines."""
+    """Give the current span's ids for log lines."""
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return {}

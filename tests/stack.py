@@ -35,7 +35,7 @@ from push.registry import EVERY, Rotation
 from settings.credentials import make_rotation
 from settings.environment import auth_settings, limit_settings, service_settings
 from simulator import Simulator
-from worker import make_means, make_workers
+from worker import make_send_dependencies, make_workers
 
 ROOT = Path(__file__).parent.parent
 UNLIMITED = {"MAX_INSTALLATIONS_PER_USER": "0", "MAX_ACTIVE_FASTS_PER_USER": "0", "MESSAGE_RATE": "0"}
@@ -237,8 +237,8 @@ async def working(
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
     rotation = make_rotation(environment, every=looks_every)
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
-    dependencies = make_means(stack.sessions, rotation.apps, environment)
-    heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff)
+    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
+    heartbeat = Heartbeat(stack.sessions, dependencies.limiters, dependencies.cutoff)
     asides = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),

@@ -12,19 +12,19 @@ from uuid import UUID
 import httpx
 
 from api.app import create_app
-from api.streams.open_streams import Terms
+from api.streams.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, limit_settings, service_settings
 from tests.stack import Place, Stack, User, make_stack
 
-BRISK = Terms(heartbeat=0.1, patience=0.5, beat=0.2, life=0.6, look=0.3)
+BRISK = OpenStreamLimits(heartbeat=0.1, write_timeout=0.5, renew_every=0.2, presence_lifetime=0.6, check_every=0.3)
 
 
 @asynccontextmanager
-async def served(place: Place, terms: Terms) -> AsyncIterator[Stack]:
-    """Serve an API whose streams are open on these terms, with few connections; who vanished is missed in a second."""
+async def served(place: Place, stream_limits: OpenStreamLimits) -> AsyncIterator[Stack]:
+    """Serve an API with these limits of streams and few connections. A vanished peer is noticed within a second."""
     environment = place.environment(DATABASE_POOL_SIZE="2", MESSAGE_RATE="0")
     limits = limit_settings(environment)
-    app = create_app(service_settings(environment), auth_settings(environment), terms, limits)
+    app = create_app(service_settings(environment), auth_settings(environment), stream_limits, limits)
     async with make_stack(place, app, unacknowledged=timedelta(seconds=1)) as stack:
         yield stack
 

@@ -160,11 +160,11 @@ async def test_the_apps_that_may_register_are_those_of_the_file_as_it_is(
 
     write(file, "[half")
     assert await allowed(ids, "one", "two") == [False, True]
-    assert capsys.readouterr().out.count("apps not read anew") == 1
+    assert capsys.readouterr().out.count("reading the apps file failed") == 1
 
     remove(file)
     assert await allowed(ids, "two", "two") == [True, True]
-    assert capsys.readouterr().out.count("apps not read anew") == 1
+    assert capsys.readouterr().out.count("reading the apps file failed") == 1
 
 
 def test_the_api_does_not_start_with_a_broken_file(file: Path) -> None:

@@ -365,8 +365,8 @@ def test_a_proxy_is_read_as_other_programs_read_it(environ: dict[str, str], url:
 def test_a_proxy_spares_this_machine_and_whatever_else_is_named() -> None:
     here = ("localhost", "127.0.0.0/8", "::1")
 
-    assert proxy_settings({}).spared == here
-    assert proxy_settings({"NO_PROXY": "Example.org, .internal,10.0.0.0/8"}).spared == (
+    assert proxy_settings({}).direct_hosts == here
+    assert proxy_settings({"NO_PROXY": "Example.org, .internal,10.0.0.0/8"}).direct_hosts == (
         *here,
         "example.org",
         ".internal",

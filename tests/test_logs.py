@@ -13,7 +13,7 @@ TOKEN = "f00d" * 16
 PROGRAM = """
 import asyncio, logging, sys
 import structlog
-import logs
+from settings import logs
 
 logs.configure(sys.argv[1], "INFO")
 log = structlog.get_logger("fastbell")

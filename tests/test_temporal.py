@@ -64,7 +64,7 @@ async def test_a_worker_that_cannot_serve_its_metrics_says_so_in_one_sentence(si
         told, _ = await worker.communicate()
 
     assert worker.returncode == 1
-    assert told.decode() == "METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"
+    assert told.decode() == "METRICS_HOST and METRICS_PORT: listening there failed: Address already in use.\n"
 
 
 async def test_a_worker_whose_namespace_is_not_there_says_so_in_one_sentence(
@@ -90,4 +90,4 @@ async def test_an_api_process_whose_port_is_taken_says_so_in_one_sentence() -> N
             assert await api.process.wait() == 1
             await api._reading
 
-    assert api.lines[-1] == f"API_HOST and API_PORT: nobody can listen at 127.0.0.1:{port}.\n"
+    assert api.lines[-1] == f"API_HOST and API_PORT: cannot listen at 127.0.0.1:{port}.\n"

@@ -1,1 +1,1 @@
-"""The console: pages for operators and support, rendered here, one file per page."""
+"""The console: pages for operators and support, rendered on the server, one file per page."""

@@ -1,4 +1,4 @@
-"""Analytics: send attempts, errors by reason, acceptance, opens and syncs, by kind, app and day."""
+"""Analytics: attempts, errors by reason, accepted, opened and synced pushes, by kind, app and day."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -11,26 +11,25 @@ from api.console import figures
 from api.console.rendering import Column, page
 from api.console.session import Signed
 from api.dependencies import Database
-from api.support.operations import AskedIn
+from api.support.operations import AnalyticsIn
 from db.views import analytics
 from domain.analytics import Asked, Tally
 from domain.kinds import Kind
 from domain.push import Provider
 
 router = APIRouter()
-
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
 
 
 @router.get("/analytics")
 async def show(request: Request, operator: Signed, sessions: Database) -> Response:
-    """Count and show."""
+    """Count, and show the page."""
     filled = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
-    asked = Asked(**AskedIn.model_validate(filled).model_dump())
-    found = await analytics.by_day(sessions, asked)
-    days = _days(found.items, found.from_at.date(), asked.days)
+    query = Asked(**AnalyticsIn.model_validate(filled).model_dump())
+    found = await analytics.by_day(sessions, query)
+    days = _days(found.items, found.from_at.date(), query.days)
     return page(
-        request, "analytics", operator, found=found, asked=asked, days=days, total=_total(found.items), **_CHOICES
+        request, "analytics", operator, found=found, query=query, days=days, total=_total(found.items), **_CHOICES
     )
 
 
@@ -47,14 +46,14 @@ class Total:
     withdrawn: int
 
     @property
-    def meant(self) -> int:
-        """Count the pushes that were to be accepted: all but those that were decided against."""
+    def wanted(self) -> int:
+        """Count the pushes that should have been accepted: all but the withdrawn ones."""
         return self.pushes - self.withdrawn
 
 
 def _total(tallies: Iterable[Tally]) -> Total:
-    found = list(tallies)
-    return Total(*(sum(getattr(tally, field.name) for tally in found) for field in fields(Total)))
+    rows = list(tallies)
+    return Total(*(sum(getattr(row, field.name) for row in rows) for field in fields(Total)))
 
 
 def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
@@ -62,6 +61,6 @@ def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
     columns = []
     for day in (first + timedelta(days=number) for number in range(count)):
         of_day = _total(tally for tally in tallies if tally.day == day)
-        words = f"{day:%a %d %b}: {figures.count(of_day.meant)} to be sent, {figures.count(of_day.accepted)} accepted"
-        columns.append(Column(words, of_day.accepted, of_day.meant - of_day.accepted))
+        words = f"{day:%a %d %b}: {figures.count(of_day.wanted)} to be sent, {figures.count(of_day.accepted)} accepted"
+        columns.append(Column(words, of_day.accepted, of_day.wanted - of_day.accepted))
     return columns

@@ -1,16 +1,13 @@
-"""The console as an application of its own below /console: its pages, its answers to trouble, its headers."""
+"""The console as an application of its own below /console: its pages, its answers to errors, its headers."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
@@ -19,95 +16,70 @@ from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
 from api.http.forms import FormRefused
-from api.http.problems import ServiceUnavailable
-from api.http.request_log import UNTOLD, route_template
-from api.http.security_headers import PageHeaders
-from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, InvalidField, LimitReached, NotFound
+from api.http.problems import EXPECTED, Detail, answer_server_errors, retry_after
+from api.http.request_log import NO_TELEMETRY
+from api.http.security_headers import page_headers
+from domain.problems import LimitReached
 
-log = structlog.get_logger()
-
-_STATUSES: dict[type[Exception], int] = {
-    Conflict: 409,
-    InvalidField: 422,
-    LimitReached: 429,
-    NotFound: 404,
-    FormRefused: 403,
-    ServiceUnavailable: 503,
-}
-_HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not now"}
-_AWAY = "The database cannot be reached. Try again."
+_STATUSES = {kind: status for kind, (status, _) in EXPECTED.items()} | {FormRefused: 403}
+_HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not available"}
+_HEADING = "That did not work"
+_DATABASE_AWAY = "The database cannot be reached. Try again."
 
 
 def make_console(state: State) -> FastAPI:
-    """Make it, to share what the API holds for all requests."""
-    console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=UNTOLD)
+    """Make the console. `state` is what the API holds for all requests."""
+    console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     console.state = state
-    console.add_middleware(PageHeaders, also="img-src 'self' data:")  # charts, and the icon
-    for open_to_all in (sign_in, style):
-        console.include_router(open_to_all.router)
-    for behind_the_door in (overview, person, pushes, analytics):
-        console.include_router(behind_the_door.router, dependencies=[Depends(operator)])
-    console.add_exception_handler(NotSignedIn, _to_the_door)
+    console.add_middleware(page_headers, also="img-src 'self' data:")  # charts, and the icon
+    for public in (sign_in, style):
+        console.include_router(public.router)
+    for private in (overview, person, pushes, analytics):
+        console.include_router(private.router, dependencies=[Depends(operator)])
+    console.add_exception_handler(NotSignedIn, _ask_to_sign_in)
     console.add_exception_handler(RequestValidationError, _invalid)
     console.add_exception_handler(ValidationError, _invalid)
     console.add_exception_handler(HTTPException, _http)
-    console.add_exception_handler(DBAPIError, _database_error)
-    for told_as_it_is in _STATUSES:
-        console.add_exception_handler(told_as_it_is, _told)
-    for unreachable in UNREACHABLE:
-        console.add_exception_handler(unreachable, _unreachable)
-    console.add_exception_handler(Exception, _unexpected)
+    for expected in _STATUSES:
+        console.add_exception_handler(expected, _expected)
+    answer_server_errors(
+        console,
+        on_unavailable=lambda request: _problem(request, 503, _DATABASE_AWAY),
+        on_unexpected=lambda request: _problem(request, 500, Detail.UNEXPECTED),
+    )
     return console
 
 
-async def _to_the_door(request: Request, _: Exception) -> Response:
-    """Ask for a sign-in. Where a link on another site led here, the browser only held the cookie back."""
+async def _ask_to_sign_in(request: Request, _: Exception) -> Response:
+    """Ask for a sign-in. Browsers withhold the cookie where a link on another site led here, so load the page again."""
     where = f"{PATH}/sign-in"
     if request.method == "GET":
-        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        where += f"?{urlencode({'next': asked})}"
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        where += f"?{urlencode({'next': wanted})}"
         if request.headers.get("sec-fetch-site") == "cross-site":
-            return page(request, "come_in", where=where)
+            return page(request, "from_another_site", where=where)
     return RedirectResponse(where, 303)
 
 
-async def _told(request: Request, error: Exception) -> Response:
-    answer = await _trouble(request, _STATUSES[type(error)], str(error))
+async def _expected(request: Request, error: Exception) -> Response:
+    answer = _problem(request, _STATUSES[type(error)], str(error))
     if isinstance(error, LimitReached):
-        answer.headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
+        answer.headers.update(retry_after(error))
     return answer
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError | ValidationError)
-    return await _trouble(request, 422, _in_words(error.errors()[0]))
+    return _problem(request, 422, _in_words(error.errors()[0]))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return await _trouble(request, error.status_code, str(error.detail))
+    return _problem(request, error.status_code, str(error.detail))
 
 
-async def _unreachable(request: Request, error: Exception) -> Response:
-    log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
-    return await _trouble(request, 503, _AWAY)
-
-
-async def _database_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DBAPIError)
-    if not will_pass(error):
-        raise error
-    return await _unreachable(request, error)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected error", route=route_template(request.scope), exc_info=error)
-    return await _trouble(request, 500, "Something went wrong on our side.")
-
-
-async def _trouble(request: Request, status: int, detail: str) -> Response:
-    return page(request, "trouble", status=status, heading=_HEADINGS.get(status, "That did not work"), detail=detail)
+def _problem(request: Request, status: int, detail: str) -> Response:
+    return page(request, "problem", status=status, heading=_HEADINGS.get(status, _HEADING), detail=detail)
 
 
 def _in_words(error: Mapping[str, Any]) -> str:

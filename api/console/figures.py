@@ -1,4 +1,4 @@
-"""How pages write figures, instants and words."""
+"""How pages write numbers, instants, routes and words."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,18 +10,19 @@ from domain.devices import Permission
 from domain.preferences import in_words
 from domain.push import Provider
 from domain.reasons import is_unclear, why, why_not, why_so, why_then
+from domain.support import ROUTE_STATES
 
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
 _NOTHING = Markup("\N{EN DASH}")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-SPOKEN = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
+PROVIDER_NAMES = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
 
 
 _PERMISSIONS = {
     Permission.UNDETERMINED: "not asked yet",
     Permission.GRANTED: "allowed",
-    Permission.PROVISIONAL: "allowed provisionally: listed, without a sound",
+    Permission.PROVISIONAL: "allowed provisionally: in the list, without sound",
     Permission.DENIED: "switched off",
 }
 
@@ -51,12 +52,12 @@ class _Call(Protocol):
 
 
 def count(number: float | None) -> str:
-    """Write a number with its thousands apart."""
+    """Write a number with its thousands separated."""
     return _NONE if number is None else f"{number:,.0f}".replace(",", _SPACE)
 
 
 def seconds(duration: float | timedelta | None) -> str:
-    """Write a duration in the unit that suits it."""
+    """Write a duration in a suitable unit."""
     if duration is None:
         return _NONE
     value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
@@ -70,7 +71,7 @@ def seconds(duration: float | timedelta | None) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Write a part of a whole; never 100 % of almost all, nor 0 % of a few."""
+    """Write a share in percent. Only all is 100 %, and only none is 0 %."""
     if not whole:
         return _NONE
     percent = 100 * part / whole
@@ -82,7 +83,7 @@ def share(part: float, whole: float) -> str:
 
 
 def ago(at: datetime | None) -> Markup:
-    """Write how long ago an instant was, or how soon it is; the instant itself shows on a closer look."""
+    """Write how long ago an instant was, or how soon it is; its title has the instant."""
     if at is None:
         return _NOTHING
     passed = (datetime.now(UTC) - at).total_seconds()
@@ -94,7 +95,7 @@ def ago(at: datetime | None) -> Markup:
 
 
 def instant(at: datetime | None) -> Markup:
-    """Write an instant to the second, in UTC; without its day where that is today."""
+    """Write an instant to the second, in UTC; without its day if that is today."""
     if at is None:
         return _NOTHING
     today = at.astimezone(UTC).date() == datetime.now(UTC).date()
@@ -107,35 +108,35 @@ def clock(at: datetime) -> str:
 
 
 def filled(fields: Mapping[str, object]) -> dict[str, object]:
-    """Leave out what is empty."""
+    """Leave out empty fields."""
     return {name: value for name, value in fields.items() if value}
 
 
 def route(of: _OnRoute) -> str:
-    """Name a way to phones; its environment only where it is not the usual one."""
+    """Name a route; its environment only if it is not production."""
     environment = getattr(of, "environment", "production")
-    parts = (SPOKEN[of.provider], of.app_id, None if environment == "production" else environment)
+    parts = (PROVIDER_NAMES[of.provider], of.app_id, None if environment == "production" else environment)
     return " · ".join(filter(None, parts))
 
 
 def words(name: str | None) -> str:
-    """Write one of our names as words."""
+    """Write an enum value as words."""
     return _NONE if name is None else str(name).replace("_", " ")
 
 
-def permission(told: Permission | None) -> str:
-    """Say what a phone's system lets the app show."""
-    return _NONE if told is None else _PERMISSIONS[told]
+def permission(state: Permission | None) -> str:
+    """Say whether a phone's system lets the app show notifications."""
+    return _NONE if state is None else _PERMISSIONS[state]
 
 
 def because(of: _Call) -> str:
-    """Say what the reason of a provider's answer means, or why a push stands as it does."""
+    """Say what a provider's reason means, or why a push has its state."""
     state = getattr(of, "state", None)
     return why(of.reason, of.provider) if state is None else why_so(state, of.reason, of.provider)
 
 
 def outcome(of: _Outcome) -> str | None:
-    """Name what a call came to; `unknown` only where nobody knows whether the provider took the push."""
+    """Name the outcome of a call; `unknown` only if the provider may have taken the push."""
     return "unavailable" if of.outcome == "unknown" and not is_unclear(of.outcome, of.reason) else of.outcome
 
 
@@ -149,7 +150,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "clock": clock,
     "count": count,
     "filled": filled,
-    "provider": SPOKEN.__getitem__,
+    "provider": PROVIDER_NAMES.__getitem__,
     "seconds": seconds,
     "share": share,
     "ago": ago,
@@ -164,4 +165,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "why_then": why_then,
     "words": words,
     "zone": in_words,
+    "sending": ROUTE_STATES.__getitem__,
 }

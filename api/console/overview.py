@@ -1,4 +1,4 @@
-"""The overview: what needs a person, how things stand now, the last hours, ways to phones, housekeeping."""
+"""The overview: what needs a person, the present, the last hours, routes to phones, housekeeping."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 
 from api.console.figures import count, route, seconds, share
 from api.console.rendering import Column, page
-from api.console.session import PATH, Means, Signed
+from api.console.session import PATH, Console, Signed
 from api.dependencies import Database
 from db import workers
 from db.engine import Sessions
@@ -29,77 +29,100 @@ from domain.signals import Signals
 from domain.support import ShownGates, ShownRoute
 
 router = APIRouter()
+_LATE = timedelta(minutes=1)  # from then on, what should pass at once has waited too long
+_SUMMED = ("pushes", "accepted", "calls", "refused", "synced", "withdrawn", "invalid_tokens", "superseded", "dead")
+_NEWS = timedelta(hours=1)  # for how long an unknown reason is a concern
+_CONCERNS = {
+    "no_worker": "No worker is alive. Nothing is sent until one is.",
+    "stopped": "{route} is stopped by its token-error cutoff. Nothing is sent there until a person resumes it.",
+    "paused": "{route} is paused in {paused} of {workers} workers{reason}.",
+    "overdue": "A push has been overdue for {age}.",
+    "stuck": "Dispatches to Temporal have been stuck for {age}. Temporal may be down. Requests are still accepted.",
+    "handoff": "A message has waited {age} for its handoff.",
+    "refused": "{route} refused {pushes} of {users} ({reason}): {why}",
+    "unknown": "A provider gave a reason that Fastbell does not know. See below.",
+}
+_COUNTED = {  # for one, and for several
+    "unprocessed": (
+        "1 reminder is due and was not processed, for {age}.",
+        "{count} reminders are due and were not processed, the oldest for {age}.",
+    ),
+    "dead": (
+        "1 dead push has not expired yet. Check whether to redrive it.",
+        "{count} dead pushes have not expired yet. Check whether to redrive them.",
+    ),
+    "rejected": (
+        "1 push was rejected in the last hour because of an error of ours. See Analytics.",
+        "{count} pushes were rejected in the last hour because of an error of ours. See Analytics.",
+    ),
+    "pushes": ("1 push", "{count} pushes"),
+    "users": ("1 user", "{count} users"),
+}
 
 
 @router.post("/brakes/{brake_id}/resume")
 async def resume(brake_id: UUID, operator: Signed, sessions: Database) -> Response:
-    """Let go of a brake, and go back to the overview."""
+    """End a token-error cutoff, and go back to the overview."""
     async with sessions.begin() as db:
         await gates.resume(db, brake_id, operator.user_id)
     return RedirectResponse(f"{PATH}/?resumed", 303)
 
 
-_LATE = timedelta(minutes=1)  # since when something that should pass at once has waited too long
-
-_NEWS = timedelta(hours=1)  # for how long an answer that no table knows is one
-
-
 def concerns_of(now: Signals, routes: ShownGates) -> list[str]:
-    """List them, the worst first."""
-    found = []
+    """Say what needs a person, the worst first."""
+    return [*_routes(now, routes), *_delays(now), *_endings(now, routes)]
+
+
+def _routes(now: Signals, routes: ShownGates) -> Iterator[str]:
     if not now.workers:
-        found.append("No worker is alive: nothing is sent until one is.")
+        yield _CONCERNS["no_worker"]
     for each in routes.items:
         if each.brake is not None:
-            found.append(f"The brake on {route(each)} is engaged: nothing is sent there until a person resumes it.")
-        elif (shut := [gate for gate in each.workers if gate.state != "closed"]) and _is_waited_for(each, now):
-            reason = f" ({shut[0].reason})" if shut[0].reason else ""
-            found.append(f"The gate of {route(each)} is shut in {len(shut)} of {len(each.workers)} workers{reason}.")
-    oldest = oldest_due_at(now)
-    if oldest is not None and now.at - oldest > _LATE:
-        found.append(f"A push has been overdue for {seconds(now.at - oldest)}.")
-    if now.outbox.oldest_at is not None and now.at - now.outbox.oldest_at > _LATE:
-        found.append(
-            f"Temporal has been owed a dispatch for {seconds(now.at - now.outbox.oldest_at)}: "
-            "it may be away. Requests are accepted meanwhile."
-        )
-    unopened = now.unopened
-    if now.workers and unopened.oldest_at is not None and now.at - unopened.oldest_at > _LATE:
-        are = (
-            "1 reminder is due and was"
-            if unopened.count == 1
-            else f"{count(unopened.count)} reminders are due and were"
-        )
-        found.append(f"{are} not processed, the oldest for {seconds(now.at - unopened.oldest_at)}.")
-    if now.handoffs.oldest_at is not None and now.at - now.handoffs.oldest_at > _LATE:
-        found.append(f"A message has waited {seconds(now.at - now.handoffs.oldest_at)} for its handoff.")
-    return found + list(_ended(now)) + _unheard_of(now, routes)
+            yield _CONCERNS["stopped"].format(route=route(each))
+        elif (paused := [gate for gate in each.workers if gate.state != "closed"]) and _is_waited_for(each, now):
+            reason = f" ({paused[0].reason})" if paused[0].reason else ""
+            fields = {"route": route(each), "paused": len(paused), "workers": len(each.workers), "reason": reason}
+            yield _CONCERNS["paused"].format(**fields)
 
 
-def _ended(now: Signals) -> Iterator[str]:
-    """Tell of pushes that ended as none should, or that something of ours keeps from being sent."""
+def _delays(now: Signals) -> Iterator[str]:
+    if age := _age(now, oldest_due_at(now)):
+        yield _CONCERNS["overdue"].format(age=age)
+    if age := _age(now, now.outbox.oldest_at):
+        yield _CONCERNS["stuck"].format(age=age)
+    if now.workers and (age := _age(now, now.unopened.oldest_at)):
+        yield _counted("unprocessed", now.unopened.count, age=age)
+    if age := _age(now, now.handoffs.oldest_at):
+        yield _CONCERNS["handoff"].format(age=age)
+
+
+def _endings(now: Signals, routes: ShownGates) -> Iterator[str]:
     for each in now.refused:
-        of = "1 user" if each.users == 1 else f"{count(each.users)} users"
-        pushes = "1 push" if each.pushes == 1 else f"{count(each.pushes)} pushes"
-        yield f"{route(each.route)} refused {pushes} of {of} ({each.reason}): {why(each.reason)}"
+        pushes, users = _counted("pushes", each.pushes), _counted("users", each.users)
+        fields = {"route": route(each.route), "pushes": pushes, "users": users, "reason": each.reason}
+        yield _CONCERNS["refused"].format(**fields, why=why(each.reason))
     if unexpired := sum(each.unexpired for each in now.dead):
-        dead = "dead push has" if unexpired == 1 else "dead pushes have"
-        yield f"{count(unexpired)} {dead} not expired yet: see whether to redrive."
+        yield _counted("dead", unexpired)
     if now.rejected:
-        were = "push was" if now.rejected == 1 else "pushes were"
-        yield f"{count(now.rejected)} {were} refused for a fault of ours within the last hour: see Analytics."
-
-
-def _unheard_of(now: Signals, routes: ShownGates) -> list[str]:
+        yield _counted("rejected", now.rejected)
     if any(now.at - each.last_at < _NEWS for each in routes.unknown_refusals):
-        return ["A provider said something that no table of ours knows; see below."]
-    return []
+        yield _CONCERNS["unknown"]
+
+
+def _age(now: Signals, oldest_at: datetime | None) -> str | None:
+    """Write how long something has waited, if it is late."""
+    return None if oldest_at is None or now.at - oldest_at <= _LATE else seconds(now.at - oldest_at)
+
+
+def _counted(what: str, number: int, **fields: str) -> str:
+    one, several = _COUNTED[what]
+    return (one if number == 1 else several).format(count=count(number), **fields)
 
 
 def _is_waited_for(gate: ShownRoute, now: Signals) -> bool:
-    """Tell whether a push may wait there; a shut gate tries the provider only when one comes.
+    """Tell whether a push may wait for this route. A paused route tests its provider only when a push comes.
 
-    The default app's gate serves apps without one of their own, so there another app's push counts, too.
+    The default app's limiter also serves apps without one of their own, so their pushes count there.
     """
     return any(
         each.behind_gate
@@ -110,34 +133,32 @@ def _is_waited_for(gate: ShownRoute, now: Signals) -> bool:
 
 
 def oldest_due_at(now: Signals) -> datetime | None:
-    """Find since when the push that is overdue for longest has been; test pushes do not count."""
+    """Find the due instant of the push that is overdue for longest, test pushes left out."""
     due = (each.oldest_due_at for each in now.backlogs if each.oldest_due_at and each.kind is not Kind.TEST)
     return min(due, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """One signal."""
+    """One chart."""
 
     title: str
     tone: str
-    figure: str  # of all the hours
+    figure: str  # of the whole span
     note: str
     columns: list[Column]
 
 
 def trends_of(steps: Sequence[Step]) -> list[Trend]:
-    """Make them of what was counted."""
-    pushes, accepted, calls = (sum(getattr(step, name) for step in steps) for name in ("pushes", "accepted", "calls"))
-    refused, synced = sum(step.refused for step in steps), sum(step.synced for step in steps)
-    withdrawn = sum(step.withdrawn for step in steps)
-    invalid, superseded = sum(step.invalid_tokens for step in steps), sum(step.superseded for step in steps)
+    """Make the charts from what was counted."""
+    total = {name: sum(getattr(step, name) for step in steps) for name in _SUMMED}
+    pushes, accepted, calls, superseded = (total[name] for name in ("pushes", "accepted", "calls", "superseded"))
     return [
         Trend(
             "Pushes due",
             "fate",
             count(pushes),
-            f"{count(accepted)} accepted, {count(withdrawn)} withdrawn; hatched: not accepted",
+            f"{count(accepted)} accepted, {count(total['withdrawn'])} withdrawn; hatched: not accepted",
             [_due(step) for step in steps],
         ),
         Trend(
@@ -157,15 +178,15 @@ def trends_of(steps: Sequence[Step]) -> list[Trend]:
         Trend(
             "Provider errors",
             "bad",
-            share(refused, calls),
-            f"{count(refused)} of {count(calls)} calls were not accepted",
+            share(total["refused"], calls),
+            f"{count(total['refused'])} of {count(calls)} calls were not accepted",
             [_part(step, step.refused, step.calls, "calls not accepted") for step in steps],
         ),
         Trend(
             "Invalid tokens",
             "bad",
-            count(invalid),
-            "calls that came back as unregistered",
+            count(total["invalid_tokens"]),
+            "calls with the answer unregistered",
             [_part(step, step.invalid_tokens, step.calls, "calls found the token invalid") for step in steps],
         ),
         Trend(
@@ -178,14 +199,14 @@ def trends_of(steps: Sequence[Step]) -> list[Trend]:
         Trend(
             "Push to sync",
             "plain",
-            share(synced, accepted),
-            f"{count(synced)} of {count(accepted)} accepted were synced",
+            share(total["synced"], accepted),
+            f"{count(total['synced'])} of {count(accepted)} accepted were synced",
             [_part(step, step.synced, step.accepted, "accepted pushes synced") for step in steps],
         ),
         Trend(
             "Dead",
             "bad",
-            count(sum(step.dead for step in steps)),
+            count(total["dead"]),
             "due in these hours, ended without acceptance",
             [_part(step, step.dead, step.pushes, "pushes dead") for step in steps],
         ),
@@ -197,8 +218,8 @@ def _due(step: Step) -> Column:
     return _column(step, words, step.accepted, step.pushes - step.withdrawn)
 
 
-def _column(step: Step, words: str, lower: float, upto: float) -> Column:
-    return Column(f"{step.at:%H:%M} UTC: {words}", lower, max(upto - lower, 0.0))
+def _column(step: Step, words: str, lower: float, total: float) -> Column:
+    return Column(f"{step.at:%H:%M} UTC: {words}", lower, max(total - lower, 0.0))
 
 
 def _part(step: Step, part: int, whole: int, words: str) -> Column:
@@ -212,8 +233,8 @@ def _spread(step: Step, median: float | None, highest: float | None) -> Column:
     return _column(step, words, max(median, 0.0), max(highest, 0.0))
 
 
-def _worst(found: Iterable[float | None]) -> float | None:
-    return max((each for each in found if each is not None), default=None)
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((each for each in values if each is not None), default=None)
 
 
 _TEMPORAL_ANSWERS_WITHIN = 2.0  # seconds
@@ -224,12 +245,12 @@ async def overview(
     request: Request,
     operator: Signed,
     sessions: Database,
-    means: Means,
+    console: Console,
     hours: Annotated[int, Query()] = SPANS[0].hours,
 ) -> Response:
-    """Show it."""
+    """Show the overview."""
     span = next((each for each in SPANS if each.hours == hours), SPANS[0])
-    schedules = asyncio.create_task(_schedules(means.temporal))
+    schedules = asyncio.create_task(_schedules(console.temporal))
     async with sessions() as db:
         present = await signals.present(db)
         routes = await gates.shown(db)
@@ -249,25 +270,25 @@ async def overview(
         trends=None if steps is None else trends_of(steps),
         steps=steps,
         schedules=await schedules,
-        sweep=ShownSchedule("sweep", present.swept_at, None, _unopened(present.unopened.count), None),
+        sweep=ShownSchedule("sweep", present.swept_at, None, _unprocessed(present.unopened.count), None),
         resumed="resumed" in request.query_params,
     )
 
 
 async def _steps(sessions: Sessions, span: TimeSpan) -> Sequence[Step] | None:
-    """Count the last hours; None where that takes too long."""
+    """Count the last hours; None if that takes too long."""
     try:
         return await analytics.lately(sessions, span)
     except InvalidField:
         return None
 
 
-def _unopened(count: int) -> str:
-    return f"{count} reminders due and not opened" if count else "nothing"
+def _unprocessed(count: int) -> str:
+    return f"{count} reminders due and not processed" if count else "nothing"
 
 
 async def _schedules(temporal: Client) -> list[ShownSchedule] | None:
-    """Ask Temporal; None where it does not answer."""
+    """Ask Temporal; None if it does not answer."""
     try:
         async with asyncio.timeout(_TEMPORAL_ANSWERS_WITHIN):
             return await latest_runs(temporal)

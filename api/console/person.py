@@ -1,4 +1,4 @@
-"""A person's page: their phones, fasts and timeline, and a test push."""
+"""The page of a user: phones, fasts, timeline and test push."""
 
 from typing import Annotated
 from uuid import UUID
@@ -8,10 +8,11 @@ from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, Field
 
 from api.console.rendering import page
-from api.console.session import PATH, Means, Signed
+from api.console.session import PATH, Console, Signed
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import list_of
 from api.fields import Body, printable
+from api.http.auth import LONGEST_USER_ID, is_user_id
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
@@ -28,9 +29,9 @@ _MAX_DEVICES, _MAX_FASTS, _ITEMS = 50, 10, 50
 
 
 class PersonIn(Body):
-    """Whose page, and which part of the timeline."""
+    """The user, and the part of their timeline."""
 
-    user: Annotated[str, Field(max_length=200), AfterValidator(printable)] = ""
+    user: Annotated[str, Field(max_length=LONGEST_USER_ID), AfterValidator(printable)] = ""
     session_id: UUID | None = None
     message_id: UUID | None = None
     cursor: Cursor = None
@@ -41,14 +42,14 @@ async def person(
     request: Request,
     operator: Signed,
     sessions: Database,
-    means: Means,
-    asked: Annotated[PersonIn, Query()],
+    console: Console,
+    query: Annotated[PersonIn, Query()],
 ) -> Response:
-    """Find somebody by their user id, and show what happened to their pushes."""
-    user = asked.user
+    """Find a user by id, and show what happened to their pushes."""
+    user = query.user
     if not user.strip():
         return page(request, "find", operator)
-    part, after = TimelinePart(asked.session_id, asked.message_id), page_at(asked.cursor, _ITEMS).after
+    part, after = TimelinePart(query.session_id, query.message_id), page_at(query.cursor, _ITEMS).after
     async with sessions() as db:
         await as_of_one_moment(db)
         devices = await device_history.of_user(db, user, None, _MAX_DEVICES)
@@ -62,7 +63,7 @@ async def person(
         operator,
         user=user,
         devices=devices,
-        fasts=[(fast, means.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
+        fasts=[(fast, console.workflow_page(reminder_workflow_id(fast.id))) for fast in fasts],
         now=now,
         items=shown,
         part=part,
@@ -71,39 +72,36 @@ async def person(
     )
 
 
-_LONGEST_USER_ID = 200
-
-
 @router.post("/test-push")
 async def send_test_push(operator: Signed, sessions: Database) -> Response:
-    """Send one, and go on to where its fate shows."""
+    """Send a test push, and go to the page with its result."""
     form = operator.form
-    asked = AskedTest(
+    wanted = AskedTest(
         user_id=_user_id(form.get("user", "")),
         installation_id=_installation(form.get("installation_id", "")),
         validate_only=form.get("validate_only") == "yes",
     )
     async with sessions.begin() as db:
-        sent = await test_pushes.send(db, asked, operator.user_id)
+        sent = await test_pushes.send(db, wanted, operator.user_id)
     return RedirectResponse(f"{PATH}/test-push/{sent.test_push_id}", 303)
 
 
 @router.get("/test-push/{test_push_id}")
 async def show_test_push(
-    test_push_id: UUID, request: Request, operator: Signed, sessions: Database, means: Means
+    test_push_id: UUID, request: Request, operator: Signed, sessions: Database, console: Console
 ) -> Response:
-    """Show how it stands; the page loads itself again until that is final."""
+    """Show the result; the page reloads itself until every push is settled."""
     async with sessions() as db:
         found = await test_pushes.shown(db, test_push_id)
     if found is None:
         raise NotFound("test push")
-    workflow = means.workflow_page(test_push_workflow_id(test_push_id))
+    workflow = console.workflow_page(test_push_workflow_id(test_push_id))
     return page(request, "test_push", operator, test=found, workflow=workflow)
 
 
 def _user_id(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_USER_ID or not text.isprintable():
-        raise InvalidField("user", "This is no user id.")
+    if not is_user_id(text):
+        raise InvalidField("user", "This is not a user id.")
     return text
 
 
@@ -111,4 +109,4 @@ def _installation(text: str) -> UUID | None:
     try:
         return UUID(text) if text else None
     except ValueError:
-        raise InvalidField("installation_id", "This is no id of an installation.") from None
+        raise InvalidField("installation_id", "This is not the id of an installation.") from None

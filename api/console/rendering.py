@@ -1,4 +1,4 @@
-"""Pages from templates: escaped whatever they show, with the words and figures that all of them share."""
+"""Pages from templates, always escaped, with the charts and filters that they share."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT, _GAP = 360.0, 64.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: what it says, and its parts from below; the second one is hatched."""
+    """One column of a chart: its title, and its parts from below; the upper one is hatched."""
 
     words: str
     lower: float
@@ -28,7 +28,7 @@ class Column:
 
 
 def bars(columns: Sequence[Column], label: str, tone: str) -> Markup:
-    """Draw columns to the scale of the highest; the tone says what the colours mean: see the style sheet."""
+    """Draw columns, scaled to the highest. `tone` is a class of the style sheet."""
     highest = max((column.lower + column.upper for column in columns), default=0.0) or 1.0
     width = _WIDTH / max(len(columns), 1)
     drawn = Markup("").join(
@@ -61,12 +61,8 @@ _COLUMN = Markup(
 )
 
 _PART = Markup('<rect class="{name}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}"/>')
-
-
 _HERE = Path(__file__).parent
-
 STYLE = (_HERE / "style.css").read_bytes()
-
 STYLE_VERSION = hashlib.sha256(STYLE).hexdigest()[:12]
 
 
@@ -89,9 +85,9 @@ def page(
     operator: Operator | None = None,
     *,
     status: int = 200,
-    **shown: Any,  # noqa: ANN401 -- whatever a page shows
+    **shown: Any,  # noqa: ANN401 -- each page shows its own
 ) -> HTMLResponse:
-    """Render a page, for somebody who is signed in or for anybody."""
+    """Render a page, with the navigation if somebody is signed in."""
     template = _templates.get_template(f"{name}.html")
     return HTMLResponse(template.render(operator=operator, here=request.url.path, **shown), status)
 
@@ -101,5 +97,5 @@ router = APIRouter()
 
 @router.get("/style.css")
 async def style() -> Response:
-    """Give it; its address changes with it, so it may be kept."""
+    """Give the style sheet. Its address changes with its content, so it may be cached."""
     return Response(STYLE, media_type="text/css", headers={"Cache-Control": "private, max-age=31536000, immutable"})

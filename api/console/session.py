@@ -1,4 +1,4 @@
-"""Who may see a page: the cookie of a sign-in, and for every deed a form of the same sign-in; what pages hold."""
+"""The session of an operator: a cookie, and for every change a form of the same session; what pages depend on."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,58 +17,54 @@ from db.engine import Sessions
 from domain.naming import workflow_page
 from domain.rate_limit import RateLimit
 
-_MAX_SIGN_INS = RateLimit(20)  # from one address; no code can be guessed, this keeps the guessing cheap
+_MAX_SIGN_INS = RateLimit(20)  # attempts of one address; codes cannot be guessed, this limits the cost of guessing
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleServices:
-    """Held while the process runs; set by the composition root."""
+    """What the process holds for the console."""
 
     temporal: Client
     temporal_ui_url: str | None
     sign_ins: Rate = field(default_factory=lambda: Rate(_MAX_SIGN_INS))  # attempts, by address
 
     def workflow_page(self, workflow_id: str) -> str | None:
-        """Name a workflow's page in Temporal's Web UI, where it is known."""
+        """Give the address of a workflow in Temporal's Web UI, if TEMPORAL_UI_URL is set."""
         if self.temporal_ui_url is None:
             return None
         return workflow_page(self.temporal_ui_url, self.temporal.namespace, workflow_id)
 
 
-def _means(request: Request) -> ConsoleServices:
-    means: ConsoleServices = request.app.state.console
-    return means
+def _console(request: Request) -> ConsoleServices:
+    console: ConsoleServices = request.app.state.console
+    return console
 
 
-Means = Annotated[ConsoleServices, Depends(_means)]
-
-
+Console = Annotated[ConsoleServices, Depends(_console)]
 COOKIE = "fastbell_console"
-
 PATH = "/console"
-
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class NotSignedIn(Exception):
-    """The page is for those who are signed in."""
+    """The request has no valid session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Whoever asks for a page, or has sent one of its forms."""
+    """The person who is signed in, and the form that they sent."""
 
     session: SignedIn
-    form: Mapping[str, str]  # empty for a page that is only read
+    form: Mapping[str, str]  # empty for GET and HEAD
 
     @property
     def user_id(self) -> str:
-        """Who it is."""
+        """Give the user id."""
         return self.session.user_id
 
 
 async def operator(request: Request, sessions: Database) -> Operator:
-    """Let nobody pass who is not signed in, and no form that is not of this sign-in; raises NotSignedIn, Refused."""
+    """Require a session, and for a form its CSRF token; raises NotSignedIn, FormRefused."""
     found = await signed_in(request, sessions)
     if found is None:
         raise NotSignedIn
@@ -77,44 +73,44 @@ async def operator(request: Request, sessions: Database) -> Operator:
     check_origin(request)
     form = await read_form(request)
     if not secrets.compare_digest(form.get("csrf_token", "").encode(), found.csrf_token.encode()):
-        raise FormRefused("This form is not of your sign-in. Load the page again.")
+        raise FormRefused("This form does not belong to your session. Load the page again.")
     return Operator(found, form)
 
 
 async def signed_in(request: Request, sessions: Sessions) -> SignedIn | None:
-    """Find the sign-in that a request's cookie stands for."""
+    """Find the session of a request's cookie."""
     if COOKIE not in request.cookies:
         return None
     async with sessions() as db:
         return await console_sessions.of(db, request.cookies[COOKIE])
 
 
-def check_kept(request: Request) -> None:
-    """Raise Refused where a browser would drop the cookie of a sign-in, so that no code is spent in vain.
+def check_cookie_allowed(request: Request) -> None:
+    """Raise FormRefused if the browser would drop the session's cookie, before a code is used up.
 
-    Behind a proxy our own scheme says little; but a browser sends its site over an encrypted way or from this machine.
+    Behind a proxy the scheme here says little, but browsers send `Sec-Fetch-Site` only over TLS or to this machine.
     """
-    if _is_far(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
+    if _is_remote(request) and request.url.scheme != "https" and "sec-fetch-site" not in request.headers:
         raise FormRefused(
-            "This address is not encrypted, so your browser would not keep a sign-in. Come by https, "
-            "or on the machine itself (an SSH tunnel will do)."
+            "This address is not encrypted, so your browser would drop the session's cookie. Use https, or open the "
+            "console on the machine itself, for example through an SSH tunnel."
         )
 
 
 def set_cookie(request: Request, response: Response, opened: Opened) -> None:
-    """Give the browser the cookie of a new sign-in."""
+    """Set the cookie of a new session."""
     response.set_cookie(
         COOKIE,
         opened.value,
         max_age=opened.seconds,
         path=PATH,
-        secure=request.url.scheme == "https" or _is_far(request),
+        secure=request.url.scheme == "https" or _is_remote(request),
         httponly=True,
         samesite="strict",
     )
 
 
-def _is_far(request: Request) -> bool:
+def _is_remote(request: Request) -> bool:
     return request.url.hostname not in _LOOPBACK
 
 

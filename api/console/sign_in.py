@@ -1,4 +1,4 @@
-"""Signing in, with a one-time code or a bearer token that has the scope `support`; and out."""
+"""Sign-in with a one-time code, or with a bearer token that has the scope `support`; sign-out."""
 
 import re
 from datetime import timedelta
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
-from api.console.session import COOKIE, PATH, Means, Signed, check_kept, set_cookie, signed_in
+from api.console.session import COOKIE, PATH, Console, Signed, check_cookie_allowed, set_cookie, signed_in
 from api.dependencies import AllServices, Database, Services, supporter
 from api.http.auth import LEEWAY
 from api.http.forms import Form, check_origin, read_form
@@ -19,27 +19,26 @@ from db.console_sessions import Opened
 
 router = APIRouter()
 log = structlog.get_logger()
-
-_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # where to, once signed in
+_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # paths that `next` may name
 
 
 @router.get("/sign-in")
 async def ask(request: Request, sessions: Database) -> Response:
-    """Ask for a code or a token; whoever is signed in goes on."""
-    where = _place(request.query_params.get("next"))
+    """Ask for a code or a token; redirect if already signed in."""
+    where = _page_after_sign_in(request.query_params.get("next"))
     if await signed_in(request, sessions) is not None:
         return RedirectResponse(where, 303)
     return page(request, "sign_in", next=where, trouble=None)
 
 
 @router.post("/sign-in")
-async def sign_in(request: Request, services: AllServices, means: Means) -> Response:
-    """Open a session, and go on to where the person wanted to be."""
-    check_kept(request)
+async def sign_in(request: Request, services: AllServices, console: Console) -> Response:
+    """Open a session, and go on to the page that was asked for."""
+    check_cookie_allowed(request)
     check_origin(request)
-    means.sign_ins.spend(address(request))
+    console.sign_ins.spend(address(request))
     form = await read_form(request)
-    where = _place(form.get("next"))
+    where = _page_after_sign_in(form.get("next"))
     try:
         opened = await _opened(services, form)
     except (Unauthorized, Forbidden) as error:
@@ -62,7 +61,7 @@ async def sign_out(request: Request, _: Signed, sessions: Database) -> Response:
 
 
 async def _opened(services: Services, form: Form) -> Opened:
-    """Raise Unauthorized or Forbidden for whom neither code nor token lets in."""
+    """Open a session by token or code; raises Unauthorized, Forbidden."""
     if token := form.get("token", "").strip():
         caller = await supporter(await services.tokens.caller(token))
         async with services.sessions.begin() as db:
@@ -72,8 +71,8 @@ async def _opened(services: Services, form: Form) -> Opened:
         user_id = await console_sessions.redeem(db, form.get("code", ""))
         if user_id is not None:
             return await console_sessions.open_for(db, user_id, "code")
-    raise Unauthorized("This code is not valid, or not any more. Each code works once.")
+    raise Unauthorized("This code is not valid. A code works once, and only for a short time.")
 
 
-def _place(wanted: str | None) -> str:
+def _page_after_sign_in(wanted: str | None) -> str:
     return wanted if wanted and _OURS.fullmatch(wanted) else f"{PATH}/"

@@ -1,1 +1,1 @@
-"""What every request passes through."""
+"""What every request passes through: connection, bounds, caller, rates, log, problems, headers."""

@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens (JWT), checked against a shared secret or a key set."""
+"""Authentication: bearer tokens (JWT), checked against a shared secret or a key set."""
 
 import asyncio
 import json
@@ -14,22 +14,15 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from api.http.problems import ServiceUnavailable, Unauthorized
+from api.http.problems import Detail, ServiceUnavailable, Unauthorized
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
-
-FETCH_WITHIN = 5.0  # seconds from the first byte sent to the last one read
-
+FETCH_WITHIN = 5.0  # seconds for a whole fetch
 _FRESH_FOR = 300.0  # seconds
-
-_LET_GO_AFTER = 24 * 3600.0  # seconds; the issuer may be down this long before we stop trusting what we have
-
-_AT_MOST_EVERY = 10.0  # seconds between fetches, whatever tokens name
-
-_RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; above, checking a signature costs more than it is worth
-
-
+_TRUSTED_FOR = 24 * 3600.0  # seconds that known keys are trusted while the issuer is down
+_FETCH_INTERVAL = 10.0  # seconds between fetches, however many unknown keys tokens name
+_RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; checks with larger keys are too expensive
 log = structlog.get_logger()
 
 
@@ -38,7 +31,7 @@ class NoSuchKey(Exception):
 
 
 class KeySet:
-    """The issuer's public keys; while the issuer is down, those that are known still count."""
+    """The issuer's public keys. While the issuer is down, known keys stay valid for a day."""
 
     algorithms: Sequence[str] = ("RS256", "ES256")
 
@@ -49,26 +42,26 @@ class KeySet:
         self._clock = clock
         self._fetch_within = fetch_within
         self._keys: Sequence[jwt.PyJWK] = ()
-        self._fetched_at = self._asked_at = float("-inf")  # seconds on the clock
+        self._fetched_at = self._attempted_at = float("-inf")  # seconds on the clock
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, token: str) -> jwt.PyJWK:
-        """Find the key that a token's header names, or the only one that fits where it names none.
+        """Find the key that a token's header names, or the only one that fits if it names none.
 
-        Raises NoSuchKey, PyJWT's own for what is no such token, and Unavailable where there are no keys at all. Nobody
-        waits for a fetch but those whose key is not known.
+        Raises NoSuchKey; PyJWT's errors for a malformed token; ServiceUnavailable while there are no keys. A request
+        waits for a fetch only if its key is unknown.
         """
         header = jwt.get_unverified_header(token)
         if header.get("alg") not in self.algorithms:
             raise jwt.InvalidAlgorithmError
-        known = self._age() <= _LET_GO_AFTER and self._named(header) is not None
-        if (not known or self._age() > _FRESH_FOR) and self._clock() - self._asked_at >= _AT_MOST_EVERY:
-            self._asked_at = self._clock()
+        known = self._age() <= _TRUSTED_FOR and self._named(header) is not None
+        if (not known or self._age() > _FRESH_FOR) and self._clock() - self._attempted_at >= _FETCH_INTERVAL:
+            self._attempted_at = self._clock()
             self._fetching = asyncio.create_task(self._fetch())
         if not known and self._fetching is not None:
             await asyncio.shield(self._fetching)
-        if self._age() > _LET_GO_AFTER:
-            raise ServiceUnavailable("The keys that check bearer tokens cannot be had. Try again.")
+        if self._age() > _TRUSTED_FOR:
+            raise ServiceUnavailable(Detail.NO_KEYS)
         found = self._named(header)
         if found is None:
             raise NoSuchKey
@@ -85,29 +78,29 @@ class KeySet:
         return self._clock() - self._fetched_at
 
     async def _fetch(self) -> None:
-        """Replace the keys; trouble leaves them as they are."""
+        """Replace the keys; an error leaves them as they are."""
         try:
             async with (
                 asyncio.timeout(self._fetch_within),
                 httpx.AsyncClient(timeout=self._fetch_within) as client,
-                client.stream("GET", self._url, headers=PLAIN) as answer,
+                client.stream("GET", self._url, headers=UNCOMPRESSED) as answer,
             ):
                 answer.raise_for_status()
                 keys = usable_keys(await read_bounded(answer))
             if not keys:
-                raise ValueError  # noqa: TRY301 -- one kind of trouble of many
-        except Exception as error:  # noqa: BLE001 -- whatever an issuer may answer
-            log.error("key set cannot be fetched", error=type(error).__name__)  # noqa: TRY400 -- its text names the address
+                raise ValueError  # noqa: TRY301 -- one error of many
+        except Exception as error:  # noqa: BLE001 -- issuers may answer anything
+            log.error("fetching the key set failed", error=type(error).__name__)  # noqa: TRY400 -- its text names the address
             return
         self._keys = keys
         self._fetched_at = self._clock()
 
 
-PLAIN = {"Accept-Encoding": "identity"}  # what is packed may be of any size
+UNCOMPRESSED = {"Accept-Encoding": "identity"}  # a compressed answer may be of any size
 
 
 async def read_bounded(answer: httpx.Response) -> bytes:
-    """Read an answer as it came over the wire; raises ValueError where it is larger than any key set."""
+    """Read an answer without decompression; raises ValueError if it is larger than `LARGEST_SET`."""
     body = b""
     async for piece in answer.aiter_raw():
         body += piece
@@ -117,13 +110,13 @@ async def read_bounded(answer: httpx.Response) -> bytes:
 
 
 def usable_keys(body: bytes) -> list[jwt.PyJWK]:
-    """Read the keys that may check a bearer token; a bad one hides no other. Raises ValueError for what is no set."""
+    """Read the usable keys; a bad key does not hide the others. Raises ValueError if this is not a key set."""
     try:
         published = json.loads(body)["keys"]
     except (LookupError, TypeError, RecursionError) as error:
         raise ValueError("no key set") from error
     if not isinstance(published, list):
-        raise ValueError("no key set")  # noqa: TRY004 -- of what somebody else wrote
+        raise ValueError("no key set")  # noqa: TRY004 -- an error in data, not in our types
     return list(_usable(published))
 
 
@@ -133,12 +126,12 @@ def _usable(published: list[Any]) -> Iterator[jwt.PyJWK]:
             key = jwt.PyJWK(each)
             if _may_check(key, each):
                 yield key
-        except Exception as error:  # noqa: BLE001 -- whatever an issuer may publish
-            log.info("key of the set passed over", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- issuers may publish anything
+            log.info("key of the key set ignored", error=type(error).__name__)
 
 
 def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
-    """Tell whether a key is meant for signatures, and good enough."""
+    """Tell whether a key is for signatures, and strong enough."""
     if published.get("use", "sig") != "sig" or "verify" not in published.get("key_ops", ["verify"]):
         return False
     match key.algorithm_name, key.key:
@@ -150,30 +143,28 @@ def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
             return False
 
 
-LEEWAY = 10  # seconds that clocks may differ
-
-_LONGEST_USER_ID = 200
-
+LEEWAY = 10  # seconds by which clocks may differ
+LONGEST_USER_ID = 200
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a checked token names."""
+    """The user or service that a valid token names."""
 
     user_id: str
     scopes: frozenset[str]
-    expires_at: datetime  # of the token, the clocks' difference added
+    expires_at: datetime  # of the token, plus `LEEWAY`
 
 
 class _Keys(Protocol):
     algorithms: Sequence[str]
 
-    async def key(self, token: str) -> Any: ...  # noqa: ANN401 -- whatever key type the algorithm takes
+    async def key(self, token: str) -> Any: ...  # noqa: ANN401 -- the key type depends on the algorithm
 
 
 class TokenCheck:
-    """Checks bearer tokens: signature, expiry, and audience and issuer where they are set."""
+    """Checks bearer tokens: signature, expiry, and audience and issuer if they are set."""
 
     def __init__(self, settings: AuthSettings) -> None:
         self._keys = _keys(settings)
@@ -181,7 +172,7 @@ class TokenCheck:
         self._issuer = settings.issuer
 
     async def caller(self, token: str) -> Caller:
-        """Say who a token's bearer is; raises Unauthorized."""
+        """Check a token and give its caller; raises Unauthorized, ServiceUnavailable."""
         try:
             claims = jwt.decode(
                 token,
@@ -193,12 +184,17 @@ class TokenCheck:
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
         except (jwt.PyJWTError, NoSuchKey) as error:
-            raise Unauthorized(f"The bearer token is not valid ({type(error).__name__}).") from None
+            raise Unauthorized(Detail.NOT_VALID.format(error=type(error).__name__)) from None
         user_id, scope = claims["sub"], claims.get("scope", "")
-        if not 0 < len(user_id) <= _LONGEST_USER_ID or not user_id.isprintable():
-            raise Unauthorized("The bearer token's sub must be a user id of 1 to 200 printable characters.")
+        if not is_user_id(user_id):
+            raise Unauthorized(Detail.INVALID_SUBJECT.format(most=LONGEST_USER_ID))
         expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY, _LAST_INSTANT), UTC)
         return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
+
+
+def is_user_id(text: str) -> bool:
+    """Tell whether tokens may name this user."""
+    return 0 < len(text) <= LONGEST_USER_ID and text.isprintable()
 
 
 class _Secret:

@@ -1,26 +1,24 @@
-"""Bounds of one request, and of all that wait for an answer, so that no caller can hold the process up."""
+"""Bounds of one request and of all requests that wait for an answer, so that no caller can block the process."""
 
 import asyncio
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.problems import ProblemResponse, problem
+from api.http.problems import Detail, problem, unavailable
 from api.http.request_log import route_template
 
 MAX_HEADERS = 100
-LARGEST_HEAD = 16 * 1024  # bytes; what arrives in pieces is cut off at the same size by the connection
-UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # answer while the process is busy, too
-
+LARGEST_HEAD = 16 * 1024  # bytes; the connection cuts off a head that arrives in pieces at the same size
+UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # these answer while the process is busy
 log = structlog.get_logger()
 
 
 class RequestBounds:
-    """Turns away what is too large or too much, and gives up on what takes too long to be answered.
+    """Refuses a request that is too large or one too many, and gives up on one that takes too long.
 
-    It comes behind `BodyLimit`: a request counts once its body is there. How long a body may take, and how many may be
-    on their way, the connection says.
-    An answer that has begun has all the time it needs: streams last.
+    It stands behind `BodyLimit`: a request counts once its body is there. The connection bounds how long a body may
+    take, and how many requests may be arriving. An answer that has begun may take any time, since streams last.
     """
 
     def __init__(self, app: ASGIApp, *, timeout: float, most: int) -> None:
@@ -34,10 +32,10 @@ class RequestBounds:
         if scope["type"] != "http" or scope["path"] in UNBOUNDED:
             await self._app(scope, receive, send)
         elif _is_too_large(scope):
-            detail = f"A request may have at most {MAX_HEADERS} headers of {LARGEST_HEAD} bytes together."
+            detail = Detail.HEAD_TOO_LARGE.format(headers=MAX_HEADERS, size=LARGEST_HEAD)
             await problem(431, "head-too-large", detail)(scope, receive, send)
         elif self._waiting >= self._most:
-            await _unavailable("This process has too many requests under way. Try again.")(scope, receive, send)
+            await unavailable(Detail.TOO_MANY_IN_PROCESS)(scope, receive, send)
         else:
             await self._serve(scope, receive, send)
 
@@ -63,8 +61,8 @@ class RequestBounds:
         except TimeoutError:
             if not (waits and deadline.expired()):
                 raise
-            log.warning("request given up", route=route_template(scope), method=scope["method"])
-            await _unavailable("This took too long. Try again: repeats are harmless.")(scope, receive, send)
+            log.warning("request timed out", route=route_template(scope), method=scope["method"])
+            await unavailable(Detail.TOO_SLOW)(scope, receive, send)
         finally:
             answered()
 
@@ -72,7 +70,3 @@ class RequestBounds:
 def _is_too_large(scope: Scope) -> bool:
     headers = scope["headers"]
     return len(headers) > MAX_HEADERS or sum([len(name) + len(value) for name, value in headers]) > LARGEST_HEAD
-
-
-def _unavailable(detail: str) -> ProblemResponse:
-    return problem(503, "unavailable", detail, headers={"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""HTTP connections that end in time: at once when the process is to stop, and soon when the peer has vanished."""
+"""HTTP connections that end in time: at once when the process stops, and soon after the peer has vanished."""
 
 import asyncio
 import re
@@ -17,29 +17,29 @@ from api.http.bounds import LARGEST_HEAD
 from api.http.problems import problem
 from api.http.security_headers import FOR_ERRORS
 
-UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window shut
+UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window closed
 READ_WITHIN = 15.0  # seconds from the first byte of a request to its last
-_OTHER_FILES = 500  # for everything else: connections that do not last, too
-_PASSING = 400  # connections that do not last
-_ABSOLUTE = re.compile(rb"(?i:https?)://([\w.~%!$&'()*+,;=:\[\]-]+)((?:[/?].*)?)")  # the host, and what follows
+_OTHER_FILES = 500  # open files for all but streams, short connections included
+_SHORT = 400  # connections without a stream
+_ABSOLUTE = re.compile(rb"(?i:https?)://([\w.~%!$&'()*+,;=:\[\]-]+)((?:[/?].*)?)")  # the host, and the rest
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """The connection as a long answer sees it, in `request.state.line`."""
+    """The connection as a stream sees it, in `request.state.connection`."""
 
-    over: asyncio.Future[None]  # done when the connection is lost, or has to end
-    abort: Callable[[], None]  # closes at once; what is not written yet is dropped
+    over: asyncio.Future[None]  # done when the connection is lost or has to end
+    abort: Callable[[], None]  # closes at once and drops unwritten bytes
 
 
 class _Framing(h11.Connection):
-    """HTTP/1.1 that refuses a request of which a proxy may see another end than we do (RFC 9112, 6.1 and 6.3).
+    """HTTP/1.1 that refuses requests whose end a proxy may see elsewhere (RFC 9112, 6.1 and 6.3).
 
-    Its targets are paths, or `*` for OPTIONS; what names the host, too, is taken apart (RFC 9112, 3.2).
+    A target is a path, or `*` for OPTIONS; a target in absolute form is split (RFC 9112, 3.2).
     """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Give what came next; raises RemoteProtocolError."""
+        """Give the next event; raises RemoteProtocolError."""
         event = super().next_event()
         if not isinstance(event, h11.Request):
             return event
@@ -52,7 +52,7 @@ class _Framing(h11.Connection):
 
 
 def _with_a_path(request: h11.Request) -> h11.Request:
-    """Take a target in absolute form apart: its host counts, whatever the header says."""
+    """Split a target in absolute form. Its host overrides the header."""
     found = _ABSOLUTE.fullmatch(request.target)
     if found is None:
         raise h11.RemoteProtocolError("the target of the request is neither a path nor an http address")
@@ -67,10 +67,10 @@ def _with_a_path(request: h11.Request) -> h11.Request:
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, which tells long answers when to end. Without that they hold up the shutdown.
+    """uvicorn's HTTP/1.1, which also tells streams when to end, so that they do not delay the shutdown.
 
-    A client that takes too long over a request is cut off, and so is whoever comes when there are too many, or sends
-    much before it has its answer.
+    Aborts a connection whose request takes too long, one connection too many, and one that sends too much while its
+    request is being answered.
     """
 
     read_within = READ_WITHIN
@@ -78,26 +78,26 @@ class HttpConnection(H11Protocol):
     _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Note a new connection."""
+        """Set up a new connection, or abort one too many."""
         super().connection_made(transport)
         self.conn = _Framing(h11.SERVER, LARGEST_HEAD)
         if len(self.connections) > self.most:
             transport.abort()
         self._reading = self.loop.call_later(self.read_within, transport.abort)
-        self._line = ConnectionState(self.loop.create_future(), transport.abort)
-        self.app_state = {**self.app_state, "line": self._line}
+        self._state = ConnectionState(self.loop.create_future(), transport.abort)
+        self.app_state = {**self.app_state, "connection": self._state}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what is still written to it."""
+        """End the streams on it."""
         super().connection_lost(exc)
         self._read()
         self._end()
 
     def data_received(self, data: bytes) -> None:
-        """Take in a piece of a request, and watch how long its last one takes to come."""
+        """Take in bytes, and time how long the rest of the request takes."""
         super().data_received(data)
         state = self.conn.their_state
-        if state is h11.DONE and len(self.conn.trailing_data[0]) > LARGEST_HEAD:  # behind a request under way
+        if state is h11.DONE and len(self.conn.trailing_data[0]) > LARGEST_HEAD:  # pipelined behind a request under way
             self.transport.abort()
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
             self._reading = self._reading or self.loop.call_later(self.read_within, self.transport.abort)
@@ -105,12 +105,12 @@ class HttpConnection(H11Protocol):
             self._read()
 
     def shutdown(self) -> None:
-        """End what is still written to it: the process was told to stop."""
+        """End the streams on it: the process stops."""
         super().shutdown()
         self._end()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, or a head without end, in the form of all problems."""
+        """Refuse malformed HTTP or an endless head with a problem, like all errors."""
         answer = problem(400, "not-http", msg, headers=FOR_ERRORS | {"Connection": "close"})
         parts = (
             h11.Response(status_code=400, headers=answer.raw_headers),
@@ -127,18 +127,18 @@ class HttpConnection(H11Protocol):
             self._reading = None
 
     def _end(self) -> None:
-        if not self._line.over.done():
-            self._line.over.set_result(None)
+        if not self._state.over.done():
+            self._state.over.set_result(None)
 
 
 def connection_of(*, lasting: int, read_within: float = READ_WITHIN) -> type[HttpConnection]:
-    """Bound the connections of a process: so many that last, and some that do not."""
-    bounds = {"most": lasting + _PASSING, "read_within": read_within}
+    """Bound the connections of a process: `lasting` streams, and some short ones."""
+    bounds = {"most": lasting + _SHORT, "read_within": read_within}
     return type("BoundHttpConnection", (HttpConnection,), bounds)
 
 
 def allow_connections(wanted: int) -> int:
-    """Allow this process so many connections that last, as far as its limit of open files lets it; gives how many."""
+    """Raise the limit of open files for `wanted` streams, as far as allowed; gives how many streams fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
@@ -147,13 +147,13 @@ def allow_connections(wanted: int) -> int:
 
 
 def bind(config: uvicorn.Config, unacknowledged: timedelta = UNACKNOWLEDGED) -> socket.socket:
-    """Bind the address of a server so that a connection whose peer has vanished without a word breaks.
+    """Bind the address of a server so that connections break after their peer has vanished.
 
-    A socket that is accepted inherits the option (tcp(7), TCP_USER_TIMEOUT). It counts while bytes are on their way, so
-    an open stream has to send something now and then. Exits when the port is taken, as uvicorn does.
+    Accepted sockets inherit the option (tcp(7), TCP_USER_TIMEOUT). It works while bytes are unacknowledged, so an open
+    stream has to send something now and then. Exits if the port is taken, as uvicorn does.
     """
     bound = config.bind_socket()
-    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited, too; asyncio overlooks a socket like this
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited, too; asyncio does not set it here
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unacknowledged.total_seconds() * 1000))
     return bound

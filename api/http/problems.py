@@ -1,11 +1,12 @@
-"""Errors as application/problem+json (RFC 9457): the one table from domain error to answer."""
+"""Errors as application/problem+json (RFC 9457): what problems say, and which error gets which answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from math import ceil
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -18,9 +19,43 @@ from db.engine import UNREACHABLE, will_pass
 from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 
 log = structlog.get_logger()
-
 _MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20  # fields named in one answer
+_AT_ONCE = {"Retry-After": "1"}  # seconds
+
+
+class Detail(StrEnum):
+    """What problems say, as format strings. Rules of the domain bring their own sentences."""
+
+    BODY_TOO_LARGE = "A body may have at most {most} bytes."
+    CALLER_BODIES = "At most {most} bytes of one caller's bodies are read at a time. Try again in a moment."
+    ALL_BODIES = "This process is reading too many bodies. Try again in a moment."
+    HEAD_TOO_LARGE = "A request may have at most {headers} headers of {size} bytes together."
+    TOO_MANY_IN_PROCESS = "This process has too many requests under way. Try again in a moment."
+    TOO_SLOW = "This took too long. Try again: repeats are harmless."
+    TOO_MANY_OF_CALLER = "At most {most} requests of one caller run at a time. Try again when others are answered."
+    TOO_MANY_REQUESTS = "Too many requests. Try again later."
+    TOO_MANY_WRITES = "Too many requests are changing this. Try again: repeats are harmless."
+    TOO_MANY_STREAMS = "This process has no room for another stream. Try again, or use sync."
+    TOO_MANY_WATCHERS = "This process has no room for another stream. Try again, or ask without a stream."
+    DATABASE_AWAY = "The database cannot be reached. Try again: repeats are harmless."
+    UNEXPECTED = "Something went wrong on our side."
+    NOT_SIGNED_IN = "Send a bearer token in the Authorization header."
+    NOT_VALID = "The bearer token is not valid ({error})."
+    INVALID_SUBJECT = "The bearer token's sub must be a user id of 1 to {most} printable characters."
+    NO_KEYS = "The keys that check bearer tokens are not available. Try again."
+    NEEDS_SCOPE = "This needs a bearer token with the scope {scope}."
+    NOT_JSON = "The body is not valid JSON."
+    NOT_AN_OBJECT = "The body must be a JSON object, sent as application/json."
+    UNKNOWN_FIELD = "There is no such field."
+    UNKNOWN_APP = "There is no such app."
+    UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
+    FUTURE_CURSOR = "This cursor is ahead of the log, which ends at {head}."
+    FCM_ENVIRONMENT = "FCM knows only production."
+    SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
+    REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'
+    FIELD_REQUIRED = "Field required"
+    QUIET_HOURS_EMPTY = "Quiet hours must end at another time than they start."
 
 
 class FieldError(BaseModel):
@@ -37,10 +72,10 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    field: str | None = Field(default=None, description="The first offending field, where one is to blame.")
-    reason: str | None = Field(default=None, description="Stable, where one type has several.")
+    field: str | None = Field(default=None, description="The first field that is wrong, if one is.")
+    reason: str | None = Field(default=None, description="Stable. Set where one type has several reasons.")
     errors: list[FieldError] | None = None
-    next_cursor: int | None = Field(default=None, description="Of a cursor that is too old: where to go on.")
+    next_cursor: int | None = Field(default=None, description="Where to continue when a cursor is too old.")
 
 
 class ProblemResponse(JSONResponse):
@@ -50,15 +85,43 @@ class ProblemResponse(JSONResponse):
 
 
 class Unauthorized(Exception):
-    """No valid bearer token came with the request."""
+    """The request has no valid bearer token."""
 
 
 class ServiceUnavailable(Exception):
-    """What the request needs cannot be had at the moment."""
+    """Something that the request needs is not available now."""
 
 
 class Forbidden(Exception):
     """The bearer token lacks a scope."""
+
+
+EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type's last part unless the error has one
+    Unauthorized: (401, "not-signed-in"),
+    Forbidden: (403, "not-allowed"),
+    NotFound: (404, "not-found"),
+    Conflict: (409, "conflict"),
+    CursorTooOld: (410, "cursor-too-old"),
+    Outdated: (412, "outdated"),
+    InvalidField: (422, "invalid-request"),
+    LimitReached: (429, "too-many-requests"),
+    ServiceUnavailable: (503, "unavailable"),
+}
+_TITLES = {
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
+    412: "Changed meanwhile",
+    413: "Body too large",
+    422: "Invalid request",
+    429: "Too many requests",
+    431: "Head too large",
+    500: "Internal error",
+    503: "Temporarily unavailable",
+}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -71,7 +134,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem, and the API document say so."""
+    """Answer every error of the app with a problem, and document that in the API document."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -83,21 +146,32 @@ def install(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+    for expected in EXPECTED:
+        app.add_exception_handler(expected, _expected)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(InvalidField, _invalid_field)
-    app.add_exception_handler(NotFound, _not_found)
-    app.add_exception_handler(CursorTooOld, _cursor_too_old)
-    app.add_exception_handler(Conflict, _conflict)
-    app.add_exception_handler(Outdated, _outdated)
-    app.add_exception_handler(LimitReached, _limit_reached)
-    app.add_exception_handler(Unauthorized, _unauthorized)
-    app.add_exception_handler(Forbidden, _forbidden)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ServiceUnavailable, _unavailable)
-    app.add_exception_handler(DBAPIError, _database_error)
-    for unreachable in UNREACHABLE:
-        app.add_exception_handler(unreachable, _unreachable)
-    app.add_exception_handler(Exception, _unexpected)
+    answer_server_errors(app, on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY), on_unexpected=_unexpected)
+
+
+def answer_server_errors(
+    app: FastAPI, *, on_unavailable: Callable[[Request], Response], on_unexpected: Callable[[Request], Response]
+) -> None:
+    """Log the errors that no client can cause, and answer them: database errors that will pass, and all others."""
+
+    async def answer_database_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, DBAPIError) and not (isinstance(error, UNREACHABLE) or will_pass(error)):
+            raise error
+        log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
+        return on_unavailable(request)
+
+    async def answer_unexpected_error(request: Request, error: Exception) -> Response:
+        log.error("unexpected error", route=route_template(request.scope), exc_info=error)
+        return on_unexpected(request)
+
+    kinds: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)
+    for kind in kinds:
+        app.add_exception_handler(kind, answer_database_error)
+    app.add_exception_handler(Exception, answer_unexpected_error)
 
 
 def problem(
@@ -122,22 +196,37 @@ def problem(
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
 
 
-_NOT_JSON = "The body is not valid JSON."
-_TITLES = {
-    401: "Not signed in",
-    403: "Not allowed",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    410: "Gone",
-    412: "Changed meanwhile",
-    413: "Body too large",
-    422: "Invalid request",
-    429: "Too many requests",
-    431: "Head too large",
-    500: "Internal error",
-    503: "Temporarily unavailable",
-}
+def unavailable(detail: str) -> ProblemResponse:
+    """Make the answer for what will pass soon."""
+    return problem(503, "unavailable", detail, headers=_AT_ONCE)
+
+
+def retry_after(error: LimitReached) -> dict[str, str]:
+    """Make the header that says when to try again, in whole seconds."""
+    return {"Retry-After": str(max(1, ceil(error.retry_after.total_seconds())))}
+
+
+async def _expected(_: Request, error: Exception) -> ProblemResponse:
+    status, code = next(answer for kind, answer in EXPECTED.items() if isinstance(error, kind))
+    errors: list[FieldError] = []
+    more: Mapping[str, str | int | None] = {}
+    headers: Mapping[str, str] = {}
+    match error:
+        case Unauthorized():
+            headers = {"WWW-Authenticate": "Bearer"}
+        case Conflict():
+            code, more = error.code, {"reason": error.reason}
+        case CursorTooOld():
+            more = {"next_cursor": error.horizon}
+        case Outdated():
+            code = error.code
+        case InvalidField():
+            errors = [FieldError(field=error.field, detail=error.detail)]
+        case LimitReached():
+            code, headers = error.code, retry_after(error)
+        case ServiceUnavailable():
+            headers = _AT_ONCE
+    return problem(status, code, str(error), errors=errors, more=more, headers=headers)
 
 
 async def _invalid_request(_: Request, error: Exception) -> ProblemResponse:
@@ -146,77 +235,18 @@ async def _invalid_request(_: Request, error: Exception) -> ProblemResponse:
     return problem(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
 
 
-async def _invalid_field(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, InvalidField)
-    errors = [FieldError(field=error.field, detail=error.detail)]
-    return problem(422, "invalid-request", error.detail, errors=errors)
-
-
-async def _not_found(_: Request, error: Exception) -> ProblemResponse:
-    return problem(404, "not-found", str(error))
-
-
-async def _cursor_too_old(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, CursorTooOld)
-    return problem(410, "cursor-too-old", str(error), more={"next_cursor": error.horizon})
-
-
-async def _conflict(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, Conflict)
-    return problem(409, error.code, str(error), more={"reason": error.reason})
-
-
-async def _outdated(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, Outdated)
-    return problem(412, error.code, str(error))
-
-
-async def _limit_reached(_: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, LimitReached)
-    retry_after = max(1, ceil(error.retry_after.total_seconds()))
-    return problem(429, error.code, str(error), headers={"Retry-After": str(retry_after)})
-
-
-async def _unauthorized(_: Request, error: Exception) -> ProblemResponse:
-    return problem(401, "not-signed-in", str(error), headers={"WWW-Authenticate": "Bearer"})
-
-
-async def _forbidden(_: Request, error: Exception) -> ProblemResponse:
-    return problem(403, "not-allowed", str(error))
-
-
 async def _http(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # FastAPI's answer to a body that its parser chokes on
-        errors = [FieldError(field="body", detail=_NOT_JSON)]
-        return problem(422, "invalid-request", f"body: {_NOT_JSON}", errors=errors)
+        errors = [FieldError(field="body", detail=Detail.NOT_JSON)]
+        return problem(422, "invalid-request", f"body: {Detail.NOT_JSON}", errors=errors)
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
-async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
-    return problem(503, "unavailable", str(error), headers={"Retry-After": "1"})
-
-
-async def _unreachable(request: Request, error: Exception) -> ProblemResponse:
-    log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)
-    return await _unavailable(
-        request, ServiceUnavailable("The database cannot be reached. Try again: repeats are harmless.")
-    )
-
-
-async def _database_error(request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, DBAPIError)
-    if not will_pass(error):
-        raise error
-    return await _unreachable(request, error)
-
-
-async def _unexpected(request: Request, error: Exception) -> ProblemResponse:
-    log.error("unexpected error", route=route_template(request.scope), exc_info=error)
-    detail = "Something went wrong on our side."
-    headers = FOR_ERRORS | current_request_id()  # this answer passes by the middleware
-    return problem(500, "internal-error", detail, headers=headers)
+def _unexpected(_: Request) -> ProblemResponse:
+    headers = FOR_ERRORS | current_request_id()  # this answer does not pass through the middleware
+    return problem(500, "internal-error", Detail.UNEXPECTED, headers=headers)
 
 
 def _path(location: Sequence[str | int]) -> str:
@@ -226,10 +256,10 @@ def _path(location: Sequence[str | int]) -> str:
 
 def _detail(error: Mapping[str, Any]) -> str:
     if error["type"] == "json_invalid":
-        return _NOT_JSON
+        return Detail.NOT_JSON
     if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
-        return "The body must be a JSON object, sent as application/json."
+        return Detail.NOT_AN_OBJECT
     if error["type"] == "extra_forbidden":
-        return "There is no such field."
+        return Detail.UNKNOWN_FIELD
     words = str(error["msg"]).removeprefix("Value error, ")
-    return words.replace("tuple", "list").replace("Tuple", "List")  # JSON knows no tuples
+    return words.replace("tuple", "list").replace("Tuple", "List")  # JSON has no tuples

@@ -1,4 +1,4 @@
-"""Each request under an id of its own, which its log lines and its answer bear; one line, and one span, for each."""
+"""The log line, the span and the metrics of each request, and the id that its log lines and its answer carry."""
 
 import re
 import time
@@ -14,33 +14,31 @@ UNMATCHED = "unmatched"
 
 
 def route_template(scope: Scope) -> str:
-    """Name the route that took a request. Of a router inside of another, FastAPI keeps the whole template apart."""
+    """Name the route that took a request. For nested routers FastAPI keeps the whole template elsewhere."""
     whole = scope.get("fastapi", {}).get("effective_route_context")
     template = getattr(whole or scope.get("route"), "path_format", None)
     return UNMATCHED if template is None else f"{scope.get('root_path', '')}{template}"
 
 
 HEADER = "X-Request-ID"
-
-_GIVEN = re.compile(
-    rb"[A-Za-z0-9._-]{8,40}"
-)  # shorter than any device token or bearer token, which are not to be logged
-
+_GIVEN = re.compile(rb"[A-Za-z0-9._-]{8,40}")  # shorter than device and bearer tokens, which must not be logged
 _METHODS = {"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"}
-
 _QUIET = {"/livez", "/readyz", "/metrics"}
-
 _NAMED = ("session_id", "conversation_id", "message_id", "task_id", "installation_id")  # in paths
 
 
-UNTOLD: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own tells what exceptions say
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+}  # FastAPI's own would log the texts of exceptions
 
 
 log = structlog.get_logger()
 
 
 class RequestLog:
-    """Stands outside of all that answers."""
+    """Logs each request and gives it an id; the outermost middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -53,9 +51,9 @@ class RequestLog:
         headers = dict(scope["headers"])
         given = _GIVEN.fullmatch(headers.get(b"x-request-id", b""))
         request_id = given[0].decode() if given else uuid4().hex
-        structlog.contextvars.clear_contextvars()  # a connection's requests may share a context
+        structlog.contextvars.clear_contextvars()  # requests of one connection may share a context
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        status: int | None = None  # None: nobody was there to be answered
+        status: int | None = None  # None: the client had left
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -74,7 +72,7 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_named)
             except Exception:
-                status = 500  # answered further out
+                status = 500  # answered by an outer handler
                 raise
             finally:
                 route = route_template(scope)
@@ -85,13 +83,13 @@ class RequestLog:
 
 
 def current_request_id() -> dict[str, str]:
-    """Give the header for an answer that is made further out."""
+    """Give the header for an answer that does not pass through the middleware."""
     found = structlog.contextvars.get_contextvars().get("request_id")
     return {HEADER: found} if found else {}
 
 
 def _ids(scope: Scope) -> dict[str, str]:
-    """Find the ids in the path, as the route that took the request names them; what is no id is not repeated."""
+    """Find the ids in the path, by the names of the route. Values that are not ids are left out."""
     path = scope.get("path_params", {})
     found = {name: _id(path[name]) for name in _NAMED if name in path}
     return {name: value for name, value in found.items() if value is not None}
@@ -108,7 +106,7 @@ _COUNTED = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMetrics:
-    """Counts each request once its answer begins; a stream's end is not waited for."""
+    """Counts each request when its answer begins, so a stream counts before it ends."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -137,5 +135,5 @@ class RequestMetrics:
             await self._app(scope, receive, send_counted)
         except Exception:
             if not is_counted:
-                count(500)  # answered further out
+                count(500)  # answered by an outer handler
             raise

@@ -1,1 +1,1 @@
-"""The hosted preference page: what a person wants to be told, without an app and without a script."""
+"""The hosted preference page: notification preferences without an app and without a script."""

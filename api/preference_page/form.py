@@ -1,4 +1,4 @@
-"""The posted form: what was typed, and what of it becomes a PATCH of the preferences."""
+"""The posted form: what was typed, and the PATCH of the preferences that it becomes."""
 
 import json
 import re
@@ -12,12 +12,12 @@ from domain.preferences import Preferences, Preview, QuietMode, known
 from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
 FIELDS = tuple(each.name for each in fields(Typed))
-LONGEST = 200  # characters that are shown again of what was typed into one field
+LONGEST = 200  # characters of one field that are shown again
 MAX_SHOWN = 20  # numbers that are shown again
-LONGEST_NUMBER = 100  # digits; so many are a number that is too large
-_STARTS, _ENDS = "22:00", "07:00"  # proposed to somebody without quiet hours
+LONGEST_NUMBER = 100  # digits
+_STARTS, _ENDS = "22:00", "07:00"  # proposed to users without quiet hours
 _QUIET = frozenset({"quiet", "starts", "ends", "time_zone", "mode"})
-_BETWEEN = re.compile(r"[\s,;/\u060c\u3001\uff0c]+")  # whatever people put between numbers, in one field or in several
+_BETWEEN = re.compile(r"[\s,;/\u060c\u3001\uff0c]+")  # what people put between numbers in one field
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3])[:.]([0-5][0-9])(?::[0-5][0-9](?:\.[0-9]+)?)?", re.ASCII)
 
 
@@ -39,7 +39,7 @@ def stored(preferences: Preferences) -> Typed:
 
 
 def typed(sent: ImmutableMultiDict[str, Any]) -> Typed:
-    """Read the posted fields: what is not there was not ticked, or is empty."""
+    """Read the posted fields. A missing one was not ticked, or is empty."""
 
     def text(name: str) -> str:
         return _text(sent.get(name))
@@ -61,10 +61,10 @@ def typed(sent: ImmutableMultiDict[str, Any]) -> Typed:
 
 
 def changes(form: Typed, preferences: Preferences) -> tuple[dict[str, Any], dict[str, str]]:
-    """Give the body of the PATCH that the form asks for, and what is wrong with it: field -> key of a message.
+    """Give the body of the PATCH that the form asks for, and its problems: field -> key of a message.
 
-    The body is of use only where nothing is wrong. Fields are those of `Typed`, keys those of `words`. A time zone that
-    stays as it is stored is not named, so one that this machine does not know does not stand in the way of the rest.
+    The body may be used only without problems. Fields are those of `Typed`, keys those of `PageWords`. An unchanged
+    time zone is left out, so a zone that this machine does not know does not block the other changes.
     """
     problems: dict[str, str] = {}
     if wrong := _wrong_minutes(form.reminder_minutes):
@@ -93,25 +93,25 @@ def changes(form: Typed, preferences: Preferences) -> tuple[dict[str, Any], dict
 
 
 def wrong_number(text: str) -> str | None:
-    """Say what is wrong with a number of minutes, as a key of `words`."""
+    """Say what is wrong with a number of minutes, as a key of `PageWords`."""
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
         return "problem_minutes_not_numbers"
     return "problem_minutes_too_long" if int(text) > MAX_REMINDER_MINUTES else None
 
 
 def is_clock(text: str) -> bool:
-    """Tell whether a field for times takes this; it would show nothing of anything else."""
+    """Tell whether an HTML time field can show this; it shows other values as empty."""
     return _clock(text) == text != ""
 
 
 def differing(form: Typed, preferences: Preferences) -> list[str]:
-    """List the fields in which what was typed is not what is stored."""
+    """List the fields whose typed value is not the stored one."""
     now = asdict(stored(preferences))
     return [name for name, value in asdict(form).items() if value != now[name]]
 
 
 def asked_for(body: dict[str, Any], form: Typed, preferences: Preferences) -> dict[str, Any]:
-    """Leave of a PATCH what is other than stored, so that a word of a newer release stays where nobody touched it."""
+    """Reduce a PATCH to the changed fields, so that an untouched value of a newer release stays."""
     before = stored(preferences)
     same = {name for name in FIELDS if getattr(form, name) == getattr(before, name)}
     if same.issuperset(_QUIET) or not (form.quiet or before.quiet):
@@ -120,17 +120,17 @@ def asked_for(body: dict[str, Any], form: Typed, preferences: Preferences) -> di
 
 
 def base(preferences: Preferences) -> str:
-    """Write down what a form is filled with, for `merged`."""
+    """Encode what a form is filled with, for `merged`."""
     return json.dumps(asdict(stored(preferences)))
 
 
-def merged(form: Typed, told: str, newest: Preferences) -> Typed:
-    """Fill the form with what is stored by now, but for what was typed otherwise than the form said before (`base`).
+def merged(form: Typed, filled_with: str, newest: Preferences) -> Typed:
+    """Fill the form with the newest stored values, except fields that the user changed (`filled_with` is from `base`).
 
-    So nobody loses what they typed, or takes back without knowing it what was changed elsewhere meanwhile.
+    So users keep what they typed, and do not undo by accident what was changed elsewhere.
     """
     try:
-        before = json.loads(told)
+        before = json.loads(filled_with)
     except (ValueError, RecursionError):
         before = None
     if not isinstance(before, dict):
@@ -144,11 +144,11 @@ def _text(value: object) -> str:
     return "".join(each for each in value[:LONGEST] if each.isprintable()).strip() if isinstance(value, str) else ""
 
 
-def _wrong_minutes(told: tuple[str, ...]) -> str | None:
-    wrong = [found for each in told if (found := wrong_number(each))]
+def _wrong_minutes(minutes: tuple[str, ...]) -> str | None:
+    wrong = [found for each in minutes if (found := wrong_number(each))]
     if wrong:
         return wrong[0]
-    most = len({int(each) for each in told})  # the same one twice is meant once
+    most = len({int(each) for each in minutes})  # duplicates count once
     return "problem_minutes_too_many" if most > MAX_REMINDERS else None
 
 
@@ -166,6 +166,6 @@ def _wrong_hours(form: Typed) -> dict[str, str]:
 
 
 def _clock(text: str) -> str:
-    """Give a time as the API has it: browsers without a field for times let people type 7.30 or 7:30."""
+    """Give a time in the API's format. In browsers without time fields people type 7.30 or 7:30."""
     found = _CLOCK.fullmatch(text)
     return f"{int(found[1]):02}:{found[2]}" if found else ""

@@ -18,8 +18,8 @@ from api.preference_page.view import Night
 from api.preference_page.words import PageWords
 from domain.preferences import QuietMode, in_words, known, zone
 
-_LOCALES, _PLACES = 200, 2000  # whose names are kept, since it takes a while to find them
-_NIGHT_FALLS, _DAY_BREAKS = 17, 5  # hours of the clock: a start after the one and before the other is tonight's
+_LOCALES, _PLACES = 200, 2000  # sizes of caches: finding the names is slow
+_NIGHT_FALLS, _DAY_BREAKS = 17, 5  # hours: a start between them is "tonight"
 _AREAS = {"Africa": "002", "America": "019", "Antarctica": "AQ", "Arctic": "150", "Asia": "142", "Australia": "009"} | {
     "Europe": "150",
     "Pacific": "009",
@@ -28,7 +28,7 @@ _AREAS = {"Africa": "002", "America": "019", "Antarctica": "AQ", "Arctic": "150"
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """What is said of a moment depends on the language, and on when now is."""
+    """Writes moments and lengths in one language, relative to `now`."""
 
     speech: Speech
     now: datetime
@@ -42,21 +42,21 @@ class Phrases:
         return self.speech.locale
 
     def clock(self, at: datetime) -> str:
-        """Say a time of day, in the zone of `at`: 19:00."""
+        """Write a time of day, in the zone of `at`: 19:00."""
         return format_time(at, "short", tzinfo=at.tzinfo, locale=self._locale)
 
     def day(self, at: datetime) -> str:
-        """Say a day: Sun, Oct 25."""
+        """Write a day: Sun, Oct 25."""
         return format_skeleton("MMMEd", at, tzinfo=at.tzinfo, locale=self._locale)
 
     def moment(self, at: datetime, place: str) -> str:
-        """Say a moment within a sentence, by the clocks of a place: today at 19:00."""
+        """Write a moment within a sentence, in the time of a zone: today at 19:00."""
         local = at.astimezone(zone(place))
         form = {0: self._words.at_today, 1: self._words.at_tomorrow}.get(self._days_ahead(local), self._words.at_day)
         return form.format(day=self.day(local), time=self.clock(local))
 
     def length(self, length: timedelta) -> str:
-        """Say how long something is, in hours and minutes: 1 hour, 30 minutes."""
+        """Write a length in hours and minutes: 1 hour, 30 minutes."""
         hours, minutes = divmod(round(length.total_seconds() / 60), 60)
         parts = [
             format_unit(value, unit, locale=self._locale)
@@ -66,29 +66,29 @@ class Phrases:
         return format_list(parts, "unit", locale=self._locale)
 
     def ago(self, at: datetime) -> str:
-        """Say how long ago something was: 3 hours ago."""
+        """Write how long ago something was: 3 hours ago."""
         passed = min(at - self.now, timedelta())
         return format_timedelta(passed, granularity="minute", add_direction=True, locale=self._locale)
 
     def place(self, name: str) -> str:
-        """Name the place of a time zone: Vienna; for a fixed offset what it is ahead of UTC: UTC+2."""
+        """Name the place of a time zone: Vienna; for a fixed offset: UTC+2."""
         return _place(self._locale, name)
 
     def night(self, night: Night, mode: QuietMode) -> str:
-        """Say what quiet hours will be like."""
+        """Describe the next quiet hours."""
         first, *again = night.spans
         clocks = {"starts": self.clock(first.starts_at), "ends": self.clock(first.ends_at)}
         when = self._when(first.starts_at).format(day=self.day(first.starts_at), **clocks)
         form = self._words.night_silent if mode is QuietMode.SILENT else self._words.night_withheld
-        said = [form.format(when=when)]
-        said += [
+        sentences = [form.format(when=when)]
+        sentences += [
             self._words.night_again.format(starts=self.clock(each.starts_at), ends=self.clock(each.ends_at))
             for each in again
         ]
         if night.length != night.usual:
             form = self._words.night_longer if night.length > night.usual else self._words.night_shorter
-            said.append(form.format(length=self.length(night.length)))
-        return " ".join(said)
+            sentences.append(form.format(length=self.length(night.length)))
+        return " ".join(sentences)
 
     def zones(self) -> Mapping[str, Mapping[str, str]]:
         """List the time zones that can be chosen: continent -> IANA name -> place."""
@@ -108,7 +108,7 @@ class Phrases:
         return (at.date() - self._local(at).date()).days
 
     def _local(self, at: datetime) -> datetime:
-        """Say what now is by the clocks of `at`."""
+        """Give `now` in the zone of `at`."""
         return self.now.astimezone(at.tzinfo)
 
 
@@ -127,7 +127,7 @@ def _zones(locale: Locale, atlantic: str, indian: str) -> Mapping[str, Mapping[s
 
 @cache
 def _inhabited() -> tuple[tuple[str, str], ...]:
-    """List the zones that have an area in IANA's table of countries, with the country."""
+    """List the zones in IANA's table of countries, each with its country."""
     table = files("tzdata").joinpath("zoneinfo", "zone.tab").read_text(encoding="utf-8")
     lines = (line.split("\t") for line in table.splitlines() if not line.startswith("#"))
     return tuple((line[2], line[0]) for line in lines if known(line[2]) == line[2])
@@ -135,9 +135,9 @@ def _inhabited() -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=_PLACES)
 def _place(locale: Locale, name: str) -> str:
-    said = in_words(name)
-    if said != name:
-        return said
+    offset = in_words(name)
+    if offset != name:
+        return offset
     try:
         return get_timezone_location(ZoneInfo(name), locale=locale, return_city=True)
     except (LookupError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The pages as HTML, in the language of whoever reads them: escaped whatever they show, and without a script."""
+"""The pages as HTML, in the reader's language, always escaped, and without a script."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from domain.wording import Content, Words, worded
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "style.css").read_bytes()
 STYLE_VERSION = hashlib.sha256(STYLE).hexdigest()[:12]
-_SAMPLE_MINUTES = 30  # of the reminder that is shown as a sample, where somebody has none
+_SAMPLE_MINUTES = 30  # of the sample reminder, for users without reminders
 
 _templates = Environment(
     loader=FileSystemLoader(_HERE / "templates"),
@@ -45,13 +45,13 @@ _templates.globals.update(
 
 
 class Plain(StrEnum):
-    """Pages that only say something; each has the texts of its name."""
+    """Pages with only a text. Each value is the name of its texts."""
 
-    GONE = "gone"  # the link is used, too old, or none: the same for all
+    GONE = "gone"  # the link was used, has expired, or never existed: the same page
     SIGNED_OUT = "signed_out"
-    EXPIRED = "expired"  # a form without its session's CSRF token
-    BUSY = "busy"  # asked too often
-    TROUBLE = "trouble"  # of ours
+    EXPIRED = "expired"  # a form without the session's CSRF token
+    BUSY = "busy"  # too many requests
+    TROUBLE = "trouble"  # an error of ours
 
 
 def preference_page(view: View) -> str:
@@ -84,25 +84,20 @@ def preference_page(view: View) -> str:
 def confirm_page(locale: str, action: str) -> str:
     """Render the page behind the link of an e-mail: a button that opens the preferences by a POST to `action`.
 
-    There is no session yet, so no CSRF token: the code in `action` is what proves the right to post.
+    There is no session yet, so there is no CSRF token. The code in `action` authorizes the POST.
     """
     return _rendered("confirm", speech(locale), action=action)
 
 
-def gone_page(locale: str) -> str:
-    """Render the page behind a link that is used, too old or none: the same for all."""
-    return plain_page(locale, Plain.GONE)
-
-
 def plain_page(locale: str, said: Plain) -> str:
-    """Render a page that only says something."""
+    """Render a page with only a text."""
     speaks = speech(locale)
     words = speaks.words
     back = words.expired_link if said is Plain.EXPIRED else None
     return _rendered("plain", speaks, title=getattr(words, f"{said}_title"), text=getattr(words, said), back=back)
 
 
-def _rendered(name: str, speaks: Speech, **shown: Any) -> str:  # noqa: ANN401 -- whatever a page shows
+def _rendered(name: str, speaks: Speech, **shown: Any) -> str:  # noqa: ANN401 -- each page shows its own
     return _templates.get_template(f"{name}.html").render(speech=speaks, w=speaks.words, **shown)
 
 
@@ -128,7 +123,7 @@ def _labels(words: PageWords) -> Mapping[str, str]:
 
 
 def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str, bool]]:
-    """Give what stands in the fields for minutes, and whether it is wrong: what there is, and room for one more."""
+    """Give the values of the minute fields, and whether each is wrong; with an empty field for one more."""
     problem = problems.get("reminder_minutes")
     all_wrong = problem is not None and not any(map(form.wrong_number, shown.reminder_minutes))
     found = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
@@ -136,7 +131,7 @@ def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str,
 
 
 def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]]:
-    """Give what a lock screen would show, by the field that chooses it."""
+    """Give what a lock screen shows for each choice, by field."""
     stored = view.preferences.reminder_minutes
     content = {
         Kind.REMINDER: Content(minutes_left=stored[0] if stored else _SAMPLE_MINUTES),
@@ -149,14 +144,16 @@ def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]
 
 
 def _fast(view: View, phrases: Phrases, fast: Fast) -> list[tuple[str, str]]:
-    """Tell each reminder of a fast, and what quiet hours do to it."""
+    """Describe each reminder of a fast, and what quiet hours do to it."""
     words = phrases.speech.words
-    told = []
+    described = []
     for each in fast.reminders:
         form = words.before if each.minutes else words.at_the_end
         length = phrases.length(timedelta(minutes=each.minutes))
-        told.append((form.format(length=length, at=_moment(view, phrases, each.due_at)), _note(view, phrases, each)))
-    return told
+        described.append(
+            (form.format(length=length, at=_moment(view, phrases, each.due_at)), _note(view, phrases, each))
+        )
+    return described
 
 
 def _note(view: View, phrases: Phrases, reminder: Reminder) -> str:
@@ -176,10 +173,10 @@ def _nights(view: View, phrases: Phrases) -> list[str]:
         return []
     if not view.nights:
         return [words.night_zone_unknown]
-    told = {night.time_zone: phrases.night(night, quiet.mode) for night in view.nights}
+    sentences = {night.time_zone: phrases.night(night, quiet.mode) for night in view.nights}
     if _is_one_place(view):
-        return list(told.values())
-    return [words.night_in.format(place=phrases.place(place), night=night) for place, night in told.items()]
+        return list(sentences.values())
+    return [words.night_in.format(place=phrases.place(place), night=night) for place, night in sentences.items()]
 
 
 def _moment(view: View, phrases: Phrases, at: datetime) -> str:
@@ -190,13 +187,13 @@ def _moment(view: View, phrases: Phrases, at: datetime) -> str:
 
 
 def _is_one_place(view: View) -> bool:
-    """Tell whether all times are by the one clock of all phones, so that nobody has to be told by which."""
+    """Tell whether all times are in the one zone of all phones, so that the zone needs no mention."""
     phones = {each.time_zone for each in view.phones} or {None}
     return phones | {each.time_zone for each in view.nights} == {view.time_zone}
 
 
 def _other_zone(phrases: Phrases, shown: Typed) -> str | None:
-    """Give the chosen zone where the list lacks it: one of the many other names, or one that is not known here."""
+    """Give the chosen zone if it is not in the list: an alias, or a zone that this machine does not know."""
     listed = any(shown.time_zone in zones for zones in phrases.zones().values())
     return None if listed or not shown.time_zone else shown.time_zone
 
@@ -222,6 +219,6 @@ def _phone(speaks: Speech, phrases: Phrases, phone: SignedInPhone) -> Mapping[st
 
 
 def _system(phone: SignedInPhone) -> str:
-    """Name the phone's system; most apps tell nothing but the number of its version."""
+    """Name the phone's system. Most apps send only its version number."""
     version = phone.os_version or ""
     return f"{'iOS' if phone.provider is Provider.APNS else 'Android'} {version}" if version[:1].isdigit() else version

@@ -1,4 +1,4 @@
-"""The preference page: a link is swapped for a cookie, the cookie shows the page, its forms change what it says."""
+"""The preference page: a link is exchanged for a cookie, the cookie shows the page, its forms change preferences."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, Dispatch, RowWrites
-from api.http.forms import FormRefused, check_origin
+from api.http.forms import UNKNOWN_FORM, FormRefused, check_origin
 from api.preference_page import form
 from api.preference_page.languages import chosen
 from api.preference_page.rendering import STYLE, Plain, confirm_page, plain_page, preference_page
-from api.preference_page.session import LinkHolder, Page, PageServices, Visits
+from api.preference_page.session import Holder, LinkHolder, Page, PageServices
 from api.preference_page.view import (
     BASE_FIELD,
     PATH,
@@ -38,8 +38,7 @@ from domain.problems import InvalidField, Outdated
 from telemetry import metrics
 
 router = APIRouter()
-
-_TOLD = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # by the query of the page's address
+_IN_QUERY = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # allowed in the query of the address
 _STOPPED = {
     Stop.REMINDERS: (PreferencesPatch(reminders=False), Notice.REMINDERS_STOPPED),
     Stop.MESSAGES: (PreferencesPatch(messages=False), Notice.MESSAGES_STOPPED),
@@ -47,78 +46,78 @@ _STOPPED = {
 
 
 class BadCode(Exception):
-    """There is no such link, or not any more."""
+    """The link does not exist, or is not valid any more."""
 
 
 def _below(path: str) -> str:
-    """Give an address of ours as this application sees it, which is mounted where the page is."""
+    """Give a path relative to where this application is mounted."""
     return path.removeprefix(PATH.rstrip("/"))
 
 
 @router.api_route(_below(PATH), methods=["GET", "HEAD"])
-async def show(request: Request, visitor: Visits, sessions: Database) -> Response:
+async def show(request: Request, holder: Holder, sessions: Database) -> Response:
     """Show the page."""
-    view = await _view(request, visitor, sessions)
-    told = request.url.query
-    return HTMLResponse(preference_page(replace(view, notice=Notice(told) if told in _TOLD else None)))
+    view = await _view(request, holder, sessions)
+    notice = request.url.query
+    return HTMLResponse(preference_page(replace(view, notice=Notice(notice) if notice in _IN_QUERY else None)))
 
 
 @router.post(_below(PATH))
-async def save(request: Request, visitor: Visits, sessions: Database, writes: RowWrites, relay: Dispatch) -> Response:
-    """Change what the form says otherwise, by the rules of the API's PATCH; then show the page as it is stored."""
-    typed, rev = form.typed(visitor.form), visitor.form.get(REV_FIELD, "")
+async def save(request: Request, holder: Holder, sessions: Database, writes: RowWrites, relay: Dispatch) -> Response:
+    """Store the changes of the form by the rules of the API's PATCH, then show the stored preferences."""
+    typed, rev = form.typed(holder.form), holder.form.get(REV_FIELD, "")
     async with sessions() as db:
-        stored = await preferences.of_user(db, visitor.user_id)
+        stored = await preferences.of_user(db, holder.user_id)
     body, problems = form.changes(typed, stored)
     notice = None
     if not problems:
         try:
             asked = PreferencesPatch.model_validate(form.asked_for(body, typed, stored))
-            await apply(asked, visitor.user_id, f'"{_digits(rev)}"', writes, relay)
+            await apply(asked, holder.user_id, f'"{_digits(rev)}"', writes, relay)
             return RedirectResponse(f"{PATH}?{Notice.SAVED}", 303)
         except Outdated:
             notice = Notice.CONFLICT
         except (ValidationError, InvalidField) as error:
             problems = {_field(error): "problem_choose"}
-    view = await _view(request, visitor, sessions)
+    view = await _view(request, holder, sessions)
     if notice is Notice.CONFLICT:
-        typed = form.merged(typed, visitor.form.get(BASE_FIELD, ""), view.preferences)
+        typed = form.merged(typed, holder.form.get(BASE_FIELD, ""), view.preferences)
     shown = replace(view, notice=notice, problems=problems, typed=typed)
     return HTMLResponse(preference_page(shown), 409 if notice else 422)
 
 
 @router.post(_below(STOP_PATH))
-async def stop(visitor: Visits, writes: RowWrites, relay: Dispatch) -> Response:
-    """Stop reminders or messages, whatever was changed meanwhile."""
+async def stop(holder: Holder, writes: RowWrites, relay: Dispatch) -> Response:
+    """Stop reminders or messages, whatever the revision."""
     try:
-        body, notice = _STOPPED[Stop(visitor.form.get(STOP_FIELD, ""))]
+        body, notice = _STOPPED[Stop(holder.form.get(STOP_FIELD, ""))]
     except ValueError:
-        raise FormRefused("This is no form of ours.") from None
-    await apply(body, visitor.user_id, None, writes, relay)
+        raise FormRefused(UNKNOWN_FORM) from None
+    await apply(body, holder.user_id, None, writes, relay)
     return RedirectResponse(f"{PATH}?{notice}", 303)
 
 
 @router.post(_below(SIGN_OUT_PATH))
-async def sign_out(request: Request, visitor: Visits, sessions: Database, services: Page) -> Response:
+async def sign_out(request: Request, holder: Holder, sessions: Database, services: Page) -> Response:
     """Close the page here and in the browser."""
     async with sessions.begin() as db:
-        await preference_sessions.close(db, visitor.value)
+        await preference_sessions.close(db, holder.value)
     answer = HTMLResponse(plain_page(_locale(request), Plain.SIGNED_OUT))
-    services.forget(answer)
+    services.delete_cookie(answer)
     return answer
 
 
 @router.get(_below(STYLE_PATH))
 async def style() -> Response:
-    """Give the style sheet; its address changes with it, so it may be kept."""
+    """Give the style sheet. Its address changes with its content, so it may be cached."""
     return Response(STYLE, media_type="text/css", headers={"Cache-Control": "public, max-age=31536000, immutable"})
 
 
 @router.get("/{code}")
 async def follow(code: str, request: Request, sessions: Database, writes: RowWrites, services: Page) -> Response:
-    """Swap an app's link for a cookie; of another, and for who only looks ahead, show the button that does it."""
-    if not _looks_ahead(request):
-        answer = await _swapped(code, {LinkFor.APP}, request, writes, services)
+    """Exchange an app's link for a cookie. For other links, and for prefetches, show a button that does it."""
+    if not _is_prefetch(request):
+        answer = await _redeemed(code, {LinkFor.APP}, request, writes, services)
         if answer is not None:
             return answer
     if await _kind(code, sessions) is None:
@@ -128,7 +127,7 @@ async def follow(code: str, request: Request, sessions: Database, writes: RowWri
 
 @router.head("/{code}")
 async def look(code: str, sessions: Database) -> Response:
-    """Say whether there is such a link, and use nothing up."""
+    """Tell whether the link is valid, without using it up."""
     if await _kind(code, sessions) is None:
         raise BadCode
     return HTMLResponse()
@@ -136,31 +135,31 @@ async def look(code: str, sessions: Database) -> Response:
 
 @router.post("/{code}")
 async def confirm(code: str, request: Request, writes: RowWrites, services: Page) -> Response:
-    """Swap a link for a cookie: its button was pressed."""
+    """Exchange a link for a cookie: the button was pressed."""
     check_origin(request, services.origins)
-    answer = await _swapped(code, set(LinkFor), request, writes, services)
+    answer = await _redeemed(code, set(LinkFor), request, writes, services)
     if answer is None:
         raise BadCode
     return answer
 
 
-async def _swapped(
+async def _redeemed(
     code: str, kinds: Collection[LinkFor], request: Request, writes: Writes, services: PageServices
 ) -> Response | None:
-    """Use a link up and go on to the page, whoever's was open in this browser; None where there is no such link."""
+    """Use up a link and redirect to the page. It replaces the page that was open; None if the link is not valid."""
 
-    async def swap(db: AsyncSession) -> str | None:
+    async def redeem(db: AsyncSession) -> str | None:
         user_id = await preference_sessions.redeem(db, code, kinds)
         if user_id is None:
             return None
         return await preference_sessions.open_for(db, user_id, request.cookies.get(services.cookie))
 
-    value = await writes.run(swap, f"preference-link/{digest(code).hex()}")
+    value = await writes.run(redeem, f"preference-link/{digest(code).hex()}")
     if value is None:
         return None
     metrics.preference_links.labels("opened").inc()
     answer = RedirectResponse(PATH, 303)
-    services.keep(answer, value)
+    services.set_cookie(answer, value)
     return answer
 
 
@@ -169,28 +168,28 @@ async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
         return await preference_sessions.kind_of(db, code)
 
 
-async def _view(request: Request, visitor: LinkHolder, sessions: Sessions) -> View:
+async def _view(request: Request, holder: LinkHolder, sessions: Sessions) -> View:
     async with sessions() as db:
-        return await view_of(db, visitor.page, request.headers.get("accept-language"))
+        return await view_of(db, holder.page, request.headers.get("accept-language"))
 
 
 def _locale(request: Request) -> str:
     return chosen(request.headers.get("accept-language"))
 
 
-def _looks_ahead(request: Request) -> bool:
-    """Tell whether a browser fetches what somebody may open later; it would not come again with what we answer."""
+def _is_prefetch(request: Request) -> bool:
+    """Tell whether a browser only prefetches. It would not ask again when the user opens the link."""
     purposes = (request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"))
     return any("prefetch" in each.lower() or "preview" in each.lower() for each in purposes)
 
 
 def _digits(rev: str) -> str:
-    """Give a revision as a tag names it; for what is none something that no revision is."""
+    """Give a revision for the tag; empty, which matches no revision, for anything else."""
     return rev if rev.isascii() and rev.isdigit() else ""
 
 
 def _field(error: ValidationError | InvalidField) -> str:
-    """Name the field of the form that a rule of the API was broken by."""
+    """Name the field of the form that broke a rule of the API."""
     path = error.field.split(".") if isinstance(error, InvalidField) else [str(p) for p in error.errors()[0]["loc"]]
     named = [part for part in path if part in form.FIELDS]
     if not named:

@@ -1,4 +1,4 @@
-"""Who may see the preference page, and what it holds: a link is swapped for a cookie, forms are of the same page."""
+"""The session of the preference page: a cookie in exchange for a link, and a CSRF token in every form."""
 
 import secrets
 from collections.abc import Collection
@@ -15,14 +15,10 @@ from db import preference_links as preference_sessions
 from db.preference_links import LONGEST_SESSION, OpenPage
 from domain.rate_limit import RateLimit
 
-NEW_LINKS = 30  # a minute, of one person
-
-BAD_CODES = 60  # a minute, from one address; no code can be guessed, and whoever has a good one is let in all the same
-
-VISITS = 120  # a minute, of one person
-
-POSTS = 30  # a minute, of one person
-
+NEW_LINKS = 30  # a minute, of one user
+BAD_CODES = 60  # a minute, from one address; a valid code works all the same
+PAGE_VIEWS = 120  # a minute, of one user
+POSTS = 30  # a minute, of one user
 _COOKIE = "fastbell_preferences"
 
 
@@ -32,40 +28,40 @@ def _a_minute(amount: int) -> Rate:
 
 @dataclass(frozen=True, slots=True)
 class PageServices:
-    """Held while the process runs; set by the composition root."""
+    """What the process holds for the preference page."""
 
     public_url: str
     new_links: Rate = field(default_factory=lambda: _a_minute(NEW_LINKS))
     bad_codes: Rate = field(default_factory=lambda: _a_minute(BAD_CODES))
-    visits: Rate = field(default_factory=lambda: _a_minute(VISITS))
+    page_views: Rate = field(default_factory=lambda: _a_minute(PAGE_VIEWS))
     posts: Rate = field(default_factory=lambda: _a_minute(POSTS))
 
     @property
     def cookie(self) -> str:
-        """Name the cookie; with this prefix a browser takes it over TLS only, and from nobody else."""
+        """Name the cookie. Browsers accept this prefix only over TLS."""
         return f"__Secure-{_COOKIE}" if self._is_encrypted else _COOKIE
 
     @property
     def origins(self) -> Collection[str]:
-        """List what an older browser, which tells no site, may call the origin of our forms, whatever `Host` says.
+        """List the origins that a browser without `Sec-Fetch-Site` may give for our forms.
 
-        Where people find us, for a proxy may write another `Host`; and `null`, under our referrer policy. The CSRF
-        token stands, and a cookie that no other site's form brings along.
+        The public address, because a proxy may change `Host`; and `null`, because of our referrer policy. The CSRF
+        token still protects, and so does the cookie, which forms on other sites do not send.
         """
         return (self.public_url, "null")
 
     def link(self, code: str) -> str:
-        """Write a link as people get it."""
+        """Write the link of a code."""
         return f"{self.public_url}{PATH}{code}"
 
-    def keep(self, response: Response, value: str) -> None:
-        """Give the browser the cookie of an open page. Lax, so that it comes along where a mail leads here."""
+    def set_cookie(self, response: Response, value: str) -> None:
+        """Set the cookie of an open page. Lax, so that links in mails send it."""
         response.set_cookie(
             self.cookie, value, max_age=int(LONGEST_SESSION.total_seconds()), **self._attributes, samesite="lax"
         )
 
-    def forget(self, response: Response) -> None:
-        """Take the cookie back."""
+    def delete_cookie(self, response: Response) -> None:
+        """Delete the cookie."""
         response.delete_cookie(self.cookie, **self._attributes, samesite="lax")
 
     @property
@@ -91,49 +87,49 @@ def _services(request: Request) -> PageServices:
 Page = Annotated[PageServices, Depends(_services)]
 
 
-class NotOpen(Exception):
-    """The page is for those who followed a link."""
+class NoOpenPage(Exception):
+    """The request has no valid cookie of the page."""
 
 
-class OtherForm(Exception):
-    """The form is of another page than the one that this browser has open now."""
+class FormOfOtherPage(Exception):
+    """The form belongs to another page than the cookie."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkHolder:
-    """Whoever asks for the page, or has sent one of its forms."""
+    """The user whose page is open, and the form that they sent."""
 
     page: OpenPage
     value: str  # of the cookie
-    form: Form  # empty for a page that is only read
+    form: Form  # empty for GET and HEAD
 
     @property
     def user_id(self) -> str:
-        """Whose page it is."""
+        """Give the user id."""
         return self.page.user_id
 
 
-async def visitor(request: Request, sessions: Database, services: Page) -> LinkHolder:
-    """Let nobody pass without an open page, and no form of another.
+async def link_holder(request: Request, sessions: Database, services: Page) -> LinkHolder:
+    """Require an open page, and for a form its CSRF token.
 
-    Raises NotOpen, OtherForm, Refused, LimitReached.
+    Raises NoOpenPage, FormOfOtherPage, FormRefused, LimitReached.
     """
     value = request.cookies.get(services.cookie)
     if value is None:
-        raise NotOpen
+        raise NoOpenPage
     async with sessions.begin() as db:
         page = await preference_sessions.of(db, value)
     if page is None:
-        raise NotOpen
-    services.visits.spend(page.user_id)
+        raise NoOpenPage
+    services.page_views.spend(page.user_id)
     if request.method in {"GET", "HEAD"}:
         return LinkHolder(page, value, Form())
     services.posts.spend(page.user_id)
     check_origin(request, services.origins)
     form = await read_form(request)
     if not secrets.compare_digest(form.get(CSRF_FIELD, "").encode(), page.csrf_token.encode()):
-        raise OtherForm
+        raise FormOfOtherPage
     return LinkHolder(page, value, form)
 
 
-Visits = Annotated[LinkHolder, Depends(visitor)]
+Holder = Annotated[LinkHolder, Depends(link_holder)]

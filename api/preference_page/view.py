@@ -1,4 +1,4 @@
-"""What the preference page shows, and how it is put together. What cannot be read of one row is left out."""
+"""What the preference page shows, read from the database. Unreadable values of a row are left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +22,10 @@ from domain.push import Provider
 from domain.reminders import Reminder, upcoming
 
 _DAY = timedelta(days=1)
-
 _HOUR = timedelta(hours=1)
-
 _SECOND = timedelta(seconds=1)
-
-_TWICE = timedelta(hours=3)  # apart are at most the two spans of one night
-
-_LONGEST = timedelta(hours=20)  # the pause of longer quiet hours may be as short every day
+_TWICE = timedelta(hours=3)  # the longest gap between the two spans of one night
+_LONGEST = timedelta(hours=20)  # longer quiet hours have such a short gap every day
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +37,29 @@ class QuietSpan:
 
     @property
     def length(self) -> timedelta:
-        """The time that passes, whatever clocks on walls say."""
+        """The elapsed time, whatever the wall clock shows."""
         return self.ends_at.astimezone(UTC) - self.starts_at.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """Quiet hours in one zone: one span; two where they end in an hour that comes twice."""
+    """Quiet hours in one zone: one span, or two if they end in an hour that comes twice."""
 
     time_zone: str  # IANA name
     spans: tuple[QuietSpan, ...]
-    usual: timedelta  # what they last where no clock changes
+    usual: timedelta  # their length without a clock change
 
     @property
     def length(self) -> timedelta:
-        """The time that is quiet; other than `usual` where clocks change meanwhile."""
+        """The quiet time. It differs from `usual` if clocks change in between."""
         return sum((each.length for each in self.spans), timedelta())
 
 
 def nights(quiet_hours: QuietHours | None, phone_zones: Iterable[str | None], now: datetime) -> tuple[Night, ...]:
-    """Give the quiet hours that are on at `now` or come next, for each zone that they have among the phones.
+    """Give the current or next quiet hours, for each zone of the phones.
 
-    `phone_zones` are those of the phones' last registrations. Without a phone they are told for the zone that a phone
-    would have of which nothing is known. None where this machine does not know the zone.
+    `phone_zones` are those of the phones' last registrations. Without a phone it is the zone of a phone that sent none.
+    A zone that this machine does not know is left out.
     """
     if quiet_hours is None:
         return ()
@@ -82,7 +78,7 @@ def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
 
 
 def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:
-    """List what is quiet around `now`, in UTC: in each piece of time between two changes of clocks, then joined."""
+    """List the quiet spans around `now`, in UTC: for each period between two clock changes, then joined."""
     found: list[tuple[datetime, datetime]] = []
     overnight = _DAY if quiet_hours.ends <= quiet_hours.starts else timedelta()
     for begins, over in pairwise(_changes(place, now.astimezone(UTC).replace(microsecond=0))):
@@ -100,7 +96,7 @@ def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tupl
 
 
 def _changes(place: ZoneInfo, now: datetime) -> list[datetime]:
-    """List the instants at which a zone's clocks are changed, between those where looking begins and ends."""
+    """List the clock changes of a zone, between the first and the last instant that are searched."""
     hours = [now + _HOUR * each for each in range(-48, 97)]
     changed = [
         _change(place, before, after)
@@ -111,7 +107,7 @@ def _changes(place: ZoneInfo, now: datetime) -> list[datetime]:
 
 
 def _change(place: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """Find the second at which clocks are changed, after `before` and not after `after`."""
+    """Find the second of a clock change, after `before` and not after `after`."""
     while after - before > _SECOND:
         middle = before + (after - before) // 2
         middle = middle.replace(microsecond=0)
@@ -121,46 +117,39 @@ def _change(place: ZoneInfo, before: datetime, after: datetime) -> datetime:
 
 
 PATH = "/preferences/"  # GET shows the page; POST saves it
-
 STOP_PATH = "/preferences/stop"  # POST: one of `Stop` in the field `what`
-
 SIGN_OUT_PATH = "/preferences/sign-out"  # POST
-
-STYLE_PATH = "/preferences/style.css"  # GET; its query changes with it, so it may be kept for ever
-
+STYLE_PATH = "/preferences/style.css"  # GET; its query changes with its content, so it may be cached for ever
 CSRF_FIELD = "csrf_token"  # of each form
-
-REV_FIELD = "rev"  # of the saving form: the revision it was made from, for `If-Match`
-
-BASE_FIELD = "base"  # of the saving form: what it was filled with, so that a conflict keeps what was typed
-
+REV_FIELD = "rev"  # of the main form: its revision, for `If-Match`
+BASE_FIELD = "base"  # of the main form: what it was filled with, so that a conflict keeps what was typed
 STOP_FIELD = "what"
 
 
 class Stop(StrEnum):
-    """What one button stops, whatever else the page says."""
+    """What one button stops."""
 
     REMINDERS = "reminders"
     MESSAGES = "messages"
 
 
 class Notice(StrEnum):
-    """What became of the last request; problems of single fields are told beside them."""
+    """The result of the last request. Problems of fields are shown beside the fields."""
 
     SAVED = "saved"
     REMINDERS_STOPPED = "reminders_stopped"
     MESSAGES_STOPPED = "messages_stopped"
-    CONFLICT = "conflict"  # the preferences were changed elsewhere meanwhile, so nothing was saved
+    CONFLICT = "conflict"  # the preferences were changed elsewhere, so nothing was saved
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What somebody typed, as it came: to be judged, and shown again where it cannot be saved."""
+    """What the user typed, unchecked. It is shown again if it cannot be saved."""
 
     reminders: bool
     reminder_minutes: tuple[str, ...]  # of the fields that are not empty
     messages: bool
-    reminder_preview: str  # a Preview, if nobody tampered with it; likewise the others that are chosen
+    reminder_preview: str  # a Preview, unless tampered with; the other choices likewise
     message_preview: str
     quiet: bool  # whether there are quiet hours
     starts: str  # 22:00
@@ -175,8 +164,8 @@ class Fast:
 
     session_id: UUID
     ends_at: datetime
-    reminders: tuple[Reminder, ...]  # those whose moment lies ahead, in order of time
-    follows_preferences: bool = True  # else the app gave it reminder minutes of its own
+    reminders: tuple[Reminder, ...]  # the upcoming ones, in order of time
+    follows_preferences: bool = True  # False: it has reminder minutes of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +176,8 @@ class SignedInPhone:
     provider: Provider
     app_version: str | None
     os_version: str | None
-    permission: Permission | None  # None: its app did not tell
-    time_zone: str | None  # IANA name, as its app told when it registered last
+    permission: Permission | None  # None: not sent by the app
+    time_zone: str | None  # IANA name of the last registration
     last_seen_at: datetime
 
 
@@ -196,10 +185,10 @@ class SignedInPhone:
 class View:
     """Everything that the page shows."""
 
-    locale: str  # BCP 47, chosen by the server; a language that the page does not speak is shown in English
+    locale: str  # BCP 47; a language without a catalogue is shown in English
     csrf_token: str
     now: datetime
-    time_zone: str  # IANA name: in which moments are told that belong to no phone, such as a fast's end
+    time_zone: str  # IANA name, for moments that belong to no phone, such as a fast's end
     preferences: Preferences  # the stored ones, with `rev` and the quiet hours' fallback zone
     fasts: tuple[Fast, ...] = ()  # the next to end first
     phones: tuple[SignedInPhone, ...] = ()  # the one seen last first
@@ -213,7 +202,7 @@ _MAX_FASTS, _MAX_PHONES = 20, 50  # that are shown
 
 
 async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None) -> View:
-    """Read what somebody's page shows now."""
+    """Read what a user's page shows now."""
     wanted = await preferences.of_user(db, page.user_id)
     fasts = await fasting_sessions.active_of(db, page.user_id, _MAX_FASTS)
     rows = await device_tokens.active_for_user(db, page.user_id)
@@ -227,14 +216,10 @@ async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None)
         now=now,
         time_zone=_zone(phones, wanted),
         preferences=wanted,
-        fasts=tuple(Fast(each.session_id, each.ends_at, told, each.follows_preferences) for each, told in ahead),
+        fasts=tuple(Fast(each.session_id, each.ends_at, left, each.follows_preferences) for each, left in ahead),
         phones=phones,
-        nights=nights(wanted.quiet_hours, _zones(rows), now),
+        nights=nights(wanted.quiet_hours, [row.time_zone for row in rows], now),
     )
-
-
-def _zones(rows: Sequence[DeviceToken]) -> Iterable[str | None]:
-    return (row.time_zone for row in rows)
 
 
 def _phone(row: DeviceToken) -> SignedInPhone:
@@ -250,7 +235,7 @@ def _phone(row: DeviceToken) -> SignedInPhone:
 
 
 def _zone(phones: Sequence[SignedInPhone], wanted: Preferences) -> str:
-    """Say by whose clock moments are told that belong to no phone."""
+    """Choose the zone for moments that belong to no phone."""
     quiet = wanted.quiet_hours
     named = [*(each.time_zone for each in phones), known(quiet.time_zone) if quiet and quiet.time_zone else None]
     return next((each for each in named if each is not None), "UTC")

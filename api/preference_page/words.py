@@ -1,7 +1,7 @@
-"""What the preference page says: each of its texts by name, the same in every language.
+"""The texts of the preference page by name. Every language has the same names.
 
-Texts are format strings: `{…}` stands for what the comment names, already in the language of the page. Numbers with
-their nouns come as such ("30 minutes"), so that no text needs a plural.
+Texts are format strings. The comment names their fields, whose values are in the page's language. A number comes with
+its noun ("30 minutes"), so no text needs a plural.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PageWords:
-    """One language's texts; every one has to be given."""
+    """The texts of one language; all are required."""
 
     title: str
     intro: str
 
-    # What became of the last request
+    # Result of the last request
     saved: str
     reminders_stopped: str
     messages_stopped: str
     conflict: str
-    conflict_fields: str  # {fields}: in which what is shown differs from what is stored
+    conflict_fields: str  # {fields}: those that differ from what is stored
     problems: str  # heading of the list of what could not be saved
     problem_at: str  # {field}, {problem}: a line of that list
 
@@ -45,7 +45,7 @@ class PageWords:
     preview: str
     preview_full: str
     preview_generic: str
-    sample_message: str  # what somebody might write
+    sample_message: str  # an example
 
     # Messages
     messages: str
@@ -69,7 +69,7 @@ class PageWords:
     area_indian: str
     other_zones: str
 
-    # What the night will be like; `when` is the beginning of the sentence
+    # The next quiet hours; `when` begins the sentence
     night: str
     when_now: str  # {ends}
     when_tonight: str  # {starts}, {ends}
@@ -81,7 +81,7 @@ class PageWords:
     night_again: str  # {starts}, {ends}: in the hour that comes twice
     night_longer: str  # {length}
     night_shorter: str  # {length}
-    night_in: str  # {place}, {night}: where it is not the one zone of all phones
+    night_in: str  # {place}, {night}: if phones are in several zones
     night_zone_unknown: str
 
     save: str

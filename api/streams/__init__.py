@@ -1,1 +1,1 @@
-"""The streams that are open in this process, and what feeds them."""
+"""The streams that are open in this process, and their source."""

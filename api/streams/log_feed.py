@@ -1,4 +1,4 @@
-"""News for open streams: hears from PostgreSQL which logs grew, and reads them for all streams at once."""
+"""The source of open streams: listens to PostgreSQL for new log items, and reads logs for many streams at once."""
 
 import asyncio
 import random
@@ -16,77 +16,70 @@ from db.log import CHANNEL
 from db.messages import PageSize
 from domain.back_off import BackOff
 
-PAGE = PageSize(items=10, bytes=32 * 1024)  # what a stream holds at most, beside the last item
-
+PAGE = PageSize(items=10, bytes=32 * 1024)  # the most that a stream holds, besides the last item
 _STREAMS_AT_ONCE = 50  # in one statement
-
 _STATEMENTS = 2  # at a time
-
 _OUTAGE: tuple[type[Exception], ...] = (*UNREACHABLE, DBAPIError)
-
-
 log = structlog.get_logger()
 
 
 class LogFeed:
-    """Holds no connection while nobody asks. While the database is away one looks for it, and all others wait."""
+    """Reads logs. While the database is away, one task checks it and all others wait. Idle, it holds no connection."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._batch = Batch(self._read, most=_STREAMS_AT_ONCE, in_flight=_STATEMENTS)
-        self._well = asyncio.Event()
-        self._well.set()
+        self._available = asyncio.Event()
+        self._available.set()
         self._recovery: asyncio.Task[None] | None = None
 
     async def page_after(self, user_id: str, seq: int) -> logs.LogPage:
         """Read at most a page of a log after a sequence number, as soon as the database can be asked."""
         while True:
-            await self._well.wait()
+            await self._available.wait()
             page = await self._batch.ask((user_id, seq))
             if page is not None:
                 return page
 
     def close(self) -> None:
-        """Look for the database no longer."""
+        """Stop checking the database."""
         if self._recovery is not None:
             self._recovery.cancel()
 
     async def _read(self, asked: Sequence[tuple[str, int]]) -> Sequence[logs.LogPage | None]:
-        if self._well.is_set():
+        if self._available.is_set():
             try:
                 async with self._sessions() as db:
                     return await logs.pages_after(db, asked, PAGE)
             except _OUTAGE as error:
                 if refused_for_its_content(error):
-                    raise  # then each is asked for alone
-                log.warning("streams not fed", streams=len(asked), error=type(error).__name__)
-                self._fall_ill()
+                    raise  # the batch then asks for each alone
+                log.warning("reading logs for streams failed", streams=len(asked), error=type(error).__name__)
+                self._start_recovery()
         return [None] * len(asked)
 
-    def _fall_ill(self) -> None:
-        if self._well.is_set():
-            self._well.clear()
+    def _start_recovery(self) -> None:
+        if self._available.is_set():
+            self._available.clear()
             self._recovery = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
-        is_well = False
-        while not is_well:
+        is_available = False
+        while not is_available:
             await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311
-            is_well = await is_ready(self._sessions)
-        self._well.set()
+            is_available = await is_ready(self._sessions)
+        self._available.set()
 
 
 APPLICATION_NAME = "fastbell log listener"
-
 _BACK_OFF = BackOff(first=timedelta(seconds=0.2), longest=timedelta(seconds=5))
 
 
 class LogListener:
-    """One connection of this process, outside of the pool, on which it listens.
+    """Listens on one connection outside of the pool.
 
-    `on_news` gets the id of each message that entered a log. `on_gap` is told that any message may have: listening
-    begins, or is not possible. `look_every`: seconds between looks whether the connection still answers, and how long
-    the answer may take.
+    `on_news` gets the id of each message that entered a log. `on_gap` is called when messages may have been missed:
+    listening begins, or fails. `look_every`: seconds between checks of the connection, and the timeout of each.
     """
 
     def __init__(
@@ -99,13 +92,13 @@ class LogListener:
         self._failures = 0
 
     async def listen_forever(self) -> None:
-        """Listen until cancelled; whatever ails the database is outlived."""
+        """Listen until cancelled; errors of the database are logged, and listening starts again."""
         while True:
             try:
                 await self._listen()
-            except Exception as error:  # noqa: BLE001 -- whatever ails the database
+            except Exception as error:  # noqa: BLE001 -- any error of the database
                 self._failures += 1
-                log.warning("not listening", error=type(error).__name__)
+                log.warning("listening failed, will retry", error=type(error).__name__)
             self._on_gap()
             wait = _BACK_OFF.delay(max(self._failures, 1), random.random(), None)  # noqa: S311
             await asyncio.sleep(wait.total_seconds())
@@ -117,7 +110,7 @@ class LogListener:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._heard)
             self._failures = 0
-            self._on_gap()  # only now: what was committed before is read, what is committed after is heard
+            self._on_gap()  # only now: what was committed before is read, what is committed later is announced
             log.info("listening")
             while not await _is_set(lost, within=self._look_every):
                 await look_alone(connection, within=self._look_every)

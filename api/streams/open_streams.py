@@ -1,4 +1,4 @@
-"""The streams that are open in this process: woken by news, fed from the log, present while they last."""
+"""The streams that are open in this process: woken by new items, filled from the log, present while they last."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from api.http.problems import ServiceUnavailable
+from api.http.problems import Detail, ServiceUnavailable
 from api.streams.log_feed import LogFeed, LogListener
 from db import log as logs
 from db import presences
@@ -19,15 +19,12 @@ from domain.messages import LogItem
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds that a statement may take
-
 _SWEEP_EVERY = 60.0  # seconds
-
-
 log = structlog.get_logger()
 
 
-class PresenceBeat:
-    """Beats every so many seconds; a presence lives so long after the last beat."""
+class PresenceRenewal:
+    """Renews presences every `every` seconds; one expires `life` seconds after its last renewal."""
 
     def __init__(self, sessions: Sessions, *, every: float, life: float) -> None:
         self._sessions = sessions
@@ -35,65 +32,65 @@ class PresenceBeat:
         self._life = life
         self._ends = Batch(self._forget, most=1000, in_flight=1)
 
-    async def beat_forever(
+    async def renew_forever(
         self, streams: Callable[[], Collection[UUID]], on_gone: Callable[[Collection[UUID]], None]
     ) -> None:
-        """Put the presence of all these streams off until cancelled; `on_gone` is told whose is not there any more."""
+        """Renew the presence of all open streams until cancelled. `on_gone` gets the streams whose presence is gone."""
         while True:
             await asyncio.sleep(self._every)
-            if beaten := streams():
-                await self._beat(beaten, on_gone)
+            if stream_ids := streams():
+                await self._renew(stream_ids, on_gone)
 
     async def sweep_forever(self) -> None:
-        """Forget, now and then, what processes left behind that are gone for good."""
+        """Delete, now and then, expired presences that dead processes left."""
         while True:
             await asyncio.sleep(random.uniform(0.5, 1.5) * _SWEEP_EVERY)  # noqa: S311
             try:
                 async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
                     await presences.forget_expired(db)
-            except Exception as error:  # noqa: BLE001 -- whatever ails the database
-                log.warning("presences not swept", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- any error of the database
+                log.warning("deleting expired presences failed", error=type(error).__name__)
 
     async def leave(self, stream_id: UUID) -> None:
-        """Forget the presence of a stream that ended; if the database is away, it expires."""
+        """Delete the presence of a stream that ended. If the database is away, it expires."""
         await self._ends.ask(stream_id)
 
-    async def _beat(self, beaten: Collection[UUID], on_gone: Callable[[Collection[UUID]], None]) -> None:
+    async def _renew(self, stream_ids: Collection[UUID], on_gone: Callable[[Collection[UUID]], None]) -> None:
         try:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
-                kept = await presences.put_off(db, beaten, lives=self._life)
-        except Exception as error:  # noqa: BLE001 -- whatever ails the database
-            log.warning("presences not put off", streams=len(beaten), error=type(error).__name__)
+                kept = await presences.put_off(db, stream_ids, lives=self._life)
+        except Exception as error:  # noqa: BLE001 -- any error of the database
+            log.warning("renewing presences failed", streams=len(stream_ids), error=type(error).__name__)
             return
-        on_gone([stream_id for stream_id in beaten if stream_id not in kept])
+        on_gone([stream_id for stream_id in stream_ids if stream_id not in kept])
 
     async def _forget(self, stream_ids: Sequence[UUID]) -> Sequence[None]:
         try:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
                 await presences.leave(db, stream_ids)
-        except Exception as error:  # noqa: BLE001 -- whatever ails the database
-            log.warning("presences left to expire", streams=len(stream_ids), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- any error of the database
+            log.warning("deleting presences failed", streams=len(stream_ids), error=type(error).__name__)
         return [None] * len(stream_ids)
 
 
-_MAX_NEWS = 200  # beyond this it is cheaper to let every stream look
+_MAX_NEWS = 200  # beyond this it is cheaper to wake every stream
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On which terms streams are open, in seconds. Tests may live faster."""
+class OpenStreamLimits:
+    """Timings of streams, in seconds, and limits. Tests use shorter timings."""
 
-    heartbeat: float = 5.0  # of silence, after which a comment is sent, so that a peer that vanished is noticed
-    patience: float = 10.0  # for a reader that does not read
-    beat: float = 5.0  # between two times that presences are put off
-    life: float = 15.0  # of a presence that nobody puts off
-    look: float = 5.0  # between two looks whether the listening connection still answers
-    longest: float = 24 * 3600.0  # for one stream
-    most: int = 5000  # streams of one process
-    most_of_user: int = 20
+    heartbeat: float = 5.0  # of silence, then a comment is sent, so that a vanished peer is noticed
+    write_timeout: float = 10.0  # for a client that does not read
+    renew_every: float = 5.0  # between renewals of presences
+    presence_lifetime: float = 15.0  # of a presence without renewal
+    check_every: float = 5.0  # between checks of the listening connection
+    max_duration: float = 24 * 3600.0  # duration of one stream
+    max_streams: int = 5000  # streams of one process
+    max_streams_per_user: int = 20
 
 
-DEFAULT_TERMS = Terms()
+DEFAULT_STREAM_LIMITS = OpenStreamLimits()
 
 
 @dataclass(slots=True, eq=False)
@@ -108,32 +105,32 @@ class Stream:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
-        """Ask it to end; its client comes again, and nothing is lost."""
+        """Ask it to end. Its client reconnects, and nothing is lost."""
         if not self.over.done():
             self.over.set_result(None)
 
 
 class OpenStreams:
-    """Knows who is to be woken by what."""
+    """Wakes streams when their users' logs grow."""
 
-    def __init__(self, sessions: Sessions, database_url: str, terms: Terms = DEFAULT_TERMS) -> None:
-        self.terms = terms
+    def __init__(self, sessions: Sessions, database_url: str, limits: OpenStreamLimits = DEFAULT_STREAM_LIMITS) -> None:
+        self.limits = limits
         self._sessions = sessions
         self._streams: dict[UUID, Stream] = {}
         self._of_user: dict[str, list[Stream]] = {}  # the oldest first
         self._news: set[UUID] = set()
-        self._heard = asyncio.Event()
-        self._listener = LogListener(database_url, self._hear, self._wake_all, look_every=terms.look)
+        self._has_news = asyncio.Event()
+        self._listener = LogListener(database_url, self._add_news, self._wake_all, look_every=limits.check_every)
         self._feed = LogFeed(sessions)
-        self._presences = PresenceBeat(sessions, every=terms.beat, life=terms.life)
+        self._presences = PresenceRenewal(sessions, every=limits.renew_every, life=limits.presence_lifetime)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen, tell and beat until the block is left."""
+        """Listen, wake streams and renew presences until the block is left."""
         tasks = [
             asyncio.create_task(self._listener.listen_forever()),
-            asyncio.create_task(self._tell_forever()),
-            asyncio.create_task(self._presences.beat_forever(self._streams.copy, self._end)),
+            asyncio.create_task(self._deliver_news_forever()),
+            asyncio.create_task(self._presences.renew_forever(self._streams.copy, self._end)),
             asyncio.create_task(self._presences.sweep_forever()),
         ]
         try:
@@ -145,18 +142,18 @@ class OpenStreams:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def check_room(self) -> None:
-        """Check that one more stream may be opened here; raises Unavailable."""
-        if len(self._streams) >= self.terms.most:
-            raise ServiceUnavailable("This process has no room for another stream. Try again, or sync.")
+        """Check that one more stream may be opened here; raises ServiceUnavailable."""
+        if len(self._streams) >= self.limits.max_streams:
+            raise ServiceUnavailable(Detail.TOO_MANY_STREAMS)
 
     def add(self, stream: Stream) -> None:
-        """Wake a stream from now on. An older one of the same installation ends, and the oldest of too many."""
+        """Wake a stream from now on. Ends an older one of the same installation, and the user's oldest of too many."""
         of_user = self._of_user.setdefault(stream.user_id, [])
         for older in of_user:
             if older.installation_id == stream.installation_id:
                 older.end()
         lasting = [older for older in of_user if not older.over.done()]
-        if len(lasting) >= self.terms.most_of_user:
+        if len(lasting) >= self.limits.max_streams_per_user:
             lasting[0].end()
         of_user.append(stream)
         self._streams[stream.stream_id] = stream
@@ -164,7 +161,7 @@ class OpenStreams:
         stream.news.set()
 
     async def remove(self, stream: Stream) -> None:
-        """Forget a stream that ended, and its presence."""
+        """Remove a stream that ended, and its presence."""
         del self._streams[stream.stream_id]
         metrics.streams_open.dec()
         of_user = self._of_user[stream.user_id]
@@ -174,7 +171,7 @@ class OpenStreams:
         await self._presences.leave(stream.stream_id)
 
     async def next_page(self, stream: Stream) -> Sequence[LogItem]:
-        """Wait for items that follow what the stream has."""
+        """Wait for items after those that the stream has."""
         while True:
             await stream.news.wait()
             stream.news.clear()
@@ -184,31 +181,31 @@ class OpenStreams:
             if page.items:
                 return page.items
 
-    def _hear(self, message_id: UUID) -> None:
+    def _add_news(self, message_id: UUID) -> None:
         self._news.add(message_id)
-        self._heard.set()
+        self._has_news.set()
 
     def _wake_all(self) -> None:
         for stream in self._streams.values():
             stream.news.set()
 
-    async def _tell_forever(self) -> None:
+    async def _deliver_news_forever(self) -> None:
         while True:
-            await self._heard.wait()
-            self._heard.clear()
+            await self._has_news.wait()
+            self._has_news.clear()
             news, self._news = self._news, set()
             if self._streams:
-                await self._tell(news)
+                await self._deliver(news)
 
-    async def _tell(self, news: Collection[UUID]) -> None:
+    async def _deliver(self, news: Collection[UUID]) -> None:
         if len(news) > _MAX_NEWS:
             self._wake_all()
             return
         try:
             async with self._sessions() as db:
                 owners = await logs.owners(db, news)
-        except Exception as error:  # noqa: BLE001 -- whatever ails the database
-            log.warning("news not read", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- any error of the database
+            log.warning("reading owners of new items failed", error=type(error).__name__)
             self._wake_all()
             return
         for user_id in owners & self._of_user.keys():

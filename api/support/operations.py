@@ -1,4 +1,4 @@
-"""The service for support: how each route stands, the end of a cutoff, and analytics."""
+"""Operations for support: the state of each route, the end of a token-error cutoff, analytics."""
 
 from typing import Annotated
 from uuid import UUID
@@ -21,31 +21,31 @@ router = APIRouter()
 
 @router.get("/gates", responses=responses(403))
 async def list_gates(sessions: Database) -> ShownGates:
-    """List the routes to phones with the gates of all live workers, the brakes, and refusals that no table knows."""
+    """List the routes, their limiters in all live workers, their cutoffs, and unknown reasons of providers."""
     async with sessions() as db:
         return await gates.shown(db)
 
 
 @router.post("/brakes/{brake_id}/resume", responses=responses(403, 404, 409))
 async def resume(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownBrake:
-    """Let go of a brake: its route sends again, and dead tokens are deactivated again."""
+    """End a token-error cutoff: its route sends again, and tokens that fail are deactivated again."""
 
-    async def let_go(db: AsyncSession) -> ShownBrake:
+    async def end_cutoff(db: AsyncSession) -> ShownBrake:
         return await gates.resume(db, brake_id, caller.user_id)
 
-    return await writes.run(let_go, f"brake/{brake_id}")
+    return await writes.run(end_cutoff, f"brake/{brake_id}")
 
 
-class AskedIn(Body):
-    """Which pushes are counted; what is left out matches any."""
+class AnalyticsIn(Body):
+    """Which pushes to count. A field that is left out matches any."""
 
-    days: Annotated[int, Field(ge=1, le=MAX_DAYS, description="UTC days, the last one today.")] = 7
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS, description="UTC days, up to today.")] = 7
     kind: Kind | None = None
     provider: Provider | None = None
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
 
 
 @router.get("/analytics", responses=responses(403))
-async def count(asked: Annotated[AskedIn, Query()], sessions: Database) -> Analytics:
-    """Count pushes by the day on which they were due, by kind, provider and app."""
-    return await analytics.by_day(sessions, Asked(**asked.model_dump()))
+async def count(query: Annotated[AnalyticsIn, Query()], sessions: Database) -> Analytics:
+    """Count pushes by the day they were due, by kind, provider and app."""
+    return await analytics.by_day(sessions, Asked(**query.model_dump()))

@@ -1,7 +1,7 @@
-"""A person for support: what happened to their pushes, their devices, their fasts, a test push.
+"""A user, for support: timeline, devices, fasts, test push.
 
-A user id is any text, so it comes percent-encoded, and a slash in it is part of it: `{user_id:path}`. One with a line
-break, which no token may name, is found nowhere: 404.
+A user id is any text, so it comes percent-encoded, and a slash is part of it: `{user_id:path}`. No token may name an
+id with a line break, so such an id gets 404.
 """
 
 from dataclasses import dataclass
@@ -25,17 +25,16 @@ from domain.timeline import TimelineItem, TimelinePart
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/users/{user_id:path}")
-
 UserId = Annotated[str, Path(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 class TimelineIn(Body):
-    """Which part of a timeline is asked for."""
+    """Which part of a timeline to read."""
 
-    session_id: Annotated[UUID | None, Field(description="Of a fasting session: it and its reminders.")] = None
+    session_id: Annotated[UUID | None, Field(description="Only this fasting session and its reminders.")] = None
     message_id: UUID | None = None
     at_from: Annotated[Instant | None, Field(alias="from")] = None
-    at_to: Annotated[Instant | None, Field(alias="to", description="Itself not included.")] = None
+    at_to: Annotated[Instant | None, Field(alias="to", description="Exclusive.")] = None
     cursor: Cursor = None
     limit: Limit = 50
 
@@ -43,15 +42,15 @@ class TimelineIn(Body):
 class TestPushIn(Body):
     """Which phones to test, and how."""
 
-    installation_id: Annotated[UUID | None, Field(description="All that have an active token, if left out.")] = None
-    validate_only: Annotated[StrictBool, Field(description="FCM checks the push, no phone is told.")] = False
+    installation_id: Annotated[UUID | None, Field(description="Default: all that have an active token.")] = None
+    validate_only: Annotated[StrictBool, Field(description="FCM only checks the push; no phone gets it.")] = False
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """A page of a timeline, the latest first.
 
-    `present` stands on the first page: one item for each push that is not settled, with what it waits for now.
+    `present` is filled on the first page: one item for each push that is not settled, with what it waits for.
     """
 
     present: list[TimelineItem]
@@ -71,10 +70,10 @@ _TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
 
 
 @router.get("/timeline", responses=responses(403, 404))
-async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
-    """Tell what somebody's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
-    part = TimelinePart(**asked.model_dump(exclude={"cursor", "limit"}))
-    page = page_at(asked.cursor, asked.limit)
+async def show_timeline(user_id: UserId, query: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
+    """Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
+    part = TimelinePart(**query.model_dump(exclude={"cursor", "limit"}))
+    page = page_at(query.cursor, query.limit)
     async with sessions() as db:
         await as_of_one_moment(db)
         now = [] if page.after else await present.of_user(db, user_id, part)
@@ -85,7 +84,7 @@ async def show_timeline(user_id: UserId, asked: Annotated[TimelineIn, Query()], 
 
 @router.get("/devices", responses=responses(403, 404))
 async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
-    """List somebody's device tokens, each with what happened to it."""
+    """List a user's device tokens, each with its history."""
     async with sessions() as db:
         found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
     shown, more = cut(found, page.limit, _DEVICE)
@@ -94,19 +93,19 @@ async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> Devi
 
 @router.get("/fasting-sessions", responses=responses(403, 404))
 async def list_fasts(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
-    """List somebody's fasting sessions."""
+    """List a user's fasting sessions."""
     return await list_of(user_id, sessions, page)
 
 
 @router.post("/test-push", status_code=202, responses=responses(403, 404, 409, 429))
 async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, writes: RowWrites) -> ShownTestPush:
-    """Send a test push, by the way that every push takes; `GET /v1/support/test-pushes/{id}` tells its fate.
+    """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
 
-    At most 5 a minute to one person. Apple has no dry run: with `validate_only` iPhones are skipped.
+    At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
     """
-    asked = AskedTest(user_id, body.installation_id, body.validate_only)
+    wanted = AskedTest(user_id, body.installation_id, body.validate_only)
 
     async def send(db: AsyncSession) -> ShownTestPush:
-        return await test_pushes.send(db, asked, caller.user_id)
+        return await test_pushes.send(db, wanted, caller.user_id)
 
     return await writes.run(send, f"test-push/{user_id}")

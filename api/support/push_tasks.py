@@ -19,24 +19,22 @@ from domain.support import MAX_AT_ONCE, Redriven, ShownTask, Wanted, WholeTask, 
 from operations import redrive as redrives
 
 router = APIRouter(prefix="/push-tasks")
-
-
 Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 class FilterIn(Body):
-    """Which push tasks are meant; what is left out matches any."""
+    """Which push tasks to select. A field that is left out matches any."""
 
     provider: Provider | None = None
     app_id: Words | None = None
     environment: Environment | None = None
     kind: Kind | None = None
-    reason: Annotated[Words | None, Field(description="`last_reason`, exactly.")] = None
+    reason: Annotated[Words | None, Field(description="`last_reason`, an exact match.")] = None
     user_id: Words | None = None
     conversation_id: UUID | None = None
     message_id: UUID | None = None
     due_from: Instant | None = None
-    due_to: Annotated[Instant | None, Field(description="Itself not included.")] = None
+    due_to: Annotated[Instant | None, Field(description="Exclusive.")] = None
 
 
 class ListIn(FilterIn):
@@ -44,7 +42,7 @@ class ListIn(FilterIn):
 
     state: Annotated[
         TaskState,
-        Field(description="Other states than `dead` need `user_id`, `conversation_id` or `message_id` beside them."),
+        Field(description="A state other than `dead` needs `user_id`, `conversation_id` or `message_id`."),
     ] = TaskState.DEAD
     cursor: Cursor = None
     limit: Limit = 50
@@ -53,8 +51,8 @@ class ListIn(FilterIn):
 class RedriveIn(FilterIn):
     """Which dead push tasks to redrive."""
 
-    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_AT_ONCE, description="At most so many are redriven.")]
-    dry_run: Annotated[StrictBool, Field(description="Only tell what would happen.")] = False
+    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_AT_ONCE, description="At most this many are redriven.")]
+    dry_run: Annotated[StrictBool, Field(description="Only show what would happen.")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +67,10 @@ _TASK = TypeAdapter(ShownTask)
 
 
 @router.get("", responses=responses(403))
-async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
-    """List push tasks, dead ones unless told otherwise."""
-    wanted = Wanted(**asked.model_dump(exclude={"cursor", "limit"}))
-    page = page_at(asked.cursor, asked.limit)
+async def list_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
+    """List push tasks, by default the dead ones."""
+    wanted = Wanted(**query.model_dump(exclude={"cursor", "limit"}))
+    page = page_at(query.cursor, query.limit)
     check_wanted(wanted)
     async with sessions() as db:
         found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
@@ -82,15 +80,15 @@ async def list_tasks(asked: Annotated[ListIn, Query()], sessions: Database) -> S
 
 @router.post("/redrive", responses=responses(403))
 async def redrive_matching(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
-    """Redrive dead push tasks by filter, the latest due first. What could not go out any more stays dead."""
+    """Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead."""
     wanted = Wanted(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
     return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
 
 
-@router.get("/{task_id:uuid}", responses=responses(403, 404))  # so that `redrive` is no task
+@router.get("/{task_id:uuid}", responses=responses(403, 404))  # so that `redrive` is not read as an id
 async def show(task_id: UUID, sessions: Database) -> WholeTask:
-    """Show a push task with its attempts, what people did to it, and whether it could be redriven."""
+    """Show a push task with its attempts, the actions of operators, and whether it can be redriven."""
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
     if found is None:
@@ -100,7 +98,7 @@ async def show(task_id: UUID, sessions: Database) -> WholeTask:
 
 @router.post("/{task_id}/redrive", status_code=202, responses=responses(403, 404, 409))
 async def redrive(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
-    """Redrive a dead push task. 409 where it is not dead, or where it would be withheld; `reason` says why."""
+    """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""
 
     async def accept(db: AsyncSession) -> None:
         await redrives.redrive(db, task_id, caller.user_id)

@@ -1,4 +1,4 @@
-"""The fate of a test push: as it stands, or as it happens."""
+"""The result of a test push: once, or as a stream."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Database, Supporter, Watchers
 from api.http.connection import ConnectionState
-from api.http.problems import ServiceUnavailable, responses
+from api.http.problems import Detail, ServiceUnavailable, responses
 from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
 from domain.diagnostic_push import ShownTestPush
@@ -23,10 +23,9 @@ from domain.problems import NotFound
 from operations import diagnostic_push as test_pushes
 
 router = APIRouter(prefix="/test-pushes")
-
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
-_AFTER_EXPIRY = 30.0  # seconds; what is not settled by then has lost its worker, and the sweep comes later
+_AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker
 _EVENTS = "text/event-stream"
 _JSON = TypeAdapter(ShownTestPush)
 
@@ -34,7 +33,7 @@ _JSON = TypeAdapter(ShownTestPush)
 @router.get(
     "/{test_push_id}",
     response_model=ShownTestPush,
-    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "As it stands, or each change."}},
+    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
 )
 async def show(
     test_push_id: UUID,
@@ -44,10 +43,10 @@ async def show(
     watchers: Watchers,
     accept: Annotated[str, Header()] = "",
 ) -> Response | ShownTestPush:
-    """Tell how a test push stands on each phone.
+    """Show the result of a test push for each phone.
 
-    With `Accept: text/event-stream` the answer is an event `test_push` now and at each change, with the same JSON as
-    its data, until all is settled.
+    With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
+    JSON as its data, until every push is settled.
     """
     async with sessions() as db:
         found = await test_pushes.shown(db, test_push_id)
@@ -56,17 +55,17 @@ async def show(
     if _EVENTS not in accept:
         return found
     if watchers.locked():
-        raise ServiceUnavailable("This process has no room for another watcher. Try again, or ask without the stream.")
-    await watchers.acquire()  # at once, since there is room; the answer gives it back
-    request.state.permit.release()  # a stream lasts, and runs little
-    line: ConnectionState = request.state.line
+        raise ServiceUnavailable(Detail.TOO_MANY_WATCHERS)
+    await watchers.acquire()  # does not wait, since there is room; the answer releases it
+    request.state.permit.release()  # a stream lasts, and does little work
+    connection: ConnectionState = request.state.connection
     ends_at = min(found.expires_at.timestamp() + _AFTER_EXPIRY, caller.expires_at.timestamp())
-    changes = _changes(found, sessions, line.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())
+    changes = _changes(found, sessions, connection.over, time.monotonic() + ends_at - datetime.now(UTC).timestamp())
     return _Watched(watchers, changes)
 
 
 class _Watched(StreamingResponse):
-    """A stream that gives its place back, however it ends."""
+    """A stream that releases its place, however it ends."""
 
     def __init__(self, watchers: asyncio.Semaphore, changes: AsyncGenerator[bytes]) -> None:
         super().__init__(changes, media_type=_EVENTS, headers=HEADERS)
@@ -82,25 +81,25 @@ class _Watched(StreamingResponse):
 async def _changes(
     found: ShownTestPush, sessions: Sessions, over: asyncio.Future[None], until: float
 ) -> AsyncGenerator[bytes]:
-    """Tell how it stands, then each change; ends when all is settled, or when the connection has to end."""
+    """Give the result so far, then each change, until every push is settled or the connection has to end."""
     yield _event(found)
-    told_at = time.monotonic()
+    sent_at = time.monotonic()
     while not found.is_settled and not over.done() and time.monotonic() < until:
         await asyncio.wait({over}, timeout=_LOOK_EVERY)
         try:
             async with sessions() as db:
                 now = await test_pushes.shown(db, found.test_push_id)
-        except UNREACHABLE:  # whoever asks again learns the rest
+        except UNREACHABLE:  # the client asks again for the rest
             return
         if now is None:
             return
         if now != found:
             yield _event(now)
-        elif time.monotonic() - told_at > _HEARTBEAT_EVERY:
+        elif time.monotonic() - sent_at > _HEARTBEAT_EVERY:
             yield HEARTBEAT
         else:
             continue
-        found, told_at = now, time.monotonic()
+        found, sent_at = now, time.monotonic()
 
 
 def _event(shown: ShownTestPush) -> bytes:

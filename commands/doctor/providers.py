@@ -1,4 +1,4 @@
-"""The doctor's look at Apple and Google: keys and names, the connection, and how a push to nobody is refused."""
+"""The doctor's checks of Apple and Google: keys and names, the connection, and a probe that must be refused."""
 
 import re
 import ssl
@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
-from commands.doctor.report import Area, Check, ReportLine, expiry_line, file_lines, look
-from commands.doctor.servers import look_at_clock
-from commands.doctor.settings import app_name
+from commands.doctor.report import Area, Check, Finding, ReportLine, connect_to, expiry_line, file_lines
+from commands.doctor.servers import check_clock
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Push
 from push.apns.sender import ApnsAccount
@@ -26,10 +25,8 @@ EXPECTED = {
 
 
 _KEY = "Compare APNS_KEY_FILE, APNS_KEY_ID and APNS_TEAM_ID with Keys and Membership in Apple's developer account."
-
 _TOPIC = "Set APNS_TOPIC to the bundle id of the app, as its App ID has it (case counts)."
-
-UNREACHABLE = "See that names resolve and port 443 outward is open; where a proxy leads out, set HTTPS_PROXY."
+UNREACHABLE = "Check that names resolve and that port 443 is open outward. If a proxy leads out, set HTTPS_PROXY."
 
 
 ADVICE: dict[str, tuple[str, str]] = {  # reason: what it means, what to do
@@ -39,28 +36,31 @@ ADVICE: dict[str, tuple[str, str]] = {  # reason: what it means, what to do
     ),
     "ExpiredProviderToken": (
         "the token that we just made is too old for Apple: our clock is behind",
-        "Set the clock right.",
+        "Correct the clock.",
     ),
     "MissingProviderToken": (
-        "Apple saw no token, so something on the way takes it",
-        "See what the proxy does to headers.",
+        "Apple saw no token, so something on the path removes it",
+        "Check what the proxy does to headers.",
     ),
     "BadEnvironmentKeyIdInToken": (
         "the key is for the other environment only",
-        "Make a key for sandbox and production, or leave the other environment's tokens alone.",
+        "Make a key for both sandbox and production, or do not register tokens of the other environment.",
     ),
-    "Forbidden": ("Apple knows the key and does not let it", _KEY),
-    "BadTopic": ("the topic is no bundle id", _TOPIC),
-    "MissingTopic": ("no topic came with the push", _TOPIC),
+    "Forbidden": ("Apple knows the key and denies it access", _KEY),
+    "BadTopic": ("the topic is not a bundle id", _TOPIC),
+    "MissingTopic": ("the push had no topic", _TOPIC),
     "TopicDisallowed": (
         "the key's team may not push to this topic, or the key is restricted to others",
-        "Use the key of the team that the app belongs to; set APNS_TOPIC to its bundle id.",
+        "Use the key of the app's team, and set APNS_TOPIC to the app's bundle id.",
     ),
-    "DeviceTokenNotForTopic": ("the topic is none of this team's", _TOPIC),
-    "TooManyProviderTokenUpdates": ("somebody else signs for this team, too often", "Wait 20 minutes; share one key."),
+    "DeviceTokenNotForTopic": ("the topic does not belong to this team", _TOPIC),
+    "TooManyProviderTokenUpdates": (
+        "another process signs too often for this team",
+        "Wait 20 minutes. Share one key.",
+    ),
     "oauth_refused": (
-        "Google gives this service account no access token: its key was deleted, it is disabled, or our clock is wrong",
-        "Make a new key: Firebase console, Project settings, Service accounts; put it at FCM_SERVICE_ACCOUNT_FILE.",
+        "Google gives this service account no access token: the key was deleted, it is disabled, or our clock is wrong",
+        "Make a new key for FCM_SERVICE_ACCOUNT_FILE: Firebase console, Project settings, Service accounts.",
     ),
     "oauth_unreachable": ("the account's token_uri does not answer as Google does", UNREACHABLE),
     "no_access_token_in_time": ("the account's token_uri does not answer in time", UNREACHABLE),
@@ -70,22 +70,22 @@ ADVICE: dict[str, tuple[str, str]] = {  # reason: what it means, what to do
     ),
     "THIRD_PARTY_AUTH_ERROR": (
         "the project lacks credentials of another provider",
-        "This service reaches iPhones through Apple; register them with provider apns.",
+        "Register iPhones with provider apns: Fastbell reaches them through Apple.",
     ),
     "PERMISSION_DENIED": (
         "the service account may not send in this project, or the FCM API is off there",
-        "Turn the Firebase Cloud Messaging API (V1) on; give the account the role Firebase Cloud Messaging API Admin.",
+        "Enable the Firebase Cloud Messaging API (V1). Give the account the role Firebase Cloud Messaging API Admin.",
     ),
     "NOT_FOUND": (
         "there is no such project at this address",
         "Compare project_id in the service account's file with the console, and FCM_URL with Google's.",
     ),
-    "UNAUTHENTICATED": ("Google does not know the token that it gave", "Look for a proxy that changes headers."),
+    "UNAUTHENTICATED": ("Google does not accept the token that it gave", "Look for a proxy that changes headers."),
     "connect_failed": ("no connection could be made", UNREACHABLE),
-    "no_slot_in_time": ("a connection was made, and no call let in", UNREACHABLE),
+    "no_slot_in_time": ("a connection was made, but no call was let in", UNREACHABLE),
 }
 
-_OF_STATUS = {  # where an answer names no reason; Apple's always do
+_OF_STATUS = {  # for answers without a reason; Apple's always have one
     Provider.APNS: {},
     Provider.FCM: {"http_403": "PERMISSION_DENIED", "http_404": "NOT_FOUND", "http_401": "UNAUTHENTICATED"},
 }
@@ -99,20 +99,20 @@ def advice(provider: Provider, reason: str) -> tuple[str, str]:
     if provider is Provider.APNS and reason.startswith("http_"):
         return (
             "an answer without a reason, so it is not Apple's",
-            "See what stands on the way: APNS_URL and APNS_SANDBOX_URL have to lead to Apple, past no gateway.",
+            "Check the path: APNS_URL and APNS_SANDBOX_URL have to lead to Apple, without a gateway.",
         )
     if reason.startswith("proxy_"):
-        return "the proxy does not lead there", "Set HTTPS_PROXY and NO_PROXY right, and let the proxy allow CONNECT."
-    return "not the refusal that a token of nobody's gets", "Look it up in the provider's documentation, and try again."
+        return "the proxy does not lead there", "Correct HTTPS_PROXY and NO_PROXY, and let the proxy allow CONNECT."
+    return "not the expected refusal of the probe", "Look up the reason in the provider's documentation, and try again."
 
 
-NOBODY = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # tokens that no phone can have
+PROBE_TOKENS = {Provider.APNS: "f" * 64, Provider.FCM: "fastbell-doctor/nobody"}  # no phone can have these
 
 
 async def probe(sender: Sender, provider: Provider, environment: Environment) -> Answer:
     """Make one provider call, which is not repeated; raises ProviderTrouble."""
-    async with sender.lease(environment) as lease:
-        return await lease.send(_push(provider))
+    async with sender.lease(environment) as send:
+        return await send(_push(provider))
 
 
 def _push(provider: Provider) -> Push:
@@ -120,11 +120,11 @@ def _push(provider: Provider) -> Push:
         task_id=uuid4(),
         attempt_id=uuid4(),
         kind=Kind.TEST,
-        token=NOBODY[provider],
+        token=PROBE_TOKENS[provider],
         title="Fastbell",
-        body="Nobody reads this.",
+        body="No phone shows this.",
         generic_title="Fastbell",
-        generic_body="Nobody reads this.",
+        generic_body="No phone shows this.",
         url="fastbell://doctor",
         collapse_key=None,
         thread_id="doctor",
@@ -134,16 +134,19 @@ def _push(provider: Provider) -> Push:
 
 
 _ID = re.compile(r"[A-Z0-9]{10}")
-
 _BUNDLE_ID = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
-
 _NAMED_BY_APPLE = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8")
+_TRUST_IT = "Bypass the proxy, or trust its authority (…_CA_FILE). An expired certificate has to be renewed."
+_RENEWED = "Renew it if it is the certificate of your proxy or gateway. The provider renews its own."
 
-_RENEWED = "The provider renews its own; where a proxy opens TLS or the address is not the provider's, it is yours."
+
+def app_name(key: Key) -> str:
+    """Name an app."""
+    return key[1] or "default app"
 
 
-def look_at_files(key: Key, account: Account) -> list[ReportLine]:
-    """See what can be seen without the network."""
+def check_files(key: Key, account: Account) -> list[ReportLine]:
+    """Check what needs no network."""
     area, name = _area(key), app_name(key)
     lines = [*_key_lines(area, name, account)] if isinstance(account, ApnsAccount) else []
     if account.ca_file is not None:
@@ -152,13 +155,13 @@ def look_at_files(key: Key, account: Account) -> list[ReportLine]:
 
 
 def checks_of(key: Key, account: Account, sender: Sender) -> list[Check]:
-    """Name the looks at one app's provider over the network."""
+    """List the checks of one app's provider over the network."""
     area, found = _area(key), []
-    for environment, (where, url) in _places(key, account).items():
+    for environment, (where, url) in _targets(key, account).items():
         found.append(Check(area, f"{where}: connection", partial(_connection, area, environment, where, url, account)))
         found.append(Check(area, f"{where}: probe", partial(_probe, key[0], sender, environment, where)))
-    if key[0] is Provider.FCM:  # Apple tells no time
-        clock = partial(look_at_clock, area, account.url, account.ca_file, account.proxies)
+    if key[0] is Provider.FCM:  # Apple's answers have no Date
+        clock = partial(check_clock, area, account.url, account.ca_file, account.proxies)
         found.append(Check(area, f"{app_name(key)}: clock", clock))
     return found
 
@@ -167,7 +170,7 @@ def _area(key: Key) -> Area:
     return Area(key[0].value)
 
 
-def _places(key: Key, account: Account) -> Mapping[Environment, tuple[str, str]]:
+def _targets(key: Key, account: Account) -> Mapping[Environment, tuple[str, str]]:
     name = app_name(key)
     found = {Environment.PRODUCTION: (name, account.url)}
     if isinstance(account, ApnsAccount):
@@ -179,9 +182,9 @@ def _places(key: Key, account: Account) -> Mapping[Environment, tuple[str, str]]
 def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[ReportLine]:
     try:
         provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id).get_header()
-    except (ValueError, OSError):  # told with the settings
+    except (ValueError, OSError):  # reported with the settings
         return
-    yield area.ok(f"{name}: the key signs")
+    yield area.ok(Finding.KEY_OK, name=name)
     odd = [
         f"{what} {value!r}"
         for what, value in (("key id", account.key_id), ("team id", account.team_id))
@@ -193,10 +196,9 @@ def _key_lines(area: Area, name: str, account: ApnsAccount) -> Iterator[ReportLi
     if named and named[1] != account.key_id:
         odd.append(f"key id {account.key_id!r} beside the file of key {named[1]}")
     if odd:
-        to_do = "Ids at Apple have ten capital letters and digits; a topic is a bundle id such as com.example.app."
-        yield area.warning(f"{name}: {', '.join(odd)}: not as Apple makes them", to_do)
+        yield area.warning(Finding.IDS_ODD, name=name, odd=", ".join(odd))
     else:
-        yield area.ok(f"{name}: key id, team id and topic look like Apple's")
+        yield area.ok(Finding.IDS_OK, name=name)
 
 
 async def _connection(
@@ -204,47 +206,42 @@ async def _connection(
 ) -> Sequence[ReportLine]:
     fault = _fault(area, environment)
     try:
-        peer = await look(url, account.ca_file, account.proxies)
+        peer = await connect_to(url, account.ca_file, account.proxies)
     except ssl.SSLCertVerificationError as error:
-        to_do = (
-            "Take the proxy off this way or trust its authority (…_CA_FILE); an expired certificate has to be renewed."
-        )
-        return [fault(f"{where}: its certificate is not good: {error.verify_message}", to_do)]
+        return [fault(Finding.UNTRUSTED, whose=where, error=error.verify_message, renewal=_TRUST_IT)]
     except ProxyTrouble as error:
-        meaning, to_do = advice(Provider(area.name), error.reason)
-        return [fault(f"{where}: no connection: {meaning} ({error.reason})", to_do)]
+        return [_refusal(area, where, error.reason, environment)]
     except OSError as error:
-        return [fault(f"{where}: no connection ({type(error).__name__})", UNREACHABLE)]
+        return [fault(Finding.NO_CONNECTION, where=where, error=type(error).__name__, to_do=UNREACHABLE)]
     if peer is None:
-        return [area.warning(f"{where}: connects without TLS", "Use an https:// address.")]
+        return [area.warning(Finding.NO_TLS, where=where)]
     if peer.protocol != "h2":
-        to_do = "Let the way there be a plain tunnel: whatever opens TLS has to speak HTTP/2."
-        return [fault(f"{where}: does not speak HTTP/2 ({peer.tls}, ALPN {peer.protocol})", to_do)]
+        return [fault(Finding.NO_HTTP2, where=where, tls=peer.tls, protocol=peer.protocol)]
     return [
-        area.ok(f"{where}: connects ({peer.tls}, HTTP/2)"),
+        area.ok(Finding.CONNECTED, where=where, tls=peer.tls),
         expiry_line(area, where, peer.expires_at, _RENEWED),
     ]
 
 
 async def _probe(provider: Provider, sender: Sender, environment: Environment, where: str) -> Sequence[ReportLine]:
-    """Make the one call that tells most: whether a push to nobody is refused for its token alone."""
+    """Check that a push to a token of no phone is refused for its token alone."""
     area = Area(provider.value)
     try:
         answer = await probe(sender, provider, environment)
     except ProviderTrouble as trouble:
         return [_refusal(area, where, trouble.reason, environment)]
     if isinstance(answer, Accepted):
-        return [area.warning(f"{where}: a push to nobody was accepted", "See whether this address is the provider's.")]
+        return [area.warning(Finding.PROBE_ACCEPTED, where=where)]
     if answer.reason in EXPECTED[provider]:
-        return [area.ok(f"{where}: a push to nobody is refused as it should be ({answer.reason})")]
+        return [area.ok(Finding.PROBE_OK, where=where, reason=answer.reason)]
     return [_refusal(area, where, answer.reason, environment)]
 
 
 def _refusal(area: Area, where: str, reason: str, environment: Environment) -> ReportLine:
     meaning, to_do = advice(Provider(area.name), reason)
-    return _fault(area, environment)(f"{where}: {reason}: {meaning}", to_do)
+    return _fault(area, environment)(Finding.REFUSED, where=where, reason=reason, meaning=meaning, to_do=to_do)
 
 
-def _fault(area: Area, environment: Environment) -> Callable[[str, str], ReportLine]:
-    """Say how bad it is: only builds from Xcode have tokens of the sandbox."""
+def _fault(area: Area, environment: Environment) -> Callable[..., ReportLine]:
+    """Choose the level: only builds from Xcode have tokens of the sandbox."""
     return area.warning if environment is Environment.SANDBOX else area.failure

@@ -4,8 +4,8 @@ from push.verdict import Verdict, by_status, code, note_unknown
 
 # https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
 VERDICTS: dict[tuple[int, str], Verdict] = {
-    (400, "BadDeviceToken"): Verdict.DOUBTFUL_TOKEN,
-    (400, "DeviceTokenNotForTopic"): Verdict.FOREIGN_TOKEN,
+    (400, "BadDeviceToken"): Verdict.SUSPECT_TOKEN,
+    (400, "DeviceTokenNotForTopic"): Verdict.MISMATCHED_TOKEN,
     (400, "BadTopic"): Verdict.MISCONFIGURED,
     (400, "MissingTopic"): Verdict.MISCONFIGURED,
     (400, "TopicDisallowed"): Verdict.MISCONFIGURED,
@@ -40,13 +40,13 @@ VERDICTS: dict[tuple[int, str], Verdict] = {
 BY_STATUS: dict[int, Verdict] = {  # for reasons that the table does not know yet; the rest is `by_status`
     403: Verdict.MISCONFIGURED,
     404: Verdict.MISCONFIGURED,  # a wrong address; Apple's own word for a wrong path is BadPath
-    410: Verdict.MISCONFIGURED,  # a gateway says so of an address; only Apple's own words bury a token
+    410: Verdict.MISCONFIGURED,  # a gateway may say so of an address; only Apple's own reasons kill a token
     429: Verdict.TOKEN_THROTTLED,
 }
 
 
 def verdict(status: int, reason: str) -> Verdict:
-    """Look a refusal up; one that the table does not know is judged by its status, told and counted."""
+    """Look a refusal up; one that the table does not know is judged by its status, logged and counted."""
     known = VERDICTS.get((status, reason))
     if known:
         return known

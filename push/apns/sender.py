@@ -1,4 +1,4 @@
-"""Apple Push Notification service: shapes the payload, makes the call, reads the answer."""
+"""Apple Push Notification service: shapes the payload, makes the call, judges the answer."""
 
 import asyncio
 import re
@@ -6,36 +6,31 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import structlog
 from aioapns.common import NotificationResult
 
 from domain.push import Environment, Push
 from push.apns.errors import verdict
-from push.apns.transport import ApnsPool, ApnsRequest, ApnsStreamLease, provider_token
+from push.apns.transport import headers, provider_token, result
 from push.credential_files import apns_key
-from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
-from push.http2.proxy import STRAIGHT, Proxies
+from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
+from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Accepted,
     Answer,
     AnsweredUnavailable,
-    CallLease,
     Delivery,
-    Misconfigured,
-    MismatchedToken,
-    Rejected,
+    Send,
     StaleCredential,
-    SuspectToken,
-    Throttled,
     Unavailable,
-    Unregistered,
     Unsendable,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, code, fate
+from push.verdict import NOT_THE_PROVIDER, Verdict, code, delivery, reaction
 
 log = structlog.get_logger()
 
@@ -46,7 +41,7 @@ DEVICE_TOKEN = re.compile(r"[0-9a-fA-F]{2,400}")
 
 @dataclass(frozen=True, slots=True)
 class ApnsAccount:
-    """Whose key signs for which app, and where Apple is."""
+    """The key that signs for one app, and Apple's addresses."""
 
     key_file: Path
     key_id: str
@@ -56,90 +51,63 @@ class ApnsAccount:
     sandbox_url: str = "https://api.sandbox.push.apple.com"
     ca_file: Path | None = None
     encrypted: bool = False
-    proxies: Proxies = STRAIGHT
+    proxies: Proxies = DIRECT
 
 
 class ApnsSender:
     """The Sender of one app for Apple. Made inside a running event loop; apps with the same key share its token."""
 
     def __init__(self, account: ApnsAccount, *, connections: int = 8, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        token = provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id)
-        addresses = {Environment.PRODUCTION: account.url, Environment.SANDBOX: account.sandbox_url}
+        self._token = provider_token(apns_key(account.key_file.read_bytes()), account.key_id, account.team_id)
         self._topic = account.topic
         self._shape = sealed_payload if account.encrypted else payload
         self._pools = {
-            environment: ApnsPool(
-                Pool(
-                    url,
-                    ca_file=account.ca_file,
-                    connections=connections,
-                    timeouts=timeouts,
-                    proxy=account.proxies.towards(url),
-                ),
-                provider_token=token,
-                topic=account.topic,
+            environment: Pool(
+                url,
+                ca_file=account.ca_file,
+                connections=connections,
+                timeouts=timeouts,
+                proxy=account.proxies.towards(url),
             )
-            for environment, url in addresses.items()
+            for environment, url in (
+                (Environment.PRODUCTION, account.url),
+                (Environment.SANDBOX, account.sandbox_url),
+            )
         }
 
     @asynccontextmanager
-    async def lease(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[CallLease]:
-        """Wait for room on a live connection."""
-        async with self._pools[environment].place(user_digest) as place:
-            yield ApnsCallLease(place, self._topic, self._shape)
+    async def lease(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[Send]:
+        """Lease a stream on a live connection; raises Unavailable."""
+        async with self._pools[environment].lease(user_digest) as lease:
+            yield partial(self._send, lease)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
-        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
-
-class ApnsCallLease:
-    """Leave to make one call to Apple."""
-
-    def __init__(self, place: ApnsStreamLease, topic: str, shape: Shape) -> None:
-        self._place = place
-        self._topic = topic
-        self._shape = shape
-
-    async def send(self, push: Push) -> Answer:
+    async def _send(self, lease: StreamLease, push: Push) -> Answer:
         """Make exactly one call; raises ProviderTrouble."""
         if not DEVICE_TOKEN.fullmatch(push.token):
-            return Unsendable("MalformedDeviceToken")  # it would not even make a path
-        result = await self._place.send_notification(request(push, self._topic, self._shape))
-        if result.status != "200":
-            return self._refused(result)
-        if result.description == NOT_THE_PROVIDER:
+            return Unsendable("MalformedDeviceToken")  # it may break the path
+        authorization = self._token.get_header()
+        written = headers(push, authority=lease.authority, authorization=authorization, topic=self._topic)
+        answer = result(push, await lease.call(written, request(push, self._shape)))
+        if answer.status != "200":
+            return self._refused(answer, lease, authorization)
+        if answer.description == NOT_THE_PROVIDER:
             log.error("answer is not the provider's", provider="apns", status=200)
             raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN)
-        return Accepted(result.notification_id or None)
+        return Accepted(answer.notification_id or None)
 
-    def _refused(self, result: NotificationResult) -> Answer:
-        status, reason = int(result.status), code(result.description, int(result.status))
-        match verdict(status, reason):
-            case Verdict.DEAD_TOKEN:
-                return Unregistered(reason, _instant(result.timestamp))
-            case Verdict.DOUBTFUL_TOKEN:
-                return SuspectToken(reason)
-            case Verdict.FOREIGN_TOKEN:
-                log.error("token of another topic", provider="apns", status=status, reason=reason)
-                return MismatchedToken(reason)
-            case Verdict.OUR_BUG:
-                log.error("provider rejected our push", provider="apns", status=status, reason=reason)
-                return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._place.renew_provider_token():
-                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL | Verdict.TOKEN_MISCONFIGURED:  # Apple knows no last
-                log.error("provider misconfigured", provider="apns", status=status, reason=reason)
-                raise Misconfigured(reason)
-            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
-                raise Throttled(reason, EXTENTS[throttle])
-            case Verdict.RECONNECT:
-                self._place.retire_connection(reason)
-                raise Unavailable(reason, fate(status) if status >= 500 else Delivery.NEVER_PROCESSED)
-            case Verdict.TRANSIENT:
-                raise AnsweredUnavailable(reason, fate(status))
-            case never:
-                assert_never(never)
+    def _refused(self, refusal: NotificationResult, lease: StreamLease, authorization: str) -> Answer:
+        status, reason = int(refusal.status), code(refusal.description, int(refusal.status))
+        found = verdict(status, reason)
+        if found is Verdict.STALE_CREDENTIAL and self._token.refused(authorization):
+            raise StaleCredential(reason, Delivery.NOT_PROCESSED)
+        if found is Verdict.RECONNECT:
+            lease.retire_connection(reason)
+            raise Unavailable(reason, delivery(status) if status >= 500 else Delivery.NOT_PROCESSED)
+        return reaction("apns", found, status, reason, since=_instant(refusal.timestamp))
 
 
 def payload(push: Push) -> dict[str, Any]:
@@ -158,7 +126,7 @@ def payload(push: Push) -> dict[str, Any]:
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:
-    """Shape a push of an app whose texts are sealed: generic, with the text for the app's service extension to open."""
+    """Shape a push of an app whose texts are sealed: generic, with the text that the app's extension opens."""
     shaped = payload(replace(push, title=push.generic_title, body=push.generic_body))
     if push.public_key is not None:
         shaped["aps"]["mutable-content"] = 1
@@ -166,20 +134,13 @@ def sealed_payload(push: Push) -> dict[str, Any]:
     return shaped
 
 
-def request(push: Push, topic: str, shape: Shape = payload) -> ApnsRequest:
-    """Address a push to an iPhone."""
-    return ApnsRequest(
-        token=push.token,
-        apns_id=str(push.attempt_id),
-        topic=topic,
-        collapse_key=push.collapse_key,
-        expiration=int(push.expires_at.timestamp()),
-        body=fitted(push, lambda fitting: encoded(shape(fitting)), MAX_PAYLOAD),
-    )
+def request(push: Push, shape: Shape = payload) -> bytes:
+    """Write the body of a request."""
+    return fitted(push, lambda fitting: encoded(shape(fitting)), MAX_PAYLOAD)
 
 
 def _instant(timestamp: object) -> datetime | None:
     try:
         return datetime.fromtimestamp(timestamp / 1000, UTC) if isinstance(timestamp, int) else None
-    except (ValueError, OverflowError, OSError):  # no date that there is
+    except (ValueError, OverflowError, OSError):  # no date
         return None

@@ -1,4 +1,4 @@
-"""The OAuth access token for FCM: fetched ahead of expiry, once for all who wait.
+"""The OAuth access token for FCM: fetched before the old one expires, once for all sends that wait.
 
 https://developers.google.com/identity/protocols/oauth2/service-account#httprest
 """
@@ -19,7 +19,7 @@ import jwt
 import structlog
 
 from push.credential_files import ServiceAccount
-from push.http2.proxy import STRAIGHT, HostAddress, Proxies, Proxy, first, resolved
+from push.http2.proxy import DIRECT, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Delivery, Misconfigured, NoRoom, ProviderTrouble, Unavailable
 from push.verdict import code
 
@@ -27,26 +27,27 @@ log = structlog.get_logger()
 
 RENEWED_AT = 0.8  # of its lifetime: 48 minutes of Google's hour
 USED_UNTIL = 0.97
-REST = 1.0  # seconds between failed fetches
-TRIAL = 60.0  # seconds in which a second refusal in a row means that no new token will help
-DOUBT = 0.5  # seconds that others wait for another token after one odd refusal, before they use the one there is
-AGREED = 3  # users who were refused, with no acceptance since, from which on a token is not used any more
+REST = 1.0  # seconds after a failed fetch
+TRIAL = 60.0  # seconds; a second refusal in this time means that a new token does not help
+DOUBT = 0.5  # seconds that sends wait for a new token after one odd refusal, before they use the present one
+AGREED = 3  # refused users, with no acceptance since, after which a token is not used any more
 MAX_ANSWER = 256 * 1024  # bytes
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
-SIGNED_FOR = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
-CLOCKS_DIFFER = 60  # seconds that our clock may be ahead of Google's
-ASSERTION_LIVES = 3600  # seconds; Google takes no longer one
-LIFETIMES = (60.0, 86_400.0)  # seconds; no access token is believed to live less or more
+AUDIENCE = "https://oauth2.googleapis.com/token"  # wherever the assertion is sent
+MAX_SKEW = 60  # seconds that our clock may be ahead of Google's
+ASSERTION_LIFETIME = 3600  # seconds; the longest that Google takes
+LIFETIMES = (60.0, 86_400.0)  # seconds; an access token's lifetime is limited to these
 _TRANSIENT = {"internal_failure", "server_error", "temporarily_unavailable"}  # OAuth's words for trouble of its own
 _TOKEN = re.compile(r"[!-~]{1,8192}")
+_PORTS = {"https": 443, "http": 80}
 
 
 class _Refused(Exception):
-    """Google says that this account gets no token; a person has to act."""
+    """Google refuses this account a token; a person has to act."""
 
 
 class _NoAnswer(Exception):
-    """What came is no answer of Google's, or tells of trouble that time may cure."""
+    """The answer is not Google's, or names trouble that time may cure."""
 
 
 class AccessToken:
@@ -59,7 +60,7 @@ class AccessToken:
         ca_file: Path | None,
         timeout: float,
         patience: float,
-        proxies: Proxies = STRAIGHT,
+        proxies: Proxies = DIRECT,
     ) -> None:
         self._account = account
         self._url = httpx.URL(account.token_uri)
@@ -69,18 +70,18 @@ class AccessToken:
         self._patience = patience
         self._token = ""
         self._fetched_at = self._renew_at = self._unfit_at = self._rest_until = 0.0  # the event loop's clock
-        self._on_trial = False  # it came in place of one that was refused
+        self._on_trial = False  # it replaces one that was refused
         self._refused: set[str] = set()  # users for whom this token was refused, with no acceptance since
         self._fetch: asyncio.Task[None] | None = None
         self._trouble: Callable[[], ProviderTrouble] | None = None
 
     async def current(self) -> str:
-        """Give a token that is good now; raises Misconfigured, Unavailable."""
+        """Return a valid token; raises Misconfigured, Unavailable."""
         now = asyncio.get_running_loop().time()
         if now >= self._renew_at and not self._fetch and now >= self._rest_until:
             self._fetch = asyncio.create_task(self._fetched())
         if now < self._unfit_at:
-            if self._fetch and self._refused:  # in doubt: another is better, if it comes at once
+            if self._fetch and self._refused:  # in doubt: a new one is better, if it comes at once
                 await asyncio.wait([self._fetch], timeout=DOUBT)
             return self._token
         if self._fetch:
@@ -88,11 +89,11 @@ class AccessToken:
         if self._trouble:
             raise self._trouble()
         if not self._token:
-            raise _oauth_unreachable()  # refused again in the very moment it came
+            raise _unreachable()  # refused in the moment it came
         return self._token
 
     def refused(self, token: str, user_id: str) -> bool:
-        """Take note that FCM refused this token, and for whom. False: so was the one before: another will not help."""
+        """Note that FCM refused this token for a user. False: so was the one before, and another does not help."""
         now = asyncio.get_running_loop().time()
         if token != self._token:
             return True
@@ -100,18 +101,18 @@ class AccessToken:
             return False
         self._refused.add(user_id)
         self._renew_at = 0.0
-        if len(self._refused) >= AGREED:  # not one phone's odd answers: whoever comes waits for the next one
+        if len(self._refused) >= AGREED:  # not one phone's odd answers: sends wait for the next token
             self._token = ""
             self._unfit_at = 0.0
         return True
 
     def accepted(self) -> None:
-        """Take note that FCM likes the token."""
+        """Note that FCM took the token."""
         self._on_trial = False
         self._refused.clear()
 
     async def close(self) -> None:
-        """Give a fetch under way up."""
+        """Cancel a fetch in progress."""
         if self._fetch:
             self._fetch.cancel()
             await asyncio.wait([self._fetch])
@@ -119,7 +120,7 @@ class AccessToken:
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
         done, _ = await asyncio.wait([fetch], timeout=self._patience)
         if not done:
-            raise Unavailable("no_access_token_in_time", Delivery.NEVER_PROCESSED)
+            raise Unavailable("no_access_token_in_time", Delivery.NOT_PROCESSED)
         if fetch.cancelled():
             raise NoRoom("closing")
 
@@ -128,8 +129,8 @@ class AccessToken:
         try:
             async with asyncio.timeout(self._timeout):
                 token, lifetime = await self._granted()
-        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody may wait for a token that does not come
-            self._trouble = _oauth_refused if isinstance(error, _Refused) else _oauth_unreachable
+        except Exception as error:  # noqa: BLE001 -- no send may wait for a token that does not come
+            self._trouble = _refused if isinstance(error, _Refused) else _unreachable
             self._rest_until = loop.time() + REST
             why = str(error) if isinstance(error, _Refused | _NoAnswer) else type(error).__name__
             log.error("access token not renewed", provider="fcm", error=why)  # noqa: TRY400 (a trace may hold the answer)
@@ -146,19 +147,21 @@ class AccessToken:
             self._fetch = None
 
     async def _granted(self) -> tuple[str, float]:
-        """Ask over the first address that answers; give the token and its lifetime in seconds."""
-        host, port = self._proxy.address if self._proxy else (self._url.host, self._url.port or _port(self._url))
+        """Fetch from the first address that answers; returns the token and its lifetime in seconds."""
+        host, port = (
+            self._proxy.address if self._proxy else (self._url.host, self._url.port or _PORTS[self._url.scheme])
+        )
         addresses = await resolved(host, port)
-        status, body = await first(addresses, partial(self._asked, _assertion(self._account)))
+        status, body = await first(addresses, partial(self._request, _assertion(self._account)))
         return _read(status, body)
 
-    async def _asked(self, assertion: str, to: HostAddress, connected: Callable[[], None]) -> tuple[int, bytes]:
-        """Make one request to one address; gives the status and the body."""
-        lines: list[Any] = []
+    async def _request(self, assertion: str, to: HostAddress, connected: Callable[[], None]) -> tuple[int, bytes]:
+        """Make one request to one address; returns status and body."""
+        connections: list[Any] = []
 
-        async def note(event: str, come_to: dict[str, Any]) -> None:
+        async def note(event: str, info: dict[str, Any]) -> None:
             if event == "connection.connect_tcp.complete":
-                lines.append(come_to["return_value"])
+                connections.append(info["return_value"])
                 connected()
 
         url = self._url if self._proxy else self._url.copy_with(host=to.host)
@@ -174,8 +177,8 @@ class AccessToken:
             try:
                 return await _answer(await client.send(request, stream=True))
             finally:
-                for line in lines:  # httpx forgets it where a handshake is cancelled
-                    await line.aclose()
+                for connection in connections:  # httpx leaks it where a handshake is cancelled
+                    await connection.aclose()
 
 
 async def _answer(response: httpx.Response) -> tuple[int, bytes]:
@@ -194,14 +197,14 @@ def _common_tls() -> ssl.SSLContext:
 
 
 def _assertion(account: ServiceAccount) -> str:
-    """Say who we are, signed; a minute older than it is, so that clocks may differ."""
-    issued_at = int(time.time()) - CLOCKS_DIFFER
+    """Sign who we are; dated a minute back, since clocks differ."""
+    issued_at = int(time.time()) - MAX_SKEW
     claims = {
         "iss": account.client_email,
         "scope": SCOPE,
-        "aud": SIGNED_FOR,
+        "aud": AUDIENCE,
         "iat": issued_at,
-        "exp": issued_at + ASSERTION_LIVES,
+        "exp": issued_at + ASSERTION_LIFETIME,
     }
     headers = {"kid": account.private_key_id} if account.private_key_id else None
     return jwt.encode(claims, account.private_key, algorithm="RS256", headers=headers)
@@ -218,7 +221,7 @@ def _read(status: int, body: bytes) -> tuple[str, float]:
         word = code(answer.get("error"), status)
         is_final = 400 <= status < 500 and status not in {408, 429} and word not in _TRANSIENT
         raise _Refused(word) if is_final else _NoAnswer(word)
-    token, lifetime = answer.get("access_token"), answer.get("expires_in", ASSERTION_LIVES)
+    token, lifetime = answer.get("access_token"), answer.get("expires_in", ASSERTION_LIFETIME)
     if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise _NoAnswer("no_access_token")
     if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not math.isfinite(lifetime):
@@ -231,13 +234,9 @@ def _at(proxy: Proxy | None, to: HostAddress) -> httpx.Proxy | None:
     return None if proxy is None else httpx.Proxy(httpx.URL(proxy.url).copy_with(host=to.host))
 
 
-def _port(url: httpx.URL) -> int:
-    return 443 if url.scheme == "https" else 80
-
-
-def _oauth_refused() -> Misconfigured:
+def _refused() -> Misconfigured:
     return Misconfigured("oauth_refused")
 
 
-def _oauth_unreachable() -> Unavailable:
-    return Unavailable("oauth_unreachable", Delivery.NEVER_PROCESSED)
+def _unreachable() -> Unavailable:
+    return Unavailable("oauth_unreachable", Delivery.NOT_PROCESSED)

@@ -1,4 +1,4 @@
-"""Reads what FCM answered: JSON with details, or a proxy's HTML."""
+"""Reads FCM's answers: JSON with details, or a proxy's HTML."""
 
 import json
 import re
@@ -17,7 +17,7 @@ QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
 LONGEST_REST = timedelta(days=1)
 TOKEN_FIELD = "message.token"  # noqa: S105 (a field's name)
 _NAME = re.compile(r"projects/[\w.:-]{1,100}/messages/[\w.:%~=-]{1,200}", re.ASCII)
-_NAME_BEGUN = re.compile(rb'\s*\{\s*"name"\s*:\s*"projects/')  # and then cut off
+_NAME_BEGUN = re.compile(rb'\s*\{\s*"name"\s*:\s*"projects/')  # where the rest is cut off
 _OF_APPLE = re.compile(r"\bAPNS\b|\bWeb Push\b", re.IGNORECASE)  # "Auth error from APNS or Web Push Service"
 _TOKEN_IS_INVALID = re.compile(
     r"registration[ -]?token\b.*\b(not|invalid)|invalid.*\bregistration[ -]?token", re.IGNORECASE | re.DOTALL
@@ -26,16 +26,16 @@ _TOKEN_IS_INVALID = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class FcmRefusal:
-    """What matters of an error answer."""
+    """The parts of an error answer that decide."""
 
     status: int
-    word: str  # FcmError.errorCode; "" where there is none
-    reason: str  # the word, or the next best code
+    error_code: str  # FcmError.errorCode, in three cases made more precise; "" where there is none
+    reason: str  # the same, or the next best code
     retry_after: timedelta | None
 
 
 def acceptance(response: Response) -> Accepted | None:
-    """Read a 200: FCM gives the accepted message a name. None where there is none, so that somebody else answered."""
+    """Read a 200: FCM names the accepted message. None: without a name, the answer is somebody else's."""
     name = _json(response.body).get("name")
     if isinstance(name, str) and name:
         return Accepted(name if _NAME.fullmatch(name) else None)
@@ -46,25 +46,25 @@ def refusal(response: Response) -> FcmRefusal:
     """Read an error answer."""
     error = _table(_json(response.body).get("error"))
     details = [_table(detail) for detail in _rows(error.get("details"))]
-    words = (detail.get("errorCode") for detail in details if detail.get("@type") == FCM_ERROR)
-    word = next((word for word in words if isinstance(word, str)), "")
-    if _is_about_the_token(response.status, word, error, details):
-        word = "INVALID_ARGUMENT_TOKEN"
-    if response.status == 401 and not word and _OF_APPLE.search(str(error.get("message"))):
-        word = "THIRD_PARTY_AUTH_ERROR"  # told in the text alone
+    codes = (detail.get("errorCode") for detail in details if detail.get("@type") == FCM_ERROR)
+    error_code = next((each for each in codes if isinstance(each, str)), "")
+    if _concerns_the_token(response.status, error_code, error, details):
+        error_code = "INVALID_ARGUMENT_TOKEN"
+    if response.status == 401 and not error_code and _OF_APPLE.search(str(error.get("message"))):
+        error_code = "THIRD_PARTY_AUTH_ERROR"  # only the message says so
     quota = _quota(details)
-    reason = code(word or error.get("status"), response.status) + quota
-    if quota and response.status == 429 and word in {"QUOTA_EXCEEDED", ""}:
-        word = "QUOTA_EXCEEDED" + quota
-    return FcmRefusal(response.status, word, reason, _retry_after(response))
+    reason = code(error_code or error.get("status"), response.status) + quota
+    if quota and response.status == 429 and error_code in {"QUOTA_EXCEEDED", ""}:
+        error_code = "QUOTA_EXCEEDED" + quota
+    return FcmRefusal(response.status, error_code, reason, _retry_after(response))
 
 
-def _is_about_the_token(status: int, word: str, error: dict[str, Any], details: list[dict[str, Any]]) -> bool:
-    """Tell whether an invalid argument is the token: the field that is named says so, and without any the message."""
+def _concerns_the_token(status: int, error_code: str, error: dict[str, Any], details: list[dict[str, Any]]) -> bool:
+    """Whether the invalid argument is the token: by the named field, or else by the message."""
     fields = _violated_fields(details)
     if fields:
-        return word == "INVALID_ARGUMENT" and TOKEN_FIELD in fields
-    is_invalid = word == "INVALID_ARGUMENT" or (not word and error.get("status") == "INVALID_ARGUMENT")
+        return error_code == "INVALID_ARGUMENT" and TOKEN_FIELD in fields
+    is_invalid = error_code == "INVALID_ARGUMENT" or (not error_code and error.get("status") == "INVALID_ARGUMENT")
     message = error.get("message")
     return status == 400 and is_invalid and isinstance(message, str) and bool(_TOKEN_IS_INVALID.search(message))
 
@@ -75,7 +75,7 @@ def _violated_fields(details: list[dict[str, Any]]) -> list[object]:
 
 
 def _quota(details: list[dict[str, Any]]) -> str:
-    """Tell whose quota it was: a device's, or the whole project's."""
+    """Say whose quota it is: a device's, or the whole project's."""
     violations = [detail.get("violations") for detail in details if detail.get("@type") == QUOTA_FAILURE]
     subjects = [str(_table(violation).get("subject")) for rows in violations for violation in _rows(rows)]
     if any(subject.startswith("device") for subject in subjects):
@@ -84,13 +84,13 @@ def _quota(details: list[dict[str, Any]]) -> str:
 
 
 def _retry_after(response: Response) -> timedelta | None:
-    """Read both forms: seconds, and an HTTP date. Neither is believed beyond a day."""
+    """Read both forms: seconds, and an HTTP date; at most a day."""
     text = response.headers.get(b"retry-after", b"").decode("ascii", "replace").strip()
     try:
         rest = timedelta(seconds=int(text)) if text.isdecimal() else _until(parsedate_to_datetime(text))
     except OverflowError:  # beyond all dates
         return LONGEST_REST
-    except (ValueError, TypeError, IndexError):  # what is no date, to a parser that expects one
+    except (ValueError, TypeError, IndexError):  # no date
         return None
     return min(max(rest, timedelta(0)), LONGEST_REST)
 

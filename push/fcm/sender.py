@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, reads the answer."""
+"""Firebase Cloud Messaging, HTTP v1: shapes the message, makes the call, judges the answer."""
 
 import asyncio
 import json
@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
@@ -20,46 +21,40 @@ from push.fcm.errors import verdict
 from push.fcm.oauth import AccessToken
 from push.fcm.response import FcmRefusal, acceptance, refusal
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
-from push.http2.proxy import STRAIGHT, Proxies
+from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed
 from push.sender import (
     Answer,
     AnsweredUnavailable,
-    CallLease,
     Delivery,
-    Misconfigured,
-    MismatchedToken,
-    Rejected,
+    Send,
     StaleCredential,
-    SuspectToken,
     Throttled,
-    TokenMisconfigured,
-    Unregistered,
 )
-from push.verdict import EXTENTS, NOT_THE_PROVIDER, Verdict, fate
+from push.verdict import NOT_THE_PROVIDER, Verdict, reaction
 
 log = structlog.get_logger()
 
 MAX_PAYLOAD = 4096  # bytes
-QUIET_CHANNEL = "quiet"  # of low importance; where an app has none, Android takes its default channel
+QUIET_CHANNEL = "quiet"  # of low importance; where an app lacks it, Android takes the default channel
 Shape = Callable[[Push], dict[str, Any]]
-QUOTA_REST = timedelta(seconds=60)  # Google: where a 429 names no time
-ERROR_REST = timedelta(seconds=10)  # Google: at least, before the first retry
+QUOTA_REST = timedelta(seconds=60)  # Google's advice, where a 429 names no time
+ERROR_REST = timedelta(seconds=10)  # Google's advice: at least, before the first retry
 
 
 @dataclass(frozen=True, slots=True)
 class FcmAccount:
-    """Whose service account sends (its file names the project), and where Google is."""
+    """The service account that sends (its file names the project), and Google's address."""
 
     service_account_file: Path
     url: str = "https://fcm.googleapis.com"
     ca_file: Path | None = None
     encrypted: bool = False
-    proxies: Proxies = STRAIGHT
+    proxies: Proxies = DIRECT
 
 
 class FcmSender:
-    """The Sender for Google. Made inside a running event loop, one per process: its token is shared."""
+    """The Sender of one app for Google. Made inside a running event loop."""
 
     def __init__(self, account: FcmAccount, *, connections: int = 4, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
         sending = service_account(account.service_account_file.read_bytes())
@@ -85,79 +80,44 @@ class FcmSender:
         self,
         environment: Environment,  # noqa: ARG002 (FCM has one token space)
         user_digest: int = 0,
-    ) -> AsyncIterator[CallLease]:
-        """Wait for a good access token and room on a live connection."""
+    ) -> AsyncIterator[Send]:
+        """Wait for a good access token, and lease a stream on a live connection; raises ProviderTrouble."""
         token = await self._access.current()
-        async with self._pool.place(user_digest) as place:
-            yield FcmCallLease(place, self._access, token, self._headers(token), self._shape)
+        async with self._pool.lease(user_digest) as lease:
+            yield partial(self._send, lease, token)
 
     async def close(self) -> None:
         """Let calls in flight finish, then close all connections."""
         await asyncio.gather(self._pool.close(), self._access.close())
 
-    def _headers(self, token: str) -> list[HeaderTuple]:
-        return [
+    async def _send(self, lease: StreamLease, token: str, push: Push) -> Answer:
+        """Make exactly one call; raises ProviderTrouble."""
+        headers = [
             HeaderTuple(b":method", b"POST"),
             HeaderTuple(b":scheme", b"https"),
             HeaderTuple(b":path", self._path),
-            HeaderTuple(b":authority", self._pool.authority),
+            HeaderTuple(b":authority", lease.authority),
             HeaderTuple(b"authorization", f"Bearer {token}".encode()),
             HeaderTuple(b"content-type", b"application/json"),
         ]
-
-
-class FcmCallLease:
-    """Leave to make one call to Google."""
-
-    def __init__(
-        self, place: StreamLease, access: AccessToken, token: str, headers: list[HeaderTuple], shape: Shape
-    ) -> None:
-        self._place = place
-        self._access = access
-        self._token = token
-        self._headers = headers
-        self._shape = shape
-
-    async def send(self, push: Push) -> Answer:
-        """Make exactly one call; raises ProviderTrouble."""
-        response = await self._place.call(self._headers, request(push, self._shape))
+        response = await lease.call(headers, request(push, self._shape))
         if response.status != 200:
-            return self._refused(refusal(response), push.user_id)
+            return self._refused(refusal(response), token, push.user_id)
         answer = acceptance(response)
         if answer is None:
             log.error("answer is not the provider's", provider="fcm", status=200)
-            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN).or_usually(ERROR_REST)
+            raise AnsweredUnavailable(NOT_THE_PROVIDER, Delivery.UNKNOWN).or_advised(ERROR_REST)
         self._access.accepted()
         return answer
 
-    def _refused(self, refused: FcmRefusal, user_id: str) -> Answer:
-        status, reason = refused.status, refused.reason
-        match verdict(status, refused.word):
-            case Verdict.DEAD_TOKEN:
-                return Unregistered(reason, None)
-            case Verdict.DOUBTFUL_TOKEN:
-                return SuspectToken(reason)
-            case Verdict.FOREIGN_TOKEN:
-                log.error("token of another project", provider="fcm", status=status, reason=reason)
-                return MismatchedToken(reason)
-            case Verdict.OUR_BUG:
-                log.error("provider rejected our push", provider="fcm", status=status, reason=reason)
-                return Rejected(reason)
-            case Verdict.STALE_CREDENTIAL if self._access.refused(self._token, user_id):
-                raise StaleCredential(reason, Delivery.NEVER_PROCESSED)
-            case Verdict.MISCONFIGURED | Verdict.STALE_CREDENTIAL:
-                log.error("provider misconfigured", provider="fcm", status=status, reason=reason)
-                raise Misconfigured(reason)
-            case Verdict.TOKEN_MISCONFIGURED:
-                raise TokenMisconfigured(reason)
-            case (Verdict.TOKEN_THROTTLED | Verdict.ROUTE_THROTTLED | Verdict.THROTTLED_UNNAMED) as throttle:
-                throttled = Throttled(reason, EXTENTS[throttle], retry_after=refused.retry_after)
-                raise throttled.or_usually(QUOTA_REST)
-            case Verdict.TRANSIENT | Verdict.RECONNECT:
-                unavailable = AnsweredUnavailable(reason, fate(status), retry_after=refused.retry_after)
-                raise unavailable.or_usually(ERROR_REST)
-            case never:
-                assert_never(never)
+    def _refused(self, refused: FcmRefusal, token: str, user_id: str) -> Answer:
+        found = verdict(refused.status, refused.error_code)
+        if found is Verdict.STALE_CREDENTIAL and self._access.refused(token, user_id):
+            raise StaleCredential(refused.reason, Delivery.NOT_PROCESSED)
+        try:
+            return reaction("fcm", found, refused.status, refused.reason, retry_after=refused.retry_after)
+        except (Throttled, AnsweredUnavailable) as trouble:
+            raise trouble.or_advised(QUOTA_REST if isinstance(trouble, Throttled) else ERROR_REST) from None
 
 
 def payload(push: Push) -> dict[str, Any]:
@@ -166,12 +126,12 @@ def payload(push: Push) -> dict[str, Any]:
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:
-    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app is handed.
+    """Shape a push of an app whose texts are sealed: data alone, the one kind that a sleeping Android app receives.
 
-    The app itself shows the line, under the tag; an iPhone shows the generic text until the app's extension has opened
-    the sealed one. Without a key there is nothing to open, and the phone shows it. The generic body stands twice, as
-    `body` and as `message`: expo-notifications shows that one where the app has no code of its own to show the line,
-    and takes `channelId` for its channel.
+    The app shows the notification itself, under the tag. An iPhone shows the generic text until the app's extension has
+    opened the sealed one. Without a key the push is generic, and the phone shows it. The generic body is there as
+    `body` and as `message`: expo-notifications shows `message` where the app has no code for that, in the channel
+    `channelId`.
     """
     if push.public_key is None:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
@@ -185,21 +145,21 @@ def sealed_payload(push: Push) -> dict[str, Any]:
 
 
 def message(push: Push) -> messaging.Message:
-    """Build what Android is told. The tag, not collapse_key, is what replaces a shown notification."""
+    """Build the message for Android. The tag, not collapse_key, replaces a shown notification."""
     built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
     built.notification = messaging.Notification(title=push.title, body=push.body)
     return built
 
 
 def _noise(push: Push) -> dict[str, str | None]:
-    """Say how a shown notification sounds: from Android 8 on its channel decides, before that its own fields."""
+    """Set the sound: from Android 8 on the channel decides, before that the notification's own fields."""
     if not push.sounds:
         return {"channel_id": QUIET_CHANNEL, "priority": "low"}
     return {"channel_id": RULES[push.kind].channel, "sound": "default"}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
-    """Put a message into the envelope of `messages:send`."""
+    """Write the body of a request to `messages:send`."""
     more = {"validate_only": True} if push.validate_only else {}
     return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), MAX_PAYLOAD)
 
@@ -214,18 +174,18 @@ def _message(
         ),
         data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
-    built.token = push.token  # the constructor warns: it would rather have a Firebase installation id
+    built.token = push.token  # the constructor warns: it prefers a Firebase installation id
     return built
 
 
 def _written(built: messaging.Message) -> dict[str, Any]:
-    """Take a message as the API wants it; as text, firebase-admin would escape all that is not ASCII."""
+    """Take a message as JSON values; as text, firebase-admin escapes all that is not ASCII."""
     content: dict[str, Any] = json.loads(str(built))
     return content
 
 
 def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:
-    """Say to Apple what it would be told directly; Firebase adds alert and data. As its types: 10 microseconds more."""
+    """Set for Apple what our own pushes to it have; Firebase adds alert and data. Its types would take 10 µs more."""
     headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key

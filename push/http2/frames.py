@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes (RFC 9113, sections 4 and 6): cut out of what came in, and written for what goes out."""
+"""HTTP/2 frames as bytes (RFC 9113, sections 4 and 6): read and written."""
 
 import struct
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-MAX_FRAME = 16384  # bytes of payload; we never allow the peer more
+MAX_FRAME = 16384  # bytes of payload; the default, which we do not raise for the peer
 MAX_BLOCK = 65536  # bytes of one answer's headers, over all their frames
-MAX_PIECES = 16  # frames of one answer's headers; empty ones would never add up to too many bytes
-WINDOW = 65535  # bytes; what every window starts with
+MAX_PIECES = 16  # frames of one answer's headers; empty frames would never reach MAX_BLOCK
+WINDOW = 65535  # bytes; the initial size of every window
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
 
@@ -19,13 +19,13 @@ END_STREAM = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 PRIORITY = 0x20
-
 _HEAD = struct.Struct(">HBBBL")
 _SETTING = struct.Struct(">HL")
+_CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
 
 
 class FrameKind(IntEnum):
-    """Frame types that mean something to a client; all others are passed over."""
+    """Frame types that a client needs; others are ignored."""
 
     DATA = 0
     HEADERS = 1
@@ -49,7 +49,7 @@ class Setting(IntEnum):
 
 
 class Code(IntEnum):
-    """Error codes that a client sends or tells apart."""
+    """Error codes that a client sends or distinguishes."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -62,7 +62,7 @@ class BrokenProtocol(Exception):
 
 
 class OddFrame(BrokenProtocol):
-    """One frame is wrong. What follows it can still be read, so that it need cost nobody but its own stream."""
+    """One frame is wrong, and what follows it can still be read: only its own stream has to fail."""
 
 
 class Frame(NamedTuple):
@@ -74,11 +74,11 @@ class Frame(NamedTuple):
     payload: bytes
 
     def must_be_sound(self) -> None:
-        """Check what the RFC fixes of a frame: its size, and whether it is about a stream; raises BrokenProtocol."""
+        """Check the frame's size, and whether it belongs to a stream; raises BrokenProtocol."""
         size, rule = len(self.payload), _RULES.get(self.kind)
         if rule and not (rule.least <= size <= rule.most and rule.streams[self.stream_id > 0]):
-            is_lost = self.kind == FrameKind.HEADERS  # and with it the table that all later ones point into
-            raise (BrokenProtocol if is_lost else OddFrame)(f"malformed frame of type {self.kind}")
+            is_fatal = self.kind == FrameKind.HEADERS  # the compression table of all later ones is out of step
+            raise (BrokenProtocol if is_fatal else OddFrame)(f"malformed frame of type {self.kind}")
 
     def number(self) -> int:
         """Read the 31-bit number that the payload begins with."""
@@ -101,10 +101,9 @@ class Frame(NamedTuple):
 class _Rule(NamedTuple):
     least: int  # bytes of payload
     most: int
-    streams: tuple[bool, bool]  # whether it may be about the connection, and about a stream
+    streams: tuple[bool, bool]  # whether it may concern the connection, and a stream
 
 
-_CONNECTION, _STREAM, _EITHER = (True, False), (False, True), (True, True)
 _RULES: dict[int, _Rule] = {
     FrameKind.DATA: _Rule(0, MAX_FRAME, _STREAM),
     FrameKind.HEADERS: _Rule(0, MAX_FRAME, _STREAM),
@@ -117,7 +116,7 @@ _RULES: dict[int, _Rule] = {
 
 
 class Cutter:
-    """Cuts the peer's bytes into frames, and joins HEADERS with what continues them; keeps what is not whole yet."""
+    """Cuts the peer's bytes into frames, and joins HEADERS with CONTINUATION; keeps an incomplete rest."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -125,7 +124,7 @@ class Cutter:
         self._pieces = 0  # of these headers
 
     def frames(self, incoming: bytes) -> Iterator[Frame]:
-        """Give every frame that is whole now; raises BrokenProtocol. To be read to its end."""
+        """Give every complete frame; raises BrokenProtocol. The iterator has to be read to its end."""
         buffer = self._rest + incoming if self._rest else bytes(incoming)
         at, size = 0, len(buffer)
         while size - at >= 9:

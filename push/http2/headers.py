@@ -1,4 +1,4 @@
-"""Header blocks (HPACK, RFC 7541): the `hpack` package, with what repeats from call to call remembered as bytes."""
+"""Header blocks (HPACK, RFC 7541): the `hpack` package, with a cache of the bytes that repeat from call to call."""
 
 import logging
 from collections.abc import Sequence
@@ -12,29 +12,29 @@ from push.http2.frames import BrokenProtocol
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it prints header values, tokens included
 
 MAX_TABLE = 4096  # bytes, of the encoder's table
-MAX_REMEMBERED = 64  # blocks of answers
+MAX_CACHED = 64  # blocks of answers
 _INDEXED = 0x80
 _INSERTED = 0x40  # the top two bits of a literal that enters the table
 _NEVER_INDEXED = 0x10
 
 
 class HeaderWriter:
-    """Writes header blocks. Never Huffman coded: in Python that takes long, and saves some 60 bytes."""
+    """Writes header blocks, without Huffman coding: in Python that takes long, and saves some 60 bytes."""
 
     def __init__(self) -> None:
         self._hpack = Encoder()
-        self._in_table: dict[HeaderTuple, bytes] = {}  # true until the table changes
+        self._in_table: dict[HeaderTuple, bytes] = {}  # valid until the table changes
         self._prefixes: dict[bytes, bytes] = {}  # of never indexed fields, by name
 
     def limit_table(self, size: int) -> None:
-        """Keep to the peer's SETTINGS_HEADER_TABLE_SIZE."""
+        """Obey the peer's SETTINGS_HEADER_TABLE_SIZE."""
         size = min(size, MAX_TABLE)
         if size != self._hpack.header_table_size:
             self._hpack.header_table_size = size
             self._in_table.clear()
 
     def written(self, headers: Sequence[HeaderTuple]) -> bytes:
-        """Write a block. What may be indexed is sent whole once, and from then on as one byte."""
+        """Write a block. An indexable field is sent in full once, and as one byte from then on."""
         parts = [self._hpack.encode([])] if self._hpack.header_table.resized else []
         for header in headers:
             if header.indexable:
@@ -62,27 +62,27 @@ class HeaderWriter:
 
 
 class HeaderReader:
-    """Reads header blocks. One that only points into the table means the same until the table changes."""
+    """Reads header blocks. A block of indexes alone has the same meaning until the table changes."""
 
     def __init__(self) -> None:
         self._hpack = Decoder()
-        self._pointing: dict[bytes, dict[bytes, bytes]] = {}
+        self._cached: dict[bytes, dict[bytes, bytes]] = {}
 
     def read(self, block: bytes) -> dict[bytes, bytes]:
-        """Read a block, and for a field that is there twice its last value; raises BrokenProtocol."""
-        only_points = bool(block) and min(block) >= _INDEXED and max(block) < 0xFF
-        if only_points and (known := self._pointing.get(block)):
+        """Read a block; of a repeated field the last value counts. Raises BrokenProtocol."""
+        is_indexed = bool(block) and min(block) >= _INDEXED and max(block) < 0xFF
+        if is_indexed and (known := self._cached.get(block)):
             return known
         try:
             fields = self._hpack.decode(block, raw=True)
         except HPACKError as error:
             raise BrokenProtocol(type(error).__name__) from error
-        found = {bytes(name): bytes(value) for name, value in fields}
-        if not only_points or len(self._pointing) >= MAX_REMEMBERED:
-            self._pointing.clear()
-        if only_points:
-            self._pointing[block] = found
-        return found
+        read = {bytes(name): bytes(value) for name, value in fields}
+        if not is_indexed or len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
+        if is_indexed:
+            self._cached[block] = read
+        return read
 
 
 def _never_indexed_name(name: bytes) -> bytes:

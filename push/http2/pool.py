@@ -1,4 +1,4 @@
-"""HTTP/2 connections to one address: opened when the open ones are full, handed out place by place."""
+"""HTTP/2 connections to one address: streams are leased one by one, and connections opened when the others are full."""
 
 import asyncio
 import random
@@ -21,17 +21,20 @@ from push.http2.streams import Response
 from push.sender import Delivery, NoRoom, Unavailable
 from push.wait_queue import FairQueue
 
-MAX_ISOLATED = 4096  # users; the first ones are forgotten beyond that, which costs them nothing
+log = structlog.get_logger()
+
+MAX_ISOLATED = 4096  # users; beyond, the first ones are forgotten, which costs them nothing
+MIN_USERS = 3  # who have to lose calls with connections that never answered, before new connections are delayed
 
 
 class Isolation:
-    """How many users may share a connection, by those who are on it."""
+    """Limits which users share a connection: a user whose calls end connections is isolated step by step."""
 
     def __init__(self) -> None:
-        self._max_users: dict[int, int] = {}  # of a connection, for those who lost calls
+        self._max_users: dict[int, int] = {}  # on a connection with this user, who lost calls
 
     def may_join(self, user: int, others: Collection[int]) -> bool:
-        """Tell whether a user may share a connection with the users who have calls on it."""
+        """Whether a user may share a connection with the users who have calls on it."""
         if not self._max_users or not others:
             return True
         together = {user, *others}
@@ -48,12 +51,9 @@ class Isolation:
         self._max_users.pop(user, None)
 
 
-log = structlog.get_logger()
-
-
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait for a connection, for a place on one, and for an answer."""
+    """How long to wait for a connection, for a stream on one, and for an answer."""
 
     connect: timedelta = timedelta(seconds=5)
     lease: timedelta = timedelta(seconds=5)
@@ -62,11 +62,9 @@ class Timeouts:
 
 DEFAULT_TIMEOUTS = Timeouts()
 
-MIN_USERS = 3  # whose calls a peer has to end, connection by connection, before new connections rest
-
 
 class StreamLease:
-    """Leave to make one call on a live connection."""
+    """The right to make one call at once, on a connection that is open and has room."""
 
     def __init__(self, pool: "Pool", connection: Connection, user: int) -> None:
         self._pool = pool
@@ -74,15 +72,20 @@ class StreamLease:
         self._user = user
         self._used = False
 
+    @property
+    def authority(self) -> bytes:
+        """Host and port, as `:authority` names them."""
+        return self._pool.authority
+
     async def call(self, headers: list[HeaderTuple], body: bytes) -> Response:
         """Make the one call; raises Unavailable."""
         if self._used:
-            raise RuntimeError("a place is for one call")
+            raise RuntimeError("a lease is for one call")
         self._used = True
         try:
             response = await self._connection.call(self._user, headers, body)
         except Unavailable as trouble:
-            if trouble.fate is not Delivery.NOT_SENT and not self._connection.usable:
+            if trouble.delivery is not Delivery.NOT_SENT and not self._connection.usable:
                 self._pool.isolation.lost(self._user, len(self._connection.ended_with))
             raise
         self._pool.answered(self._user)
@@ -93,14 +96,14 @@ class StreamLease:
         self._connection.retire(why)
 
     def give_back(self) -> None:
-        """Return the place if it was not used."""
+        """Return the stream if it was not used."""
         if not self._used:
             self._used = True
             self._connection.give_back(self._user)
 
 
 class Pool:
-    """Hands out places, oldest waiter first. One connection is opened at a time, each with a fresh DNS answer."""
+    """Leases streams, users in turn. One connection is opened at a time, each with a fresh DNS answer."""
 
     def __init__(
         self, url: str, *, ca_file: Path | None, connections: int, timeouts: Timeouts, proxy: Proxy | None = None
@@ -113,31 +116,31 @@ class Pool:
         self._host = address.hostname or ""
         self._port = address.port or (443 if self.tls else 80)
         self._proxy = proxy
-        self._at_most = connections
+        self._max_connections = connections
         self._timeouts = timeouts
         self._connections: list[Connection] = []
         self._waiters: FairQueue[Connection] = FairQueue()
         self._opening: asyncio.Task[None] | None = None
         self.isolation = Isolation()
-        self._losers: set[int] = set()  # users whose calls ended with connections that never answered, since an answer
+        self._losers: set[int] = set()  # users who lost calls with unproven connections, since the last answer
         self._failures = 0
-        self._rest_until = 0.0  # no new connection before; shared, so that many waiters do not each try
+        self._rest_until = 0.0  # no new connection before; for all waiters together
         self._closed = False
-        self._look: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def place(self, user: int = 0) -> AsyncIterator[StreamLease]:
-        """Wait for room on a live connection; the place is given back if it is not used. Users take turns."""
+    async def lease(self, user: int = 0) -> AsyncIterator[StreamLease]:
+        """Wait for a free stream; one that is not used goes back. Users take turns. Raises Unavailable."""
         connection = self._with_room(user)
         if connection:
             connection.take(user)
         else:
             connection = await self._wait(user)
-        place = StreamLease(self, connection, user)
+        lease = StreamLease(self, connection, user)
         try:
-            yield place
+            yield lease
         finally:
-            place.give_back()
+            lease.give_back()
 
     def answered(self, user: int) -> None:
         """Note that the peer answered a user's call."""
@@ -148,8 +151,8 @@ class Pool:
     async def close(self) -> None:
         """Let calls in flight finish, bounded by the answer timeout; then close."""
         self._closed = True
-        if self._look is not None:
-            self._look.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._refuse(lambda: NoRoom("closing"))
         if self._opening:
             self._opening.cancel()
@@ -166,7 +169,7 @@ class Pool:
             if connection.room > 0 and self.isolation.may_join(user, connection.users):
                 if not connection.quiet:
                     return connection
-                connection.ask_for_a_sign_of_life()  # may have died in silence; room is back with the sign of life
+                connection.ask_for_reply()  # it may have died; it has room again when the peer replies
         return None
 
     async def _wait(self, user: int) -> Connection:
@@ -178,18 +181,18 @@ class Pool:
         except BaseException as error:
             self._waiters.give_up(user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().give_back(user)  # handed over at the very moment we gave up
+                waiter.result().give_back(user)  # given at the very moment we gave up
             if isinstance(error, TimeoutError):
                 raise self._too_late() from None
             raise
 
     def _too_late(self) -> Unavailable:
-        """Tell whose fault it is that nobody got a place; a connection that idles without room is given up."""
-        stuck = [connection for connection in self._connections if connection.stuck]
-        providers = self._opening or stuck
+        """Say whose fault it is that no stream was free; an idle connection without room is retired."""
+        stuck = [connection for connection in self._connections if connection.is_stuck]
+        is_providers = self._opening or stuck
         for connection in stuck:
             connection.retire("gives_no_room")
-        return Unavailable("no_slot_in_time", Delivery.NEVER_PROCESSED) if providers else NoRoom("no_slot_in_time")
+        return Unavailable("no_slot_in_time", Delivery.NOT_PROCESSED) if is_providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
         while any(connection.room > 0 for connection in self._connections):
@@ -203,17 +206,17 @@ class Pool:
             self._grow()
 
     def _grow(self) -> None:
-        """Open one more connection if that can help the waiters; refuse them at once if nothing can."""
+        """Open one more connection if that helps the waiters; refuse them at once if nothing can."""
         usable = [connection for connection in self._connections if connection.usable]
-        if self._opening or len(usable) >= self._at_most:
+        if self._opening or len(usable) >= self._max_connections:
             return
         if not all(self._is_no_help(connection) for connection in usable):
-            self._look_again()
+            self._grow_later()
             return
         if self._closed:
             self._refuse(lambda: NoRoom("closing"))
         elif asyncio.get_running_loop().time() >= self._rest_until:
-            self._opening = asyncio.create_task(self._open(), context=Context())  # it outlives who asked
+            self._opening = asyncio.create_task(self._open(), context=Context())  # it outlives the caller
         elif not usable:
             self._refuse(lambda: NoRoom("resting_after_failed_connection"))
 
@@ -221,24 +224,24 @@ class Pool:
         user = self._waiters.first()
         return connection.full or (user is not None and not self.isolation.may_join(user, connection.users))
 
-    def _look_again(self) -> None:
-        """Come back when a connection that takes one call at a time has had time to answer it."""
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(ANSWERS_WITHIN, self._looked)
+    def _grow_later(self) -> None:
+        """Come back when a connection with one stream has had time to answer its call."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(ANSWERS_WITHIN, self._serve_again)
 
-    def _looked(self) -> None:
-        self._look = None
+    def _serve_again(self) -> None:
+        self._timer = None
         self._serve()
 
     async def _open(self) -> None:
         try:
             connection = await self._connected()
         except Exception as error:  # noqa: BLE001 -- a host that is no name raises UnicodeError, for one
-            of_proxy = error.reason if isinstance(error, ProxyTrouble) else None
-            self._failed(of_proxy or type(error).__name__)
+            reason = error.reason if isinstance(error, ProxyTrouble) else None
+            self._failed(reason or type(error).__name__)
             if not any(connection.usable for connection in self._connections):
-                self._refuse(lambda: Unavailable(of_proxy or "connect_failed", Delivery.NEVER_PROCESSED))
-            self._opening = None  # not before: whoever looks for a place meanwhile would try at once
+                self._refuse(lambda: Unavailable(reason or "connect_failed", Delivery.NOT_PROCESSED))
+            self._opening = None  # not before: a new waiter would open another one at once
         else:
             self._opening = None
             self._connections.append(connection)
@@ -258,7 +261,7 @@ class Pool:
 
     def _lost(self, connection: Connection, _: asyncio.Future[None]) -> None:
         self._connections.remove(connection)
-        if connection.greeted and not connection.proven and not self._closed:
+        if connection.greeted and not connection.has_answered and not self._closed:
             self._losers |= connection.ended_with
             if not connection.ended_with or len(self._losers) >= MIN_USERS:
                 self._failed("lost_without_an_answer")

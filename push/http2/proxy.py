@@ -1,4 +1,4 @@
-"""The way to a provider: the addresses of its host side by side (RFC 8305), or an HTTP proxy (CONNECT)."""
+"""Connects to a provider: to all addresses of its host (RFC 8305), or through an HTTP proxy (CONNECT)."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from itertools import chain, zip_longest
@@ -15,29 +15,28 @@ from urllib.parse import unquote, urlsplit
 
 from telemetry.certificates import note_shown
 
-NEXT_AFTER = 0.25  # seconds without a connection until the next address is tried, too (section 5)
-
-SILENT_AFTER = 0.25  # seconds more, where it connects and then says nothing: the port may be open and nobody behind it
-
+NEXT_AFTER = 0.25  # seconds until the next address is tried, too (RFC 8305, section 5)
+SILENT_AFTER = 0.25  # seconds more, where it has connected: the port may be open with nothing behind it
 MAX_ADDRESSES = 16
-
 T = TypeVar("T")
+P = TypeVar("P", bound=asyncio.Protocol)
+MAX_HEAD = 16384  # bytes of a proxy's answer
 
 
 class HostAddress(NamedTuple):
-    """Where a host can be reached."""
+    """One address of a host."""
 
     family: socket.AddressFamily
     sockaddr: tuple[Any, ...]  # as its family has it
 
     @property
     def host(self) -> str:
-        """The address as text."""
+        """The IP address as text."""
         return str(self.sockaddr[0])
 
 
 async def resolved(host: str, port: int) -> list[HostAddress]:
-    """Ask for all addresses of a host, both families in turn; raises OSError, UnicodeError."""
+    """Resolve a host to its addresses, families in alternation; raises OSError, UnicodeError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(HostAddress(family, sockaddr) for family, _, _, _, sockaddr in found))
     like_first = [address for address in addresses if address.family == addresses[0].family]
@@ -48,13 +47,13 @@ async def resolved(host: str, port: int) -> list[HostAddress]:
 
 async def first(
     addresses: Sequence[HostAddress],
-    attempt: Callable[[HostAddress, Callable[[], None]], Awaitable[T]],
+    attempt: Callable[[HostAddress, Callable[[], None]], Coroutine[Any, Any, T]],
     *,
     discard: Callable[[T], None] = lambda _: None,
 ) -> T:
-    """Give what the first attempt comes to that succeeds; the others are cancelled. Raises what the last one raised.
+    """Return the result of the first attempt that succeeds, and cancel the others; raises what the last one raised.
 
-    An attempt calls back when its address has connected. `discard` gets what a second success came to.
+    An attempt calls back when its address has connected. `discard` gets the result of a second success.
     """
     trouble: BaseException = OSError("no address")
     running: set[asyncio.Task[T]] = set()
@@ -63,7 +62,7 @@ async def first(
         while waiting or running:
             connected = asyncio.Event()
             if waiting:
-                running.add(asyncio.create_task(_attempted(attempt, waiting.popleft(), connected)))
+                running.add(asyncio.create_task(attempt(waiting.popleft(), connected.set)))
             done, running = await _wait(running, NEXT_AFTER if waiting else None)
             if not done and connected.is_set():
                 done, running = await _wait(running, SILENT_AFTER)
@@ -71,17 +70,11 @@ async def first(
                 ended = done.pop()
                 trouble = ended.exception() or trouble
                 if ended.exception() is None:
-                    running |= done  # a second success in the very same moment
+                    running |= done  # a second success at the same moment
                     return ended.result()
         raise trouble
     finally:
         await _give_up(running, discard)
-
-
-async def _attempted(
-    attempt: Callable[[HostAddress, Callable[[], None]], Awaitable[T]], address: HostAddress, connected: asyncio.Event
-) -> T:
-    return await attempt(address, connected.set)
 
 
 async def _wait(
@@ -98,14 +91,9 @@ async def _give_up(running: set[asyncio.Task[T]], discard: Callable[[T], None]) 
             discard(outcome)
 
 
-P = TypeVar("P", bound=asyncio.Protocol)
-
-MAX_HEAD = 16384  # bytes of a proxy's answer
-
-
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy. Its password never shows."""
+    """One proxy. Its password is never printed."""
 
     url: str = field(repr=False)  # http://[user:password@]host[:port]
 
@@ -117,7 +105,7 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of Proxy-Authorization, where the address holds a user."""
+        """The value of Proxy-Authorization, if the URL names a user."""
         parts = urlsplit(self.url)
         if parts.username is None:
             return None
@@ -127,13 +115,13 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Which proxy leads where."""
+    """Which addresses are reached through a proxy."""
 
     https: Proxy | None = None
     spared: tuple[str, ...] = ()  # lower case: a host with all below it, host:port, an address, a network, or *
 
     def towards(self, url: str) -> Proxy | None:
-        """Give the proxy for an https:// address; None: straight."""
+        """Find the proxy for an https:// address; None: a direct connection."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
         if parts.scheme != "https" or any(_covers(spared, host, port) for spared in self.spared):
@@ -141,11 +129,11 @@ class Proxies:
         return self.https
 
 
-STRAIGHT = Proxies()
+DIRECT = Proxies()
 
 
 class ProxyTrouble(OSError):
-    """The proxy does not lead there. `reason` is a short stable code."""
+    """The proxy gives no connection. `reason` is a short stable code."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -160,20 +148,28 @@ async def connect(
     proxy: Proxy | None,
     ready: Callable[[P], Awaitable[None]],
 ) -> P:
-    """Connect a protocol with a fresh DNS answer (through a proxy: the proxy's own), and wait until it is ready.
+    """Connect a protocol with a fresh DNS answer (through a proxy: the proxy's address), and wait until it is ready.
 
-    Of the addresses the first that gets so far is taken. Raises OSError, and what `ready` raises.
+    The first address that gets so far is taken. Raises OSError, and what `ready` raises.
     """
     loop = asyncio.get_running_loop()
     host, port = address
 
     async def attempt(to: HostAddress, connected: Callable[[], None]) -> tuple[asyncio.Transport, P]:
-        line = await _line(to, proxy)
+        connection = await _connection(to, proxy)
         connected()
         if proxy is not None:
-            await _tunnel(line, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
+            try:
+                await _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy.authorization)
+            except BaseException:
+                connection.close()
+                raise
         transport, protocol = await loop.create_connection(
-            make, sock=line, ssl=tls, server_hostname=host if tls else None, ssl_shutdown_timeout=1.0 if tls else None
+            make,
+            sock=connection,
+            ssl=tls,
+            server_hostname=host if tls else None,
+            ssl_shutdown_timeout=1.0 if tls else None,
         )
         try:
             note_shown(f"{host}:{port}", transport.get_extra_info("ssl_object"))
@@ -196,35 +192,27 @@ async def _addresses(host: str, port: int, proxy: Proxy | None) -> list[HostAddr
         raise ProxyTrouble("proxy_unreachable") from error
 
 
-async def _line(to: HostAddress, proxy: Proxy | None) -> socket.socket:
-    line = socket.socket(to.family, socket.SOCK_STREAM)
-    line.setblocking(False)
+async def _connection(to: HostAddress, proxy: Proxy | None) -> socket.socket:
+    connection = socket.socket(to.family, socket.SOCK_STREAM)
+    connection.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(line, to.sockaddr)
+        await asyncio.get_running_loop().sock_connect(connection, to.sockaddr)
     except BaseException as error:
-        line.close()
+        connection.close()
         if proxy is not None and isinstance(error, OSError):
             raise ProxyTrouble("proxy_unreachable") from error
         raise
-    return line
+    return connection
 
 
-async def _tunnel(line: socket.socket, authority: str, authorization: str | None) -> None:
-    try:
-        await _opened(line, authority, authorization)
-    except BaseException:
-        line.close()
-        raise
-
-
-async def _opened(tunnel: socket.socket, authority: str, authorization: str | None) -> None:
-    """Ask for the tunnel. The peer behind it waits for us to speak, so nothing follows the proxy's answer."""
+async def _tunnel(connection: socket.socket, authority: str, authorization: str | None) -> None:
+    """Ask for a tunnel. The peer behind it sends nothing first, so nothing follows the proxy's answer."""
     loop = asyncio.get_running_loop()
     more = f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
-    await loop.sock_sendall(tunnel, f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{more}\r\n".encode())
+    await loop.sock_sendall(connection, f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{more}\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head:
-        piece = await loop.sock_recv(tunnel, 4096)
+        piece = await loop.sock_recv(connection, 4096)
         head += piece
         if not piece or len(head) > MAX_HEAD:
             raise ProxyTrouble("proxy_broken")
@@ -236,7 +224,7 @@ async def _opened(tunnel: socket.socket, authority: str, authorization: str | No
 
 
 def _covers(spared: str, host: str, port: int) -> bool:
-    """Whether a word of NO_PROXY means this host."""
+    """Whether an entry of NO_PROXY matches this host."""
     if spared == "*":
         return True
     if "/" in spared:

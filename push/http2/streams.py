@@ -1,6 +1,6 @@
-"""The calls on one HTTP/2 connection as frames, by the book (RFC 9113). Knows no socket and no clock.
+"""The calls on one HTTP/2 connection as frames (RFC 9113). No sockets and no clocks.
 
-Answers are matched by stream id and received data is credited back; RST_STREAM and GOAWAY mean what the RFC says.
+Answers are matched by stream id, received data is credited back, and RST_STREAM and GOAWAY are read by the RFC.
 """
 
 import asyncio
@@ -35,7 +35,12 @@ from push.http2.frames import (
 from push.http2.headers import HeaderReader, HeaderWriter
 from push.sender import Delivery, NoRoom, Unavailable
 
-MAX_BODY = 65536  # bytes; no answer worth reading is longer
+log = structlog.get_logger()
+
+MAX_BODY = 65536  # bytes; the rest of a longer answer is dropped
+CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
+_MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # the connection can still be used
+_REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # as Apple writes it; other text may quote what we sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +54,14 @@ class Response:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A stream's state. Its future is guarded: the caller may have been cancelled meanwhile."""
+    """A stream's state. Its future may be done already: the caller may have been cancelled."""
 
     answer: asyncio.Future[Response]
     sent_at: float  # the event loop's clock
-    answers_before: int  # on this connection; none since is a bad sign
+    answers_before: int  # on this connection; if none follows, the peer may be dead
     unsent: bytes = field(repr=False)
-    window: int = 0  # bytes that the peer has leave for on this stream
-    uncredited: int = 0  # bytes received that the peer was not given back yet
+    window: int = 0  # bytes that may be sent on this stream
+    uncredited: int = 0  # bytes received and not credited back yet
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
@@ -67,19 +72,19 @@ class Call:
             self.body += piece
 
     def finish(self) -> None:
-        """Hand the answer to the caller."""
+        """Give the caller the answer."""
         if not self.answer.done():
             self.answer.set_result(Response(self.status, self.headers, self.body))
 
-    def fail(self, reason: str, fate: Delivery) -> None:
-        """Tell the caller that there will be no answer. A request that never left in full was never processed."""
+    def fail(self, reason: str, delivery: Delivery) -> None:
+        """Give the caller the failure. A request that was not sent in full was not processed."""
         if self.status == 200:
-            self.finish()  # cut off behind the status line, which says it all
+            self.finish()  # cut off behind the status, which says it all
         elif not self.answer.done():
-            self.answer.set_exception(Unavailable(reason, Delivery.NEVER_PROCESSED if self.unsent else fate))
+            self.answer.set_exception(Unavailable(reason, Delivery.NOT_PROCESSED if self.unsent else delivery))
 
-    def turn_away(self, reason: str) -> None:
-        """Tell the caller that the peer had no room for the call, and never looked at it."""
+    def refuse(self, reason: str) -> None:
+        """Tell the caller that the peer had no room for the call, and did not process it."""
         if not self.answer.done():
             self.answer.set_exception(NoRoom(reason))
 
@@ -91,16 +96,16 @@ class Bodies:
         self._calls = calls
         self._out = out
         self._stream_window = WINDOW
-        self._frame_at_most = MAX_FRAME
-        self.window = WINDOW  # bytes that the peer has leave for on all streams together
+        self._max_frame = MAX_FRAME
+        self.window = WINDOW  # bytes that may be sent on all streams together
 
     def begin(self, stream_id: int, call: Call) -> None:
-        """Send what the windows allow of a new call."""
+        """Send what the windows allow of a new call's body."""
         call.window = self._stream_window
         self._send(stream_id, call)
 
     def credit(self, size: int) -> None:
-        """Go on with what the peer has leave for again; raises BrokenProtocol."""
+        """Add to the connection's window, and send what it allows; raises BrokenProtocol."""
         self.window += size
         if not size or self.window > MAX_WINDOW:
             raise BrokenProtocol("impossible credit")
@@ -109,7 +114,7 @@ class Bodies:
                 self._send(stream_id, call)
 
     def credit_stream(self, stream_id: int, call: Call, size: int) -> bool:
-        """Go on with one call; False where such a credit is impossible."""
+        """Add to a stream's window, and send what it allows; False where such a credit is impossible."""
         call.window += size
         if not size or call.window > MAX_WINDOW:
             return False
@@ -117,11 +122,11 @@ class Bodies:
         return True
 
     def limit_frames(self, size: int) -> None:
-        """Keep to the peer's SETTINGS_MAX_FRAME_SIZE."""
-        self._frame_at_most = max(size, MAX_FRAME)
+        """Obey the peer's SETTINGS_MAX_FRAME_SIZE."""
+        self._max_frame = max(size, MAX_FRAME)
 
     def set_stream_window(self, size: int) -> None:
-        """Keep to the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes streams that are open, too."""
+        """Obey the peer's SETTINGS_INITIAL_WINDOW_SIZE, which changes open streams, too."""
         if size > MAX_WINDOW:
             raise BrokenProtocol("impossible window")
         more, self._stream_window = size - self._stream_window, size
@@ -131,27 +136,17 @@ class Bodies:
 
     def _send(self, stream_id: int, call: Call) -> None:
         while call.unsent:
-            size = min(len(call.unsent), self.window, call.window, self._frame_at_most)
+            size = min(len(call.unsent), self.window, call.window, self._max_frame)
             if size <= 0:
-                return  # the next credit goes on
+                return  # the next credit continues
             piece, call.unsent = call.unsent[:size], call.unsent[size:]
             self.window -= size
             call.window -= size
             self._out.append(written(FrameKind.DATA, 0 if call.unsent else END_STREAM, stream_id, piece))
 
 
-log = structlog.get_logger()
-
-
-CREDIT_AFTER = WINDOW // 2  # bytes received, on the connection or on one stream
-
-_MALFORMED = ("malformed_answer", Code.PROTOCOL_ERROR)  # breaks the rules; the connection is not harmed
-
-_REASON = re.compile(rb'"reason" ?: ?"([A-Za-z]{1,64})"')  # Apple's way; other words may quote what we sent
-
-
 class Streams:
-    """Starts calls and takes their answers in. Whoever holds it moves the bytes."""
+    """Starts calls and reads their answers; the connection moves the bytes."""
 
     def __init__(self) -> None:
         self.calls: dict[int, Call] = {}  # oldest first
@@ -161,10 +156,10 @@ class Streams:
         self._writer = HeaderWriter()
         self._reader = HeaderReader()
         self._next_id = 1
-        self._limit = MAX_STREAM_ID  # a peer that names no limit sets none
+        self._limit = MAX_STREAM_ID  # no limit, unless the peer sets one
         self._uncredited = 0
         self.answers = 0
-        self.greeted = False  # by the peer's SETTINGS
+        self.greeted = False  # the peer's SETTINGS have come
         self.going_away = False  # no new streams: GOAWAY was received, or all ids are used
 
     @property
@@ -174,11 +169,11 @@ class Streams:
 
     @property
     def window(self) -> int:
-        """Bytes that the peer has leave for now."""
+        """Bytes that may be sent now."""
         return self._bodies.window
 
     def start(self, headers: Sequence[HeaderTuple], call: Call) -> None:
-        """Open a stream; the caller has seen to limit and window."""
+        """Open a stream; the caller has checked limit and window."""
         block = self._writer.written(headers)
         stream_id, self._next_id = self._next_id, self._next_id + 2
         self.calls[stream_id] = call
@@ -188,20 +183,20 @@ class Streams:
             self.going_away = True
 
     def give_up(self, stream_id: int, reason: str, code: Code = Code.CANCEL) -> None:
-        """Fail a call that the peer may still be at work on."""
+        """Fail a call that the peer may still process."""
         self._reset(stream_id, code)
         self._fail(stream_id, reason, Delivery.UNKNOWN)
 
     def fail_all(self, reason: str) -> None:
-        """Nothing more will come back."""
+        """Fail all calls: no answer can come."""
         for stream_id in list(self.calls):
             self._fail(stream_id, reason, Delivery.UNKNOWN)
 
     def ping(self) -> None:
-        """Ask the peer for any frame."""
+        """Send a PING, which the peer has to answer."""
         self._out.append(written(FrameKind.PING, 0, 0, b"fastbell"))
 
-    def say_goodbye(self) -> None:
+    def send_goaway(self) -> None:
         """Tell the peer that this connection ends."""
         self._out.append(written(FrameKind.GOAWAY, 0, 0, bytes(8)))
 
@@ -212,9 +207,9 @@ class Streams:
         return outgoing
 
     def receive(self, incoming: bytes) -> None:
-        """Take the peer's bytes in, and settle the calls they answer; raises BrokenProtocol.
+        """Process the peer's bytes, and finish the calls they answer; raises BrokenProtocol.
 
-        After an OddFrame, which is raised when all was taken in, it goes on: the frame cost its own stream its call.
+        An OddFrame is raised at the end, when all frames are processed: it fails the call of its own stream alone.
         """
         odd: OddFrame | None = None
         for frame in self._cutter.frames(incoming):
@@ -251,7 +246,7 @@ class Streams:
 
     def _take_headers(self, frame: Frame) -> None:
         self._must_be_ours(frame.stream_id)
-        headers = self._reader.read(frame.content())  # even where nobody waits for it: the table lives on
+        headers = self._reader.read(frame.content())  # also of an unknown stream: the table has to stay in step
         call = self.calls.get(frame.stream_id)
         if call is None:
             return
@@ -259,7 +254,7 @@ class Streams:
         if not call.status and not (len(status) == 3 and status.isdigit()):
             self.give_up(frame.stream_id, *_MALFORMED)
             return
-        if not call.status and status >= b"200":  # before it come 1xx, after it trailers
+        if not call.status and status >= b"200":  # 1xx come before it, trailers after it
             call.status, call.headers = int(status), headers
         if frame.flags & END_STREAM:
             self._finish(frame.stream_id)
@@ -315,7 +310,7 @@ class Streams:
         if frame.stream_id not in self.calls:
             return
         if code == Code.REFUSED_STREAM:
-            self.calls.pop(frame.stream_id).turn_away("stream_reset")
+            self.calls.pop(frame.stream_id).refuse("stream_reset")
         else:
             self._fail(frame.stream_id, "stream_reset", Delivery.UNKNOWN)
 
@@ -325,7 +320,7 @@ class Streams:
         log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
-            self._fail(stream_id, "goaway", Delivery.NEVER_PROCESSED)
+            self._fail(stream_id, "goaway", Delivery.NOT_PROCESSED)
 
     def _finish(self, stream_id: int) -> None:
         call = self.calls[stream_id]
@@ -333,13 +328,13 @@ class Streams:
             self.give_up(stream_id, *_MALFORMED)
             return
         self.answers += 1
-        if call.unsent:  # answered before it was asked in full
+        if call.unsent:  # answered before the request was sent in full
             self._reset(stream_id, Code.CANCEL)
         self.calls.pop(stream_id).finish()
 
-    def _fail(self, stream_id: int, reason: str, fate: Delivery) -> None:
-        """Take a call out and settle it: in one step, so that nothing can come between and leave its caller waiting."""
-        self.calls.pop(stream_id).fail(reason, fate)
+    def _fail(self, stream_id: int, reason: str, delivery: Delivery) -> None:
+        """Remove a call and fail it in one step, so that no caller is left waiting."""
+        self.calls.pop(stream_id).fail(reason, delivery)
 
     def _must_be_ours(self, stream_id: int) -> None:
         if not stream_id % 2 or stream_id >= self._next_id:

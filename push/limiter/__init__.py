@@ -1,1 +1,1 @@
-"""One limiter per route, at the call itself: rate, priorities, circuit breaker."""
+"""One limiter per route, right before the call: rate, priorities, circuit breaker."""

@@ -1,4 +1,4 @@
-"""Whose turn it is at one gate: concurrency, pace, and the line of those who wait."""
+"""Who may call next on one route: concurrency, rate, and the queue of those who wait."""
 
 import asyncio
 from collections import deque
@@ -10,67 +10,75 @@ from math import inf
 from domain.kinds import Priority
 from push.limiter.breaker import BreakerPermit
 from push.limiter.settings import Limits, Timings
-from push.sender import Booked, Paused
+from push.sender import Paused, Reserved
 from push.wait_queue import FairQueue, QueueDepths, Waiter
+
+BURST = 0.1  # seconds' worth of calls that may start at once
+RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
+RAMP_FROM = 0.02  # of what a ramp leads to
+_KEPT = 4  # one in so many of the calls in flight is kept for reminders
+_SHARE = 4  # one in so many of the calls in flight may be one user's
+_LATELY = 256  # calls, whose ends show how fast a queue without a rate moves
+NOBODY = 0  # in place of the digest of an unknown user
 
 
 class WaitQueue:
-    """Those who wait, by priority and user."""
+    """Waiting pushes by priority and user."""
 
     def __init__(self) -> None:
         self._waiting: dict[Priority, FairQueue[BreakerPermit]] = {priority: FairQueue() for priority in Priority}
 
     def __len__(self) -> int:
-        """Count those who wait."""
+        """Count the waiting pushes."""
         return sum(map(len, self._waiting.values()))
 
-    def ahead_of(self, priority: Priority, user: int) -> int:
-        """Count those who go before a newcomer of this user, at most; of those who are there already."""
+    def count_ahead(self, priority: Priority, user: int) -> int:
+        """Count the waiting pushes that go before a new one of this user, at most."""
         before = sum(len(waiting) for other, waiting in self._waiting.items() if other < priority)
-        return before + self._waiting[priority].ahead_of(user)
+        return before + self._waiting[priority].count_ahead(user)
 
     def join(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
-        """Wait behind the others of one's own priority and user; the future is settled when it is one's turn."""
+        """Wait behind the others of the same priority and user; the future is done when the turn comes."""
         return self._waiting[priority].join(user)
 
     def give_up(self, priority: Priority, user: int, waiter: Waiter[BreakerPermit]) -> None:
-        """Wait no longer; harmless after one's turn."""
+        """Stop waiting; harmless after the turn."""
         self._waiting[priority].give_up(user, waiter)
 
-    def first(self, is_passed_over: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
-        """Tell of which priority and user the next one is; None where nobody waits but users who are passed over."""
+    def first(self, is_skipped: Callable[[int], bool] = lambda _: False) -> tuple[Priority, int] | None:
+        """Return priority and user of the next turn; None where only skipped users wait."""
         for priority, waiting in self._waiting.items():
-            if (user := waiting.first(is_passed_over)) is not None:
+            if (user := waiting.first(is_skipped)) is not None:
                 return priority, user
         return None
 
     def next(self, priority: Priority, user: int) -> Waiter[BreakerPermit]:
-        """Take the turn that `first` told."""
+        """Take the turn that `first` returned."""
         return self._waiting[priority].next(user)
 
-    def dismissed(self) -> Iterator[Waiter[BreakerPermit]]:
-        """Empty the line."""
+    def drain(self) -> Iterator[Waiter[BreakerPermit]]:
+        """Empty the queue."""
         while (first := self.first()) is not None:
             yield self.next(*first)
 
 
 class Reservations:
-    """Whose turns are still to come, by priority."""
+    """Turns that are reserved and still to come, by priority."""
 
     def __init__(self) -> None:
         self._admission: dict[Priority, list[tuple[float, int]]] = {priority: [] for priority in Priority}  # heaps
         self._depths = {priority: QueueDepths() for priority in Priority}
 
-    def book(
+    def reserve(
         self, now: float, priority: Priority, user: int, *, wait: float, each: float, at_most: float
     ) -> float | None:
-        """Give a turn away; in how many seconds, None where that is more than `at_most`.
+        """Reserve a turn; returns in how many seconds it is, None where that is more than `at_most`.
 
-        `wait` is how long those in line take, and `each` how long one turn takes, in seconds.
+        `wait` is how long the queue takes, and `each` how long one turn takes, in seconds.
         """
         self._forget(now)
         before = sum(depths.total for other, depths in self._depths.items() if other < priority)
-        turn = wait + (before + self._depths[priority].ahead_of(user) + 1) * each
+        turn = wait + (before + self._depths[priority].count_ahead(user) + 1) * each
         if turn > at_most:
             return None
         heappush(self._admission[priority], (now + turn, user))
@@ -83,15 +91,8 @@ class Reservations:
                 self._depths[priority].remove(heappop(turns)[1])
 
 
-BURST = 0.1  # seconds' worth of calls that may start at once
-
-RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
-
-RAMP_FROM = 0.02  # of what a ramp leads to
-
-
 class TokenBucket:
-    """How many calls may start: `full` per second, infinite where there is no limit, and none at first."""
+    """How many calls may start: `full` per second, infinite without a limit, and none at first."""
 
     def __init__(self, now: float) -> None:
         self.full = 0.0
@@ -101,11 +102,11 @@ class TokenBucket:
         self._ramp_began = self._ramp_ends = now
 
     def ramp_up(self, now: float, lasting: float) -> None:
-        """Start again with a small part of the full rate, which grows to the whole in so many seconds."""
+        """Start again at a small part of the full rate, and grow to all of it in so many seconds."""
         self._ramp_began, self._ramp_ends = now, now + lasting
 
     def rate(self, now: float) -> float:
-        """Tell how many calls per second may start at present."""
+        """Return how many calls per second may start at present."""
         if now >= self._ramp_ends:
             return self.full
         top = min(self.full, RAMP_TO)
@@ -113,7 +114,7 @@ class TokenBucket:
         return max(top * max(RAMP_FROM, done), min(top, 1.0))
 
     def take(self, now: float) -> bool:
-        """Take leave for one call; False when it is too early."""
+        """Take a token for one call; False when it is too early."""
         self._fill(now)
         if self._rate == inf:
             return True
@@ -123,11 +124,11 @@ class TokenBucket:
         return True
 
     def give_back(self) -> None:
-        """Return leave that was not used."""
+        """Return an unused token."""
         self._level = min(self._most, self._level + 1)
 
     def wait(self, now: float, count: int) -> float:
-        """Tell in how many seconds so many calls will have had leave; infinite where none may start."""
+        """Return in how many seconds so many calls may have started; infinite where none may start."""
         self._fill(now)
         if self._rate in (0, inf):
             return 0.0 if self._rate else inf
@@ -138,7 +139,7 @@ class TokenBucket:
         return max(1.0, self._rate * BURST)
 
     def _fill(self, now: float) -> None:
-        """Add what has come in since the last time, then go on at the rate of now."""
+        """Add the tokens since the last time, then go on at the present rate."""
         if self._rate != inf:
             self._level = min(self._most, self._level + (now - self._at) * self._rate)
         rate = self.rate(now)
@@ -148,20 +149,10 @@ class TokenBucket:
         self._at = now
 
 
-_KEPT = 4  # one in so many places is for reminders
-
-_SHARE = 4  # one in so many places at most is one user's
-
-_LATELY = 256  # calls, that tell how fast a gate without a rate moves
-
-
-NOBODY = 0  # in place of a user's digest, where it is not known whose a push is
-
-
 class AdmissionQueue:
-    """Gives turns to as many as the limits allow; `admit` makes the ticket at the moment at which a turn is given.
+    """Gives turns to as many as the limits allow; `admit` makes the permit at the moment of the turn.
 
-    While `is_shut` those in line wait for what a probe comes to.
+    While the breaker `is_open`, the queue waits for the outcome of a probe.
     """
 
     def __init__(
@@ -170,33 +161,37 @@ class AdmissionQueue:
         timings: Timings,
         *,
         admit: Callable[[int], BreakerPermit],
-        is_shut: Callable[[], bool],
+        is_open: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
         self.in_flight = 0
-        self.pace = TokenBucket(clock())
+        self.token_bucket = TokenBucket(clock())
         self._limits = limits
         self._timings = timings
         self._admit = admit
-        self._is_shut = is_shut
+        self._is_open = is_open
         self._clock = clock
         self._chance = chance
-        self._line = WaitQueue()
+        self._waiters = WaitQueue()
         self._most_of_one = max(1, limits.concurrency // _SHARE)
-        self._of_users: dict[int, int] = {}  # under way
-        self._bookings = Reservations()
+        self._of_users: dict[int, int] = {}  # calls in flight
+        self._reservations = Reservations()
         self._left: deque[float] = deque(maxlen=_LATELY)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
-        return len(self._line)
+        """How many pushes wait."""
+        return len(self._waiters)
 
     def at_once(self, now: float, priority: Priority, user: int) -> BreakerPermit | None:
         """Give a turn if nobody waits and the limits allow it."""
-        if self._has_many(user) or self._line.first(self._has_many) is not None or not self._may_start(now, priority):
+        if (
+            self._has_share(user)
+            or self._waiters.first(self._has_share) is not None
+            or not self._may_start(now, priority)
+        ):
             return None
         return self.take(user)
 
@@ -207,24 +202,24 @@ class AdmissionQueue:
         return self._admit(user)
 
     async def wait(self, priority: Priority, user: int) -> BreakerPermit:
-        """Stand in line; raises Booked for a turn that is too far off, and what `dismiss` says."""
+        """Wait in the queue; raises Reserved for a turn that is too far off, and what `dismiss` gives."""
         now = self._clock()
-        ahead = self._line.ahead_of(priority, user)
-        if self._timings.patience < self.pace.wait(now, ahead + 1) < inf:
-            raise self._booked(now, priority, user, ahead, "rate_limited")
-        waiter = self._line.join(priority, user)
-        self.let_in()
+        ahead = self._waiters.count_ahead(priority, user)
+        if self._timings.patience < self.token_bucket.wait(now, ahead + 1) < inf:
+            raise self._reserved(now, priority, user, ahead, "rate_limited")
+        waiter = self._waiters.join(priority, user)
+        self.admit_waiting()
         try:
             async with asyncio.timeout(self._timings.patience):
                 return await waiter
         except BaseException as error:
-            self._line.give_up(priority, user, waiter)
+            self._waiters.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.pace.give_back()  # let in at the very moment we gave up
+                self.token_bucket.give_back()  # admitted at the very moment we gave up
                 self.leave(user)
             if isinstance(error, TimeoutError):
-                # whoever was ahead has gone or given up as well
-                raise self._booked(self._clock(), priority, user, 0, "limit_reached") from None
+                # all who were ahead have gone or given up as well
+                raise self._reserved(self._clock(), priority, user, 0, "limit_reached") from None
             raise
 
     def leave(self, user: int) -> None:
@@ -235,55 +230,55 @@ class AdmissionQueue:
         else:
             del self._of_users[user]
         self._left.append(self._clock())
-        self.let_in()
+        self.admit_waiting()
 
-    def let_in(self) -> None:
-        """Let in as many as may start, and come back when the next one may."""
+    def admit_waiting(self) -> None:
+        """Admit as many as may start, and come back when the next one may."""
         now = self._clock()
-        while not self._is_shut() and (first := self._line.first(self._has_many)) is not None:
+        while not self._is_open() and (first := self._waiters.first(self._has_share)) is not None:
             priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
-            self._line.next(priority, user).set_result(self.take(user))
+            self._waiters.next(priority, user).set_result(self.take(user))
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
-        """Send everybody away."""
-        for waiter in self._line.dismissed():
+        """Send all who wait away."""
+        for waiter in self._waiters.drain():
             waiter.set_exception(why())
 
     def _has_room(self, priority: Priority) -> bool:
-        """Tell whether one more may be under way; a part of the room is for reminders, however slow other calls are."""
+        """Whether one more call may start; a part is kept for reminders, however slow other calls are."""
         kept = 0 if priority is Priority.REMINDER else self._limits.concurrency // _KEPT
         return self.in_flight < self._limits.concurrency - kept
 
-    def _has_many(self, user: int) -> bool:
-        """Tell of a user whose calls fill a good part of the room: they may be slow, and others need theirs."""
+    def _has_share(self, user: int) -> bool:
+        """Whether a user's calls take the share of one user: they may be slow, and others need the rest."""
         return self._of_users.get(user, 0) >= self._most_of_one and user != NOBODY
 
     def _may_start(self, now: float, priority: Priority) -> bool:
-        return self._has_room(priority) and self.pace.take(now)
+        return self._has_room(priority) and self.token_bucket.take(now)
 
     def _come_back(self, now: float, priority: Priority) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait = self.pace.wait(now, 1)
-        if wait < inf and self._has_room(priority):  # else whoever leaves, or a new share, lets in
-            self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.let_in)
+        wait = self.token_bucket.wait(now, 1)
+        if wait < inf and self._has_room(priority):  # else the next call that ends, or a new share, admits
+            self._timer = asyncio.get_running_loop().call_later(min(max(wait, 0.001), 0.25), self.admit_waiting)
 
-    def _booked(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Booked:
-        rate, chance = self.pace.rate(now), self._chance()
+    def _reserved(self, now: float, priority: Priority, user: int, ahead: int, reason: str) -> Reserved:
+        rate, chance = self.token_bucket.rate(now), self._chance()
         if rate == 0:
-            return Booked(reason, retry_after=timedelta(seconds=self._timings.looking_again * (1 + chance)))
+            return Reserved(reason, retry_after=timedelta(seconds=self._timings.check_again * (1 + chance)))
         each = self._seconds_each(now) if rate == inf else 1 / rate
-        wait = ahead * each if rate == inf else self.pace.wait(now, ahead)
-        at_most = self._timings.booked_ahead
-        turn = self._bookings.book(now, priority, user, wait=wait, each=each, at_most=at_most)
-        if turn is None:  # whoever would come too late just looks in again
+        wait = ahead * each if rate == inf else self.token_bucket.wait(now, ahead)
+        at_most = self._timings.max_reserved
+        turn = self._reservations.reserve(now, priority, user, wait=wait, each=each, at_most=at_most)
+        if turn is None:  # too far ahead to reserve: it just asks again
             turn = at_most * (1 - chance / 2)
-        return Booked(reason, retry_after=timedelta(seconds=turn))
+        return Reserved(reason, retry_after=timedelta(seconds=turn))
 
     def _seconds_each(self, now: float) -> float:
-        """Tell how long a turn takes at a full gate, by the calls that ended lately."""
+        """Return how long a turn takes at full concurrency, by the calls that ended lately."""
         at_most = self._timings.longest_call / self._limits.concurrency
         return min(at_most, (now - self._left[0]) / len(self._left)) if self._left else at_most

@@ -1,8 +1,8 @@
-"""The circuit breaker of one gate: judges a provider by what calls come to. The clock is passed in.
+"""The circuit breaker of one route: it judges a provider by the outcomes of calls. The clock is passed in.
 
-In the usual words: *closed* lets calls through, *open* lets none through, *half open* waits for the one that probes.
-It counts users (their digests), never calls: whatever one of them owns or does, their refusals are one voice.
-The same holds while it is open: why it is, and how long it rests, changes with what three users meet.
+As usual, *closed* lets calls through, *open* lets none through, and *half open* waits for one call that probes.
+It counts users (by their digests), not calls: all refusals of one user count once. The same holds while it is open:
+its cause and the length of its rest change with what three users meet.
 """
 
 from collections import Counter, deque
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
 USERS = 3  # who were refused, with no acceptance since the first of them
-IN_A_ROW = 6  # calls of theirs, where others were accepted a moment before, or connections broke
+IN_A_ROW = 6  # calls of theirs that have to fail, where others were accepted a moment before, or connections broke
 SEVERAL = 6  # users who met different kinds of trouble
-LATELY = 1.0  # seconds; an acceptance as young as that contradicts three refusals, but not six
-MOMENT = 0.02  # seconds; a connection that breaks fails all its calls in one moment, which says no more than one call
-WINDOW = 600.0  # seconds; a refusal that is older says nothing about now
+LATELY = 1.0  # seconds; a younger acceptance contradicts three refusals, but not six
+MOMENT = 0.02  # seconds; a connection that breaks fails all its calls in one moment, which counts as one call
+WINDOW = 600.0  # seconds; an older refusal does not count
 LONGEST_FLOOR = 600.0  # seconds; a provider may ask for a day, but a probe is one call
-_HURRY = 0.5  # of the time left to what waits longest: a rest is over by then
+_SHORTENED = 0.5  # of the time left to a waiting push; a rest ends by then
 
 
 class State(StrEnum):
-    """Where a breaker stands."""
+    """The states of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -36,28 +36,28 @@ class Cause(StrEnum):
     MISCONFIGURED = "misconfigured"
 
 
-class Bearing(Enum):
-    """What trouble says about a route."""
+class TroubleScope(Enum):
+    """What trouble is about."""
 
-    WHOLE = auto()  # it names the route, so it is enough alone
-    CALL = auto()  # about one push, or one try of our credentials: others have to agree
-    CONNECTION = auto()  # about one connection, whatever number of calls it took with it
+    ROUTE = auto()  # the answer names the route, so one is enough
+    CALL = auto()  # one push, or one use of our credentials: other users have to meet it, too
+    CONNECTION = auto()  # one connection, however many calls failed with it
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What the breaker has to know of a call that failed."""
+    """What the breaker has to know about a failed call."""
 
     cause: Cause
     reason: str
-    bearing: Bearing
-    retry_after: float | None = None  # the provider's own word, in seconds; believed up to LONGEST_FLOOR
-    is_usual: bool = False  # that is its general advice, and not what it asked for: what waits may hurry it
+    scope: TroubleScope
+    retry_after: float | None = None  # what the provider asked for, in seconds; obeyed up to LONGEST_FLOOR
+    is_advised: bool = False  # its general advice, not this answer: a push that would expire may shorten it
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """How long a breaker stays open, in seconds: the first time, and at most, after probes that failed."""
+    """How long a breaker stays open, in seconds: the first time, and at most, after failed probes."""
 
     first: float
     longest: float
@@ -65,94 +65,94 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class BreakerPermit:
-    """Leave to call, given by a breaker as it stood then."""
+    """Permission to call, given by a breaker in its state of that moment."""
 
     generation: int
-    is_fresh: bool = False  # a probe of a user who was not among those refused last
+    is_fresh: bool = False  # a probe of a user who is not among the last refused
 
 
 @dataclass(slots=True)
 class _Refused:
-    """Who met one kind of trouble since the last acceptance."""
+    """The users who met one cause of trouble since the last acceptance."""
 
-    users: dict[int, tuple[float, Trouble]] = field(default_factory=dict)  # when last, and what; the latest last
-    calls: int = 0  # of theirs
+    users: dict[int, tuple[float, Trouble]] = field(default_factory=dict)  # their last trouble and its time, in order
+    calls: int = 0  # of these users
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class _Wait:
     """How long the provider asked one user to wait."""
 
     seconds: float
-    is_usual: bool
+    is_advised: bool
 
 
 class Breaker:
-    """Opens on trouble, closes when a push is accepted. Trouble of calls of an earlier generation changes nothing."""
+    """Opens on trouble, closes when a push is accepted. Calls from before it last opened or closed change little."""
 
     def __init__(self, rests: Mapping[Cause, Rest], chance: Callable[[], float]) -> None:
-        self.cause: Cause | None = None  # what three users met, or what named the route; with the provider's reason
+        self.cause: Cause | None = None  # what three users met, or what named the route; `reason` is the provider's
         self.reason: str | None = None
         self.open_since: float | None = None
         self.open_until = 0.0
         self._rests = rests
         self._chance = chance
         self._generation = 0
-        self._openings = 0  # in a row: the first, and each probe that added to what three users agree on
-        self._alone = 0  # probes since that were refused to fewer: they prolong the rest of these users alone
+        self._openings = 0  # in a row: the first, and each failed probe that three users' troubles confirm
+        self._lone_probes = 0  # failed probes since that fewer confirm: they prolong the rest of these users alone
         self._probing = self.is_fresh_probing = False
-        self._fresh_from: float | None = None  # when others than the last who were refused may probe; None: no sooner
-        self._voices: deque[int] = deque(maxlen=USERS)  # whose calls were refused last
-        self._met: dict[int, Trouble] = {}  # what the last three users who were refused met, the latest last
+        self._fresh_from: float | None = None  # when users not among the last refused may probe; None: no sooner
+        self._refused_last: deque[int] = deque(maxlen=USERS)  # users, the latest last
+        self._troubles: dict[int, Trouble] = {}  # of the last three refused users, the latest last
         self._opened_at = 0.0  # last
         self._not_before = 0.0  # the end of the rest that the provider asked for
-        self._is_named = False  # the provider said itself that all of the route is meant
+        self._is_named = False  # the provider's answer named the whole route
         self._refused: dict[Cause, _Refused] = {}  # since the last acceptance
         self._last_moment = self._accepted_at = float("-inf")
 
     def state(self, now: float) -> State:
-        """Tell where it stands."""
+        """Return the present state."""
         if self.open_since is None:
             return State.CLOSED
         return State.OPEN if now < self.next_probe_at else State.HALF_OPEN
 
     @property
     def next_probe_at(self) -> float:
-        """Tell when the first push may try an open one, whoever's it is."""
+        """When the first push of any user may probe."""
         return self.open_until if self._fresh_from is None else min(self._fresh_from, self.open_until)
 
-    def lets_through(self, now: float, user: int) -> bool:
-        """Whether a call of this user may start: always while closed, and one as a probe after a rest.
+    def allows(self, now: float, user: int) -> bool:
+        """Whether a call of this user may start: any while closed, and one as a probe after a rest.
 
-        A probe of somebody who was refused before, whose calls may hang, holds up nobody who was not.
+        The probe of a user who was refused before may hang; it does not block a user who was not.
         """
         if self.open_since is None:
             return True
-        is_held_up = self.is_fresh_probing or (self._probing and not self._is_fresh(user))
-        return now >= self.rests_until(user) and not is_held_up
+        is_blocked = self.is_fresh_probing or (self._probing and not self._is_fresh(user))
+        return now >= self.rests_until(user) and not is_blocked
 
     def rests_until(self, user: int) -> float:
-        """Tell when a push of this user may try an open one."""
+        """When a push of this user may probe."""
         return self.next_probe_at if self._is_fresh(user) else self.open_until
 
     def admit(self, user: int) -> BreakerPermit:
-        """Let a call of this user through; the caller has asked."""
+        """Let a call of this user through; the caller has checked `allows`."""
         if self.open_since is None or not self._is_fresh(user):
             self._probing = self.open_since is not None
             return BreakerPermit(self._generation)
         self.is_fresh_probing = True
         return BreakerPermit(self._generation, is_fresh=True)
 
-    def still_good(self, breaker_permit: BreakerPermit) -> bool:
-        """Whether the call may still be made: not if the breaker opened meanwhile."""
+    def is_valid(self, breaker_permit: BreakerPermit) -> bool:
+        """Whether the call may still be made: not if the breaker has opened since."""
         return self.open_since is None or breaker_permit.generation == self._generation
 
     def is_probe(self, breaker_permit: BreakerPermit) -> bool:
-        """Whether this is leave for the one call that tries the route."""
+        """Whether this permits the one call that probes the route."""
         return self.open_since is not None and breaker_permit.generation == self._generation
 
-    def given_back(self, breaker_permit: BreakerPermit) -> None:
-        """Take back leave that was not used: the next one is the probe."""
+    def unused(self, breaker_permit: BreakerPermit) -> None:
+        """Take an unused permit back: the next call is the probe."""
         if breaker_permit.generation != self._generation:
             return
         if breaker_permit.is_fresh:
@@ -161,65 +161,65 @@ class Breaker:
             self._probing = False
 
     def succeeded(self, breaker_permit: BreakerPermit, now: float) -> None:
-        """Take note that a push was accepted. It contradicts refusals of others, though its call began before them."""
+        """Note an acceptance. It contradicts refusals of others, even of calls that began later."""
         self._accepted_at = now
         if self.open_since is None:
-            self._agree_no_more()
+            self._forget_troubles()
         elif breaker_permit.generation == self._generation or not self._is_named:
             self.reset()
 
     def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Take note of an answer about one push: it tells that the provider is there, and nothing else."""
+        """Note an answer about one push: it shows that the provider is up, and nothing else."""
         if self.is_probe(breaker_permit):
             self.reset()
 
     def failed(self, breaker_permit: BreakerPermit, now: float, trouble: Trouble, user: int) -> None:
-        """Take note of trouble, and whose push met it."""
-        is_of_before, is_shut = breaker_permit.generation != self._generation, self.open_since is not None
-        if is_of_before and not is_shut:
+        """Note the trouble of a call of this user."""
+        is_of_before, is_open = breaker_permit.generation != self._generation, self.open_since is not None
+        if is_of_before and not is_open:
             return
-        is_probe = is_shut and not is_of_before
-        if trouble.bearing is Bearing.CONNECTION and not self._is_another_moment(now) and not is_probe:
+        is_probe = is_open and not is_of_before
+        if trouble.scope is TroubleScope.CONNECTION and not self._is_another_moment(now) and not is_probe:
             return
-        word = self._hear(trouble, user)
+        wait = self._note(trouble, user)
         if is_of_before:
-            if word is not None and not word.is_usual:
-                self._not_before = max(self._not_before, now + word.seconds)
+            if wait is not None and not wait.is_advised:
+                self._not_before = max(self._not_before, now + wait.seconds)
                 self.open_until = max(self.open_until, self._not_before)
         elif is_probe:
-            self._go_on(now, trouble, user, word)
+            self._go_on(now, trouble, user, wait)
         elif (agreed := self._agreed(now, trouble, user)) is not None:
-            self._voices.extend({other: None for refused in self._refused.values() for other in refused.users})
+            self._refused_last.extend({other: None for refused in self._refused.values() for other in refused.users})
             self.open_since, self.cause, self.reason = now, agreed.cause, agreed.reason
             self._openings = 1
-            self._is_named = agreed.bearing is Bearing.WHOLE
-            self._rest(now, word, USERS)
+            self._is_named = agreed.scope is TroubleScope.ROUTE
+            self._rest(now, wait, USERS)
 
-    def hurry(self, now: float, left: float) -> None:
-        """End the rest well before the time of a push that waits is over; `left` is what it has, in seconds.
+    def shorten(self, now: float, left: float) -> None:
+        """End the rest well before a waiting push expires, in `left` seconds.
 
-        What the provider asked for is kept, and so is the shortest of all rests.
+        It stays at least as long as the provider asked for, and as the shortest of all rests.
         """
         if self.open_since is None or self._probing or self.is_fresh_probing:
             return
         shortest = self._opened_at + self._shortest
-        self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _HURRY))
+        self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _SHORTENED))
 
     def reset(self) -> None:
-        """Close, and start afresh."""
+        """Close, and forget all trouble."""
         self.cause = self.reason = self.open_since = None
         self._generation += 1
-        self._openings = self._alone = 0
+        self._openings = self._lone_probes = 0
         self._probing = self.is_fresh_probing = False
-        self._voices.clear()
-        self._agree_no_more()
+        self._refused_last.clear()
+        self._forget_troubles()
 
     @property
     def _shortest(self) -> float:
         return min(rest.first for rest in self._rests.values())
 
     def _is_fresh(self, user: int) -> bool:
-        return not self._is_named and user not in self._voices
+        return not self._is_named and user not in self._refused_last
 
     def _is_another_moment(self, now: float) -> bool:
         if now - self._last_moment < MOMENT:
@@ -227,28 +227,28 @@ class Breaker:
         self._last_moment = now
         return True
 
-    def _agree_no_more(self) -> None:
+    def _forget_troubles(self) -> None:
         self._refused.clear()
-        self._met.clear()
+        self._troubles.clear()
 
-    def _hear(self, trouble: Trouble, user: int) -> _Word | None:
-        """Note what this user met; gives how long the provider asked all to wait: asked of three, or said of all."""
-        if trouble.bearing is Bearing.WHOLE:
-            self._met.clear()
-            return _word(trouble)
-        self._met.pop(user, None)
-        self._met[user] = trouble
-        if len(self._met) > USERS:
-            del self._met[next(iter(self._met))]
-        words = [word for each in self._met.values() if (word := _word(each)) is not None]
-        return min(words, key=lambda each: each.seconds) if len(words) == USERS else None
+    def _note(self, trouble: Trouble, user: int) -> _Wait | None:
+        """Note a user's trouble; returns the wait that the provider asked of three users, or of the whole route."""
+        if trouble.scope is TroubleScope.ROUTE:
+            self._troubles.clear()
+            return _asked_wait(trouble)
+        self._troubles.pop(user, None)
+        self._troubles[user] = trouble
+        if len(self._troubles) > USERS:
+            del self._troubles[next(iter(self._troubles))]
+        waits = [wait for each in self._troubles.values() if (wait := _asked_wait(each)) is not None]
+        return min(waits, key=lambda each: each.seconds) if len(waits) == USERS else None
 
     def _agreed(self, now: float, trouble: Trouble, user: int) -> Trouble | None:
-        """Give the trouble that enough users met, of late and with none accepted since.
+        """Return the trouble that enough users met lately, with no acceptance since.
 
-        That is three of one cause. Where causes differ it is six, and it is what most of them met.
+        That is three users with one cause. Where causes differ, it is six, and the cause that most of them met.
         """
-        if trouble.bearing is Bearing.WHOLE:
+        if trouble.scope is TroubleScope.ROUTE:
             return trouble
         for refused in self._refused.values():
             for other in [other for other, (at, _) in refused.users.items() if at < now - WINDOW]:
@@ -259,7 +259,7 @@ class Breaker:
         its.users.pop(user, None)
         its.users[user] = now, trouble
         its.calls += 1
-        is_doubted = trouble.bearing is Bearing.CONNECTION or now - self._accepted_at < LATELY
+        is_doubted = trouble.scope is TroubleScope.CONNECTION or now - self._accepted_at < LATELY
         if len(its.users) >= USERS and (its.calls >= IN_A_ROW or not is_doubted):
             return _most_met([each for _, each in its.users.values()])
         everybody = set().union(*(refused.users for refused in self._refused.values()))
@@ -268,61 +268,65 @@ class Breaker:
         most = max(self._refused.values(), key=lambda refused: len(refused.users))
         return _most_met([each for _, each in most.users.values()])
 
-    def _go_on(self, now: float, trouble: Trouble, user: int, word: _Word | None) -> None:
-        """Rest again after a probe that was refused.
+    def _go_on(self, now: float, trouble: Trouble, user: int, wait: _Wait | None) -> None:
+        """Rest again after a failed probe.
 
-        What fewer than three users meet prolongs the rest of nobody else: another may try soon.
+        What fewer than three users meet prolongs their rest alone: another user may probe soon.
         """
-        self._is_named = trouble.bearing is Bearing.WHOLE
-        is_new = user not in self._voices
-        self._voices.append(user)
-        is_another_cause = self._tell(trouble)
-        is_odd, odd = trouble.cause is not self.cause, sum(each.cause is not self.cause for each in self._met.values())
-        agreeing = USERS if self._is_named else min(len(set(self._voices)), odd if is_odd else USERS)
+        self._is_named = trouble.scope is TroubleScope.ROUTE
+        is_new = user not in self._refused_last
+        self._refused_last.append(user)
+        is_another_cause = self._explain(trouble)
+        is_odd, odd = (
+            trouble.cause is not self.cause,
+            sum(each.cause is not self.cause for each in self._troubles.values()),
+        )
+        agreeing = USERS if self._is_named else min(len(set(self._refused_last)), odd if is_odd else USERS)
         if is_another_cause:
-            self._openings, self._alone = 1, 0
+            self._openings, self._lone_probes = 1, 0
         elif agreeing == USERS:
-            self._openings, self._alone = self._openings + 1, 0
+            self._openings, self._lone_probes = self._openings + 1, 0
         elif not (is_odd and is_new):
-            self._alone += 1
-        self._rest(now, word, agreeing)
+            self._lone_probes += 1
+        self._rest(now, wait, agreeing)
 
-    def _tell(self, trouble: Trouble) -> bool:
-        """Say why it is open, as before unless this names the route or the last three users met something else.
+    def _explain(self, trouble: Trouble) -> bool:
+        """Set cause and reason anew where the trouble names the route, or the last three users met something else.
 
-        Tells whether it is another cause.
+        Returns whether the cause has changed.
         """
-        met = [trouble] if self._is_named else list(self._met.values())
+        met = [trouble] if self._is_named else list(self._troubles.values())
         if not self._is_named and len(met) < USERS:
             return False
         causes, reasons = {each.cause for each in met}, {each.reason for each in met}
         if len(causes) > 1 or (self.cause in causes and len(reasons) > 1):
             return False
-        told, self.cause, self.reason = self.cause, trouble.cause, _most_met(met).reason
-        return told is not self.cause
+        before, self.cause, self.reason = self.cause, trouble.cause, _most_met(met).reason
+        return before is not self.cause
 
-    def _rest(self, now: float, word: _Word | None, agreeing: int) -> None:
-        """Begin a rest; others than the last who were refused may end it soon, where these are fewer than three."""
+    def _rest(self, now: float, wait: _Wait | None, agreeing: int) -> None:
+        """Begin a rest. Where fewer than three users agree, a user who is not among them may probe soon."""
         assert self.cause is not None
         rest = self._rests[self.cause]
-        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings - 1 + self._alone, 16))
+        seconds: float = min(rest.longest, rest.first * 2 ** min(self._openings - 1 + self._lone_probes, 16))
         seconds *= 1 - self._chance() / 4  # so that workers do not all probe at once
         self._opened_at = now
-        self._not_before = now if word is None or word.is_usual else now + word.seconds
-        if word is not None:
-            seconds = max(seconds, word.seconds + rest.first * self._chance())
+        self._not_before = now if wait is None or wait.is_advised else now + wait.seconds
+        if wait is not None:
+            seconds = max(seconds, wait.seconds + rest.first * self._chance())
         self.open_until = now + seconds
         self._fresh_from = None if agreeing >= USERS else now + self._shortest * agreeing
         self._generation += 1
         self._probing = self.is_fresh_probing = False
 
 
-def _word(trouble: Trouble) -> _Word | None:
-    asked = trouble.retry_after
-    return None if asked is None else _Word(min(asked, LONGEST_FLOOR), trouble.is_usual)
+def _asked_wait(trouble: Trouble) -> _Wait | None:
+    if trouble.retry_after is None:
+        return None
+    return _Wait(min(trouble.retry_after, LONGEST_FLOOR), trouble.is_advised)
 
 
 def _most_met(troubles: Collection[Trouble]) -> Trouble:
-    """Give the trouble of the reason that most users met, the latest of those that as many met."""
+    """Return the latest trouble of the most frequent reason."""
     count = Counter(each.reason for each in troubles)
     return max(reversed(list(troubles)), key=lambda each: count[each.reason])

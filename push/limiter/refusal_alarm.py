@@ -1,4 +1,4 @@
-"""The alarm for pushes that are refused while their route goes on: one line for many, with cause and count."""
+"""The alarm for pushes that are refused while their route keeps sending: one log line for many."""
 
 import asyncio
 from typing import Protocol
@@ -10,7 +10,7 @@ _MAX = 1000  # pushes of one cause, told apart
 
 
 class Log(Protocol):
-    """Where the alarm goes."""
+    """Where the alarm is written."""
 
     def error(self, event: str, **fields: object) -> object:
         """Write a line."""
@@ -18,17 +18,17 @@ class Log(Protocol):
 
 
 class RefusalAlarm:
-    """Counts the pushes that were refused by reason, and whose they are, and tells of them."""
+    """Counts refused pushes and their users by reason, and logs the counts."""
 
     def __init__(self, log: Log, gathered: float) -> None:
-        """Make one; `gathered` is how many seconds lie between the first refusal and the alarm."""
+        """Make one; `gathered` is the time from the first refusal to the alarm, in seconds."""
         self._log = log
         self._gathered = gathered
         self._refused: dict[str, dict[UUID, int]] = {}  # by reason: the users of push tasks, by digest
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def note(self, reason: str, task_id: UUID, user: int) -> None:
-        """Count a push; one that is refused again counts once."""
+        """Count a push; further refusals of it do not count."""
         if reason not in self._timers:
             if len(self._timers) >= _MAX_REASONS:
                 return
@@ -38,13 +38,13 @@ class RefusalAlarm:
             refused[task_id] = user
 
     def drop(self) -> None:
-        """Tell nothing of what was counted: the gate was shut for it, aloud."""
+        """Drop the counts: the breaker has opened, and logs the cause itself."""
         self._refused.clear()
 
     def _wait(self, reason: str, seconds: float) -> None:
-        self._timers[reason] = asyncio.get_running_loop().call_later(seconds, self._tell, reason)
+        self._timers[reason] = asyncio.get_running_loop().call_later(seconds, self._log_refused, reason)
 
-    def _tell(self, reason: str) -> None:
+    def _log_refused(self, reason: str) -> None:
         del self._timers[reason]
         if refused := self._refused.pop(reason, None):
             self._log.error("pushes refused", reason=reason, pushes=len(refused), users=len(set(refused.values())))

@@ -1,4 +1,4 @@
-"""The limiters of all routes in this process, and how they stand, for who scrapes it."""
+"""The limiters of all routes in this process, and their gauges."""
 
 import random
 import time
@@ -16,14 +16,16 @@ from push.limiter.breaker import Cause
 from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import LimiterReport, Limits, Timings
 from push.registry import SenderRegistry
-from push.verdict import heard_last, unknown_refusals
+from push.verdict import last_seen, unknown_refusals
 from telemetry import metrics as labels
 
 DEFAULT_TIMINGS = Timings()
+_ROUTE = ("provider", "app_id", "environment")
+_CAUSES = (*(cause.value for cause in Cause), "brake")
 
 
 class RouteLimiters:
-    """Opens a gate for each route when it is first asked for. Nothing passes before `share` was told."""
+    """Makes the limiter of a route at its first use. Nothing passes before `share` is set."""
 
     def __init__(
         self,
@@ -37,75 +39,78 @@ class RouteLimiters:
         self._timings = timings
         self._clock = clock
         self._chance = chance
-        self._gates: dict[Route, RouteLimiter] = {}
+        self._limiters: dict[Route, RouteLimiter] = {}
         self._credentials: dict[Route, object] = {}
         self._share: float | None = None
 
     def at(self, route: Route) -> RouteLimiter:
-        """Find the gate of a route."""
-        gate = self._gates.get(route)
-        if gate is None:
+        """Find the limiter of a route."""
+        limiter = self._limiters.get(route)
+        if limiter is None:
             limits = self._limits[route.provider]
-            gate = self._gates[route] = RouteLimiter(
+            limiter = self._limiters[route] = RouteLimiter(
                 route, limits, self._timings, clock=self._clock, chance=self._chance
             )
-            gate.share(self._share)
-        return gate
+            limiter.share(self._share)
+        return limiter
 
     def serving(self, route: Route, credentials: object) -> RouteLimiter:
-        """Find the gate of a route; it starts afresh where its calls are made with other credentials than before."""
-        gate = self.at(route)
+        """Find the limiter of a route; it forgets what it learned where the credentials are new."""
+        limiter = self.at(route)
         if self._credentials.get(route, credentials) is not credentials:
-            gate.start_afresh()
+            limiter.reset()
         self._credentials[route] = credentials
-        return gate
+        return limiter
 
     def serves(self, route: Route, credentials: object) -> bool:
-        """Tell whether calls on a route are made with these credentials at present, as far as anybody said."""
+        """Whether calls on a route are made with these credentials at present; true before the first call."""
         return self._credentials.get(route, credentials) is credentials
 
+    def cut_off(self) -> set[Route]:
+        """Find the routes that the token-error cutoff has stopped."""
+        return {route for route, limiter in self._limiters.items() if limiter.is_cut_off}
+
     def share(self, share: float | None) -> None:
-        """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
+        """Set this process's part of the fleet's rate; None: the fleet does not know it yet, so nothing passes."""
         self._share = share
-        for gate in self._gates.values():
-            gate.share(share)
+        for limiter in self._limiters.values():
+            limiter.share(share)
 
     def reports(self) -> list[LimiterReport]:
-        """Tell how all gates stand; another thread may ask."""
-        return [gate.report() for gate in list(self._gates.values())]
+        """Report all limiters; another thread may call this."""
+        return [limiter.report() for limiter in list(self._limiters.values())]
 
     def report(self) -> dict[str, Any]:
-        """Tell how all gates stand, and which refusals no table knows, as JSON."""
+        """Report all limiters, and the refusals that no table knows, as JSON."""
         rows = [asdict(report) for report in self.reports()]
         return {
             "gates": [row | {"until": row["until"] and row["until"].isoformat()} for row in rows],
             "unknown_refusals": [
                 {"provider": key[0], "status": key[1], "reason": key[2], "count": count}
-                | {"last_at": heard_last[key].isoformat()}
+                | {"last_at": last_seen[key].isoformat()}
                 for key, count in unknown_refusals.items()
             ],
         }
 
 
-_ROUTE = ("provider", "app_id", "environment")
-
-_CAUSES = (*(cause.value for cause in Cause), "brake")
-
-
 class LimiterGauges(Collector):
-    """Reads the gates when asked; those of apps that nobody configured are told as one, the default app's."""
+    """Reads the limiters at each scrape; those of apps without credentials count as the default app's."""
 
-    def __init__(self, gates: RouteLimiters, apps: SenderRegistry) -> None:
-        self._gates = gates
+    def __init__(self, limiters: RouteLimiters, apps: SenderRegistry) -> None:
+        self._limiters = limiters
         self._apps = apps
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give the gauges of every route that was used."""
         shut = GaugeMetricFamily(
-            "fastbell_gate_shut", "1 while this worker lets no calls through for this cause.", labels=(*_ROUTE, "cause")
+            "fastbell_gate_shut",
+            "1 while this worker's route is paused or stopped for this cause.",
+            labels=(*_ROUTE, "cause"),
         )
-        waiting = GaugeMetricFamily("fastbell_gate_waiting", "Pushes in line in this worker.", labels=_ROUTE)
-        in_flight = GaugeMetricFamily("fastbell_gate_calls_in_flight", "Calls under way.", labels=_ROUTE)
+        waiting = GaugeMetricFamily(
+            "fastbell_gate_waiting", "Pushes that wait for the route in this worker.", labels=_ROUTE
+        )
+        in_flight = GaugeMetricFamily("fastbell_gate_calls_in_flight", "Calls in flight.", labels=_ROUTE)
         rate = GaugeMetricFamily(
             "fastbell_gate_rate", "Calls per second that this worker may start; +Inf: no limit.", labels=_ROUTE
         )
@@ -120,7 +125,7 @@ class LimiterGauges(Collector):
     def _by_route(self) -> Mapping[tuple[str, str, str], list[LimiterReport]]:
         found: dict[tuple[str, str, str], list[LimiterReport]] = defaultdict(list)
         configured = self._apps.keys
-        for report in self._gates.reports():
+        for report in self._limiters.reports():
             found[labels.of_route(labels.known(_route(report), configured))].append(report)
         return found
 

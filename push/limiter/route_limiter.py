@@ -1,6 +1,6 @@
-"""One gate per route, at the call itself: limits, priorities, the circuit breaker and the brake.
+"""The limiter of one route, right before the call: limits, priorities, circuit breaker, token-error cutoff.
 
-Everything here belongs to one event loop. A gate that is open, with no limit reached, costs no await.
+Everything here belongs to one event loop. While no limit is reached, a pass costs no await.
 """
 
 import random
@@ -18,22 +18,22 @@ from domain.kinds import Priority
 from domain.naming import user_digest
 from domain.push import Route
 from push.limiter.admission_queue import NOBODY, AdmissionQueue
-from push.limiter.breaker import Bearing, Breaker, BreakerPermit, Cause, State, Trouble
+from push.limiter.breaker import Breaker, BreakerPermit, Cause, State, Trouble, TroubleScope
+from push.limiter.probes import CheckTimes, CredentialWaits, ProbeCandidates
 from push.limiter.refusal_alarm import RefusalAlarm
-from push.limiter.scouts import Looks, OwnRests, Scouts
 from push.limiter.settings import LimiterReport, Limits, Timings
 from push.sender import (
     Accepted,
     AnsweredUnavailable,
-    Appointed,
-    Booked,
-    LooksIn,
+    AwaitsCredentials,
+    ChecksAgain,
     Misconfigured,
     NoRoom,
     NotConfigured,
     Paused,
+    ProbesNext,
     ProviderTrouble,
-    RestsAlone,
+    Reserved,
     StaleCredential,
     Throttled,
     ThrottleExtent,
@@ -42,82 +42,90 @@ from push.sender import (
     Unsendable,
 )
 
-BRAKED = "brake_engaged"
-
+CUT_OFF = "brake_engaged"
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 class Permit:
-    """One push on its way through a gate; a context manager. Leave that was not used for a call is given back."""
+    """Permission for one push to make one call; a context manager. Unused, it goes back."""
 
-    __slots__ = ("_breaker_permit", "_failed_at", "_gate", "_priority", "_task_id", "_turn_of", "_used", "_user")
+    __slots__ = (
+        "_admitted_for",
+        "_breaker_permit",
+        "_failed_at",
+        "_limiter",
+        "_priority",
+        "_task_id",
+        "_used",
+        "_user",
+    )
 
-    def __init__(self, gate: "RouteLimiter", priority: Priority, task_id: UUID, user: int) -> None:
-        self._gate = gate
+    def __init__(self, limiter: "RouteLimiter", priority: Priority, task_id: UUID, user: int) -> None:
+        self._limiter = limiter
         self._priority = priority
         self._task_id = task_id
-        self._turn_of = self._user = user
+        self._admitted_for = self._user = user
         self._breaker_permit: BreakerPermit | None = None
         self._used = False
         self._failed_at = 0.0
 
     async def __aenter__(self) -> Self:
-        """Pass at once or wait for one's turn; raises Paused, Booked, RestsAlone."""
-        at_once = self._gate.pass_at_once(self._priority, self._task_id, self._user)
-        self._breaker_permit = at_once or await self._gate.wait_in_line(self._priority, self._user)
+        """Pass at once or wait in the queue; raises Paused, Reserved, AwaitsCredentials."""
+        at_once = self._limiter.admit_now(self._priority, self._task_id, self._user)
+        self._breaker_permit = at_once or await self._limiter.wait(self._priority, self._user)
         return self
 
     async def __aexit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
-        """Leave; trouble that comes before a call is the end of a probe, and otherwise waits for `hindered`."""
+        """Leave. Trouble before a call ends a probe; any other push reports it by `hindered`."""
         assert self._breaker_permit is not None
-        self._failed_at = self._gate.now()
+        self._failed_at = self._limiter.now()
         if not self._used:
-            is_telling = isinstance(error, NotConfigured) or self._gate.is_probe(self._breaker_permit)
+            is_telling = isinstance(error, NotConfigured) or self._limiter.is_probe(self._breaker_permit)
             if is_telling and isinstance(error, ProviderTrouble):
-                self._gate.note(self._breaker_permit, self._user, error, self._failed_at)
-            self._gate.give_back()
-        self._gate.leave(self._breaker_permit, self._turn_of)
+                self._limiter.note(self._breaker_permit, self._user, error, self._failed_at)
+            self._limiter.give_back()
+        self._limiter.leave(self._breaker_permit, self._admitted_for)
 
     def check(self) -> None:
-        """Raise Paused if the gate was shut since."""
+        """Raise Paused if the route was paused or stopped since."""
         assert self._breaker_permit is not None
-        self._gate.check(self._breaker_permit)
+        self._limiter.check(self._breaker_permit)
 
     async def call(self, call: Awaitable[T], user_id: str) -> T:
-        """Make the one call, for this user, and let the gate learn from what it comes to."""
+        """Make the one call, for this user, and let the limiter learn from its outcome."""
         assert self._breaker_permit is not None
         self._used = True
         self._user = user_digest(user_id)
         try:
             answer = await call
         except ProviderTrouble as trouble:
-            self._gate.refused(self._breaker_permit, self._task_id, self._user, trouble, self._gate.now())
+            self._limiter.refused(self._breaker_permit, self._task_id, self._user, trouble, self._limiter.now())
             raise
         if isinstance(answer, Unsendable):
             self._used = False
         elif isinstance(answer, Accepted):
-            self._gate.accepted(self._breaker_permit, self._task_id, self._user)
+            self._limiter.accepted(self._breaker_permit, self._task_id, self._user)
         else:
-            self._gate.answered(self._breaker_permit)
+            self._limiter.answered(self._breaker_permit)
         return answer
 
     def hindered(self, trouble: ProviderTrouble, user_id: str, left: float) -> None:
-        """Tell whose push it was that met trouble before a call, and for how many seconds more it is of use.
+        """Report trouble before a call: whose push it met, and how many seconds are left until that expires.
 
-        This is known only afterwards: whoever may not call is checked all the same.
+        Both are known only after the check, which a push that may not call gets all the same.
         """
         if isinstance(trouble, Paused):
-            self._gate.sent_away(left)
+            self._limiter.sent_away(left)
         elif self._breaker_permit is not None and not self._used:
-            self._gate.refused(self._breaker_permit, self._task_id, user_digest(user_id), trouble, self._failed_at)
+            self._limiter.refused(self._breaker_permit, self._task_id, user_digest(user_id), trouble, self._failed_at)
 
 
 class RouteLimiter:
-    """The gate of one route in this process. It lets nothing through before it has a share of the fleet's rate."""
+    """Limits one route in this process. Nothing passes before it has a share of the fleet's rate."""
 
     def __init__(
         self,
@@ -128,145 +136,145 @@ class RouteLimiter:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.braked = False
+        self.is_cut_off = False
         self._route = route
         self._limits = limits
         self._timings = timings
         self._clock = clock
         self._breaker = Breaker(timings.rests, chance)
         self._admission = AdmissionQueue(
-            limits, timings, admit=self._breaker.admit, is_shut=self._is_open, clock=clock, chance=chance
+            limits, timings, admit=self._breaker.admit, is_open=self._is_open, clock=clock, chance=chance
         )
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
-        self._scouts = Scouts()
-        self._looks = Looks(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
-        self._own_rests = OwnRests()
+        self._candidates = ProbeCandidates()
+        self._checks = CheckTimes(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
+        self._credential_waits = CredentialWaits()
         self._alarm = RefusalAlarm(self._log, timings.alarm_after)
 
     def enter(self, priority: Priority, task_id: UUID, user_digest: int = NOBODY) -> Permit:
-        """Ask to make one call for a push task; `async with` it. Users take turns, told apart by their digests."""
+        """Ask to make one call for a push task; `async with` it. Users, known by their digests, take turns."""
         return Permit(self, priority, task_id, user_digest)
 
     def now(self) -> float:
-        """Tell the time of this gate, in seconds."""
+        """Return the time of this limiter's clock, in seconds."""
         return self._clock()
 
     def share(self, share: float | None) -> None:
-        """Learn which part of the fleet's rate is this process's; None: not heard by it yet, so nothing may go out."""
+        """Set this process's part of the fleet's rate; None: the fleet does not know it yet, so nothing passes."""
         rate = inf if self._limits.rate is None else self._limits.rate * (share or 0.0)
-        self._admission.pace.full = 0.0 if share is None else rate
-        self._admission.let_in()
+        self._admission.token_bucket.full = 0.0 if share is None else rate
+        self._admission.admit_waiting()
 
-    def cutoff(self) -> None:
-        """Shut the gate until a person resumes."""
-        self.braked = True
+    def cut_off(self) -> None:
+        """Stop the route until a person resumes it."""
+        self.is_cut_off = True
         self._admission.dismiss(self._pausing)
 
-    def release(self) -> None:
-        """Open the gate slowly: a person resumed."""
-        if self.braked:
-            self.braked = False
-            self._admission.pace.ramp_up(self._clock(), self._timings.ramp)
+    def resume(self) -> None:
+        """Let calls through again, slowly at first: a person has resumed the route."""
+        if self.is_cut_off:
+            self.is_cut_off = False
+            self._admission.token_bucket.ramp_up(self._clock(), self._timings.ramp)
 
-    def start_afresh(self) -> None:
-        """Forget what was learnt with other credentials; a gate that was shut opens slowly."""
+    def reset(self) -> None:
+        """Forget what other credentials met; a route that was paused starts slowly."""
         was_open = self._breaker.open_since
         self._breaker.reset()
-        self._scouts.forget()
-        self._own_rests.forget()
+        self._candidates.forget()
+        self._credential_waits.forget()
         if was_open is not None:
             self._reopen(self._clock() - was_open)
 
     def report(self) -> LimiterReport:
-        """Tell how the gate stands."""
+        """Report the present state."""
         now = self._clock()
         state = self._breaker.state(now)
-        rate = self._admission.pace.rate(now)
+        rate = self._admission.token_bucket.rate(now)
         until = datetime.now(UTC) + timedelta(seconds=self._breaker.next_probe_at - now)
         return LimiterReport(
             provider=self._route.provider.value,
             app_id=self._route.app_id,
             environment=self._route.environment.value,
-            state="braked" if self.braked else state.value,
-            cause="brake" if self.braked else self._breaker.cause,
-            reason=BRAKED if self.braked else self._breaker.reason,
-            until=until if state is State.OPEN and not self.braked else None,
+            state="braked" if self.is_cut_off else state.value,
+            cause="brake" if self.is_cut_off else self._breaker.cause,
+            reason=CUT_OFF if self.is_cut_off else self._breaker.reason,
+            until=until if state is State.OPEN and not self.is_cut_off else None,
             waiting=self._admission.waiting,
             in_flight=self._admission.in_flight,
             rate=None if rate == inf else rate,
         )
 
-    def rest_alone(self, task_id: UUID, reason: str, rest: timedelta) -> timedelta:
+    def await_credentials(self, task_id: UUID, reason: str, rest: timedelta) -> timedelta:
         """Keep a push that was refused for our credentials from calling with the same ones for so long.
 
-        Gives when it is to look whether they are others by then.
+        Returns when it is to check whether they have changed.
         """
         now = self._clock()
-        self._own_rests.begin(task_id, now + rest.total_seconds(), reason)
-        return min(rest, timedelta(seconds=self._looks.wait(now)))
+        self._credential_waits.begin(task_id, now + rest.total_seconds(), reason)
+        return min(rest, timedelta(seconds=self._checks.wait(now)))
 
-    async def wait_in_line(self, priority: Priority, user: int) -> BreakerPermit:
-        """Wait for one's turn; raises Paused, or Booked for a turn that is too far off."""
+    async def wait(self, priority: Priority, user: int) -> BreakerPermit:
+        """Wait in the queue; raises Paused, or Reserved where the turn is too far off."""
         try:
             return await self._admission.wait(priority, user)
-        except Booked:
+        except Reserved:
             if self._is_open():
                 raise self._paused(self._clock()) from None
             raise
 
-    def pass_at_once(self, priority: Priority, task_id: UUID, user: int) -> BreakerPermit | None:
-        """Give leave at once, None where one has to wait; raises Paused, RestsAlone."""
+    def admit_now(self, priority: Priority, task_id: UUID, user: int) -> BreakerPermit | None:
+        """Admit at once; None where the push has to wait. Raises Paused, AwaitsCredentials."""
         now = self._clock()
-        if self.braked:
+        if self.is_cut_off:
             raise self._paused(now)
         if not self._is_open():
-            if rest := self._own_rests.left(task_id, now):
+            if rest := self._credential_waits.left(task_id, now):
                 left, reason = rest
-                look = min(left, self._looks.wait(now))
-                raise RestsAlone(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
+                look = min(left, self._checks.wait(now))
+                raise AwaitsCredentials(reason, timedelta(seconds=left), retry_after=timedelta(seconds=look))
             return self._admission.at_once(now, priority, user)
         if self._breaker.is_fresh_probing:
-            return None  # in a moment it is known whether the route is up again
-        if not self._breaker.lets_through(now, user):
+            return None  # the probe shows in a moment whether the route is up again
+        if not self._breaker.allows(now, user):
             raise self._sent_away(task_id, user, now)
-        if now < self._breaker.open_until + self._timings.looking_again and not self._scouts.may_go(task_id, user):
+        if now < self._breaker.open_until + self._timings.check_again and not self._candidates.may_probe(task_id, user):
             raise self._paused(now)
         return self._admission.take(user)  # the probe
 
     def is_probe(self, breaker_permit: BreakerPermit) -> bool:
-        """Whether this is leave for the one call that tries the route."""
+        """Whether this permits the one call that probes the route."""
         return self._breaker.is_probe(breaker_permit)
 
     def sent_away(self, left: float) -> None:
-        """Learn for how many seconds more a push that waits is of use."""
-        self._breaker.hurry(self._clock(), left)
+        """Note how many seconds a waiting push has until it expires."""
+        self._breaker.shorten(self._clock(), left)
 
     def check(self, breaker_permit: BreakerPermit) -> None:
-        """Raise Paused if the gate was shut since leave was given."""
-        if self.braked or not self._breaker.still_good(breaker_permit):
+        """Raise Paused if the route was paused or stopped since the permit was given."""
+        if self.is_cut_off or not self._breaker.is_valid(breaker_permit):
             raise self._paused(self._clock())
 
     def give_back(self) -> None:
-        """Take back leave that was not used for a call."""
-        self._admission.pace.give_back()
+        """Take back a permit that was not used for a call."""
+        self._admission.token_bucket.give_back()
 
     def leave(self, breaker_permit: BreakerPermit, user: int) -> None:
-        """Make room for the next one; a probe that came to nothing hands the probe on."""
+        """Make room for the next push; after a probe without a call the next one is the probe."""
         if self.is_probe(breaker_permit):
-            self._admission.dismiss(self._pausing)  # those who waited for what it comes to
-        self._breaker.given_back(breaker_permit)
+            self._admission.dismiss(self._pausing)  # they waited for its outcome
+        self._breaker.unused(breaker_permit)
         self._admission.leave(user)
 
     def accepted(self, breaker_permit: BreakerPermit, task_id: UUID, user: int) -> None:
-        """Learn that a push of this user was accepted."""
+        """Note that a push of this user was accepted."""
         was_open = self._breaker.open_since
-        self._scouts.accepted(user)
-        self._own_rests.accepted(task_id)
+        self._candidates.accepted(user)
+        self._credential_waits.accepted(task_id)
         self._breaker.succeeded(breaker_permit, self._clock())
         self._closed(was_open)
 
     def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Learn that the provider answered about one push, which says little about the others."""
+        """Note an answer about one push, which says little about the others."""
         was_open = self._breaker.open_since
         self._breaker.answered(breaker_permit)
         self._closed(was_open)
@@ -274,99 +282,99 @@ class RouteLimiter:
     def refused(
         self, breaker_permit: BreakerPermit, task_id: UUID, user: int, trouble: ProviderTrouble, at: float
     ) -> None:
-        """Learn what a push of this user met at this time: in its call, or before it."""
+        """Note the trouble of a push of this user at this time, in its call or before it."""
         if isinstance(trouble, Misconfigured):
             self._alarm.note(trouble.reason, task_id, user)
-        if not isinstance(trouble, StaleCredential | NoRoom) and not _is_ones_own(trouble):
-            self._scouts.refused(user)
+        if not isinstance(trouble, StaleCredential | NoRoom) and not _concerns_one_token(trouble):
+            self._candidates.refused(user)
         self.note(breaker_permit, user, trouble, at)
 
     def note(self, breaker_permit: BreakerPermit, user: int, trouble: ProviderTrouble, at: float) -> None:
-        """Learn what trouble that a push of this user met says about the route."""
-        if _is_ones_own(trouble):
+        """Let the breaker judge the route by the trouble of a push of this user."""
+        if _concerns_one_token(trouble):
             self.answered(breaker_permit)
             return
-        said = _about_the_route(trouble)
-        if said is None:
+        route_trouble = _about_the_route(trouble)
+        if route_trouble is None:
             return
         until, known_cause = self._breaker.open_until, self._breaker.cause
-        self._breaker.failed(breaker_permit, at, said, user)
+        self._breaker.failed(breaker_permit, at, route_trouble, user)
         if self._breaker.open_since is None:
             return
         if self._breaker.open_until != until:  # another rest
-            self._scouts.dismiss()
+            self._candidates.dismiss()
             self._admission.dismiss(self._pausing)
         if self._breaker.cause is not known_cause:
-            self._shut()
+            self._log_opened()
 
     def _is_open(self) -> bool:
-        """Whether the breaker is, so that the gate is shut but for a probe."""
+        """Whether the breaker is open, so that only a probe passes."""
         return self._breaker.open_since is not None
 
     def _sent_away(self, task_id: UUID, user: int, now: float) -> Paused:
-        """Say when to look in again; one of those who wait comes just when the rest is over."""
+        """Say when to ask again; one of the waiting pushes comes just when the rest is over."""
         left = self._breaker.rests_until(user) - now
         paused = self._paused(now, left)
-        if left <= 0 or not self._scouts.appoint(task_id, user) or isinstance(paused, LooksIn):
+        if left <= 0 or not self._candidates.nominate(task_id, user) or isinstance(paused, ChecksAgain):
             return paused
-        return Appointed(paused.reason, retry_after=paused.retry_after)
+        return ProbesNext(paused.reason, retry_after=paused.retry_after)
 
     def _pausing(self) -> Paused:
         return self._paused(self._clock())
 
     def _paused(self, now: float, left: float | None = None) -> Paused:
-        """Say when to look in again, `left` seconds before the route may be tried."""
+        """Say when to ask again, where the route may be probed in `left` seconds."""
         if left is None:
             left = self._breaker.open_until - now
-        reason = BRAKED if self.braked else self._breaker.reason or "paused"
-        if left <= 0 and not self.braked:  # a probe is under way
-            return Paused(reason, retry_after=timedelta(seconds=self._timings.looking_again))
-        look = self._looks.wait(now)
-        if self.braked or look < left:
-            return LooksIn(reason, retry_after=timedelta(seconds=look))
+        reason = CUT_OFF if self.is_cut_off else self._breaker.reason or "paused"
+        if left <= 0 and not self.is_cut_off:  # a probe is under way
+            return Paused(reason, retry_after=timedelta(seconds=self._timings.check_again))
+        look = self._checks.wait(now)
+        if self.is_cut_off or look < left:
+            return ChecksAgain(reason, retry_after=timedelta(seconds=look))
         return Paused(reason, retry_after=timedelta(seconds=left))
 
-    def _shut(self) -> None:
+    def _log_opened(self) -> None:
         rest = round(self._breaker.next_probe_at - self._clock(), 1)
-        tell = self._log.error if self._breaker.cause is Cause.MISCONFIGURED else self._log.warning
-        tell("breaker opened", cause=self._breaker.cause, reason=self._breaker.reason, rest=rest)
+        write = self._log.error if self._breaker.cause is Cause.MISCONFIGURED else self._log.warning
+        write("breaker opened", cause=self._breaker.cause, reason=self._breaker.reason, rest=rest)
         self._alarm.drop()
 
     def _closed(self, was_open: float | None) -> None:
         if was_open is not None and not self._is_open():
-            self._scouts.dismiss()
-            self._own_rests.forget()
+            self._candidates.dismiss()
+            self._credential_waits.forget()
             self._reopen(self._clock() - was_open)
 
     def _reopen(self, after: float) -> None:
         self._log.info("breaker closed", after=round(after, 1))
-        self._admission.pace.ramp_up(self._clock(), min(self._timings.ramp, after))
-        self._admission.let_in()
+        self._admission.token_bucket.ramp_up(self._clock(), min(self._timings.ramp, after))
+        self._admission.admit_waiting()
 
 
-def _is_ones_own(trouble: ProviderTrouble) -> bool:
-    """Tell of a throttle that concerns one token."""
+def _concerns_one_token(trouble: ProviderTrouble) -> bool:
+    """Whether it is a throttle of one token."""
     return isinstance(trouble, Throttled) and trouble.extent is ThrottleExtent.TOKEN
 
 
 def _about_the_route(trouble: ProviderTrouble) -> Trouble | None:
-    """Say what trouble tells about its route; None where it is nobody else's."""
+    """Say what trouble means for its route; None where it concerns this push alone."""
     match trouble:
         case Throttled(extent=ThrottleExtent.ROUTE):
-            cause, bearing = Cause.THROTTLED, Bearing.WHOLE
+            cause, scope = Cause.THROTTLED, TroubleScope.ROUTE
         case Throttled(extent=ThrottleExtent.UNNAMED):
-            cause, bearing = Cause.THROTTLED, Bearing.CALL
+            cause, scope = Cause.THROTTLED, TroubleScope.CALL
         case TokenMisconfigured() | StaleCredential() | NoRoom():
             return None
         case NotConfigured():
-            cause, bearing = Cause.MISCONFIGURED, Bearing.WHOLE
+            cause, scope = Cause.MISCONFIGURED, TroubleScope.ROUTE
         case Misconfigured():
-            cause, bearing = Cause.MISCONFIGURED, Bearing.CALL
+            cause, scope = Cause.MISCONFIGURED, TroubleScope.CALL
         case AnsweredUnavailable():
-            cause, bearing = Cause.OUTAGE, Bearing.CALL
+            cause, scope = Cause.OUTAGE, TroubleScope.CALL
         case Unavailable():
-            cause, bearing = Cause.OUTAGE, Bearing.CONNECTION
+            cause, scope = Cause.OUTAGE, TroubleScope.CONNECTION
         case _:
             return None
     retry_after = None if trouble.retry_after is None else trouble.retry_after.total_seconds()
-    return Trouble(cause, trouble.reason, bearing, retry_after, is_usual=trouble.is_usual)
+    return Trouble(cause, trouble.reason, scope, retry_after, is_advised=trouble.is_advised)

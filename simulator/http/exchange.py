@@ -1,5 +1,7 @@
 """One request and its answer, whichever HTTP version carried them."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -29,66 +31,69 @@ class Answer:
     chunks: tuple[bytes, ...] = ()
 
 
-class FarewellExtent(StrEnum):
+class StreamsInFlight(StrEnum):
     """What becomes of the streams in flight when GOAWAY is sent."""
 
-    ANSWER_IN_FLIGHT = "answer_in_flight"  # at or below last_stream_id they are still answered
-    DROP_IN_FLIGHT = "drop_in_flight"  # processed, but the connection closes without their answers
+    ANSWERED = "answered"  # those at or below last_stream_id
+    DROPPED = "dropped"  # processed, but the connection closes without their answers
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
+class Shutdown:
     """A GOAWAY frame."""
 
     error_code: int
     debug: bytes
-    extent: FarewellExtent
-
-
-class Exchange(Protocol):
-    """A complete request, and everything that can be done to it."""
-
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]  # lower-case names, without pseudo headers
-    repeats_headers: bool
-    body: bytes
-    session: dict[bytes, Any]  # what the endpoint remembers about this connection
-
-    def answer(self, answer: Answer) -> bool:
-        """Send the response; False, and nothing happens, when the stream or connection is gone."""
-        ...
-
-    def begin_answer(self, answer: Answer) -> None:
-        """Send the response's head and half of its body, and never the rest."""
-        ...
-
-    def reset(self, error_code: int) -> None:
-        """RST_STREAM; over HTTP/1.1 the connection is cut."""
-        ...
-
-    def utter(self, kind: int, payload: bytes) -> None:
-        """Send a frame as it is, right or wrong; over HTTP/1.1 the connection is cut."""
-        ...
-
-    def goaway(self, farewell: Farewell, last: "LastStream") -> None:
-        """GOAWAY; over HTTP/1.1 the connection is cut."""
-        ...
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        ...
-
-    def freeze(self) -> None:
-        """Keep the connection open and say nothing on it any more, not even to a PING."""
-        ...
+    in_flight: StreamsInFlight
 
 
 class LastStream(StrEnum):
-    """Where a GOAWAY draws its line, seen from the request that triggered it."""
+    """The last stream that a GOAWAY names, relative to the request that triggered it."""
 
     THIS_ONE = "this_one"
     THE_ONE_BEFORE = "the_one_before"
+
+
+class Exchange(ABC):
+    """A complete request, and everything that can be done to it."""
+
+    __slots__ = ("body", "headers", "method", "path", "repeats_headers", "session")
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]], session: dict[bytes, Any]) -> None:
+        self.headers = dict(headers)  # lower-case names; pseudo headers become method and path
+        self.repeats_headers = len(self.headers) != len(headers)
+        self.method = self.headers.pop(b":method", b"")
+        self.path = self.headers.pop(b":path", b"")
+        self.body = b""
+        self.session = session  # what the endpoint remembers about this connection
+
+    @abstractmethod
+    def answer(self, answer: Answer) -> bool:
+        """Send the response; False, and nothing happens, when the stream or connection is gone."""
+
+    @abstractmethod
+    def begin_answer(self, answer: Answer) -> None:
+        """Send the response's head and half of its body, and never the rest."""
+
+    @abstractmethod
+    def reset(self, error_code: int) -> None:
+        """RST_STREAM; over HTTP/1.1 the connection is cut."""
+
+    @abstractmethod
+    def send_frame(self, kind: int, payload: bytes) -> None:
+        """Send a frame as it is, right or wrong; over HTTP/1.1 the connection is cut."""
+
+    @abstractmethod
+    def goaway(self, shutdown: Shutdown, last: LastStream) -> None:
+        """GOAWAY; over HTTP/1.1 the connection is cut."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Cut the connection."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Keep the connection open and send nothing more on it, not even an answer to a PING."""
 
 
 class Unprocessed(StrEnum):
@@ -107,5 +112,5 @@ class Endpoint(Protocol):
         ...
 
     def unprocessed(self, exchange: Exchange, why: Unprocessed) -> None:
-        """Note a request that the connection itself turned away."""
+        """Note a request that the connection itself refused."""
         ...

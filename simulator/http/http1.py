@@ -3,52 +3,43 @@
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 import h11
 
-from simulator.http.exchange import Answer, Endpoint, Farewell, LastStream
+from simulator.http.exchange import Answer, Endpoint, Exchange, LastStream, Shutdown
 
 _LONGEST_HEAD = 32_768  # bytes
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Http1Exchange:
-    """One request on a connection that answers them in order."""
+class _Http1Exchange(Exchange):
+    """One request on a connection that answers them in order. HTTP/1.1 has neither frames nor resets."""
 
-    __slots__ = ("_connection", "body", "headers", "method", "path", "repeats_headers", "session")
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: "Http1Connection", request: h11.Request) -> None:
+        super().__init__(list(request.headers), {})
         self.method, self.path = request.method, request.target
-        self.headers = dict(request.headers)
-        self.repeats_headers = len(self.headers) != len(request.headers)
-        self.body = b""
-        self.session: dict[bytes, Any] = {}
         self._connection = connection
 
     def answer(self, answer: Answer) -> bool:
-        """Send the response; False, and nothing happens, when the connection is gone."""
         return self._connection.answer(self, answer)
 
     def begin_answer(self, answer: Answer) -> None:
-        """Send the response but for the second half of its body."""
         self._connection.begin_answer(answer)
 
-    def reset(self, error_code: int) -> None:  # noqa: ARG002 (HTTP/1.1 has no codes)
-        """Cut the connection: HTTP/1.1 can reset nothing smaller."""
+    def reset(self, error_code: int) -> None:  # noqa: ARG002 (HTTP/2's)
         self._connection.abort()
 
-    def utter(self, kind: int, payload: bytes) -> None:  # noqa: ARG002 (HTTP/1.1 has no frames)
-        """Cut the connection: HTTP/1.1 has no frames."""
+    def send_frame(self, kind: int, payload: bytes) -> None:  # noqa: ARG002 (HTTP/2's)
         self._connection.abort()
 
-    def goaway(self, farewell: Farewell, last: LastStream) -> None:  # noqa: ARG002 (HTTP/1.1 has no farewell)
-        """Cut the connection: HTTP/1.1 has no farewell."""
+    def goaway(self, shutdown: Shutdown, last: LastStream) -> None:  # noqa: ARG002 (HTTP/2's)
         self._connection.abort()
 
     def abort(self) -> None:
-        """Cut the connection."""
         self._connection.abort()
 
     def freeze(self) -> None:
@@ -63,8 +54,8 @@ class Http1Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST_HEAD)
-        self._coming: Http1Exchange | None = None  # its body is not complete
-        self._awaited: Http1Exchange | None = None  # received, not answered
+        self._incoming: _Http1Exchange | None = None  # its body is not complete
+        self._awaited: _Http1Exchange | None = None  # received, not answered
         self._is_reading = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,17 +66,17 @@ class Http1Connection(asyncio.Protocol):
         """Handle every complete request, one at a time."""
         self._protocol.receive_data(data)
         if not self._is_reading:
-            self._read_on()
+            self._handle_events()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio names it)
-        """Forget the request in hand."""
+        """Forget the current request."""
         self._transport = None
         self._awaited = None
         if self._on_lost is not None:
             self._on_lost(self)
 
     def close(self) -> None:
-        """Close after what is written has left."""
+        """Close once everything written is sent."""
         if self._transport is not None:
             self._transport.close()
 
@@ -95,8 +86,8 @@ class Http1Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    def answer(self, exchange: Http1Exchange, answer: Answer) -> bool:
-        """Write the response, and go on with what has arrived meanwhile; False when the connection is gone."""
+    def answer(self, exchange: _Http1Exchange, answer: Answer) -> bool:
+        """Write the response and continue with the next request; False when the connection is gone."""
         if self._awaited is not exchange or self._transport is None:
             return False
         self._awaited = None
@@ -106,7 +97,7 @@ class Http1Connection(asyncio.Protocol):
             return True
         self._protocol.start_next_cycle()
         if not self._is_reading:
-            self._read_on()
+            self._handle_events()
         return True
 
     def begin_answer(self, answer: Answer) -> None:
@@ -130,10 +121,10 @@ class Http1Connection(asyncio.Protocol):
         events = [head, *(h11.Data(data=chunk) for chunk in answer.chunks if chunk), h11.EndOfMessage()]
         return b"".join(self._protocol.send(event) or b"" for event in events)
 
-    def _read_on(self) -> None:
+    def _handle_events(self) -> None:
         self._is_reading = True
         try:
-            while self._awaited is None and self._transport is not None and self._takes_in(self._protocol.next_event()):
+            while self._awaited is None and self._transport is not None and self._handles(self._protocol.next_event()):
                 pass
         except h11.RemoteProtocolError:
             if self._transport is not None:
@@ -142,17 +133,17 @@ class Http1Connection(asyncio.Protocol):
         finally:
             self._is_reading = False
 
-    def _takes_in(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> bool:
-        """Take an event in; False where more has to come, or an answer has to go, first."""
+    def _handles(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> bool:
+        """Handle an event; False where more bytes, or an answer, are needed first."""
         match event:
             case h11.Request(http_version=version) if version != b"1.1":
-                raise h11.RemoteProtocolError("only HTTP/1.1 is spoken here")
+                raise h11.RemoteProtocolError("only HTTP/1.1 is supported")
             case h11.Request():
-                self._coming = Http1Exchange(self, event)
-            case h11.Data() if self._coming:
-                self._coming.body += event.data
-            case h11.EndOfMessage() if self._coming:
-                self._awaited, self._coming = self._coming, None
+                self._incoming = _Http1Exchange(self, event)
+            case h11.Data() if self._incoming:
+                self._incoming.body += event.data
+            case h11.EndOfMessage() if self._incoming:
+                self._awaited, self._incoming = self._incoming, None
                 self._endpoint.receive(self._awaited)
             case _:
                 return False

@@ -1,4 +1,4 @@
-"""One HTTP/2 connection, server side: stream limits that move, flow control both ways, and trouble on demand."""
+"""One HTTP/2 connection, server side: changing stream limits, flow control both ways, and faults on demand."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -21,11 +22,17 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
-from simulator.http.exchange import Answer, Endpoint, Farewell, FarewellExtent, LastStream, Unprocessed
-from simulator.http.greeting import DEFAULT_WINDOW, server_side
+from simulator.http.exchange import Answer, Endpoint, Exchange, LastStream, Shutdown, StreamsInFlight, Unprocessed
+
+_DEFAULT_WINDOW = 65_535  # bytes, RFC 9113
+_LARGEST_HEADER_LIST = 8192
+_UNLIMITED = 2**31 - 1
+_FRAME = struct.Struct(">HBBBL")  # size, kind, flags, stream (RFC 9113, section 4.1)
+_ABOUT_THE_CONNECTION = {4, 6, 7}  # SETTINGS, PING, GOAWAY
+_HIGHEST_STREAM = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,78 +53,50 @@ class MovingLimit:
         self.current = limits.initial
 
     def learn(self, status: int) -> None:
-        """Move as the answer's status says."""
+        """Adjust the limit to the answer's status."""
         if status < 300:
             self._next = self._limits.raised
         elif status < 500 and self._limits.after_rejection is not None:
             self._next = self._limits.after_rejection
 
     def announcement(self) -> bytes:
-        """Give the SETTINGS frame that is due, if any; the new limit holds from here on."""
+        """Give the SETTINGS frame for a changed limit, or nothing; the new limit holds from here on."""
         if self._next == self.current:
             return b""
         self.current = self._next
         return SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self.current}).serialize()
 
 
-class Http2Exchange:
+class _Http2Exchange(Exchange):
     """One stream."""
 
-    __slots__ = (
-        "_connection",
-        "body",
-        "headers",
-        "method",
-        "path",
-        "repeats_headers",
-        "session",
-        "stream_id",
-        "turned_away",
-    )
+    __slots__ = ("_connection", "stream_id", "unprocessed")
 
-    def __init__(
-        self,
-        connection: "Http2Connection",
-        stream_id: int,
-        headers: list[tuple[bytes, bytes]],
-        session: dict[bytes, Any],
-    ) -> None:
+    def __init__(self, connection: "Http2Connection", event: RequestReceived, session: dict[bytes, Any]) -> None:
+        super().__init__(event.headers, session)
         self._connection = connection
-        self.stream_id = stream_id
-        self.headers = dict(headers)
-        self.repeats_headers = len(self.headers) != len(headers)
-        self.method = self.headers.pop(b":method", b"")
-        self.path = self.headers.pop(b":path", b"")
-        self.body = b""
-        self.session = session
-        self.turned_away: Unprocessed | None = None  # by the connection itself
+        self.stream_id = event.stream_id
+        self.unprocessed: Unprocessed | None = None  # refused by the connection itself
 
     def answer(self, answer: Answer) -> bool:
-        """Send the response; False, and nothing happens, when the stream or connection is gone."""
         return self._connection.answer(self.stream_id, answer)
 
     def begin_answer(self, answer: Answer) -> None:
-        """Send the response's head and half of its body."""
         self._connection.begin_answer(self.stream_id, answer)
 
     def reset(self, error_code: int) -> None:
-        """RST_STREAM."""
         self._connection.reset(self.stream_id, error_code)
 
-    def utter(self, kind: int, payload: bytes) -> None:
-        """Send a frame as it is."""
-        self._connection.utter(self.stream_id, kind, payload)
+    def send_frame(self, kind: int, payload: bytes) -> None:
+        self._connection.send_frame(self.stream_id, kind, payload)
 
-    def goaway(self, farewell: Farewell, last: LastStream) -> None:
-        """GOAWAY with a true last_stream_id."""
-        self._connection.goaway(self.stream_id, farewell, last)
+    def goaway(self, shutdown: Shutdown, last: LastStream) -> None:
+        self._connection.goaway(self.stream_id, shutdown, last)
 
     def abort(self) -> None:
-        """Cut the connection."""
         self._connection.abort()
 
     def freeze(self) -> None:
-        """Let the connection fall silent for good."""
         self._connection.freeze()
 
 
@@ -142,7 +121,7 @@ class OutgoingBodies:
     def send(self) -> Iterator[int]:
         """Send what the windows admit; gives the streams that are done."""
         for stream_id in list(self._chunks):
-            with contextlib.suppress(ProtocolError):  # reset by the client meanwhile: nothing more to send
+            with contextlib.suppress(ProtocolError):  # reset by the client: nothing more to send
                 if not self._sent(stream_id, self._chunks[stream_id]):
                     continue
             del self._chunks[stream_id]
@@ -161,13 +140,6 @@ class OutgoingBodies:
         return True
 
 
-_FRAME = struct.Struct(">HBBBL")  # size, kind, flags, stream (RFC 9113, section 4.1)
-
-_ABOUT_THE_CONNECTION = {4, 6, 7}  # SETTINGS, PING, GOAWAY
-
-_HIGHEST_STREAM = 2**31 - 1
-
-
 class Http2Connection(asyncio.Protocol):
     """A connection after the TLS handshake."""
 
@@ -181,12 +153,12 @@ class Http2Connection(asyncio.Protocol):
         self._endpoint = endpoint
         self._limit = MovingLimit(limits)
         self._receive_window = receive_window
-        self._h2 = server_side(limits.initial, receive_window)
+        self._h2 = _server_side(limits.initial, receive_window)
         self._transport: asyncio.Transport | None = None
-        self._incoming: dict[int, Http2Exchange] = {}  # not whole yet
-        self._open: dict[int, Http2Exchange] = {}  # neither answered nor turned away
+        self._incoming: dict[int, _Http2Exchange] = {}  # incomplete
+        self._open: dict[int, _Http2Exchange] = {}  # neither answered nor turned away
         self._bodies = OutgoingBodies(self._h2)
-        self._answered = 0  # since the last flush: to the client these streams are still open
+        self._answered = 0  # since the last flush: for the client these streams are still open
         self._unacknowledged = 0
         self._last_stream = _HIGHEST_STREAM  # lower after a GOAWAY
         self._highest_received = 0
@@ -198,7 +170,7 @@ class Http2Connection(asyncio.Protocol):
     # -- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the greeting."""
+        """Send the first frames."""
         self._transport = cast("asyncio.Transport", transport)
         self._flush()
 
@@ -207,7 +179,7 @@ class Http2Connection(asyncio.Protocol):
         self._is_reading = True
         try:
             for event in self._h2.receive_data(data):
-                if self._transport is not None:  # what follows a cut never arrived
+                if self._transport is not None:  # nothing arrives after a cut
                     self._handle(event)
         except ProtocolError:
             self._flush()
@@ -226,12 +198,12 @@ class Http2Connection(asyncio.Protocol):
             self._on_lost(self)
 
     def close(self) -> None:
-        """Close after what is written has left."""
+        """Close once everything written is sent."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Cut, after what was answered before."""
+        """Cut, after sending earlier answers."""
         self._flush()
         if self._transport is not None:
             self._transport.abort()
@@ -240,13 +212,13 @@ class Http2Connection(asyncio.Protocol):
     # -- what an exchange can do
 
     def answer(self, stream_id: int, answer: Answer) -> bool:
-        """Send the head at once and the body as the client's windows admit it; False when nobody hears it."""
+        """Send the head at once and the body as the client's windows admit it; False when the stream is gone."""
         if self._is_frozen or stream_id not in self._open or stream_id in self._bodies:
             return False
         head = [(b":status", b"%d" % answer.status), *answer.headers]
         try:
             self._h2.send_headers(stream_id, head, end_stream=not answer.chunks)
-        except ProtocolError:  # the client has reset the stream, or is leaving
+        except ProtocolError:  # the client has reset the stream, or is closing
             self._open.pop(stream_id, None)
             return False
         if answer.chunks:
@@ -256,7 +228,7 @@ class Http2Connection(asyncio.Protocol):
             self._finish(stream_id)
         self._limit.learn(answer.status)
         if answer.status < 300:
-            # A client that wrote one good header list writes them all so; checking each costs a tenth of the whole.
+            # After one valid header list the client's others are valid, too; checking each costs a tenth of the whole.
             self._h2.config.validate_inbound_headers = False
         self._flush_unless_reading()
         return True
@@ -264,13 +236,13 @@ class Http2Connection(asyncio.Protocol):
     def begin_answer(self, stream_id: int, answer: Answer) -> None:
         """Send the head and half of the body, and leave the stream open."""
         body = b"".join(answer.chunks)
-        with contextlib.suppress(ProtocolError):  # reset by the client meanwhile
+        with contextlib.suppress(ProtocolError):  # reset by the client
             self._h2.send_headers(stream_id, [(b":status", b"%d" % answer.status), *answer.headers])
             self._h2.send_data(stream_id, body[: len(body) // 2])
         self._flush_unless_reading()
 
     def freeze(self) -> None:
-        """Say nothing any more; requests are still read, so that they can be counted."""
+        """Send nothing more; requests are still read and counted."""
         self._flush()
         self._is_frozen = True
 
@@ -282,27 +254,27 @@ class Http2Connection(asyncio.Protocol):
             self._finish(stream_id)
             self._flush_unless_reading()
 
-    def utter(self, stream_id: int, kind: int, payload: bytes) -> None:
-        """Send a frame as it is, about a stream or about the connection, as its kind asks for."""
+    def send_frame(self, stream_id: int, kind: int, payload: bytes) -> None:
+        """Send a frame as it is, on a stream or, where its kind requires it, on the connection."""
         self._flush()
         if self._transport is not None:
             about = 0 if kind in _ABOUT_THE_CONNECTION else stream_id
             self._transport.write(_FRAME.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, about) + payload)
 
-    def goaway(self, stream_id: int, farewell: Farewell, last: LastStream) -> None:
-        """Say goodbye; streams above the line are ignored from here on."""
-        line = stream_id if last is LastStream.THIS_ONE else 0
-        self._last_stream = max(line, self._highest_received)
+    def goaway(self, stream_id: int, shutdown: Shutdown, last: LastStream) -> None:
+        """Send GOAWAY; streams above the last one are ignored from here on."""
+        last_id = stream_id if last is LastStream.THIS_ONE else 0
+        self._last_stream = max(last_id, self._highest_received)
         for above in [number for number in self._open if number > self._last_stream]:
-            self._open[above].turned_away = Unprocessed.AFTER_GOAWAY  # matters to those that are not whole yet
+            self._open[above].unprocessed = Unprocessed.AFTER_GOAWAY  # for those that are incomplete
             self._finish(above)
         if last is LastStream.THE_ONE_BEFORE:
             self._open.pop(stream_id, None)
         frame = GoAwayFrame(
-            0, last_stream_id=self._last_stream, error_code=farewell.error_code, additional_data=farewell.debug
+            0, last_stream_id=self._last_stream, error_code=shutdown.error_code, additional_data=shutdown.debug
         )
         self._write(self._h2.data_to_send() + frame.serialize())
-        if farewell.extent is FarewellExtent.DROP_IN_FLIGHT:
+        if shutdown.in_flight is StreamsInFlight.DROPPED:
             self._open.clear()
         self._flush_unless_reading()
 
@@ -328,14 +300,14 @@ class Http2Connection(asyncio.Protocol):
                 pass
 
     def _begin(self, event: RequestReceived) -> None:
-        exchange = Http2Exchange(self, event.stream_id, event.headers, self._session)
+        exchange = _Http2Exchange(self, event, self._session)
         self._incoming[event.stream_id] = exchange
         if self._is_frozen:
-            exchange.turned_away = Unprocessed.FROZEN
+            exchange.unprocessed = Unprocessed.FROZEN
         elif event.stream_id > self._last_stream:
-            exchange.turned_away = Unprocessed.AFTER_GOAWAY
+            exchange.unprocessed = Unprocessed.AFTER_GOAWAY
         elif len(self._open) + self._answered >= self._limit.current:
-            exchange.turned_away = Unprocessed.REFUSED_STREAM
+            exchange.unprocessed = Unprocessed.REFUSED_STREAM
         else:
             self._open[event.stream_id] = exchange
 
@@ -344,13 +316,13 @@ class Http2Connection(asyncio.Protocol):
         exchange = self._incoming.pop(stream_id, None)
         if exchange is None:
             return
-        if exchange.turned_away is None:
+        if exchange.unprocessed is None:
             self._endpoint.receive(exchange)
             self._highest_received = max(self._highest_received, stream_id)
             return
-        if exchange.turned_away is Unprocessed.REFUSED_STREAM:
+        if exchange.unprocessed is Unprocessed.REFUSED_STREAM:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
-        self._endpoint.unprocessed(exchange, exchange.turned_away)
+        self._endpoint.unprocessed(exchange, exchange.unprocessed)
 
     def _take_body(self, event: DataReceived) -> None:
         self._unacknowledged += event.flow_controlled_length
@@ -359,11 +331,11 @@ class Http2Connection(asyncio.Protocol):
             return
         exchange.body = exchange.body + event.data if exchange.body else event.data
         if event.stream_ended is None and event.flow_controlled_length:
-            with contextlib.suppress(ProtocolError, KeyError):  # reset by the client meanwhile
+            with contextlib.suppress(ProtocolError, KeyError):  # reset by the client
                 self._h2.increment_flow_control_window(event.flow_controlled_length, event.stream_id)
 
     def _reset(self, stream_id: int, error_code: int) -> None:
-        with contextlib.suppress(ProtocolError):  # reset by the client meanwhile
+        with contextlib.suppress(ProtocolError):  # reset by the client
             self._h2.reset_stream(stream_id, error_code)
 
     def _send_bodies(self) -> None:
@@ -383,7 +355,7 @@ class Http2Connection(asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport is None or self._is_frozen:
             return
-        if self._unacknowledged * 2 >= min(self._receive_window, 2 * DEFAULT_WINDOW):
+        if self._unacknowledged * 2 >= min(self._receive_window, 2 * _DEFAULT_WINDOW):
             self._h2.increment_flow_control_window(self._unacknowledged)
             self._unacknowledged = 0
         self._answered = 0
@@ -395,3 +367,33 @@ class Http2Connection(asyncio.Protocol):
     def _write(self, content: bytes) -> None:
         if content and self._transport is not None:
             self._transport.write(content)
+
+
+def _server_side(stream_limit: int, receive_window: int) -> H2Connection:
+    """Make a connection whose first frames wait in `data_to_send`."""
+    connection = H2Connection(
+        H2Configuration(
+            client_side=False,
+            header_encoding=None,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+            normalize_inbound_headers=False,
+        )
+    )
+    connection.decoder.max_header_list_size = _LARGEST_HEADER_LIST
+    connection.local_settings = _settings(stream_limit)
+    connection.initiate_connection()
+    # h2 would end the whole connection over one stream too many; Http2Connection refuses that stream instead.
+    connection.local_settings = _settings(_UNLIMITED)
+    if receive_window > _DEFAULT_WINDOW:
+        connection.increment_flow_control_window(receive_window - _DEFAULT_WINDOW)
+    return connection
+
+
+def _settings(stream_limit: int) -> Settings:
+    values = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: stream_limit,
+        SettingCodes.MAX_HEADER_LIST_SIZE: _LARGEST_HEADER_LIST,
+        SettingCodes.INITIAL_WINDOW_SIZE: _DEFAULT_WINDOW,
+    }
+    return Settings(client=False, initial_values=values)

@@ -1,4 +1,4 @@
-"""One TLS port: it opens, refuses, stalls, comes back and closes."""
+"""One TLS port, which can open, refuse, stall, recover and close."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ _CLOSE_TIMEOUT = 2.0
 Connection = Http1Connection | Http2Connection
 
 
-class Door(StrEnum):
-    """What a new connection meets."""
+class PortState(StrEnum):
+    """How a port treats new connections."""
 
     OPEN = "open"
     REFUSING = "refusing"  # the port is closed: connection refused
@@ -30,18 +30,18 @@ class Door(StrEnum):
     MUTE = "mute"  # the TLS handshake succeeds, HTTP is never spoken
 
 
-_ACCEPTING = frozenset({Door.OPEN, Door.MUTE})
+_ACCEPTING = frozenset({PortState.OPEN, PortState.MUTE})
 
 
 def bound_socket(port: int) -> socket.socket:
-    """Hold a port, so that it is known before anything runs on it."""
+    """Hold a port before anything runs on it."""
     listening = socket.create_server((HOST, port), backlog=_BACKLOG)
     listening.setblocking(False)
     return listening
 
 
 def full_sockets(port: int) -> tuple[socket.socket, socket.socket]:
-    """Hold a port whose queue is full, so that the system answers no SYN: the port, and who fills it."""
+    """Hold a port whose queue is full, so that the system answers no SYN; gives both sockets."""
     listening = socket.create_server((HOST, port), backlog=0)
     listening.setblocking(False)
     return listening, socket.create_connection((HOST, port))
@@ -69,7 +69,7 @@ def tls_context(certificate: Path, key: Path, protocols: list[str]) -> ssl.SSLCo
 
 
 class Listener:
-    """Accepts connections and hands each to the protocol that the handshake settled on."""
+    """Accepts connections and gives each the protocol that its handshake chose."""
 
     def __init__(
         self,
@@ -81,43 +81,43 @@ class Listener:
         self._socket = listening
         self._context = context
         self._connect = connect
-        self._door = Door.REFUSING
+        self._state = PortState.REFUSING
         self._loop: asyncio.AbstractEventLoop | None = None  # faults may be cleared while it does not run
         self._filling: socket.socket | None = None  # of a hanging port
-        self._connections: set[Connection | _Settled] = set()
+        self._connections: set[Connection | _PendingProtocol] = set()
         self._is_empty = asyncio.Event()
         self._handshakes: set[asyncio.Task[None]] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether new connections get through."""
-        return self._door is Door.OPEN
+        return self._state is PortState.OPEN
 
     @property
     def open_connections(self) -> int:
         """Connections past their handshake."""
         return len(self._connections)
 
-    def become(self, door: Door) -> None:
-        """Change what new connections meet; those that are open stay, those that wait at a stalling port get in."""
-        if door is self._door and door is not Door.REFUSING:
+    def switch(self, state: PortState) -> None:
+        """Change the state for new connections. Open ones stay; those that wait at a stalling port are accepted."""
+        if state is self._state and state is not PortState.REFUSING:
             return
-        if self._door in _ACCEPTING and self._loop is not None:
+        if self._state in _ACCEPTING and self._loop is not None:
             self._loop.remove_reader(self._socket)
         if self._filling is not None:
             self._filling.close()
             self._filling = None
             self._socket.close()
-        if door in {Door.REFUSING, Door.HANGING}:
+        if state in {PortState.REFUSING, PortState.HANGING}:
             self._socket.close()
-        if door is Door.HANGING:
+        if state is PortState.HANGING:
             self._socket, self._filling = full_sockets(self.port)
-        elif door is not Door.REFUSING and self._socket.fileno() < 0:
+        elif state is not PortState.REFUSING and self._socket.fileno() < 0:
             self._socket = bound_socket(self.port)
-        if door in _ACCEPTING:
+        if state in _ACCEPTING:
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._accept)
-        self._door = door
+        self._state = state
 
     def cut(self) -> None:
         """Cut every open connection."""
@@ -126,7 +126,7 @@ class Listener:
 
     async def close(self) -> None:
         """Close the port and cut every connection."""
-        self.become(Door.REFUSING)
+        self.switch(PortState.REFUSING)
         for handshake in self._handshakes:
             handshake.cancel()
         await asyncio.gather(*self._handshakes, return_exceptions=True)
@@ -144,38 +144,38 @@ class Listener:
                 return
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handshake = asyncio.get_running_loop().create_task(self._shake_hands(accepted))
+            handshake = asyncio.get_running_loop().create_task(self._handshake(accepted))
             self._handshakes.add(handshake)
             handshake.add_done_callback(self._handshakes.discard)
 
-    async def _shake_hands(self, accepted: socket.socket) -> None:
+    async def _handshake(self, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _Settled(self), accepted, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT
+                lambda: _PendingProtocol(self), accepted, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT
             )
         except OSError:
-            accepted.close()  # the client's own trouble: wrong authority, or gone
+            accepted.close()  # the client's error: it does not trust the authority, or is gone
 
-    def settle(self, transport: asyncio.Transport, settled: "_Settled") -> None:
-        """Choose the protocol once the handshake is done."""
+    def choose_protocol(self, transport: asyncio.Transport, pending: "_PendingProtocol") -> None:
+        """Choose the protocol after the handshake."""
         self._is_empty.clear()
-        if self._door is Door.MUTE:
-            self._connections.add(settled)
+        if self._state is PortState.MUTE:
+            self._connections.add(pending)
             return
         connection = self._connect(transport.get_extra_info("ssl_object").selected_alpn_protocol(), self.forget)
         self._connections.add(connection)
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
-    def forget(self, connection: "Connection | _Settled") -> None:
+    def forget(self, connection: "Connection | _PendingProtocol") -> None:
         """Note that a connection is gone."""
         self._connections.discard(connection)
         if not self._connections:
             self._is_empty.set()
 
 
-class _Settled(asyncio.Protocol):
-    """Stands in until ALPN is known; stays, and says nothing, at a mute port."""
+class _PendingProtocol(asyncio.Protocol):
+    """The protocol until ALPN is known; on a mute port it stays and sends nothing."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -183,7 +183,7 @@ class _Settled(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._listener.settle(self._transport, self)
+        self._listener.choose_protocol(self._transport, self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio names it)
         self._listener.forget(self)

@@ -1,5 +1,6 @@
 """One attempt: a claim that took too long leads to no call, and no answer leaves a call unrecorded."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -39,24 +40,22 @@ _TRIGGER = """
 """
 
 
-class Unreadable:
-    """A slot whose provider answers what nobody can read."""
-
-    async def send(self, push: Push) -> Answer:
-        raise TypeError(f"not an answer to {push.kind}")
+async def unreadable(push: Push) -> Answer:
+    """Make a call whose answer nobody can read."""
+    raise TypeError(f"not an answer to {push.kind}")
 
 
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
-    gate.share(1.0)
+    limiter = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    limiter.share(1.0)
     go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
-        called = await _call(permit, Unreadable(), go, ApnsSender(apns_account(simulator)))
+    async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
+        attempted = await _call(permit, unreadable, go, ApnsSender(apns_account(simulator)), time.monotonic())
 
-    assert made_of(called.came_to) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
+    assert made_of(attempted.result) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
     assert "TypeError" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ HOLD = "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"
 async def test_an_acceptance_whose_id_no_text_may_hold_is_stored_without_it(stack: Stack, odd: str) -> None:
     [go] = await _begun(stack, 1)
 
-    stored = await Recording(stack.sessions).store(_accepted(go, odd), ROUTE, began=time.monotonic())
+    stored = await Recording(stack.sessions).store(_accepted(go, odd), ROUTE, claimed_at=time.monotonic())
 
     assert stored.state is TaskState.ACCEPTED
     assert await _attempts(stack, go.push.task_id) == [("accepted", None, None)]
@@ -42,7 +42,7 @@ async def test_a_refusal_whose_reason_no_text_may_hold_is_stored_and_its_token_i
     dead = ReportedToken(ROUTE, go.device_id, go.push.token, datetime.now(UTC), odd)
     outcome = Outcome(ended, Update(go.push.task_id, TaskState.UNREGISTERED, odd), ROUTE, (dead,))
 
-    stored = await Recording(stack.sessions).store(outcome, ROUTE, began=time.monotonic())
+    stored = await Recording(stack.sessions).store(outcome, ROUTE, claimed_at=time.monotonic())
 
     assert (stored.state, stored.outcome.update.reason) == (TaskState.UNREGISTERED, "unstorable_answer")
     assert await _attempts(stack, go.push.task_id) == [("unregistered", "unstorable_answer", None)]
@@ -54,7 +54,7 @@ async def test_odd_answers_and_a_stuck_row_cost_the_outcomes_beside_them_nothing
     recording = Recording(stack.sessions)
 
     def store(go: Proceed, provider_id: str) -> asyncio.Future[object]:
-        return asyncio.ensure_future(recording.store(_accepted(go, provider_id), ROUTE, began=time.monotonic()))
+        return asyncio.ensure_future(recording.store(_accepted(go, provider_id), ROUTE, claimed_at=time.monotonic()))
 
     async with uncommitted(stack, HOLD, id=stuck.push.task_id):
         waits = store(stuck, "fine")
@@ -114,7 +114,7 @@ async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_l
     recording = Recording(make_sessions(engine))
     long_ago = time.monotonic() - 15.9
     with pytest.raises(NotStored):
-        await recording.store(_accepted(go, "fine"), ROUTE, began=long_ago)
+        await recording.store(_accepted(go, "fine"), ROUTE, claimed_at=long_ago)
     with pytest.raises(NotStored):
         await recording.store_kept(go.push.task_id)
     assert await recording.store_kept(UUID(int=0)) is None

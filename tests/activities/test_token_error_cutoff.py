@@ -21,9 +21,9 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.gates = RouteLimiters({Provider.APNS: Limits(10)})
-        self.gates.share(1.0)
-        self.cutoff = TokenErrorCutoff(make_sessions(make_engine(NOWHERE)), self.gates, clock=lambda: self.now)
+        self.limiters = RouteLimiters({Provider.APNS: Limits(10)})
+        self.limiters.share(1.0)
+        self.cutoff = TokenErrorCutoff(make_sessions(make_engine(NOWHERE)), self.limiters, clock=lambda: self.now)
 
     async def answered(self, answer: Answer, *, sender: object = "sender", user_id: str | None = None) -> int:
         """Let one more device get an answer, of one more user; gives how many tokens are to be deactivated."""
@@ -57,8 +57,8 @@ async def test_suspects_of_before_the_window_count_as_well() -> None:
 
 async def test_late_answers_to_credentials_that_were_replaced_change_nothing() -> None:
     scene = Scene()
-    scene.gates.serving(ROUTE, "old")
-    scene.gates.serving(ROUTE, "new")
+    scene.limiters.serving(ROUTE, "old")
+    scene.limiters.serving(ROUTE, "new")
     await scene.answered(SuspectToken("BadDeviceToken"), sender="new")
     scene.now = 60.0
 
@@ -70,10 +70,10 @@ async def test_a_gate_that_was_braked_is_released_though_the_database_failed_in_
     scene = Scene()
 
     await scene.cutoff.learn({ROUTE}, changes=0)
-    assert scene.gates.at(ROUTE).report().state == "braked"
+    assert scene.limiters.at(ROUTE).report().state == "braked"
     await scene.cutoff.learn((), changes=0)
 
-    assert scene.gates.at(ROUTE).report().state == "closed"
+    assert scene.limiters.at(ROUTE).report().state == "closed"
 
 
 async def test_the_suspects_of_one_user_are_one_voice_against_their_conviction() -> None:
@@ -93,4 +93,4 @@ async def test_a_thousand_tokens_of_one_user_engage_nothing() -> None:
     for _ in range(1000):
         await scene.answered(SuspectToken("BadDeviceToken"), user_id="mallory")
 
-    assert scene.gates.at(ROUTE).report().state == "closed"
+    assert scene.limiters.at(ROUTE).report().state == "closed"

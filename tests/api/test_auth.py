@@ -17,7 +17,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from api.app import create_app
 from api.http.auth import KeySet, NoSuchKey, TokenCheck
-from api.http.problems import ServiceUnavailable, Unauthorized
+from api.http.problems import Detail, ServiceUnavailable, Unauthorized
 from settings.environment import AuthSettings, auth_settings, service_settings
 from tests.api.issuer import Issuer, claim, open_issuer, public_pem
 from tests.stack import ROOT, SECRET, Place, Stack, make_stack
@@ -395,7 +395,7 @@ async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_
         "type": "urn:fastbell:problem:unavailable",
         "title": "Temporarily unavailable",
         "status": 503,
-        "detail": "The keys that check bearer tokens cannot be had. Try again.",
+        "detail": Detail.NO_KEYS,
     }
 
 

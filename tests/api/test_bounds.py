@@ -15,6 +15,7 @@ from api.app import create_app
 from api.body_limit import LARGEST_BODY, MAX_HELD
 from api.http.bounds import MAX_HEADERS, RequestBounds
 from api.http.connection import connection_of
+from api.http.problems import Detail
 from settings.environment import auth_settings, limit_settings, service_settings
 from tests.stack import Place, Stack, User, eventually, iphone, make_stack, uncommitted
 from tests.streaming import streaming
@@ -24,7 +25,7 @@ BUSY = {
     "type": "urn:fastbell:problem:unavailable",
     "title": "Temporarily unavailable",
     "status": 503,
-    "detail": "This process has too many requests under way. Try again.",
+    "detail": Detail.TOO_MANY_IN_PROCESS,
 }
 LATE = BUSY | {"detail": "This took too long. Try again: repeats are harmless."}
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from api.http.problems import Detail
 from tests.stack import Stack, User
 
 HOUR = timedelta(hours=1)
@@ -165,7 +166,7 @@ async def test_a_start_with_other_content_under_a_taken_id_is_a_conflict(alice: 
         "type": "urn:fastbell:problem:session-exists",
         "title": "Conflict",
         "status": 409,
-        "detail": "This fasting session was started with other content; use PATCH.",
+        "detail": Detail.SESSION_EXISTS,
     }
 
 
@@ -370,7 +371,7 @@ async def test_the_list_comes_in_pages_the_latest_started_first_and_shows_nobody
         (
             {"ends_at": "+1h", "reminder_minutes": [5, 5]},
             "reminder_minutes",
-            "must not name the same number of minutes twice",
+            "must not contain the same number of minutes twice",
         ),
         ({"ends_at": "+1h", "rev": 7}, "rev", "There is no such field."),
     ],

@@ -16,7 +16,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
 from api.app import create_app
-from api.streams.open_streams import Terms
+from api.streams.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, service_settings
 from tests.stack import Place, Stack, iphone, make_stack
 from tests.support.dead import dead_task
@@ -40,7 +40,7 @@ CHECKS = (
 async def hasty(detached: Place) -> AsyncIterator[Stack]:
     """An API whose streams end at once, so that one can wait for their ends."""
     environment = detached.environment()
-    app = create_app(service_settings(environment), auth_settings(environment), Terms(longest=0))
+    app = create_app(service_settings(environment), auth_settings(environment), OpenStreamLimits(max_duration=0))
     async with make_stack(detached, app) as stack:
         yield stack
 

@@ -94,7 +94,7 @@ CLOCK_FORM = "String should match pattern '^([01][0-9]|2[0-3]):[0-5][0-9]$'"
         (
             {"reminder_minutes": [1, 1]},
             "reminder_minutes",
-            "must not name the same number of minutes twice",
+            "must not contain the same number of minutes twice",
         ),
         (
             {"quiet_hours": {"starts": "22:00", "ends": "22:00", "time_zone": "UTC"}},

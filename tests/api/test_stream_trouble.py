@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from api.http.connection import UNACKNOWLEDGED, bind
-from api.streams.open_streams import Terms
+from api.streams.open_streams import OpenStreamLimits
 from db import conversations, messages
 from tests.stack import Place, Stack, User, eventually
 from tests.streaming import deaf_client, is_present, served, streaming
@@ -88,7 +88,7 @@ def test_what_a_server_accepts_breaks_when_the_peer_acknowledges_nothing() -> No
 
 
 async def test_a_process_and_a_user_have_so_many_streams_and_no_more(fragile: Place) -> None:
-    async with served(fragile, Terms(most=3, most_of_user=2)) as stack:
+    async with served(fragile, OpenStreamLimits(max_streams=3, max_streams_per_user=2)) as stack:
         alice, bob = stack.user(), stack.user()
         async with streaming(alice, uuid4()) as oldest, streaming(alice, uuid4()), streaming(alice, uuid4()) as newest:
             assert await oldest.to_its_end() == []

@@ -77,7 +77,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     assert await page.evaluate("document.cookie") == ""
 
     await page.get_by_role("button", name="Resume APNs · app.of.the.browser · sandbox").click()
-    await expect(page.get_by_role("status")).to_have_text("The brake is resumed: its route sends again.")
+    await expect(page.get_by_role("status")).to_have_text("The route is resumed and sends again.")
     [brake] = await stack.rows("SELECT resumed_by FROM brakes WHERE id = :id", id=brake_id)
     assert brake.resumed_by == "carol"
 
@@ -87,7 +87,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     await expect(page.get_by_role("heading", level=1)).to_have_text(alice.user_id)
     await page.get_by_label("Test push to").select_option(str(phone.installation_id))
     await page.get_by_role("button", name="Send test push").click()
-    await expect(page.get_by_text("Nothing more will come of it.")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_text("It is settled.")).to_be_visible(timeout=15_000)
     await expect(page.locator("td .state.accepted")).to_have_count(1)
     [line] = stack.place.simulator.phone(phone.token).screen
     assert line.notification.data["kind"] == "test"
@@ -100,7 +100,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     await expect(page.get_by_role("cell", name="redrive")).to_be_visible()
     await page.go_back()
     await page.goto(f"/console/dead?user_id={alice.user_id}")
-    await page.get_by_role("link", name="Redrive what matches…").click()
+    await page.get_by_role("link", name="Redrive all matches…").click()
     await page.get_by_role("button", name="Redrive 1 push").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Redriven")
 

@@ -66,10 +66,10 @@ async def test_an_overview_tells_what_needs_a_person(stack: Stack, carol: Visit,
 
     page = words(await carol.get("/console/"))
 
-    assert "The brake on APNs · app.seen.in.the.console · sandbox is engaged" in page
-    assert "not expired yet: see whether to redrive." in page
+    assert "APNs · app.seen.in.the.console · sandbox is stopped by its token-error cutoff" in page
+    assert "not expired yet. Check whether to redrive" in page
     assert "All is well" not in page
-    assert "90 of 100 users answered for had token errors" in page
+    assert "90 of 100 users had token errors" in page
     assert "Resume APNs · app.seen.in.the.console · sandbox" in page
     await carol.post(f"/console/brakes/{brake_id}/resume")
 
@@ -94,7 +94,7 @@ async def test_an_overview_says_so_when_temporal_cannot_be_reached(stack: Stack)
     async with make_stack(away, app, lazy=True) as lonely:
         page = words(await (await visit(lonely)).get("/console/"))
 
-    assert "Temporal cannot be reached, so it is not known when housekeeping last ran." in page
+    assert "Temporal cannot be reached" in page
     assert "The last hour" in page
 
 
@@ -120,7 +120,7 @@ async def test_nobodys_page_says_that_nothing_is_known(carol: Visit) -> None:
     page = await carol.get(f"/console/person?user={uuid4()}")
 
     assert page.status_code == 200
-    assert "Nothing is known of this user id" in words(page)
+    assert "no phone, no fast and no push of this user id" in words(page)
 
 
 async def test_a_test_push_is_sent_and_its_fate_shown(stack: Stack, carol: Visit, alice: User) -> None:
@@ -225,7 +225,7 @@ async def test_the_time_that_a_stream_had_for_a_message_is_no_lateness_of_its_pu
 
     said = words(await carol.get(f"/console/push/{push.task_id}")).replace("\u202f", " ")
 
-    assert "1.5 s after it was due, the time that an open stream had for it taken off" in said
+    assert "1.5 s after it was due, without the time that an open stream had for it" in said
 
 
 async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(stack: Stack, carol: Visit, alice: User) -> None:
@@ -238,8 +238,8 @@ async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(stack: Stac
     done = words(await carol.post("/console/dead/redrive", {"user_id": alice.user_id, "limit": "1"}))
 
     assert listed.count("possible") == 2
-    assert "Nothing has been done yet" in rehearsal
-    assert "Redriven, with all checks again 2" in rehearsal
+    assert "nothing has been done yet" in rehearsal
+    assert "Redriven (all checks run again) 2" in rehearsal
     assert states == ["dead", "dead"]
     assert "Redriven 1" in done
     assert "The limit is reached" in done
@@ -302,10 +302,7 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(stack: 
     )
     assert told["fates"] == []
     assert told["next_cursor"] is None
-    total = (
-        "Pushes due 6 0 withdrawn before they were sent Send attempts 7 "
-        "Accepted 100 % 6 of 6 that were not withdrawn Opened 16.7 % 1 of 6 accepted"
-    )
+    total = "Pushes due 6 0 withdrawn Send attempts 7 Accepted 100 % 6 of 6 not withdrawn Opened 16.7 % 1 of 6 accepted"
     assert total in page.replace("\u202f", " ")
     assert "unavailable ServiceUnavailable Apple answered that it is unavailable. 1" in page
 
@@ -324,7 +321,7 @@ async def _settled(carol: Visit, sent: httpx.Response) -> httpx.Response:
 
     async def page() -> httpx.Response | None:
         answer = await carol.get(sent.headers["location"])
-        return answer if "Nothing more will come of it." in words(answer) else None
+        return answer if "It is settled." in words(answer) else None
 
     settled: httpx.Response = await eventually(page)
     return settled

@@ -71,7 +71,7 @@ async def test_a_form_needs_the_csrf_token_of_its_own_sign_in(stack: Stack, caro
         form = {} if csrf_token is None else {"csrf_token": csrf_token}
         answer = await stack.http.post(path, data=form, headers=carol.headers(**OURS))
         assert answer.status_code == 403
-        assert "This form is not of your sign-in." in words(answer)
+        assert "This form does not belong to your session." in words(answer)
     assert (await carol.get("/console/person")).status_code == 200  # still signed in, whatever was sent
 
 
@@ -118,7 +118,7 @@ async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(stack
     behind_a_proxy = await sent(**OURS)
 
     assert plain.status_code == 403
-    assert "not encrypted, so your browser would not keep a sign-in" in words(plain)
+    assert "not encrypted, so your browser would drop" in words(plain)
     assert behind_a_proxy.status_code == 303
     assert "Secure" in behind_a_proxy.headers["set-cookie"]
 
@@ -133,7 +133,7 @@ async def test_a_code_signs_in_once_however_it_was_typed(stack: Stack) -> None:
 
     assert (first.status_code, first.headers["location"]) == (303, "/console/")
     assert second.status_code == 401
-    assert "not valid, or not any more" in words(second)
+    assert "This code is not valid." in words(second)
     assert "set-cookie" not in second.headers
 
 
@@ -145,7 +145,7 @@ async def test_what_no_form_of_ours_sends_is_refused(stack: Stack, carol: Visit)
         answer = await stack.http.post(path, content=sent, headers=headers)
 
         assert answer.status_code == 403
-        assert "This is no form of ours." in words(answer)
+        assert "This is not a form of these pages." in words(answer)
 
 
 async def test_a_code_ends(stack: Stack) -> None:
@@ -366,9 +366,9 @@ async def test_trouble_is_told_in_a_page(carol: Visit) -> None:
         (f"/console/push/{NOBODYS}", 404, "There is no such push task."),
         ("/console/push/nonsense", 422, "task_id: "),
         ("/console/dead?kind=nonsense", 422, "kind: "),
-        ("/console/dead?cursor=nonsense", 422, "This is no cursor of ours"),
+        ("/console/dead?cursor=nonsense", 422, "This is not a cursor of this API"),
         ("/console/analytics?days=400", 422, "days: "),
-        ("/console/person?user=x&cursor=nonsense", 422, "This is no cursor of ours"),
+        ("/console/person?user=x&cursor=nonsense", 422, "This is not a cursor of this API"),
         (f"/console/person?user={'x' * 201}", 422, "user: "),
         ("/console/person?user=%00", 422, "user: must be printable"),
         ("/console/analytics?app_id=%00", 422, "app_id: "),

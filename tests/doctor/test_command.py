@@ -62,7 +62,9 @@ async def test_a_failure_is_told_with_what_to_do_and_fails_a_pipeline(healthy: S
 
     assert (status, complaints) == (1, "")
     told = out.splitlines()
-    at = told.index("FAILURE   apns: default app, production: DeviceTokenNotForTopic: the topic is none of this team's")
+    at = told.index(
+        "FAILURE   apns: default app, production: DeviceTokenNotForTopic: the topic does not belong to this team"
+    )
     assert told[at + 1] == "          Set APNS_TOPIC to the bundle id of the app, as its App ID has it (case counts)."
     assert told[-1].endswith(" ok, 1 warning, 1 failure.")
     _tells_no_secret(healthy, out)

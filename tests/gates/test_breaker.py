@@ -42,12 +42,10 @@ async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once
 
             simulator.faults.clear()  # a person fixed the key: other credentials need not wait for the rest to end
             mended = ApnsSender(apns_account(simulator))
+            google = worker.dependencies.apps.sender(Provider.FCM, None)
+            assert google is not None
             [old] = worker.dependencies.apps.replace(
-                {
-                    (Provider.APNS, None): mended,
-                    (Provider.FCM, None): worker.dependencies.apps.sender(Provider.FCM, None),
-                },
-                None,
+                {(Provider.APNS, None): mended, (Provider.FCM, None): google}, None
             )
             sent = await worker.send_all(all_due)
             await asyncio.gather(mended.close(), old.close())
@@ -71,7 +69,7 @@ async def test_two_users_never_pause_a_provider_and_all_are_told_of(
     with structlog.testing.capture_logs() as logs:
         async with worker_harness(without_worker, timings=LONG) as worker:
             await asyncio.gather(*(_fail(worker, due, "InvalidProviderToken") for due in alices + bobs))
-            assert worker.dependencies.gates.report()["gates"][0]["state"] == "closed"
+            assert worker.dependencies.limiters.report()["gates"][0]["state"] == "closed"
             await eventually(lambda: _alarmed(logs))
 
     assert len(simulator.requests) - called == await active_tokens(without_worker, alices + bobs) == 20
@@ -149,7 +147,7 @@ async def test_a_sandbox_outage_leaves_production_alone(without_worker: Stack, s
         waiting = [asyncio.create_task(worker.send(due)) for due in sandboxed]
         await eventually(lambda: _opened(worker))
         sent = await asyncio.gather(*map(worker.send_once, production))  # none is told to come back
-        stood = {gate["environment"]: gate["state"] for gate in worker.dependencies.gates.report()["gates"]}
+        stood = {limiter["environment"]: limiter["state"] for limiter in worker.dependencies.limiters.report()["gates"]}
         still = sum(not each.done() for each in waiting)
         simulator.faults.clear()
         await asyncio.gather(*waiting)
@@ -304,7 +302,7 @@ async def _called(simulator: Simulator, count: int) -> bool:
 
 
 async def _opened(worker: WorkerHarness) -> bool:
-    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])
+    return any(limiter["state"] == "open" for limiter in worker.dependencies.limiters.report()["gates"])
 
 
 async def _waiting(stack: Stack, users: Sequence[User], count: int) -> bool:

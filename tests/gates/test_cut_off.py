@@ -12,7 +12,7 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import SEND_BUDGET, _Step
+from activities.sending import SEND_BUDGET, _Progress
 from domain.push import Provider, TaskState
 from domain.wire import SendPush, SentPush
 from simulator import Simulator
@@ -132,7 +132,7 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(without_worker: Stac
 
 def test_a_worker_that_stood_still_for_longer_than_temporal_waits_asks_for_no_attempt() -> None:
     entered = time.monotonic() - SEND_BUDGET.total_seconds()
-    fresh, stale = _Step(stale_at=time.monotonic() + 5), _Step(stale_at=entered + SEND_BUDGET.total_seconds())
+    fresh, stale = _Progress(stale_at=time.monotonic() + 5), _Progress(stale_at=entered + SEND_BUDGET.total_seconds())
 
     fresh.claim()
     with pytest.raises(ApplicationError, match="worker_stood_still"):
@@ -161,7 +161,7 @@ async def _attempts(stack: Stack, task_id: UUID) -> list[tuple[int, str | None, 
 
 
 async def _in_line(worker: WorkerHarness, count: int) -> bool:
-    return [gate["waiting"] for gate in worker.dependencies.gates.report()["gates"]] == [count]
+    return [limiter["waiting"] for limiter in worker.dependencies.limiters.report()["gates"]] == [count]
 
 
 async def _is_noted(stack: Stack, task_id: UUID) -> bool:

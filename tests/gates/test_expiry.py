@@ -187,4 +187,4 @@ async def _let_expire(stack: Stack, task_id: UUID, *, in_seconds: float = 0) -> 
 
 
 async def _shut(worker: WorkerHarness) -> bool:
-    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])
+    return any(limiter["state"] == "open" for limiter in worker.dependencies.limiters.report()["gates"])

@@ -55,7 +55,7 @@ async def test_the_sum_of_all_shares_never_exceeds_the_rate(without_worker: Stac
 async def test_a_worker_that_stalls_after_its_heartbeat_has_given_its_share_up_by_then(without_worker: Stack) -> None:
     async with (
         watched() as watch,
-        worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, brake_type=Stalling) as first,
+        worker_harness(without_worker, LIMITED, heartbeat_timings=HEARTBEAT_TIMINGS, cutoff_type=Stalling) as first,
     ):
         watch.workers.append(first)
         for _ in range(3):
@@ -153,7 +153,7 @@ async def watched() -> AsyncIterator[Watch]:
 
 
 def _rate(worker: WorkerHarness) -> float:
-    return worker.dependencies.gates.at(FCM).report().rate or 0.0
+    return worker.dependencies.limiters.at(FCM).report().rate or 0.0
 
 
 async def _shares(worker: WorkerHarness, rate: float) -> bool:

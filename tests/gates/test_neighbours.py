@@ -42,11 +42,13 @@ async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_t
         async with _sent(without_worker, [*refused, *androids]) as worker:
             await eventually(lambda: _all_shown(simulator, androids))
             await eventually(lambda: _told(logs))
-            [gate] = [gate for gate in worker.dependencies.gates.report()["gates"] if gate["provider"] == "fcm"]
+            [limiter] = [
+                limiter for limiter in worker.dependencies.limiters.report()["gates"] if limiter["provider"] == "fcm"
+            ]
             tasks = await _tasks(without_worker, refused)
 
     assert await _lateness(without_worker, androids) < LATE
-    assert gate["state"] == "closed"
+    assert limiter["state"] == "closed"
     assert {(task.state, task.last_reason) for task in tasks} == {("pending", "THIRD_PARTY_AUTH_ERROR")}
     assert await _active(without_worker, refused) == 6
     [alarm] = [entry for entry in logs if entry["log_level"] == "error"]
@@ -64,9 +66,11 @@ async def test_one_invalid_provider_token_among_good_answers_delays_that_push_al
 
     async with _sent(without_worker, iphones) as worker:
         await eventually(lambda: _all_shown(simulator, iphones))
-        [gate] = [gate for gate in worker.dependencies.gates.report()["gates"] if gate["provider"] == "apns"]
+        [limiter] = [
+            limiter for limiter in worker.dependencies.limiters.report()["gates"] if limiter["provider"] == "apns"
+        ]
 
-    assert gate["state"] == "closed"
+    assert limiter["state"] == "closed"
     assert await _lateness(without_worker, [*iphones[:7], *iphones[8:]]) < LATE
     assert await _lateness(without_worker, iphones[7:8]) < 2 * LATE + 2  # after 1 to 2 seconds
     assert [task.attempt_count for task in await _tasks(without_worker, iphones[7:8])] == [2]
@@ -127,7 +131,7 @@ def _hasty() -> Timings:
         Cause.THROTTLED: Rest(first=30 / SCALE, longest=300 / SCALE),
         Cause.MISCONFIGURED: Rest(first=30 / SCALE, longest=300 / SCALE),
     }
-    pauses = {"looking_again": 2 / SCALE, "shortest_pause": 5 / SCALE, "longest_pause": 45 / SCALE}
+    pauses = {"check_again": 2 / SCALE, "shortest_pause": 5 / SCALE, "longest_pause": 45 / SCALE}
     return Timings(rests=rests, ramp=60 / SCALE, looks=20.0 * SCALE, **pauses)
 
 

@@ -22,7 +22,7 @@ OUTAGE = 10.0  # seconds, for ten minutes
 RATE = 300
 AT_ONCE = 200  # pushes to the healthy provider
 REST = Rest(first=0.1, longest=0.5)  # seconds, for 6 and 30
-HASTY = Timings(rests=dict.fromkeys(Cause, REST), ramp=1.0, booked_ahead=2.0)
+HASTY = Timings(rests=dict.fromkeys(Cause, REST), ramp=1.0, max_reserved=2.0)
 WAITS = BackOff(
     timedelta(seconds=0.5), timedelta(seconds=3)
 )  # longer than in life: 2 000 look in at this machine's cost
@@ -121,4 +121,4 @@ async def _all_wait(stack: Stack, all_due: Sequence[Due]) -> bool:
 
 
 async def _opened(worker: WorkerHarness) -> bool:
-    return any(gate["state"] == "open" for gate in worker.dependencies.gates.report()["gates"])
+    return any(limiter["state"] == "open" for limiter in worker.dependencies.limiters.report()["gates"])

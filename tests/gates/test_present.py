@@ -252,7 +252,7 @@ async def _replace_heartbeat(worker: WorkerHarness) -> None:
     await asyncio.wait([worker.beating])
     silent = Heartbeat(
         worker.stack.sessions,
-        worker.dependencies.gates,
+        worker.dependencies.limiters,
         worker.dependencies.cutoff,
         SOON,
         reaches_temporal=lambda: False,

@@ -34,7 +34,7 @@ async def test_sends_of_messages_that_wait_leave_room_in_the_worker_for_reminder
     [reminder] = await due_now(without_worker, [reminded])
 
     async with worker_harness(without_worker) as all_room:
-        sending = PushSending(Provider.APNS, without_worker.sessions, all_room.dependencies, most_others=1)
+        sending = PushSending(Provider.APNS, without_worker.sessions, all_room.dependencies, max_others=1)
         worker = replace(all_room, sendings={Provider.APNS: sending})
         held = "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE"
         async with uncommitted(without_worker, held, id=waiting.task_id), _running(worker.send_once(waiting)):

@@ -19,9 +19,9 @@ async def test_phones_that_make_up_apps_share_the_default_gate_and_its_brake(
 
     async with worker_harness(without_worker) as worker:
         sent = await worker.send_all(all_due)
-        [gate] = worker.dependencies.gates.report()["gates"]
+        [limiter] = worker.dependencies.limiters.report()["gates"]
 
-    assert (gate["app_id"], gate["state"]) == (None, "braked")
+    assert (limiter["app_id"], limiter["state"]) == (None, "braked")
     assert {each.state for each in sent} <= {TaskState.UNREGISTERED, TaskState.DEAD}
     [cutoff] = await without_worker.rows("SELECT app_id FROM brakes")
     assert cutoff.app_id is None

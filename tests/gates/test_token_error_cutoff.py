@@ -85,7 +85,7 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
                 send.cancel()
             await asyncio.wait(sends)
 
-    assert [entry["log_level"] for entry in logs if entry["event"] == "brake engaged"] == ["error"]
+    assert [entry["log_level"] for entry in logs if entry["event"] == "token-error cutoff engaged"] == ["error"]
     assert found[TaskState.DEAD, reason] >= 20
     assert found[TaskState.DEAD, reason] + found[TaskState.PENDING, "brake_engaged"] == MANY
     assert called == await attempts(without_worker, all_due) == found[TaskState.DEAD, reason]
@@ -142,7 +142,7 @@ async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_aft
             await token_error_cutoffs.engage(
                 db, Route(Provider.APNS, None, Environment.PRODUCTION), MassFailure("Wrong", 20, 20)
             )
-        await eventually(lambda: _says(worker.dependencies.gates.report(), "braked"))
+        await eventually(lambda: _says(worker.dependencies.limiters.report(), "braked"))
         waiting = [asyncio.create_task(worker.send(due)) for due in refused[1]]
         await eventually(lambda: _waits(without_worker, refused[1][0].task_id))
         async with without_worker.sessions.begin() as db:
@@ -336,7 +336,7 @@ async def test_all_workers_learn_of_a_brake_and_of_its_end(without_worker: Stack
     ):
         await eventually(lambda: _alive(without_worker, 2))
         await _refused_until_the_brake_engages(without_worker, first, all_due)
-        await eventually(lambda: _says(second.dependencies.gates.report(), "braked"))
+        await eventually(lambda: _says(second.dependencies.limiters.report(), "braked"))
         simulator.faults.remove(fault.id)
         called = len(simulator.requests)
         [other] = await due_now(without_worker, [iphone()])
@@ -391,7 +391,7 @@ class Clock:
 
 async def _braked_with_none_under_way(worker: WorkerHarness, stack: Stack, provider: str) -> bool:
     engaged = await stack.rows("SELECT 1 FROM brakes WHERE provider = :p AND resumed_at IS NULL", p=provider)
-    return bool(engaged) and not any(gate["in_flight"] for gate in worker.dependencies.gates.report()["gates"])
+    return bool(engaged) and not any(limiter["in_flight"] for limiter in worker.dependencies.limiters.report()["gates"])
 
 
 async def _calls(stack: Stack, all_due: Sequence[PlannedSend]) -> int:
@@ -414,7 +414,7 @@ async def _all_dead(stack: Stack, all_due: Sequence[PlannedSend]) -> bool:
 
 
 async def _says(report: dict[str, list[dict[str, object]]], state: str) -> bool:
-    return any(gate["state"] == state for gate in report["gates"])
+    return any(limiter["state"] == state for limiter in report["gates"])
 
 
 async def _waits(stack: Stack, task_id: UUID) -> bool:

@@ -72,8 +72,8 @@ async def _beats(worker: WorkerHarness) -> bool:
 
 
 async def _stand_in_line(worker: WorkerHarness, at_least: int) -> bool:
-    return any(gate["waiting"] >= at_least for gate in worker.dependencies.gates.report()["gates"])
+    return any(limiter["waiting"] >= at_least for limiter in worker.dependencies.limiters.report()["gates"])
 
 
 async def _waiting(worker: WorkerHarness, count: int) -> bool:
-    return [gate["waiting"] for gate in worker.dependencies.gates.report()["gates"]] == [count]
+    return [limiter["waiting"] for limiter in worker.dependencies.limiters.report()["gates"]] == [count]

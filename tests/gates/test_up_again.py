@@ -38,7 +38,7 @@ async def test_one_user_who_is_refused_for_ever_holds_up_no_newcomers_at_an_open
     without_worker: Stack, simulator: Simulator
 ) -> None:
     """As in life, but ten times as fast."""
-    timings = Timings(rests=dict.fromkeys(Cause, Rest(first=0.2, longest=30.0)), looking_again=0.2, ramp=6.0)
+    timings = Timings(rests=dict.fromkeys(Cause, Rest(first=0.2, longest=30.0)), check_again=0.2, ramp=6.0)
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
     phone = iphone()
     [mallorys] = await due_now(without_worker, [phone])
@@ -95,7 +95,9 @@ async def test_a_reminder_is_shown_soon_after_its_app_was_given_credentials(
 
     async with _patient(without_worker) as worker:
         apps = worker.dependencies.apps
-        senders: Senders = {(provider, None): apps.sender(provider, None) for provider in Provider}
+        senders: Senders = {
+            (provider, None): sender for provider in Provider if (sender := apps.sender(provider, None)) is not None
+        }
         apps.replace({}, None)
         sending = asyncio.create_task(worker.send(due))
         await eventually(lambda: _waits(without_worker, due, "app_not_configured"))
@@ -158,13 +160,13 @@ async def _next_try(stack: Stack, due: Due) -> float:
 
 
 async def _braked(worker: WorkerHarness) -> bool:
-    return any(report.state == "braked" for report in worker.dependencies.gates.reports())
+    return any(report.state == "braked" for report in worker.dependencies.limiters.reports())
 
 
 def _rest(worker: WorkerHarness) -> float:
     """Give for how many seconds more the one gate in use rests for who was refused there, others may try sooner."""
-    gate = worker.dependencies.gates.at(Route(Provider.APNS, None, Environment.PRODUCTION))
-    return gate._breaker.open_until - gate.now()
+    limiter = worker.dependencies.limiters.at(Route(Provider.APNS, None, Environment.PRODUCTION))
+    return limiter._breaker.open_until - limiter.now()
 
 
 async def _rests_for(worker: WorkerHarness, seconds: float) -> bool:

@@ -21,16 +21,16 @@ from domain.mass_failure import Threshold
 from domain.naming import user_digest
 from domain.push import Provider, TaskState
 from domain.wire import Moment, OpenReminder, PlannedSend, SendPush, SentPush
-from fleet.heartbeat import DEFAULT_PULSE, Heartbeat, HeartbeatTimings, Process
+from fleet.heartbeat import DEFAULT_HEARTBEAT, Heartbeat, HeartbeatTimings, Process
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from push.registry import EVERY
-from push.sender import Booked
+from push.sender import Reserved
 from sending.retry import BACK_OFFS, BackOffs
 from settings.credentials import make_rotation
 from tests.stack import Phone, Stack
-from worker import make_means, make_workers
+from worker import make_send_dependencies, make_workers
 
 QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))
 BRISK = Timings(
@@ -40,11 +40,11 @@ BRISK = Timings(
         Cause.MISCONFIGURED: Rest(first=0.3, longest=1.0),
     },
     ramp=1.0,
-    booked_ahead=2.0,
-    looking_again=0.1,
+    max_reserved=2.0,
+    check_again=0.1,
     shortest_pause=0.1,
 )
-BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Booked: BACK_OFFS[Booked]}
+BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Reserved: BACK_OFFS[Reserved]}
 USUAL = Threshold()
 NO_MORE: Mapping[str, str] = {}
 _LIFE = 30  # minutes until the reminders expire
@@ -84,7 +84,7 @@ class WorkerHarness:
         """Be gone without a word, as after SIGKILL."""
         self.beating.cancel()
         await asyncio.wait([self.beating])
-        self.dependencies.gates.share(None)
+        self.dependencies.limiters.share(None)
 
     @asynccontextmanager
     async def employed(self) -> AsyncIterator[None]:
@@ -110,21 +110,23 @@ async def worker_harness(
     settings: Mapping[str, str] = NO_MORE,
     *,
     timings: Timings = BRISK,
-    heartbeat_timings: HeartbeatTimings = DEFAULT_PULSE,
+    heartbeat_timings: HeartbeatTimings = DEFAULT_HEARTBEAT,
     clock: Callable[[], float] = time.monotonic,
     back_offs: BackOffs = BRISK_BACK_OFFS,
     process: Process | None = None,
-    brake_type: type[TokenErrorCutoff] = TokenErrorCutoff,
+    cutoff_type: type[TokenErrorCutoff] = TokenErrorCutoff,
     threshold: Threshold = USUAL,
     credentials_every: timedelta | None = None,
 ) -> AsyncIterator[WorkerHarness]:
     """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
     environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
-    dependencies = make_means(stack.sessions, rotation.apps, environment, timings)
-    cutoff = brake_type(stack.sessions, dependencies.gates, threshold, clock=clock)
+    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment, timings)
+    cutoff = cutoff_type(stack.sessions, dependencies.limiters, threshold, clock=clock)
     dependencies = dataclasses.replace(dependencies, cutoff=cutoff, back_offs=back_offs)
-    heartbeat = Heartbeat(stack.sessions, dependencies.gates, dependencies.cutoff, heartbeat_timings, process=process)
+    heartbeat = Heartbeat(
+        stack.sessions, dependencies.limiters, dependencies.cutoff, heartbeat_timings, process=process
+    )
     beating = asyncio.create_task(heartbeat.beat_forever())
     asides = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
     sendings = {provider: PushSending(provider, stack.sessions, dependencies) for provider in Provider}

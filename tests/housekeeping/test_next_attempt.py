@@ -24,7 +24,7 @@ from tests.housekeeping.sweeps import aged, change, stray, sweep
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
-from worker import make_means
+from worker import make_send_dependencies
 
 CLOSE_TO = timedelta(seconds=2)  # what a busy machine may take between two readings of clocks
 
@@ -34,8 +34,8 @@ async def sending(stack: Stack, simulator: Simulator) -> AsyncIterator[PushSendi
     """The sends to Apple, started by hand."""
     environment = stack.place.environment(**simulator.environment)
     rotation = make_rotation(environment)
-    dependencies = make_means(stack.sessions, rotation.apps, environment)
-    dependencies.gates.share(1.0)
+    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
+    dependencies.limiters.share(1.0)
     yield PushSending(Provider.APNS, stack.sessions, dependencies)
     await rotation.close()
 

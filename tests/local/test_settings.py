@@ -197,12 +197,12 @@ NO_ADDRESS = "DATABASE_URL: must be an address such as postgresql://user@host/na
 @pytest.mark.parametrize(
     ("arguments", "settings", "sentence"),
     [
-        ("token --user a", {}, "AUTH_JWT_SECRET is not set, and there is no local run in {}; `make run` starts one."),
+        ("token --user a", {}, "AUTH_JWT_SECRET is not set, and there is no local run in {}. `make run` starts one."),
         ("token --user a", {"AUTH_JWT_SECRET": "x"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
         (
             "token --user a",
             {"AUTH_JWKS_URL": "https://issuer", "AUTH_AUDIENCE": "app"},
-            "AUTH_JWKS_URL is set: bearer tokens come from that issuer, none can be made here.",
+            "AUTH_JWKS_URL is set, so only its issuer can make bearer tokens.",
         ),
         ("migrate", {}, "DATABASE_URL is not set; see .env.example for what it means."),
         ("migrate", {"DATABASE_URL": "nonsense"}, NO_ADDRESS),
@@ -240,7 +240,10 @@ def test_a_command_that_cannot_run_says_in_one_sentence_why(
         (["token"], "the following arguments are required: --user"),
         (["token", "--user", ""], "argument --user: a user id has 1 to 200 printable characters"),
         (["token", "--user", "a\n"], "argument --user: a user id has 1 to 200 printable characters"),
-        (["token", "--user", "a", "--hours", "-1"], "argument --hours: a number of hours above 0, at most a year"),
+        (
+            ["token", "--user", "a", "--hours", "-1"],
+            "argument --hours: must be a number of hours above 0, at most a year",
+        ),
     ],
 )
 def test_a_command_told_wrongly_says_what_it_wants(

@@ -29,8 +29,8 @@ Names = dict[str, set[str]]
 
 
 def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path) -> None:
-    gates = RouteLimiters({Provider.APNS: Limits(1)})
-    gates.at(ROUTE)
+    limiters = RouteLimiters({Provider.APNS: Limits(1)})
+    limiters.at(ROUTE)
     now = datetime.now(UTC)
     read = Signals(
         at=now,
@@ -47,7 +47,7 @@ def test_the_table_of_metrics_names_just_those_that_there_are(simulator_ca: Path
         unopened=OutboxBacklog(1, now),
         swept_at=now,
     )
-    gauges = [*LimiterGauges(gates, SenderRegistry({})).collect(), *families(read, [(Provider.APNS, None)])]
+    gauges = [*LimiterGauges(limiters, SenderRegistry({})).collect(), *families(read, [(Provider.APNS, None)])]
     gauges += CertificateExpiry({"apns": simulator_ca}).collect()
     held = {gauge.name: {name for sample in gauge.samples for name in sample.labels} for gauge in gauges}
 

@@ -107,7 +107,7 @@ async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str
         await asyncio.to_thread(threads[0].join, 20)
     await asyncio.to_thread(server.close)
 
-    assert logged == [{"event": "a scrape was not answered", "log_level": "error", "exc_info": failure}]
+    assert logged == [{"event": "scrape failed", "log_level": "error", "exc_info": failure}]
     assert capfd.readouterr() == ("", "")
 
 
@@ -120,7 +120,7 @@ async def test_a_port_that_is_taken_is_told_in_one_sentence(simulator: Simulator
             assert await worker.process.wait() == 1
             await worker._reading
 
-    assert worker.lines == ["METRICS_HOST and METRICS_PORT: nobody can listen there: Address already in use.\n"]
+    assert worker.lines == ["METRICS_HOST and METRICS_PORT: listening there failed: Address already in use.\n"]
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])

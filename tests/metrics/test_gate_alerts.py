@@ -17,7 +17,7 @@ from push.apns.sender import ApnsSender
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
 from push.registry import SenderRegistry
-from push.sender import Misconfigured
+from push.sender import NotConfigured
 from simulator import Simulator
 from telemetry.fleet_gauges import families
 from tests.metrics.prometheus import check_rules
@@ -38,18 +38,19 @@ async def test_pushes_behind_the_gate_of_an_app_without_credentials_page_somebod
     simulator: Simulator, tmp_path: Path, app_ids: list[str | None], told: str
 ) -> None:
     apple = ApnsSender(apns_account(simulator))
-    apps, gates = (
+    apps, limiters = (
         SenderRegistry({(Provider.APNS, "a"): apple}, frozenset({"a"})),
         RouteLimiters({Provider.FCM: Limits(1)}),
     )
-    gates.share(1.0)
+    limiters.share(1.0)
     routes = [apps.route(Provider.FCM, app_id, Environment.PRODUCTION) for app_id in app_ids]
     for route in routes:
-        with suppress(Misconfigured):
-            async with gates.at(route).enter(Priority.REMINDER, uuid4()):
-                apps.sender(route.provider, route.app_id)
+        assert apps.sender(route.provider, route.app_id) is None
+        with suppress(NotConfigured):
+            async with limiters.at(route).enter(Priority.REMINDER, uuid4()):
+                raise NotConfigured("app_not_configured")
 
-    told_series = list(_series([*LimiterGauges(gates, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
+    told_series = list(_series([*LimiterGauges(limiters, apps).collect(), *families(_waiting_on(routes), apps.keys)]))
 
     assert len(told_series) == len({each["series"] for each in told_series})
     check_rules(

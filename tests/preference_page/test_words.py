@@ -13,7 +13,7 @@ import pytest
 from api.preference_page import form
 from api.preference_page.languages import CATALOGUE, speech
 from api.preference_page.phrases import Phrases
-from api.preference_page.rendering import Plain, confirm_page, gone_page, plain_page, preference_page
+from api.preference_page.rendering import Plain, confirm_page, plain_page, preference_page
 from api.preference_page.view import Fast, Notice, SignedInPhone, View, nights
 from api.preference_page.words import PageWords
 from domain import wording
@@ -294,7 +294,7 @@ def test_a_conflict_names_what_differs() -> None:
     "page",
     [
         lambda: confirm_page("de", "/preferences/abc"),
-        lambda: gone_page("de"),
+        lambda: plain_page("de", Plain.GONE),
         *(lambda each=each: plain_page("de", each) for each in Plain),
         lambda: preference_page(replace(VIEW, locale="de")),
     ],

@@ -96,8 +96,8 @@ def fcm_account(sim: Simulator) -> FcmAccount:
 async def outcome(sender: Sender, push: Push, environment: Environment = Environment.PRODUCTION) -> Outcome:
     """Send one push; trouble is given back, not raised."""
     try:
-        async with sender.lease(environment) as lease:
-            return await lease.send(push)
+        async with sender.lease(environment) as send:
+            return await send(push)
     except ProviderTrouble as trouble:
         return trouble
 
@@ -106,7 +106,7 @@ def made_of(trouble: object) -> tuple[object, ...]:
     """Take trouble apart, so that it can be compared."""
     match trouble:
         case Unavailable():
-            return Unavailable, trouble.reason, trouble.fate, trouble.retry_after
+            return Unavailable, trouble.reason, trouble.delivery, trouble.retry_after
         case Throttled():
             return Throttled, trouble.extent, trouble.reason, trouble.retry_after
         case ProviderTrouble():

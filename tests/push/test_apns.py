@@ -135,9 +135,9 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
     match verdict:
         case Verdict.DEAD_TOKEN:
             return Unregistered(reason, DIED_AT if status == 410 else None)
-        case Verdict.DOUBTFUL_TOKEN:
+        case Verdict.SUSPECT_TOKEN:
             return SuspectToken(reason)
-        case Verdict.FOREIGN_TOKEN:
+        case Verdict.MISMATCHED_TOKEN:
             return MismatchedToken(reason)
         case Verdict.OUR_BUG:
             return Rejected(reason)
@@ -148,7 +148,7 @@ def _expected(status: int, reason: str, verdict: Verdict) -> object:
         case Verdict.RECONNECT | Verdict.TRANSIENT:
             refused_unread = verdict is Verdict.RECONNECT and status < 500
             came_to = Delivery.DECLINED if status == 503 else Delivery.UNKNOWN
-            return Unavailable, reason, Delivery.NEVER_PROCESSED if refused_unread else came_to, None
+            return Unavailable, reason, Delivery.NOT_PROCESSED if refused_unread else came_to, None
         case Verdict.STALE_CREDENTIAL:
             raise AssertionError("depends on the clock: has tests of its own")
 
@@ -196,7 +196,7 @@ async def test_after_a_refusal_for_its_connection_calls_go_over_another(
 @pytest.mark.parametrize(
     ("status", "reason", "alarm"),
     [
-        (400, "DeviceTokenNotForTopic", "token of another topic"),
+        (400, "DeviceTokenNotForTopic", "token of another topic or project"),
         (413, "PayloadTooLarge", "provider rejected our push"),
         (403, "InvalidProviderToken", "provider misconfigured"),
     ],
@@ -286,10 +286,10 @@ async def test_a_refusal_that_the_table_does_not_know_is_counted(sim: Simulator,
         ),
         ({"fault": "silent"}, (Unavailable, "answer_timeout", Delivery.UNKNOWN, None)),
         ({"fault": "close"}, (Unavailable, "connection_lost", Delivery.UNKNOWN, None)),
-        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NEVER_PROCESSED, None)),
-        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NEVER_PROCESSED, None)),
-        ({"fault": "refuse_connections"}, (Unavailable, "connect_failed", Delivery.NEVER_PROCESSED, None)),
-        ({"fault": "stall_connections"}, (Unavailable, "connect_failed", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NOT_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NOT_PROCESSED, None)),
+        ({"fault": "refuse_connections"}, (Unavailable, "connect_failed", Delivery.NOT_PROCESSED, None)),
+        ({"fault": "stall_connections"}, (Unavailable, "connect_failed", Delivery.NOT_PROCESSED, None)),
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
@@ -320,7 +320,7 @@ async def _sent_again_while_never_processed(apns: ApnsSender, tokens: list[str])
     async def sent(token: str) -> Outcome:
         while True:
             answer = await outcome(apns, make_push(token))
-            if not (isinstance(answer, Unavailable) and answer.fate is Delivery.NEVER_PROCESSED):
+            if not (isinstance(answer, Unavailable) and answer.delivery is Delivery.NOT_PROCESSED):
                 return answer
 
     return await asyncio.gather(*(sent(token) for token in tokens))
@@ -418,7 +418,7 @@ async def test_a_clock_that_was_ahead_for_a_while_leaves_no_token_of_the_future(
     ("age", "expected"),
     [
         (HALF_GRID - 1, (Misconfigured, "ExpiredProviderToken", None)),  # it is young, so some clock is wrong
-        (HALF_GRID, (Unavailable, "ExpiredProviderToken", Delivery.NEVER_PROCESSED, None)),
+        (HALF_GRID, (Unavailable, "ExpiredProviderToken", Delivery.NOT_PROCESSED, None)),
     ],
 )
 async def test_a_provider_token_that_apple_calls_expired_is_renewed_once_and_only_where_it_is_old(

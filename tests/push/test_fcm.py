@@ -217,7 +217,7 @@ async def test_verdict(sim: Simulator, fcm: FcmSender, fault: dict[str, object],
 @pytest.mark.parametrize(
     ("fault", "reason", "alarm"),
     [
-        ({"errorCode": "SENDER_ID_MISMATCH"}, "SENDER_ID_MISMATCH", "token of another project"),
+        ({"errorCode": "SENDER_ID_MISMATCH"}, "SENDER_ID_MISMATCH", "token of another topic or project"),
         ({"errorCode": "INVALID_ARGUMENT"}, "INVALID_ARGUMENT", "provider rejected our push"),
         ({"status": 403}, "PERMISSION_DENIED", "provider misconfigured"),
     ],
@@ -352,8 +352,8 @@ async def test_a_retry_after_can_be_a_date(sim: Simulator, fcm: FcmSender) -> No
         ({"fault": "split_body", "errorCode": "INTERNAL"}, (Unavailable, "INTERNAL", Delivery.UNKNOWN, TEN_SECONDS)),
         ({"fault": "silent"}, (Unavailable, "answer_timeout", Delivery.UNKNOWN, None)),
         ({"fault": "close"}, (Unavailable, "connection_lost", Delivery.UNKNOWN, None)),
-        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NEVER_PROCESSED, None)),
-        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NEVER_PROCESSED, None)),
+        ({"fault": "reset", "code": 7}, (Unavailable, "stream_reset", Delivery.NOT_PROCESSED, None)),
+        ({"fault": "goaway"}, (Unavailable, "goaway", Delivery.NOT_PROCESSED, None)),
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
@@ -377,7 +377,7 @@ async def test_a_closed_door_is_told_before_any_call(sim: Simulator, fcm: FcmSen
     answer = await outcome(fcm, make_push(FCM_TOKEN))
 
     assert isinstance(answer, Unavailable)
-    assert answer.fate is Delivery.NEVER_PROCESSED
+    assert answer.delivery is Delivery.NOT_PROCESSED
     assert len(sim.requests) == 0
 
 

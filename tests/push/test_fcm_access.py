@@ -18,7 +18,7 @@ from simulator import Simulator
 from tests.push.conftest import FCM_TOKEN, PATIENT, fcm_account, made_of, make_push, outcome
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
-UNREACHABLE = (Unavailable, "oauth_unreachable", Delivery.NEVER_PROCESSED, None)
+UNREACHABLE = (Unavailable, "oauth_unreachable", Delivery.NOT_PROCESSED, None)
 REFUSED = (Misconfigured, "oauth_refused", None)
 
 
@@ -141,7 +141,7 @@ async def test_whoever_closes_does_not_wait_for_a_token(sim: Simulator, fcm: Fcm
     assert time.monotonic() - began < 1
     trouble = await asked
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("closing", Delivery.NEVER_PROCESSED)
+    assert (trouble.reason, trouble.delivery) == ("closing", Delivery.NOT_PROCESSED)
 
 
 @pytest.mark.parametrize("reason", ["revoked", "expired"])
@@ -153,7 +153,7 @@ async def test_a_refused_access_token_is_replaced_once_for_all(sim: Simulator, f
     refused = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
     accepted = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None)}
+    assert {made_of(answer) for answer in refused} == {(Unavailable, "UNAUTHENTICATED", Delivery.NOT_PROCESSED, None)}
     assert all(isinstance(answer, Accepted) for answer in accepted)
     assert len({request.raw_headers[b"authorization"] for request in sim.requests}) == 2
     assert sim.access_tokens_requested - fetched == 1
@@ -168,7 +168,7 @@ async def test_an_oauth_endpoint_in_trouble_is_asked_once_for_all_who_wait(
 
     outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Delivery.NEVER_PROCESSED, None)}
+    assert {made_of(each) for each in outcomes} == {(Unavailable, "oauth_unreachable", Delivery.NOT_PROCESSED, None)}
     assert sim.access_tokens_requested - fetched == 1
 
 
@@ -185,7 +185,7 @@ async def test_odd_refusals_of_one_user_take_the_access_token_from_nobody_though
     began = time.monotonic()
     others = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert odd == {(Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None)}
+    assert odd == {(Unavailable, "UNAUTHENTICATED", Delivery.NOT_PROCESSED, None)}
     assert all(isinstance(answer, Accepted) for answer in others)
     assert time.monotonic() - began < 1.0
 
@@ -196,7 +196,7 @@ async def test_a_second_refusal_in_a_row_is_a_matter_for_a_person(sim: Simulator
     outcomes = [made_of(await outcome(fcm, make_push(FCM_TOKEN))) for _ in range(2)]
 
     assert outcomes == [
-        (Unavailable, "UNAUTHENTICATED", Delivery.NEVER_PROCESSED, None),
+        (Unavailable, "UNAUTHENTICATED", Delivery.NOT_PROCESSED, None),
         (Misconfigured, "UNAUTHENTICATED", None),
     ]
 
@@ -206,8 +206,8 @@ async def test_an_oauth_endpoint_that_never_answers_costs_only_the_wait(sim: Sim
 
     outcomes = await asyncio.gather(*(outcome(fcm, make_push(FCM_TOKEN)) for _ in range(20)))
 
-    assert {(type(answer), getattr(answer, "fate", None)) for answer in outcomes} == {
-        (Unavailable, Delivery.NEVER_PROCESSED)
+    assert {(type(answer), getattr(answer, "delivery", None)) for answer in outcomes} == {
+        (Unavailable, Delivery.NOT_PROCESSED)
     }
     assert len(sim.requests) == 0
 

@@ -51,7 +51,7 @@ def test_the_body_is_shortened_before_the_title() -> None:
 @pytest.mark.parametrize("text", LONG)
 def test_a_sealed_text_that_is_too_long_is_shortened_before_it_is_sealed(text: str) -> None:
     bodies = (
-        apns.request(make_push(APNS_TOKEN, body=text, public_key=PUBLIC_KEY), "topic", apns.sealed_payload).body,
+        apns.request(make_push(APNS_TOKEN, body=text, public_key=PUBLIC_KEY), apns.sealed_payload),
         fcm.request(make_push(FCM_TOKEN, body=text, public_key=PUBLIC_KEY), fcm.sealed_payload),
     )
 
@@ -63,5 +63,5 @@ def test_a_sealed_text_that_is_too_long_is_shortened_before_it_is_sealed(text: s
 def test_a_title_that_is_too_long_is_shortened_too(text: str) -> None:
     long = replace(make_push(FCM_TOKEN, body=text), title=text)
 
-    assert 4070 < len(apns.request(long, "topic").body) <= 4096
+    assert 4070 < len(apns.request(long)) <= 4096
     assert 4070 < len(fcm.request(long)) <= 4096

@@ -5,7 +5,7 @@ from push.apns import errors as apns_verdicts
 from push.fcm import errors as fcm_verdicts
 from push.verdict import Verdict
 
-ABOUT_THE_TOKEN = {Verdict.DEAD_TOKEN, Verdict.DOUBTFUL_TOKEN, Verdict.FOREIGN_TOKEN}
+ABOUT_THE_TOKEN = {Verdict.DEAD_TOKEN, Verdict.SUSPECT_TOKEN, Verdict.MISMATCHED_TOKEN}
 
 
 def test_token_errors_are_those_of_the_providers_tables() -> None:

@@ -36,7 +36,7 @@ async def test_a_newcomer_goes_no_later_than_was_said_and_not_much_sooner(newcom
         assert user is not None
         waiters.next(user).set_result(0)
 
-    ahead, waiter = waiters.ahead_of(newcomer), waiters.join(newcomer)
+    ahead, waiter = waiters.count_ahead(newcomer), waiters.join(newcomer)
     turns(waiters)
 
     assert ahead - 7 <= waiter.result() <= ahead
@@ -51,7 +51,7 @@ async def test_who_gave_up_is_no_longer_counted_and_has_no_turn() -> None:
 
     assert turns(waiters) == 1
     assert other.result() == 0
-    assert len(waiters) == waiters.ahead_of(1) == 0
+    assert len(waiters) == waiters.count_ahead(1) == 0
     waiters.give_up(2, other)  # had its turn
 
 
@@ -60,7 +60,7 @@ async def test_20_000_waiters_cost_next_to_nothing_whosever_they_are() -> None:
         waiters = FairQueue[int]()
         began = time.process_time()
         for number in range(20_000):
-            waiters.ahead_of(user_of(number))
+            waiters.count_ahead(user_of(number))
             waiters.join(user_of(number))
         turns(waiters)
         assert time.process_time() - began < 1  # 50 µs each; a tenth of that is usual
@@ -71,10 +71,10 @@ def test_depths_that_are_emptied_are_as_new() -> None:
     for user in (1, 1, 1, 2):
         depths.add(user)
 
-    assert (depths.total, depths.ahead_of(1), depths.ahead_of(2), depths.ahead_of(3)) == (4, 4, 3, 2)
+    assert (depths.total, depths.count_ahead(1), depths.count_ahead(2), depths.count_ahead(3)) == (4, 4, 3, 2)
     for user in (1, 2, 1, 1):
         depths.remove(user)
-    assert (depths.total, depths.ahead_of(1), depths.ahead_of(3)) == (0, 0, 0)
+    assert (depths.total, depths.count_ahead(1), depths.count_ahead(3)) == (0, 0, 0)
 
 
 async def test_a_user_who_is_passed_over_keeps_its_turn_and_others_go_meanwhile() -> None:

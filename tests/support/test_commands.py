@@ -121,7 +121,7 @@ async def test_a_brake_is_seen_and_let_go_of_from_the_command_line(stack: Stack)
 
     [line] = [line for line in table.splitlines() if line.startswith("apns/app.cli/sandbox ")]
     assert line.endswith(f"  {brake_id} (BadDeviceToken)")
-    assert resumed == (0, "Resumed; 90 of 100 users had token errors (BadDeviceToken).\n", "")
+    assert resumed == (0, "Resumed. 90 of 100 users had token errors (BadDeviceToken).\n", "")
 
 
 async def test_a_timeline_is_told_on_the_command_line_in_order(stack: Stack, alice: User) -> None:
@@ -180,15 +180,15 @@ async def test_a_test_push_is_sent_and_followed_from_the_command_line(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("dead redrive --provider apns", "error: name a --task, or a --limit beside a filter or --all"),
-        ("dead redrive --limit 10", "error: name a --task, or a --limit beside a filter or --all"),
-        ("dead redrive --all", "error: name a --task, or a --limit beside a filter or --all"),
-        ("dead redrive --all --provider apns --limit 10", "beside a filter or --all"),
+        ("dead redrive --provider apns", "error: give --task, or --limit with a filter or --all"),
+        ("dead redrive --limit 10", "error: give --task, or --limit with a filter or --all"),
+        ("dead redrive --all", "error: give --task, or --limit with a filter or --all"),
+        ("dead redrive --all --provider apns --limit 10", "with a filter or --all"),
         (f"dead redrive --task {UUID(int=1)} --all", "can be redriven"),
         (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
-        ("dead list --limit 0", "error: argument --limit: a number from 1 to 10000"),
-        ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs its offset"),
-        ("timeline --user anna --limit 1001", "error: argument --limit: a number from 1 to 1000"),
+        ("dead list --limit 0", "error: argument --limit: must be a number from 1 to 10000"),
+        ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs an offset"),
+        ("timeline --user anna --limit 1001", "error: argument --limit: must be a number from 1 to 1000"),
         ("timeline", "error: the following arguments are required: --user"),
         ("dead list --state lost", "error: argument --state: invalid TaskState value: 'lost'"),
     ],
@@ -214,7 +214,7 @@ def test_a_database_has_to_be_named(
 
     assert cli.main(["dead", "list"]) == 2
     assert capsys.readouterr().err == (
-        f"DATABASE_URL is not set, and there is no local run in {tmp_path}; `make run` starts one.\n"
+        f"DATABASE_URL is not set, and there is no local run in {tmp_path}. `make run` starts one.\n"
     )
 
 

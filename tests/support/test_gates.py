@@ -55,7 +55,7 @@ async def test_it_is_seen_how_many_users_errors_belong_to_and_to_whom_most(stack
     assert after["users"] == before.get("users", 0) + 2
     assert after["pushes"] == before.get("pushes", 0) + 10
     assert (after["largest_user_id"], after["largest_pushes"]) == (mallory.user_id, 9)
-    assert "OF USERS" in table
+    assert "USER WITH MOST" in table
     counts = [str(after["pushes"]), str(after["users"]), mallory.user_id, "9"]
     assert ["apns/production", *counts] in [line.split() for line in table.splitlines()]
     assert " ".join(["APNs", *counts]) in page

@@ -147,5 +147,5 @@ async def test_the_console_tells_it_beside_the_phone_and_beside_the_push(stack: 
 
     assert "1.2 · system 18.1 switched off," in person
     assert "Notifications are switched off on that phone, according to the app's last registration at" in person
-    assert "Notifications switched off on that phone, according to the app's last registration" in push
-    assert "While that is so, the phone shows nothing" in push
+    assert "Notifications switched off on that phone, by the app's last registration" in push
+    assert "the phone shows nothing" in push

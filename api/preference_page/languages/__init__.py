@@ -1,7 +1,6 @@
-"""The languages that the page speaks: one catalogue, a language an entry, each in a file of its own.
+"""The languages of the page: a catalogue with one entry, and one file, for each language.
 
-To add a language, write its file and its line here. All else, which plurals, lists, times and writing directions a
-language has, Babel knows.
+To add a language, add its file and its line here. Babel brings plurals, lists, times and writing directions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,14 +12,13 @@ from api.preference_page.languages import de, en
 from api.preference_page.words import PageWords
 from domain.devices import language, locale
 
-CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language, or by whole tag; tests add to it
-
+CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language or by whole tag; tests add to it
 FALLBACK = "en"
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How a page is said."""
+    """A language: its words and its conventions."""
 
     tag: str  # BCP 47, for `lang`
     direction: str  # ltr or rtl
@@ -29,7 +27,7 @@ class Speech:
 
 
 def speech(wanted: str | None) -> Speech:
-    """Find what is spoken to somebody with this locale (BCP 47): English where their language is not spoken."""
+    """Find the language for a locale (BCP 47); English if it is not in the catalogue."""
     tag = locale(wanted) or FALLBACK
     spoken = _of(CATALOGUE, tag, language(tag))
     if spoken is None:
@@ -43,7 +41,7 @@ def _of(catalogue: Mapping[str, PageWords], tag: str, its_language: str | None) 
 
 
 def _conventions(tag: str) -> Locale:
-    """Give the conventions of a tag, of its language where the whole means nothing to Babel."""
+    """Give Babel's conventions for a tag, or for its language if Babel does not know the tag."""
     for each in (tag, tag.split("-", 1)[0]):
         try:
             return Locale.parse(each, sep="-")
@@ -56,9 +54,9 @@ _MAX_WISHES = 20
 
 
 def chosen(header: str | None, phone: str | None = None) -> str:
-    """Give the locale (BCP 47) that somebody likes best of those that the page speaks; English where there is none.
+    """Choose the preferred locale (BCP 47) that has a catalogue; English if there is none.
 
-    `header`: Accept-Language (RFC 9110, 12.5.4), whatever it says; `phone`: the locale of their phone.
+    `header`: Accept-Language (RFC 9110, 12.5.4), unchecked. `phone`: the locale of the user's phone.
     """
     wishes = [*_wishes(header or ""), locale(phone)]
     return next((each for each in wishes if each and (each in CATALOGUE or language(each) in CATALOGUE)), FALLBACK)

@@ -30,8 +30,8 @@ def headers(path: str = "/") -> list[HeaderTuple]:
 
 
 async def send(pool: Pool, path: str = "/", body: bytes = BODY, *, user: int = 0) -> Response:
-    async with pool.place(user) as place:
-        return await place.call(headers(path), body)
+    async with pool.lease(user) as lease:
+        return await lease.call(headers(path), body)
 
 
 async def outcome(call: Awaitable[Response]) -> Response | BaseException:
@@ -43,8 +43,8 @@ async def send_all(pool: Pool, count: int) -> list[Response | BaseException]:
     return await asyncio.gather(*(send(pool, f"/{number}") for number in range(count)), return_exceptions=True)
 
 
-def fates(outcomes: list[Response | BaseException]) -> list[Delivery | int]:
-    return [outcome.fate if isinstance(outcome, Unavailable) else _status(outcome) for outcome in outcomes]
+def deliveries(outcomes: list[Response | BaseException]) -> list[Delivery | int]:
+    return [outcome.delivery if isinstance(outcome, Unavailable) else _status(outcome) for outcome in outcomes]
 
 
 def _status(outcome: Response | BaseException) -> int:
@@ -88,7 +88,7 @@ async def test_three_thousand_error_answers_on_one_connection_are_all_heard(peer
     outcomes = [outcome for _ in range(30) for outcome in await send_all(pool, 100)]
     await pool.close()
 
-    assert fates(outcomes) == [400] * 3000
+    assert deliveries(outcomes) == [400] * 3000
     assert len(peer.lines) == 1
 
 
@@ -104,7 +104,7 @@ async def test_goaway_fails_the_streams_above_and_waits_for_those_below(peer: Pe
         request.answer()
     outcomes = await sends
 
-    assert fates(outcomes) == [200] * 3 + [Delivery.NEVER_PROCESSED] * 3
+    assert deliveries(outcomes) == [200] * 3 + [Delivery.NOT_PROCESSED] * 3
     peer.script = Request.answer
     assert (await send(pool)).status == 200
     assert len(peer.lines) == 2
@@ -152,7 +152,7 @@ async def test_a_refused_stream_was_never_processed_and_any_other_reset_is_unkno
     peer.script = lambda request: request.reset(ErrorCodes.INTERNAL_ERROR)
     broken = await send_all(pool, 1)
 
-    assert fates(refused + broken) == [Delivery.NEVER_PROCESSED, Delivery.UNKNOWN]
+    assert deliveries(refused + broken) == [Delivery.NOT_PROCESSED, Delivery.UNKNOWN]
     assert [type(outcome) for outcome in refused + broken] == [NoRoom, Unavailable]
 
 
@@ -178,7 +178,7 @@ async def test_the_stream_limit_is_obeyed_as_it_rises_and_falls() -> None:
         outcomes = await send_all(pool, 300)
         await pool.close()
 
-    assert fates(outcomes) == [200] * 300
+    assert deliveries(outcomes) == [200] * 300
     assert seen[0] == (1, 1)
     assert seen[1][1] == 1000, "the second call waited until the first had raised the limit"
     assert max(count for count, _ in seen) <= 100
@@ -190,7 +190,7 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
         peer.script = silent
         pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
         async with AsyncExitStack() as exits:
-            await exits.enter_async_context(pool.place())
+            await exits.enter_async_context(pool.lease())
             outcomes = await send_all(pool, 20)
         await pool.close()
 
@@ -201,7 +201,7 @@ async def test_nobody_opens_a_second_connection_while_the_first_is_at_one_stream
 async def test_a_full_connection_is_joined_by_another(peer: Peer, pool: Pool) -> None:
     async with AsyncExitStack() as exits:
         for _ in range(250):
-            await exits.enter_async_context(pool.place())
+            await exits.enter_async_context(pool.lease())
 
     assert len(peer.lines) == 3
 
@@ -210,8 +210,8 @@ async def test_a_connection_whose_window_is_spoken_for_is_joined_by_another(peer
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=DEFAULT_TIMEOUTS)
     await send(pool, body=b"x" * 4000)
     async with AsyncExitStack() as exits:
-        places = [await exits.enter_async_context(pool.place()) for _ in range(30)]
-        answers = await asyncio.gather(*(place.call(headers(), b"x" * 4000) for place in places))
+        leases = [await exits.enter_async_context(pool.lease()) for _ in range(30)]
+        answers = await asyncio.gather(*(lease.call(headers(), b"x" * 4000) for lease in leases))
     await pool.close()
 
     assert {answer.status for answer in answers} == {200}, "no call had to wait for the window that it was promised"
@@ -222,7 +222,7 @@ async def test_an_unused_place_is_given_back() -> None:
     async with listening(Peer(limit=1)) as peer:
         pool = Pool(peer.url, ca_file=None, connections=1, timeouts=DEFAULT_TIMEOUTS)
         for _ in range(5):
-            async with pool.place():
+            async with pool.lease():
                 pass
         assert (await send(pool)).status == 200
         await pool.close()
@@ -240,16 +240,16 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
     with pytest.raises(Unavailable) as trouble:
         await first
 
-    assert (trouble.value.reason, trouble.value.fate) == ("answer_timeout", Delivery.UNKNOWN)
+    assert (trouble.value.reason, trouble.value.delivery) == ("answer_timeout", Delivery.UNKNOWN)
     assert 0.49 < time.monotonic() - started < 1.5
-    assert 400 not in fates(others)
+    assert 400 not in deliveries(others)
     assert len(peer.lines) == 1, "a connection that answers others is kept"
 
 
 async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pings(peer: Peer, pool: Pool) -> None:
     await send(pool)
     peer.script = silent
-    assert fates(await send_all(pool, 3)) == [Delivery.UNKNOWN] * 3
+    assert deliveries(await send_all(pool, 3)) == [Delivery.UNKNOWN] * 3
 
     peer.script = Request.answer
     assert (await send(pool)).status == 200
@@ -263,7 +263,7 @@ async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping
     frozen = [asyncio.create_task(send(pool)) for _ in range(2)]
     keep_alive = pool._connections[0]._keep_alive
     async with asyncio.timeout(2):
-        while not keep_alive.asked:
+        while not keep_alive.is_awaited:
             await asyncio.sleep(0.01)
 
     assert (await send(pool)).status == 200, "over another connection, at once"
@@ -271,7 +271,7 @@ async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping
 
     outcomes = await asyncio.gather(*frozen, return_exceptions=True)
     assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == ["peer_is_dead"] * 2
-    assert fates(outcomes) == [Delivery.UNKNOWN] * 2
+    assert deliveries(outcomes) == [Delivery.UNKNOWN] * 2
     await pool.close()
 
 
@@ -279,7 +279,7 @@ async def test_a_slow_peer_is_asked_once_and_keeps_its_calls(peer: Peer) -> None
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     peer.script = lambda request: _after(2 * ANSWERS_WITHIN, request.answer)
 
-    assert fates(await send_all(pool, 3)) == [200] * 3
+    assert deliveries(await send_all(pool, 3)) == [200] * 3
 
     assert peer.lines[0].pings == 1
     assert len(peer.lines) == 1
@@ -293,11 +293,11 @@ async def test_a_process_that_stood_still_reads_what_was_said_before_it_calls_a_
     time.sleep(0.3)  # noqa: ASYNC251 -- it has to stand still
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    keep_alive.heard()
+    keep_alive.note_reply()
     await asyncio.sleep(0.1)  # longer than an answer may take
 
     assert not died
-    assert not keep_alive.asked
+    assert not keep_alive.is_awaited
     keep_alive.stop()
 
 
@@ -308,7 +308,7 @@ async def test_a_connection_that_was_quiet_for_long_gives_a_sign_of_life_before_
     pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
     await send(pool)
     peer.lines[0].is_deaf = is_deaf
-    pool._connections[0]._keep_alive.heard_at -= QUIET_AFTER + 1
+    pool._connections[0]._keep_alive.replied_at -= QUIET_AFTER + 1
 
     assert (await send(pool)).status == 200
 
@@ -325,7 +325,7 @@ async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> N
 
     keep_alive._check_idle()
     assert not pings  # it was heard just now
-    keep_alive.heard_at -= 3600
+    keep_alive.replied_at -= 3600
     keep_alive._check_idle()
 
     async with asyncio.timeout(1):
@@ -335,9 +335,9 @@ async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> N
     keep_alive.stop()
 
 
-@pytest.mark.parametrize(("status", "fate"), [(200, 200), (503, Delivery.UNKNOWN)])
+@pytest.mark.parametrize(("status", "delivery"), [(200, 200), (503, Delivery.UNKNOWN)])
 async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
-    peer: Peer, pool: Pool, status: int, fate: Delivery | int
+    peer: Peer, pool: Pool, status: int, delivery: Delivery | int
 ) -> None:
     def cut(request: Request) -> None:
         request.begin_answer(status)
@@ -345,7 +345,7 @@ async def test_a_reset_behind_the_status_line_leaves_only_a_200_certain(
 
     peer.script = cut
 
-    assert fates(await send_all(pool, 1)) == [fate]
+    assert deliveries(await send_all(pool, 1)) == [delivery]
 
 
 async def test_a_lost_connection_leaves_its_calls_unknown(peer: Peer, pool: Pool) -> None:
@@ -354,7 +354,7 @@ async def test_a_lost_connection_leaves_its_calls_unknown(peer: Peer, pool: Pool
 
     outcomes = await send_all(pool, 5)
 
-    assert fates(outcomes) == [Delivery.UNKNOWN] * 5
+    assert deliveries(outcomes) == [Delivery.UNKNOWN] * 5
 
 
 @pytest.mark.parametrize(
@@ -386,13 +386,13 @@ async def test_a_cancelled_caller_breaks_nobody_else(peer: Peer, pool: Pool) -> 
     outcomes = await asyncio.gather(*sends, return_exceptions=True)
 
     assert [isinstance(outcome, asyncio.CancelledError) for outcome in outcomes] == [True, False] * 5
-    assert fates(outcomes[1::2]) == [200] * 5
+    assert deliveries(outcomes[1::2]) == [200] * 5
 
 
 async def test_a_cancelled_waiter_takes_no_place_with_it() -> None:
     async with listening(Peer(limit=1)) as peer:
         pool = Pool(peer.url, ca_file=None, connections=1, timeouts=DEFAULT_TIMEOUTS)
-        async with pool.place():
+        async with pool.lease():
             waiters = [asyncio.create_task(send(pool)) for _ in range(3)]
             await asyncio.sleep(0.01)
             waiters[0].cancel()
@@ -435,18 +435,18 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
     await asyncio.sleep(0.05)
     peer.lines[0].credit(40_000)
 
-    assert (type(trouble.value), trouble.value.fate) == (NoRoom, Delivery.NOT_SENT)
+    assert (type(trouble.value), trouble.value.delivery) == (NoRoom, Delivery.NOT_SENT)
     assert (await waiting).status == 200
     assert len(peer.requests) == 2, "nothing of the call that found no window reached the peer"
 
 
 async def test_a_place_on_a_connection_that_is_gone_makes_no_call(peer: Peer, pool: Pool) -> None:
     await send(pool)
-    async with pool.place() as place:
+    async with pool.lease() as lease:
         peer.lines[0].reset()
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable) as trouble:
-            await place.call(headers(), BODY)
+            await lease.call(headers(), BODY)
 
     assert made_of(trouble.value) == (Unavailable, "connection_lost", Delivery.NOT_SENT, None)
     assert len(peer.requests) == 1
@@ -457,11 +457,11 @@ async def test_a_request_that_never_left_whole_was_never_processed() -> None:
         peer.gives_credit = False
         pool = Pool(peer.url, ca_file=None, connections=1, timeouts=SHORT)
 
-        assert fates(await send_all(pool, 1)) == [200]
+        assert deliveries(await send_all(pool, 1)) == [200]
         with pytest.raises(Unavailable) as trouble:
             await send(pool, body=b"x" * 50)
 
-        assert trouble.value.fate is Delivery.NEVER_PROCESSED
+        assert trouble.value.delivery is Delivery.NOT_PROCESSED
         await pool.close()
 
 
@@ -474,7 +474,7 @@ async def test_a_refused_connection_is_told_at_once() -> None:
     outcomes = await send_all(pool, 500)
 
     took = time.monotonic() - started
-    assert fates(outcomes) == [Delivery.NEVER_PROCESSED] * 500
+    assert deliveries(outcomes) == [Delivery.NOT_PROCESSED] * 500
     assert took < SHORT.lease.total_seconds(), "nobody waited"
     told = {(type(outcome), str(outcome)) for outcome in outcomes + await send_all(pool, 5)}
     assert told == {(Unavailable, "connect_failed"), (NoRoom, "resting_after_failed_connection")}
@@ -540,7 +540,7 @@ async def test_a_user_whose_calls_end_connections_is_left_alone_on_them(peer: Pe
         calls = [send(pool, "/bad", user=bad)] + [send(pool, user=user) for user in others]
         ended, *answered = await asyncio.gather(*(outcome(call) for call in calls))
         assert made_of(ended)[1] == "connection_lost"
-        assert fates(answered) == [200] * len(others)
+        assert deliveries(answered) == [200] * len(others)
     assert len(pool._connections) < 8
     await pool.close()
 
@@ -585,7 +585,7 @@ async def test_a_peer_that_never_greets_is_unavailable_in_time(peer: Peer, pool:
     with pytest.raises(Unavailable) as trouble:
         await send(pool)
 
-    assert (trouble.value.reason, trouble.value.fate) == ("connect_failed", Delivery.NEVER_PROCESSED)
+    assert (trouble.value.reason, trouble.value.delivery) == ("connect_failed", Delivery.NOT_PROCESSED)
 
 
 async def test_close_lets_the_answer_come(peer: Peer) -> None:
@@ -603,7 +603,7 @@ async def test_close_lets_the_answer_come(peer: Peer) -> None:
 
 async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> None:
     peer.script = lambda request: request.line.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert fates(await send_all(pool, 1)) == [Delivery.UNKNOWN]
+    assert deliveries(await send_all(pool, 1)) == [Delivery.UNKNOWN]
 
     peer.script = Request.answer
     await asyncio.sleep(0.25)  # a connection that never answered is followed by a short rest

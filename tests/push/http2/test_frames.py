@@ -51,7 +51,7 @@ async def outcome(call: Call) -> tuple[int, bytes] | tuple[str, Delivery]:
     try:
         answer: Response = await call.answer
     except Unavailable as trouble:
-        return trouble.reason, trouble.fate
+        return trouble.reason, trouble.delivery
     return answer.status, answer.body
 
 

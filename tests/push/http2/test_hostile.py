@@ -60,8 +60,8 @@ async def saying(
 
 async def send(pool: Pool) -> Response | Unavailable:
     try:
-        async with pool.place() as place:
-            return await place.call(REQUEST, b"{}")
+        async with pool.lease() as lease:
+            return await lease.call(REQUEST, b"{}")
     except Unavailable as trouble:
         return trouble
 
@@ -128,7 +128,7 @@ async def test_whatever_is_said_the_call_ends_and_says_why(said: bytes, reason: 
 
     assert isinstance(trouble, Unavailable)
     assert trouble.reason in ({reason} if isinstance(reason, str) else reason)
-    assert trouble.fate is Delivery.UNKNOWN
+    assert trouble.delivery is Delivery.UNKNOWN
 
 
 async def test_a_peer_that_hangs_up_without_an_answer_is_not_waited_for() -> None:
@@ -150,7 +150,7 @@ async def test_a_peer_that_never_greets_is_a_failed_connection(greeting: bytes, 
         trouble = await send(pool)
 
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("connect_failed", Delivery.NEVER_PROCESSED)
+    assert (trouble.reason, trouble.delivery) == ("connect_failed", Delivery.NOT_PROCESSED)
 
 
 async def test_closing_in_the_middle_of_a_connection_keeps_nobody() -> None:
@@ -221,4 +221,4 @@ async def test_a_peer_that_asks_without_end_and_reads_nothing_is_dropped() -> No
         await pool.close()
 
     assert isinstance(trouble, Unavailable)
-    assert (trouble.reason, trouble.fate) == ("reads_nothing", Delivery.UNKNOWN)
+    assert (trouble.reason, trouble.delivery) == ("reads_nothing", Delivery.UNKNOWN)

@@ -59,8 +59,8 @@ async def pool(directory: Path) -> AsyncIterator[Pool]:
 
 async def send(pool: Pool, path: str, body: bytes = BODY) -> Response:
     fields = ((":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "peer"))
-    async with pool.place() as place:
-        return await place.call([HeaderTuple(name.encode(), value.encode()) for name, value in fields], body)
+    async with pool.lease() as lease:
+        return await lease.call([HeaderTuple(name.encode(), value.encode()) for name, value in fields], body)
 
 
 async def send_all(pool: Pool, *paths: str) -> list[Response | Unavailable]:
@@ -71,7 +71,7 @@ async def send_all(pool: Pool, *paths: str) -> list[Response | Unavailable]:
 
 
 def ends(outcomes: list[Response | Unavailable]) -> list[int | Delivery]:
-    return [outcome.status if isinstance(outcome, Response) else outcome.fate for outcome in outcomes]
+    return [outcome.status if isinstance(outcome, Response) else outcome.delivery for outcome in outcomes]
 
 
 def told(outcomes: list[Response | Unavailable], name: bytes) -> set[int]:
@@ -121,7 +121,7 @@ async def test_goaway_spares_the_streams_below_and_tells_the_others_apart(pool: 
     outcomes = await send_all(pool, "/hold", "/hold", "/goaway", "/hold", "/hold")
     after = await send_all(pool, "/ok", "/ok")
 
-    assert ends(outcomes) == [200, 200, 200, Delivery.NEVER_PROCESSED, Delivery.NEVER_PROCESSED]
+    assert ends(outcomes) == [200, 200, 200, Delivery.NOT_PROCESSED, Delivery.NOT_PROCESSED]
     assert told(outcomes, b"x-session") == {1}
     assert ends(after) == [200, 200]
     assert told(after, b"x-session") == {2}
@@ -140,7 +140,7 @@ async def test_a_refused_stream_was_never_processed_and_disturbs_nobody(director
         await send(pool, "/ok")
         outcomes = await send_all(pool, "/slow/20", "/refused", "/broken", "/ok", "/silent")
 
-    assert ends(outcomes) == [200, Delivery.NEVER_PROCESSED, Delivery.UNKNOWN, 200, Delivery.UNKNOWN]
+    assert ends(outcomes) == [200, Delivery.NOT_PROCESSED, Delivery.UNKNOWN, 200, Delivery.UNKNOWN]
     assert told(outcomes, b"x-session") == {1}
 
 

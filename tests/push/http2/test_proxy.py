@@ -10,7 +10,7 @@ import pytest
 from push.apns.sender import ApnsSender
 from push.fcm.sender import FcmSender
 from push.http2.pool import DEFAULT_TIMEOUTS, Timeouts
-from push.http2.proxy import STRAIGHT, Proxies, Proxy
+from push.http2.proxy import DIRECT, Proxies, Proxy
 from push.sender import Accepted, Delivery, Sender, Unavailable
 from simulator import Simulator
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, made_of, make_push, outcome
@@ -98,9 +98,9 @@ async def test_a_proxy_that_leads_nowhere_is_told_before_any_call(
     async with _sender(sim, Proxies(Proxy(proxy.url)), is_apns=False, timeouts=PATIENT) as (sender, token):
         fcm = await outcome(sender, make_push(token))
 
-    assert made_of(apns) == (Unavailable, reason, Delivery.NEVER_PROCESSED, None)
+    assert made_of(apns) == (Unavailable, reason, Delivery.NOT_PROCESSED, None)
     assert isinstance(fcm, Unavailable)
-    assert (fcm.reason, fcm.fate) == ("oauth_unreachable", Delivery.NEVER_PROCESSED)
+    assert (fcm.reason, fcm.delivery) == ("oauth_unreachable", Delivery.NOT_PROCESSED)
     assert len(sim.requests) == 0
 
 
@@ -110,7 +110,7 @@ async def test_a_proxy_that_is_not_there_is_told_before_any_call(sim: Simulator)
     async with _sender(sim, Proxies(Proxy(url)), is_apns=True) as (sender, token):
         answer = await outcome(sender, make_push(token))
 
-    assert made_of(answer) == (Unavailable, "proxy_unreachable", Delivery.NEVER_PROCESSED, None)
+    assert made_of(answer) == (Unavailable, "proxy_unreachable", Delivery.NOT_PROCESSED, None)
 
 
 async def test_a_tunnel_that_breaks_is_dug_again(sim: Simulator, proxy: ConnectProxy) -> None:
@@ -139,7 +139,7 @@ async def test_what_the_environment_says_is_for_the_edge_to_read(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, *, is_apns: bool
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    async with _sender(sim, STRAIGHT, is_apns=is_apns) as (sender, token):
+    async with _sender(sim, DIRECT, is_apns=is_apns) as (sender, token):
         assert isinstance(await outcome(sender, make_push(token)), Accepted)
 
 

@@ -18,8 +18,8 @@ async def test_one_users_calls_that_are_never_answered_on_a_new_connection_hold_
         sim.faults.add(provider="apns", token=token, fault="silent")
 
     async def send(token: str, user: int) -> object:
-        async with sender.lease(Environment.PRODUCTION, user) as lease:
-            return await lease.send(make_push(token))
+        async with sender.lease(Environment.PRODUCTION, user) as send:
+            return await send(make_push(token))
 
     hung = [asyncio.create_task(send(token, 1)) for token in hanging]
     began = time.monotonic()

@@ -5,7 +5,19 @@ from itertools import cycle
 import pytest
 
 from domain.naming import user_digest
-from push.limiter.breaker import IN_A_ROW, LATELY, MOMENT, USERS, WINDOW, Bearing, Breaker, Cause, Rest, State, Trouble
+from push.limiter.breaker import (
+    IN_A_ROW,
+    LATELY,
+    MOMENT,
+    USERS,
+    WINDOW,
+    Breaker,
+    Cause,
+    Rest,
+    State,
+    Trouble,
+    TroubleScope,
+)
 
 RESTS = {
     Cause.OUTAGE: Rest(first=2, longest=30),
@@ -14,7 +26,7 @@ RESTS = {
 }
 LATE = 1000.0
 ANYBODY = 0
-CALL, CONNECTION, WHOLE = Bearing.CALL, Bearing.CONNECTION, Bearing.WHOLE
+CALL, CONNECTION, ROUTE = TroubleScope.CALL, TroubleScope.CONNECTION, TroubleScope.ROUTE
 
 
 def make_breaker() -> Breaker:
@@ -27,15 +39,15 @@ def fail(
     user_id: str = "alice",
     cause: Cause = Cause.OUTAGE,
     *,
-    bearing: Bearing = CALL,
+    scope: TroubleScope = CALL,
     retry_after: float | None = None,
 ) -> None:
-    breaker.failed(breaker.admit(ANYBODY), now, Trouble(cause, "why", bearing, retry_after), user_digest(user_id))
+    breaker.failed(breaker.admit(ANYBODY), now, Trouble(cause, "why", scope, retry_after), user_digest(user_id))
 
 
 def shut(breaker: Breaker, now: float = 0.0, cause: Cause = Cause.MISCONFIGURED) -> None:
     """Open it by one word of the provider's."""
-    fail(breaker, now, cause=cause, bearing=WHOLE)
+    fail(breaker, now, cause=cause, scope=ROUTE)
 
 
 def accept(breaker: Breaker, now: float = 0.0) -> None:
@@ -50,17 +62,17 @@ def test_refusals_of_three_users_in_a_row_open_it(cause: Cause) -> None:
         fail(breaker, 0.0, f"user-{number}", cause)
 
     assert breaker.state(0.0) is State.OPEN
-    assert not breaker.lets_through(0.0, ANYBODY)
+    assert not breaker.allows(0.0, ANYBODY)
     assert (breaker.cause, breaker.reason) == (cause, "why")
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-@pytest.mark.parametrize("bearing", [CALL, CONNECTION])
-def test_two_users_never_open_it_however_many_of_their_calls_are_refused(cause: Cause, bearing: Bearing) -> None:
+@pytest.mark.parametrize("scope", [CALL, CONNECTION])
+def test_two_users_never_open_it_however_many_of_their_calls_are_refused(cause: Cause, scope: TroubleScope) -> None:
     breaker = make_breaker()
 
     for number in range(1000):
-        fail(breaker, number * MOMENT * 2, f"user-{number % 2}", cause, bearing=bearing)
+        fail(breaker, number * MOMENT * 2, f"user-{number % 2}", cause, scope=scope)
 
     assert breaker.state(LATE) is State.CLOSED
 
@@ -139,7 +151,7 @@ def test_six_connections_that_break_under_calls_of_three_users_are_an_outage() -
 
     for number in range(IN_A_ROW):
         assert breaker.state(LATE) is State.CLOSED
-        fail(breaker, number * MOMENT * 2, next(users), bearing=CONNECTION)
+        fail(breaker, number * MOMENT * 2, next(users), scope=CONNECTION)
 
     assert breaker.open_since is not None
 
@@ -156,24 +168,24 @@ def test_one_answer_is_enough_where_it_names_the_whole_route(cause: Cause) -> No
 def test_after_its_rest_it_lets_one_probe_through_and_closes_when_that_succeeds() -> None:
     breaker = make_breaker()
     shut(breaker)
-    assert breaker.lets_through(30.0, ANYBODY)
+    assert breaker.allows(30.0, ANYBODY)
 
     probe = breaker.admit(ANYBODY)
-    assert not breaker.lets_through(30.0, ANYBODY)
+    assert not breaker.allows(30.0, ANYBODY)
     breaker.succeeded(probe, 30.0)
 
     assert breaker.state(30.0) is State.CLOSED
-    assert breaker.lets_through(30.0, ANYBODY)
+    assert breaker.allows(30.0, ANYBODY)
 
 
 def test_a_probe_that_came_to_nothing_hands_the_probe_on() -> None:
     breaker = make_breaker()
     shut(breaker)
 
-    breaker.given_back(breaker.admit(ANYBODY))
+    breaker.unused(breaker.admit(ANYBODY))
 
     assert breaker.state(30.0) is State.HALF_OPEN
-    assert breaker.lets_through(30.0, ANYBODY)
+    assert breaker.allows(30.0, ANYBODY)
 
 
 def test_each_probe_that_fails_doubles_the_rest_up_to_the_longest_though_one_user_has_all_of_them() -> None:
@@ -203,7 +215,7 @@ def test_a_success_makes_the_next_rest_short_again() -> None:
 def test_the_providers_word_is_a_floor() -> None:
     breaker = make_breaker()
 
-    fail(breaker, 0.0, cause=Cause.THROTTLED, bearing=WHOLE, retry_after=120.0)
+    fail(breaker, 0.0, cause=Cause.THROTTLED, scope=ROUTE, retry_after=120.0)
 
     assert breaker.open_until >= 120
 
@@ -212,20 +224,20 @@ def test_a_rest_ends_when_half_of_the_time_of_what_waits_is_over_and_never_at_on
     breaker = make_breaker()
     shut(breaker)
 
-    breaker.hurry(1.0, left=40.0)
+    breaker.shorten(1.0, left=40.0)
     assert breaker.open_until == 21.0
-    breaker.hurry(2.0, left=300.0)  # whoever has more time puts nothing off
+    breaker.shorten(2.0, left=300.0)  # whoever has more time puts nothing off
     assert breaker.open_until == 21.0
-    breaker.hurry(1.5, left=0.1)
+    breaker.shorten(1.5, left=0.1)
 
     assert breaker.open_until == 2.0  # the shortest of all rests
 
 
 def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, cause=Cause.THROTTLED, bearing=WHOLE, retry_after=120.0)
+    fail(breaker, 0.0, cause=Cause.THROTTLED, scope=ROUTE, retry_after=120.0)
 
-    breaker.hurry(1.0, left=10.0)
+    breaker.shorten(1.0, left=10.0)
 
     assert breaker.open_until == 120.0
 
@@ -233,11 +245,11 @@ def test_what_the_provider_asked_for_is_kept_whoever_waits() -> None:
 def test_what_the_provider_advises_in_general_gives_way_to_what_waits() -> None:
     breaker = make_breaker()
     before = breaker.admit(ANYBODY)
-    usual = Trouble(Cause.THROTTLED, "why", WHOLE, 120.0, is_usual=True)
+    usual = Trouble(Cause.THROTTLED, "why", ROUTE, 120.0, is_advised=True)
     breaker.failed(breaker.admit(ANYBODY), 0.0, usual, user_digest("alice"))
     assert breaker.open_until == 120.0  # where nothing else is known
 
-    breaker.hurry(1.0, left=10.0)
+    breaker.shorten(1.0, left=10.0)
     assert breaker.open_until == 6.0
     breaker.failed(before, 2.0, usual, user_digest("bob"))
 
@@ -251,10 +263,10 @@ def test_trouble_of_calls_of_before_does_not_lengthen_the_rest_but_its_floor_hol
 
     breaker.failed(second, 1.0, Trouble(Cause.MISCONFIGURED, "again", CALL), user_digest("bob"))
     assert breaker.open_until == 30
-    breaker.failed(third, 1.0, Trouble(Cause.THROTTLED, "slower", WHOLE, 100.0), user_digest("carol"))
+    breaker.failed(third, 1.0, Trouble(Cause.THROTTLED, "slower", ROUTE, 100.0), user_digest("carol"))
 
     assert breaker.open_until == 101
-    assert not breaker.still_good(third)
+    assert not breaker.is_valid(third)
 
 
 def test_an_acceptance_of_a_call_of_before_contradicts_the_refusals_that_opened_it() -> None:
@@ -296,7 +308,7 @@ def test_other_credentials_start_afresh() -> None:
 
     breaker.reset()
 
-    assert breaker.lets_through(0.0, ANYBODY)
+    assert breaker.allows(0.0, ANYBODY)
 
 
 def test_where_one_user_has_all_the_probes_another_may_try_two_seconds_after_the_last() -> None:
@@ -309,9 +321,9 @@ def test_where_one_user_has_all_the_probes_another_may_try_two_seconds_after_the
         last, now = now, breaker.open_until
 
     assert breaker.open_until - last == 30
-    assert not breaker.lets_through(last + 29.9, user_digest("mallory"))
-    assert not breaker.lets_through(last + 1.9, user_digest("honest"))
-    assert breaker.lets_through(last + 2.0, user_digest("honest"))
+    assert not breaker.allows(last + 29.9, user_digest("mallory"))
+    assert not breaker.allows(last + 1.9, user_digest("honest"))
+    assert breaker.allows(last + 2.0, user_digest("honest"))
 
 
 def test_an_outage_in_which_everybody_is_refused_costs_no_call_more_however_many_come() -> None:
@@ -322,7 +334,7 @@ def test_an_outage_in_which_everybody_is_refused_costs_no_call_more_however_many
 
     for tick in range(1, 2000):  # a newcomer each tenth of a second
         newcomer = user_digest(f"newcomer-{tick}")
-        if breaker.lets_through(tick / 10, newcomer):
+        if breaker.allows(tick / 10, newcomer):
             breaker.failed(breaker.admit(newcomer), tick / 10, Trouble(Cause.OUTAGE, "why", CALL), newcomer)
             rests.append(tick / 10 - opened)
             opened = tick / 10
@@ -338,12 +350,12 @@ def test_two_users_who_are_refused_for_ever_keep_a_newcomer_for_four_seconds_and
         fail(breaker, now, ("mallory", "trudy")[number % 2])
 
     honest, late = user_digest("honest"), user_digest("late")
-    assert not breaker.lets_through(now + 3.9, honest)
-    assert breaker.lets_through(now + 4.0, honest)
+    assert not breaker.allows(now + 3.9, honest)
+    assert breaker.allows(now + 4.0, honest)
     fail(breaker, now + 4.0, "honest")
 
-    assert not breaker.lets_through(now + 7.9, late)  # three users agree, for the second time
-    assert breaker.lets_through(now + 8.0, late)  # what two of them met alone prolonged nobody else's rest
+    assert not breaker.allows(now + 7.9, late)  # three users agree, for the second time
+    assert breaker.allows(now + 8.0, late)  # what two of them met alone prolonged nobody else's rest
 
 
 def test_a_probe_that_hangs_of_a_user_who_was_refused_keeps_no_newcomer_waiting_and_one_newcomer_is_enough() -> None:
@@ -353,10 +365,10 @@ def test_a_probe_that_hangs_of_a_user_who_was_refused_keeps_no_newcomer_waiting_
     mallory, honest, late = map(user_digest, ("user-0", "honest", "late"))
     hanging = breaker.admit(mallory)
 
-    assert not breaker.lets_through(10.0, user_digest("user-1"))
-    assert breaker.lets_through(10.0, honest)
+    assert not breaker.allows(10.0, user_digest("user-1"))
+    assert breaker.allows(10.0, honest)
     probe = breaker.admit(honest)
-    assert not any(breaker.lets_through(10.0, user) for user in (mallory, late))
+    assert not any(breaker.allows(10.0, user) for user in (mallory, late))
     breaker.succeeded(probe, 10.1)
     breaker.failed(hanging, 20.0, Trouble(Cause.OUTAGE, "why", CALL), mallory)
 
@@ -372,15 +384,15 @@ def test_the_providers_word_holds_up_others_only_where_three_users_heard_it(user
         now = 1000.0 * (number + 1)
         fail(breaker, now, f"user-{number % users}", retry_after=600.0)
 
-    assert not breaker.lets_through(now + rest - 0.1, user_digest("honest"))
-    assert breaker.lets_through(now + rest, user_digest("honest"))
+    assert not breaker.allows(now + rest - 0.1, user_digest("honest"))
+    assert breaker.allows(now + rest, user_digest("honest"))
 
 
 def test_the_providers_word_about_the_whole_route_holds_up_everybody() -> None:
     breaker = make_breaker()
-    fail(breaker, 0.0, bearing=WHOLE, retry_after=600.0)
+    fail(breaker, 0.0, scope=ROUTE, retry_after=600.0)
 
-    assert not breaker.lets_through(599.9, user_digest("honest"))
+    assert not breaker.allows(599.9, user_digest("honest"))
 
 
 @pytest.mark.parametrize("users", [1, 2])
@@ -391,7 +403,7 @@ def test_the_providers_word_to_fewer_than_three_users_holds_up_nobody_else(users
         fail(breaker, 0.0, f"user-{number}", retry_after=3600.0 if number >= USERS - users else None)
     breaker.failed(late, 0.1, Trouble(Cause.OUTAGE, "why", CALL, 3600.0), user_digest("user-2"))
 
-    assert breaker.lets_through(2.0, user_digest("honest"))
+    assert breaker.allows(2.0, user_digest("honest"))
 
 
 def test_the_shortest_word_to_the_last_three_users_holds() -> None:

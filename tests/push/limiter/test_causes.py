@@ -8,17 +8,17 @@ from itertools import count, cycle
 import pytest
 
 from domain.naming import user_digest
-from push.limiter.breaker import MOMENT, USERS, Bearing, Breaker, Cause, State, Trouble
+from push.limiter.breaker import MOMENT, USERS, Breaker, Cause, State, Trouble, TroubleScope
 from push.limiter.settings import RESTS
 
-DOWN = Trouble(Cause.OUTAGE, "ServiceUnavailable", Bearing.CALL)
-WRONG_KEY = Trouble(Cause.MISCONFIGURED, "InvalidProviderToken", Bearing.CALL)
-BUSY = Trouble(Cause.THROTTLED, "RESOURCE_EXHAUSTED", Bearing.CALL)
-BUSY_FOR_AN_HOUR = Trouble(Cause.THROTTLED, "RESOURCE_EXHAUSTED", Bearing.CALL, retry_after=3600.0)
-DOWN_FOR_AN_HOUR = Trouble(Cause.OUTAGE, "UNAVAILABLE", Bearing.CALL, retry_after=3600.0)
-LOST = Trouble(Cause.OUTAGE, "connection_lost", Bearing.CONNECTION)
-QUOTA = Trouble(Cause.THROTTLED, "QUOTA_EXCEEDED_PROJECT", Bearing.WHOLE, retry_after=60.0)
-TOO_MANY_TOKENS = Trouble(Cause.THROTTLED, "TooManyProviderTokenUpdates", Bearing.WHOLE)
+DOWN = Trouble(Cause.OUTAGE, "ServiceUnavailable", TroubleScope.CALL)
+WRONG_KEY = Trouble(Cause.MISCONFIGURED, "InvalidProviderToken", TroubleScope.CALL)
+BUSY = Trouble(Cause.THROTTLED, "RESOURCE_EXHAUSTED", TroubleScope.CALL)
+BUSY_FOR_AN_HOUR = Trouble(Cause.THROTTLED, "RESOURCE_EXHAUSTED", TroubleScope.CALL, retry_after=3600.0)
+DOWN_FOR_AN_HOUR = Trouble(Cause.OUTAGE, "UNAVAILABLE", TroubleScope.CALL, retry_after=3600.0)
+LOST = Trouble(Cause.OUTAGE, "connection_lost", TroubleScope.CONNECTION)
+QUOTA = Trouble(Cause.THROTTLED, "QUOTA_EXCEEDED_PROJECT", TroubleScope.ROUTE, retry_after=60.0)
+TOO_MANY_TOKENS = Trouble(Cause.THROTTLED, "TooManyProviderTokenUpdates", TroubleScope.ROUTE)
 
 
 class Route:
@@ -74,7 +74,7 @@ def test_whatever_the_last_probe_met_the_rest_ends_while_what_waits_is_of_use(la
         route.probes(WRONG_KEY)
     route.probes(last, "mallory")
 
-    route.breaker.hurry(route.now + 1, left=20.0)
+    route.breaker.shorten(route.now + 1, left=20.0)
 
     assert route.breaker.open_until == route.now + 11
 
@@ -165,7 +165,7 @@ def test_where_every_probe_meets_something_else_they_back_off_all_the_same() -> 
     for tick in range(36_000):  # for an hour somebody new comes each tenth of a second
         route.now = tick / 10
         newcomer = f"newcomer-{tick}"
-        if route.breaker.lets_through(route.now, user_digest(newcomer)):
+        if route.breaker.allows(route.now, user_digest(newcomer)):
             route.meets(next(met), newcomer)
             probes += 1
 
@@ -175,7 +175,7 @@ def test_where_every_probe_meets_something_else_they_back_off_all_the_same() -> 
 
 def test_the_reason_that_is_told_is_what_most_of_the_three_met() -> None:
     breaker = Breaker(RESTS, lambda: 0.0)
-    topic = Trouble(Cause.MISCONFIGURED, "BadTopic", Bearing.CALL)
+    topic = Trouble(Cause.MISCONFIGURED, "BadTopic", TroubleScope.CALL)
     for name, trouble in (("alice", WRONG_KEY), ("bob", WRONG_KEY), ("mallory", topic)):
         breaker.failed(breaker.admit(0), 0.0, trouble, user_digest(name))
 

@@ -8,11 +8,11 @@ import pytest
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
+from push.limiter.probes import CheckTimes
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import RouteLimiter
-from push.limiter.scouts import Looks
 from push.limiter.settings import Limits, Timings
-from push.sender import Accepted, RestsAlone
+from push.sender import Accepted, AwaitsCredentials
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 
@@ -20,7 +20,7 @@ ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 @pytest.mark.parametrize(("waiting", "each"), [(1, 5), (100, 5), (400, 20), (3000, 34)])
 def test_looks_of_all_who_wait_are_few_a_second(waiting: int, each: int) -> None:
     chances = iter(number % 100 / 100 for number in range(10**6))
-    looks = Looks(5, 45, 20, lambda: next(chances))
+    looks = CheckTimes(5, 45, 20, lambda: next(chances))
     due = sorted(looks.wait(0) for _ in range(waiting))
     waits = []
 
@@ -32,63 +32,63 @@ def test_looks_of_all_who_wait_are_few_a_second(waiting: int, each: int) -> None
 
 
 async def test_a_push_that_rests_alone_makes_no_call_and_the_others_do_not_notice() -> None:
-    gate = _gate()
+    limiter = _limiter()
     refused = uuid4()
 
-    look = gate.rest_alone(refused, "wrong_key", timedelta(seconds=30))
+    look = limiter.await_credentials(refused, "wrong_key", timedelta(seconds=30))
 
     assert look == timedelta(seconds=5.05)
-    with pytest.raises(RestsAlone, match="wrong_key"):
-        await _passes(gate, refused)
-    await _passes(gate, uuid4())
-    with pytest.raises(RestsAlone):  # another's acceptance says nothing about it
-        await _passes(gate, refused)
+    with pytest.raises(AwaitsCredentials, match="wrong_key"):
+        await _passes(limiter, refused)
+    await _passes(limiter, uuid4())
+    with pytest.raises(AwaitsCredentials):  # another's acceptance says nothing about it
+        await _passes(limiter, refused)
 
 
 async def test_a_push_that_rests_alone_is_tried_at_the_end_of_its_rest_at_the_latest() -> None:
-    gate = _gate()
+    limiter = _limiter()
     refused = uuid4()
 
-    assert gate.rest_alone(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
-    gate.rest_alone(refused, "wrong_key", timedelta(0))
+    assert limiter.await_credentials(refused, "wrong_key", timedelta(seconds=2)) == timedelta(seconds=2)
+    limiter.await_credentials(refused, "wrong_key", timedelta(0))
 
-    await _passes(gate, refused)
+    await _passes(limiter, refused)
 
 
 async def test_once_one_refused_push_is_accepted_the_others_rests_are_over() -> None:
-    gate = _gate()
+    limiter = _limiter()
     first, second = uuid4(), uuid4()
-    gate.rest_alone(first, "wrong_key", timedelta(0))
-    gate.rest_alone(second, "wrong_key", timedelta(seconds=30))
+    limiter.await_credentials(first, "wrong_key", timedelta(0))
+    limiter.await_credentials(second, "wrong_key", timedelta(seconds=30))
 
-    await _passes(gate, first)
+    await _passes(limiter, first)
 
-    await _passes(gate, second)
+    await _passes(limiter, second)
 
 
 async def test_other_credentials_end_the_rests_of_their_route_alone() -> None:
-    gates = RouteLimiters({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
-    gates.share(1.0)
+    limiters = RouteLimiters({Provider.APNS: Limits(10)}, clock=lambda: 1000.0)
+    limiters.share(1.0)
     other = Route(Provider.APNS, "other", Environment.PRODUCTION)
     refused = uuid4()
     for route in (ROUTE, other):
-        gates.serving(route, "old").rest_alone(refused, "wrong_key", timedelta(seconds=30))
+        limiters.serving(route, "old").await_credentials(refused, "wrong_key", timedelta(seconds=30))
 
-    await _passes(gates.serving(ROUTE, "new"), refused)
+    await _passes(limiters.serving(ROUTE, "new"), refused)
 
-    with pytest.raises(RestsAlone):
-        await _passes(gates.serving(other, "old"), refused)
-
-
-def _gate() -> RouteLimiter:
-    gate = RouteLimiter(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
-    gate.share(1.0)
-    return gate
+    with pytest.raises(AwaitsCredentials):
+        await _passes(limiters.serving(other, "old"), refused)
 
 
-async def _passes(gate: RouteLimiter, task_id: UUID) -> None:
+def _limiter() -> RouteLimiter:
+    limiter = RouteLimiter(ROUTE, Limits(10), Timings(), clock=lambda: 1000.0, chance=lambda: 0.0)
+    limiter.share(1.0)
+    return limiter
+
+
+async def _passes(limiter: RouteLimiter, task_id: UUID) -> None:
     async def call() -> Accepted:
         return Accepted("id")
 
-    async with gate.enter(Priority.REMINDER, task_id) as permit:
+    async with limiter.enter(Priority.REMINDER, task_id) as permit:
         await permit.call(call(), "somebody")

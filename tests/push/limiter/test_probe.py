@@ -19,10 +19,10 @@ from push.sender import (
     Accepted,
     Answer,
     AnsweredUnavailable,
-    Appointed,
     Delivery,
     Misconfigured,
     Paused,
+    ProbesNext,
     ProviderTrouble,
     SuspectToken,
     Throttled,
@@ -34,7 +34,7 @@ from push.sender import (
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
-DOWN = AnsweredUnavailable("ServiceUnavailable", Delivery.NEVER_PROCESSED)
+DOWN = AnsweredUnavailable("ServiceUnavailable", Delivery.NOT_PROCESSED)
 LEFT = 3600.0  # seconds
 RARELY = Timings(shortest_pause=45.0)  # as where thousands wait
 
@@ -44,8 +44,8 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.gate = RouteLimiter(ROUTE, Limits(10), RARELY, clock=lambda: self.now, chance=lambda: 0.0)
-        self.gate.share(1.0)
+        self.limiter = RouteLimiter(ROUTE, Limits(10), RARELY, clock=lambda: self.now, chance=lambda: 0.0)
+        self.limiter.share(1.0)
         self.called: list[str] = []
 
     async def comes(
@@ -57,7 +57,7 @@ class Scene:
         after: asyncio.Event | None = None,
     ) -> str:
         """Let a push come; tells what becomes of it: called, appointed or paused."""
-        permit = self.gate.enter(Priority.REMINDER, task_id, user_digest(user_id))
+        permit = self.limiter.enter(Priority.REMINDER, task_id, user_digest(user_id))
         try:
             async with permit:
                 with suppress(ProviderTrouble):
@@ -65,21 +65,21 @@ class Scene:
                 return "called"
         except Paused as paused:
             permit.hindered(paused, user_id, LEFT)
-            return "appointed" if isinstance(paused, Appointed) else "paused"
+            return "appointed" if isinstance(paused, ProbesNext) else "paused"
 
     async def shut(self, by: ProviderTrouble = WRONG) -> list[tuple[UUID, str]]:
         """Let three users be refused; gives their pushes."""
         refused = [(uuid4(), f"refused-{number}") for number in range(USERS)]
         for each in refused:
             assert await self.comes(*each, by) == "called"
-        assert self.gate.report().state == "open"
+        assert self.limiter.report().state == "open"
         self.called.clear()
         return refused
 
     def rest(self) -> None:
         """Let the rest end."""
-        assert self.gate.report().state != "closed"
-        self.now = max(self.now, self.gate._breaker.open_until)
+        assert self.limiter.report().state != "closed"
+        self.now = max(self.now, self.limiter._breaker.open_until)
 
     async def _called(self, user_id: str, came_to: Answer | ProviderTrouble, after: asyncio.Event | None) -> Answer:
         self.called.append(user_id)
@@ -100,7 +100,7 @@ async def test_what_was_refused_is_not_the_probe_while_another_push_waits() -> N
     assert await scene.comes(*other, Accepted("id")) == "called"
 
     assert scene.called == ["other"]
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
 
 
 async def test_another_push_of_a_user_who_was_refused_is_not_the_probe_either() -> None:
@@ -150,23 +150,23 @@ async def test_one_who_was_to_come_and_does_not_holds_up_the_refused_for_a_momen
     scene.rest()
     assert await scene.comes(*first) == "paused"
 
-    scene.now += Timings().looking_again
+    scene.now += Timings().check_again
 
     assert await scene.comes(*first, Accepted("id")) == "called"
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
 
 
 async def test_the_appointed_comes_when_the_rest_is_over_and_earlier_if_it_would_expire() -> None:
     scene = Scene()
     await scene.shut()
-    permit = scene.gate.enter(Priority.REMINDER, uuid4())
-    with pytest.raises(Appointed) as appointed:
+    permit = scene.limiter.enter(Priority.REMINDER, uuid4())
+    with pytest.raises(ProbesNext) as appointed:
         await permit.__aenter__()
     assert appointed.value.retry_after == timedelta(seconds=30)
 
     permit.hindered(appointed.value, "other", left=20.0)
 
-    assert scene.gate._breaker.open_until == scene.now + 10
+    assert scene.limiter._breaker.open_until == scene.now + 10
 
 
 @pytest.mark.parametrize("users", [1, 100])
@@ -174,15 +174,15 @@ async def test_refusals_for_a_token_of_its_own_open_nothing_and_are_no_probe_tha
     scene = Scene()
     for number in range(100):
         await scene.comes(uuid4(), f"user-{number % users}", TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"))
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
     await scene.shut()
     scene.rest()
 
     assert await scene.comes(uuid4(), "unlucky", TokenMisconfigured("THIRD_PARTY_AUTH_ERROR")) == "called"
 
-    assert scene.gate.report().state == "half_open"  # it said nothing, and the next one probes
+    assert scene.limiter.report().state == "half_open"  # it said nothing, and the next one probes
     assert await scene.comes(uuid4(), "other", Accepted("id")) == "called"
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
 
 
 async def test_an_answer_about_a_token_closes_a_shut_gate_but_contradicts_no_refusals() -> None:
@@ -191,12 +191,12 @@ async def test_an_answer_about_a_token_closes_a_shut_gate_but_contradicts_no_ref
     await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
     await scene.comes(uuid4(), "bob", WRONG)
     await scene.comes(uuid4(), "carol", WRONG)
-    assert scene.gate.report().state == "open"
+    assert scene.limiter.report().state == "open"
     scene.rest()
 
     await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
 
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
 
 
 async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tell_why() -> None:
@@ -206,10 +206,10 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
     for told in ("wrong_key", "wrong_key", "connect_failed"):
         scene.rest()
         with pytest.raises(Unavailable):
-            async with scene.gate.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
-                raise Unavailable("connect_failed", Delivery.NEVER_PROCESSED)
+            async with scene.limiter.enter(Priority.REMINDER, uuid4(), user_digest(str(uuid4()))):
+                raise Unavailable("connect_failed", Delivery.NOT_PROCESSED)
 
-        assert (scene.gate.report().state, scene.gate.report().reason) == ("open", told)
+        assert (scene.limiter.report().state, scene.limiter.report().reason) == ("open", told)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_a_probe_that_cannot_connect_renews_the_rest_and_three_of_them_tel
         Misconfigured("InvalidProviderToken"),
         TokenMisconfigured("THIRD_PARTY_AUTH_ERROR"),
         Throttled("RESOURCE_EXHAUSTED", ThrottleExtent.UNNAMED, retry_after=timedelta(hours=1)),
-        AnsweredUnavailable("UNAVAILABLE", Delivery.NEVER_PROCESSED, retry_after=timedelta(hours=1)),
+        AnsweredUnavailable("UNAVAILABLE", Delivery.NOT_PROCESSED, retry_after=timedelta(hours=1)),
     ],
     ids=lambda odd: odd.reason,
 )
@@ -226,18 +226,18 @@ async def test_one_users_odd_refusal_as_the_probe_of_an_outage_is_not_what_opera
     scene = Scene()
     await scene.shut(DOWN)
     scene.rest()
-    before = scene.gate.report()
+    before = scene.limiter.report()
 
     with structlog.testing.capture_logs() as logs:
         assert await scene.comes(uuid4(), "mallory", odd) == "called"
 
-    told = scene.gate.report()
+    told = scene.limiter.report()
     assert (told.cause, told.reason) == (before.cause, before.reason) == ("outage", "ServiceUnavailable")
     assert told.until is None or told.until <= datetime.now(UTC) + timedelta(seconds=4)
     assert logs == []
     scene.rest()
     assert await scene.comes(uuid4(), "honest", Accepted("id")) == "called"
-    assert scene.gate.report().state == "closed"
+    assert scene.limiter.report().state == "closed"
 
 
 async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let_in_with_it() -> None:
@@ -248,10 +248,10 @@ async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let
 
     async with asyncio.timeout(5):
         probe = asyncio.create_task(scene.comes(uuid4(), "honest", Accepted("id"), after=answered))
-        while not scene.gate.report().in_flight:
+        while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
         other = asyncio.create_task(scene.comes(uuid4(), "another", Accepted("id")))
-        while not scene.gate.report().waiting:
+        while not scene.limiter.report().waiting:
             await asyncio.sleep(0)
         answered.set()
 
@@ -270,13 +270,13 @@ async def test_who_waits_for_a_probe_is_sent_away_when_it_fails_or_makes_no_call
 
     async with asyncio.timeout(5):
         probe = asyncio.create_task(scene.comes(uuid4(), "honest", came_to, after=answered))
-        while not scene.gate.report().in_flight:
+        while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
         others = [asyncio.create_task(scene.comes(uuid4(), f"other-{number}")) for number in range(5)]
-        while scene.gate.report().waiting < 5:
+        while scene.limiter.report().waiting < 5:
             await asyncio.sleep(0)
         answered.set()
 
         assert [await probe, *await asyncio.gather(*others)] == ["called"] + ["paused"] * 5
     assert scene.called == ["honest"]
-    assert (scene.gate.report().waiting, scene.gate.report().in_flight) == (0, 0)
+    assert (scene.limiter.report().waiting, scene.limiter.report().in_flight) == (0, 0)

@@ -18,11 +18,11 @@ from push.limiter.route_limiter import RouteLimiter
 from push.limiter.settings import Limits, Timings
 from push.sender import (
     Accepted,
-    Booked,
     Delivery,
     Misconfigured,
     Paused,
     ProviderTrouble,
+    Reserved,
     Throttled,
     ThrottleExtent,
     Unavailable,
@@ -31,13 +31,13 @@ from push.sender import (
 ACCEPTED = Accepted("answer")
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 RESTS = dict.fromkeys(Cause, Rest(first=0.1, longest=0.4))
-TIMINGS = Timings(rests=RESTS, patience=0.5, looking_again=0.05, booked_ahead=5.0, ramp=0.2)
+TIMINGS = Timings(rests=RESTS, patience=0.5, check_again=0.05, max_reserved=5.0, ramp=0.2)
 
 
 def make_gate(*, concurrency: int = 1000, rate: float | None = None, timings: Timings = TIMINGS) -> RouteLimiter:
-    gate = RouteLimiter(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
-    gate.share(1.0)
-    return gate
+    limiter = RouteLimiter(ROUTE, Limits(concurrency, rate), timings, chance=lambda: 0.0)
+    limiter.share(1.0)
+    return limiter
 
 
 async def answer() -> Accepted:
@@ -48,29 +48,29 @@ async def trouble(trouble: ProviderTrouble) -> Accepted:
     raise trouble
 
 
-async def send(gate: RouteLimiter, priority: Priority = Priority.REMINDER) -> Accepted:
-    async with gate.enter(priority, uuid4()) as permit:
+async def send(limiter: RouteLimiter, priority: Priority = Priority.REMINDER) -> Accepted:
+    async with limiter.enter(priority, uuid4()) as permit:
         return await permit.call(answer(), f"user-{uuid4()}")
 
 
-async def fail(gate: RouteLimiter, with_trouble: ProviderTrouble) -> None:
-    async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+async def fail(limiter: RouteLimiter, with_trouble: ProviderTrouble) -> None:
+    async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
         with pytest.raises(type(with_trouble)):
             await permit.call(trouble(with_trouble), f"user-{uuid4()}")
 
 
-async def refuse(gate: RouteLimiter, with_trouble: ProviderTrouble, *, users: int = USERS) -> None:
+async def refuse(limiter: RouteLimiter, with_trouble: ProviderTrouble, *, users: int = USERS) -> None:
     for _ in range(users):
-        await fail(gate, with_trouble)
+        await fail(limiter, with_trouble)
 
 
-async def in_line(gate: RouteLimiter, count: int) -> None:
-    while gate.report().waiting < count:
+async def in_line(limiter: RouteLimiter, count: int) -> None:
+    while limiter.report().waiting < count:
         await asyncio.sleep(0)
 
 
 async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
-    gate = make_gate()
+    limiter = make_gate()
     turns = 0
 
     async def count_turns() -> None:
@@ -81,7 +81,7 @@ async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
 
     counting = asyncio.create_task(count_turns())
     for _ in range(100):
-        async with gate.enter(Priority.REMINDER, uuid4()) as permit:
+        async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
             permit.check()
     counting.cancel()
 
@@ -89,85 +89,85 @@ async def test_a_gate_without_limits_reached_never_yields_to_the_loop() -> None:
 
 
 async def test_no_more_than_the_limit_are_under_way_and_reminders_go_before_messages_and_tests_last() -> None:
-    gate = make_gate(concurrency=1)
+    limiter = make_gate(concurrency=1)
     order: list[Priority] = []
 
     async def note(priority: Priority) -> None:
-        async with gate.enter(priority, uuid4()):
-            assert gate.report().in_flight == 1
+        async with limiter.enter(priority, uuid4()):
+            assert limiter.report().in_flight == 1
             order.append(priority)
             await asyncio.sleep(0)
 
-    async with gate.enter(Priority.TEST, uuid4()):
+    async with limiter.enter(Priority.TEST, uuid4()):
         crowd = [Priority.TEST, Priority.MESSAGE, Priority.REMINDER] * 3
         waiting = [asyncio.create_task(note(priority)) for priority in crowd]
-        await in_line(gate, 9)
+        await in_line(limiter, 9)
     await asyncio.gather(*waiting)
 
     assert order == sorted(crowd)
 
 
 async def test_a_quarter_of_the_room_is_for_reminders_whatever_slow_calls_fill_the_rest() -> None:
-    gate = make_gate(concurrency=8)
+    limiter = make_gate(concurrency=8)
     over = asyncio.Event()
 
     async def slow() -> None:
-        async with gate.enter(Priority.MESSAGE, uuid4()):
+        async with limiter.enter(Priority.MESSAGE, uuid4()):
             await over.wait()
 
     crowd = [asyncio.create_task(slow()) for _ in range(20)]
-    await in_line(gate, 14)
+    await in_line(limiter, 14)
 
-    assert gate.report().in_flight == 6
-    assert await send(gate, Priority.REMINDER) == ACCEPTED
-    assert gate.report().in_flight == 6
+    assert limiter.report().in_flight == 6
+    assert await send(limiter, Priority.REMINDER) == ACCEPTED
+    assert limiter.report().in_flight == 6
     over.set()
     await asyncio.gather(*crowd)
 
 
 async def test_one_users_slow_calls_fill_a_quarter_of_the_room_whatever_their_number() -> None:
-    gate = make_gate(concurrency=8)
+    limiter = make_gate(concurrency=8)
     over = asyncio.Event()
 
     async def slow() -> None:
-        async with gate.enter(Priority.REMINDER, uuid4(), 1):
+        async with limiter.enter(Priority.REMINDER, uuid4(), 1):
             await over.wait()
 
     crowd = [asyncio.create_task(slow()) for _ in range(20)]
-    await in_line(gate, 18)
+    await in_line(limiter, 18)
 
-    async with gate.enter(Priority.REMINDER, uuid4(), 2), gate.enter(Priority.MESSAGE, uuid4(), 3):
-        assert gate.report().in_flight == 4
-    assert gate.report().in_flight == 2
+    async with limiter.enter(Priority.REMINDER, uuid4(), 2), limiter.enter(Priority.MESSAGE, uuid4(), 3):
+        assert limiter.report().in_flight == 4
+    assert limiter.report().in_flight == 2
     over.set()
     await asyncio.gather(*crowd)
-    assert (gate.report().waiting, gate.report().in_flight) == (0, 0)
+    assert (limiter.report().waiting, limiter.report().in_flight) == (0, 0)
 
 
 async def test_who_waits_longer_than_its_patience_is_told_to_come_back() -> None:
-    gate = make_gate(concurrency=1)
+    limiter = make_gate(concurrency=1)
 
-    async with gate.enter(Priority.REMINDER, uuid4()):
-        with pytest.raises(Booked, match="limit_reached"):
-            await send(gate)
+    async with limiter.enter(Priority.REMINDER, uuid4()):
+        with pytest.raises(Reserved, match="limit_reached"):
+            await send(limiter)
 
-    assert await send(gate) == ACCEPTED
-    assert gate.report().in_flight == 0
+    assert await send(limiter) == ACCEPTED
+    assert limiter.report().in_flight == 0
 
 
 async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
     stopped_at: float | None = time.monotonic()
-    gate = RouteLimiter(
+    limiter = RouteLimiter(
         ROUTE, Limits(1000, 100), TIMINGS, clock=lambda: stopped_at or time.monotonic(), chance=lambda: 0.0
     )
-    gate.share(1.0)
-    sends = [asyncio.create_task(send(gate)) for _ in range(200)]
-    await in_line(gate, 49)  # in one moment, however busy the machine is
+    limiter.share(1.0)
+    sends = [asyncio.create_task(send(limiter)) for _ in range(200)]
+    await in_line(limiter, 49)  # in one moment, however busy the machine is
     stopped_at = None
 
     results = await asyncio.gather(*sends, return_exceptions=True)
 
-    booked = [result for result in results if isinstance(result, Booked)]
+    booked = [result for result in results if isinstance(result, Reserved)]
     turns = sorted(each.retry_after for each in booked if each.retry_after and each.reason == "rate_limited")
     passed = results.count(ACCEPTED)
     assert passed + len(booked) == 200
@@ -178,42 +178,45 @@ async def test_turns_beyond_patience_are_booked_one_after_the_other() -> None:
 
 
 async def test_leave_that_was_not_used_is_given_to_the_next_one() -> None:
-    gate = make_gate(rate=0.1)
+    limiter = make_gate(rate=0.1)
 
     for _ in range(5):
-        async with gate.enter(Priority.REMINDER, uuid4()):
+        async with limiter.enter(Priority.REMINDER, uuid4()):
             pass  # withdrawn by the last check
 
-    assert await send(gate) == ACCEPTED
+    assert await send(limiter) == ACCEPTED
 
 
 async def test_nothing_passes_before_the_process_is_counted_and_all_who_waited_do_then() -> None:
-    gate = RouteLimiter(ROUTE, Limits(1000), TIMINGS)
-    waiting = [asyncio.create_task(send(gate)) for _ in range(10)]
-    await in_line(gate, 10)
+    limiter = RouteLimiter(ROUTE, Limits(1000), TIMINGS)
+    waiting = [asyncio.create_task(send(limiter)) for _ in range(10)]
+    await in_line(limiter, 10)
 
-    gate.share(1.0)
+    limiter.share(1.0)
 
     assert await asyncio.gather(*waiting) == [ACCEPTED] * 10
 
 
 async def test_who_gave_up_waiting_takes_nobodys_turn() -> None:
-    gate = make_gate(concurrency=1)
-    async with gate.enter(Priority.REMINDER, uuid4()):
-        quitter, other = asyncio.create_task(send(gate)), asyncio.create_task(send(gate))
-        await in_line(gate, 2)
+    limiter = make_gate(concurrency=1)
+    async with limiter.enter(Priority.REMINDER, uuid4()):
+        quitter, other = asyncio.create_task(send(limiter)), asyncio.create_task(send(limiter))
+        await in_line(limiter, 2)
         quitter.cancel()
         await asyncio.wait([quitter])
 
     assert await other == ACCEPTED
-    assert gate.report().in_flight == 0
+    assert limiter.report().in_flight == 0
 
 
 async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_passed() -> None:
-    gate = make_gate(concurrency=2)
-    async with gate.enter(Priority.REMINDER, uuid4()) as passed, gate.enter(Priority.REMINDER, uuid4()) as calling:
-        waiting = [asyncio.create_task(send(gate)) for _ in range(3)]
-        await in_line(gate, 3)
+    limiter = make_gate(concurrency=2)
+    async with (
+        limiter.enter(Priority.REMINDER, uuid4()) as passed,
+        limiter.enter(Priority.REMINDER, uuid4()) as calling,
+    ):
+        waiting = [asyncio.create_task(send(limiter)) for _ in range(3)]
+        await in_line(limiter, 3)
         with pytest.raises(Throttled):
             await calling.call(trouble(Throttled("wrong_key", ThrottleExtent.ROUTE)), f"user-{uuid4()}")
 
@@ -222,40 +225,43 @@ async def test_an_opening_sends_those_who_wait_away_at_once_and_stops_those_who_
             passed.check()
 
     assert [type(each) for each in refused] == [Paused] * 3
-    assert gate.report().state == "open"
+    assert limiter.report().state == "open"
 
 
 async def test_after_the_rest_one_probe_passes_and_its_success_lets_all_in() -> None:
-    gate = make_gate()
-    await fail(gate, Throttled("slower", ThrottleExtent.ROUTE))
+    limiter = make_gate()
+    await fail(limiter, Throttled("slower", ThrottleExtent.ROUTE))
     with pytest.raises(Paused) as paused:
-        await send(gate)
+        await send(limiter)
     assert paused.value.retry_after is not None
     await asyncio.sleep(paused.value.retry_after.total_seconds() + 0.01)
 
-    async with gate.enter(Priority.REMINDER, uuid4()) as probe:
+    async with limiter.enter(Priority.REMINDER, uuid4()) as probe:
         with pytest.raises(Paused):
-            await send(gate)
+            await send(limiter)
         await probe.call(answer(), f"user-{uuid4()}")
 
-    assert await send(gate) == ACCEPTED
-    assert gate.report().state == "closed"
+    assert await send(limiter) == ACCEPTED
+    assert limiter.report().state == "closed"
 
 
 @pytest.mark.parametrize("harmless", [Throttled("this_token"), Unavailable("once", Delivery.UNKNOWN)])
 async def test_one_tokens_throttle_and_a_single_failure_open_nothing(harmless: ProviderTrouble) -> None:
-    gate = make_gate()
+    limiter = make_gate()
 
-    await fail(gate, harmless)
+    await fail(limiter, harmless)
 
-    assert await send(gate) == ACCEPTED
+    assert await send(limiter) == ACCEPTED
 
 
 async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
-    gate = make_gate()
+    limiter = make_gate()
 
     async def find_no_connection(user_id: str) -> None:
-        permit, failed = gate.enter(Priority.REMINDER, uuid4()), Unavailable("connect_failed", Delivery.NEVER_PROCESSED)
+        permit, failed = (
+            limiter.enter(Priority.REMINDER, uuid4()),
+            Unavailable("connect_failed", Delivery.NOT_PROCESSED),
+        )
         with suppress(Unavailable):
             async with permit:
                 await asyncio.sleep(0.025)
@@ -263,54 +269,54 @@ async def test_connections_that_cannot_be_made_count_as_an_outage() -> None:
         permit.hindered(failed, user_id, 60.0)
 
     for number in range(6):
-        assert gate.report().state == "closed"
+        assert limiter.report().state == "closed"
         await find_no_connection(f"user-{number % 3}")
 
-    assert (gate.report().state, gate.report().reason) == ("open", "connect_failed")
+    assert (limiter.report().state, limiter.report().reason) == ("open", "connect_failed")
 
 
 async def test_after_a_pause_the_rate_grows_slowly() -> None:
-    gate = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
-    gate.cutoff()
-    gate.release()
+    limiter = make_gate(timings=Timings(rests=RESTS, patience=5.0, ramp=60.0))
+    limiter.cut_off()
+    limiter.resume()
 
     began = asyncio.get_running_loop().time()
-    await asyncio.gather(*(send(gate) for _ in range(12)))
+    await asyncio.gather(*(send(limiter) for _ in range(12)))
 
     assert asyncio.get_running_loop().time() - began > 0.4  # 2 % of 1 000 a second, and a burst of 2
-    assert gate.report().rate == pytest.approx(20, abs=5)
+    assert limiter.report().rate == pytest.approx(20, abs=5)
 
 
 async def test_a_braked_gate_lets_nothing_through_until_it_is_released() -> None:
-    gate = make_gate()
-    gate.cutoff()
+    limiter = make_gate()
+    limiter.cut_off()
     with pytest.raises(Paused, match="brake_engaged"):
-        await send(gate)
-    assert gate.report().state == "braked"
+        await send(limiter)
+    assert limiter.report().state == "braked"
 
-    gate.release()
+    limiter.resume()
 
-    assert await send(gate) == ACCEPTED
+    assert await send(limiter) == ACCEPTED
 
 
 async def test_other_credentials_open_the_gate_at_once() -> None:
-    gates = RouteLimiters({Provider.APNS: Limits(10)}, TIMINGS)
-    gates.share(1.0)
+    limiters = RouteLimiters({Provider.APNS: Limits(10)}, TIMINGS)
+    limiters.share(1.0)
     old, new = object(), object()
-    await refuse(gates.serving(ROUTE, old), Misconfigured("wrong_key"))
+    await refuse(limiters.serving(ROUTE, old), Misconfigured("wrong_key"))
     with pytest.raises(Paused):
-        await send(gates.serving(ROUTE, old))
+        await send(limiters.serving(ROUTE, old))
 
-    assert await send(gates.serving(ROUTE, new)) == ACCEPTED
+    assert await send(limiters.serving(ROUTE, new)) == ACCEPTED
 
 
 async def test_gates_tell_how_they_stand_as_json() -> None:
-    gates = RouteLimiters({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
-    gates.share(0.5)
-    await refuse(gates.at(ROUTE), Misconfigured("wrong_key"))
-    gates.at(Route(Provider.FCM, "pro", Environment.PRODUCTION))
+    limiters = RouteLimiters({Provider.APNS: Limits(10), Provider.FCM: Limits(10, rate=500)}, TIMINGS)
+    limiters.share(0.5)
+    await refuse(limiters.at(ROUTE), Misconfigured("wrong_key"))
+    limiters.at(Route(Provider.FCM, "pro", Environment.PRODUCTION))
 
-    apns, fcm = gates.report()["gates"]
+    apns, fcm = limiters.report()["gates"]
 
     assert (apns["state"], apns["cause"], apns["reason"], apns["rate"]) == ("open", "misconfigured", "wrong_key", None)
     assert apns["until"].endswith("+00:00")
@@ -326,4 +332,4 @@ async def test_gates_tell_how_they_stand_as_json() -> None:
         "in_flight": 0,
         "rate": 250.0,
     }
-    assert gates.at(ROUTE).report().rate != inf
+    assert limiters.at(ROUTE).report().rate != inf

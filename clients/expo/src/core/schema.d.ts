@@ -14,18 +14,18 @@ export interface paths {
         get?: never;
         /**
          * Register
-         * @description Make the token active for the caller's installation, and for nobody else. Pushes missed for want of it follow.
+         * @description Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
          *
-         *     One installation too many signs out the caller's one that was not seen for longest. An installation whose
-         *     registration carried a `sign_out_digest` moves to another user only with the same token or with that person's
+         *     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
+         *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
          *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-         *     `ticket-spent`: the request is from before that sign-out, or the app has to make a new ticket.
+         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
          */
         put: operations["register_v1_device_tokens__installation_id__put"];
         post?: never;
         /**
          * Sign Out
-         * @description Deactivate the caller's own row; whoever owns the token by now keeps it.
+         * @description Sign this installation out. If another user has since registered the token, their registration is kept.
          */
         delete: operations["sign_out_v1_device_tokens__installation_id__delete"];
         options?: never;
@@ -64,11 +64,11 @@ export interface paths {
         put?: never;
         /**
          * Sign Out By Ticket
-         * @description Sign an installation out with its ticket. The answer is the same whether anything was to be signed out.
+         * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
          *
-         *     A ticket ends the registration that named it and no later one, so it may come late, twice, or after another person
-         *     signed in. A registration that names it and is still under way is refused. Needs no bearer token; limited by
-         *     address.
+         *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
+         *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
+         *     requests are limited by address.
          */
         post: operations["sign_out_by_ticket_v1_sign_outs_post"];
         delete?: never;
@@ -91,9 +91,10 @@ export interface paths {
         get: operations["read_v1_fasting_sessions__session_id__get"];
         /**
          * Start
-         * @description Start a fast under an id of the caller's choice: 201; the same again: 200; other content: 409.
+         * @description Start a fast under an id that the caller chooses.
          *
-         *     One active fast too many is 409, too; a fast whose end has passed does not count.
+         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
+         *     active fasts. A fast whose end has passed does not count.
          */
         put: operations["start_v1_fasting_sessions__session_id__put"];
         post?: never;
@@ -102,7 +103,7 @@ export interface paths {
         head?: never;
         /**
          * Change
-         * @description Move the goal, choose other reminders, or both.
+         * @description Move the goal, change the reminders, or both.
          */
         patch: operations["change_v1_fasting_sessions__session_id__patch"];
         trace?: never;
@@ -138,7 +139,7 @@ export interface paths {
         put?: never;
         /**
          * End
-         * @description End a fast: completed, or broken when its end still lies ahead. Repeats are harmless.
+         * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
          */
         post: operations["end_v1_fasting_sessions__session_id__end_post"];
         delete?: never;
@@ -176,12 +177,12 @@ export interface paths {
         };
         /**
          * Read
-         * @description Read a conversation of the caller's; with scope `service`, any.
+         * @description Read one of the caller's conversations. With scope `service`: any conversation.
          */
         get: operations["read_v1_conversations__conversation_id__get"];
         /**
          * Store
-         * @description Make a conversation: 201; or replace the members of one: 200.
+         * @description Create a conversation (201), or replace the members of an existing one (200).
          */
         put: operations["store_v1_conversations__conversation_id__put"];
         post?: never;
@@ -221,7 +222,9 @@ export interface paths {
         get?: never;
         /**
          * Post
-         * @description Post a message under an id of the caller's choice: 201; the same again: 200; other content: 409.
+         * @description Post a message under an id that the caller chooses.
+         *
+         *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
          */
         put: operations["post_v1_conversations__conversation_id__messages__message_id__put"];
         post?: never;
@@ -240,7 +243,7 @@ export interface paths {
         };
         /**
          * List Messages
-         * @description List a conversation's messages, those from before the caller joined, too.
+         * @description List a conversation's messages, including those from before the caller joined.
          */
         get: operations["list_messages_v1_conversations__conversation_id__messages_get"];
         put?: never;
@@ -260,9 +263,9 @@ export interface paths {
         };
         /**
          * Sync
-         * @description Read the log of the caller after a cursor; `after` says what this installation has already.
+         * @description Read the caller's log after a cursor. `after` acknowledges what this installation has.
          *
-         *     An answer holds 1 MiB of texts at most, so it may have fewer items than `limit`; `has_more` tells.
+         *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
          */
         get: operations["sync_v1_sync_get"];
         put?: never;
@@ -282,14 +285,14 @@ export interface paths {
         };
         /**
          * Stream
-         * @description Follow the log of the caller after a cursor, as server-sent events.
+         * @description Follow the caller's log after a cursor, as server-sent events.
          *
-         *     Each event `item` has the item's `seq` as its id, and as its data the same JSON as an item of `/v1/sync`. A comment
-         *     comes every few seconds. While the stream is open the installation is present: a message that is not acknowledged
-         *     within a few seconds is pushed all the same. Acknowledge with `GET /v1/sync?after=`, or by coming again with
-         *     `Last-Event-ID`. An installation has one stream: another one ends it. A stream ends when the bearer token expires,
-         *     after a day, when nobody reads, and whenever the service needs it to; come again with `Last-Event-ID`, and nothing
-         *     is lost.
+         *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
+         *     every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
+         *     does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
+         *     `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
+         *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
+         *     `Last-Event-ID`, and nothing is lost.
          */
         get: operations["stream_v1_stream_get"];
         put?: never;
@@ -314,11 +317,11 @@ export interface paths {
         get: operations["read_v1_notification_preferences_get"];
         /**
          * Replace
-         * @description Replace the caller's preferences; they hold for pushes from now on, waiting ones included.
+         * @description Replace the caller's preferences. They apply at once, also to waiting pushes.
          *
-         *     `reminder_minutes` hold for running fasts, too, where those were given none of their own.
+         *     `reminder_minutes` also apply to running fasts that have none of their own.
          *
-         *     Clients should use PATCH: PUT sets back to its default whatever a client does not know, but for `mode`.
+         *     Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
          */
         put: operations["replace_v1_notification_preferences_put"];
         post?: never;
@@ -327,7 +330,7 @@ export interface paths {
         head?: never;
         /**
          * Change
-         * @description Change some of the caller's preferences; what is left out stays, within the quiet hours too.
+         * @description Change some of the caller's preferences. A field that is left out stays, also within the quiet hours.
          */
         patch: operations["change_v1_notification_preferences_patch"];
         trace?: never;
@@ -343,9 +346,9 @@ export interface paths {
         put?: never;
         /**
          * Make Preference Link
-         * @description Make a link to the page with the caller's preferences, for a browser without an app's token.
+         * @description Create a link to the caller's preference page, for a browser that has no bearer token.
          *
-         *     It works once. Of more than ten of a kind the oldest stops working.
+         *     It works once. A user has at most ten links of each kind: one more ends the oldest.
          */
         post: operations["make_preference_link_v1_preference_links_post"];
         delete?: never;
@@ -365,7 +368,7 @@ export interface paths {
         put?: never;
         /**
          * Opened
-         * @description Note that the person tapped the notification; the first time counts.
+         * @description Record that the user tapped the notification. The first time counts.
          */
         post: operations["opened_v1_push_tasks__task_id__opened_post"];
         delete?: never;
@@ -383,7 +386,7 @@ export interface paths {
         };
         /**
          * Show Timeline
-         * @description Tell what somebody's pushes wait for now, and what was decided about them and why, as far back as it is kept.
+         * @description Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept.
          */
         get: operations["show_timeline_v1_support_users__user_id__timeline_get"];
         put?: never;
@@ -403,7 +406,7 @@ export interface paths {
         };
         /**
          * List Devices
-         * @description List somebody's device tokens, each with what happened to it.
+         * @description List a user's device tokens, each with its history.
          */
         get: operations["list_devices_v1_support_users__user_id__devices_get"];
         put?: never;
@@ -423,7 +426,7 @@ export interface paths {
         };
         /**
          * List Fasts
-         * @description List somebody's fasting sessions.
+         * @description List a user's fasting sessions.
          */
         get: operations["list_fasts_v1_support_users__user_id__fasting_sessions_get"];
         put?: never;
@@ -445,9 +448,9 @@ export interface paths {
         put?: never;
         /**
          * Send Test Push
-         * @description Send a test push, by the way that every push takes; `GET /v1/support/test-pushes/{id}` tells its fate.
+         * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
          *
-         *     At most 5 a minute to one person. Apple has no dry run: with `validate_only` iPhones are skipped.
+         *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
          */
         post: operations["send_test_push_v1_support_users__user_id__test_push_post"];
         delete?: never;
@@ -465,10 +468,10 @@ export interface paths {
         };
         /**
          * Show
-         * @description Tell how a test push stands on each phone.
+         * @description Show the result of a test push for each phone.
          *
-         *     With `Accept: text/event-stream` the answer is an event `test_push` now and at each change, with the same JSON as
-         *     its data, until all is settled.
+         *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
+         *     JSON as its data, until every push is settled.
          */
         get: operations["show_v1_support_test_pushes__test_push_id__get"];
         put?: never;
@@ -488,7 +491,7 @@ export interface paths {
         };
         /**
          * List Tasks
-         * @description List push tasks, dead ones unless told otherwise.
+         * @description List push tasks, by default the dead ones.
          */
         get: operations["list_tasks_v1_support_push_tasks_get"];
         put?: never;
@@ -510,7 +513,7 @@ export interface paths {
         put?: never;
         /**
          * Redrive Matching
-         * @description Redrive dead push tasks by filter, the latest due first. What could not go out any more stays dead.
+         * @description Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead.
          */
         post: operations["redrive_matching_v1_support_push_tasks_redrive_post"];
         delete?: never;
@@ -528,7 +531,7 @@ export interface paths {
         };
         /**
          * Show
-         * @description Show a push task with its attempts, what people did to it, and whether it could be redriven.
+         * @description Show a push task with its attempts, the actions of operators, and whether it can be redriven.
          */
         get: operations["show_v1_support_push_tasks__task_id__get"];
         put?: never;
@@ -550,7 +553,7 @@ export interface paths {
         put?: never;
         /**
          * Redrive
-         * @description Redrive a dead push task. 409 where it is not dead, or where it would be withheld; `reason` says why.
+         * @description Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why.
          */
         post: operations["redrive_v1_support_push_tasks__task_id__redrive_post"];
         delete?: never;
@@ -568,7 +571,7 @@ export interface paths {
         };
         /**
          * List Gates
-         * @description List the routes to phones with the gates of all live workers, the brakes, and refusals that no table knows.
+         * @description List the routes, their limiters in all live workers, their cutoffs, and unknown reasons of providers.
          */
         get: operations["list_gates_v1_support_gates_get"];
         put?: never;
@@ -590,7 +593,7 @@ export interface paths {
         put?: never;
         /**
          * Resume
-         * @description Let go of a brake: its route sends again, and dead tokens are deactivated again.
+         * @description End a token-error cutoff: its route sends again, and tokens that fail are deactivated again.
          */
         post: operations["resume_v1_support_brakes__brake_id__resume_post"];
         delete?: never;
@@ -608,7 +611,7 @@ export interface paths {
         };
         /**
          * Count
-         * @description Count pushes by the day on which they were due, by kind, provider and app.
+         * @description Count pushes by the day they were due, by kind, provider and app.
          */
         get: operations["count_v1_support_analytics_get"];
         put?: never;
@@ -628,7 +631,7 @@ export interface paths {
         };
         /**
          * Livez
-         * @description Tell that the process answers.
+         * @description Answer: the process is alive.
          */
         get: operations["livez_livez_get"];
         put?: never;
@@ -648,9 +651,9 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Tell whether the process can accept: it needs its database, migrated. Temporal may be away meanwhile.
+         * @description Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
          *
-         *     The answer comes within 3 seconds, whatever the database does.
+         *     The answer comes within 3 seconds.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -670,7 +673,7 @@ export interface paths {
         };
         /**
          * Metrics
-         * @description Tell the metrics of this process, for Prometheus.
+         * @description Give the metrics of this process, in Prometheus' text format.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -721,7 +724,7 @@ export interface components {
         };
         /**
          * ConversationIn
-         * @description Who belongs to a conversation, from now on.
+         * @description The members of a conversation from now on.
          */
         ConversationIn: {
             /** Member Ids */
@@ -749,7 +752,7 @@ export interface components {
             id: string;
             /**
              * Member Ids
-             * @description In a list the first 20; all of them by its id.
+             * @description A list shows the first 20, a single conversation all.
              */
             member_ids: string[];
             /** Member Count */
@@ -823,7 +826,7 @@ export interface components {
             /**
              * Conversation Id
              * Format: uuid
-             * @description Of a reminder: the id of its fasting session.
+             * @description For a reminder: the id of its fasting session.
              */
             conversation_id: string;
             /**
@@ -838,7 +841,7 @@ export interface components {
             url: string;
             /**
              * Number
-             * @description Of a message: its place in the conversation.
+             * @description For a message: its position in the conversation.
              */
             number: number | null;
             /** Sender Id */
@@ -862,18 +865,18 @@ export interface components {
         LinkFor: "app" | "email";
         /**
          * LinkIn
-         * @description What a link is for.
+         * @description How the link will be opened.
          */
         LinkIn: {
             /**
-             * @description `app`: opened at once in a browser of the app; 15 minutes. `email`: 30 days, and a button comes first, so that programs that look at mails do not use it up.
+             * @description `app`: opens the page directly; valid for 15 minutes. `email`: shows a button first, so that mail scanners do not use up the link; valid for 30 days.
              * @default app
              */
             for: components["schemas"]["LinkFor"];
         };
         /**
          * LinkOut
-         * @description A link that opens the person's preferences, once. Whoever has it can change them: do not log it.
+         * @description A link that opens the user's preferences once. It is a secret: do not log it.
          */
         LinkOut: {
             /** Url */
@@ -922,7 +925,7 @@ export interface components {
             conversation_id: string;
             /**
              * Number
-             * @description Counts the conversation's messages from 1.
+             * @description Position in the conversation, from 1.
              */
             number: number;
             /** Sender Id */
@@ -943,7 +946,7 @@ export interface components {
         Permission: "undetermined" | "granted" | "provisional" | "denied";
         /**
          * PreferencesBody
-         * @description All preferences; PUT replaces them, and what is left out gets its default, but `mode` stays as it is.
+         * @description All preferences. A field that is left out gets its default, except `mode`, which stays.
          */
         PreferencesBody: {
             /**
@@ -971,13 +974,13 @@ export interface components {
             quiet_hours?: components["schemas"]["QuietHoursBody"] | null;
             /**
              * Rev
-             * @description Of answers. A request may bear it, where an answer is sent back changed; it says nothing there: `If-Match` does.
+             * @description Ignored, so that a changed answer can be sent back. Use `If-Match` to check the revision.
              */
             rev?: number | null;
         };
         /**
          * PreferencesOut
-         * @description The preferences that hold.
+         * @description The stored preferences.
          */
         PreferencesOut: {
             /** Reminders */
@@ -991,13 +994,13 @@ export interface components {
             quiet_hours: components["schemas"]["QuietHoursOut"] | null;
             /**
              * Rev
-             * @description 0 until preferences are stored first; grows with each change. Also the `ETag`.
+             * @description 0 until preferences are first stored; increases with each change. Also the `ETag`.
              */
             rev: number;
         };
         /**
          * PreferencesPatch
-         * @description What to change; what is left out stays. `quiet_hours: null` removes them.
+         * @description What to change. A field that is left out stays. `quiet_hours: null` removes the quiet hours.
          */
         PreferencesPatch: {
             /** Reminders */
@@ -1014,7 +1017,7 @@ export interface components {
             quiet_hours?: components["schemas"]["QuietHoursPatch"] | null;
             /**
              * Rev
-             * @description Of answers. A request may bear it, where an answer is sent back changed; it says nothing there: `If-Match` does.
+             * @description Ignored, so that a changed answer can be sent back. Use `If-Match` to check the revision.
              */
             rev?: number | null;
         };
@@ -1032,7 +1035,7 @@ export interface components {
         Provider: "apns" | "fcm";
         /**
          * QuietHoursBody
-         * @description A daily span of local time in which phones stay silent; over midnight when it ends before it starts.
+         * @description A daily span of local time in which phones stay silent. It may pass midnight.
          */
         QuietHoursBody: {
             /**
@@ -1047,17 +1050,17 @@ export interface components {
             ends: string;
             /**
              * Time Zone
-             * @description An IANA name; null: wherever each phone is, by its last registration. A phone that never told its zone has that of the person's phone seen last that did, else UTC.
+             * @description An IANA name. null: the zone of each phone, by its last registration. For a phone without one: the zone of the user's phone that was seen last and has one, else UTC.
              * @example Europe/Berlin
              * @example null
              */
             time_zone: string | null;
-            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Left out: as stored; `silent` where there were no quiet hours. */
+            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Default: the stored mode, or `silent` if there were no quiet hours. */
             mode?: components["schemas"]["QuietMode"];
         };
         /**
          * QuietHoursOut
-         * @description The quiet hours that hold.
+         * @description The stored quiet hours.
          */
         QuietHoursOut: {
             /**
@@ -1076,7 +1079,7 @@ export interface components {
         };
         /**
          * QuietHoursPatch
-         * @description What to change of the quiet hours; where there are none, `mode` alone may be left out.
+         * @description What to change about the quiet hours. Without stored quiet hours only `mode` may be left out.
          */
         QuietHoursPatch: {
             /**
@@ -1091,12 +1094,12 @@ export interface components {
             ends?: string;
             /**
              * Time Zone
-             * @description An IANA name; null: wherever each phone is, by its last registration. A phone that never told its zone has that of the person's phone seen last that did, else UTC.
+             * @description An IANA name. null: the zone of each phone, by its last registration. For a phone without one: the zone of the user's phone that was seen last and has one, else UTC.
              * @example Europe/Berlin
              * @example null
              */
             time_zone?: string | null;
-            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Left out: as stored; `silent` where there were no quiet hours. */
+            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. Default: the stored mode, or `silent` if there were no quiet hours. */
             mode?: components["schemas"]["QuietMode"];
         };
         /**
@@ -1114,7 +1117,7 @@ export interface components {
             database: boolean;
             /**
              * Cause
-             * @description Where it is known why the database is not ready.
+             * @description Why the database is not ready, if known.
              */
             cause?: string | null;
         };
@@ -1130,7 +1133,7 @@ export interface components {
             kind?: components["schemas"]["Kind"] | null;
             /**
              * Reason
-             * @description `last_reason`, exactly.
+             * @description `last_reason`, an exact match.
              */
             reason?: string | null;
             /** User Id */
@@ -1143,17 +1146,17 @@ export interface components {
             due_from?: string | null;
             /**
              * Due To
-             * @description Itself not included.
+             * @description Exclusive.
              */
             due_to?: string | null;
             /**
              * Limit
-             * @description At most so many are redriven.
+             * @description At most this many are redriven.
              */
             limit: number;
             /**
              * Dry Run
-             * @description Only tell what would happen.
+             * @description Only show what would happen.
              * @default false
              */
             dry_run: boolean;
@@ -1188,7 +1191,7 @@ export interface components {
         };
         /**
          * RegistrationIn
-         * @description What an app tells about itself after each sign-in and whenever its token changes.
+         * @description What an app sends after each sign-in and whenever its token changes.
          */
         RegistrationIn: {
             provider: components["schemas"]["Provider"];
@@ -1200,41 +1203,41 @@ export interface components {
             app_id?: string | null;
             /**
              * Locale
-             * @description Of the app's language. What is none is stored as null.
+             * @description Locale of the app. A value that is not a locale is stored as null.
              * @example de-AT
              */
             locale?: string | null;
             /**
              * Time Zone
-             * @description An IANA name, or an offset of whole hours such as GMT+02:00. What is none is stored as null.
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.
              * @example Europe/Berlin
              */
             time_zone?: string | null;
             /**
              * App Version
-             * @description Shown to support; what cannot be shown is left out.
+             * @description Shown to support. Unprintable characters are left out.
              */
             app_version?: string | null;
             /**
              * Os Version
-             * @description Of the phone's system; shown to support, what cannot be shown is left out.
+             * @description Version of the phone's system, shown to support. Unprintable characters are left out.
              */
             os_version?: string | null;
-            /** @description Whether the system lets the app show notifications. Told to support; it never holds up a push. */
+            /** @description Whether the system lets the app show notifications. Shown to support; never stops a push. */
             permission?: components["schemas"]["Permission"] | null;
             /**
              * Sign Out Digest
-             * @description SHA-256, hexadecimal, of the ticket that may end this registration without a bearer token (`POST /v1/sign-outs`), over its UTF-8 bytes.
+             * @description SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without a bearer token (`POST /v1/sign-outs`).
              */
             sign_out_digest?: string | null;
             /**
              * Former Ticket
-             * @description Of the person who was signed in on this installation before, where their sign-out is owed.
+             * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
              */
             former_ticket?: string | null;
             /**
              * Public Key
-             * @description X25519, 32 bytes in base64; for apps whose texts are sealed (docs/encryption.md).
+             * @description X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md).
              */
             public_key?: string | null;
         };
@@ -1295,7 +1298,7 @@ export interface components {
             reminders: components["schemas"]["ReminderOut"][];
             /**
              * Rev
-             * @description Grows with each change.
+             * @description Increases with each change.
              */
             rev: number;
         };
@@ -1679,7 +1682,7 @@ export interface components {
         };
         /**
          * SignOutIn
-         * @description A sign-out, by the ticket whose digest the registration carried.
+         * @description A sign-out by the ticket whose digest was registered.
          */
         SignOutIn: {
             /**
@@ -1695,7 +1698,7 @@ export interface components {
         };
         /**
          * StartIn
-         * @description A fast to start. `started_at` defaults to now, `reminder_minutes` to the caller's preferences, as they change.
+         * @description A fast to start. `started_at` defaults to now. Without `reminder_minutes` it follows the caller's preferences.
          */
         StartIn: {
             /**
@@ -1710,21 +1713,21 @@ export interface components {
         };
         /**
          * SyncOut
-         * @description What came after the cursor.
+         * @description The items after the cursor.
          */
         SyncOut: {
             /** Items */
             items: components["schemas"]["ItemOut"][];
             /**
              * Next Cursor
-             * @description Send it as `after` next time; that also says that the items arrived.
+             * @description Send it as `after` next time. That also acknowledges these items.
              */
             next_cursor: number;
             /** Has More */
             has_more: boolean;
             /**
              * Refresh Required
-             * @description The app should fetch its token from the system and register again.
+             * @description The app should get its token from the system and register again.
              */
             refresh_required: boolean;
         };
@@ -1772,12 +1775,12 @@ export interface components {
         TestPushIn: {
             /**
              * Installation Id
-             * @description All that have an active token, if left out.
+             * @description Default: all that have an active token.
              */
             installation_id?: string | null;
             /**
              * Validate Only
-             * @description FCM checks the push, no phone is told.
+             * @description FCM only checks the push; no phone gets it.
              * @default false
              */
             validate_only: boolean;
@@ -1823,7 +1826,7 @@ export interface components {
          * Timeline
          * @description A page of a timeline, the latest first.
          *
-         *     `present` stands on the first page: one item for each push that is not settled, with what it waits for now.
+         *     `present` is filled on the first page: one item for each push that is not settled, with what it waits for.
          */
         Timeline: {
             /** Present */
@@ -1928,13 +1931,13 @@ export interface components {
             detail: string;
             /**
              * Field
-             * @description The first offending field, where one is to blame.
+             * @description The first field that is wrong, if one is.
              * @default null
              */
             field: string | null;
             /**
              * Reason
-             * @description Stable, where one type has several.
+             * @description Stable. Set where one type has several reasons.
              * @default null
              */
             reason: string | null;
@@ -1945,7 +1948,7 @@ export interface components {
             errors: components["schemas"]["FieldError"][] | null;
             /**
              * Next Cursor
-             * @description Of a cursor that is too old: where to go on.
+             * @description Where to continue when a cursor is too old.
              * @default null
              */
             next_cursor: number | null;
@@ -2107,7 +2110,7 @@ export interface operations {
     list_mine_v1_device_tokens_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -2497,7 +2500,7 @@ export interface operations {
     list_mine_v1_fasting_sessions_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -2901,7 +2904,7 @@ export interface operations {
     list_mine_v1_conversations_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -3069,7 +3072,7 @@ export interface operations {
     list_messages_v1_conversations__conversation_id__messages_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: number | null;
                 limit?: number;
             };
@@ -3150,7 +3153,7 @@ export interface operations {
         parameters: {
             query: {
                 installation_id: string;
-                /** @description 0: from the start. Acknowledges what it passes. */
+                /** @description 0: from the start. Acknowledges the items up to it. */
                 after?: number;
                 limit?: number;
             };
@@ -3247,11 +3250,11 @@ export interface operations {
         parameters: {
             query: {
                 installation_id: string;
-                /** @description 0: from the start. Acknowledges what it passes. */
+                /** @description 0: from the start. Acknowledges the items up to it. */
                 after?: number;
             };
             header?: {
-                /** @description As `after`, over which it wins. */
+                /** @description Like `after`, and overrides it. */
                 "Last-Event-ID"?: number | null;
             };
             path?: never;
@@ -3411,7 +3414,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, unless all that the request names is stored already: a repeat is answered as the first was. */
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
                 "If-Match"?: string | null;
             };
             path?: never;
@@ -3492,7 +3495,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. 412 `preferences-changed` when it is not the newest, unless all that the request names is stored already: a repeat is answered as the first was. */
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
                 "If-Match"?: string | null;
             };
             path?: never;
@@ -3715,13 +3718,13 @@ export interface operations {
     show_timeline_v1_support_users__user_id__timeline_get: {
         parameters: {
             query?: {
-                /** @description Of a fasting session: it and its reminders. */
+                /** @description Only this fasting session and its reminders. */
                 session_id?: string | null;
                 message_id?: string | null;
                 from?: string | null;
-                /** @description Itself not included. */
+                /** @description Exclusive. */
                 to?: string | null;
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -3810,7 +3813,7 @@ export interface operations {
     list_devices_v1_support_users__user_id__devices_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -3899,7 +3902,7 @@ export interface operations {
     list_fasts_v1_support_users__user_id__fasting_sessions_get: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -4096,7 +4099,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description As it stands, or each change. */
+            /** @description The result, or each change. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4178,17 +4181,17 @@ export interface operations {
                 app_id?: string | null;
                 environment?: components["schemas"]["Environment"] | null;
                 kind?: components["schemas"]["Kind"] | null;
-                /** @description `last_reason`, exactly. */
+                /** @description `last_reason`, an exact match. */
                 reason?: string | null;
                 user_id?: string | null;
                 conversation_id?: string | null;
                 message_id?: string | null;
                 due_from?: string | null;
-                /** @description Itself not included. */
+                /** @description Exclusive. */
                 due_to?: string | null;
-                /** @description Other states than `dead` need `user_id`, `conversation_id` or `message_id` beside them. */
+                /** @description A state other than `dead` needs `user_id`, `conversation_id` or `message_id`. */
                 state?: components["schemas"]["TaskState"];
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
                 limit?: number;
             };
@@ -4691,7 +4694,7 @@ export interface operations {
     count_v1_support_analytics_get: {
         parameters: {
             query?: {
-                /** @description UTC days, the last one today. */
+                /** @description UTC days, up to today. */
                 days?: number;
                 kind?: components["schemas"]["Kind"] | null;
                 provider?: components["schemas"]["Provider"] | null;
