@@ -3,6 +3,7 @@
 import { type Fastbell, LINKS, type Options as CoreOptions, startFastbell } from "./core/fastbell.ts";
 import { later } from "./core/later.ts";
 import { type Personal, personal } from "./core/person.ts";
+import { within } from "./core/within.ts";
 import type { ChannelNames } from "./expo/permissions.ts";
 import { expoPorts, reinstall } from "./expo/ports.ts";
 
@@ -36,6 +37,7 @@ export interface PhoneFastbell extends Fastbell, Personal {
 
 const CHANNELS: ChannelNames = { reminders: "Reminders", messages: "Messages", quiet: "Without sound" };
 const RETRY_AFTER = 5_000; // milliseconds
+const SIGN_OUT_LIMIT = 5_000; // milliseconds
 
 let latest: Fastbell | null = null;
 
@@ -54,7 +56,7 @@ export function createFastbell(options: Options): PhoneFastbell {
   const start = async (): Promise<Fastbell> => {
     const app = await startFastbell(options, ports);
     if (reinstall.isNew()) {
-      await app.signOut(); // whoever the keychain still speaks of
+      await within(ports.clock, SIGN_OUT_LIMIT, app.signOut()); // whoever the keychain still speaks of
       if (app.push.current.is === "signed_out") {
         reinstall.mark(); // else it waits for the keychain, and the next start says it again
       }
@@ -65,7 +67,7 @@ export function createFastbell(options: Options): PhoneFastbell {
     console.warn(`Fastbell could not start, and tries again: ${String(error)}`);
     return new Promise<void>((resolve) => ports.clock.after(RETRY_AFTER, resolve));
   };
-  const app = later({ start, rest });
+  const app = later({ start, rest, clock: ports.clock });
   latest = app;
   return {
     ...personal(app),

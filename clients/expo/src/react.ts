@@ -112,7 +112,7 @@ export function usePreferences(): Changeable {
     if (!made.ok) {
       took(of, made);
     }
-    return made.ok ? made.value : null;
+    return made.ok && of === fastbell.person.current ? made.value : null; // it opens the preferences of whoever asked
   }, [fastbell, took]);
   return { ...read, change, pageUrl };
 }

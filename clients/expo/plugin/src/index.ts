@@ -5,7 +5,7 @@ import configPlugins, { type ConfigPlugin } from "expo/config-plugins.js";
 import { type PluginOptions, chosen, taken } from "./options.ts";
 import { withAndroid } from "./withAndroid.ts";
 import { withKeychainGroup } from "./withKeychainGroup.ts";
-import { withServiceExtension } from "./withServiceExtension.ts";
+import { leftBehind, withServiceExtension } from "./withServiceExtension.ts";
 
 const { createRunOncePlugin, withDangerousMod } = configPlugins;
 
@@ -14,7 +14,7 @@ const withFastbell: ConfigPlugin<PluginOptions | undefined> = (config, options) 
   const { sealed, serviceName } = chosen(options);
   const onAndroid = withAndroid(config, { sealed });
   if (!sealed) {
-    return onAndroid;
+    return withRefusal(onAndroid, (_, root) => leftBehind(root, null));
   }
   const bundleIdentifier = config.ios?.bundleIdentifier;
   if (bundleIdentifier === undefined) {
@@ -22,15 +22,18 @@ const withFastbell: ConfigPlugin<PluginOptions | undefined> = (config, options) 
   }
   const grouped = withKeychainGroup(onAndroid, { bundleIdentifier });
   const extended = withServiceExtension(grouped, { bundleIdentifier, serviceName });
-  return withRefusal(extended, (target) => taken(serviceName, target));
+  return withRefusal(extended, (target, root) => taken(serviceName, target) ?? leftBehind(root, serviceName));
 };
 
 /** Refuse to make the iOS project, before anything of it is written: the plugin added last runs first. Android is left alone. */
-function withRefusal(config: Parameters<ConfigPlugin>[0], why: (target: string) => string | null): Parameters<ConfigPlugin>[0] {
+function withRefusal(
+  config: Parameters<ConfigPlugin>[0],
+  why: (target: string, root: string) => string | null,
+): Parameters<ConfigPlugin>[0] {
   return withDangerousMod(config, [
     "ios",
     (mod) => {
-      const reason = why(mod.modRequest.projectName ?? "");
+      const reason = why(mod.modRequest.projectName ?? "", mod.modRequest.platformProjectRoot);
       if (reason !== null) {
         throw new Error(`@fastbell/expo: ${reason}`);
       }

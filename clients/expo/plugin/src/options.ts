@@ -40,6 +40,9 @@ export function taken(serviceName: string, target: string): string | null {
   return isTheApps ? `serviceName cannot be "${serviceName}": that is the app's own target` : null;
 }
 
+/** The key in Info.plist, of the app and of the extension, under which native code finds the group. */
+export const GROUP_NAME = "FastbellKeychainGroup";
+
 export const OUR_GROUP = ".fastbell";
 
 /** The keychain group of app and extension, with the team's prefix as the build fills it in. */

@@ -1,13 +1,13 @@
 /** The notification service extension: its files, its target, and what EAS has to know to sign it. */
 
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import configPlugins, { type ConfigPlugin, type XcodeProject } from "expo/config-plugins.js";
 
-import { keychainGroup } from "./options.ts";
+import { GROUP_NAME, keychainGroup } from "./options.ts";
 import { propertyList } from "./propertyList.ts";
 
 const { withDangerousMod, withXcodeProject } = configPlugins;
@@ -46,6 +46,19 @@ export const withServiceExtension: ConfigPlugin<Extension> = (config, extension)
   });
   return signedByEas(built, extension, entitlements);
 };
+
+/**
+ * Say which extension of ours an earlier prebuild has left that is not to be there any more; null where there is none. Of two
+ * iOS runs one, and EAS signs one.
+ */
+export function leftBehind(root: string, serviceName: string | null): string | null {
+  const isOurs = (name: string) => {
+    const path = join(root, name, `${name}-Info.plist`);
+    return existsSync(path) && readFileSync(path, "utf8").includes(GROUP_NAME);
+  };
+  const other = (existsSync(root) ? readdirSync(root) : []).find((name) => name !== serviceName && isOurs(name));
+  return other === undefined ? null : `ios/${other} is the extension of an earlier prebuild: run "npx expo prebuild --clean"`;
+}
 
 interface Target {
   readonly name: string;
@@ -160,7 +173,7 @@ function infoOf({ bundleIdentifier, serviceName }: Extension) {
     CFBundlePackageType: "$(PRODUCT_BUNDLE_PACKAGE_TYPE)",
     CFBundleShortVersionString: "$(MARKETING_VERSION)",
     CFBundleVersion: "$(CURRENT_PROJECT_VERSION)",
-    FastbellKeychainGroup: keychainGroup(bundleIdentifier),
+    [GROUP_NAME]: keychainGroup(bundleIdentifier),
     NSExtension: {
       NSExtensionPointIdentifier: "com.apple.usernotifications.service",
       NSExtensionPrincipalClass: "$(PRODUCT_MODULE_NAME).NotificationService",

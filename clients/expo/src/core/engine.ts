@@ -26,7 +26,7 @@ import {
 } from "./registration.ts";
 import { CALL_API, delay } from "./retry.ts";
 import { Turns } from "./turns.ts";
-import { within } from "./within.ts";
+import { Late, inTime, within } from "./within.ts";
 
 export interface EnginePorts {
   readonly push: Push;
@@ -46,6 +46,8 @@ const NOTHING = ""; // in a vault: nobody wrote it, and nobody can read it
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
 const FORGET_LIMIT = 5_000; // milliseconds
+export const READ_LIMIT = 5_000; // milliseconds
+const BEGIN_LIMIT = 15_000; // milliseconds
 
 export class Engine {
   readonly #ports: EnginePorts;
@@ -69,17 +71,20 @@ export class Engine {
   }
 
   /**
-   * Go on where the last process stopped. Rejects where the vault cannot be read. With `isGivenUp` what is in there is lost,
-   * provided that the vault takes writes: a keychain before the first unlock does neither, and what it has is as good as ever.
+   * Go on where the last process stopped. Rejects where the vault cannot be read, or not in time. With `isGivenUp` what is in
+   * there is lost, provided that the vault takes writes: a keychain before the first unlock does neither, and what it has is as
+   * good as ever. So is what it does not give in time.
    */
   static async start(ports: EnginePorts, isGivenUp = false): Promise<Engine> {
-    const read = isGivenUp ? readOrEmptied(ports.vault) : ports.vault.read();
+    const asked = inTime(ports.clock, READ_LIMIT, ports.vault.read());
+    const read = isGivenUp ? asked.catch((error: unknown) => emptied(ports.vault, error)) : asked;
     const [text, facts] = await Promise.all([read, ports.phone.facts()]);
     const known = parsed(text);
     // Lost, unreadable, or a first start: whose log and lines there may be is not known any more, so they are nobody's.
     const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
     const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
-    await engine.#inTurn(() => engine.#act(engine.#state, forgetting(engine.#state)));
+    const begun = engine.#inTurn(() => engine.#act(engine.#state, forgetting(engine.#state)));
+    await within(ports.clock, BEGIN_LIMIT, begun); // whatever else happens comes after it in any case
     return engine;
   }
 
@@ -262,13 +267,12 @@ export class Engine {
   }
 }
 
-async function readOrEmptied(vault: Vault): Promise<string | null> {
-  try {
-    return await vault.read();
-  } catch {
-    await vault.write(NOTHING);
-    return NOTHING;
+async function emptied(vault: Vault, error: unknown): Promise<string> {
+  if (error instanceof Late) {
+    throw error;
   }
+  await vault.write(NOTHING); // however long it takes: what comes late must not be written over something newer
+  return NOTHING;
 }
 
 /** What an event is about: of two that wait about one thing, the later tells all. Nobody was told of the first. */

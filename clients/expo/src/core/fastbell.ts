@@ -57,7 +57,7 @@ export interface Fastbell {
   readonly push: Observable<PushState>;
   /** Ask the person; the app says when. Channels are made first. */
   askPermission(): Promise<Permission>;
-  /** Read the log up to its end; null, or what was in the way. */
+  /** Read the log up to its end; null, or what was in the way. A store that hangs is in the way after ten seconds. */
   sync(): Promise<Problem | null>;
   /** Items once they are stored, each once, until `close`. */
   onItems(observer: (items: readonly LogItem[]) => void): () => void;
@@ -88,6 +88,7 @@ export const LINKS: readonly string[] = ["fastbell://"];
 export const STARTS_AT_MOST = 5;
 
 const CLOSING = 5_000; // milliseconds
+const DESCRIBING = 5_000; // milliseconds
 
 /** What this process knows of a phone: who runs on it, and how many starts have failed. */
 const phones = new WeakMap<Secure, { running: Parts | null; failures: number }>();
@@ -145,6 +146,7 @@ class Parts {
     this.#sync = new Sync({
       api: this.#api,
       log: this.#log,
+      clock: ports.clock,
       installationId,
       onItems: (items) => this.#tell(items),
       onGap: () => tell(this.#gapObservers, undefined),
@@ -192,7 +194,7 @@ class Parts {
     if (this.#isClosed) {
       throw new Error("another Fastbell was started on this phone");
     }
-    await this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
+    void this.#openings.belongTo(this.#engine.state.saved.person?.userId ?? null);
     const listen = (end: () => void) => this.#endings.push(end); // one by one: the next may fail
     listen(push.observe((token) => void this.#engine.take({ is: "token", token })));
     listen(taps.observe((data) => void this.#openings.tapped(data)));
@@ -210,7 +212,7 @@ class Parts {
       push: this.#pushState(),
       askPermission: async () => {
         const permission = await this.#ports.permissions.ask().catch(() => null);
-        await this.#engine.describe();
+        await within(this.#ports.clock, DESCRIBING, this.#engine.describe());
         return permission ?? this.#engine.state.facts.permission;
       },
       sync: () => this.#sync.run(),
@@ -258,9 +260,9 @@ class Parts {
     this.#isClosed = true;
     this.#stream.close();
     this.#sync.abandon();
-    this.#openings.close();
+    const told = this.#openings.close();
     this.#endings.splice(0).forEach((end) => end());
-    await Promise.all([this.#log.abandon(), (this.#engine as Engine | undefined)?.close()]);
+    await Promise.all([told, this.#log.abandon(), (this.#engine as Engine | undefined)?.close()]);
   }
 
   #pushState(): Observable<PushState> {

@@ -2,12 +2,17 @@
 
 import type { Fastbell, Observable, PushState } from "./fastbell.ts";
 import { tell } from "./observers.ts";
+import type { Clock } from "./ports.ts";
+import { within } from "./within.ts";
 
 export interface LaterEnds {
+  readonly clock: Clock;
   start(): Promise<Fastbell>;
   /** Resolves when a start that failed so may be tried again. */
   rest(error: unknown): Promise<void>;
 }
+
+const SAY_LIMIT = 5_000; // milliseconds
 
 const UNKNOWN: PushState = { is: "signed_out", owed: 0 };
 
@@ -17,9 +22,10 @@ const NOT_STARTED = { ok: false, problem: CLOSED } as const;
 /**
  * Calls wait for the start, in their order. The start is tried until it succeeds, or all is closed: a phone that was
  * restarted and never unlocked lends no secrets. Until then `push.current` says that nobody is signed in. Who is signed in
- * may be said meanwhile: once a start has failed nobody waits for it, and it is passed on as soon as there is somebody to hear it.
+ * may be said meanwhile: once a start has failed nobody waits for it, and it is passed on as soon as there is somebody to hear
+ * it. Nor does anybody wait long for a phone that answers nothing.
  */
-export function later({ start, rest }: LaterEnds): Fastbell {
+export function later({ start, rest, clock }: LaterEnds): Fastbell {
   let app: Fastbell | null = null;
   let isClosed = false;
   const failed = signal<void>();
@@ -44,7 +50,9 @@ export function later({ start, rest }: LaterEnds): Fastbell {
     }
   };
   void begin();
-  const said = (say: (to: Fastbell) => Promise<void>) => Promise.race([started.given.then(say), failed.given, closed.given]);
+  const said = async (say: (to: Fastbell) => Promise<void>): Promise<void> => {
+    await within(clock, SAY_LIMIT, Promise.race([started.given.then(say), failed.given, closed.given]));
+  };
   const asked = <T, O>(ask: (to: Fastbell) => Promise<T>, otherwise: O): Promise<T | O> => {
     const asking = started.given.then(ask);
     return Promise.race([asking, closed.given.then<T | O>(() => (app === null ? otherwise : asking))]);

@@ -6,7 +6,7 @@ export type Problem =
   | { readonly is: "offline"; readonly detail: string } // no answer: try again when there is a network
   | { readonly is: "unavailable"; readonly status: number; readonly retryAfter: number } // 5xx, 429, or no answer of Fastbell's; milliseconds
   | { readonly is: "not_stored"; readonly detail: string } // of a sync: the store failed, a full disk, say; the next trigger reads the same page
-  | { readonly is: "unauthorized" } // nobody is signed in, or the bearer token is refused even when new
+  | { readonly is: "unauthorized" } // nobody is signed in, or Fastbell itself refuses the bearer token, even a new one
   | {
       readonly is: "refused"; // by Fastbell itself: the same call again would be refused again
       readonly status: number;
@@ -23,17 +23,17 @@ type Wire = components["schemas"]["Problem"];
 const OURS = "urn:fastbell:problem:";
 
 /**
- * Read an error answer. Only Fastbell knows that it holds no such thing or takes no such body: a 404 or 403 of whatever
+ * Read an error answer. Only Fastbell knows that it holds no such thing or takes no such body: a 404, 403 or 401 of whatever
  * stands in between says that Fastbell was not reached.
  */
 export function problemOf(response: Response, body: unknown): Problem {
-  if (response.status === 401) {
-    return { is: "unauthorized" };
-  }
   const said = (typeof body === "object" && body !== null ? body : {}) as Partial<Wire>;
   const type = String(said.type);
   if (!type.startsWith(OURS) || response.status === 429 || response.status >= 500) {
     return unavailable(response);
+  }
+  if (response.status === 401) {
+    return { is: "unauthorized" };
   }
   return {
     is: "refused",

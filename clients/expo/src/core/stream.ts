@@ -115,11 +115,11 @@ export class Stream {
         const items = waiting.splice(0);
         const last = items.at(-1);
         const found = last === undefined ? [] : await this.#ends.log.store(place, items, last.seq);
+        if (found !== null && found.length > 0) {
+          this.#ends.onItems(found); // though the app has left the front meanwhile: nothing reads them again
+        }
         if (found === null || life.aborted) {
           return 0; // the log was emptied, or goes on elsewhere
-        }
-        if (found.length > 0) {
-          this.#ends.onItems(found);
         }
       }
       return retry;

@@ -6,6 +6,7 @@
 import { type Answers, ours } from "./answers.ts";
 import { type Api, outcome } from "./api.ts";
 import type { Log, LogItem, Place } from "./log.ts";
+import type { Clock } from "./ports.ts";
 import type { Problem } from "./problems.ts";
 
 export { type LogItem, MemoryStore, type SyncStore } from "./log.ts";
@@ -13,6 +14,7 @@ export { type LogItem, MemoryStore, type SyncStore } from "./log.ts";
 export interface SyncEnds {
   readonly api: Api;
   readonly log: Log;
+  readonly clock: Clock;
   /** Null while nobody's registration has been taken. */
   installationId(): string | null;
   /** Items are stored that were not there before. */
@@ -26,10 +28,13 @@ export interface SyncEnds {
 }
 
 const PAGE = 100;
+const STORE_LIMIT = 10_000; // milliseconds
+const HANGS: Problem = { is: "not_stored", detail: "the store takes too long" };
 
 interface Run {
   isAskedAgain: boolean;
-  ended: Promise<Problem | null>;
+  isHanging: boolean;
+  readonly waiting: ((problem: Problem | null) => void)[];
 }
 
 export class Sync {
@@ -40,20 +45,19 @@ export class Sync {
     this.#ends = ends;
   }
 
-  /** Read up to the log's end. Any number of calls while one runs make one more run; gives the trouble it met, and never rejects. */
+  /**
+   * Read up to the log's end. Any number of calls while one runs make one more run; gives the trouble it met. Never rejects,
+   * and waits for no store that hangs: what it stores in the end is told all the same.
+   */
   run(): Promise<Problem | null> {
     if (this.#running !== null) {
       this.#running.isAskedAgain = true;
-      return this.#running.ended;
     }
-    const run: Run = { isAskedAgain: false, ended: Promise.resolve(null) };
-    this.#running = run;
-    run.ended = this.#runs(run)
-      .catch((error: unknown): Problem => ({ is: "not_stored", detail: error instanceof Error ? error.message : String(error) }))
-      .finally(() => {
-        this.#running = this.#running === run ? null : this.#running;
-      });
-    return run.ended;
+    const run = this.#running ?? this.#begun();
+    if (run.isHanging) {
+      return Promise.resolve(HANGS);
+    }
+    return new Promise((resolve) => run.waiting.push(resolve));
   }
 
   /** Wait for nothing that is under way: another person begins. It stores nothing more, for the log has been emptied. */
@@ -61,23 +65,47 @@ export class Sync {
     this.#running = null;
   }
 
+  #begun(): Run {
+    const run: Run = { isAskedAgain: false, isHanging: false, waiting: [] };
+    this.#running = run;
+    void this.#runs(run)
+      .catch((error: unknown): Problem => ({ is: "not_stored", detail: error instanceof Error ? error.message : String(error) }))
+      .then((problem) => {
+        this.#running = this.#running === run ? null : this.#running;
+        answer(run, problem);
+      });
+    return run;
+  }
+
   async #runs(run: Run): Promise<Problem | null> {
     let problem: Problem | null;
     do {
       run.isAskedAgain = false;
-      problem = await this.#run();
+      problem = await this.#run(run);
     } while (run.isAskedAgain && run === this.#running);
     return problem;
   }
 
-  async #run(): Promise<Problem | null> {
+  /** Wait for the store, without those who wait for the run where it takes too long. */
+  #stored<T>(run: Run, storing: Promise<T>): Promise<T> {
+    const cancel = this.#ends.clock.after(STORE_LIMIT, () => {
+      run.isHanging = true;
+      answer(run, HANGS);
+    });
+    return storing.finally(() => {
+      cancel();
+      run.isHanging = false;
+    });
+  }
+
+  async #run(run: Run): Promise<Problem | null> {
     const { api, log } = this.#ends;
     for (;;) {
       const installation_id = this.#ends.installationId();
       if (installation_id === null) {
         return null;
       }
-      const place = await log.place();
+      const place = await this.#stored(run, log.place());
       if (!log.holds(place)) {
         return null;
       }
@@ -87,13 +115,13 @@ export class Sync {
         return null;
       }
       if (!page.ok) {
-        if (await this.#recovers(place, page.problem)) {
+        if (await this.#stored(run, this.#recovers(place, page.problem))) {
           continue;
         }
         return page.problem;
       }
       const { items, next_cursor, has_more } = page.value;
-      if (!(await this.#takes(place, page.value)) || (items.length === 0 && !has_more)) {
+      if (!(await this.#stored(run, this.#takes(place, page.value))) || (items.length === 0 && !has_more)) {
         return null;
       }
       if (next_cursor <= place.cursor) {
@@ -139,4 +167,8 @@ export class Sync {
         return false;
     }
   }
+}
+
+function answer(run: Run, problem: Problem | null): void {
+  run.waiting.splice(0).forEach((resolve) => resolve(problem));
 }

@@ -18,6 +18,8 @@ const FOREIGN: Record<string, () => Response> = {
   "a page": () => new Response("<html>Sign in to the network</html>", { headers: { "content-type": "text/html" } }),
   "a 201": () => Response.json({}, { status: 201 }),
   "a 204": () => new Response(null, { status: 204 }),
+  "a gateway's sign-in": () => new Response("<html>Sign in</html>", { status: 401, headers: { "content-type": "text/html" } }),
+  "another's 401": () => Response.json({ type: "about:blank", detail: "no token" }, { status: 401 }),
   "a way elsewhere": () => new Response(null, { status: 302, headers: { location: "http://portal/" } }),
 };
 

@@ -141,6 +141,46 @@ test("stream, sync, opens and sign-outs call the store for one thing at a time, 
   app.close();
 });
 
+test("what is being stored while the app leaves the front is told, for nobody reads it again", async () => {
+  const [phone, store] = [new Phone(), new Slow()];
+  streams(phone);
+  const { way } = phone;
+  phone.way = (request, path) => (path === "/v1/sync" ? new Response(null, { status: 503 }) : way(request, path));
+  const app = await startFastbell({ ...OPTIONS, store }, phone.ports());
+  const told: number[] = [];
+  app.onItems((items) => told.push(...items.map(({ seq }) => seq)));
+  await app.signedIn("alice");
+  await until(() => store.waiting.length > 0);
+
+  phone.onForeground(false);
+  store.letThrough();
+  await until(() => store.items.size > 0);
+  await new Promise(setImmediate);
+  app.close();
+
+  assert.deepEqual(told, [...store.items.keys()]);
+});
+
+test("a sync whose store hangs keeps nobody waiting, and what it stores in the end is told", async () => {
+  const [phone, store] = [new Phone(), new Slow()];
+  const app = await startFastbell({ ...OPTIONS, store }, phone.ports());
+  const told: number[] = [];
+  app.onItems((items) => told.push(...items.map(({ seq }) => seq)));
+  await app.signedIn("alice");
+  await until(() => store.waiting.length > 0);
+  const hangs = { is: "not_stored", detail: "the store takes too long" };
+
+  const synced = app.sync();
+  passes(phone, 10_000);
+  assert.deepEqual([await synced, await app.sync()], [hangs, hangs]);
+  store.letThrough();
+  await until(() => told.length === 3);
+  assert.equal(await app.sync(), null);
+  app.close();
+
+  assert.deepEqual(told, [1, 2, 3]);
+});
+
 test("a store that fails is a problem of the sync, not a rejection, and the same page is read again", async () => {
   const phone = new Phone();
   const store = new MemoryStore();

@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { READ_LIMIT } from "../../src/core/engine.ts";
 import { STARTS_AT_MOST, startFastbell } from "../../src/core/fastbell.ts";
 import { later } from "../../src/core/later.ts";
-import { Disk, ID, OPTIONS, Phone, bodiesOf, until } from "./phone.ts";
+import { Disk, ID, OPTIONS, Phone, bodiesOf, passes, until } from "./phone.ts";
 
 test("a start that fails halfway leaves nobody listening", async () => {
   const phone = new Phone();
@@ -157,6 +158,7 @@ test("secrets that can never be read again are lost after some starts: signed ou
   const ports = phone.ports();
   let starts = 0;
   const app = later({
+    clock: ports.clock,
     start: () => {
       starts += 1;
       return startFastbell({ ...OPTIONS, store, bearer: async () => "alice" }, ports);
@@ -228,6 +230,35 @@ test("a second Fastbell on a phone takes the place of the first, which writes an
   second.close();
 });
 
+test("what the first Fastbell tells of taps while the second begins is not written over the second's", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const told = new Set<string>();
+  phone.way = (_, path) => {
+    if (!path.endsWith("/opened")) {
+      return null;
+    }
+    told.add(path);
+    return promise.then(() => new Response(null, { status: 204, headers: { fastbell: "1" } }));
+  };
+  const first = await startFastbell(OPTIONS, ports);
+  await first.signedIn("alice");
+  for (const task_id of [ID, ID.replace("5", "6")]) {
+    phone.onTap({ task_id, kind: "test", url: "fastbell://test-push" });
+  }
+  await until(() => told.size === 1);
+  const second = await startFastbell(OPTIONS, ports);
+  await second.signedIn("bob");
+
+  resolve();
+  await new Promise((wait) => setTimeout(wait, 20));
+
+  assert.match(phone.kept.get("fastbell.openings") ?? "", /"userId":"bob"/);
+  assert.equal(told.size, 1);
+  second.close();
+});
+
 for (const [what, permission] of [
   ["fails", () => Promise.reject(new Error("the system is not ready"))],
   ["is never answered", () => new Promise<never>(() => undefined)],
@@ -256,3 +287,152 @@ for (const [what, permission] of [
     app.close();
   });
 }
+
+test("secrets that hang are asked again, keep nobody waiting, and are never lost, though they take writes", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const first = await startFastbell(OPTIONS, ports);
+  await first.signedIn("alice");
+  await until(() => first.push.current.is === "registered");
+  first.close();
+  const kept = phone.kept.get("fastbell.registration");
+  const { read } = phone;
+  let reads = 0;
+  phone.read = async (name) => {
+    reads += name === "fastbell.registration" ? 1 : 0;
+    return new Promise<never>(() => undefined);
+  };
+  const app = later({
+    clock: ports.clock,
+    start: () => startFastbell({ ...OPTIONS, bearer: async () => "alice" }, ports),
+    rest: () => new Promise((resolve) => void setImmediate(resolve)),
+  });
+
+  let isSaid = false;
+  void app.signedIn("alice").then(() => {
+    isSaid = true;
+  });
+  for (let starts = 1; starts < 3 * STARTS_AT_MOST; starts += 1) {
+    await until(() => reads === starts);
+    passes(phone, READ_LIMIT);
+  }
+  assert.deepEqual([isSaid, phone.kept.get("fastbell.registration")], [true, kept]);
+
+  phone.read = read;
+  await until(() => (passes(phone, READ_LIMIT), app.push.current.is === "registered"));
+  app.close();
+  assert.match(phone.kept.get("fastbell.registration") ?? "", /"userId":"alice"/);
+});
+
+test("a write that hangs keeps no sign-out waiting, and it is done once the write is", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const app = later({ clock: ports.clock, start: () => startFastbell(OPTIONS, ports), rest: async () => undefined });
+  await app.signedIn("alice");
+  await until(() => app.push.current.is === "registered");
+  const { write } = phone;
+  let goesOn: () => void = () => undefined;
+  phone.write = async (name, value) => {
+    await new Promise<void>((resolve) => (goesOn = resolve));
+    return write(name, value);
+  };
+
+  const said = [app.signOut(), app.askPermission()];
+  await until(() => phone.timers.filter(({ milliseconds }) => milliseconds === READ_LIMIT).length >= 2);
+  await until(() => (passes(phone, READ_LIMIT), phone.timers.every(({ milliseconds }) => milliseconds !== READ_LIMIT)));
+  await Promise.all(said);
+  phone.write = write;
+  goesOn();
+  await until(() => app.push.current.is === "signed_out" && phone.paid === 1);
+  app.close();
+});
+
+test("openings that cannot be read hold up nothing, and a tap that was followed before is known once they can", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const told: string[] = [];
+  const opened = (status: number) => (_: Request, path: string) => {
+    if (!path.endsWith("/opened")) {
+      return null;
+    }
+    told.push(path.split("/").at(-2)!);
+    return new Response(null, { status, headers: { fastbell: "1" } });
+  };
+  phone.way = opened(503);
+  const tap = { task_id: ID, kind: "test", url: "fastbell://test-push" };
+  const first = await startFastbell(OPTIONS, ports);
+  await first.signedIn("alice");
+  phone.onTap(tap);
+  await until(() => told.length === 1);
+  assert.equal(first.openings.take()?.taskId, ID);
+  first.close();
+
+  const { read } = phone;
+  let [fails, hangs] = [1, 1];
+  phone.read = (name) => {
+    if (name !== "fastbell.openings") {
+      return read(name);
+    }
+    return hangs-- > 0 ? new Promise<never>(() => undefined) : fails-- > 0 ? Promise.reject(new Error("busy")) : read(name);
+  };
+  phone.way = opened(204);
+  const second = await startFastbell(OPTIONS, ports);
+  await until(() => second.push.current.is === "registered");
+  phone.onTap(tap); // the system's memory of the last tap
+  phone.onTap({ ...tap, task_id: ID.replace("5", "6") });
+  await until(() => (passes(phone, 1_000), told.length === 3));
+  assert.deepEqual([second.openings.take()?.taskId, second.openings.take()], [ID.replace("5", "6"), null]);
+  await until(() => phone.kept.get("fastbell.openings")?.match(/"isTold":true/g)?.length === 2);
+  second.close();
+});
+
+test("openings that can never be read are lost after some tries, and taps are followed meanwhile", async () => {
+  const phone = new Phone();
+  const { read } = phone;
+  phone.read = (name) => (name === "fastbell.openings" ? Promise.reject(new Error("DecryptException")) : read(name));
+  const app = await startFastbell(OPTIONS, phone.ports());
+  await app.signedIn("alice");
+  for (const number of [1, 2, 3, 4, 5]) {
+    phone.onTap({ task_id: `task-${number}`, kind: "test", url: "fastbell://test-push" });
+    await until(() => app.openings.take()?.taskId === `task-${number}`);
+  }
+  await until(() => phone.kept.get("fastbell.openings")?.includes("task-5") === true);
+  app.close();
+});
+
+test("a tap is followed though the write of it hangs", async () => {
+  const phone = new Phone();
+  const app = await startFastbell(OPTIONS, phone.ports());
+  await app.signedIn("alice");
+  await until(() => app.push.current.is === "registered");
+  const { write } = phone;
+  phone.write = (name, value) => (name === "fastbell.openings" ? new Promise<never>(() => undefined) : write(name, value));
+  phone.onTap({ task_id: ID, kind: "test", url: "fastbell://test-push" });
+  await until(() => (passes(phone, 1_000), app.openings.take()?.taskId === ID));
+  app.close();
+});
+
+test("a push whose opening is never taken holds up no other's", async () => {
+  const phone = new Phone();
+  const told: string[] = [];
+  phone.way = (_, path) => {
+    if (!path.endsWith("/opened")) {
+      return null;
+    }
+    const task = path.split("/").at(-2)!;
+    told.push(task);
+    return new Response(null, { status: 204, headers: task === "task-1" ? {} : { fastbell: "1" } });
+  };
+  const app = await startFastbell(OPTIONS, phone.ports());
+  await app.signedIn("alice");
+  for (const number of [1, 2, 3]) {
+    phone.onTap({ task_id: `task-${number}`, kind: "message", url: "fastbell://test-push" });
+  }
+  await until(() => (passes(phone, 1_000), ["task-2", "task-3"].every((task) => told.includes(task))));
+  const before = told.length;
+  phone.onForeground(true);
+  await until(() => told.length > before);
+  app.close();
+
+  assert.equal(told.filter((task) => task !== "task-1").length, 2);
+});

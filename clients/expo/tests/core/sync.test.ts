@@ -35,6 +35,7 @@ function syncOf(server: Backend, store = new MemoryStore(), bearer?: () => Promi
   const sync = new Sync({
     api: server.api(bearer),
     log,
+    clock,
     installationId: () => INSTALLATION,
     onItems: (found) => items.push(...found),
     onGap: () => told.push("gap"),
@@ -121,7 +122,7 @@ test("a 401 asks the app for a bearer token once more, and no further", async (t
   server.trouble = (request, response) => {
     const isOld = request.headers.authorization !== "Bearer 2";
     if (isOld) {
-      problem(response, 401, {});
+      problem(response, 401, { type: "urn:fastbell:problem:not-signed-in" });
     }
     return isOld;
   };

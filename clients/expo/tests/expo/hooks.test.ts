@@ -66,7 +66,10 @@ class Moved {
         await this.reading;
         return { ok: true, value };
       },
-      pageUrl: async () => this.page,
+      pageUrl: async () => {
+        await this.reading;
+        return this.page;
+      },
       change: async (to: Partial<Preferences>, rev: number) => {
         this.changes += 1;
         await Promise.resolve();
@@ -337,6 +340,23 @@ test("a link to the page is handed over, and without one the screen says why", a
   moved.page = { ok: false, problem: { is: "offline", detail: "no network" } };
   assert.equal(await done((hook) => hook.pageUrl()), null);
   assert.equal(screen.text(), "true true offline");
+  await screen.end();
+});
+
+test("a link that another person asked for is not handed over", async () => {
+  const moved = new Moved();
+  const { screen, done } = await preferencesOf(moved);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  moved.reading = promise;
+  let url!: Promise<string | null>;
+  await done(async (hook) => {
+    url = hook.pageUrl();
+  });
+
+  moved.reading = null;
+  await moved.belongsTo("bob");
+  await act(async () => resolve());
+  assert.equal(await url, null);
   await screen.end();
 });
 

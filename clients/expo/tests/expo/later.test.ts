@@ -23,6 +23,18 @@ function started(said: string[]): Fastbell {
   } as unknown as Fastbell;
 }
 
+let timers: (() => void)[] = [];
+const clock = {
+  now: () => 0,
+  after: (milliseconds: number, call: () => void) => {
+    assert.equal(milliseconds, 5_000);
+    timers.push(call);
+    return () => {
+      timers = timers.filter((each) => each !== call);
+    };
+  },
+};
+
 async function until(isTrue: () => boolean): Promise<void> {
   while (!isTrue()) {
     await new Promise(setImmediate);
@@ -33,6 +45,7 @@ test("calls wait for the start in their order, and a start that fails is tried a
   const said: string[] = [];
   let tries = 0;
   const app = later({
+    clock,
     start: async () => {
       tries += 1;
       if (tries === 1) {
@@ -58,6 +71,7 @@ test("what ends before the start never begins", async () => {
   const said: string[] = [];
   let begin: () => void = () => undefined;
   const app = later({
+    clock,
     start: async () => {
       await new Promise<void>((resolve) => (begin = resolve));
       return started(said);
@@ -80,6 +94,7 @@ test("who signs out while the phone lends no secrets waits for nothing, and is s
   const said: string[] = [];
   let isLocked = true;
   const app = later({
+    clock,
     start: async () => {
       if (isLocked) {
         throw new Error("the phone was never unlocked");
@@ -101,6 +116,7 @@ test("who signs out while the phone lends no secrets waits for nothing, and is s
 test("what is closed while its start fails starts no more, and keeps nobody waiting", async () => {
   let starts = 0;
   const app = later({
+    clock,
     start: async () => {
       starts += 1;
       throw new Error("the phone was never unlocked");
@@ -121,4 +137,31 @@ test("what is closed while its start fails starts no more, and keeps nobody wait
   const problem = { is: "offline", detail: "closed before it had started" };
   const none = { ok: false, problem };
   assert.deepEqual(answers, [problem, none, none, "undetermined", undefined, undefined, none]);
+});
+
+test("who signs in or out while the phone answers nothing waits for five seconds, and it happens once it does", async () => {
+  const said: string[] = [];
+  let answers: () => void = () => undefined;
+  const app = later({
+    clock,
+    start: async () => {
+      await new Promise<void>((resolve) => (answers = resolve));
+      const slow = started(said);
+      return { ...slow, signOut: () => slow.signOut().then(() => new Promise<never>(() => undefined)) };
+    },
+    rest: async () => undefined,
+  });
+
+  const waiting = [app.signOut(), app.signedIn("alice")];
+  timers.splice(0).forEach((passed) => passed());
+  await Promise.all(waiting);
+  assert.deepEqual(said, []);
+  answers();
+  await until(() => said.length === 2);
+  const out = app.signOut();
+  await until(() => said.length === 3);
+  timers.splice(0).forEach((passed) => passed());
+  await out;
+
+  assert.deepEqual([said, timers], [["out", "in alice", "out"], []]);
 });

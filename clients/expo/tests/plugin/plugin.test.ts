@@ -44,9 +44,9 @@ async function prebuild(root: string, ...more: string[]): Promise<string> {
 }
 
 /** Each file of the native projects, by a digest of its bytes. */
-async function bytes(root: string): Promise<Record<string, string>> {
+async function bytes(root: string, ...platforms: string[]): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
-  for (const platform of ["ios", "android"]) {
+  for (const platform of platforms.length > 0 ? platforms : ["ios", "android"]) {
     for (const entry of await readdir(join(root, platform), { recursive: true, withFileTypes: true })) {
       if (entry.isFile()) {
         const path = join(entry.parentPath, entry.name);
@@ -99,6 +99,20 @@ test("app and extension share one keychain group, and the app's own stays the fi
   }
 });
 
+test("an app's own keychain groups stay, in their order, though they end as ours do, and the next identifier takes the place of the last", async () => {
+  const of = (name: string) => `$(AppIdentifierPrefix)com.example.${name}`;
+  const plugins = ["@fastbell/expo"];
+  const entitlements = { "keychain-access-groups": [of("fastbell"), of("other.fastbell"), of("other"), of("shared")] };
+  const root = await appOf({ plugins, ios: { bundleIdentifier: "com.example.fastbell", entitlements } });
+  const groups = async () => strings(await read(root, "ios/Bells/Bells.entitlements"), "keychain-access-groups");
+  assert.deepEqual(await groups(), [...entitlements["keychain-access-groups"], of("fastbell.fastbell")]);
+
+  await says(root, { plugins, ios: { bundleIdentifier: "com.example.fastbell.fastbell" } });
+  await prebuild(root, "--no-clean");
+  const others = [of("other.fastbell"), of("other"), of("shared")];
+  assert.deepEqual(await groups(), [of("fastbell.fastbell"), ...others, of("fastbell.fastbell.fastbell")]);
+});
+
 test("the Android service stands before that of expo-notifications, and what Firebase shows is in our channel", async () => {
   const manifest = await read(sealed, "android/app/src/main/AndroidManifest.xml");
 
@@ -141,6 +155,19 @@ test("a prebuild over that of an earlier version and another identifier brings t
   assert.deepEqual(groups, [`$(AppIdentifierPrefix)${other}`, `$(AppIdentifierPrefix)${other}.fastbell`]);
   const manifest = await read(root, "android/app/src/main/AndroidManifest.xml");
   assert.equal(manifest.match(/FastbellMessagingService/g)?.length, 1);
+});
+
+test("an extension of an earlier prebuild that is not to be there any more is refused, and a clean prebuild has none", async () => {
+  const root = await appOf({ plugins: ["@fastbell/expo"], platforms: ["ios"] });
+  const nowSays = (options: object) => says(root, { plugins: [["@fastbell/expo", options]], platforms: ["ios"] });
+  const first = await bytes(root, "ios");
+  for (const options of [{ serviceName: "Ringer" }, { sealed: false }]) {
+    await nowSays(options);
+    await assert.rejects(prebuild(root, "--no-clean"), /ios\/FastbellService is the extension of an earlier prebuild.*--clean/s);
+    assert.deepEqual(await bytes(root, "ios"), first);
+  }
+  await prebuild(root, "--clean");
+  assert.doesNotMatch(await read(root, "ios/Bells.xcodeproj/project.pbxproj"), /app-extension/);
 });
 
 test("an app without sealed texts has neither extension nor group nor service", async () => {
