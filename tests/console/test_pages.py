@@ -242,7 +242,7 @@ async def test_many_are_redriven_after_a_rehearsal_that_does_nothing(stack: Stac
     assert "Redriven (all checks run again) 2" in rehearsal
     assert states == ["dead", "dead"]
     assert "Redriven 1" in done
-    assert "The limit is reached" in done
+    assert "The limit was reached" in done
     assert sorted([(await task(stack, task_id)).state == "dead" for task_id in task_ids]) == [False, True]
 
 
