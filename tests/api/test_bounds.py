@@ -97,7 +97,7 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
 ) -> None:
     user, phone = api.user(), iphone()
     await user.register(phone)
-    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MAX_REQUESTS="1") as stack:
+    async with bounded(detached, read_within=0.5, REQUEST_TIMEOUT="1", MOST_REQUESTS="1") as stack:
         at = str(stack.http.base_url)
         async with streaming(user, phone.installation_id, at=at) as events, connected(stack) as (reader, writer):
             await events.comment()
@@ -137,7 +137,7 @@ async def test_an_answer_that_is_given_at_the_very_last_moment_is_the_answer() -
 
 
 async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_signs_of_life(detached: Place) -> None:
-    async with bounded(detached, MAX_REQUESTS="2") as stack:
+    async with bounded(detached, MOST_REQUESTS="2") as stack:
         user = stack.user()
         session_ids = [await user.start_fast(due_in=3600) for _ in range(2)]
         hold = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
@@ -167,7 +167,7 @@ async def test_more_requests_under_way_than_allowed_are_turned_away_but_for_the_
     ids=["body", "nobody's body", "chunks", "body of a GET", "head", "console's form", "preference page's form"],
 )
 async def test_requests_that_are_slow_to_come_take_no_place_of_others(detached: Place, begun: str) -> None:
-    async with bounded(detached, MAX_REQUESTS="2") as stack, AsyncExitStack() as slow:
+    async with bounded(detached, MOST_REQUESTS="2") as stack, AsyncExitStack() as slow:
         user, other = stack.user(), stack.user()
         part = begun.format(
             path=PREFERENCES,
