@@ -51,11 +51,12 @@ async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: Stack) 
 
     assert CUT_OFF <= time.monotonic() - began_at < 2 * CUT_OFF
     cut_off = "There are too many pushes to count within 5 s"
+    refusal = "So many pushes cannot be counted in 5 s; ask for less."
     assert told.status_code == page.status_code == 422
-    assert told.json()["errors"] == [{"field": "days", "detail": f"{cut_off}; ask for less."}]
-    assert f"{cut_off}; ask for less." in words(page)
+    assert told.json()["errors"] == [{"field": "days", "detail": refusal}]
+    assert refusal in words(page)
     assert overview.status_code == 200
-    assert f"{cut_off}. The dashboards have them." in words(overview)
+    assert cut_off in words(overview)
     await _run(crowded, *FAST)
     again = (await supporter.call("GET", "/v1/support/analytics")).json()
     assert [(each["dead"], each["pushes"]) for each in again["items"]] == [(1, 1)]
