@@ -28,13 +28,13 @@ class AppsFile:
 
     def write(self, **apps: str) -> None:
         """Rewrite it: the apps' tables by app_id, as `table` gives them."""
-        self.path.write_text("\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
+        _replace(self.path, "\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
 
     def table(self, app_id: str, app: App, *, encrypted: bool = False) -> str:
         """Describe an app, with a copy of its files."""
         settings = self._simulator.environments[app.name]
-        (self.key_file(app_id)).write_text(Path(settings["APNS_KEY_FILE"]).read_text())
-        (self.service_account(app_id)).write_text(Path(settings["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
+        _replace(self.key_file(app_id), Path(settings["APNS_KEY_FILE"]).read_text())
+        _replace(self.service_account(app_id), Path(settings["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
         lines = [f"encrypted = {json.dumps(encrypted)}"]
         for provider, names in {
             "apns": {
@@ -62,6 +62,13 @@ class AppsFile:
     def service_account(self, app_id: str) -> Path:
         """Where an app's key for Google is."""
         return self.path.parent / f"{app_id}.json"
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file whole: a rotation that reads it half written takes it for another one."""
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(content)
+    unfinished.replace(path)
 
 
 @pytest.fixture(scope="session")

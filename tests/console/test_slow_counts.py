@@ -51,7 +51,7 @@ async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: Stack) 
 
     assert CUT_OFF <= time.monotonic() - began_at < 2 * CUT_OFF
     cut_off = "There are too many pushes to count within 5 s"
-    refusal = "So many pushes cannot be counted in 5 s; ask for less."
+    refusal = "This many pushes cannot be counted within 5 s. Ask for a shorter time."
     assert told.status_code == page.status_code == 422
     assert told.json()["errors"] == [{"field": "days", "detail": refusal}]
     assert refusal in words(page)
