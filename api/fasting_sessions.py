@@ -10,7 +10,7 @@ from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, Out, ReminderMinutes
+from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problems import Detail, responses
 from api.row_queue import Writes
 from db import fasting_sessions, outbox, preferences
@@ -31,6 +31,7 @@ class StartIn(Body):
     ends_at: Instant
     started_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+    labels: Labels | None = None
 
 
 class ChangeIn(Body):
@@ -57,6 +58,7 @@ class SessionOut(BaseModel):
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
+    labels: dict[str, str]
     rev: int = Field(description="Increases with each change.")
 
 
@@ -220,6 +222,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
         scheduled_at=now,
         rev=1,
         follows_preferences=body.reminder_minutes is None,
+        labels=body.labels or {},
     )
 
 
@@ -236,6 +239,7 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
         body.ends_at == session.ends_at
         and body.started_at in {None, session.started_at}
         and body.reminder_minutes in {None, session.reminder_minutes}
+        and body.labels in (None, session.labels)
     )
 
 
@@ -252,5 +256,6 @@ def _shown(session: FastingSession, standings: Sequence[ReminderStanding]) -> Se
         status=session.status,
         ended_at=session.ended_at,
         reminders=[ReminderOut.model_validate(each) for each in standings],
+        labels=dict(session.labels),
         rev=session.rev,
     )

@@ -54,7 +54,7 @@ class LogItem:
     @property
     def url(self) -> str | None:
         """Give the deep link."""
-        return None if self.kind is None else RULES[self.kind].deep_link(self.conversation_id)
+        return None if self.kind is None else f"fastbell://{RULES[self.kind].path_to(self.conversation_id)}"
 
 
 def check_repeat(posted: Message, sender_id: str, body: str) -> None:

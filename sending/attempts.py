@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import batch, collapse_groups, last_check, log, messages, push_attempts, push_tasks
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
+from domain.presentation import Presentations
+from domain.presentation_file import SHIPPED
 from domain.push import TaskState
 from operations import revival as revivals
 from sending.precheck import (
@@ -28,11 +30,14 @@ from sending.precheck import (
     precheck,
 )
 
+SHIPPED_ALONE = Presentations(SHIPPED)
 _MOVED = Final(TaskState.WITHDRAWN, "token_changed")
 _UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a newer release may understand it
 
 
-async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> list[Verdict]:
+async def check_pushes(
+    sessions: Sessions, asks: Sequence[Claim | Hindered], presentations: Presentations = SHIPPED_ALONE
+) -> list[Verdict]:
     """Check each task a last time; begin an attempt, or note what hinders it, where it may be sent. One transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
@@ -44,6 +49,7 @@ async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> 
             pushes=await last_check.held(db, tasks, ATTEMPT_LEASE),
             under_way=await push_attempts.under_way(db, tried),
             final=await push_attempts.final(db, tried) if tried else {},
+            presentations=presentations.at_present(),
             now=await present_instant(db),
         )
         checked = precheck(tasks, {ask.task_id: ask for ask in asks}, facts)

@@ -35,6 +35,7 @@ from fleet.heartbeat import Heartbeat
 from push.registry import EVERY, Rotation
 from settings.credentials import make_rotation
 from settings.environment import auth_settings, limit_settings, service_settings
+from settings.presentations import PresentationFiles
 from simulator import Simulator
 from worker import make_send_dependencies, make_workers
 
@@ -240,11 +241,15 @@ async def working(
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
     rotation = make_rotation(environment, every=looks_every)
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
-    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
+    presented = PresentationFiles(environment, every=looks_every)
+    dependencies = make_send_dependencies(
+        stack.sessions, rotation.apps, environment, presentations=presented.presentations
+    )
     heartbeat = Heartbeat(stack.sessions, dependencies.limiters, dependencies.cutoff)
     background_tasks = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
+        asyncio.create_task(presented.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
     ]
     workers = make_workers(stack.temporal, stack.sessions, dependencies)

@@ -10,7 +10,7 @@ from babel import Locale, UnknownLocaleError
 
 from api.preference_page.languages import de, en
 from api.preference_page.words import PageWords
-from domain.devices import language, locale
+from domain.locales import language, locale
 
 CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language or by whole tag; tests add to it
 FALLBACK = "en"
