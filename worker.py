@@ -126,7 +126,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    keep, rotation, presented = _keep(), make_rotation(), PresentationFiles()
+    keep, rotation, presented = _keep(), make_rotation(), PresentationFiles(settings)
     if endpoint := tracing_settings().endpoint:
         tracing.start(tracing_settings().otel_service_name or "fastbell-worker", endpoint)
     if not rotation.apps.providers:
@@ -193,7 +193,7 @@ def make_send_dependencies(
     limiters = RouteLimiters(limits, timings)
     cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
     return SendDependencies(
-        apps, DueLoad(), limiters, cutoff, presentations or PresentationFiles(environ).presentations
+        apps, DueLoad(), limiters, cutoff, presentations or PresentationFiles(service_settings(environ)).presentations
     )
 
 

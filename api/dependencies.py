@@ -20,6 +20,7 @@ from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
 from db.engine import Sessions, is_ready
 from dispatch.relay import Relay
+from domain.presentation import Presentations
 from domain.problems import InvalidField
 from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
@@ -84,6 +85,7 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    presentations: Presentations
     exposition: Exposition
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
@@ -107,7 +109,6 @@ AllowedApps = Annotated[AppIds, _held("app_ids")]
 Database = Annotated[Sessions, _held("sessions")]
 RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
-Streams = Annotated[OpenStreams, _held("streams")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]

@@ -110,7 +110,7 @@ def _spoken(tag: str) -> Locale:
 def _nearby(known: str) -> Iterator[str]:
     """List what serves a locale beside itself."""
     try:
-        language, territory, script, *_ = (*parse_locale(known, sep="-"), None, None)
+        language, territory, script = parse_locale(known, sep="-")[:3]
     except ValueError:  # subtags that Babel does not know
         yield from (known.rsplit("-", count)[0] for count in range(1, known.count("-") + 1))
         return

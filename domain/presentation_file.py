@@ -111,7 +111,7 @@ def _catalogue(
     if not own:
         assert base is not None
         return base.texts[which]
-    first = default if default in own else "en" if "en" in own else next(iter(own))
+    first = default if default and default in own else "en" if "en" in own else next(iter(own))
     if base is None:
         return Catalogue({tag: Texts(each.title or {}, each.body or {}, each.now) for tag, each in own.items()}, first)
     return Catalogue({tag: _filled_up(each, base.texts[which].serving(tag)[1]) for tag, each in own.items()}, first)

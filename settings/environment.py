@@ -7,6 +7,7 @@ see `temporalio.envconfig`.
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
@@ -97,7 +98,7 @@ class AppSettings(_Section):
     apns: ApnsSettings | None = None
     fcm: FcmSettings | None = None
     encrypted: StrictBool = False
-    presentation: ReadableFile | None = None
+    presentation: Path | None = None  # read by `presentations`
 
     @model_validator(mode="after")
     def _some_provider(self) -> Self:

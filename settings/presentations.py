@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,7 @@ import structlog
 from domain.presentation import Presentation, Presentations
 from domain.presentation_file import LARGEST_FILE, SHIPPED, UnusablePresentation, presentation
 from settings.apps_file import presentation_files
-from settings.environment import ConfigError, service_settings
+from settings.environment import ConfigError, ServiceSettings
 
 log = structlog.get_logger()
 
@@ -30,9 +29,8 @@ class _Read:
 class PresentationFiles:
     """Keeps `presentations` as the files are. A file that cannot be used is logged once; what it had before stays."""
 
-    def __init__(self, environ: Mapping[str, str] = os.environ, *, every: timedelta = EVERY) -> None:
+    def __init__(self, settings: ServiceSettings, *, every: timedelta = EVERY) -> None:
         """Read all files; raises ConfigError."""
-        settings = service_settings(environ)
         self._default_file, self._apps_file = settings.presentation_file, settings.apps_file
         self._every = every.total_seconds()
         self._logged: dict[AppId, str] = {}  # the trouble of each app that is in the log
@@ -64,8 +62,9 @@ class PresentationFiles:
         self.presentations.replace(*self._shown())
 
     def _files(self) -> dict[AppId, Path | None]:
-        named = presentation_files(self._apps_file) if self._apps_file else {}
-        return {None: self._default_file, **named}
+        files: dict[AppId, Path | None] = {None: self._default_file}
+        files.update(presentation_files(self._apps_file) if self._apps_file else {})
+        return files
 
     def _shown(self) -> tuple[Presentation, Mapping[str, Presentation] | None]:
         named = {app_id: read.presentation for app_id, read in self._read.items() if app_id is not None}
@@ -106,4 +105,4 @@ def _read(app_id: AppId, file: Path, kept: _Read | None) -> _Read:
     except OSError as error:
         raise ConfigError(f"{named}: {file} cannot be read: {error.strerror}.") from None
     except UnusablePresentation as error:
-        raise ConfigError(f"{named}: {file}: {error}.") from None
+        raise ConfigError(f"{named}: {file}: {error}".rstrip(".") + ("" if str(error).endswith("?") else ".")) from None

@@ -178,12 +178,12 @@ class User:
             answer = await self.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
             assert answer.status_code == 200, answer.text
 
-    async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,)) -> UUID:
+    async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,), **more: object) -> UUID:
         """Start a fast whose last reminder is due in so many seconds; another if the answer took longer than that."""
         while True:
             session_id = uuid4()
             ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=min(minutes))
-            body = {"ends_at": ends_at.isoformat(), "reminder_minutes": minutes}
+            body = {"ends_at": ends_at.isoformat(), "reminder_minutes": minutes, **more}
             answer = await self.call("PUT", f"/v1/fasting-sessions/{session_id}", body)
             assert answer.status_code == 201, answer.text
             if answer.json()["reminders"][-1]["state"] != "skipped":
@@ -241,7 +241,7 @@ async def working(
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
     rotation = make_rotation(environment, every=looks_every)
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
-    presented = PresentationFiles(environment, every=looks_every)
+    presented = PresentationFiles(service_settings(environment), every=looks_every)
     dependencies = make_send_dependencies(
         stack.sessions, rotation.apps, environment, presentations=presented.presentations
     )

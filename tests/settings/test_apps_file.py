@@ -85,7 +85,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
         (
             f"[com.example.fast.fcm]\n{FCM}",
             (
-                "APPS_FILE, app com: example is not a setting; known are apns, fcm, encrypted."
+                "APPS_FILE, app com: example is not a setting; known are apns, fcm, encrypted, presentation."
                 ' An app_id with dots stands in quotes: ["com.example.app"].'
             ),
         ),
