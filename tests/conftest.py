@@ -47,6 +47,7 @@ NAMESPACES = (
     "traced",
     "neighbours",
     "pages",
+    "encrypted",
 )
 
 

@@ -11,13 +11,16 @@ from settings.environment import (
     ProxySettings,
     RetentionSettings,
     ServiceSettings,
+    TemporalSettings,
     TracingSettings,
 )
 from tests.deploy.compose import COMPOSE_FILE, project
 from tests.deploy.faults import SETTINGS, faults
 
 NOT_PASSED = {"APNS_CA_FILE", "FCM_CA_FILE"}  # only a simulator signs its own certificates
-OF_BOTH = {name.upper() for section in (ServiceSettings, TracingSettings) for name in section.model_fields}
+OF_BOTH = {
+    name.upper() for section in (ServiceSettings, TemporalSettings, TracingSettings) for name in section.model_fields
+}
 OF_THE_SDKS = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"}
 OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields} | {
     name.upper() for name in LimitSettings.model_fields
