@@ -120,14 +120,14 @@ class PreferencesOut(Out):
 
 
 @router.get("", responses=responses())
-async def read_notification_preferences(caller: AnyCaller, sessions: Database, response: Response) -> PreferencesOut:
+async def read_preferences(caller: AnyCaller, sessions: Database, response: Response) -> PreferencesOut:
     """Read the caller's preferences."""
     async with sessions() as db:
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
 @router.put("", responses=responses("preferences-changed"))
-async def replace_notification_preferences(
+async def replace_preferences(
     body: PreferencesBody,
     caller: AnyCaller,
     writes: RowWrites,
@@ -151,7 +151,7 @@ async def replace_notification_preferences(
 
 
 @router.patch("", responses=responses("preferences-changed"))
-async def change_notification_preferences(
+async def change_preferences(
     body: PreferencesPatch,
     caller: AnyCaller,
     writes: RowWrites,

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 
 @router.post("/{task_id}/opened", status_code=204, responses=responses("not-found"))
-async def report_push_opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+async def mark_push_opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 
     async def note(db: AsyncSession) -> bool:

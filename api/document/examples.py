@@ -65,7 +65,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
     },
     "store_conversation": {"Two members": {"member_ids": ["alice", "bob"]}},
     "post_message": {"A message": {"body": "Shall we break our fast together?"}},
-    "replace_notification_preferences": {
+    "replace_preferences": {
         "Everything": {
             "reminders": True,
             "reminder_minutes": [60, 15],
@@ -75,7 +75,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
             "quiet_hours": {"starts": "22:00", "ends": "07:00", "time_zone": None, "mode": "silent"},
         },
     },
-    "change_notification_preferences": {
+    "change_preferences": {
         "Quiet hours": {"quiet_hours": {"starts": "22:00", "ends": "07:00", "time_zone": "Europe/Vienna"}},
         "No quiet hours": {"quiet_hours": None},
         "Another default for reminders": {"reminder_minutes": [30, 5]},

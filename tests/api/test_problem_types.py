@@ -254,7 +254,7 @@ class Provoking:
         assert (await self.user.call("PATCH", path, {"messages": False})).status_code == 200
         headers = self.user.headers | {"If-Match": '"0"'}
         answer = await self.api.http.patch(path, json={"messages": True}, headers=headers)
-        return "change_notification_preferences", answer
+        return "change_preferences", answer
 
     async def too_many_requests(self) -> tuple[str, httpx.Response]:
         """Ask again."""

@@ -314,7 +314,7 @@ export interface paths {
          * Read the caller's preferences
          * @description Read the caller's preferences.
          */
-        get: operations["read_notification_preferences"];
+        get: operations["read_preferences"];
         /**
          * Replace the caller's preferences
          * @description Replace the caller's preferences. They apply at once, also to waiting pushes.
@@ -323,7 +323,7 @@ export interface paths {
          *
          *     Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
          */
-        put: operations["replace_notification_preferences"];
+        put: operations["replace_preferences"];
         post?: never;
         delete?: never;
         options?: never;
@@ -332,7 +332,7 @@ export interface paths {
          * Change some of the caller's preferences
          * @description Change some of the caller's preferences. A field that is left out stays, also within the quiet hours.
          */
-        patch: operations["change_notification_preferences"];
+        patch: operations["change_preferences"];
         trace?: never;
     };
     "/v1/preference-links": {
@@ -370,7 +370,7 @@ export interface paths {
          * Record that the user tapped the notification
          * @description Record that the user tapped the notification. The first time counts.
          */
-        post: operations["report_push_opened"];
+        post: operations["mark_push_opened"];
         delete?: never;
         options?: never;
         head?: never;
@@ -4537,7 +4537,7 @@ export interface operations {
             };
         };
     };
-    read_notification_preferences: {
+    read_preferences: {
         parameters: {
             query?: never;
             header?: never;
@@ -4610,7 +4610,7 @@ export interface operations {
             };
         };
     };
-    replace_notification_preferences: {
+    replace_preferences: {
         parameters: {
             query?: never;
             header?: {
@@ -4716,7 +4716,7 @@ export interface operations {
             };
         };
     };
-    change_notification_preferences: {
+    change_preferences: {
         parameters: {
             query?: never;
             header?: {
@@ -4912,7 +4912,7 @@ export interface operations {
             };
         };
     };
-    report_push_opened: {
+    mark_push_opened: {
         parameters: {
             query?: never;
             header?: never;
