@@ -189,6 +189,8 @@ PROBLEMS: Mapping[str, ProblemType] = {
     )
 }
 
+_WAIT = {"Retry-After": {"description": "Seconds after which to repeat it.", "schema": {"type": "integer"}}}
+_HEADERS = {429: {"headers": _WAIT}, 503: {"headers": _WAIT}}
 OF_ANYBODY = ("body-too-large", "invalid-request", "too-many-requests", "unavailable")
 OF_CALLERS = ("not-signed-in", "too-many-concurrent-requests")
 
@@ -206,7 +208,7 @@ def anonymous_responses(*kinds: str | int) -> dict[int | str, dict[str, Any]]:
     wanted = {*OF_ANYBODY, *kinds}
     unknown = wanted - PROBLEMS.keys() - TITLES.keys()
     assert not unknown, f"no problem types: {unknown}"
-    documented = {}
+    documented: dict[int | str, dict[str, Any]] = {}
     for status in sorted({each if isinstance(each, int) else PROBLEMS[each].status for each in wanted}):
         possible = [each for each in PROBLEMS.values() if each.status == status]
         is_only = status in wanted and len(possible) == 1
@@ -220,4 +222,5 @@ def _documented(status: int, kinds: Sequence[ProblemType]) -> dict[str, Any]:
     return {
         "description": "\n".join([f"{TITLES[status]}.\n", *(f"- `{each.name}`: {each.when}" for each in kinds)]),
         "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+        **_HEADERS.get(status, {}),
     }

@@ -2742,6 +2742,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2755,6 +2757,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2832,6 +2836,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2845,6 +2851,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2923,6 +2931,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2936,6 +2946,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2997,6 +3009,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3010,6 +3024,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3102,6 +3118,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3115,6 +3133,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3234,6 +3254,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3247,6 +3269,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3357,6 +3381,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3370,6 +3396,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3448,6 +3476,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3461,6 +3491,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3566,6 +3598,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3579,6 +3613,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3684,6 +3720,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3697,6 +3735,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3789,6 +3829,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3802,6 +3844,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3907,6 +3951,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3920,6 +3966,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3998,6 +4046,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4011,6 +4061,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4135,6 +4187,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4148,6 +4202,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4245,6 +4301,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4258,6 +4316,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4380,6 +4440,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4393,6 +4455,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4516,6 +4580,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4529,6 +4595,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4589,6 +4657,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4602,6 +4672,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4695,6 +4767,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4708,6 +4782,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4801,6 +4877,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4814,6 +4892,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4891,6 +4971,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4904,6 +4986,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4991,6 +5075,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5004,6 +5090,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5122,6 +5210,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5135,6 +5225,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5245,6 +5337,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5258,6 +5352,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5368,6 +5464,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5381,6 +5479,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5503,6 +5603,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5516,6 +5618,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5622,6 +5726,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5635,6 +5741,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5748,6 +5856,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5761,6 +5871,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5851,6 +5963,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5864,6 +5978,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5953,6 +6069,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5966,6 +6084,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6082,6 +6202,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6095,6 +6217,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6168,6 +6292,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6181,6 +6307,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6296,6 +6424,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6309,6 +6439,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6404,6 +6536,8 @@ export interface operations {
              */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6417,6 +6551,8 @@ export interface operations {
              */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
