@@ -146,7 +146,7 @@ def _describe_operation(operation: Json) -> None:
 
 def _show_problems(operation: Json) -> None:
     """Make the examples of general problems those of this operation."""
-    names = [each["name"] for each in operation.get("parameters", []) if each["in"] != "header"]
+    names = [each["name"] for each in operation.get("parameters", []) if each.get("required")]
     thing = next((THINGS[name] for name in names if name in THINGS), None)
     scopes = [scope for each in operation.get("security", []) for scopes in each.values() for scope in scopes]
     details = {"not-found": str(NotFound(thing)) if thing else "Not Found"}
