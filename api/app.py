@@ -29,6 +29,7 @@ from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
+from api.front_page import front_page
 from api.http import problems
 from api.http.auth import TokenCheck
 from api.http.bounds import RequestBounds
@@ -141,6 +142,8 @@ def create_app(
         operations,
     ):
         app.include_router(resource.router)
+    front = front_page(settings)
+    app.add_route("/", lambda _: front, include_in_schema=False)
     _mount(app, CONSOLE, make_console(app.state))
     _mount(app, PREFERENCES.rstrip("/"), make_preference_page(app.state))
     return app

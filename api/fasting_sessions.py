@@ -124,9 +124,14 @@ async def list_fasting_sessions(caller: AnyCaller, sessions: Database, page: Pag
 async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
     """List a user's fasting sessions."""
     async with sessions() as db:
-        found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
-        shown = found[: page.limit]
-        items = await _out(db, shown)
+        return await page_of(db, user_id, page)
+
+
+async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
+    """List a user's fasting sessions in a transaction."""
+    found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    items = await _out(db, shown)
     more = len(found) > len(shown)
     return SessionList(
         items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None

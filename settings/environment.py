@@ -163,6 +163,7 @@ class ServiceSettings(_Section):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
+    phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
