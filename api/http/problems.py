@@ -52,6 +52,7 @@ class Detail(StrEnum):
     UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
     FUTURE_CURSOR = "This cursor is ahead of the log, which ends at {head}."
     FCM_ENVIRONMENT = "FCM knows only production."
+    SEQUENCE_NEEDS_DIGEST = "Registrations are numbered within one sign-in: send sign_out_digest, too."
     SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
     REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'
     FIELD_REQUIRED = "Field required"
