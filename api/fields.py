@@ -89,5 +89,6 @@ Labels = Annotated[
     Field(
         max_length=MAX_LABELS,
         description="Short texts by name. The texts of the app's presentation file may use them as `{label.NAME}`.",
+        examples=[{"name": "Assam"}],
     ),
 ]

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import AllServices, AnyCaller
 from api.http.connection import ConnectionState
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.streams.open_streams import OpenStreams, Stream
 from api.sync import MAX_SEQ, Arrived, ItemOut, arrive, item_out
 from db import presences
@@ -137,9 +137,10 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses(404, 409, 410) | {200: {"description": "Events, until the stream ends."}},
+    responses=responses("not-found", "installation-inactive", "cursor-too-old")
+    | {200: {"description": "Events, until the stream ends."}},
 )
-async def stream(
+async def stream_log(
     request: Request,
     installation_id: UUID,
     caller: AnyCaller,

@@ -60,8 +60,10 @@ def test_every_language_leaves_the_same_gaps(language: str) -> None:
     [
         ("de-AT", "de-AT", "ltr"),
         ("de-XX", "de-XX", "ltr"),
-        ("fr-FR", "en", "ltr"),
-        ("ar", "en", "ltr"),  # what is said in English is read from the left
+        ("fr-CA", "fr-CA", "ltr"),
+        ("ar-EG", "ar-EG", "rtl"),
+        ("zh-Hant", "en", "ltr"),
+        ("fa", "en", "ltr"),  # what is said in English is read from the left
         ("nonsense!", "en", "ltr"),
         ("", "en", "ltr"),
         (None, "en", "ltr"),
