@@ -5,6 +5,7 @@ an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import batch, collapse_groups, last_check, log, messages, push_attempts, push_tasks
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
-from domain.presentation import Presentations
+from domain.presentation import Badge, Presentations
 from domain.presentation_file import SHIPPED
 from domain.push import TaskState
 from operations import revival as revivals
@@ -75,6 +76,7 @@ async def check_pushes(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
         await messages.enter_reminders(db, [_message(task) for task in checked.entering])
+        await _count_unread(db, tasks, verdicts, facts.presentations)
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered already
             await revivals.revive(db, facts.pushes.devices[installation_id])
@@ -97,6 +99,26 @@ async def unheld_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) ->
     async with sessions.begin() as db:
         free = await batch.unheld_around(db, {ask.task_id for ask in asks})
     return [ask.task_id in free for ask in asks]
+
+
+async def _count_unread(
+    db: AsyncSession,
+    tasks: Sequence[push_tasks.Task],
+    verdicts: dict[UUID, Verdict],
+    presentations: Presentations,
+) -> None:
+    """Set the badges of pushes of apps that count unread items, those that enter the log now included."""
+    going = {
+        task: go
+        for task in tasks
+        if isinstance(go := verdicts[task.task_id], Proceed)
+        and presentations.of(task.route.app_id).badge is Badge.UNREAD
+    }
+    if going:
+        unread = await log.unread(db, {(task.user_id, task.installation_id) for task in going})
+        for task, go in going.items():
+            badge = unread.get((task.user_id, task.installation_id), 0)
+            verdicts[task.task_id] = replace(go, push=replace(go.push, badge=badge))
 
 
 async def _locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[push_tasks.Task]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -89,20 +89,43 @@ class PresentationFiles:
             log.error("presentation not renewed", app_id=app_id, why=str(error))
 
 
-def presentation_of(app_id: AppId, file: Path) -> Presentation:
-    """Read an app's presentation file; raises ConfigError with one sentence that names file and key."""
-    return _read(app_id, file, None).presentation
+def each_file(settings: ServiceSettings) -> Iterator[tuple[AppId, ConfigError | None]]:
+    """Check the file of each app that has one, one after the other; raises ConfigError where no app can be named."""
+    files = {None: settings.presentation_file} | (presentation_files(settings.apps_file) if settings.apps_file else {})
+    for app_id, file in files.items():
+        try:
+            if file is not None:
+                _read(app_id, file, None)
+                yield app_id, None
+        except ConfigError as error:
+            yield app_id, error
+
+
+def presentation_in(file: Path) -> Presentation:
+    """Read any presentation file; raises ConfigError with one sentence that names the file and the key."""
+    try:
+        return presentation(_content(file))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnusablePresentation as error:
+        raise ConfigError(f"{file}: {error}{_stop(error)}") from None
 
 
 def _read(app_id: AppId, file: Path, kept: _Read | None) -> _Read:
     named = "PRESENTATION_FILE" if app_id is None else f"APPS_FILE, app {app_id}, presentation"
     try:
-        with file.open("rb") as opened:
-            content = opened.read(LARGEST_FILE + 1)
-        if kept is not None and kept.content == content:
-            return kept
-        return _Read(content, presentation(content))
+        content = _content(file)
+        return kept if kept is not None and kept.content == content else _Read(content, presentation(content))
     except OSError as error:
         raise ConfigError(f"{named}: {file} cannot be read: {error.strerror}.") from None
     except UnusablePresentation as error:
-        raise ConfigError(f"{named}: {file}: {error}".rstrip(".") + ("" if str(error).endswith("?") else ".")) from None
+        raise ConfigError(f"{named}: {file}: {error}{_stop(error)}") from None
+
+
+def _content(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(LARGEST_FILE + 1)
+
+
+def _stop(error: UnusablePresentation) -> str:
+    return "" if str(error).endswith("?") else "."

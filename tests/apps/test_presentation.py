@@ -11,6 +11,7 @@ from simulator import Simulator
 from simulator.phones import ScreenLine
 from tests.apps.conftest import ONE, AppsFile
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, working
+from tests.talk import sync
 
 TEA = """
 link = "teatime://{path}"
@@ -136,6 +137,27 @@ async def test_another_attempt_is_worded_as_the_file_is_then_and_a_broken_file_c
 
     [line] = simulator.phone(phone.token).screen
     assert line.title == "Your tea is nearly ready"
+
+
+async def test_the_badge_counts_what_the_phone_has_not_synced_and_sync_gives_the_apps_links(
+    alice: User, simulator: Simulator, apps_file: AppsFile
+) -> None:
+    phone, other = iphone(), android()
+    apps_file.presented("one", 'badge = "unread"\n' + TEA)
+    for each in (phone, other):
+        await alice.register(each, app_id="one")
+
+    async def counts() -> bool:
+        return (await _shown(alice, simulator, phone)).notification.badge is not None
+
+    await eventually(counts)
+    before = (await sync(alice, phone.installation_id))["next_cursor"]
+    page = await sync(alice, phone.installation_id, after=before - 1)
+    line = await _shown(alice, simulator, phone)
+
+    assert {item["url"].partition("://")[0] for item in page["items"]} == {"teatime"}
+    assert line.notification.badge == 2  # the item that is not acknowledged, and this one
+    assert simulator.phone(other.token).screen[0].notification.badge == before + 1
 
 
 async def test_the_default_app_has_a_file_of_its_own(
