@@ -38,8 +38,8 @@ class ProblemType:
 
     def example(self, **others: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
         """Give an answer of this type."""
-        told = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
-        return told | dict(self.fields) | others
+        body = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
+        return body | dict(self.fields) | others
 
 
 PROBLEMS: Mapping[str, ProblemType] = {
@@ -93,6 +93,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
             409,
             "The ticket of this registration has already signed it out. Register with a new ticket.",
             "The ticket of this registration has signed it out already. Sign in with a new ticket.",
+        ),
+        ProblemType(
+            "registration-outdated",
+            409,
+            "A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a "
+            "new ticket.",
+            "A later registration of this sign-in was stored already. It stays as it is.",
         ),
         ProblemType(
             "installation-inactive",

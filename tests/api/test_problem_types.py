@@ -33,7 +33,7 @@ OTHERS_IDS = {"task_id", "test_push_id", "brake_id"}  # that answers give, so th
 DIGITS = re.compile(r"\d+")
 
 
-async def told(api: Stack) -> tuple[dict[str, Any], list[Operation]]:
+async def read_document(api: Stack) -> tuple[dict[str, Any], list[Operation]]:
     """Read the document as anybody does."""
     document = (await api.http.get("/openapi.json")).json()
     return document, sorted(operations(document), key=lambda each: FIRST.index(each.method))
@@ -60,7 +60,7 @@ def an_example(each: Operation) -> Any:
 
 
 async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack) -> None:
-    document, found = await told(api)
+    document, found = await read_document(api)
     unexpected, sent = [], 0
     for each in found:
         if each.id in ENDLESS or OTHERS_IDS & filled(each).keys():
@@ -87,7 +87,7 @@ def _answered_with(each: Operation, answer: httpx.Response) -> dict[str, Any] | 
 
 
 async def test_what_any_operation_may_answer_is_answered_as_its_examples_say(api: Stack) -> None:
-    _, found = await told(api)
+    _, found = await read_document(api)
     wrong = []
     for each in found:
         examples = each.problems
@@ -191,6 +191,14 @@ class Provoking:
         digest = hashlib.sha256(ticket.encode()).hexdigest()
         return "register_device_token", await self._register(self.user, installation_id, sign_out_digest=digest)
 
+    async def registration_outdated(self) -> tuple[str, httpx.Response]:
+        """Register with a lower number than before."""
+        phone, digest = iphone(), hashlib.sha256(b"alice's ticket, 32 characters at least").hexdigest()
+        body = {"sign_out_digest": digest, "sequence": 2}
+        assert (await self._register(self.user, phone.installation_id, **body)).status_code == 200
+        late = await self._register(self.user, phone.installation_id, **body | {"sequence": 1})
+        return "register_device_token", late
+
     async def installation_inactive(self) -> tuple[str, httpx.Response]:
         """Sync on a phone that is signed out."""
         phone = iphone()
@@ -284,11 +292,11 @@ class Provoking:
         return self.api.user(None, "support")
 
     async def _ends_at(self) -> dict[str, str]:
-        _, found = await told(self.api)
+        _, found = await read_document(self.api)
         body: dict[str, str] = an_example(next(each for each in found if each.id == "start_fasting_session"))
         return body
 
-    async def _register(self, user: User, installation_id: UUID, **more: str) -> httpx.Response:
+    async def _register(self, user: User, installation_id: UUID, **more: object) -> httpx.Response:
         body = {"provider": "apns", "token": iphone().token, **more}
         return await user.call("PUT", f"/v1/device-tokens/{installation_id}", body)
 
@@ -301,7 +309,7 @@ class Provoking:
 async def test_a_problem_type_is_answered_as_its_example_says(api: Stack, detached: StackPlace, name: str) -> None:
     where, answer = await getattr(Provoking(api, detached), name.replace("-", "_"))()
 
-    _, found = await told(api)
+    _, found = await read_document(api)
     documented = next(each for each in found if each.id == where).problems[name]
     assert _without_digits(answer.json()) == _without_digits(documented)
 
