@@ -173,6 +173,12 @@ class ServiceSettings(_Section):
         return self.public_url or f"http://127.0.0.1:{self.api_port}"
 
 
+class TemporalSettings(_Section):
+    """What Fastbell adds to the SDK's own settings of Temporal."""
+
+    payload_keys_file: ReadableFile | None = None
+
+
 class LimiterSettings(_Section):
     """The limits of one app's route to a provider, and the number of token errors that stops it."""
 
@@ -240,6 +246,7 @@ class TracingSettings(_Section):
 DEFAULT_LIMITS = LimitSettings()
 
 service_settings = ServiceSettings.read
+temporal_settings = TemporalSettings.read
 limiter_settings = LimiterSettings.read
 limit_settings = LimitSettings.read
 retention_settings = RetentionSettings.read

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.console import analytics, overview, person, pushes, sign_in
+from api.console import analytics, overview, payloads, person, pushes, sign_in
 from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
@@ -33,7 +33,7 @@ def make_console(state: State) -> FastAPI:
     console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     console.state = state
     console.add_middleware(page_headers, also=_SOURCES)
-    for public in (sign_in, style):
+    for public in (sign_in, style, payloads):
         console.include_router(public.router)
     for private in (overview, person, pushes, analytics):
         console.include_router(private.router, dependencies=[Depends(operator)])
