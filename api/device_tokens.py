@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
 from api.fields import Body, Ticket
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from db import device_tokens
 from db.models.people import DeviceToken
 from db.views import devices as device_history
@@ -109,8 +110,8 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses(409))
-async def register(
+@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent"))
+async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
     caller: AnyCaller,
@@ -141,7 +142,7 @@ async def register(
 
 
 @router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
@@ -154,7 +155,7 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
 
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+async def sign_out_installation(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Sign this installation out. If another user has since registered the token, their registration is kept."""
 
     async def leave(db: AsyncSession) -> None:
