@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import (
     conversations,
     device_tokens,
+    events,
     fasting_sessions,
     operations,
     preference_links,
@@ -22,6 +23,7 @@ from api import (
     stream,
     support,
     sync,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.console.app import make_console
@@ -91,6 +93,7 @@ def create_app(
             app_ids=app_ids,
             streams=streams,
             exposition=exposition,
+            allow_private_webhooks=settings.webhooks_allow_private,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address)
@@ -135,6 +138,8 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        events,
+        webhooks,
         support,
         operations,
     ):

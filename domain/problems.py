@@ -25,12 +25,13 @@ class NotFound(DomainError):
 
 
 class CursorTooOld(DomainError):
-    """The log no longer holds the items right after the cursor."""
+    """A user's log, or the feed of events, no longer holds the items right after the cursor."""
 
-    def __init__(self, horizon: int) -> None:
+    def __init__(self, horizon: int, detail: str | None = None) -> None:
         super().__init__(
-            "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
-            f"/v1/fasting-sessions again, then continue from cursor {horizon}."
+            detail
+            or "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages "
+            f"and /v1/fasting-sessions again, then continue from cursor {horizon}."
         )
         self.horizon = horizon
 

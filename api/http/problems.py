@@ -51,6 +51,9 @@ class Detail(StrEnum):
     UNKNOWN_APP = "There is no such app."
     UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
     FUTURE_CURSOR = "This cursor is ahead of the log, which ends at {head}."
+    FUTURE_EVENT = "This cursor is ahead of the feed, which ends at {head}."
+    UNKNOWN_TYPE = "There is no such type of event. Known are {known}."
+    WEBHOOK_DISABLED = "This webhook is disabled. PUT its url again to enable it."
     FCM_ENVIRONMENT = "FCM knows only production."
     SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
     REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'

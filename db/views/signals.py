@@ -19,7 +19,7 @@ from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
 from domain.reminders import LONGEST_USEFUL
-from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers
+from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers, WebhookSignals
 
 
 async def present(db: AsyncSession) -> Signals:
@@ -46,6 +46,7 @@ async def present(db: AsyncSession) -> Signals:
         refused=await refused_users.refused(db, known, now),
         workers=len(reporting),
         transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
+        webhooks=WebhookSignals(*(await db.execute(_WEBHOOKS)).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -123,6 +124,14 @@ _TRANSFERS = text("""
               FROM device_token_events
              WHERE taken_by IS NOT NULL AND at > CAST(:now AS timestamptz) - interval '1 hour' AND at <= :now
              GROUP BY taken_by) AS takers
+""")
+
+_WEBHOOKS = text("""
+    SELECT min(w.failing_since),
+           coalesce(sum((SELECT count(*) FROM webhook_deliveries AS d
+                          WHERE d.webhook_id = w.id AND d.state = 'dead')), 0)::int
+      FROM webhooks AS w
+     WHERE w.disabled_at IS NULL
 """)
 
 _UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")
