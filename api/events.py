@@ -9,16 +9,16 @@ from pydantic import BaseModel, Field
 
 from api.dependencies import Database, ServiceCaller
 from api.fields import Out
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from api.sync import MAX_SEQ
 from db import events
 from db.engine import as_of_one_moment
 from domain.events import EventType
-from domain.problems import CursorTooOld, InvalidField
+from domain.problems import EventCursorTooOld, InvalidField
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 MAX_EVENTS = 500
-_TOO_OLD = "The feed no longer holds the events after this cursor. Continue from cursor {horizon}."
 
 
 def _left_out(value: object) -> bool:
@@ -45,20 +45,20 @@ class EventOut(Out):
 
     id: int = Field(description="Its place in the feed.")
     type: str = Field(description="What happened.", examples=[EventType.PUSH_ACCEPTED])
-    occurred_at: datetime
+    occurred_at: datetime = Field(description="When it happened.")
     user_id: str | None = Field(description="Whom it concerns; null if no person.")
-    data: EventDetailsOut
+    data: EventDetailsOut = Field(description="What applies of these fields.")
 
 
 class EventList(BaseModel):
     """The events after the cursor, oldest first."""
 
-    items: list[EventOut]
+    items: list[EventOut] = Field(description="The events.")
     next_cursor: int = Field(description="Send it as `after` next time.")
     has_more: bool = Field(description="Whether to ask again at once.")
 
 
-@router.get("", responses=responses(403, 410))
+@router.get("", responses=responses("not-allowed", "event-cursor-too-old"))
 async def list_events(
     _: ServiceCaller,
     sessions: Database,
@@ -77,7 +77,7 @@ async def list_events(
         if after > extent.head:
             raise InvalidField("after", Detail.FUTURE_EVENT.format(head=extent.head))
         if 0 < after < extent.horizon:
-            raise CursorTooOld(extent.horizon, _TOO_OLD.format(horizon=extent.horizon))
+            raise EventCursorTooOld(extent.horizon)
         page = await events.page_after(db, after, limit, wanted, extent)
     return EventList(
         items=[EventOut.model_validate(event) for event in page.items],

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, RowWrites
 from api.fields import Body
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.preference_page.session import Page, PageServices
 from api.row_queue import Writes
 from db import preference_links

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllServices, Database, Dispatch, Paged, RowWrites, ServiceCaller, cut, next_cursor
 from api.fields import Body, Out
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from db import webhook_deliveries, webhooks
 from db.outbox import OutboxEntry
 from db.webhook_deliveries import MAX_REDRIVEN
@@ -37,18 +38,18 @@ class WebhookOut(Out):
     """A webhook, and how it is doing."""
 
     id: UUID
-    url: str
+    url: str = Field(description="Where events are sent.")
     types: list[str] | None = Field(description="Only these; null: all.")
     state: Literal["enabled", "failing", "disabled"] = Field(description="failing: the last request was not accepted.")
-    created_at: datetime
-    failing_since: datetime | None
-    last_accepted_at: datetime | None
+    created_at: datetime = Field(description="When it was created.")
+    failing_since: datetime | None = Field(description="Since when no request is accepted; null: it is not failing.")
+    last_accepted_at: datetime | None = Field(description="When a request was last accepted; null: never.")
     pending: int = Field(description="Deliveries that failed and are tried again.")
     dead: int = Field(description="Deliveries that were tried for a day, or gone; they can be redriven.")
     behind: int = Field(description="Events of the feed that it has not reached yet.")
     missed: int = Field(description="Events that were deleted before they could be sent.")
     former_secret_expires_at: datetime | None = Field(description="Until then the former secret signs too.")
-    disabled_at: datetime | None
+    disabled_at: datetime | None = Field(description="When it was disabled; null: it is not.")
     disabled_reason: str | None = Field(description="gone: the receiver answered 410. PUT enables it again.")
 
 
@@ -65,8 +66,8 @@ class WebhookWithSecret(WebhookOut):
 class WebhookList(BaseModel):
     """All webhooks, the newest first."""
 
-    items: list[WebhookOut]
-    next_cursor: str | None
+    items: list[WebhookOut] = Field(description="The webhooks.")
+    next_cursor: str | None = Field(description="Always null: there is one page.")
 
 
 class DeliveryOut(Out):
@@ -74,21 +75,21 @@ class DeliveryOut(Out):
 
     id: UUID
     event_id: int | None = Field(description="Null: a test.")
-    type: str
-    state: DeliveryState
-    attempts: int
-    created_at: datetime
-    last_attempt_at: datetime | None
-    next_attempt_at: datetime | None
+    type: str = Field(description="The event's type, or `webhook.test`.")
+    state: DeliveryState = Field(description="The state of the delivery.")
+    attempts: int = Field(description="How many requests were made.")
+    created_at: datetime = Field(description="When it was first tried, or had to wait.")
+    last_attempt_at: datetime | None = Field(description="When the last request ended; null: none was made.")
+    next_attempt_at: datetime | None = Field(description="When it is tried again; null: it is not.")
     status: int | None = Field(description="HTTP status of the last answer; null: there was none.")
-    reason: str | None = Field(description="Why the last attempt was not accepted.")
-    latency_ms: int | None
+    reason: str | None = Field(description="Why the last attempt was not accepted; null: it was.")
+    latency_ms: int | None = Field(description="How long the last request took, in milliseconds.")
 
 
 class DeliveryList(BaseModel):
     """A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept."""
 
-    items: list[DeliveryOut]
+    items: list[DeliveryOut] = Field(description="The deliveries.")
     next_cursor: str | None
 
 
@@ -112,7 +113,8 @@ class RedriveOut(BaseModel):
 
 @router.put(
     "/{webhook_id}",
-    responses=responses(403, 409) | {201: {"model": WebhookWithSecret, "description": "Created, with its secret."}},
+    responses=responses("not-allowed", "too-many-webhooks")
+    | {201: {"model": WebhookWithSecret, "description": "Created, with its secret."}},
 )
 async def put_webhook(
     webhook_id: UUID,
@@ -142,7 +144,7 @@ async def put_webhook(
     return await _shown(services.sessions, webhook_id, secret)
 
 
-@router.get("", responses=responses(403))
+@router.get("", responses=responses("not-allowed"))
 async def list_webhooks(_: ServiceCaller, sessions: Database) -> WebhookList:
     """List all webhooks; there are few."""
     async with sessions() as db:
@@ -150,13 +152,13 @@ async def list_webhooks(_: ServiceCaller, sessions: Database) -> WebhookList:
     return WebhookList(items=[WebhookOut.model_validate(row) for row in rows], next_cursor=None)
 
 
-@router.get("/{webhook_id}", responses=responses(403, 404))
+@router.get("/{webhook_id}", responses=responses("not-allowed", "not-found"))
 async def get_webhook(webhook_id: UUID, _: ServiceCaller, sessions: Database) -> WebhookOut:
     """Show a webhook, and how it is doing."""
     return WebhookOut.model_validate(await _shown(sessions, webhook_id))
 
 
-@router.delete("/{webhook_id}", status_code=204, responses=responses(403))
+@router.delete("/{webhook_id}", status_code=204, responses=responses("not-allowed"))
 async def delete_webhook(webhook_id: UUID, _: ServiceCaller, writes: RowWrites) -> Response:
     """Delete a webhook and its deliveries. A request that is under way may still arrive."""
 
@@ -167,7 +169,7 @@ async def delete_webhook(webhook_id: UUID, _: ServiceCaller, writes: RowWrites) 
     return Response(status_code=204)
 
 
-@router.post("/{webhook_id}/test", status_code=202, responses=responses(403, 404, 409))
+@router.post("/{webhook_id}/test", status_code=202, responses=responses("not-allowed", "not-found", "webhook-disabled"))
 async def send_test_event(webhook_id: UUID, _: ServiceCaller, writes: RowWrites, relay: Dispatch) -> TestEventOut:
     """Send an event of the type `webhook.test`, in the same way as all others."""
 
@@ -180,7 +182,7 @@ async def send_test_event(webhook_id: UUID, _: ServiceCaller, writes: RowWrites,
     return TestEventOut(delivery_id=delivery_id)
 
 
-@router.post("/{webhook_id}/rotate-secret", responses=responses(403, 404))
+@router.post("/{webhook_id}/rotate-secret", responses=responses("not-allowed", "not-found"))
 async def rotate_webhook_secret(
     webhook_id: UUID, _: ServiceCaller, writes: RowWrites, sessions: Database
 ) -> WebhookWithSecret:
@@ -193,7 +195,7 @@ async def rotate_webhook_secret(
     return await _shown(sessions, webhook_id, secret)
 
 
-@router.get("/{webhook_id}/deliveries", responses=responses(403, 404))
+@router.get("/{webhook_id}/deliveries", responses=responses("not-allowed", "not-found"))
 async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCaller, sessions: Database) -> DeliveryList:
     """List a webhook's deliveries, the latest first."""
     async with sessions() as db:
@@ -205,7 +207,7 @@ async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCalle
     return DeliveryList(items=items, next_cursor=_cursor(items) if has_more else None)
 
 
-@router.post("/{webhook_id}/redrive", responses=responses(403, 404, 409))
+@router.post("/{webhook_id}/redrive", responses=responses("not-allowed", "not-found", "webhook-disabled"))
 async def redrive_webhook_deliveries(
     webhook_id: UUID, body: RedriveIn, _: ServiceCaller, writes: RowWrites, relay: Dispatch
 ) -> RedriveOut:

@@ -233,7 +233,7 @@ _EVENTS = text(f"""
          WHERE e.number <= (SELECT coalesce(min(number) FILTER (WHERE NOT is_old) - 1, max(number)) FROM judged)
         RETURNING e.number
     ), moved AS (
-        UPDATE event_feed SET horizon = latest.number
+        UPDATE event_feed SET horizon = greatest(horizon, latest.number)
           FROM (SELECT max(number) AS number FROM gone) AS latest
          WHERE latest.number IS NOT NULL
     )
