@@ -1,16 +1,21 @@
 """Webhooks: events arrive signed, in good time and once; trouble is retried, ends, and stays the trouble of one."""
 
+from collections import Counter
 from datetime import datetime
 from uuid import uuid4
 
 import pytest
+from httpx import create_ssl_context
 from sqlalchemy import text
 
 from activities.housekeeping import Sweeping
+from activities.webhooks import FeedFollowing, WebhookDependencies
 from dispatch.sweeper import Sweeper
 from tests.events.hooks import Hook, hooked, register_some
 from tests.events.receiver import Receiver, never, receiving
 from tests.stack import Stack, eventually, iphone
+from tests.support.cli import run
+from webhooks.sender import WebhookSender
 
 
 async def test_events_arrive_signed_with_what_the_feed_says(stack: Stack, hook: Hook, receiver: Receiver) -> None:
@@ -184,9 +189,32 @@ async def test_after_a_day_a_delivery_is_dead_and_can_be_redriven(stack: Stack, 
     await hook.ends_as(1, state="accepted", id=first["id"])
     assert redriven.json() == {"redriven": 1}
     assert len(receiver.of(alice.user_id)) == sent + 1
-    assert (await hook.call("POST", "/redrive", {})).json() == {"redriven": 1}
+    assert (await run(stack, "webhooks", "redrive", str(hook.id)))[:2] == (0, "1 deliveries are sent again.\n")
     await hook.ends_as(1, state="accepted", id=second["id"])
     assert (await hook.call("POST", "/redrive", {})).json() == {"redriven": 0}
+    _, listed, _ = await run(stack, "webhooks", "list")
+    [line] = [line for line in listed.splitlines() if str(hook.id) in line]
+    assert line.split()[1] == "enabled"
+    assert hook.secret not in listed
+
+
+async def test_two_that_follow_the_feed_at_once_leave_nothing_out_and_record_each_event_once(
+    stack: Stack, hook: Hook, receiver: Receiver
+) -> None:
+    """A worker was frozen, and another one took over."""
+    other = FeedFollowing(stack.sessions, WebhookDependencies(allow_private=True))
+    alice = await register_some(stack, 3)
+    await hook.ends_as(3, state="accepted")
+    async with stack.sessions.begin() as db:
+        await db.execute(text("UPDATE webhooks SET position = position - 3 WHERE id = :id"), {"id": hook.id})
+
+    async with WebhookSender(allow_private=True, within=1.5, verify=create_ssl_context()) as sender:
+        await other._look(hook.id, sender)
+
+    sent = Counter(each.id for each in receiver.of(alice.user_id))
+    assert len(sent) == 3
+    assert max(sent.values()) <= 3
+    assert len(await hook.deliveries(type="device_token.registered", state="accepted")) == 3
 
 
 async def test_an_event_that_was_erased_meanwhile_is_not_sent(stack: Stack, hook: Hook, receiver: Receiver) -> None:
