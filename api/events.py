@@ -70,7 +70,7 @@ async def list_events(
 ) -> EventList:
     """Read what happened after a cursor. No event ever appears behind a cursor that was given out."""
     wanted = _types(types or [])
-    await events.number(sessions)
+    numbered = await events.number(sessions)
     async with sessions() as db:
         await as_of_one_moment(db)
         extent = await events.extent(db)
@@ -82,7 +82,7 @@ async def list_events(
     return EventList(
         items=[EventOut.model_validate(event) for event in page.items],
         next_cursor=max(after, page.until),
-        has_more=page.has_more,
+        has_more=page.has_more or numbered >= events.NUMBERED_AT_ONCE,
     )
 
 

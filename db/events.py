@@ -19,7 +19,7 @@ from db.engine import Sessions
 from db.models.events import EventFeed, EventRow, UnnumberedEvent
 from domain.events import Event, EventDetails, EventType
 
-_NUMBERED_AT_ONCE = 5000
+NUMBERED_AT_ONCE = 5000
 _LOOKED_AT = 50_000  # events in one page at most, where few are of the wanted types
 _DETAILS = tuple(each.name for each in fields(EventDetails))
 _COLUMNS = ", ".join(("type", "occurred_at", "user_id", *_DETAILS))
@@ -53,7 +53,7 @@ async def number(sessions: Sessions) -> int:
 
 async def number_within(db: AsyncSession) -> int:
     """Do the same in a transaction of the caller's, which has to end soon."""
-    numbered: int = (await db.execute(_NUMBER, {"most": _NUMBERED_AT_ONCE})).scalar_one()
+    numbered: int = (await db.execute(_NUMBER, {"most": NUMBERED_AT_ONCE})).scalar_one()
     return numbered
 
 
