@@ -84,6 +84,14 @@ class Transfers:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSignals:
+    """How the webhooks are doing that are not disabled."""
+
+    failing_since: datetime | None = None  # the earliest; None: none fails
+    dead: int = 0  # deliveries that were tried for a day; a person can redrive them
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """All signals, read at one moment."""
 
@@ -101,3 +109,4 @@ class Signals:
     unopened: OutboxBacklog = OutboxBacklog(0, None)  # due reminders that were not opened, at the last sweep
     swept_at: datetime | None = None  # when that was; None: no sweep yet
     transfers: Transfers = Transfers()
+    webhooks: WebhookSignals = WebhookSignals()

@@ -18,6 +18,7 @@ _MAX_PAGES = 50  # of pending push tasks in one sweep; the next one continues th
 _MAX_ROUNDS = 100  # for each kind in one run, some two seconds each
 _ALL = tuple(RetentionTarget)  # new ones are added at the end
 _OF_RELEASES = {  # how many of them a release purged that has this patch, the latest release first
+    "leftovers-of-events": 17,
     "leftovers-of-sign-outs": 15,
     "leftovers-of-preference-page": 14,
     "all-leftovers": 12,

@@ -141,12 +141,31 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "carol has already resumed this route.",
         ),
         ProblemType(
+            "too-many-webhooks",
+            409,
+            "There are as many webhooks as are allowed. Delete one of them first.",
+            "There may be 50 webhooks. Delete one of them first.",
+        ),
+        ProblemType(
+            "webhook-disabled",
+            409,
+            "The webhook is disabled. Store it again to enable it.",
+            "This webhook is disabled. PUT its url again to enable it.",
+        ),
+        ProblemType(
             "cursor-too-old",
             410,
             "The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, "
             "then continue from `next_cursor`.",
             "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
             "/v1/fasting-sessions again, then continue from cursor 7.",
+            {"next_cursor": 7},
+        ),
+        ProblemType(
+            "event-cursor-too-old",
+            410,
+            "The feed no longer holds the events after this cursor. Continue from `next_cursor`.",
+            "The feed no longer holds the events after this cursor. Continue from cursor 7.",
             {"next_cursor": 7},
         ),
         ProblemType(

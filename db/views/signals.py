@@ -19,7 +19,7 @@ from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
 from domain.reminders import LONGEST_USEFUL
-from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers
+from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers, WebhookSignals
 
 _FIRST = datetime(2020, 1, 1, tzinfo=UTC)  # nothing of ours is older, so an earlier instant tells no age
 
@@ -49,6 +49,7 @@ async def present(db: AsyncSession) -> Signals:
         refused=await refused_users.refused(db, known, now),
         workers=len(reporting),
         transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
+        webhooks=WebhookSignals(*(await db.execute(_WEBHOOKS)).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -134,3 +135,11 @@ _UNDECIDED = text("""
       FROM messages
      WHERE kind = 'message' AND handed_off_at IS NULL
 """)
+_WEBHOOKS = text("""
+    SELECT min(w.failing_since),
+           coalesce(sum((SELECT count(*) FROM webhook_deliveries AS d
+                          WHERE d.webhook_id = w.id AND d.state = 'dead')), 0)::int
+      FROM webhooks AS w
+     WHERE w.disabled_at IS NULL
+""")
+

@@ -256,6 +256,33 @@ class Provoking:
             await log.purge(db, self.user.user_id, until=2)
         return "sync_log", await self.user.call("GET", f"/v1/sync?installation_id={uuid4()}&after=1")
 
+    async def event_cursor_too_old(self) -> tuple[str, httpx.Response]:
+        """Continue after what retention has deleted."""
+        await self._execute("UPDATE event_feed SET head = head + 9, horizon = head + 7")
+        return "list_events", await self._backend().call("GET", "/v1/events?after=1")
+
+    async def too_many_webhooks(self) -> tuple[str, httpx.Response]:
+        """Store one more than is allowed."""
+        ids = [str(uuid4()) for _ in range(50)]
+        many = "INSERT INTO webhooks (id, url, secret, position) SELECT unnest(CAST(:ids AS uuid[])), 'x', 'x', 0"
+        await self._execute(many, ids=ids)
+        try:
+            answer = await self._backend().call(
+                "PUT", f"/v1/webhooks/{uuid4()}", {"url": "https://backend.example.com/"}
+            )
+        finally:
+            await self._execute("DELETE FROM webhooks WHERE id = ANY(CAST(:ids AS uuid[]))", ids=ids)
+        return "put_webhook", answer
+
+    async def webhook_disabled(self) -> tuple[str, httpx.Response]:
+        """Test what a receiver's 410 has disabled."""
+        path = f"/v1/webhooks/{uuid4()}"
+        stored = await self._backend().call("PUT", path, {"url": "https://backend.example.com/"})
+        await self._execute("UPDATE webhooks SET disabled_at = now() WHERE id = :id", id=stored.json()["id"])
+        answer = await self._backend().call("POST", f"{path}/test")
+        assert (await self._backend().call("DELETE", path)).status_code == 204
+        return "send_test_event", answer
+
     async def preferences_changed(self) -> tuple[str, httpx.Response]:
         """Change what was read before somebody else changed it."""
         path = "/v1/notification-preferences"
@@ -287,6 +314,9 @@ class Provoking:
         address = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
         async with make_stack(self.place, make_app(self.place, DATABASE_URL=address)) as away:
             return "list_device_tokens", await away.user().call("GET", "/v1/device-tokens")
+
+    def _backend(self) -> User:
+        return self.api.user("backend", "service")
 
     def _supporter(self) -> User:
         return self.api.user(None, "support")
