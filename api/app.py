@@ -14,6 +14,7 @@ from api import (
     conversations,
     device_tokens,
     document,
+    events,
     fasting_sessions,
     operations,
     preference_links,
@@ -23,6 +24,7 @@ from api import (
     stream,
     support,
     sync,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.console.app import make_console
@@ -95,6 +97,7 @@ def create_app(
             streams=streams,
             presentations=presented.presentations,
             exposition=exposition,
+            allow_private_webhooks=settings.webhooks_allow_private,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address, presented.presentations)
@@ -141,6 +144,8 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        events,
+        webhooks,
         support,
         operations,
     ):

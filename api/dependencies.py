@@ -87,6 +87,7 @@ class Services:
     streams: OpenStreams
     presentations: Presentations
     exposition: Exposition
+    allow_private_webhooks: bool = False
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 

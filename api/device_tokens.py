@@ -127,7 +127,7 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent"))
+@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent", "registration-outdated"))
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,

@@ -194,7 +194,7 @@ def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Fact
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
     """Say why the phone must not ring now; None when it may."""
     at = max(facts.now, task.due_at)  # a push that is late rings late
-    if is_quiet(task.kind, facts.pushes.wishes(task), at, facts.pushes.time_zone(task)):
+    if is_quiet(task.kind, facts.pushes.preferences_of(task), at, facts.pushes.time_zone(task)):
         return "quiet_hours"
     group = facts.pushes.groups.get(task.task_id)
     return "sounded_lately" if group is not None and group.has_sounded else None
@@ -224,7 +224,7 @@ def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
     """Decide all that the phone shows, by one version of the app's presentation: the one in use at this moment."""
     kind, presentation = task.kind, facts.presentations.of(task.route.app_id)
-    content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.wishes(task))
+    content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.preferences_of(task))
     words = worded(presentation, kind, device.locale, preview, content)
     generic = worded(presentation, kind, device.locale, Preview.GENERIC, content)
     return Push(
