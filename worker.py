@@ -22,6 +22,7 @@ from activities.sending import SEND_BUDGET, PushSending, SendDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
+from dispatch.eraser import Eraser
 from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
@@ -154,6 +155,7 @@ async def main() -> None:
             asyncio.create_task(heartbeat.beat_forever()),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
+            asyncio.create_task(Eraser(sessions, client).erase_forever()),
             asyncio.create_task(watch(client)),
         ]
         await _work(make_workers(client, sessions, dependencies, keep), dependencies.due_load, stop)

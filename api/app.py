@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import (
     conversations,
     device_tokens,
+    erasures,
     fasting_sessions,
     operations,
     preference_links,
@@ -91,6 +92,7 @@ def create_app(
             app_ids=app_ids,
             streams=streams,
             exposition=exposition,
+            erasure_key=settings.erasure_key and settings.erasure_key.get_secret_value().encode(),
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address)
@@ -135,6 +137,7 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        erasures,
         support,
         operations,
     ):

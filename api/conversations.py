@@ -96,8 +96,8 @@ class MessageOut(Out):
     id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID
     number: int = Field(description="Position in the conversation, from 1.")
-    sender_id: str
-    body: str
+    sender_id: str | None = Field(description="null, as the body: the sender was erased.")
+    body: str | None
     created_at: datetime
 
 
@@ -111,7 +111,7 @@ class MessageList(BaseModel):
 _CONVERSATION = TypeAdapter(Conversation)
 
 
-@router.put("/{conversation_id}", status_code=201, responses=responses(403) | {200: {"model": ConversationOut}})
+@router.put("/{conversation_id}", status_code=201, responses=responses(403, 409) | {200: {"model": ConversationOut}})
 async def store(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
 ) -> ConversationOut:

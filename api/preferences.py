@@ -125,7 +125,7 @@ async def read(caller: AnyCaller, sessions: Database, response: Response) -> Pre
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@router.put("", responses=responses(412))
+@router.put("", responses=responses(409, 412))
 async def replace(
     body: PreferencesBody,
     caller: AnyCaller,
@@ -149,7 +149,7 @@ async def replace(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@router.patch("", responses=responses(412))
+@router.patch("", responses=responses(409, 412))
 async def change(
     body: PreferencesPatch,
     caller: AnyCaller,

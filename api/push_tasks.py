@@ -13,7 +13,7 @@ from domain.problems import NotFound
 router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 
-@router.post("/{task_id}/opened", status_code=204, responses=responses(404))
+@router.post("/{task_id}/opened", status_code=204, responses=responses(404, 409))
 async def opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 
