@@ -92,7 +92,7 @@ def create_app(
             app_ids=app_ids,
             streams=streams,
             exposition=exposition,
-            erasure_key=settings.erasure_key and settings.erasure_key.get_secret_value().encode(),
+            erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address)

@@ -67,10 +67,8 @@ class Export(StreamingResponse):
 
     media_type = _LINES
 
-    def __init__(
-        self, pages: AsyncGenerator[list[str]], places: asyncio.Semaphore, connection: ConnectionState
-    ) -> None:
-        super().__init__(_lines(pages, connection))
+    def __init__(self, lines: AsyncGenerator[bytes], places: asyncio.Semaphore) -> None:
+        super().__init__(lines)
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -81,7 +81,10 @@ async def lease_due(db: AsyncSession) -> Erasing | None:
     lease = update(ErasureRow).where(ErasureRow.id.in_(due.scalar_subquery())).values(next_attempt_at=now + LEASE)
     taken = lease.returning(ErasureRow.id, ErasureRow.user_id, ErasureRow.attempts)
     row = (await db.execute(taken, execution_options=_BLIND)).one_or_none()
-    return None if row is None else Erasing(*row)
+    if row is None:
+        return None
+    assert row.user_id is not None  # as long as it is due
+    return Erasing(row.id, row.user_id, row.attempts)
 
 
 async def go_on_later(db: AsyncSession, erasure_id: UUID, wait: timedelta, attempts: int) -> None:

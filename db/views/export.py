@@ -85,7 +85,7 @@ async def pages_of(sessions: Sessions, user_id: str) -> AsyncGenerator[list[str]
 async def _page(db: AsyncSession, held: Held, user_id: str, after: tuple[Any, ...] | None) -> list[tuple[Any, ...]]:
     table = held.key[0].class_.__table__.name
     secrets = ", ".join(f"'{name}'" for name in held.without)
-    row = literal_column(f"((to_jsonb({table}) || {held.more}) - CAST(ARRAY[{secrets}] AS text[]))")
+    row: ColumnElement[Any] = literal_column(f"((to_jsonb({table}) || {held.more}) - CAST(ARRAY[{secrets}] AS text[]))")
     query = select(*held.key, cast(row, Text)).where(held.of == user_id).order_by(*held.key).limit(PAGE)
     if after is not None:
         query = query.where(tuple_(*held.key) > tuple_(*after))

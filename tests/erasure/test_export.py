@@ -37,7 +37,7 @@ async def test_an_export_has_all_that_is_held_and_no_secret_of_ours(
     conversation_id = await conversation_of(alice, bob)
     sent, received = await posted(alice, conversation_id, "from alice"), await posted(bob, conversation_id, "from bob")
     await sync(alice, phones[0].installation_id, after=1)
-    [task_id] = await dead_task(alice, phones[1])
+    [task_id, *_] = await dead_task(alice, phones[1])
     await redrive(carol, task_id)
     await carol.call("POST", of(alice.user_id, "test-push"), {})
     link = (await alice.call("POST", "/v1/preference-links")).json()["url"]
