@@ -17,7 +17,8 @@ from api.dependencies import Database, ErasureKey, Exports, RowWrites, ServiceCa
 from api.fields import Out, printable
 from api.http.auth import LONGEST_USER_ID
 from api.http.connection import ConnectionState
-from api.http.problems import Detail, ServiceUnavailable, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail, ServiceUnavailable
 from db import erasures
 from db.erasures import Erasure, ErasureState
 from db.views import export
@@ -38,8 +39,8 @@ class ErasureOut(Out):
     done_at: datetime | None
 
 
-@router.delete("/users/{user_id:path}", status_code=202, responses=responses(403))
-async def erase_user(user_id: UserId, _: ServiceCaller, writes: RowWrites, key: ErasureKey) -> ErasureOut:
+@router.delete("/users/{user_id:path}", status_code=202, responses=responses("not-allowed"))
+async def erase_data(user_id: UserId, _: ServiceCaller, writes: RowWrites, key: ErasureKey) -> ErasureOut:
     """Erase a person: from the answer on, no push to them starts. All that is held of them is then deleted.
 
     Until `GET /v1/erasures/{id}` says `done`, their writes get 409 `being-erased`. A repeat meanwhile gives the same
@@ -52,7 +53,7 @@ async def erase_user(user_id: UserId, _: ServiceCaller, writes: RowWrites, key: 
     return ErasureOut.model_validate(await writes.run(begin, f"user/{user_id}"))
 
 
-@router.get("/erasures/{erasure_id}", responses=responses(403, 404))
+@router.get("/erasures/{erasure_id}", responses=responses("not-allowed", "not-found"))
 async def read_erasure(erasure_id: UUID, _: ServiceCaller, sessions: Database) -> ErasureOut:
     """Tell whether an erasure is done."""
     async with sessions() as db:
@@ -82,9 +83,10 @@ class Export(StreamingResponse):
 @router.get(
     "/users/{user_id:path}/export",
     response_class=Export,
-    responses=responses(403, 409) | {200: {"content": {_LINES: {}}, "description": "One line for each thing held."}},
+    responses=responses("not-allowed", "being-erased")
+    | {200: {"content": {_LINES: {}}, "description": "One line for each thing held."}},
 )
-async def export_user(
+async def export_data(
     user_id: UserId, request: Request, _: ServiceCaller, sessions: Database, places: Exports
 ) -> Export:
     """Export all that is held of a person, as lines `{"type": …, "data": {…}}`.
