@@ -19,10 +19,10 @@ from api.http.problem_types import PROBLEMS
 from api.http.problems import Detail, problem
 from api.http.rates import RunningRequests
 from db import log
-from dispatch.eraser import Eraser
 from domain.problems import LimitReached
 from tests.api.operations import Operation, operations, validates
 from tests.api.test_limits_and_problems import planned_task
+from tests.erasure.leaving import all_done
 from tests.servers import free_port
 from tests.stack import Stack, StackPlace, User, bearer, iphone, make_app, make_stack
 from tests.support.dead import dead_task
@@ -79,8 +79,7 @@ async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack
 
     assert unexpected == []
     assert sent > 30
-    while await Eraser(api.sessions, api.temporal).work():  # so that alice can be asked to do more
-        pass
+    await all_done(api)  # so that alice may write again
 
 
 def _answered_with(each: Operation, answer: httpx.Response) -> dict[str, Any] | None:

@@ -48,6 +48,17 @@ async def done(stack: Stack, erasure_id: UUID, *, within: float = 30.0) -> None:
     await eventually(is_done, within=within)
 
 
+async def all_done(stack: Stack) -> None:
+    """Go on until no erasure runs."""
+    eraser = Eraser(stack.sessions, stack.temporal)
+
+    async def none_runs() -> bool:
+        await eraser.work()
+        return not await stack.rows("SELECT 1 FROM erasures WHERE done_at IS NULL")
+
+    await eventually(none_runs, within=30.0)
+
+
 async def erased(stack: Stack, user_id: str) -> UUID:
     """Erase somebody; gives the erasure's id."""
     erasure_id = await leave(stack, user_id)

@@ -13,7 +13,7 @@ from operations.erasure import erase_rows
 from sending.attempts import check_pushes
 from sending.precheck import ATTEMPT_LEASE, Claim, Proceed
 from simulator import Simulator
-from tests.erasure.leaving import change, done, erased, holding, leave, path_of, state_of, workflows_about
+from tests.erasure.leaving import all_done, change, done, erased, holding, leave, path_of, state_of, workflows_about
 from tests.stack import Stack, User, android, eventually, iphone, uncommitted
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, handed_off, post, posted, posted_and_refused, tasks_of
@@ -63,7 +63,7 @@ async def test_a_push_in_back_off_is_not_tried_again(stack: Stack, alice: User, 
 
     calls = len(simulator.requests.for_token(phone.token))
     simulator.faults.clear()
-    await eventually(lambda: _everything_done(stack))
+    await all_done(stack)
     assert len(simulator.requests.for_token(phone.token)) == calls
 
 
@@ -218,11 +218,6 @@ async def test_a_workflow_that_is_just_being_dispatched_is_awaited(stack: Stack,
 
 async def _gone(stack: Stack, *ids: object) -> bool:
     return not await workflows_about(stack, *ids)  # type: ignore[arg-type]
-
-
-async def _everything_done(stack: Stack) -> bool:
-    await Eraser(stack.sessions, stack.temporal).work()
-    return not await stack.rows("SELECT 1 FROM erasures WHERE done_at IS NULL")
 
 
 async def _nothing_owed(stack: Stack, session_id: object) -> bool:
