@@ -23,6 +23,7 @@ from activities.webhooks import FeedFollowing, WebhookDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
+from dispatch.eraser import Eraser
 from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
@@ -179,6 +180,7 @@ async def main() -> None:
             asyncio.create_task(heartbeat.beat_forever()),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
+            asyncio.create_task(Eraser(sessions, client).erase_forever()),
             asyncio.create_task(watch(client)),
         ]
         webhooks = WebhookDependencies(settings.webhooks_allow_private, is_busy=dependencies.due_load.is_near)

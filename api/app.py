@@ -14,6 +14,7 @@ from api import (
     conversations,
     device_tokens,
     document,
+    erasures,
     events,
     fasting_sessions,
     operations,
@@ -98,6 +99,7 @@ def create_app(
             presentations=presented.presentations,
             exposition=exposition,
             allow_private_webhooks=settings.webhooks_allow_private,
+            erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address, presented.presentations)
@@ -146,6 +148,7 @@ def create_app(
         push_tasks,
         events,
         webhooks,
+        erasures,
         support,
         operations,
     ):

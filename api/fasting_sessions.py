@@ -76,7 +76,8 @@ class SessionList(BaseModel):
 @router.put(
     "/{session_id}",
     status_code=201,
-    responses=responses("not-found", "session-exists", "too-many-active-fasts") | {200: {"model": SessionOut}},
+    responses=responses("not-found", "session-exists", "too-many-active-fasts", "being-erased")
+    | {200: {"model": SessionOut}},
 )
 async def start_fasting_session(
     session_id: UUID,
@@ -150,7 +151,9 @@ async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Da
         return (await _out(db, [session]))[0]
 
 
-@router.patch("/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts"))
+@router.patch(
+    "/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts", "being-erased")
+)
 async def change_fasting_session(
     session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
@@ -178,13 +181,13 @@ async def change_fasting_session(
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@router.post("/{session_id}/end", responses=responses("not-found", "session-finished"))
+@router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
 async def end_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished"))
+@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
 async def cancel_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)

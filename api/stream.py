@@ -137,7 +137,7 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses("not-found", "installation-inactive", "cursor-too-old")
+    responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old")
     | {200: {"description": "Events, until the stream ends."}},
 )
 async def stream_log(

@@ -50,7 +50,7 @@ class SyncOut(BaseModel):
     refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
-@router.get("", responses=responses("not-found", "installation-inactive", "cursor-too-old"))
+@router.get("", responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old"))
 async def sync_log(
     installation_id: UUID,
     caller: AnyCaller,

@@ -131,6 +131,16 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
     await _deactivate(db, mine, "signed_out")
 
 
+async def hold_registrations(db: AsyncSession, user_id: str) -> None:
+    """Wait for a person's registrations that are under way, and let later ones wait until the transaction ends."""
+    await _lock(db, f"user/{user_id}")
+
+
+async def sign_out_everywhere(db: AsyncSession, user_id: str, reason: str) -> None:
+    """Sign all of a person's installations out."""
+    await _deactivate(db, DeviceToken.user_id == user_id, "signed_out", detail=reason)
+
+
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
     """Sign out the registration that named this ticket's digest, whichever user's it is; a later one names another.
 

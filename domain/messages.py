@@ -32,8 +32,8 @@ class Message:
     message_id: UUID
     conversation_id: UUID
     number: int  # counts the conversation's messages from 1
-    sender_id: str
-    body: str = field(repr=False)
+    sender_id: str | None  # None, as the body: the sender was erased
+    body: str | None = field(repr=False)
     created_at: datetime
 
 

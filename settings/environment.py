@@ -163,6 +163,7 @@ class ServiceSettings(_Section):
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     public_url: PublicUrl | None = None
+    erasure_key: SecretStr | None = None  # of the digests of erased users' ids; None: each has a key that is forgotten
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
@@ -170,6 +171,12 @@ class ServiceSettings(_Section):
     phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _long_key(self) -> Self:
+        if self.erasure_key is not None and len(self.erasure_key.get_secret_value().encode()) < 32:
+            raise ValueError("ERASURE_KEY must have at least 32 bytes")
+        return self
 
     @property
     def public_address(self) -> str:

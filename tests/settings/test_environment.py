@@ -53,6 +53,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "api_host": "127.0.0.1",
         "api_port": 8000,
         "public_url": None,
+        "erasure_key": None,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
         "temporal_ui_url": None,
