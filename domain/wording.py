@@ -58,7 +58,7 @@ def _words(
     presentation: Presentation, which: tuple[Kind, Preview], locale: str | None, content: Content
 ) -> tuple[str | None, str | None]:
     tag, texts = presentation.texts[which].serving(locale)
-    left = content.minutes_left
+    left = max(content.minutes_left, 0)
     values = {f"label.{name}": " ".join(clean(value).split()) for name, value in content.labels.items()}
     values |= {"left": duration(left, tag), "text": clean(content.body)}
     body = texts.body if left > 0 or texts.now is None else texts.now
