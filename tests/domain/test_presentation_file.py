@@ -125,7 +125,8 @@ def test_the_default_locale_can_be_chosen() -> None:
         ("{label.a}, {label.b}: {left}", {"b": "B"}, "B: 5 minutes"),
         ("{label.name}{left}", {"name": "{left}%s{0}{label.name}\\"}, "{left}%s{0}{label.name}\\5 minutes"),
         ("{label.name}!", {"name": "a\u202eb\u2066c\nd\x07e"}, "abc d e!"),
-        ("{label.name}!", {"name": "👩‍👩‍👧‍👦 می‌خواهم"}, "👩‍👩‍👧‍👦 می‌خواهم!"),
+        ("{label.name}!", {"name": "👩‍👩‍👧‍👦"}, "👩‍👩‍👧‍👦!"),
+        ("{label.name}!", {"name": "می‌خواهم"}, "\u2068می‌خواهم\u2069!"),
         ("{{{label.name}}}", {"name": "x"}, "{x}"),
     ],
 )
@@ -253,3 +254,8 @@ def test_a_custom_scheme_or_a_universal_link_is_taken(link: str) -> None:
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(UnusablePresentation, match="it is not TOML: UnicodeDecodeError"):
         presentation(b"\xff\xfe\x00")
+
+
+@pytest.mark.parametrize(("label", "written"), [("Assam", "\u2068Assam\u2069"), ("شاي", "شاي"), ("7", "7")])
+def test_a_label_that_runs_the_other_way_turns_nothing_around_it(label: str, written: str) -> None:
+    assert reminder('[texts.ar.reminder]\nbody = "{label.name}!"', "ar-EG", 5, name=label).body == f"{written}!"
