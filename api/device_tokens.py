@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
+from api.dependencies import AllowedApps, Database, Paged, RowWrites, UserCaller, cut, next_cursor
 from api.fields import Body, Ticket
 from api.http.problems import Detail, responses
 from db import device_tokens
@@ -22,7 +22,7 @@ from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from operations import revival as revivals
 from push.payload_limit import is_usable
 
-router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+user_router = APIRouter(prefix="/device-tokens", tags=["device tokens"])
 
 
 def _public_key(value: str) -> str:
@@ -109,11 +109,11 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses(409))
-async def register(
+@user_router.put("/{installation_id}", responses=responses(403, 409))
+async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     apps: AllowedApps,
 ) -> ShownToken:
@@ -140,8 +140,8 @@ async def register(
     return device_history.shown(row, {installation_id})
 
 
-@router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+@user_router.get("", responses=responses(403))
+async def list_device_tokens(caller: UserCaller, sessions: Database, page: Paged) -> DeviceTokenList:
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
@@ -153,8 +153,8 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
     )
 
 
-@router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+@user_router.delete("/{installation_id}", status_code=204, responses=responses(403))
+async def sign_out_installation(installation_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Sign this installation out. If another user has since registered the token, their registration is kept."""
 
     async def leave(db: AsyncSession) -> None:

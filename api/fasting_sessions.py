@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
+from api.dependencies import Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
 from api.fields import Body, Instant, Out, ReminderMinutes
 from api.http.problems import Detail, responses
 from api.row_queue import Writes
@@ -22,7 +22,7 @@ from domain.problems import Conflict, NotFound
 from domain.reminders import ReminderState, rescheduled
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
 
-router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
+user_router = APIRouter(prefix="/fasting-sessions", tags=["fasting sessions"])
 
 
 class StartIn(Body):
@@ -70,11 +70,11 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
-@router.put("/{session_id}", status_code=201, responses=responses(404, 409) | {200: {"model": SessionOut}})
-async def start(
+@user_router.put("/{session_id}", status_code=201, responses=responses(403, 404, 409) | {200: {"model": SessionOut}})
+async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,
@@ -110,8 +110,8 @@ async def start(
     return answer
 
 
-@router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
+@user_router.get("", responses=responses(403))
+async def list_fasting_sessions(caller: UserCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
     return await list_of(caller.user_id, sessions, page)
 
@@ -128,8 +128,8 @@ async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
     )
 
 
-@router.get("/{session_id}", responses=responses(404))
-async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
+@user_router.get("/{session_id}", responses=responses(403, 404))
+async def read_fasting_session(session_id: UUID, caller: UserCaller, sessions: Database) -> SessionOut:
     """Read a fasting session."""
     async with sessions() as db:
         session = await fasting_sessions.read(db, session_id)
@@ -138,8 +138,10 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
         return (await _out(db, [session]))[0]
 
 
-@router.patch("/{session_id}", responses=responses(404, 409))
-async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.patch("/{session_id}", responses=responses(403, 404, 409))
+async def change_fasting_session(
+    session_id: UUID, body: ChangeIn, caller: UserCaller, writes: RowWrites, relay: Dispatch
+) -> SessionOut:
     """Move the goal, change the reminders, or both."""
 
     async def store(db: AsyncSession) -> Changed:
@@ -164,14 +166,16 @@ async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: Ro
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@router.post("/{session_id}/end", responses=responses(404, 409))
-async def end(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/end", responses=responses(403, 404, 409))
+async def end_fasting_session(session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses(404, 409))
-async def cancel(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/cancel", responses=responses(403, 404, 409))
+async def cancel_fasting_session(
+    session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch
+) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
 
