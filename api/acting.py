@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, FastAPI, Path
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, FastAPI, Path, Security
 from pydantic import AfterValidator
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.dependencies import service
 from api.fields import printable
 from api.http.auth import LONGEST_USER_ID
+from api.http.problem_types import responses
 
 PREFIX = (
     "/v1/users/{user_id:encoded}"  # of every route about a user; `RawUserIds` keeps the id encoded until it matched
@@ -62,19 +63,15 @@ class RawUserIds:
         await self._app(scope, receive, send)
 
 
-def include_user_routers(app: FastAPI, routers: Sequence[APIRouter], of_services: Sequence[APIRouter]) -> None:
-    """Serve `routers` to users themselves, and to services below `/v1/users/{user_id}/`; `of_services` only there."""
+def include_user_routers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Serve these routes to users themselves, and to services below `/v1/users/{user_id}/`."""
+    bare, for_users = ({403: responses(name)[403]} for name in ("act-for-a-user", "not-allowed"))
+    checks = [Security(service, scopes=["service"]), Depends(_check_id)]
     for router in routers:
-        app.include_router(router, prefix="/v1")
-    for_users = APIRouter(prefix=PREFIX, dependencies=[Depends(_check_id)])
-    for router in (*routers, *of_services):
-        for_users.include_router(router, generate_unique_id_function=_operation_id)
-    app.include_router(for_users)
+        app.include_router(router, prefix="/v1", responses=bare)
+    for router in routers:
+        app.include_router(router, prefix=PREFIX, dependencies=checks, responses=for_users)
 
 
 async def _check_id(user_id: UserIdInPath) -> None:
     """Refuse what no token could name."""
-
-
-def _operation_id(route: APIRoute) -> str:
-    return f"{route.name}_for_user"

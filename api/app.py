@@ -14,6 +14,7 @@ from api import (
     acting,
     conversations,
     device_tokens,
+    document,
     fasting_sessions,
     operations,
     preference_links,
@@ -29,6 +30,7 @@ from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
+from api.front_page import front_page
 from api.http import problems
 from api.http.api_keys import ApiKeys
 from api.http.auth import TokenCheck
@@ -106,14 +108,15 @@ def create_app(
     app = FastAPIOffline(  # its pages load their scripts from here, not from the internet
         redoc_url=None,  # it loads a picture from the internet
         title="Fastbell",
-        summary="Push notifications that stay boring.",
-        description="Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is "
-        "the source of truth. A push only asks the app to read it.",
+        summary=document.SUMMARY,
+        description=document.DESCRIPTION,
+        generate_unique_id_function=document.operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
     problems.install(app)
+    document.install(app, settings.public_address)
     app.add_middleware(acting.RawUserIds)
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
     app.add_middleware(BodyLimit)  # added later, so passed earlier: an unfinished body takes no request's place
@@ -139,10 +142,11 @@ def create_app(
             preference_links.user_router,
             push_tasks.user_router,
         ],
-        [support.user_router],
     )
     for resource in (sign_outs, conversations, stream, support, operations):
         app.include_router(resource.router)
+    front = front_page(settings)
+    app.add_route("/", lambda _: front, include_in_schema=False)
     _mount(app, CONSOLE, make_console(app.state))
     _mount(app, PREFERENCES.rstrip("/"), make_preference_page(app.state))
     return app

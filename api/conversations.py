@@ -22,7 +22,7 @@ from api.dependencies import (
     next_cursor,
 )
 from api.fields import Body, Out, UserId
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MAX_MEMBERS, MEMBERS_LISTED, Conversation, Message, check_repeat
@@ -113,8 +113,10 @@ class MessageList(BaseModel):
 _CONVERSATION = TypeAdapter(Conversation)
 
 
-@router.put("/{conversation_id}", status_code=201, responses=responses(403) | {200: {"model": ConversationOut}})
-async def store(
+@router.put(
+    "/{conversation_id}", status_code=201, responses=responses("not-allowed") | {200: {"model": ConversationOut}}
+)
+async def store_conversation(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
 ) -> ConversationOut:
     """Create a conversation (201), or replace the members of an existing one (200)."""
@@ -130,7 +132,7 @@ async def store(
     return ConversationOut.model_validate(stored)
 
 
-@user_router.get("", responses=responses(403))
+@user_router.get("", responses=responses())
 async def list_conversations(caller: UserCaller, sessions: Database, page: Paged) -> ConversationList:
     """List the caller's conversations."""
     async with sessions() as db:
@@ -142,8 +144,8 @@ async def list_conversations(caller: UserCaller, sessions: Database, page: Paged
     )
 
 
-@router.get("/{conversation_id}", responses=responses(404))
-async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> ConversationOut:
+@router.get("/{conversation_id}", responses=responses("not-found"))
+async def read_conversation(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> ConversationOut:
     """Read one of the caller's conversations. With scope `service`: any conversation."""
     async with sessions() as db:
         found = await conversations.read(db, conversation_id)
@@ -156,7 +158,7 @@ async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> 
 @user_router.put(
     "/{conversation_id}/messages/{message_id}",
     status_code=201,
-    responses=responses(403, 404, 409) | {200: {"model": MessageOut}},
+    responses=responses("not-found", "message-exists", "too-many-messages") | {200: {"model": MessageOut}},
 )
 async def post_message(
     place: Annotated[MessagePlace, Depends()],
@@ -195,7 +197,7 @@ async def post_message(
     return MessageOut.model_validate(message)
 
 
-@user_router.get("/{conversation_id}/messages", responses=responses(403, 404))
+@user_router.get("/{conversation_id}/messages", responses=responses("not-found"))
 async def list_messages(
     conversation_id: UUID,
     caller: UserCaller,

@@ -119,13 +119,20 @@ async def _caller(
     services: AllServices,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> AsyncIterator[Caller]:
-    """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself."""
+    """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself.
+
+    FastAPI asks once for each set of scopes that a route's dependencies have; only the first time counts.
+    """
+    if hasattr(request.state, "caller"):
+        yield request.state.caller
+        return
     if credentials is None:
         raise Unauthorized(Detail.NOT_SIGNED_IN)
     caller = await services.tokens.caller(credentials.credentials)
     acts_for = _named_user(request)
     services.rates.spend(caller, acts_for)
     request.state.permit = await services.running.enter(caller, acts_for)
+    request.state.caller = caller
     try:
         yield caller
     finally:
@@ -152,11 +159,9 @@ async def _user(request: Request, caller: Annotated[Caller, Depends(_caller)]) -
     """Give the user that a route is for: the caller, or below `/v1/users/` the one that a service acts for."""
     if "user_id" in request.path_params:
         return Caller(request.path_params["user_id"], frozenset(), _with_scope(caller, "service").expires_at)
-    if "service" in caller.scopes:
+    if "service" in caller.scopes or not caller.is_person:
         bare = route_template(request.scope).removeprefix("/v1")
         raise ActForUser(f"/v1/users/{{user_id}}{_NOT_FOR_SERVICES.get(bare, bare)}")
-    if not caller.is_person:
-        raise Forbidden(Detail.NOT_A_PERSON)
     return caller
 
 

@@ -1,7 +1,7 @@
 """Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; the dispatch follows."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
 from api.fields import Body, Instant, Out, ReminderMinutes
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from api.row_queue import Writes
 from db import fasting_sessions, outbox, preferences
 from db.engine import Sessions, present_instant
@@ -48,10 +49,10 @@ class ReminderOut(Out):
     state: ReminderState
 
 
-class SessionOut(BaseModel):
+class SessionOut(Out):
     """A fasting session."""
 
-    id: UUID
+    id: UUID = Field(validation_alias="session_id")
     started_at: datetime
     ends_at: datetime
     status: SessionStatus
@@ -70,7 +71,11 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
-@user_router.put("/{session_id}", status_code=201, responses=responses(403, 404, 409) | {200: {"model": SessionOut}})
+@user_router.put(
+    "/{session_id}",
+    status_code=201,
+    responses=responses("not-found", "session-exists", "too-many-active-fasts") | {200: {"model": SessionOut}},
+)
 async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
@@ -110,7 +115,7 @@ async def start_fasting_session(
     return answer
 
 
-@user_router.get("", responses=responses(403))
+@user_router.get("", responses=responses())
 async def list_fasting_sessions(caller: UserCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
     return await list_of(caller.user_id, sessions, page)
@@ -119,16 +124,21 @@ async def list_fasting_sessions(caller: UserCaller, sessions: Database, page: Pa
 async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
     """List a user's fasting sessions."""
     async with sessions() as db:
-        found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
-        shown = found[: page.limit]
-        items = await _out(db, shown)
+        return await page_of(db, user_id, page)
+
+
+async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
+    """List a user's fasting sessions in a transaction."""
+    found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    items = await _out(db, shown)
     more = len(found) > len(shown)
     return SessionList(
         items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
     )
 
 
-@user_router.get("/{session_id}", responses=responses(403, 404))
+@user_router.get("/{session_id}", responses=responses("not-found"))
 async def read_fasting_session(session_id: UUID, caller: UserCaller, sessions: Database) -> SessionOut:
     """Read a fasting session."""
     async with sessions() as db:
@@ -138,7 +148,7 @@ async def read_fasting_session(session_id: UUID, caller: UserCaller, sessions: D
         return (await _out(db, [session]))[0]
 
 
-@user_router.patch("/{session_id}", responses=responses(403, 404, 409))
+@user_router.patch("/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts"))
 async def change_fasting_session(
     session_id: UUID, body: ChangeIn, caller: UserCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
@@ -166,13 +176,13 @@ async def change_fasting_session(
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@user_router.post("/{session_id}/end", responses=responses(403, 404, 409))
+@user_router.post("/{session_id}/end", responses=responses("not-found", "session-finished"))
 async def end_fasting_session(session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@user_router.post("/{session_id}/cancel", responses=responses(403, 404, 409))
+@user_router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished"))
 async def cancel_fasting_session(
     session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
@@ -249,12 +259,4 @@ async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[Ses
 
 
 def _shown(session: FastingSession, standings: Sequence[ReminderStanding]) -> SessionOut:
-    return SessionOut(
-        id=session.session_id,
-        started_at=session.started_at,
-        ends_at=session.ends_at,
-        status=session.status,
-        ended_at=session.ended_at,
-        reminders=[ReminderOut.model_validate(each) for each in standings],
-        rev=session.rev,
-    )
+    return SessionOut.model_validate(asdict(session) | {"reminders": standings})

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, Dispatch, RowWrites, UserCaller
 from api.fields import Body, Out, ReminderMinutes, TimeZone
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from api.row_queue import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
@@ -118,14 +119,14 @@ class PreferencesOut(Out):
     rev: int = Field(description="0 until preferences are first stored; increases with each change. Also the `ETag`.")
 
 
-@user_router.get("", responses=responses(403))
+@user_router.get("", responses=responses())
 async def read_preferences(caller: UserCaller, sessions: Database, response: Response) -> PreferencesOut:
     """Read the caller's preferences."""
     async with sessions() as db:
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@user_router.put("", responses=responses(403, 412))
+@user_router.put("", responses=responses("preferences-changed"))
 async def replace_preferences(
     body: PreferencesBody,
     caller: UserCaller,
@@ -149,7 +150,7 @@ async def replace_preferences(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@user_router.patch("", responses=responses(403, 412))
+@user_router.patch("", responses=responses("preferences-changed"))
 async def change_preferences(
     body: PreferencesPatch,
     caller: UserCaller,

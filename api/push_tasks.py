@@ -6,14 +6,14 @@ from fastapi import APIRouter, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import RowWrites, UserCaller
-from api.http.problems import responses
+from api.http.problem_types import responses
 from db import push_tasks
 from domain.problems import NotFound
 
 user_router = APIRouter(prefix="/push-tasks", tags=["push tasks"])
 
 
-@user_router.post("/{task_id}/opened", status_code=204, responses=responses(403, 404))
+@user_router.post("/{task_id}/opened", status_code=204, responses=responses("not-found"))
 async def mark_push_opened(task_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import RowWrites, Streams, UserCaller
 from api.http.connection import ConnectionState
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.streams.open_streams import OpenStreams, Stream
 from api.sync import MAX_SEQ, ItemOut, arrive, item_out
 from db import presences
@@ -134,9 +134,10 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses(403, 404, 409, 410) | {200: {"description": "Events, until the stream ends."}},
+    responses=responses("act-for-a-user", "not-found", "installation-inactive", "cursor-too-old")
+    | {200: {"description": "Events, until the stream ends."}},
 )
-async def stream(
+async def stream_log(
     request: Request,
     installation_id: UUID,
     caller: UserCaller,

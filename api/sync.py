@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import LARGEST_PAGE, Database, RowWrites, UserCaller
 from api.fields import Out
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from db import device_tokens as installations
 from db import log
 from db.messages import PageSize
@@ -47,7 +48,7 @@ class SyncOut(BaseModel):
     refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
-@user_router.get("", responses=responses(403, 404, 409, 410))
+@user_router.get("", responses=responses("not-found", "installation-inactive", "cursor-too-old"))
 async def sync_log(
     installation_id: UUID,
     caller: UserCaller,

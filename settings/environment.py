@@ -165,6 +165,7 @@ class ServiceSettings(_Section):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
+    phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -172,6 +173,12 @@ class ServiceSettings(_Section):
     def public_address(self) -> str:
         """Where people reach the API: the start of every link."""
         return self.public_url or f"http://127.0.0.1:{self.api_port}"
+
+
+class TemporalSettings(_Section):
+    """What Fastbell adds to the SDK's own settings of Temporal."""
+
+    payload_keys_file: ReadableFile | None = None
 
 
 class LimiterSettings(_Section):
@@ -241,6 +248,7 @@ class TracingSettings(_Section):
 DEFAULT_LIMITS = LimitSettings()
 
 service_settings = ServiceSettings.read
+temporal_settings = TemporalSettings.read
 limiter_settings = LimiterSettings.read
 limit_settings = LimitSettings.read
 retention_settings = RetentionSettings.read

@@ -47,6 +47,8 @@ NAMESPACES = (
     "traced",
     "neighbours",
     "pages",
+    "encrypted",
+    "restored",
 )
 
 

@@ -6,8 +6,6 @@ from api.dependencies import supporter
 from api.support import operations, people, push_tasks, test_pushes
 
 router = APIRouter(prefix="/v1/support", tags=["support"])
-user_router = APIRouter(tags=["support"])  # below `/v1/users/{user_id}/`
 for resource in (people, push_tasks, operations):
     router.include_router(resource.router, dependencies=[Security(supporter, scopes=["support"])])
 router.include_router(test_pushes.router)
-user_router.include_router(test_pushes.user_router)

@@ -18,7 +18,8 @@ from api.acting import UserIdInPath
 from api.dependencies import Database, RowWrites, Tester, Watchers
 from api.fields import Body
 from api.http.connection import ConnectionState
-from api.http.problems import Detail, ServiceUnavailable, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail, ServiceUnavailable
 from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
 from domain.problems import NotFound
@@ -26,7 +27,6 @@ from operations import diagnostic_push as test_pushes
 from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
 router = APIRouter()
-user_router = APIRouter()  # below `/v1/users/{user_id}/`
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
 _AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker
@@ -41,8 +41,11 @@ class TestPushIn(Body):
     validate_only: Annotated[StrictBool, Field(description="FCM only checks the push; no phone gets it.")] = False
 
 
-@user_router.post("/test-push", status_code=202, responses=responses(403, 404, 409, 429))
-@router.post("/users/{user_id:path}/test-push", status_code=202, responses=responses(403, 404, 409, 429))
+@router.post(
+    "/users/{user_id:path}/test-push",
+    status_code=202,
+    responses=responses("not-allowed", "not-found", "no-active-token"),
+)
 async def send_test_push(user_id: UserIdInPath, body: TestPushIn, caller: Tester, writes: RowWrites) -> ShownTestPush:
     """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
 
@@ -60,9 +63,10 @@ async def send_test_push(user_id: UserIdInPath, body: TestPushIn, caller: Tester
 @router.get(
     "/test-pushes/{test_push_id}",
     response_model=ShownTestPush,
-    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
+    responses=responses("not-allowed", "not-found")
+    | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
 )
-async def show(
+async def show_test_push(
     test_push_id: UUID,
     request: Request,
     caller: Tester,

@@ -55,6 +55,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
         "temporal_ui_url": None,
+        "phones_url": None,
         "log_format": "auto",
         "log_level": "INFO",
     }

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { READ_LIMIT } from "../../src/core/engine.ts";
 import { STARTS_AT_MOST, startFastbell } from "../../src/core/fastbell.ts";
 import { later } from "../../src/core/later.ts";
+import { READ_LIMIT } from "../../src/core/registration_store.ts";
 import { Disk, ID, OPTIONS, Phone, bodiesOf, passes, until } from "./phone.ts";
 
 test("a start that fails halfway leaves nobody listening", async () => {
