@@ -1238,7 +1238,7 @@ export interface components {
             created_at: string;
             /**
              * Url
-             * @description Deep link.
+             * @description Deep link, by the link template of the app that asks.
              */
             url: string;
             /**
@@ -1876,6 +1876,16 @@ export interface components {
              * @description The reminders, in order of time.
              */
             reminders: components["schemas"]["ReminderOut"][];
+            /**
+             * Labels
+             * @description As given at the start.
+             * @example {
+             *       "name": "Assam"
+             *     }
+             */
+            labels: {
+                [key: string]: string;
+            };
             /**
              * Rev
              * @description Increases with each change.
@@ -2564,6 +2574,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * SyncOut
@@ -3022,6 +3036,7 @@ export interface operations {
              *
              *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
              *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
              */
             409: {
                 headers: {
