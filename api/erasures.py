@@ -79,6 +79,7 @@ class Export(StreamingResponse):
 
 @router.get(
     "/users/{user_id:encoded}/export",
+    status_code=200,
     response_class=Export,
     responses=responses("not-allowed", "being-erased")
     | {200: {"content": {_LINES: {}}, "description": "One line for each thing held."}},
