@@ -15,6 +15,7 @@ from api import (
     device_tokens,
     document,
     erasures,
+    events,
     fasting_sessions,
     operations,
     preference_links,
@@ -24,6 +25,7 @@ from api import (
     stream,
     support,
     sync,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.console.app import make_console
@@ -94,6 +96,7 @@ def create_app(
             app_ids=app_ids,
             streams=streams,
             exposition=exposition,
+            allow_private_webhooks=settings.webhooks_allow_private,
             erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
@@ -140,6 +143,8 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        events,
+        webhooks,
         erasures,
         support,
         operations,

@@ -89,6 +89,7 @@ class Services:
     streams: OpenStreams
     exposition: Exposition
     erasure_key: bytes | None  # None: digests prove nothing
+    allow_private_webhooks: bool = False
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_EXPORTS))
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 

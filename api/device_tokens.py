@@ -126,7 +126,10 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent", "being-erased"))
+@router.put(
+    "/{installation_id}",
+    responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
+)
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,

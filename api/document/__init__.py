@@ -43,6 +43,8 @@ TAGS: Mapping[str, str] = {
     "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
     "people": "A person leaves, or asks what is held of them. For services.",
     "push tasks": "What the phone reports about a push.",
+    "events": "What became of pushes, reminders and device tokens, in order. For backends.",
+    "webhooks": "Addresses that are sent the events. For backends.",
     "support": "Why did a phone not buzz? For people with the scope `support`.",
     "operations": "Probes and metrics.",
 }
@@ -53,6 +55,7 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "task_id": "push task",
     "test_push_id": "test push",
     "brake_id": "brake",
+    "webhook_id": "webhook",
     "erasure_id": "erasure",
 }
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)

@@ -2707,6 +2707,7 @@ export interface operations {
              *
              *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
              *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
              */
             409: {
                 headers: {
