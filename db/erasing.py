@@ -172,6 +172,17 @@ _DEVICE_TOKENS = """
     DELETE FROM device_tokens d USING old WHERE d.id = old.id RETURNING 1
 """
 
+# Deliveries of an event do not name anybody, and would only be found dead without it.
+_EVENTS = """
+    WITH old AS (
+        SELECT number FROM events WHERE user_id = :user_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), deliveries AS (
+        DELETE FROM webhook_deliveries d
+         USING old CROSS JOIN webhooks w WHERE d.webhook_id = w.id AND d.event_number = old.number
+    )
+    DELETE FROM events e USING old WHERE e.number = old.number RETURNING 1
+"""
+
 _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT FROM`; and how a batch of them goes
     _whole("presences"),
     _whole("preference_sessions"),
@@ -179,6 +190,8 @@ _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT F
     _whole("console_sessions"),
     _whole("console_codes"),
     _whole("members"),
+    _whole("unnumbered_events"),
+    ("events WHERE user_id = :user_id", _run(_EVENTS)),
     ("push_tasks WHERE user_id = :user_id", _run(_PUSH_TASKS)),
     _whole("withheld_pushes"),
     _whole("preferences"),
