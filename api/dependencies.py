@@ -21,6 +21,7 @@ from api.streams.open_streams import OpenStreams
 from db import erasures
 from db.engine import Sessions, is_ready
 from dispatch.relay import Relay
+from domain.presentation import Presentations
 from domain.problems import InvalidField, NotFound, being_erased
 from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
@@ -87,6 +88,7 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    presentations: Presentations
     exposition: Exposition
     erasure_key: bytes | None  # None: digests prove nothing
     allow_private_webhooks: bool = False
@@ -113,7 +115,6 @@ AllowedApps = Annotated[AppIds, _held("app_ids")]
 Database = Annotated[Sessions, _held("sessions")]
 RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
-Streams = Annotated[OpenStreams, _held("streams")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]

@@ -10,7 +10,7 @@ from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, Out, ReminderMinutes
+from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
 from api.http.problems import Detail
 from api.row_queue import Writes
@@ -32,6 +32,7 @@ class StartIn(Body):
     ends_at: Instant
     started_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+    labels: Labels | None = None
 
 
 class ChangeIn(Body):
@@ -58,6 +59,7 @@ class SessionOut(Out):
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
+    labels: dict[str, str] = Field(description="As given at the start.", examples=[{"name": "Assam"}])
     rev: int = Field(description="Increases with each change.")
 
 
@@ -235,6 +237,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
         scheduled_at=now,
         rev=1,
         follows_preferences=body.reminder_minutes is None,
+        labels=body.labels or {},
     )
 
 
@@ -251,6 +254,7 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
         body.ends_at == session.ends_at
         and body.started_at in {None, session.started_at}
         and body.reminder_minutes in {None, session.reminder_minutes}
+        and body.labels in (None, session.labels)
     )
 
 

@@ -391,6 +391,17 @@ _AWAIT_REGISTRATIONS = text("""
 """)
 
 
+async def app_of(db: AsyncSession, user_id: str, installation_id: UUID) -> str | None:
+    """Name the app that an installation of a user registered for last."""
+    query = (
+        select(DeviceToken.app_id)
+        .where(DeviceToken.installation_id == installation_id, DeviceToken.user_id == user_id)
+        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
+        .limit(1)
+    )
+    return await db.scalar(query)
+
+
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:
     """Give the state of an installation for a user."""
     query = (

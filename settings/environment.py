@@ -7,6 +7,7 @@ see `temporalio.envconfig`.
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
@@ -97,6 +98,7 @@ class AppSettings(_Section):
     apns: ApnsSettings | None = None
     fcm: FcmSettings | None = None
     encrypted: StrictBool = False
+    presentation: Path | None = None  # read by `presentations`
 
     @model_validator(mode="after")
     def _some_provider(self) -> Self:
@@ -156,6 +158,7 @@ class ServiceSettings(_Section):
     database_url: PostgresqlUrl
     database_pool_size: int = Field(default=10, ge=2, le=200)
     apps_file: ReadableFile | None = None
+    presentation_file: ReadableFile | None = None
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000

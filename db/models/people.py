@@ -117,6 +117,7 @@ class FastingSessionRow(Table):
     scheduled_at: Mapped[datetime]
     late_minutes: Mapped[tuple[int, ...]] = mapped_column(server_default=text("'{}'"))
     follows_preferences: Mapped[bool] = mapped_column(server_default=text("false"))  # without minutes of its own
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # name -> text, of the app's own texts
     started_with: Mapped[dict[str, Any]]  # the accepted start request, to recognize a repeat
     rev: Mapped[int]
 

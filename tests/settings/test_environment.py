@@ -48,6 +48,7 @@ def test_what_is_not_set_has_its_default() -> None:
     assert settings.model_dump(exclude={"database_url"}) == {
         "database_pool_size": 10,
         "apps_file": None,
+        "presentation_file": None,
         "arm_window": 60.0,
         "api_host": "127.0.0.1",
         "api_port": 8000,
