@@ -82,6 +82,7 @@ class Export(StreamingResponse):
 
 @router.get(
     "/users/{user_id:path}/export",
+    status_code=200,
     response_class=Export,
     responses=responses("not-allowed", "being-erased")
     | {200: {"content": {_LINES: {}}, "description": "One line for each thing held."}},
