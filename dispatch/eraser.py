@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db import erasures, fasting_sessions, messages
 from db.engine import Sessions
-from db.erasures import Erasing, DeletedSubject
+from db.erasures import DeletedSubject, Erasing
 from domain.naming import (
     MESSAGE_ID_ATTRIBUTE,
     handoff_workflow_id,
