@@ -43,7 +43,7 @@ class Erasing:
 
 
 @dataclass(frozen=True, slots=True)
-class DeletedSubject:
+class ErasureSubject:
     """What was deleted and may have a workflow; `kind` as in the outbox."""
 
     kind: str
@@ -109,10 +109,10 @@ async def is_anyone_older(db: AsyncSession, at: datetime) -> bool:
     return bool(await db.scalar(_OLDER, {"at": at, "longest": _LONGEST}))
 
 
-async def subjects(db: AsyncSession, erasure_id: UUID, limit: int) -> Sequence[DeletedSubject]:
+async def subjects(db: AsyncSession, erasure_id: UUID, limit: int) -> Sequence[ErasureSubject]:
     """List subjects whose workflows are to be deleted, except those that a relay may just be dispatching."""
     rows = await db.execute(_SUBJECTS, {"erasure_id": erasure_id, "limit": limit})
-    return [DeletedSubject(*row) for row in rows]
+    return [ErasureSubject(*row) for row in rows]
 
 
 async def has_subjects(db: AsyncSession, erasure_id: UUID) -> bool:
@@ -120,7 +120,7 @@ async def has_subjects(db: AsyncSession, erasure_id: UUID) -> bool:
     return bool(await db.scalar(_HAS_SUBJECTS, {"erasure_id": erasure_id}))
 
 
-async def settle(db: AsyncSession, erasure_id: UUID, gone: Collection[DeletedSubject]) -> None:
+async def settle(db: AsyncSession, erasure_id: UUID, gone: Collection[ErasureSubject]) -> None:
     """Forget subjects that have no workflow."""
     await db.execute(_SETTLE, columns_of(gone, "kind", "id") | {"erasure_id": erasure_id})
 

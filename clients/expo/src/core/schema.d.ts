@@ -1017,6 +1017,17 @@ export interface components {
             created_at: string;
         };
         /**
+         * DeliveriesIn
+         * @description Which dead deliveries to send again.
+         */
+        DeliveriesIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
          * DeliveryList
          * @description A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept.
          */
@@ -1777,6 +1788,17 @@ export interface components {
              * @description Why the database is not ready, if known.
              */
             cause?: string | null;
+        };
+        /**
+         * RedriveOut
+         * @description The number of deliveries that are sent again.
+         */
+        RedriveOut: {
+            /**
+             * Redriven
+             * @description 1000 at most; ask again for the rest.
+             */
+            redriven: number;
         };
         /**
          * RedriveOut
@@ -6866,7 +6888,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+                "application/json": components["schemas"]["DeliveriesIn"];
             };
         };
         responses: {
