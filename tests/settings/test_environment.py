@@ -85,6 +85,10 @@ def test_where_people_reach_the_api_is_a_web_address(told: str) -> None:
     assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
 
 
+def test_a_key_of_digests_that_could_be_guessed_is_refused() -> None:
+    assert refused(service_settings, DATABASE | {"ERASURE_KEY": "short"}) == "ERASURE_KEY must have at least 32 bytes."
+
+
 @pytest.mark.parametrize("told", ["https://push.example.com/api", "https://push.example.com/?a"])
 def test_where_people_reach_the_api_has_no_path(told: str) -> None:
     assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
