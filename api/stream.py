@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.dependencies import AnyCaller, RowWrites, Streams
+from api.dependencies import RowWrites, Streams, UserCaller
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
 from api.streams.open_streams import OpenStreams, Stream
@@ -134,13 +134,13 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses("not-found", "installation-inactive", "cursor-too-old")
+    responses=responses("act-for-a-user", "not-found", "installation-inactive", "cursor-too-old")
     | {200: {"description": "Events, until the stream ends."}},
 )
 async def stream_log(
     request: Request,
     installation_id: UUID,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     streams: Streams,
     cursor: Annotated[Cursor, Depends(cursor_at)],

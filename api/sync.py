@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import LARGEST_PAGE, AnyCaller, Database, RowWrites
+from api.dependencies import LARGEST_PAGE, Database, RowWrites, UserCaller
 from api.fields import Out
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -20,7 +20,7 @@ from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.problems import CursorTooOld, InvalidField
 
-router = APIRouter(prefix="/v1/sync", tags=["messages"])
+user_router = APIRouter(prefix="/sync", tags=["messages"])
 MAX_SEQ = 2**63 - 1
 
 
@@ -48,10 +48,10 @@ class SyncOut(BaseModel):
     refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
-@router.get("", responses=responses("not-found", "installation-inactive", "cursor-too-old"))
+@user_router.get("", responses=responses("not-found", "installation-inactive", "cursor-too-old"))
 async def sync_log(
     installation_id: UUID,
-    caller: AnyCaller,
+    caller: UserCaller,
     sessions: Database,
     writes: RowWrites,
     after: Annotated[
