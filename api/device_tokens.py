@@ -126,7 +126,9 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@user_router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent"))
+@user_router.put(
+    "/{installation_id}", responses=responses("installation-taken", "ticket-spent", "registration-outdated")
+)
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,

@@ -102,6 +102,12 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "The ticket of this registration has signed it out already. Sign in with a new ticket.",
         ),
         ProblemType(
+            "registration-outdated",
+            409,
+            "A registration with the same `sign_out_digest` and a higher `sequence` is stored. It stays as it is.",
+            "A later registration of this sign-in was stored already. It stays as it is.",
+        ),
+        ProblemType(
             "installation-inactive",
             409,
             "The installation is signed out. Register its token first.",
