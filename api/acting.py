@@ -5,7 +5,7 @@ one segment of the path as it was sent, so `%2F` belongs to the id, and a bare s
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Security
@@ -65,12 +65,16 @@ class RawUserIds:
 
 def include_user_routers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Serve these routes to users themselves, and to services below `/v1/users/{user_id}/`."""
-    bare, for_users = ({403: responses(name)[403]} for name in ("act-for-a-user", "not-allowed"))
+    bare, for_users = _forbidden("act-for-a-user"), _forbidden("not-allowed")
     checks = [Security(service, scopes=["service"]), Depends(_check_id)]
     for router in routers:
         app.include_router(router, prefix="/v1", responses=bare)
     for router in routers:
         app.include_router(router, prefix=PREFIX, dependencies=checks, responses=for_users)
+
+
+def _forbidden(problem: str) -> dict[int | str, dict[str, Any]]:
+    return {403: responses(problem)[403]}
 
 
 async def _check_id(user_id: UserIdInPath) -> None:

@@ -16,6 +16,7 @@ from db.engine import UNREACHABLE, Sessions
 FRESH_FOR = 3.0  # seconds; a revoked key is refused once they have passed
 _ANSWERS_WITHIN = 5.0  # seconds
 _MAX_KEPT = 1000  # keys; beyond that, those that are not fresh are dropped
+_TROUBLE: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)
 log = structlog.get_logger()
 
 
@@ -50,7 +51,7 @@ class ApiKeys:
             return known.key
         try:
             return await self._look_ups.ask(digest)
-        except (DBAPIError, *UNREACHABLE) as error:
+        except _TROUBLE as error:
             log.warning("looking up an API key failed", error=type(error).__name__)
             raise ServiceUnavailable(Detail.NO_KEYS) from error
 
