@@ -19,9 +19,11 @@ from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import route_template
 from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
+from db import erasures
 from db.engine import Sessions, is_ready
 from dispatch.relay import Relay
-from domain.problems import InvalidField
+from domain.presentation import Presentations
+from domain.problems import InvalidField, NotFound, being_erased
 from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
@@ -67,7 +69,9 @@ class ReadinessCheck:
         raise TimeoutError
 
 
+MAX_EXPORTS = 4  # at once; each holds up to a page in memory
 MAX_WATCHERS = 20  # streams of test pushes at once; each reads the database four times a second
+_READS = {"GET", "HEAD"}
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT, or an API key")
 
 
@@ -85,7 +89,11 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    presentations: Presentations
     exposition: Exposition
+    erasure_key: bytes | None  # None: digests prove nothing
+    allow_private_webhooks: bool = False
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_EXPORTS))
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
@@ -108,10 +116,11 @@ AllowedApps = Annotated[AppIds, _held("app_ids")]
 Database = Annotated[Sessions, _held("sessions")]
 RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
-Streams = Annotated[OpenStreams, _held("streams")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
+Exports = Annotated[asyncio.Semaphore, _held("exports")]
+ErasureKey = Annotated[bytes | None, _held("erasure_key")]
 
 
 async def _caller(
@@ -135,6 +144,10 @@ async def _caller(
     request.state.caller = caller
     try:
         yield caller
+    except NotFound:
+        if request.method not in _READS and await _is_being_erased(services, acts_for or caller.user_id):
+            raise being_erased() from None  # what the request is about may be gone already
+        raise
     finally:
         request.state.permit.release()
 
@@ -143,6 +156,11 @@ def _named_user(request: Request) -> str | None:
     """Give the user that the path names; None for an id that cannot be one, which gets 422."""
     named = request.path_params.get("user_id", "")
     return named if is_user_id(named) else None
+
+
+async def _is_being_erased(services: Services, user_id: str) -> bool:
+    async with services.sessions() as db:
+        return await erasures.running(db, user_id) is not None
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:

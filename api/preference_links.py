@@ -39,7 +39,7 @@ class LinkOut(BaseModel):
     expires_at: datetime
 
 
-@user_router.post("", status_code=201, responses=responses())
+@user_router.post("", status_code=201, responses=responses("being-erased"))
 async def make_preference_link(
     caller: UserCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
 ) -> LinkOut:

@@ -126,7 +126,7 @@ async def read_preferences(caller: UserCaller, sessions: Database, response: Res
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@user_router.put("", responses=responses("preferences-changed"))
+@user_router.put("", responses=responses("preferences-changed", "being-erased"))
 async def replace_preferences(
     body: PreferencesBody,
     caller: UserCaller,
@@ -150,7 +150,7 @@ async def replace_preferences(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@user_router.patch("", responses=responses("preferences-changed"))
+@user_router.patch("", responses=responses("preferences-changed", "being-erased"))
 async def change_preferences(
     body: PreferencesPatch,
     caller: UserCaller,

@@ -13,7 +13,7 @@ from domain.problems import NotFound
 user_router = APIRouter(prefix="/push-tasks", tags=["push tasks"])
 
 
-@user_router.post("/{task_id}/opened", status_code=204, responses=responses("not-found"))
+@user_router.post("/{task_id}/opened", status_code=204, responses=responses("not-found", "being-erased"))
 async def mark_push_opened(task_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 

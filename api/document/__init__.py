@@ -42,7 +42,10 @@ TAGS: Mapping[str, str] = {
     "fasting sessions": "Start, move, end and cancel fasts. Each phone of the user gets the reminders.",
     "messages": "Conversations between users, and each user's log: all messages and reminders in one order.",
     "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
+    "people": "A person leaves, or asks what is held of them. For services.",
     "push tasks": "What the phone reports about a push.",
+    "events": "What became of pushes, reminders and device tokens, in order. For backends.",
+    "webhooks": "Addresses that are sent the events. For backends.",
     "support": "Why did a phone not buzz? For people with the scope `support`.",
     "operations": "Probes and metrics.",
 }
@@ -53,6 +56,8 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "task_id": "push task",
     "test_push_id": "test push",
     "brake_id": "brake",
+    "webhook_id": "webhook",
+    "erasure_id": "erasure",
 }
 DETAILS: Mapping[tuple[str, str], str] = {  # of one operation and problem type, where the table's example is not true
     ("send_test_push", "not-found"): str(NotFound("installation")),

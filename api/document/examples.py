@@ -46,6 +46,7 @@ PARAMETERS: Mapping[str, Any] = {
     "message_id": MESSAGE,
     "session_id": SESSION,
     "user_id": "alice",
+    "webhook_id": NewId("webhook"),
 }
 
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what the example shows
@@ -57,7 +58,11 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")},
     },
     "start_fasting_session": {
-        "16 hours, with two reminders": {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]},
+        "16 hours, with two reminders": {
+            "ends_at": Ahead(timedelta(hours=16)),
+            "reminder_minutes": [60, 15],
+            "labels": {"name": "Tuesday's fast"},
+        },
     },
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},
@@ -84,6 +89,14 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "For a browser that the app opens": {"for": "app"},
         "For a mail": {"for": "email"},
     },
+    "put_webhook": {
+        "All events": {"url": "https://backend.example.com/fastbell"},
+        "Pushes that failed": {
+            "url": "https://backend.example.com/fastbell",
+            "types": ["push.dead", "push.rejected", "push.unregistered"],
+        },
+    },
+    "redrive_webhook_deliveries": {"All that are dead": {}},
     "send_test_push": {"To all phones": {}},
     "redrive_push_tasks": {
         "What would happen to Apple's": {"provider": "apns", "limit": 100, "dry_run": True},

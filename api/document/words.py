@@ -10,13 +10,15 @@ NAMES: Mapping[str, str] = {
     "brake_id": "Id of a token-error cutoff, from `GET /v1/support/gates`.",
     "conversation_id": "Id of the conversation; of a reminder: the id of its fasting session.",
     "id": "Its id.",
+    "erasure_id": "Id of the erasure, from the answer to `DELETE /v1/users/{user_id}`.",
     "installation_id": "One app on one phone. The app makes this UUID once, at its first start, and keeps it.",
     "message_id": "Id of the message. The sender chooses it, so that a repeat is harmless.",
-    "sender_id": "The user who posted the message; null for a reminder.",
+    "sender_id": "The user who posted the message; null for a reminder, and when that user was erased.",
     "session_id": "Id of the fasting session. The caller chooses it, so that a repeat is harmless.",
     "task_id": "Id of the push task; the phone gets it in the push's data.",
     "test_push_id": "Id of the test push.",
     "user_id": "The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.",
+    "webhook_id": "Id of the webhook. The caller chooses it, so that a repeat is harmless.",
     "worker_id": "Id of the worker process.",
     # the phone
     "active": "Whether pushes are sent to this token.",
@@ -48,6 +50,7 @@ NAMES: Mapping[str, str] = {
     "due_at": "When the push is due.",
     "ended_at": "When the fast was ended or cancelled; null while it is active.",
     "ends_at": "The goal: when the fast is to end. At most 21 days after its start.",
+    "labels": "Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.",
     "minutes": "Minutes before the end.",
     "reminder_minutes": "Minutes before the end at which the user is reminded; 0 is the end itself.",
     "reminders": "Whether the user wants reminders.",
@@ -59,7 +62,7 @@ NAMES: Mapping[str, str] = {
     "SessionOut.status": "`active`, or how the fast finished.",
     "ShownTask.reminder_minutes": "Of a reminder: how many minutes before the end; null for others.",
     # messages
-    "body": "The text of the message; null for a reminder.",
+    "body": "The text of the message; null for a reminder, and when its sender was erased.",
     "created_at": "When it was accepted.",
     "has_more": "Whether more items follow.",
     "items": "The items of this page.",
@@ -68,8 +71,12 @@ NAMES: Mapping[str, str] = {
     "member_ids": "The user ids of the members, each once.",
     "next_cursor": "Send it as `cursor` to get the next page; null: there is none.",
     "seq": "Position in the user's log, from 1 without gaps.",
-    "MessageOut.body": "The text of the message.",
-    "MessageOut.sender_id": "The user who posted the message.",
+    "MessageOut.body": "The text of the message; null when its sender was erased.",
+    "MessageOut.sender_id": "The user who posted the message; null when that user was erased.",
+    # people
+    "done_at": "When nothing was left; null while it runs.",
+    "requested_at": "When the erasure was asked for: since then no push to the person has started.",
+    "ErasureOut.state": "Whether anything of the person may be left.",
     # preferences
     "ends": "Local time at which the quiet hours end; not part of them. Before `starts`: on the next day.",
     "expires_at": "When the push is no longer useful; it is not sent afterwards.",
@@ -186,9 +193,35 @@ NAMES: Mapping[str, str] = {
 }
 
 VALUES: Mapping[str, Mapping[str, str]] = {
+    "DeliveryState": {
+        "pending": "It waits for its next attempt.",
+        "accepted": "The receiver answered 2xx.",
+        "dead": "It was tried for a day, or the receiver is gone. It can be redriven.",
+    },
+    "EventType": {
+        "push.accepted": "The provider accepted a push.",
+        "push.dead": "A push ended without acceptance, and a person may look at it.",
+        "push.withdrawn": "A push was not sent by decision.",
+        "push.expired": "A push was no longer useful at its last check.",
+        "push.rejected": "The provider refused a push because of our error.",
+        "push.unregistered": "The provider said that the token of a push is dead.",
+        "push.opened": "The person tapped a push for the first time.",
+        "push.synced": "The app read the message of an accepted push.",
+        "reminder.skipped": "A reminder was set too late.",
+        "reminder.withheld": "A reminder was not sent: no phone, switched off, or quiet hours.",
+        "device_token.registered": "An installation has a new token, or is active again.",
+        "device_token.invalidated": "The provider said that a token is dead.",
+        "device_token.transferred": "Another user or installation registered the token of this user.",
+        "device_token.signed_out": "An installation was signed out.",
+        "webhook.disabled": "The receiver of a webhook answered 410.",
+    },
     "Environment": {
         "production": "Tokens of apps from the store or TestFlight, and all of FCM.",
         "sandbox": "APNs tokens of apps that Xcode installed.",
+    },
+    "ErasureState": {
+        "running": "Something of the person may be left. Their writes are refused.",
+        "done": "Nothing is left. The person may come back.",
     },
     "Event": {
         "registered": "A device token was registered.",

@@ -38,8 +38,8 @@ class ProblemType:
 
     def example(self, **others: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
         """Give an answer of this type."""
-        told = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
-        return told | dict(self.fields) | others
+        body = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
+        return body | dict(self.fields) | others
 
 
 PROBLEMS: Mapping[str, ProblemType] = {
@@ -104,7 +104,8 @@ PROBLEMS: Mapping[str, ProblemType] = {
         ProblemType(
             "registration-outdated",
             409,
-            "A registration with the same `sign_out_digest` and a higher `sequence` is stored. It stays as it is.",
+            "A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a "
+            "new ticket.",
             "A later registration of this sign-in was stored already. It stays as it is.",
         ),
         ProblemType(
@@ -118,6 +119,12 @@ PROBLEMS: Mapping[str, ProblemType] = {
             409,
             "The id belongs to a message with other content or of another user.",
             "This message was already posted, with other content or by another user.",
+        ),
+        ProblemType(
+            "being-erased",
+            409,
+            "All data of the person is being deleted. Try again when the erasure is done.",
+            "This person is being erased. Try again when the erasure is done.",
         ),
         ProblemType(
             "no-active-token",
@@ -147,12 +154,31 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "carol has already resumed this route.",
         ),
         ProblemType(
+            "too-many-webhooks",
+            409,
+            "There are as many webhooks as are allowed. Delete one of them first.",
+            "There may be 50 webhooks. Delete one of them first.",
+        ),
+        ProblemType(
+            "webhook-disabled",
+            409,
+            "The webhook is disabled. Store it again to enable it.",
+            "This webhook is disabled. PUT its url again to enable it.",
+        ),
+        ProblemType(
             "cursor-too-old",
             410,
             "The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, "
             "then continue from `next_cursor`.",
             "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
             "/v1/fasting-sessions again, then continue from cursor 7.",
+            {"next_cursor": 7},
+        ),
+        ProblemType(
+            "event-cursor-too-old",
+            410,
+            "The feed no longer holds the events after this cursor. Continue from `next_cursor`.",
+            "The feed no longer holds the events after this cursor. Continue from cursor 7.",
             {"next_cursor": 7},
         ),
         ProblemType(

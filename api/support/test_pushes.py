@@ -44,7 +44,7 @@ class TestPushIn(Body):
 @router.post(
     "/users/{user_id:path}/test-push",
     status_code=202,
-    responses=responses("not-allowed", "not-found", "no-active-token"),
+    responses=responses("not-allowed", "not-found", "no-active-token", "being-erased"),
 )
 async def send_test_push(user_id: UserIdInPath, body: TestPushIn, caller: Tester, writes: RowWrites) -> ShownTestPush:
     """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.

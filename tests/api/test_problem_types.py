@@ -23,6 +23,7 @@ from db import log
 from domain.problems import LimitReached
 from tests.api.operations import Operation, operations, validates
 from tests.api.test_limits_and_problems import planned_task
+from tests.erasure.leaving import all_done
 from tests.servers import free_port
 from tests.stack import Stack, StackPlace, User, bearer, iphone, make_app, make_stack
 from tests.support.dead import dead_task
@@ -30,7 +31,7 @@ from tests.talk import conversation_of, post, posted
 
 FIRST = ("PUT", "PATCH", "POST", "GET", "DELETE")  # what makes things comes before what reads or ends them
 ENDLESS = {"stream_log"}
-OTHERS_IDS = {"task_id", "test_push_id", "brake_id"}  # that answers give, so there is no example
+OTHERS_IDS = {"task_id", "test_push_id", "brake_id", "erasure_id"}  # that answers give, so there is no example
 DIGITS = re.compile(r"\d+")
 
 
@@ -62,7 +63,8 @@ def an_example(each: Operation) -> Any:
 
 async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack) -> None:
     document, found = await read_document(api)
-    unexpected, sent = [], 0
+    unexpected: list[tuple[object, ...]] = []
+    sent = 0
     for each in found:
         if each.id in ENDLESS or OTHERS_IDS & filled(each).keys():
             continue
@@ -80,6 +82,7 @@ async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack
 
     assert unexpected == []
     assert sent > 30
+    await all_done(api)  # so that alice may write again
 
 
 def _answered_with(each: Operation, answer: httpx.Response) -> dict[str, Any] | None:
@@ -205,11 +208,11 @@ class Provoking:
 
     async def registration_outdated(self) -> tuple[str, httpx.Response]:
         """Register with a lower number than before."""
-        phone = iphone()
-        more = {"sign_out_digest": "0" * 64, "provider": phone.provider, "token": phone.token}
-        path = f"/v1/device-tokens/{phone.installation_id}"
-        assert (await self.user.call("PUT", path, more | {"sequence": 2})).status_code == 200
-        return "register_device_token", await self.user.call("PUT", path, more | {"sequence": 1})
+        phone, digest = iphone(), hashlib.sha256(b"alice's ticket, 32 characters at least").hexdigest()
+        body = {"sign_out_digest": digest, "sequence": 2}
+        assert (await self._register(self.user, phone.installation_id, **body)).status_code == 200
+        late = await self._register(self.user, phone.installation_id, **body | {"sequence": 1})
+        return "register_device_token", late
 
     async def installation_inactive(self) -> tuple[str, httpx.Response]:
         """Sync on a phone that is signed out."""
@@ -231,6 +234,12 @@ class Provoking:
             conversation_id = await conversation_of(user)
             await posted(user, conversation_id)
             return "post_message", await post(user, conversation_id, "One more")
+
+    async def being_erased(self) -> tuple[str, httpx.Response]:
+        """Write while one is being erased."""
+        erased = await self.api.user("backend", "service").call("DELETE", f"/v1/users/{self.user.user_id}")
+        assert erased.status_code == 202
+        return "make_preference_link", await self.user.call("POST", "/v1/preference-links")
 
     async def no_active_token(self) -> tuple[str, httpx.Response]:
         """Test the phones of somebody who has none."""
@@ -268,6 +277,33 @@ class Provoking:
             await log.purge(db, self.user.user_id, until=2)
         return "sync_log", await self.user.call("GET", f"/v1/sync?installation_id={uuid4()}&after=1")
 
+    async def event_cursor_too_old(self) -> tuple[str, httpx.Response]:
+        """Continue after what retention has deleted."""
+        await self._execute("UPDATE event_feed SET head = head + 9, horizon = head + 7")
+        return "list_events", await self._backend().call("GET", "/v1/events?after=1")
+
+    async def too_many_webhooks(self) -> tuple[str, httpx.Response]:
+        """Store one more than is allowed."""
+        ids = [str(uuid4()) for _ in range(50)]
+        many = "INSERT INTO webhooks (id, url, secret, position) SELECT unnest(CAST(:ids AS uuid[])), 'x', 'x', 0"
+        await self._execute(many, ids=ids)
+        try:
+            answer = await self._backend().call(
+                "PUT", f"/v1/webhooks/{uuid4()}", {"url": "https://backend.example.com/"}
+            )
+        finally:
+            await self._execute("DELETE FROM webhooks WHERE id = ANY(CAST(:ids AS uuid[]))", ids=ids)
+        return "put_webhook", answer
+
+    async def webhook_disabled(self) -> tuple[str, httpx.Response]:
+        """Test what a receiver's 410 has disabled."""
+        path = f"/v1/webhooks/{uuid4()}"
+        stored = await self._backend().call("PUT", path, {"url": "https://backend.example.com/"})
+        await self._execute("UPDATE webhooks SET disabled_at = now() WHERE id = :id", id=stored.json()["id"])
+        answer = await self._backend().call("POST", f"{path}/test")
+        assert (await self._backend().call("DELETE", path)).status_code == 204
+        return "send_test_event", answer
+
     async def preferences_changed(self) -> tuple[str, httpx.Response]:
         """Change what was read before somebody else changed it."""
         path = "/v1/notification-preferences"
@@ -300,6 +336,9 @@ class Provoking:
         async with make_stack(self.place, make_app(self.place, DATABASE_URL=address)) as away:
             return "list_device_tokens", await away.user().call("GET", "/v1/device-tokens")
 
+    def _backend(self) -> User:
+        return self.api.user("backend", "service")
+
     def _supporter(self) -> User:
         return self.api.user(None, "support")
 
@@ -308,7 +347,7 @@ class Provoking:
         body: dict[str, str] = an_example(next(each for each in found if each.id == "start_fasting_session"))
         return body
 
-    async def _register(self, user: User, installation_id: UUID, **more: str) -> httpx.Response:
+    async def _register(self, user: User, installation_id: UUID, **more: object) -> httpx.Response:
         body = {"provider": "apns", "token": iphone().token, **more}
         return await user.call("PUT", f"/v1/device-tokens/{installation_id}", body)
 
