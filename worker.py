@@ -19,6 +19,7 @@ from activities.handoff import HandoffPlanning
 from activities.housekeeping import Purging, Sweeping
 from activities.reminders import ReminderOpening
 from activities.sending import SEND_BUDGET, PushSending, SendDependencies
+from activities.webhooks import FeedFollowing, WebhookDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
@@ -27,8 +28,9 @@ from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
-from domain.naming import WORKFLOW_QUEUE, push_queue
+from domain.naming import WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
+from domain.webhooks import MAX_WEBHOOKS
 from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
@@ -55,6 +57,7 @@ from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
+from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
@@ -68,9 +71,13 @@ log = structlog.get_logger()
 
 
 def make_workers(
-    client: Client, sessions: Sessions, dependencies: SendDependencies, keep: Keep = DEFAULT_KEEP
+    client: Client,
+    sessions: Sessions,
+    dependencies: SendDependencies,
+    keep: Keep = DEFAULT_KEEP,
+    webhooks: WebhookDependencies | None = None,
 ) -> list[Worker]:
-    """Make one worker for the workflows and one for the sends of each provider.
+    """Make one worker for the workflows, one for webhooks, and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than the workflow itself. Replayed histories guard determinism.
     """
@@ -80,7 +87,10 @@ def make_workers(
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush, OrphanSweep, Retention],
+            workflows=[
+                *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
+                *(OrphanSweep, Retention, WebhookFollower),
+            ],
             activities=[
                 opening.open_reminder,
                 opening.close_tasks,
@@ -99,7 +109,16 @@ def make_workers(
             max_concurrent_local_activities=50,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
             graceful_shutdown_timeout=GRACE,
-        )
+        ),
+        Worker(  # of its own, so that no webhook takes a send's place
+            client,
+            task_queue=WEBHOOK_QUEUE,
+            activities=[FeedFollowing(sessions, webhooks or WebhookDependencies()).follow_feed],
+            interceptors=[IdsInLogs(), NamelessFailures()],
+            max_concurrent_activities=MAX_WEBHOOKS,
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
+            graceful_shutdown_timeout=GRACE,
+        ),
     ]
     for provider in sorted(dependencies.apps.providers):
         sending = PushSending(provider, sessions, dependencies)
@@ -156,7 +175,8 @@ async def main() -> None:
             asyncio.create_task(sweeper.sweep_forever()),
             asyncio.create_task(watch(client)),
         ]
-        await _work(make_workers(client, sessions, dependencies, keep), dependencies.due_load, stop)
+        webhooks = WebhookDependencies(settings.webhooks_allow_private, is_busy=dependencies.due_load.is_near)
+        await _work(make_workers(client, sessions, dependencies, keep, webhooks), dependencies.due_load, stop)
     for task in background_tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -190,7 +210,8 @@ def make_send_dependencies(
 
 def _keep() -> Keep:
     settings = retention_settings()
-    return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
+    days = (settings.retention_days, settings.log_retention_days, settings.event_retention_days)
+    return Keep(*(timedelta(days=each) for each in days))
 
 
 def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:

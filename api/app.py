@@ -14,6 +14,7 @@ from api import (
     conversations,
     device_tokens,
     document,
+    events,
     fasting_sessions,
     operations,
     preference_links,
@@ -23,6 +24,7 @@ from api import (
     stream,
     support,
     sync,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.console.app import make_console
@@ -93,6 +95,7 @@ def create_app(
             app_ids=app_ids,
             streams=streams,
             exposition=exposition,
+            allow_private_webhooks=settings.webhooks_allow_private,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
         app.state.preference_page = PageServices(settings.public_address)
@@ -138,6 +141,8 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        events,
+        webhooks,
         support,
         operations,
     ):

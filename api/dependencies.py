@@ -85,6 +85,7 @@ class Services:
     app_ids: AppIds
     streams: OpenStreams
     exposition: Exposition
+    allow_private_webhooks: bool = False
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 

@@ -24,6 +24,7 @@ from operations import revival as revivals
 from push.payload_limit import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+LARGEST_SEQUENCE = 2**53 - 1  # which every client's numbers hold
 
 
 def _public_key(value: str) -> str:
@@ -79,6 +80,16 @@ class RegistrationIn(Body):
             "a bearer token (`POST /v1/sign-outs`).",
         ),
     ] = None
+    sequence: Annotated[
+        int | None,
+        Field(
+            strict=True,
+            ge=0,
+            le=LARGEST_SEQUENCE,
+            description="A number that grows with each registration that the app sends with the same "
+            "`sign_out_digest`. One that arrives after a higher one changes nothing.",
+        ),
+    ] = None
     former_ticket: Annotated[
         Ticket | None,
         Field(description="Ticket of the user who was signed in here before, if their sign-out was not sent yet."),
@@ -89,10 +100,15 @@ class RegistrationIn(Body):
     ] = None
 
     def checked(self) -> device_tokens.Registration:
-        """Check the token and its environment by the provider's rules; raises InvalidField."""
+        """Check the token and its environment by the provider's rules, and fields that belong together.
+
+        Raises InvalidField.
+        """
         token = registration.token(self.provider, self.token)
         if self.provider is Provider.FCM and self.environment is not Environment.PRODUCTION:
             raise InvalidField("environment", Detail.FCM_ENVIRONMENT)
+        if self.sequence is not None and self.sign_out_digest is None:
+            raise InvalidField("sequence", Detail.SEQUENCE_NEEDS_DIGEST)
         as_bytes = {
             "sign_out_digest": None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
             "public_key": None if self.public_key is None else base64.b64decode(self.public_key),
@@ -110,7 +126,7 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent"))
+@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent", "registration-outdated"))
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
@@ -123,7 +139,8 @@ async def register_device_token(
     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-    `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
+    `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+    `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
     """
     registered = body.checked()
     if not await apps.allow(registered.app_id):
@@ -156,7 +173,10 @@ async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged)
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
 async def sign_out_installation(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
-    """Sign this installation out. If another user has since registered the token, their registration is kept."""
+    """Sign this installation out. If another user has since registered the token, their registration is kept.
+
+    This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
+    """
 
     async def leave(db: AsyncSession) -> None:
         await device_tokens.sign_out(db, caller.user_id, installation_id)

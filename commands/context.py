@@ -128,9 +128,9 @@ def actor() -> str:
         return f"cli:{os.getuid()}"
 
 
-def print_json(found: object) -> None:
+def print_json(value: object) -> None:
     """Print as JSON, with the API's field names."""
-    print(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    print(TypeAdapter(type(value)).dump_json(value, indent=2).decode())
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

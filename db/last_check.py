@@ -47,7 +47,7 @@ class PushFacts:
     groups: Mapping[UUID, CollapseGroupUse]  # of pushes about messages, by push task
     preferences: Mapping[str, Preferences]
 
-    def wishes(self, task: Task) -> Preferences:
+    def preferences_of(self, task: Task) -> Preferences:
         """Give the preferences of a push's user."""
         return self.preferences.get(task.user_id, Preferences())
 
@@ -66,7 +66,7 @@ class PushFacts:
             session=self.sessions.get(task.conversation_id),
             is_member=task.task_id in self.members,
             is_synced=task.is_synced,
-            preferences=self.wishes(task),
+            preferences=self.preferences_of(task),
             now=now,
             time_zone=self.time_zone(task),
         )

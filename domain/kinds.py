@@ -62,8 +62,8 @@ RULES: Mapping[Kind, Rules] = {
     Kind.REMINDER: Rules(
         subject=Subject.SESSION,
         priority=Priority.REMINDER,
-        is_wanted=lambda wishes: wishes.reminders,
-        preview=lambda wishes: wishes.reminder_preview,
+        is_wanted=lambda preferences: preferences.reminders,
+        preview=lambda preferences: preferences.reminder_preview,
         useful_for=None,
         urgency=1,
         line="fasting-session/{id}",
@@ -75,8 +75,8 @@ RULES: Mapping[Kind, Rules] = {
     Kind.MESSAGE: Rules(
         subject=Subject.MESSAGE,
         priority=Priority.MESSAGE,
-        is_wanted=lambda wishes: wishes.messages,
-        preview=lambda wishes: wishes.message_preview,
+        is_wanted=lambda preferences: preferences.messages,
+        preview=lambda preferences: preferences.message_preview,
         useful_for=timedelta(days=1),
         urgency=4,
         line="conversation/{id}",

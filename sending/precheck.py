@@ -192,7 +192,7 @@ def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Fact
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
     """Say why the phone must not ring now; None when it may."""
     at = max(facts.now, task.due_at)  # a push that is late rings late
-    if is_quiet(task.kind, facts.pushes.wishes(task), at, facts.pushes.time_zone(task)):
+    if is_quiet(task.kind, facts.pushes.preferences_of(task), at, facts.pushes.time_zone(task)):
         return "quiet_hours"
     group = facts.pushes.groups.get(task.task_id)
     return "sounded_lately" if group is not None and group.has_sounded else None
@@ -220,7 +220,7 @@ def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, preferences = RULES[task.kind], facts.pushes.wishes(task)
+    rules, preferences = RULES[task.kind], facts.pushes.preferences_of(task)
     content = _content(task, facts)
     words = worded(task.kind, device.locale, rules.preview(preferences), content)
     generic = worded(task.kind, device.locale, Preview.GENERIC, content)

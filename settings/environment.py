@@ -163,6 +163,7 @@ class ServiceSettings(_Section):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
+    webhooks_allow_private: bool = False  # private and loopback addresses, and http://
     phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -213,6 +214,7 @@ class RetentionSettings(_Section):
 
     retention_days: int = Field(default=30, ge=2, le=3650)  # a push is useful for about 24 hours at most
     log_retention_days: int = Field(default=90, ge=2, le=3650)
+    event_retention_days: int = Field(default=7, ge=2, le=365)  # a delivery to a webhook is tried for a day
 
 
 class TracingSettings(_Section):

@@ -25,6 +25,7 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
+from activities.webhooks import WebhookDependencies
 from api.app import create_app
 from api.http.connection import UNACKNOWLEDGED, HttpConnection, bind
 from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
@@ -247,7 +248,8 @@ async def working(
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
     ]
-    workers = make_workers(stack.temporal, stack.sessions, dependencies)
+    webhooks = WebhookDependencies(service_settings(environment).webhooks_allow_private, within=1.5, looks_every=0.1)
+    workers = make_workers(stack.temporal, stack.sessions, dependencies, webhooks=webhooks)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield rotation

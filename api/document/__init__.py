@@ -42,6 +42,8 @@ TAGS: Mapping[str, str] = {
     "messages": "Conversations between users, and each user's log: all messages and reminders in one order.",
     "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
     "push tasks": "What the phone reports about a push.",
+    "events": "What became of pushes, reminders and device tokens, in order. For backends.",
+    "webhooks": "Addresses that are sent the events. For backends.",
     "support": "Why did a phone not buzz? For people with the scope `support`.",
     "operations": "Probes and metrics.",
 }
@@ -52,6 +54,7 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "task_id": "push task",
     "test_push_id": "test push",
     "brake_id": "brake",
+    "webhook_id": "webhook",
 }
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
 _DONE = {"200": "Done.", "201": "Accepted.", "202": "Accepted. The rest follows.", "204": "Done. There is no body."}

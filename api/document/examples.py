@@ -46,6 +46,7 @@ PARAMETERS: Mapping[str, Any] = {
     "message_id": MESSAGE,
     "session_id": SESSION,
     "user_id": "alice",
+    "webhook_id": NewId("webhook"),
 }
 
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what the example shows
@@ -84,6 +85,14 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "For a browser that the app opens": {"for": "app"},
         "For a mail": {"for": "email"},
     },
+    "put_webhook": {
+        "All events": {"url": "https://backend.example.com/fastbell"},
+        "Pushes that failed": {
+            "url": "https://backend.example.com/fastbell",
+            "types": ["push.dead", "push.rejected", "push.unregistered"],
+        },
+    },
+    "redrive_webhook_deliveries": {"All that are dead": {}},
     "send_test_push": {"To all phones": {}},
     "redrive_push_tasks": {
         "What would happen to Apple's": {"provider": "apns", "limit": 100, "dry_run": True},

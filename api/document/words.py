@@ -17,6 +17,7 @@ NAMES: Mapping[str, str] = {
     "task_id": "Id of the push task; the phone gets it in the push's data.",
     "test_push_id": "Id of the test push.",
     "user_id": "The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.",
+    "webhook_id": "Id of the webhook. The caller chooses it, so that a repeat is harmless.",
     "worker_id": "Id of the worker process.",
     # the phone
     "active": "Whether pushes are sent to this token.",
@@ -186,6 +187,28 @@ NAMES: Mapping[str, str] = {
 }
 
 VALUES: Mapping[str, Mapping[str, str]] = {
+    "DeliveryState": {
+        "pending": "It waits for its next attempt.",
+        "accepted": "The receiver answered 2xx.",
+        "dead": "It was tried for a day, or the receiver is gone. It can be redriven.",
+    },
+    "EventType": {
+        "push.accepted": "The provider accepted a push.",
+        "push.dead": "A push ended without acceptance, and a person may look at it.",
+        "push.withdrawn": "A push was not sent by decision.",
+        "push.expired": "A push was no longer useful at its last check.",
+        "push.rejected": "The provider refused a push because of our error.",
+        "push.unregistered": "The provider said that the token of a push is dead.",
+        "push.opened": "The person tapped a push for the first time.",
+        "push.synced": "The app read the message of an accepted push.",
+        "reminder.skipped": "A reminder was set too late.",
+        "reminder.withheld": "A reminder was not sent: no phone, switched off, or quiet hours.",
+        "device_token.registered": "An installation has a new token, or is active again.",
+        "device_token.invalidated": "The provider said that a token is dead.",
+        "device_token.transferred": "Another user or installation registered the token of this user.",
+        "device_token.signed_out": "An installation was signed out.",
+        "webhook.disabled": "The receiver of a webhook answered 410.",
+    },
     "Environment": {
         "production": "Tokens of apps from the store or TestFlight, and all of FCM.",
         "sandbox": "APNs tokens of apps that Xcode installed.",

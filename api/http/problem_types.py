@@ -38,8 +38,8 @@ class ProblemType:
 
     def example(self, **others: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
         """Give an answer of this type."""
-        told = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
-        return told | dict(self.fields) | others
+        body = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
+        return body | dict(self.fields) | others
 
 
 PROBLEMS: Mapping[str, ProblemType] = {
@@ -95,6 +95,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "The ticket of this registration has signed it out already. Sign in with a new ticket.",
         ),
         ProblemType(
+            "registration-outdated",
+            409,
+            "A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a "
+            "new ticket.",
+            "A later registration of this sign-in was stored already. It stays as it is.",
+        ),
+        ProblemType(
             "installation-inactive",
             409,
             "The installation is signed out. Register its token first.",
@@ -134,12 +141,31 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "carol has already resumed this route.",
         ),
         ProblemType(
+            "too-many-webhooks",
+            409,
+            "There are as many webhooks as are allowed. Delete one of them first.",
+            "There may be 50 webhooks. Delete one of them first.",
+        ),
+        ProblemType(
+            "webhook-disabled",
+            409,
+            "The webhook is disabled. Store it again to enable it.",
+            "This webhook is disabled. PUT its url again to enable it.",
+        ),
+        ProblemType(
             "cursor-too-old",
             410,
             "The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, "
             "then continue from `next_cursor`.",
             "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
             "/v1/fasting-sessions again, then continue from cursor 7.",
+            {"next_cursor": 7},
+        ),
+        ProblemType(
+            "event-cursor-too-old",
+            410,
+            "The feed no longer holds the events after this cursor. Continue from `next_cursor`.",
+            "The feed no longer holds the events after this cursor. Continue from cursor 7.",
             {"next_cursor": 7},
         ),
         ProblemType(

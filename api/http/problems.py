@@ -17,7 +17,7 @@ from api.http.problem_types import MEDIA_TYPE, TITLES, URN
 from api.http.request_log import current_request_id, route_template
 from api.http.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
+from domain.problems import Conflict, CursorTooOld, EventCursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 
 log = structlog.get_logger()
 _MAX_ERRORS = 20  # fields named in one answer
@@ -51,7 +51,11 @@ class Detail(StrEnum):
     UNKNOWN_APP = "There is no such app."
     UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
     FUTURE_CURSOR = "This cursor is ahead of the log, which ends at {head}."
+    FUTURE_EVENT = "This cursor is ahead of the feed, which ends at {head}."
+    UNKNOWN_TYPE = "There is no such type of event. Known are {known}."
+    WEBHOOK_DISABLED = "This webhook is disabled. PUT its url again to enable it."
     FCM_ENVIRONMENT = "FCM knows only production."
+    SEQUENCE_NEEDS_DIGEST = "Registrations are numbered within one sign-in: send sign_out_digest, too."
     SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
     REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'
     FIELD_REQUIRED = "Field required"
@@ -102,6 +106,7 @@ EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type'
     NotFound: (404, "not-found"),
     Conflict: (409, "conflict"),
     CursorTooOld: (410, "cursor-too-old"),
+    EventCursorTooOld: (410, "event-cursor-too-old"),
     Outdated: (412, "outdated"),
     InvalidField: (422, "invalid-request"),
     LimitReached: (429, "too-many-requests"),
@@ -181,7 +186,7 @@ async def _expected(_: Request, error: Exception) -> ProblemResponse:
             headers = {"WWW-Authenticate": "Bearer"}
         case Conflict():
             code, more = error.code, {"reason": error.reason}
-        case CursorTooOld():
+        case CursorTooOld() | EventCursorTooOld():
             more = {"next_cursor": error.horizon}
         case Outdated():
             code = error.code

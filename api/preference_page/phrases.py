@@ -116,13 +116,13 @@ class Phrases:
 def _zones(locale: Locale, atlantic: str, indian: str) -> Mapping[str, Mapping[str, str]]:
     areas = {area: locale.territories[code] for area, code in _AREAS.items()}
     areas |= {"Atlantic": atlantic, "Indian": indian}
-    found = sorted(
+    located = sorted(
         (areas[name.partition("/")[0]], f"{place} ({country})" if country not in {place, ""} else place, name)
         for name, country, place in (
             (name, locale.territories.get(territory, ""), _place(locale, name)) for name, territory in _inhabited()
         )
     )
-    return {area: {name: place for _, place, name in zones} for area, zones in groupby(found, key=lambda each: each[0])}
+    return {area: {name: place for _, place, name in zones} for area, zones in groupby(located, lambda each: each[0])}
 
 
 @cache

@@ -79,7 +79,7 @@ def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
 
 def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:
     """List the quiet spans around `now`, in UTC: for each period between two clock changes, then joined."""
-    found: list[tuple[datetime, datetime]] = []
+    spans: list[tuple[datetime, datetime]] = []
     overnight = _DAY if quiet_hours.ends <= quiet_hours.starts else timedelta()
     for begins, over in pairwise(_changes(place, now.astimezone(UTC).replace(microsecond=0))):
         offset = begins.astimezone(place).utcoffset() or timedelta()
@@ -88,11 +88,11 @@ def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tupl
             ends = datetime.combine(day, quiet_hours.ends, UTC) - offset + overnight
             day += _DAY
             starts, ends = max(starts, begins), min(ends, over)
-            if found and found[-1][1] == starts < ends:
-                starts, _ = found.pop()
+            if spans and spans[-1][1] == starts < ends:
+                starts, _ = spans.pop()
             if starts < ends:
-                found.append((starts, ends))
-    return found
+                spans.append((starts, ends))
+    return spans
 
 
 def _changes(place: ZoneInfo, now: datetime) -> list[datetime]:

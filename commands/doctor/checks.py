@@ -130,19 +130,19 @@ async def examined(environ: Mapping[str, str], processes: Collection[str], *, of
 
 def _checks(environ: Mapping[str, str], processes: Collection[str], settings: FoundSettings) -> list[Check]:
     """List the checks over the network, as far as the settings can be read."""
-    found = []
+    checks = []
     if environ.get("DATABASE_URL") and _can_be_read(database_url, environ):
-        found.append(Check(DATABASE, "database", partial(check_database, environ["DATABASE_URL"])))
+        checks.append(Check(DATABASE, "database", partial(check_database, environ["DATABASE_URL"])))
     if _can_be_read(connection, environ):
-        found.append(Check(TEMPORAL, "Temporal", partial(check_temporal, environ, settings.providers)))
-        found.append(Check(TEMPORAL, "Temporal's certificate", partial(check_temporals_certificate, environ)))
+        checks.append(Check(TEMPORAL, "Temporal", partial(check_temporal, environ, settings.providers)))
+        checks.append(Check(TEMPORAL, "Temporal's certificate", partial(check_temporals_certificate, environ)))
     key_set = environ.get("AUTH_JWKS_URL")
     alone = {"AUTH_JWKS_URL": key_set or "", "AUTH_AUDIENCE": ANY_AUDIENCE}
     if "api" in processes and key_set and _can_be_read(auth_settings, alone):
-        found.append(Check(BEARERS, "key set", partial(check_key_set, key_set)))
+        checks.append(Check(BEARERS, "key set", partial(check_key_set, key_set)))
     for key, sender in settings.senders.items():
-        found += checks_of(key, settings.accounts[key], sender)
-    return found
+        checks += checks_of(key, settings.accounts[key], sender)
+    return checks
 
 
 def _can_be_read(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> bool:

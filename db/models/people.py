@@ -61,6 +61,7 @@ class DeviceToken(Table):
     os_version: Mapped[str | None]
     permission: Mapped[str | None]
     sign_out_digest: Mapped[bytes | None]  # SHA-256 of the ticket that may end this registration
+    sequence: Mapped[int | None] = mapped_column(BigInteger)  # of the app; grows among those with the same digest
     public_key: Mapped[bytes | None]  # X25519; for apps whose pushes are sealed
 
 

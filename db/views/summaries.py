@@ -188,9 +188,9 @@ async def _unplanned(
         for each in of_one:
             is_asked_for = part.message_id in {None, each.message_id}
             below = after is None or (each.reminder.due_at, each.message_id) < after
-            said = _why_unplanned(wanted[session_id], each)
-            if is_asked_for and below and said is not None:
-                found.append(_of_standing(each, *said))
+            unplanned = _why_unplanned(wanted[session_id], each)
+            if is_asked_for and below and unplanned is not None:
+                found.append(_of_standing(each, *unplanned))
     return found
 
 
@@ -209,7 +209,7 @@ def _why_unplanned(session: FastingSession, standing: ReminderStanding) -> tuple
     return SummaryState.WITHDRAWN, summaries.ENDED_BEFORE.format(why=why(ended))
 
 
-def _of_standing(standing: ReminderStanding, state: SummaryState, said: str) -> MessageSummary:
+def _of_standing(standing: ReminderStanding, state: SummaryState, text: str) -> MessageSummary:
     return MessageSummary(
         message_id=standing.message_id,
         at=standing.reminder.due_at,
@@ -217,7 +217,7 @@ def _of_standing(standing: ReminderStanding, state: SummaryState, said: str) -> 
         conversation_id=standing.session_id,
         reminder_minutes=standing.reminder.minutes,
         state=state,
-        text=said,
+        text=text,
     )
 
 

@@ -33,7 +33,7 @@ OTHERS_IDS = {"task_id", "test_push_id", "brake_id"}  # that answers give, so th
 DIGITS = re.compile(r"\d+")
 
 
-async def told(api: Stack) -> tuple[dict[str, Any], list[Operation]]:
+async def read_document(api: Stack) -> tuple[dict[str, Any], list[Operation]]:
     """Read the document as anybody does."""
     document = (await api.http.get("/openapi.json")).json()
     return document, sorted(operations(document), key=lambda each: FIRST.index(each.method))
@@ -60,7 +60,7 @@ def an_example(each: Operation) -> Any:
 
 
 async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack) -> None:
-    document, found = await told(api)
+    document, found = await read_document(api)
     unexpected, sent = [], 0
     for each in found:
         if each.id in ENDLESS or OTHERS_IDS & filled(each).keys():
@@ -87,7 +87,7 @@ def _answered_with(each: Operation, answer: httpx.Response) -> dict[str, Any] | 
 
 
 async def test_what_any_operation_may_answer_is_answered_as_its_examples_say(api: Stack) -> None:
-    _, found = await told(api)
+    _, found = await read_document(api)
     wrong = []
     for each in found:
         examples = each.problems
@@ -191,6 +191,14 @@ class Provoking:
         digest = hashlib.sha256(ticket.encode()).hexdigest()
         return "register_device_token", await self._register(self.user, installation_id, sign_out_digest=digest)
 
+    async def registration_outdated(self) -> tuple[str, httpx.Response]:
+        """Register with a lower number than before."""
+        phone, digest = iphone(), hashlib.sha256(b"alice's ticket, 32 characters at least").hexdigest()
+        body = {"sign_out_digest": digest, "sequence": 2}
+        assert (await self._register(self.user, phone.installation_id, **body)).status_code == 200
+        late = await self._register(self.user, phone.installation_id, **body | {"sequence": 1})
+        return "register_device_token", late
+
     async def installation_inactive(self) -> tuple[str, httpx.Response]:
         """Sync on a phone that is signed out."""
         phone = iphone()
@@ -248,6 +256,33 @@ class Provoking:
             await log.purge(db, self.user.user_id, until=2)
         return "sync_log", await self.user.call("GET", f"/v1/sync?installation_id={uuid4()}&after=1")
 
+    async def event_cursor_too_old(self) -> tuple[str, httpx.Response]:
+        """Continue after what retention has deleted."""
+        await self._execute("UPDATE event_feed SET head = head + 9, horizon = head + 7")
+        return "list_events", await self._backend().call("GET", "/v1/events?after=1")
+
+    async def too_many_webhooks(self) -> tuple[str, httpx.Response]:
+        """Store one more than is allowed."""
+        ids = [str(uuid4()) for _ in range(50)]
+        many = "INSERT INTO webhooks (id, url, secret, position) SELECT unnest(CAST(:ids AS uuid[])), 'x', 'x', 0"
+        await self._execute(many, ids=ids)
+        try:
+            answer = await self._backend().call(
+                "PUT", f"/v1/webhooks/{uuid4()}", {"url": "https://backend.example.com/"}
+            )
+        finally:
+            await self._execute("DELETE FROM webhooks WHERE id = ANY(CAST(:ids AS uuid[]))", ids=ids)
+        return "put_webhook", answer
+
+    async def webhook_disabled(self) -> tuple[str, httpx.Response]:
+        """Test what a receiver's 410 has disabled."""
+        path = f"/v1/webhooks/{uuid4()}"
+        stored = await self._backend().call("PUT", path, {"url": "https://backend.example.com/"})
+        await self._execute("UPDATE webhooks SET disabled_at = now() WHERE id = :id", id=stored.json()["id"])
+        answer = await self._backend().call("POST", f"{path}/test")
+        assert (await self._backend().call("DELETE", path)).status_code == 204
+        return "send_test_event", answer
+
     async def preferences_changed(self) -> tuple[str, httpx.Response]:
         """Change what was read before somebody else changed it."""
         path = "/v1/notification-preferences"
@@ -280,15 +315,18 @@ class Provoking:
         async with make_stack(self.place, make_app(self.place, DATABASE_URL=address)) as away:
             return "list_device_tokens", await away.user().call("GET", "/v1/device-tokens")
 
+    def _backend(self) -> User:
+        return self.api.user("backend", "service")
+
     def _supporter(self) -> User:
         return self.api.user(None, "support")
 
     async def _ends_at(self) -> dict[str, str]:
-        _, found = await told(self.api)
+        _, found = await read_document(self.api)
         body: dict[str, str] = an_example(next(each for each in found if each.id == "start_fasting_session"))
         return body
 
-    async def _register(self, user: User, installation_id: UUID, **more: str) -> httpx.Response:
+    async def _register(self, user: User, installation_id: UUID, **more: object) -> httpx.Response:
         body = {"provider": "apns", "token": iphone().token, **more}
         return await user.call("PUT", f"/v1/device-tokens/{installation_id}", body)
 
@@ -301,7 +339,7 @@ class Provoking:
 async def test_a_problem_type_is_answered_as_its_example_says(api: Stack, detached: StackPlace, name: str) -> None:
     where, answer = await getattr(Provoking(api, detached), name.replace("-", "_"))()
 
-    _, found = await told(api)
+    _, found = await read_document(api)
     documented = next(each for each in found if each.id == where).problems[name]
     assert _without_digits(answer.json()) == _without_digits(documented)
 

@@ -50,7 +50,7 @@ def _conventions(tag: str) -> Locale:
     return Locale.parse(FALLBACK)
 
 
-_MAX_WISHES = 20
+_MAX_ACCEPTED = 20
 
 
 def chosen(header: str | None, phone: str | None = None) -> str:
@@ -58,17 +58,17 @@ def chosen(header: str | None, phone: str | None = None) -> str:
 
     `header`: Accept-Language (RFC 9110, 12.5.4), unchecked. `phone`: the locale of the user's phone.
     """
-    wishes = [*_wishes(header or ""), locale(phone)]
-    return next((each for each in wishes if each and (each in CATALOGUE or language(each) in CATALOGUE)), FALLBACK)
+    preferred = [*_accepted(header or ""), locale(phone)]
+    return next((each for each in preferred if each and (each in CATALOGUE or language(each) in CATALOGUE)), FALLBACK)
 
 
-def _wishes(header: str) -> Iterator[str]:
+def _accepted(header: str) -> Iterator[str]:
     weighed: list[tuple[float, str]] = []
-    for each in header.split(",")[:_MAX_WISHES]:
+    for each in header.split(",")[:_MAX_ACCEPTED]:
         tag, _, parameter = each.partition(";")
-        found, weight = locale(tag), _weight(parameter)
-        if found is not None and weight > 0:
-            weighed.append((weight, found))
+        known, weight = locale(tag), _weight(parameter)
+        if known is not None and weight > 0:
+            weighed.append((weight, known))
     yield from (tag for _, tag in sorted(weighed, key=lambda one: -one[0]))
 
 

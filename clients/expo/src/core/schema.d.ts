@@ -19,13 +19,16 @@ export interface paths {
          *     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
          *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
          *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
+         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+         *     `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
          */
         put: operations["register_device_token"];
         post?: never;
         /**
          * Sign this installation out
          * @description Sign this installation out. If another user has since registered the token, their registration is kept.
+         *
+         *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
          */
         delete: operations["sign_out_installation"];
         options?: never;
@@ -1469,6 +1472,11 @@ export interface components {
              */
             sign_out_digest?: string | null;
             /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
              * Former Ticket
              * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
              */
@@ -2699,6 +2707,7 @@ export interface operations {
              *
              *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
              *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
              */
             409: {
                 headers: {
