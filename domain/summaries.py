@@ -8,7 +8,7 @@ from uuid import UUID
 
 from domain.kinds import Kind
 from domain.push import FAILED, Provider, TaskState
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, why, why_so, why_then
+from domain.reasons import PROVIDERS, TOKEN_ERRORS, why, why_so, why_then
 from domain.timeline import Event, TimelineItem
 from domain.timeline_words import duration
 
@@ -196,7 +196,7 @@ def _settled(group: SettledPushes) -> str:
 
 def _why(group: SettledPushes) -> str:
     """Say why in words that stay true, without what somebody had to do then."""
-    if group.reason in TOKEN_REFUSED:
+    if group.reason in TOKEN_ERRORS:
         return why_so(group.state, group.reason, group.provider)
     return _THEN.get(group.reason or "") or why_then(group.reason, group.provider)
 

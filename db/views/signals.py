@@ -142,4 +142,3 @@ _WEBHOOKS = text("""
       FROM webhooks AS w
      WHERE w.disabled_at IS NULL
 """)
-

@@ -25,6 +25,8 @@ PATHS = (
     "/console/dead?user_id={user}",
     "/console/dead/redrive?user_id={user}",
     "/console/push/{task}",
+    "/console/events",
+    "/console/webhooks",
     "/console/analytics",
     "/console/nothing",
 )
