@@ -14,6 +14,7 @@ from api import (
     conversations,
     device_tokens,
     document,
+    erasures,
     events,
     fasting_sessions,
     operations,
@@ -50,6 +51,7 @@ from domain.problems import MessageQuota, Quotas
 from domain.rate_limit import parse
 from settings.apps_file import AppIds
 from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
+from settings.presentations import PresentationFiles
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
@@ -68,7 +70,7 @@ def create_app(
 
     It starts without its database and without Temporal.
     """
-    app_ids = AppIds(settings.apps_file)
+    app_ids, presented = AppIds(settings.apps_file), PresentationFiles(settings)
     rates = Rates(limits.rate_limit, limits.rate_limit_service)
     running = RunningRequests(
         limits.max_concurrent_requests_per_caller or None, limits.max_concurrent_requests_per_service or None
@@ -94,15 +96,18 @@ def create_app(
             relay=relay,
             app_ids=app_ids,
             streams=streams,
+            presentations=presented.presentations,
             exposition=exposition,
             allow_private_webhooks=settings.webhooks_allow_private,
+            erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
-        app.state.preference_page = PageServices(settings.public_address)
-        watching = asyncio.create_task(watch(temporal))
+        app.state.preference_page = PageServices(settings.public_address, presented.presentations)
+        watching = [asyncio.create_task(watch(temporal)), asyncio.create_task(presented.follow())]
         async with streams.running():
             yield
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         await relay.close()
         await engine.dispose()
 
@@ -143,6 +148,7 @@ def create_app(
         push_tasks,
         events,
         webhooks,
+        erasures,
         support,
         operations,
     ):

@@ -96,8 +96,8 @@ class MessageOut(Out):
     id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID
     number: int = Field(description="Position in the conversation, from 1.")
-    sender_id: str
-    body: str
+    sender_id: str | None
+    body: str | None
     created_at: datetime
 
 
@@ -112,7 +112,9 @@ _CONVERSATION = TypeAdapter(Conversation)
 
 
 @router.put(
-    "/{conversation_id}", status_code=201, responses=responses("not-allowed") | {200: {"model": ConversationOut}}
+    "/{conversation_id}",
+    status_code=201,
+    responses=responses("not-allowed", "being-erased") | {200: {"model": ConversationOut}},
 )
 async def store_conversation(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
@@ -155,7 +157,8 @@ async def read_conversation(conversation_id: UUID, caller: AnyCaller, sessions: 
 @router.put(
     "/{conversation_id}/messages/{message_id}",
     status_code=201,
-    responses=responses("not-found", "message-exists", "too-many-messages") | {200: {"model": MessageOut}},
+    responses=responses("not-found", "message-exists", "too-many-messages", "being-erased")
+    | {200: {"model": MessageOut}},
 )
 async def post_message(
     place: Annotated[MessagePlace, Depends()],

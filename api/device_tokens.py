@@ -17,6 +17,7 @@ from db.models.people import DeviceToken
 from db.views import devices as device_history
 from db.views.devices import ShownToken
 from domain import devices as registration
+from domain import locales
 from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
@@ -46,7 +47,7 @@ class RegistrationIn(Body):
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
     locale: Annotated[
         str | None,
-        BeforeValidator(registration.locale),
+        BeforeValidator(locales.locale),
         Field(description="Locale of the app. A value that is not a locale is stored as null.", examples=["de-AT"]),
     ] = None
     time_zone: Annotated[
@@ -126,7 +127,10 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent", "registration-outdated"))
+@router.put(
+    "/{installation_id}",
+    responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
+)
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,

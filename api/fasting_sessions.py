@@ -10,7 +10,7 @@ from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, Out, ReminderMinutes
+from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
 from api.http.problems import Detail
 from api.row_queue import Writes
@@ -32,6 +32,7 @@ class StartIn(Body):
     ends_at: Instant
     started_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+    labels: Labels | None = None
 
 
 class ChangeIn(Body):
@@ -58,6 +59,7 @@ class SessionOut(Out):
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
+    labels: dict[str, str] = Field(description="As given at the start.", examples=[{"name": "Assam"}])
     rev: int = Field(description="Increases with each change.")
 
 
@@ -74,7 +76,8 @@ class SessionList(BaseModel):
 @router.put(
     "/{session_id}",
     status_code=201,
-    responses=responses("not-found", "session-exists", "too-many-active-fasts") | {200: {"model": SessionOut}},
+    responses=responses("not-found", "session-exists", "too-many-active-fasts", "being-erased")
+    | {200: {"model": SessionOut}},
 )
 async def start_fasting_session(
     session_id: UUID,
@@ -148,7 +151,9 @@ async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Da
         return (await _out(db, [session]))[0]
 
 
-@router.patch("/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts"))
+@router.patch(
+    "/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts", "being-erased")
+)
 async def change_fasting_session(
     session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
@@ -176,13 +181,13 @@ async def change_fasting_session(
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@router.post("/{session_id}/end", responses=responses("not-found", "session-finished"))
+@router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
 async def end_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished"))
+@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
 async def cancel_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
@@ -232,6 +237,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
         scheduled_at=now,
         rev=1,
         follows_preferences=body.reminder_minutes is None,
+        labels=body.labels or {},
     )
 
 
@@ -248,6 +254,7 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
         body.ends_at == session.ends_at
         and body.started_at in {None, session.started_at}
         and body.reminder_minutes in {None, session.reminder_minutes}
+        and body.labels in (None, session.labels)
     )
 
 

@@ -39,7 +39,7 @@ class LinkOut(BaseModel):
     expires_at: datetime
 
 
-@router.post("", status_code=201, responses=responses())
+@router.post("", status_code=201, responses=responses("being-erased"))
 async def make_preference_link(
     caller: AnyCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
 ) -> LinkOut:

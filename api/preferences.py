@@ -126,7 +126,7 @@ async def read_preferences(caller: AnyCaller, sessions: Database, response: Resp
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@router.put("", responses=responses("preferences-changed"))
+@router.put("", responses=responses("preferences-changed", "being-erased"))
 async def replace_preferences(
     body: PreferencesBody,
     caller: AnyCaller,
@@ -150,7 +150,7 @@ async def replace_preferences(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@router.patch("", responses=responses("preferences-changed"))
+@router.patch("", responses=responses("preferences-changed", "being-erased"))
 async def change_preferences(
     body: PreferencesPatch,
     caller: AnyCaller,

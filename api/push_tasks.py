@@ -13,7 +13,7 @@ from domain.problems import NotFound
 router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 
-@router.post("/{task_id}/opened", status_code=204, responses=responses("not-found"))
+@router.post("/{task_id}/opened", status_code=204, responses=responses("not-found", "being-erased"))
 async def mark_push_opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 

@@ -131,6 +131,16 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
     await _deactivate(db, mine, "signed_out")
 
 
+async def hold_registrations(db: AsyncSession, user_id: str) -> None:
+    """Wait for a person's registrations that are under way, and let later ones wait until the transaction ends."""
+    await _lock(db, f"user/{user_id}")
+
+
+async def sign_out_everywhere(db: AsyncSession, user_id: str, reason: str) -> None:
+    """Sign all of a person's installations out."""
+    await _deactivate(db, DeviceToken.user_id == user_id, "signed_out", detail=reason)
+
+
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
     """Sign out the registration that named this ticket's digest, whichever user's it is; a later one names another.
 
@@ -379,6 +389,17 @@ _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))
       FROM (SELECT DISTINCT id FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (id) ORDER BY id) AS each
 """)
+
+
+async def app_of(db: AsyncSession, user_id: str, installation_id: UUID) -> str | None:
+    """Name the app that an installation of a user registered for last."""
+    query = (
+        select(DeviceToken.app_id)
+        .where(DeviceToken.installation_id == installation_id, DeviceToken.user_id == user_id)
+        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
+        .limit(1)
+    )
+    return await db.scalar(query)
 
 
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:

@@ -48,6 +48,7 @@ class Circumstances:
     preferences: Preferences
     now: datetime
     time_zone: str | None = None  # of the phone, by its last registration
+    is_erased: bool = False  # the message has lost its text with its sender
 
 
 def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
@@ -59,7 +60,7 @@ def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumsta
             return withheld(around.session, minutes, due_at, around.preferences, (around.time_zone,))
         case Subject.MESSAGE:
             reason = unwanted(kind, around.preferences, around.now, around.time_zone)
-            return reason if around.is_member else "not_a_member"
+            return "message_erased" if around.is_erased else reason if around.is_member else "not_a_member"
         case Subject.NOTHING:
             return unwanted(kind, around.preferences, around.now, around.time_zone)
         case never:

@@ -36,6 +36,8 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the person has switched off pushes of messages.": ("messages_off",),
     "it falls into the person's quiet hours.": ("quiet_hours",),
     "the person has left the conversation.": ("not_a_member",),
+    "its sender was erased, and its text with them.": ("message_erased",),
+    "all data of the person is being deleted.": ("being_erased",),
     "the app has already read it.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
     "this person registered more phones than are allowed. Opening the app there registers it again.": (

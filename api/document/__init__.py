@@ -41,6 +41,7 @@ TAGS: Mapping[str, str] = {
     "fasting sessions": "Start, move, end and cancel fasts. Each phone of the user gets the reminders.",
     "messages": "Conversations between users, and each user's log: all messages and reminders in one order.",
     "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
+    "people": "A person leaves, or asks what is held of them. For services.",
     "push tasks": "What the phone reports about a push.",
     "events": "What became of pushes, reminders and device tokens, in order. For backends.",
     "webhooks": "Addresses that are sent the events. For backends.",
@@ -55,6 +56,7 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "test_push_id": "test push",
     "brake_id": "brake",
     "webhook_id": "webhook",
+    "erasure_id": "erasure",
 }
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
 _DONE = {"200": "Done.", "201": "Accepted.", "202": "Accepted. The rest follows.", "204": "Done. There is no body."}

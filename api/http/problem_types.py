@@ -114,6 +114,12 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "This message was already posted, with other content or by another user.",
         ),
         ProblemType(
+            "being-erased",
+            409,
+            "All data of the person is being deleted. Try again when the erasure is done.",
+            "This person is being erased. Try again when the erasure is done.",
+        ),
+        ProblemType(
             "no-active-token",
             409,
             "No push can be sent: the user, or the installation, has no active device token. `reason` says which.",

@@ -38,6 +38,7 @@ class Detail(StrEnum):
     TOO_MANY_WRITES = "Too many requests are changing this. Try again: repeats are harmless."
     TOO_MANY_STREAMS = "This process has no room for another stream. Try again, or use sync."
     TOO_MANY_WATCHERS = "This process has no room for another stream. Try again, or ask without a stream."
+    TOO_MANY_EXPORTS = "This process has no room for another export. Try again later."
     DATABASE_AWAY = "The database cannot be reached. Try again: repeats are harmless."
     UNEXPECTED = "Something went wrong on our side."
     NOT_SIGNED_IN = "Send a bearer token in the Authorization header."

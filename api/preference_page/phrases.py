@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_skeleton, format_time, format_timedelta, get_timezone_location
-from babel.lists import format_list
 from babel.units import format_unit
 
 from api.preference_page.languages import Speech
 from api.preference_page.view import Night
 from api.preference_page.words import PageWords
+from domain.locales import joined
 from domain.preferences import QuietMode, in_words, known, zone
 
 _LOCALES, _PLACES = 200, 2000  # sizes of caches: finding the names is slow
@@ -63,7 +63,7 @@ class Phrases:
             for value, unit in ((hours, "duration-hour"), (minutes, "duration-minute"))
             if value or (unit == "duration-minute" and not hours)
         ]
-        return format_list(parts, "unit", locale=self._locale)
+        return joined(parts, self._locale, "unit", "unit-short", "standard")
 
     def ago(self, at: datetime) -> str:
         """Write how long ago something was: 3 hours ago."""

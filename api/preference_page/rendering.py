@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,9 @@ def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]
         Kind.REMINDER: Content(minutes_left=stored[0] if stored else _SAMPLE_MINUTES),
         Kind.MESSAGE: Content(body=speaks.words.sample_message),
     }
+    shown = partial(worded, view.presentation)
     return {
-        f"{kind}_preview": {preview: worded(kind, speaks.tag, preview, content[kind]) for preview in Preview}
+        f"{kind}_preview": {preview: shown(kind, speaks.tag, preview, content[kind]) for preview in Preview}
         for kind in content
     }
 

@@ -169,8 +169,9 @@ async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
 
 
 async def _view(request: Request, holder: LinkHolder, sessions: Sessions) -> View:
+    services: PageServices = request.app.state.preference_page
     async with sessions() as db:
-        return await view_of(db, holder.page, request.headers.get("accept-language"))
+        return await view_of(db, holder.page, request.headers.get("accept-language"), services.presentations)
 
 
 def _locale(request: Request) -> str:

@@ -97,7 +97,9 @@ async def list_fasts_of_user(user_id: UserId, sessions: Database, page: Paged) -
     return await list_of(user_id, sessions, page)
 
 
-@router.post("/test-push", status_code=202, responses=responses("not-allowed", "not-found", "no-active-token"))
+@router.post(
+    "/test-push", status_code=202, responses=responses("not-allowed", "not-found", "no-active-token", "being-erased")
+)
 async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, writes: RowWrites) -> ShownTestPush:
     """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
 

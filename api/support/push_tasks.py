@@ -102,7 +102,7 @@ async def show_push_task(task_id: UUID, sessions: Database) -> WholeTask:
 @router.post(
     "/{task_id}/redrive",
     status_code=202,
-    responses=responses("not-allowed", "not-found", "push-not-dead", "redrive-refused"),
+    responses=responses("not-allowed", "not-found", "push-not-dead", "redrive-refused", "being-erased"),
 )
 async def redrive_push_task(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
     """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""

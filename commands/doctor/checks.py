@@ -43,6 +43,7 @@ from settings.environment import (
     service_settings,
     tracing_settings,
 )
+from settings.presentations import each_file
 
 AREA = Area("settings")
 _Read = Callable[[Mapping[str, str]], object]
@@ -158,6 +159,7 @@ def check_settings(environ: Mapping[str, str], processes: Collection[str]) -> Fo
     found = FoundSettings()
     for name, read in {name: read for each in processes for name, read in _SECTIONS[each].items()}.items():
         found.lines.append(_section(name, read, environ))
+    found.lines.extend(_presentations(environ))
     if "api" in processes:
         found.lines.extend(_tokens_of_others(environ))
     if "worker" in processes:
@@ -189,6 +191,17 @@ def _section(name: str, read: _Read, environ: Mapping[str, str]) -> ReportLine:
     except ConfigError as error:
         return AREA.failure(Finding.SETTING, error=error)
     return AREA.ok(Finding.SECTION_OK, name=name)
+
+
+def _presentations(environ: Mapping[str, str]) -> Iterator[ReportLine]:
+    try:
+        files = list(each_file(service_settings(environ)))
+    except ConfigError:  # reported with its section, or with the apps
+        return
+    for app_id, error in files:
+        app = "default app" if app_id is None else f"app {app_id}"
+        ok = AREA.ok(Finding.PRESENTATION_OK, app=app)
+        yield ok if error is None else AREA.failure(Finding.PRESENTATION, error=error)
 
 
 def _tokens_of_others(environ: Mapping[str, str]) -> Iterator[ReportLine]:

@@ -22,6 +22,7 @@ from db import log
 from domain.problems import LimitReached
 from tests.api.operations import Operation, operations, validates
 from tests.api.test_limits_and_problems import planned_task
+from tests.erasure.leaving import all_done
 from tests.servers import free_port
 from tests.stack import Stack, StackPlace, User, bearer, iphone, make_app, make_stack
 from tests.support.dead import dead_task
@@ -29,7 +30,7 @@ from tests.talk import conversation_of, post, posted
 
 FIRST = ("PUT", "PATCH", "POST", "GET", "DELETE")  # what makes things comes before what reads or ends them
 ENDLESS = {"stream_log"}
-OTHERS_IDS = {"task_id", "test_push_id", "brake_id"}  # that answers give, so there is no example
+OTHERS_IDS = {"task_id", "test_push_id", "brake_id", "erasure_id"}  # that answers give, so there is no example
 DIGITS = re.compile(r"\d+")
 
 
@@ -61,7 +62,8 @@ def an_example(each: Operation) -> Any:
 
 async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack) -> None:
     document, found = await read_document(api)
-    unexpected, sent = [], 0
+    unexpected: list[tuple[object, ...]] = []
+    sent = 0
     for each in found:
         if each.id in ENDLESS or OTHERS_IDS & filled(each).keys():
             continue
@@ -78,6 +80,7 @@ async def test_requests_work_when_their_examples_are_sent_as_they_are(api: Stack
 
     assert unexpected == []
     assert sent > 30
+    await all_done(api)  # so that alice may write again
 
 
 def _answered_with(each: Operation, answer: httpx.Response) -> dict[str, Any] | None:
@@ -219,6 +222,12 @@ class Provoking:
             conversation_id = await conversation_of(user)
             await posted(user, conversation_id)
             return "post_message", await post(user, conversation_id, "One more")
+
+    async def being_erased(self) -> tuple[str, httpx.Response]:
+        """Write while one is being erased."""
+        erased = await self.api.user("backend", "service").call("DELETE", f"/v1/users/{self.user.user_id}")
+        assert erased.status_code == 202
+        return "make_preference_link", await self.user.call("POST", "/v1/preference-links")
 
     async def no_active_token(self) -> tuple[str, httpx.Response]:
         """Test the phones of somebody who has none."""

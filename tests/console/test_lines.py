@@ -188,7 +188,14 @@ async def test_ten_thousand_pushes_of_one_person_are_paged(stack: Stack, carol: 
 
 
 async def test_indexes_serve_the_lines(stack: Stack) -> None:
-    values = {"user_id": "anna", "session_id": None, "only": None, "but": [], "spoken_of": [], "limit": 26}
+    values: dict[str, object] = {
+        "user_id": "anna",
+        "session_id": None,
+        "only": None,
+        "but": [],
+        "spoken_of": [],
+        "limit": 26,
+    }
     values |= {"before_at": None, "before_id": None, "grace": timedelta(seconds=5)}
     async with stack.sessions() as db:
         await db.execute(text("SET LOCAL enable_seqscan = off"))

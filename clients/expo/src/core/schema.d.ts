@@ -936,7 +936,7 @@ export interface components {
             created_at: string;
             /**
              * Url
-             * @description Deep link.
+             * @description Deep link, by the link template of the app that asks.
              */
             url: string;
             /**
@@ -1574,6 +1574,16 @@ export interface components {
              * @description The reminders, in order of time.
              */
             reminders: components["schemas"]["ReminderOut"][];
+            /**
+             * Labels
+             * @description As given at the start.
+             * @example {
+             *       "name": "Assam"
+             *     }
+             */
+            labels: {
+                [key: string]: string;
+            };
             /**
              * Rev
              * @description Increases with each change.
@@ -2262,6 +2272,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * SyncOut
