@@ -33,6 +33,7 @@ from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
 from fleet.signals import FleetSignals
+from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import DEFAULT_TIMINGS, LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits, Timings
@@ -103,6 +104,7 @@ def make_workers(
     ]
     for provider in sorted(dependencies.apps.providers):
         sending = PushSending(provider, sessions, dependencies)
+        dependencies.takeover.serve(provider, sending.take_over)
         workers.append(
             Worker(
                 client,
@@ -152,6 +154,7 @@ async def main() -> None:
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
+            asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
             asyncio.create_task(watch(client)),
@@ -185,7 +188,7 @@ def make_send_dependencies(
     window = timedelta(seconds=settings.brake_window)
     limiters = RouteLimiters(limits, timings)
     cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), limiters, cutoff)
+    return SendDependencies(apps, DueLoad(), limiters, cutoff, Takeover(sessions))
 
 
 def _keep() -> Keep:

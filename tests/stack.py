@@ -246,6 +246,7 @@ async def working(
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
+        asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
     ]
     workers = make_workers(stack.temporal, stack.sessions, dependencies)
     running = [asyncio.create_task(worker.run()) for worker in workers]
