@@ -24,7 +24,6 @@ from fleet.holds import Hold, Holds
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds for one statement
-_BATCH = 200  # pushes of one priority taken over at once
 _BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
 _SPARES = 10  # times as long as a look took passes before the next, to spare the database
 _MAX_TAKEN = 5_000  # of one priority, in this worker at a time
@@ -41,11 +40,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class TakeoverTimings:
-    """Seconds, but for `lost_after`."""
+    """Seconds, but for `lost_after` and `batch`. Tests use others."""
 
     shows_life_every: float = 0.5
     lost_after: int = 4  # signs of life of this worker without one of the other
     looks_every: float = 5.0  # for pushes of workers whose row is gone
+    batch: int = 200  # pushes of one priority taken over at once
 
 
 DEFAULT_TAKEOVER = TakeoverTimings()
@@ -122,7 +122,7 @@ class Takeover:
         """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""
         is_more = False
         for kinds in _KINDS:
-            most = min(_BATCH, _MAX_TAKEN - len(self._taken[kinds]))
+            most = min(self._timings.batch, _MAX_TAKEN - len(self._taken[kinds]))
             async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
                 taken = await held.take(db, worker_id, self._lost(kinds), self._part(worker_id), max(most, 0))
             for each in taken:
